@@ -1,0 +1,63 @@
+"""Argument checks, and the one form in which this package says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+
+def problem(received: str, expected: str, fix: str) -> str:
+    """One line in three parts: what came, what was expected, how to fix it.
+
+    Each part is a clause without its full stop: `problem("temperature=-1", "a number above 0",
+    "try 4.0")`.
+    """
+    return f"Received {received}. Expected {expected}. To fix it: {fix}."
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    fix: str,
+) -> float:
+    """Return `value` as a float if it is a finite number within the bounds.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is out of bounds, infinite or not a number (NaN).
+    """
+    bounds = [
+        f"{word} {bound}"
+        for word, bound in (("above", above), ("at least", at_least), ("at most", at_most))
+        if bound is not None
+    ]
+    expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(problem(f"{name}={value!r}", expected, fix))
+    number = float(value)
+    inside = (
+        abs(number) < float("inf")
+        and (above is None or number > above)
+        and (at_least is None or number >= at_least)
+        and (at_most is None or number <= at_most)
+    )
+    if not inside:
+        raise ValueError(problem(f"{name}={value!r}", expected, fix))
+    return number
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return `value` if it is one of `choices`.
+
+    Raises:
+        ValueError: if it is not; the message lists the choices.
+    """
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(problem(f"{name}={value!r}", f"one of {listed}", "choose one of them"))
+    return value
