@@ -1,0 +1,249 @@
+"""Losses on the models' outputs: softened distributions and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_kd import _keras
+from keras_kd._checks import check_choice, check_number, problem
+from keras_kd.losses.base import DistillationLoss, OutputKey
+
+ACTIVATIONS = ("auto", "softmax", "sigmoid")
+
+
+def soften(logits: Any, temperature: float, activation: str = "softmax") -> Any:
+    """Log-probabilities of the softened distributions, computed in log space.
+
+    Args:
+        logits: tensor of shape `(..., classes)`.
+        temperature: what the logits are divided by; above 0.
+        activation: `"softmax"`, one distribution over the classes, or `"sigmoid"`, one
+            distribution over {on, off} for each class.
+
+    Returns:
+        A tensor whose last axis is a distribution: `(..., classes)` for softmax,
+        `(..., classes, 2)` for sigmoid.
+    """
+    scaled = logits / temperature
+    if activation == "sigmoid":
+        return ops.stack([ops.log_sigmoid(scaled), ops.log_sigmoid(-scaled)], axis=-1)
+    return ops.log_softmax(scaled, axis=-1)
+
+
+def soft_targets(
+    teacher_logits: Any,
+    student_logits: Any,
+    *,
+    temperature: float = 4.0,
+    activation: str = "softmax",
+) -> Any:
+    """KL divergence from the teacher's softened distribution to the student's, without T^2.
+
+    Args:
+        teacher_logits: tensor of shape `(..., classes)`; no gradient flows into it.
+        student_logits: tensor of the same shape.
+        temperature: softens both distributions.
+        activation: `"softmax"` or `"sigmoid"`, see `soften`.
+
+    Returns:
+        A tensor of shape `(...)` for softmax, `(..., classes)` for sigmoid.
+    """
+    teacher = soften(ops.stop_gradient(teacher_logits), temperature, activation)
+    student = soften(student_logits, temperature, activation)
+    return ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
+
+
+def soft_cross_entropy(
+    teacher_logits: Any,
+    student_logits: Any,
+    *,
+    temperature: float = 4.0,
+    activation: str = "softmax",
+) -> Any:
+    """Cross-entropy of the student's softened distribution under the teacher's, without T^2.
+
+    Arguments and shapes are those of `soft_targets`, from which it differs by the entropy of the
+    teacher's distribution: another value, the same gradient.
+    """
+    teacher = soften(ops.stop_gradient(teacher_logits), temperature, activation)
+    student = soften(student_logits, temperature, activation)
+    return -ops.sum(ops.exp(teacher) * student, axis=-1)
+
+
+def logits_mean_squared_error(teacher_logits: Any, student_logits: Any) -> Any:
+    """Mean over the classes of the squared differences: `(..., classes)` to `(...)`."""
+    return ops.mean(ops.square(ops.stop_gradient(teacher_logits) - student_logits), axis=-1)
+
+
+class _SoftenedLoss(DistillationLoss):
+    """A loss between softened distributions: temperature, its scale, and the activation."""
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        *,
+        scale_by_temperature_squared: bool = True,
+        activation: str = "auto",
+        outputs: OutputKey | Sequence[OutputKey] | None = None,
+    ) -> None:
+        super().__init__(outputs=outputs)
+        self.temperature = check_number(
+            "temperature", temperature, above=0, fix="use a temperature such as 4.0"
+        )
+        self.scale_by_temperature_squared = bool(scale_by_temperature_squared)
+        self.activation = check_choice("activation", activation, ACTIVATIONS)
+
+    def formula(self, teacher_logits: Any, student_logits: Any, activation: str) -> Any:
+        """The loss on logits, without the factor T^2."""
+        raise NotImplementedError
+
+    def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
+        """The formula on the logits behind both outputs, times T^2 where asked for."""
+        teacher = _keras.recognise_logits(teacher_output)
+        student = _keras.recognise_logits(student_output)
+        activation = self.activation
+        if activation == "auto":
+            activation = _common_activation(teacher, student)
+        values = self.formula(teacher.logits, student.logits, activation)
+        return values * self.temperature**2 if self.scale_by_temperature_squared else values
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "scale_by_temperature_squared": self.scale_by_temperature_squared,
+            "activation": self.activation,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class SoftTargets(_SoftenedLoss):
+    """KL divergence between the softened output distributions, times T^2.
+
+    Transfers what the teacher thinks of every class, the wrong ones included. The place to start.
+
+        loss = T^2 * sum_c p_c * (log p_c - log q_c),  p = softmax(teacher / T),
+                                                       q = softmax(student / T)
+
+    The factor T^2 keeps the size of the gradient when T changes. Outputs of shape
+    `(batch, ..., classes)` give one value per example and position. Models that end in a softmax
+    or sigmoid are recognised and compared by their logits. For sigmoid outputs, and for a single
+    output unit, p and q are distributions over {on, off}, one for each class, and the values
+    are averaged over the classes, as in `keras.losses.BinaryCrossentropy`.
+
+    Args:
+        temperature: T, above 0; 1 leaves the distributions as they are.
+        scale_by_temperature_squared: whether to multiply by T^2.
+        activation: what turns the models' logits into probabilities: `"softmax"`, `"sigmoid"`, or
+            `"auto"`: that of the models where they end in one, else softmax.
+        outputs: the outputs to compare, see `DistillationLoss`.
+
+    Raises:
+        TypeError: if the temperature is not a number.
+        ValueError: if the temperature is not above 0 or the activation is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> loss = SoftTargets(temperature=1.0)
+        >>> round(float(loss.compute_loss(np.array([[0.0, 0.0]]), np.array([[0.0, 1.0]]))), 4)
+        0.1201
+
+    Reference:
+        Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, NIPS workshop 2014,
+        arXiv 1503.02531 (2015).
+    """
+
+    def formula(self, teacher_logits: Any, student_logits: Any, activation: str) -> Any:
+        """`soft_targets` at this loss's temperature."""
+        return soft_targets(
+            teacher_logits, student_logits, temperature=self.temperature, activation=activation
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class SoftCrossEntropy(_SoftenedLoss):
+    """Cross-entropy between the softened output distributions, times T^2.
+
+    The same gradient as `SoftTargets`; the value also holds the entropy of the teacher, so it is
+    not 0 where the student equals the teacher.
+
+        loss = -T^2 * sum_c p_c * log q_c,  p = softmax(teacher / T), q = softmax(student / T)
+
+    Arguments, shapes and errors are those of `SoftTargets`.
+
+    Example:
+        >>> import numpy as np
+        >>> loss = SoftCrossEntropy(temperature=1.0)
+        >>> round(float(loss.compute_loss(np.array([[0.0, 0.0]]), np.array([[0.0, 0.0]]))), 4)
+        0.6931
+
+    Reference:
+        Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, NIPS workshop 2014,
+        arXiv 1503.02531 (2015).
+    """
+
+    def formula(self, teacher_logits: Any, student_logits: Any, activation: str) -> Any:
+        """`soft_cross_entropy` at this loss's temperature."""
+        return soft_cross_entropy(
+            teacher_logits, student_logits, temperature=self.temperature, activation=activation
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class LogitsMSE(DistillationLoss):
+    """Mean squared difference of the logits.
+
+    Makes the student a regression of the teacher's logits; also the limit of `SoftTargets` at
+    high temperature (for centred logits, up to a constant). Fits regression models as well.
+
+        loss = mean_c (teacher_c - student_c)^2
+
+    Outputs of shape `(batch, ..., classes)` give one value per example and position. Models that
+    end in a softmax or sigmoid are recognised and compared by their logits.
+
+    Args:
+        outputs: the outputs to compare, see `DistillationLoss`.
+
+    Example:
+        >>> import numpy as np
+        >>> float(LogitsMSE().compute_loss(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]])))
+        2.0
+
+    Reference:
+        Ba, Caruana: Do Deep Nets Really Need to be Deep?, NIPS 2014.
+    """
+
+    def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
+        """`logits_mean_squared_error` of the logits behind both outputs."""
+        return logits_mean_squared_error(
+            _keras.recognise_logits(teacher_output).logits,
+            _keras.recognise_logits(student_output).logits,
+        )
+
+
+def _common_activation(teacher: _keras.Logits, student: _keras.Logits) -> str:
+    """What turns these logits into probabilities, as far as the models show it.
+
+    Raises:
+        ValueError: if one ends in a softmax and the other in a sigmoid.
+    """
+    seen = {teacher.activation, student.activation} - {None}
+    if len(seen) == 2:
+        raise ValueError(
+            problem(
+                f"a teacher that ends in a {teacher.activation} and a student that ends in a "
+                f"{student.activation}",
+                "the same kind of output from both",
+                "give both models the same last activation, or pass activation='softmax' or "
+                "'sigmoid' to the distillation loss",
+            )
+        )
+    if seen:
+        return seen.pop()
+    # A softmax over one class is 1 whatever the logit: a single unit can only mean on or off.
+    return "sigmoid" if student.logits.shape[-1] == 1 else "softmax"
