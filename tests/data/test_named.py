@@ -1,0 +1,96 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from keras_kd import data
+from keras_kd.data.make_sample import balanced_subset, make_sample
+
+tfds = pytest.importorskip("tensorflow_datasets", reason="needs the `examples` extra")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A small data set in the form and under the name of TFDS' mnist."""
+    directory = tmp_path_factory.mktemp("tfds")
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(28, 28, 1)),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+    )
+    examples = [
+        (index, {"image": np.full((28, 28, 1), index, "uint8"), "label": index % 10})
+        for index in range(40)
+    ]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mnist",
+        version="3.0.1",
+        features=features,
+        split_datasets={"train": examples[:30], "test": examples[30:]},
+        data_dir=directory,
+    )
+    return directory
+
+
+def test_load_gives_images_in_0_to_1_with_their_labels(data_dir):
+    dataset = data.load("mnist", data_dir)
+    assert dataset.x_train.shape == (30, 28, 28, 1)
+    assert dataset.x_test.shape == (10, 28, 28, 1)
+    assert dataset.x_train.dtype == np.float32
+    np.testing.assert_array_equal(np.rint(dataset.x_train[:, 0, 0, 0] * 255) % 10, dataset.y_train)
+    assert dataset.class_names == tuple("0123456789")
+    assert dataset.name == "mnist"
+
+
+def test_the_environment_names_the_directory_where_no_argument_does(data_dir, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    assert len(data.load("mnist").x_test) == 10
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"Received name='imagenet'\. Expected one of 'mnist'"):
+        data.load("imagenet")
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
+def test_a_directory_without_the_data_set(tmp_path, make):
+    directory = tmp_path / "nothing"
+    make(directory)
+    with pytest.raises(FileNotFoundError, match=r"does not hold 'mnist'.*tfds build mnist"):
+        data.load("mnist", directory)
+    assert not (directory / "mnist").exists()
+
+
+def test_damaged_examples(data_dir, tmp_path):
+    damaged = shutil.copytree(data_dir, tmp_path / "damaged")
+    for records in damaged.glob("mnist/*/*train*tfrecord*"):
+        records.write_bytes(records.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"files of 'mnist' in .* that cannot be read"):
+        data.load("mnist", damaged)
+
+
+def test_damaged_description(data_dir, tmp_path):
+    damaged = shutil.copytree(data_dir, tmp_path / "damaged")
+    for description in damaged.glob("mnist/*/dataset_info.json"):
+        description.write_text("{")
+    with pytest.raises(ValueError, match=r"files of 'mnist' in .* that cannot be read"):
+        data.load("mnist", damaged)
+
+
+def test_a_balanced_subset_is_a_function_of_the_seed():
+    labels = np.repeat([3, 5], [40, 60])
+    images = np.arange(100).reshape(100, 1)
+    first = balanced_subset(images, labels, 10, np.random.default_rng(0))
+    again = balanced_subset(images, labels, 10, np.random.default_rng(0))
+    other = balanced_subset(images, labels, 10, np.random.default_rng(1))
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.array_equal(first[0], other[0])
+    np.testing.assert_array_equal(np.bincount(first[1])[[3, 5]], [10, 10])
+    np.testing.assert_array_equal(labels[first[0][:, 0]], first[1])
+
+
+def test_too_small_a_data_set_gives_no_sample(data_dir, tmp_path):
+    with pytest.raises(ValueError, match="larger sample than population"):
+        make_sample(data_dir, tmp_path / "sample.npz")
+    assert not any(tmp_path.iterdir())
