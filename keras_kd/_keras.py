@@ -110,6 +110,9 @@ def recognise_logits(output: Any) -> Logits:
     where their cross-entropies look for it, and in a traced graph the operation can be read. Going
     back to the logits is exact; the logarithm of a probability that has become 0 is not.
     """
+    remembered = getattr(output, "_keras_kd_logits", None)
+    if remembered is not None:
+        return remembered
     operation = _operation_type(output)
     logits = getattr(output, "_keras_logits", None)
     if logits is None and operation in ("Softmax", "Sigmoid"):
@@ -121,6 +124,11 @@ def recognise_logits(output: Any) -> Logits:
     else:
         activation = "sigmoid" if operation == "Sigmoid" else "softmax"
     return Logits(_at_least_float32(logits), activation)
+
+
+def remember_logits(output: Any, logits: Logits) -> None:
+    """Note the logits behind a tensor that was computed from an output, for `recognise_logits`."""
+    output._keras_kd_logits = logits
 
 
 def sums_to_one(output: Any) -> bool:
@@ -151,3 +159,63 @@ def _at_least_float32(tensor: Any) -> Any:
     tensor = ops.convert_to_tensor(tensor)
     wide = keras.backend.standardize_dtype(tensor.dtype) in ("float32", "float64")
     return tensor if wide else ops.cast(tensor, "float32")
+
+
+def input_shapes(model: Any) -> list[tuple] | None:
+    """The shapes of a model's inputs, batch first; `None` where the model does not say."""
+    inputs = getattr(model, "inputs", None)
+    return None if inputs is None else [tuple(tensor.shape) for tensor in inputs]
+
+
+def output_specs(model: Any) -> Any:
+    """A model's outputs as tensors without values; `None` where the model does not say.
+
+    A subclassed model that has been called knows its input shape, from which Keras 3 can tell
+    the outputs without computing them.
+    """
+    if getattr(model, "inputs", None) is not None:
+        return symbolic_outputs(model)
+    if not is_keras_model(model) or not model.built:
+        return None
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, list | tuple) or not all(
+        size is None or isinstance(size, int) for size in shape
+    ):
+        return None
+    try:
+        return keras.backend.compute_output_spec(model, keras.KerasTensor(tuple(shape)))
+    except Exception:
+        # Any Python may be in a subclassed model's call; what cannot be foreseen is seen later.
+        return None
+
+
+def symbolic_inputs(model: Any) -> Any:
+    """The inputs of a Functional or Sequential model in their own structure."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def symbolic_outputs(model: Any) -> Any:
+    """The outputs of a Functional or Sequential model in their own structure."""
+    # A Sequential model of Keras 3 has a list of one output, and no `output` until it is called.
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask that a Masking or Embedding layer upstream gave a tensor, or `None`."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def computes_in_float16(model: Any) -> bool:
+    """Whether any layer of a Keras 3 model computes in float16, so that gradients can underflow."""
+    return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+
+
+_WRAPPER_PREFIXES = ("prune_low_magnitude_", "quant_", "cluster_")
+
+
+def original_name(name: str) -> str:
+    """The name that a layer had before TF-MOT wrapped it."""
+    for prefix in _WRAPPER_PREFIXES:
+        if name.startswith(prefix):
+            return original_name(name.removeprefix(prefix))
+    return name

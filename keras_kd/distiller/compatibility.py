@@ -1,0 +1,58 @@
+"""Whether teacher and student fit each other, checked before any training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_kd import _keras
+from keras_kd._checks import problem
+from keras_kd.distiller.objective import Objective
+
+
+def check_inputs(teacher: Any, student: Any) -> None:
+    """Check that both models take the same inputs, as far as the models say what they take.
+
+    Raises:
+        ValueError: if number, names or shapes differ.
+    """
+    teacher_shapes = _keras.input_shapes(teacher)
+    student_shapes = _keras.input_shapes(student)
+    if teacher_shapes is None or student_shapes is None:
+        return
+    if len(teacher_shapes) == len(student_shapes) and all(
+        _fit(one, other) for one, other in zip(teacher_shapes, student_shapes, strict=True)
+    ):
+        return
+    raise ValueError(
+        problem(
+            f"a teacher for inputs of shape {_written(teacher_shapes)} and a student for "
+            f"{_written(student_shapes)}",
+            "the same inputs for both",
+            "give both the same keras.Input, or put a Resizing or Reshape layer in front of one",
+        )
+    )
+
+
+def check_outputs(objective: Objective, teacher: Any, student: Any) -> None:
+    """Check that the losses can compare the outputs, as far as the models show their shapes.
+
+    Raises:
+        ValueError: if an output is missing or the shapes do not fit.
+    """
+    teacher_outputs, student_outputs = _keras.output_specs(teacher), _keras.output_specs(student)
+    for loss in objective.losses:
+        loss.validate_model_compatibility(teacher, student)
+        reads_outputs = getattr(loss, "student_layer_name", None) is None
+        if reads_outputs and teacher_outputs is not None and student_outputs is not None:
+            loss.validate_outputs(teacher_outputs, student_outputs)
+
+
+def _fit(first: tuple, second: tuple) -> bool:
+    return len(first) == len(second) and all(
+        one is None or other is None or one == other
+        for one, other in zip(first, second, strict=True)
+    )
+
+
+def _written(shapes: list[tuple]) -> str:
+    return ", ".join(str(shape) for shape in shapes)

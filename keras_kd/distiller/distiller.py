@@ -1,0 +1,347 @@
+"""The Distiller for Keras 3 students."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_kd import _keras
+from keras_kd._checks import problem
+from keras_kd.distiller.compatibility import check_inputs, check_outputs
+from keras_kd.distiller.objective import Objective
+from keras_kd.distiller.watch import TeacherWatch
+from keras_kd.taps import Tap, Tapped
+
+_TEACHER_FILE = "teacher.weights.h5"
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class Distiller(keras.Model):
+    """Trains a student on labels and on what a teacher knows.
+
+    A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
+    It takes the place of `keras.distillation.Distiller`: same arguments, attributes and logs.
+
+        total_loss = w * student_loss + (1 - w) * sum_i weight_i * distillation_loss_i
+
+    plus the student's regularization losses. Each step runs each model forward once, the teacher
+    as in inference. Sample weights, class weights and masks count in both kinds of loss.
+
+    With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
+    gives a `tf_keras.Model` with the same behaviour.
+
+    Args:
+        teacher: a trained model of either Keras. It is frozen (`trainable = False`, as in Keras'
+            Distiller; set it back afterwards if you train it further), never changed, and no part
+            of the distiller's weights.
+        student: the model to train, of either Keras. With a softmax or sigmoid at the end or
+            without.
+        distillation_losses: one `keras.distillation.DistillationLoss` or a list of them. `None`
+            for `keras_kd.losses.SoftTargets(temperature=4.0)`.
+        distillation_loss_weights: one weight per loss; `None` for 1 each.
+        student_loss_weight: w, from 0 (only the teacher) to 1 (only the labels).
+        save_teacher: whether `save` puts the teacher into the `.keras` file, so that
+            `load_model` gives a complete distiller. Weights files and backups never hold it. A
+            distiller that was loaded without its teacher gets one by `distiller.teacher = ...`.
+        name: the model's name.
+        **kwargs: further arguments of `keras.Model`.
+
+    Attributes:
+        student: the student; after training, save it, convert it or use it on its own.
+        teacher: the teacher.
+
+    Raises:
+        TypeError: if a loss or weight is of the wrong type.
+        ValueError: if a model is not a model, the models do not fit each other or the losses, or
+            a weight is out of range.
+
+    Example:
+        ```python
+        distiller = keras_kd.Distiller(teacher, student)
+        distiller.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        distiller.fit(x, y, validation_data=(x_test, y_test), epochs=5)
+        distiller.student.save("student.keras")
+        ```
+
+    Reference:
+        Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, arXiv 1503.02531
+        (2015).
+    """
+
+    def __new__(cls, teacher: Any = None, student: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Choose the flavour by the student's Keras."""
+        if not _keras.is_tf_keras_model(student):
+            return super().__new__(cls, teacher, student, *args, **kwargs)
+        from keras_kd.distiller.tf_keras_distiller import TfKerasDistiller
+
+        if cls is not Distiller:
+            raise ValueError(
+                problem(
+                    f"a tf_keras student for {cls.__name__}, a subclass of keras_kd.Distiller",
+                    "a Keras 3 student, for this is a Keras 3 model",
+                    f"derive a class from {TfKerasDistiller.__module__}.TfKerasDistiller instead",
+                )
+            )
+        return TfKerasDistiller(teacher, student, *args, **kwargs)
+
+    def __init__(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        distillation_losses: Any = None,
+        distillation_loss_weights: Sequence[float] | float | None = None,
+        student_loss_weight: float = 0.5,
+        name: str = "distiller",
+        *,
+        save_teacher: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        _keras.check_backend()
+        _keras.check_model("student", student)
+        # Keras scales the loss, without which float16 gradients underflow, by the model's policy.
+        kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
+        super().__init__(name=name, **kwargs)
+        self.autocast = False
+        self.save_teacher = save_teacher
+        self._objective = Objective(
+            distillation_losses, distillation_loss_weights, student_loss_weight
+        )
+        self.student = student
+        self._student_tap = _keras.Untracked(Tap(student, self._objective.student_layer_names))
+        self._teacher_tap = _keras.Untracked(None)
+        self._teacher_watch = None
+        if teacher is not None or save_teacher:
+            self.teacher = teacher
+        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
+        self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
+        self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
+        # Callbacks that load weights before the first step want a built model.
+        self.built = student.built
+
+    @property
+    def teacher(self) -> Any:
+        """The teacher; `None` after loading a distiller that was saved without it."""
+        tap = self._teacher_tap.value
+        return None if tap is None else tap.model
+
+    @teacher.setter
+    def teacher(self, teacher: Any) -> None:
+        _keras.check_model("teacher", teacher)
+        check_inputs(teacher, self.student)
+        check_outputs(self._objective, teacher, self.student)
+        teacher.trainable = False
+        self._teacher_tap.value = Tap(teacher, self._objective.teacher_layer_names)
+        self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
+
+    @property
+    def distillation_losses(self) -> list[Any]:
+        """The distillation losses."""
+        return self._objective.losses
+
+    @property
+    def distillation_loss_weights(self) -> list[float]:
+        """One weight per distillation loss."""
+        return self._objective.weights
+
+    @property
+    def student_loss_weight(self) -> float:
+        """The weight of the loss on labels."""
+        return self._objective.student_loss_weight
+
+    def __dir__(self) -> list[str]:
+        """All names but `teacher`: Keras saves every model it finds by this list."""
+        return [name for name in super().__dir__() if name != "teacher"]
+
+    def compile(
+        self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """Configure training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: the student's optimizer.
+            loss: the loss on labels, in any form Keras takes. `None` to learn from the teacher
+                alone, with `student_loss_weight=0`.
+            metrics: measured on the student's outputs.
+            **kwargs: further arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: if there is no loss on labels although it has a weight.
+        """
+        if loss is None and self.student_loss_weight > 0.0:
+            raise ValueError(
+                problem(
+                    f"loss=None with student_loss_weight={self.student_loss_weight}",
+                    "a loss on the labels",
+                    "pass loss='sparse_categorical_crossentropy' or another one, or build the "
+                    "Distiller with student_loss_weight=0 to learn from the teacher alone",
+                )
+            )
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def build(self, input_shape: Any) -> None:
+        """Build both models, where they are not.
+
+        Args:
+            input_shape: the shape of the inputs, batch first.
+        """
+        for model in (self.student, self.teacher):
+            if model is not None and not model.built:
+                model.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """The student's outputs."""
+        return self.student(inputs, training=training, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The total loss of a batch, a scalar.
+
+        Args:
+            x: inputs of shape `(batch, ...)`.
+            y: labels; `None` without a loss on labels.
+            y_pred: the student's outputs, where they are known already and no loss reads layers.
+            sample_weight: weights of the examples.
+            training: whether the student's forward pass, where one is needed, trains.
+        """
+        teacher = self._ask_teacher(x)
+        if y_pred is None or self._objective.student_layer_names:
+            student = self._student_tap.value(x, training=training)
+        else:
+            student = Tapped(y_pred, {})
+        return self._total_loss(y, sample_weight, teacher, student)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step: one forward pass of each model, then gradients for the student only."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        # Outside the tape, so that no activation of the teacher is kept for gradients.
+        teacher = self._ask_teacher(x)
+        with tf.GradientTape() as tape:
+            student = self._student_tap.value(x, training=True)
+            loss = self._total_loss(y, sample_weight, teacher, student)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(scaled_loss, weights), weights, strict=True)
+        )
+        self._track(self._loss_tracker, loss, x)
+        return self._results(x, y, student.outputs, sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of evaluation: the same losses, and no weight changes."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        student = self._student_tap.value(x, training=False)
+        loss = self._total_loss(y, sample_weight, self._ask_teacher(x), student)
+        self._track(self._loss_tracker, loss, x)
+        return self._results(x, y, student.outputs, sample_weight)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Keras' compiled step, followed by a look at what the teacher said."""
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = self._watched(self.train_function)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Keras' compiled evaluation step, followed by a look at what the teacher said."""
+        if self.test_function is None or force:
+            super().make_test_function(force)
+            self.test_function = self._watched(self.test_function)
+        return self.test_function
+
+    def save_assets(self, dir_path: str) -> None:
+        """Put the teacher's weights into a `.keras` file; Keras calls this for no other file."""
+        if self.save_teacher and self.teacher is not None:
+            self.teacher.save_weights(os.path.join(dir_path, _TEACHER_FILE))
+
+    def load_assets(self, dir_path: str) -> None:
+        """Read what `save_assets` wrote."""
+        path = os.path.join(dir_path, _TEACHER_FILE)
+        if os.path.exists(path):
+            self.teacher.load_weights(path)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, models included."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "teacher": serialize(self.teacher) if self.save_teacher else None,
+            "student": serialize(self.student),
+            "distillation_losses": [serialize(loss) for loss in self.distillation_losses],
+            "distillation_loss_weights": self.distillation_loss_weights,
+            "student_loss_weight": self.student_loss_weight,
+            "save_teacher": self.save_teacher,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Distiller:
+        """Rebuild the distiller from `get_config`."""
+
+        def deserialize(part: Any) -> Any:
+            return keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
+
+        config = {
+            **config,
+            "teacher": deserialize(config["teacher"]),
+            "student": deserialize(config["student"]),
+            "distillation_losses": [deserialize(loss) for loss in config["distillation_losses"]],
+        }
+        return cls(**config)
+
+    def _ask_teacher(self, x: Any) -> Tapped:
+        tap = self._teacher_tap.value
+        if tap is None:
+            raise ValueError(
+                problem(
+                    f"a distiller {self.name!r} that was saved without its teacher",
+                    "a teacher to learn from or compare with",
+                    "set it first: distiller.teacher = keras.models.load_model('teacher.keras')",
+                )
+            )
+        return self._teacher_watch.look(tap(x, training=False))
+
+    def _total_loss(self, y: Any, sample_weight: Any, teacher: Tapped, student: Tapped) -> Any:
+        student_loss = self._student_loss(y, student.outputs, sample_weight)
+        distillation_loss = self._objective.distillation_loss(teacher, student, y, sample_weight)
+        total = self._objective.total(student_loss, distillation_loss)
+        for penalty in self.losses:
+            total += ops.sum(ops.cast(penalty, total.dtype))
+        outputs = student.outputs
+        self._track(self.student_loss_tracker, student_loss, outputs)
+        self._track(self.distillation_loss_tracker, distillation_loss, outputs)
+        self._track(self.total_loss_tracker, total, outputs)
+        return total
+
+    def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+        if self._compile_loss is None or self.student_loss_weight == 0.0:
+            return ops.zeros(())
+        return self._compile_loss(y, y_pred, sample_weight)
+
+    def _track(self, tracker: Any, loss: Any, batch: Any) -> None:
+        """Add a replica's loss to a mean over examples."""
+        count = ops.shape(next(iter(keras.tree.flatten(batch))))[0]
+        tracker.update_state(loss * _keras.number_of_replicas(), sample_weight=count)
+
+    def _results(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, Any]:
+        if y is None:
+            return self.get_metrics_result()
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _watched(self, function: Any) -> Any:
+        def step(iterator: Any) -> Any:
+            logs = function(iterator)
+            self._teacher_watch.report()
+            return logs
+
+        return step

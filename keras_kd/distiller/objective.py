@@ -1,0 +1,196 @@
+"""The total loss of a Distiller, the same for both Kerases."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_kd import _keras
+from keras_kd._checks import check_number, problem
+from keras_kd.losses import DistillationLoss, SoftTargets
+from keras_kd.taps import Tapped
+
+
+class Objective:
+    """total = w * hard + (1 - w) * sum_i weight_i * distillation_i
+
+    Args:
+        losses: one `keras.distillation.DistillationLoss` or a list of them; `None` for
+            `SoftTargets(temperature=4.0)`.
+        weights: one weight per loss, at least 0; `None` for 1 each. A single loss may come with
+            a single number.
+        student_loss_weight: w, from 0 to 1.
+
+    Raises:
+        TypeError: if a loss is not a distillation loss, or a weight not a number.
+        ValueError: if numbers of losses and weights differ, or a weight is out of range.
+    """
+
+    def __init__(
+        self,
+        losses: Any = None,
+        weights: Sequence[float] | float | None = None,
+        student_loss_weight: float = 0.5,
+    ) -> None:
+        if losses is None:
+            losses = SoftTargets(temperature=4.0)
+        self.losses = list(losses) if isinstance(losses, list | tuple) else [losses]
+        for loss in self.losses:
+            _check_loss(loss)
+        self.weights = _check_weights(weights, len(self.losses))
+        self.student_loss_weight = check_number(
+            "student_loss_weight",
+            student_loss_weight,
+            at_least=0.0,
+            at_most=1.0,
+            fix="use a share such as 0.5",
+        )
+
+    @property
+    def teacher_layer_names(self) -> list[str]:
+        """The teacher's layers that the losses read."""
+        return [name for loss in self.losses for name in _layer_names(loss, "teacher")]
+
+    @property
+    def student_layer_names(self) -> list[str]:
+        """The student's layers that the losses read."""
+        return [name for loss in self.losses for name in _layer_names(loss, "student")]
+
+    @property
+    def compares_outputs(self) -> bool:
+        """Whether any loss reads the models' final outputs."""
+        return any(not _layer_names(loss, "student") for loss in self.losses)
+
+    @property
+    def softens_outputs(self) -> bool:
+        """Whether any loss applies a temperature, which only logits can bear."""
+        return any(
+            getattr(loss, "temperature", None) is not None and not _layer_names(loss, "student")
+            for loss in self.losses
+        )
+
+    def distillation_loss(
+        self, teacher: Tapped, student: Tapped, y: Any = None, sample_weight: Any = None
+    ) -> Any:
+        """The weighted sum of the distillation losses, a scalar.
+
+        Args:
+            teacher: what the teacher's forward pass gave.
+            student: what the student's forward pass gave.
+            y: labels, for the losses that need them.
+            sample_weight: weights of the examples.
+        """
+        total = 0.0
+        for loss, weight in zip(self.losses, self.weights, strict=True):
+            teacher_part = _read(teacher, loss, "teacher")
+            student_part = _read(student, loss, "student")
+            if isinstance(loss, keras.distillation.LogitsDistillation):
+                teacher_part, student_part = _logits(teacher_part), _logits(student_part)
+            loss.validate_outputs(teacher_part, student_part)
+            if isinstance(loss, DistillationLoss):
+                value = loss.compute_loss(
+                    teacher_part, student_part, y=y, sample_weight=sample_weight
+                )
+            else:
+                value = _scalar(loss, loss.compute_loss(teacher_part, student_part), sample_weight)
+            total += weight * value
+        return total
+
+    def total(self, student_loss: Any, distillation_loss: Any) -> Any:
+        """The weighted sum of the two kinds of loss."""
+        return (
+            self.student_loss_weight * student_loss
+            + (1.0 - self.student_loss_weight) * distillation_loss
+        )
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, keras.distillation.DistillationLoss):
+        raise TypeError(
+            problem(
+                f"distillation loss {loss!r} of type {type(loss).__name__}",
+                "an object of keras_kd.losses or another keras.distillation.DistillationLoss",
+                "pass for example keras_kd.losses.SoftTargets(temperature=4.0)",
+            )
+        )
+    if isinstance(
+        loss, keras.distillation.LogitsDistillation
+    ) and keras.losses.kl_divergence in keras.tree.flatten(loss.loss):
+        warnings.warn(
+            problem(
+                f"LogitsDistillation(temperature={loss.temperature}) with the function "
+                "kl_divergence, its default, to which Keras applies neither softmax nor T^2",
+                "the KL divergence of softened distributions",
+                f"use keras_kd.losses.SoftTargets({loss.temperature}), or "
+                "loss=keras.losses.KLDivergence()",
+            ),
+            stacklevel=4,
+        )
+
+
+def _check_weights(weights: Sequence[float] | float | None, count: int) -> list[float]:
+    if weights is None:
+        return [1.0] * count
+    listed = list(weights) if isinstance(weights, list | tuple) else [weights]
+    if len(listed) != count:
+        raise ValueError(
+            problem(
+                f"{len(listed)} distillation_loss_weights for {count} distillation_losses",
+                "one weight per loss",
+                f"pass a list of {count} numbers, or None for equal weights",
+            )
+        )
+    return [
+        check_number(
+            "distillation_loss_weights", weight, at_least=0.0, fix="use 1.0 or more or less"
+        )
+        for weight in listed
+    ]
+
+
+def _layer_names(loss: Any, side: str) -> list[str]:
+    """The layers that a loss reads on one side; Keras' own feature loss names one, others none."""
+    names = getattr(loss, f"{side}_layer_name", None)
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _read(tapped: Tapped, loss: Any, side: str) -> Any:
+    names = _layer_names(loss, side)
+    if not names:
+        return tapped.outputs
+    features = [tapped.features[name] for name in names]
+    return features[0] if len(features) == 1 else features
+
+
+def _logits(outputs: Any) -> Any:
+    return keras.tree.map_structure(lambda output: _keras.recognise_logits(output).logits, outputs)
+
+
+def _scalar(loss: Any, value: Any, sample_weight: Any) -> Any:
+    """Check what a loss that is not ours returned: one value that no sample weight can split."""
+    shape = tuple(getattr(value, "shape", ()))
+    if shape:
+        raise ValueError(
+            problem(
+                f"a value of shape {shape} from {type(loss).__name__}.compute_loss",
+                "a scalar",
+                "reduce it, or subclass keras_kd.losses.DistillationLoss and return one value per "
+                "example from per_example",
+            )
+        )
+    if sample_weight is not None:
+        warnings.warn(
+            problem(
+                f"sample weights for {type(loss).__name__}, which returns one number per batch",
+                "a loss of keras_kd.losses, whose values are weighed per example",
+                "use for example keras_kd.losses.SoftTargets; now the weights act on the "
+                "student's own loss only",
+            ),
+            stacklevel=2,
+        )
+    return value / _keras.number_of_replicas()

@@ -1,0 +1,116 @@
+"""Watches what the teacher says while a compiled step runs, and speaks up after the step."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_kd import _keras
+from keras_kd._checks import problem
+
+
+class TeacherWatch:
+    """Finds teachers that say NaN, infinity, or probabilities where logits are needed.
+
+    A compiled step cannot raise a readable error (under XLA it cannot raise at all), so the step
+    writes down what it saw and Python reads it when the step is over.
+
+    Args:
+        name: the teacher's name, for messages.
+        softened: whether a loss divides the outputs by a temperature, as only logits can bear.
+    """
+
+    def __init__(self, name: str, softened: bool) -> None:
+        self._name = name
+        self._softened = softened
+        self._not_finite = _counter()
+        self._distributions = _counter()
+        self._warned = False
+
+    def look(self, outputs: Any) -> Any:
+        """Note what is wrong with a batch of outputs; return them with 0 for what is not finite.
+
+        With the zeros one bad batch does not turn the student's weights into NaN before Python
+        hears of it.
+        """
+        tensors = [tensor for tensor in keras.tree.flatten(outputs) if _is_float(tensor)]
+        finite = [ops.all(ops.isfinite(tensor)) for tensor in tensors]
+        if finite:
+            everything_finite = ops.all(ops.stack(finite))
+            self._not_finite.assign_add(1 - ops.cast(everything_finite, "int32"))
+        if self._softened and not self._warned:
+            for tensor in tensors:
+                if _could_be_unseen_softmax(tensor):
+                    rows = ops.all(_keras.distribution_like(tensor))
+                    self._distributions.assign_add(ops.cast(rows, "int32"))
+        return keras.tree.map_structure(_finite_or_zero, outputs)
+
+    def report(self) -> None:
+        """Raise or warn of what `look` noted since the last report.
+
+        Raises:
+            ValueError: if the teacher's outputs were NaN or infinite.
+        """
+        if int(self._not_finite.numpy()):
+            self._not_finite.assign(0)
+            raise ValueError(
+                problem(
+                    f"NaN or infinite outputs from the teacher {self._name!r}",
+                    "finite outputs, or the student learns nothing",
+                    "look at teacher.predict(x) for this data: check the teacher's weights, and "
+                    "that the data have the range and dtype it was trained on",
+                )
+            )
+        if not self._warned:
+            self._warned = True
+            if int(self._distributions.numpy()):
+                warnings.warn(
+                    problem(
+                        f"outputs of the teacher {self._name!r} that are probabilities, made by "
+                        "something other than a softmax of Keras or TensorFlow",
+                        "logits, or probabilities whose logits can be seen; a temperature applied "
+                        "to probabilities teaches next to nothing",
+                        "end the teacher in keras.layers.Softmax, or give its logarithm: "
+                        "keras.Model(teacher.inputs, keras.ops.log(teacher.output))",
+                    ),
+                    stacklevel=2,
+                )
+
+
+def _counter() -> tf.Variable:
+    return tf.Variable(
+        0,
+        dtype="int32",
+        trainable=False,
+        aggregation=tf.VariableAggregation.SUM,
+        synchronization=tf.VariableSynchronization.ON_READ,
+    )
+
+
+def _is_float(tensor: Any) -> bool:
+    return "float" in keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _finite_or_zero(tensor: Any) -> Any:
+    if not _is_float(tensor):
+        return tensor
+    seen = _keras.recognise_logits(tensor)
+    clean = _zero_where_not_finite(tensor)
+    if seen.activation is not None:
+        _keras.remember_logits(
+            clean, _keras.Logits(_zero_where_not_finite(seen.logits), seen.activation)
+        )
+    return clean
+
+
+def _zero_where_not_finite(tensor: Any) -> Any:
+    return ops.where(ops.isfinite(tensor), tensor, ops.zeros_like(tensor))
+
+
+def _could_be_unseen_softmax(tensor: Any) -> bool:
+    seen = _keras.recognise_logits(tensor).activation is not None
+    return not seen and len(tensor.shape) >= 2 and tensor.shape[-1] != 1
