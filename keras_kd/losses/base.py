@@ -1,4 +1,4 @@
-"""What every distillation loss shares: which outputs it compares, and how values become one number."""
+"""What every distillation loss shares: the outputs it compares, and how values become one."""
 
 from __future__ import annotations
 
