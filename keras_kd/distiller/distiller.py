@@ -8,20 +8,16 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from keras_kd import _keras
 from keras_kd._checks import problem
-from keras_kd.distiller.compatibility import check_inputs, check_outputs
-from keras_kd.distiller.objective import Objective
-from keras_kd.distiller.watch import TeacherWatch
-from keras_kd.taps import Tap, Tapped
+from keras_kd.distiller.teaching import Teaching
 
 _TEACHER_FILE = "teacher.weights.h5"
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(keras.Model):
+class Distiller(Teaching, keras.Model):
     """Trains a student on labels and on what a teacher knows.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
@@ -101,61 +97,37 @@ class Distiller(keras.Model):
         save_teacher: bool = True,
         **kwargs: Any,
     ) -> None:
-        _keras.check_backend()
         _keras.check_model("student", student)
+        if save_teacher or teacher is not None:
+            _keras.check_model("teacher", teacher)
         # Keras scales the loss, without which float16 gradients underflow, by the model's policy.
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
         self.autocast = False
         self.save_teacher = save_teacher
-        self._objective = Objective(
-            distillation_losses, distillation_loss_weights, student_loss_weight
+        self._begin_teaching(
+            teacher, student, distillation_losses, distillation_loss_weights, student_loss_weight
         )
-        self.student = student
-        self._student_tap = _keras.Untracked(Tap(student, self._objective.student_layer_names))
-        self._teacher_tap = _keras.Untracked(None)
-        self._teacher_watch = None
-        if teacher is not None or save_teacher:
-            self.teacher = teacher
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
         # Callbacks that load weights before the first step want a built model.
         self.built = student.built
 
-    @property
-    def teacher(self) -> Any:
-        """The teacher; `None` after loading a distiller that was saved without it."""
-        tap = self._teacher_tap.value
-        return None if tap is None else tap.model
-
-    @teacher.setter
-    def teacher(self, teacher: Any) -> None:
-        _keras.check_model("teacher", teacher)
-        check_inputs(teacher, self.student)
-        check_outputs(self._objective, teacher, self.student)
-        teacher.trainable = False
-        self._teacher_tap.value = Tap(teacher, self._objective.teacher_layer_names)
-        self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
-
-    @property
-    def distillation_losses(self) -> list[Any]:
-        """The distillation losses."""
-        return self._objective.losses
-
-    @property
-    def distillation_loss_weights(self) -> list[float]:
-        """One weight per distillation loss."""
-        return self._objective.weights
-
-    @property
-    def student_loss_weight(self) -> float:
-        """The weight of the loss on labels."""
-        return self._objective.student_loss_weight
-
     def __dir__(self) -> list[str]:
         """All names but `teacher`: Keras saves every model it finds by this list."""
         return [name for name in super().__dir__() if name != "teacher"]
+
+    def build(self, input_shape: Any) -> None:
+        """Build both models, where they are not.
+
+        Args:
+            input_shape: the shape of the inputs, batch first.
+        """
+        for model in (self.student, self.teacher):
+            if model is not None and not model.built:
+                model.build(input_shape)
+        self.built = True
 
     def compile(
         self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any
@@ -172,55 +144,8 @@ class Distiller(keras.Model):
         Raises:
             ValueError: if there is no loss on labels although it has a weight.
         """
-        if loss is None and self.student_loss_weight > 0.0:
-            raise ValueError(
-                problem(
-                    f"loss=None with student_loss_weight={self.student_loss_weight}",
-                    "a loss on the labels",
-                    "pass loss='sparse_categorical_crossentropy' or another one, or build the "
-                    "Distiller with student_loss_weight=0 to learn from the teacher alone",
-                )
-            )
+        self._check_compile(loss)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-
-    def build(self, input_shape: Any) -> None:
-        """Build both models, where they are not.
-
-        Args:
-            input_shape: the shape of the inputs, batch first.
-        """
-        for model in (self.student, self.teacher):
-            if model is not None and not model.built:
-                model.build(input_shape)
-        self.built = True
-
-    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
-        """The student's outputs."""
-        return self.student(inputs, training=training, **kwargs)
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """The total loss of a batch, a scalar.
-
-        Args:
-            x: inputs of shape `(batch, ...)`.
-            y: labels; `None` without a loss on labels.
-            y_pred: the student's outputs, where they are known already and no loss reads layers.
-            sample_weight: weights of the examples.
-            training: whether the student's forward pass, where one is needed, trains.
-        """
-        teacher = self._ask_teacher(x)
-        if y_pred is None or self._objective.student_layer_names:
-            student = self._student_tap.value(x, training=training)
-        else:
-            student = Tapped(y_pred, {})
-        return self._total_loss(y, sample_weight, teacher, student)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step: one forward pass of each model, then gradients for the student only."""
@@ -228,37 +153,20 @@ class Distiller(keras.Model):
         # Outside the tape, so that no activation of the teacher is kept for gradients.
         teacher = self._ask_teacher(x)
         with tf.GradientTape() as tape:
-            student = self._student_tap.value(x, training=True)
+            student = self._ask_student(x, training=True)
             loss = self._total_loss(y, sample_weight, teacher, student)
             scaled_loss = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(scaled_loss, weights), weights, strict=True)
-        )
-        self._track(self._loss_tracker, loss, x)
+        gradients = tape.gradient(scaled_loss, weights)
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         return self._results(x, y, student.outputs, sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of evaluation: the same losses, and no weight changes."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        student = self._student_tap.value(x, training=False)
-        loss = self._total_loss(y, sample_weight, self._ask_teacher(x), student)
-        self._track(self._loss_tracker, loss, x)
+        student = self._ask_student(x, training=False)
+        self._total_loss(y, sample_weight, self._ask_teacher(x), student)
         return self._results(x, y, student.outputs, sample_weight)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Keras' compiled step, followed by a look at what the teacher said."""
-        if self.train_function is None or force:
-            super().make_train_function(force)
-            self.train_function = self._watched(self.train_function)
-        return self.train_function
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """Keras' compiled evaluation step, followed by a look at what the teacher said."""
-        if self.test_function is None or force:
-            super().make_test_function(force)
-            self.test_function = self._watched(self.test_function)
-        return self.test_function
 
     def save_assets(self, dir_path: str) -> None:
         """Put the teacher's weights into a `.keras` file; Keras calls this for no other file."""
@@ -299,49 +207,5 @@ class Distiller(keras.Model):
         }
         return cls(**config)
 
-    def _ask_teacher(self, x: Any) -> Tapped:
-        tap = self._teacher_tap.value
-        if tap is None:
-            raise ValueError(
-                problem(
-                    f"a distiller {self.name!r} that was saved without its teacher",
-                    "a teacher to learn from or compare with",
-                    "set it first: distiller.teacher = keras.models.load_model('teacher.keras')",
-                )
-            )
-        return self._teacher_watch.look(tap(x, training=False))
-
-    def _total_loss(self, y: Any, sample_weight: Any, teacher: Tapped, student: Tapped) -> Any:
-        student_loss = self._student_loss(y, student.outputs, sample_weight)
-        distillation_loss = self._objective.distillation_loss(teacher, student, y, sample_weight)
-        total = self._objective.total(student_loss, distillation_loss)
-        for penalty in self.losses:
-            total += ops.sum(ops.cast(penalty, total.dtype))
-        outputs = student.outputs
-        self._track(self.student_loss_tracker, student_loss, outputs)
-        self._track(self.distillation_loss_tracker, distillation_loss, outputs)
-        self._track(self.total_loss_tracker, total, outputs)
-        return total
-
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
-        if self._compile_loss is None or self.student_loss_weight == 0.0:
-            return ops.zeros(())
         return self._compile_loss(y, y_pred, sample_weight)
-
-    def _track(self, tracker: Any, loss: Any, batch: Any) -> None:
-        """Add a replica's loss to a mean over examples."""
-        count = ops.shape(next(iter(keras.tree.flatten(batch))))[0]
-        tracker.update_state(loss * _keras.number_of_replicas(), sample_weight=count)
-
-    def _results(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, Any]:
-        if y is None:
-            return self.get_metrics_result()
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-
-    def _watched(self, function: Any) -> Any:
-        def step(iterator: Any) -> Any:
-            logs = function(iterator)
-            self._teacher_watch.report()
-            return logs
-
-        return step

@@ -1,0 +1,179 @@
+"""What the Distillers of both Kerases share: everything but how gradients are applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_kd import _keras
+from keras_kd._checks import problem
+from keras_kd.distiller.compatibility import check_inputs, check_outputs
+from keras_kd.distiller.objective import Objective
+from keras_kd.distiller.watch import TeacherWatch
+from keras_kd.taps import Tap, Tapped
+
+
+class Teaching:
+    """A student that is taught: for classes that are a model of one of the two Kerases as well.
+
+    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass calls
+    `_begin_teaching` in its constructor and says how labels are scored in `_student_loss`.
+    """
+
+    def _begin_teaching(
+        self,
+        teacher: Any,
+        student: Any,
+        distillation_losses: Any,
+        distillation_loss_weights: Sequence[float] | float | None,
+        student_loss_weight: float,
+    ) -> None:
+        """Set the attributes that users see. A missing teacher can be set later."""
+        _keras.check_backend()
+        objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
+        self._objective = objective
+        self.student = student
+        # The tap's model would be tracked as a second owner of the student's layers, and the
+        # teacher's as a part of this one.
+        self._student_tap = _keras.Untracked(Tap(student, objective.student_layer_names))
+        self._teacher_tap = _keras.Untracked(None)
+        self._teacher_watch = None
+        if teacher is not None:
+            self.teacher = teacher
+
+    @property
+    def teacher(self) -> Any:
+        """The teacher; `None` after loading a distiller that was saved without it."""
+        tap = self._teacher_tap.value
+        return None if tap is None else tap.model
+
+    @teacher.setter
+    def teacher(self, teacher: Any) -> None:
+        _keras.check_model("teacher", teacher)
+        check_inputs(teacher, self.student)
+        check_outputs(self._objective, teacher, self.student)
+        teacher.trainable = False
+        self._teacher_tap.value = Tap(teacher, self._objective.teacher_layer_names)
+        self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
+
+    @property
+    def distillation_losses(self) -> list[Any]:
+        """The distillation losses."""
+        return self._objective.losses
+
+    @property
+    def distillation_loss_weights(self) -> list[float]:
+        """One weight per distillation loss."""
+        return self._objective.weights
+
+    @property
+    def student_loss_weight(self) -> float:
+        """The weight of the loss on labels."""
+        return self._objective.student_loss_weight
+
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """The student's outputs."""
+        return self.student(inputs, training=training, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The total loss of a batch, a scalar.
+
+        Args:
+            x: inputs of shape `(batch, ...)`.
+            y: labels; `None` without a loss on labels.
+            y_pred: the student's outputs, where they are known already and no loss reads layers.
+            sample_weight: weights of the examples.
+            training: whether the student's forward pass, where one is needed, trains.
+        """
+        teacher = self._ask_teacher(x)
+        if y_pred is None or self._objective.student_layer_names:
+            student = self._ask_student(x, training=training)
+        else:
+            student = Tapped(y_pred, {})
+        return self._total_loss(y, sample_weight, teacher, student)
+
+    def make_train_function(self, force: bool = False) -> Callable[..., Any]:
+        """Keras' compiled step, followed by a look at what the teacher said."""
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = self._watched(self.train_function)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Callable[..., Any]:
+        """Keras' compiled evaluation step, followed by a look at what the teacher said."""
+        if self.test_function is None or force:
+            super().make_test_function(force)
+            self.test_function = self._watched(self.test_function)
+        return self.test_function
+
+    def _check_compile(self, loss: Any) -> None:
+        if loss is None and self.student_loss_weight > 0.0:
+            raise ValueError(
+                problem(
+                    f"loss=None with student_loss_weight={self.student_loss_weight}",
+                    "a loss on the labels",
+                    "pass loss='sparse_categorical_crossentropy' or another one, or build the "
+                    "Distiller with student_loss_weight=0 to learn from the teacher alone",
+                )
+            )
+
+    def _ask_teacher(self, x: Any) -> Tapped:
+        tap = self._teacher_tap.value
+        if tap is None:
+            raise ValueError(
+                problem(
+                    f"a distiller {self.name!r} that was saved without its teacher",
+                    "a teacher to learn from or compare with",
+                    "set it first: distiller.teacher = keras.models.load_model('teacher.keras')",
+                )
+            )
+        return self._teacher_watch.look(tap(x, training=False))
+
+    def _ask_student(self, x: Any, training: bool) -> Tapped:
+        return self._student_tap.value(x, training=training)
+
+    def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+        """The loss on labels, a replica's share of the mean."""
+        raise NotImplementedError
+
+    def _total_loss(self, y: Any, sample_weight: Any, teacher: Tapped, student: Tapped) -> Any:
+        if self.student_loss_weight > 0.0:
+            student_loss = self._student_loss(y, student.outputs, sample_weight)
+        else:
+            student_loss = ops.zeros(())
+        distillation_loss = self._objective.distillation_loss(teacher, student, y, sample_weight)
+        total = self._objective.total(student_loss, distillation_loss)
+        for penalty in self.losses:
+            total += ops.sum(ops.cast(penalty, total.dtype)) / _keras.number_of_replicas()
+        batch = ops.shape(keras.tree.flatten(student.outputs)[0])[0]
+        for tracker, value in (
+            (self.student_loss_tracker, student_loss),
+            (self.distillation_loss_tracker, distillation_loss),
+            (self.total_loss_tracker, total),
+            (self._loss_tracker, total),
+        ):
+            tracker.update_state(value * _keras.number_of_replicas(), sample_weight=batch)
+        return total
+
+    def _results(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, Any]:
+        if y is None:
+            return self.get_metrics_result()
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(iterator: Any) -> Any:
+            logs = function(iterator)
+            self._teacher_watch.report()
+            return logs
+
+        return step

@@ -1,0 +1,166 @@
+"""The Distiller for tf_keras students, among them those that TF-MOT prunes and quantizes.
+
+Imported only where a student is a tf_keras model.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tf_keras
+
+from keras_kd import _keras
+from keras_kd.distiller.teaching import Teaching
+from keras_kd.distiller.translation import (
+    translate_callback,
+    translate_loss,
+    translate_metric,
+    translate_optimizer,
+    translate_structure,
+)
+
+
+class TfKerasDistiller(Teaching, tf_keras.Model):
+    """What `keras_kd.Distiller` gives for a `tf_keras` student; see there.
+
+    Strings and objects of Keras 3 (optimizers, losses, metrics, callbacks) are taken as well as
+    those of tf_keras. Callbacks that the student needs while it trains are added by `fit`.
+
+    Save the student rather than the distiller: `distiller.student.save`, or
+    `keras_kd.compression.strip` for a plain Keras 3 model. Weights files and `BackupAndRestore`
+    work, without the teacher.
+    """
+
+    def __init__(
+        self,
+        teacher: Any,
+        student: tf_keras.Model,
+        distillation_losses: Any = None,
+        distillation_loss_weights: Sequence[float] | float | None = None,
+        student_loss_weight: float = 0.5,
+        name: str = "distiller",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        _keras.check_model("teacher", teacher)
+        self._begin_teaching(
+            teacher, student, distillation_losses, distillation_loss_weights, student_loss_weight
+        )
+        self.student_loss_tracker = tf_keras.metrics.Mean(name="student_loss")
+        self.distillation_loss_tracker = tf_keras.metrics.Mean(name="distillation_loss")
+        self.total_loss_tracker = tf_keras.metrics.Mean(name="total_loss")
+        self._loss_tracker = tf_keras.metrics.Mean(name="loss")
+        self.built = student.built
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The trackers of the losses, then the compiled metrics."""
+        # tf_keras' own mean of the loss on labels would appear as `loss` beside the total.
+        own = [self._loss_tracker, self.student_loss_tracker]
+        own += [self.distillation_loss_tracker, self.total_loss_tracker]
+        per_output = [] if self.compiled_loss is None else self.compiled_loss.metrics[1:]
+        compiled = [] if self.compiled_metrics is None else self.compiled_metrics.metrics
+        return own + per_output + compiled
+
+    def compile(
+        self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """Configure training; see `keras_kd.Distiller.compile`.
+
+        Raises:
+            ValueError: if there is no loss on labels although it has a weight, or tf_keras has no
+                counterpart to an optimizer or loss of Keras 3.
+        """
+        self._check_compile(loss)
+        if "weighted_metrics" in kwargs:
+            kwargs["weighted_metrics"] = translate_structure(
+                kwargs["weighted_metrics"], translate_metric
+            )
+        super().compile(
+            optimizer=translate_optimizer(optimizer),
+            loss=translate_structure(loss, translate_loss),
+            metrics=translate_structure(metrics, translate_metric),
+            **kwargs,
+        )
+
+    def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> tf_keras.callbacks.History:
+        """Train; see `keras.Model.fit`. Adds the callbacks that the student needs."""
+        return super().fit(
+            *args, callbacks=_translated(callbacks) + needed_callbacks(self.student), **kwargs
+        )
+
+    def evaluate(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
+        """Evaluate; see `keras.Model.evaluate`."""
+        return super().evaluate(*args, callbacks=_translated(callbacks), **kwargs)
+
+    def predict(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
+        """The student's outputs; see `keras.Model.predict`."""
+        return super().predict(*args, callbacks=_translated(callbacks), **kwargs)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step: one forward pass of each model, then gradients for the student only."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        # Outside the tape, so that no activation of the teacher is kept for gradients.
+        teacher = self._ask_teacher(x)
+        with tf.GradientTape() as tape:
+            student = self._ask_student(x, training=True)
+            loss = self._total_loss(y, sample_weight, teacher, student)
+        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        return self._results(x, y, student.outputs, sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of evaluation: the same losses, and no weight changes."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        student = self._ask_student(x, training=False)
+        self._total_loss(y, sample_weight, self._ask_teacher(x), student)
+        return self._results(x, y, student.outputs, sample_weight)
+
+    def reset_metrics(self) -> None:
+        """Start all means anew."""
+        super().reset_metrics()
+        if self.compiled_loss is not None:
+            self.compiled_loss.reset_state()
+
+    def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+        return self.compiled_loss(y, y_pred, sample_weight)
+
+
+class _OfStudent(tf_keras.callbacks.Callback):
+    """A callback of TF-MOT that is told of the student instead of the distiller around it."""
+
+    def __init__(self, callback: tf_keras.callbacks.Callback) -> None:
+        super().__init__()
+        self._callback = callback
+
+    def set_model(self, model: Any) -> None:
+        self._callback.set_model(model.student)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._callback.on_train_begin(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._callback.on_epoch_end(epoch, logs)
+
+
+def needed_callbacks(student: tf_keras.Model) -> list[tf_keras.callbacks.Callback]:
+    """The callbacks without which a student does not train as its compression asks.
+
+    A student of `keras_kd.compression` brings them along. One that was pruned with TF-MOT itself
+    needs TF-MOT's `UpdatePruningStep`; the module is loaded, since the layers are from it.
+    """
+    brought = getattr(student, "training_callbacks", None)
+    if brought is not None:
+        return list(brought())
+    if any(type(layer).__name__ == "PruneLowMagnitude" for layer in student.submodules):
+        tfmot = sys.modules["tensorflow_model_optimization"]
+        return [_OfStudent(tfmot.sparsity.keras.UpdatePruningStep())]
+    return []
+
+
+def _translated(callbacks: Any) -> list[Any]:
+    listed = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    return [translate_callback(callback) for callback in listed if callback is not None]
