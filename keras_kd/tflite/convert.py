@@ -1,0 +1,205 @@
+"""From a Keras model to the bytes that run on a device."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import check_choice, problem
+from keras_kd._keras import check_model, is_keras_model
+from keras_kd.tflite import microcontroller
+from keras_kd.tflite._stderr import captured_stderr
+from keras_kd.tflite.calibration import calibration_examples
+from keras_kd.tflite.result import check_result
+from keras_kd.tflite.runtime import TFLiteModel
+from keras_kd.tflite.signature import Signature
+from keras_kd.tflite.students import check_unwrapped, in_float32, is_quantization_aware
+
+QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8")
+TARGETS = ("android", "microcontroller")
+_MICROCONTROLLER_QUANTIZATIONS = ("float32", "int8")
+
+
+def convert(
+    student: Any,
+    quantization: str = "float32",
+    representative_data: Any = None,
+    target: str = "android",
+) -> TFLiteModel:
+    """Convert a trained student to TFLite and check what came out.
+
+    The file takes one example at a time and names its inputs and outputs as the student does. It
+    needs nothing but the built-in operators of the runtimes. What is asked for is asserted on the
+    result: the types of inputs, outputs and weights, no Flex and no variable operators.
+
+    | quantization | weights | computes in | inputs and outputs |
+    |---|---|---|---|
+    | "float32" | float32 | float32 | float32 |
+    | "float16" | float16 | float32 | float32 |
+    | "dynamic_int8" | int8 in large kernels | int8 and float32 | float32 |
+    | "int8", target "android" | int8 | int8 | float32, which MediaPipe accepts |
+    | "int8", target "microcontroller" | int8 | int8 | int8 |
+
+    Args:
+        student: a trained Keras 3 or tf_keras model. Pruned ones are stripped first, with
+            `keras_kd.compression.strip`; quantization-aware ones are passed as they are and
+            convert to "int8" only. Models in mixed precision are converted in float32.
+        quantization: how numbers are stored, see above.
+        representative_data: examples like those that the student was trained on, scaled in the
+            same way, from which the ranges of its activations are read. Needed for "int8" unless
+            the student is quantization-aware. An array, a dict of arrays by input name, a
+            `tf.data.Dataset` or a generator of batches; at most 500 examples are used.
+        target: "android", or "microcontroller": TensorFlow Lite Micro (TFLM), which runs "float32"
+            and "int8" only. Weights are aligned to 16 bytes for it, and if tflite-micro is
+            installed, the file is run in it and its results compared with LiteRT's.
+
+    Returns:
+        The converted model.
+
+    Raises:
+        ValueError: if the student, the data and the options do not fit together, or if the result
+            is not what was asked for.
+
+    Example:
+        ```python
+        model = keras_kd.tflite.convert(student, "int8", representative_data=x_train[:500])
+        model.save("student.tflite")
+        ```
+    """
+    check_model("student", student)
+    check_choice("quantization", quantization, QUANTIZATIONS)
+    check_choice("target", target, TARGETS)
+    _check_target(quantization, target)
+    _check_student(student, quantization, representative_data)
+    signature = Signature(in_float32(student))
+    examples = None
+    if quantization == "int8" and representative_data is not None:
+        examples = calibration_examples(representative_data, signature.inputs)
+    model = TFLiteModel(_converted(signature, quantization, examples, target))
+    check_result(model, signature.inputs, quantization, target)
+    if target == "microcontroller":
+        model = TFLiteModel(model.flatbuffer.aligned())
+        if microcontroller.is_installed():
+            microcontroller.check_agreement(model)
+    return model
+
+
+def _check_target(quantization: str, target: str) -> None:
+    if target == "microcontroller" and quantization not in _MICROCONTROLLER_QUANTIZATIONS:
+        raise ValueError(
+            problem(
+                f"quantization={quantization!r} for target='microcontroller'",
+                f"one of {', '.join(map(repr, _MICROCONTROLLER_QUANTIZATIONS))}: TensorFlow Lite "
+                "Micro refuses the others",
+                "choose quantization='int8'",
+            )
+        )
+
+
+def _check_student(student: Any, quantization: str, representative_data: Any) -> None:
+    check_unwrapped(student)
+    if is_quantization_aware(student):
+        if quantization != "int8":
+            raise ValueError(
+                problem(
+                    f"quantization={quantization!r} for a quantization-aware student",
+                    "'int8', the form that it was trained for",
+                    "choose quantization='int8', or pass keras_kd.compression.strip(student)",
+                )
+            )
+    elif quantization == "int8" and representative_data is None:
+        raise ValueError(
+            problem(
+                "quantization='int8' without representative_data",
+                "examples from which the ranges of the activations are read",
+                "pass representative_data=x_train[:500], or a quantization-aware student",
+            )
+        )
+
+
+def _converted(
+    signature: Signature,
+    quantization: str,
+    examples: dict[str, np.ndarray] | None,
+    target: str,
+) -> bytes:
+    """The bytes that TensorFlow's converter makes."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory(prefix="keras_kd_") as directory:
+        saved = os.path.join(directory, "saved_model")
+        failure = None
+        with captured_stderr() as stderr, warnings.catch_warnings():
+            # TensorFlow announces on every conversion that tf.lite will move to LiteRT.
+            warnings.simplefilter("ignore")
+            try:
+                _save(signature, saved)
+                converter = tf.lite.TFLiteConverter.from_saved_model(
+                    saved, signature_keys=["serving_default"]
+                )
+                _configure(converter, quantization, examples, target)
+                content = converter.convert()
+            except Exception as error:
+                failure = error
+    if failure is not None:
+        raise ValueError(
+            problem(
+                f"the student {signature.model.name!r}, which the converter refuses "
+                f"({_summary(failure)}; it wrote: {stderr.last_lines(3)})",
+                f"a student that TensorFlow's converter can turn into {quantization}",
+                "replace the layer that is named, or choose another quantization",
+            )
+        ) from failure
+    return content
+
+
+def _save(signature: Signature, path: str) -> None:
+    """Write the student as a SavedModel with one named signature and a static batch of 1.
+
+    Of the ways into the converter this is the one that keeps the names, the batch and the weights.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    variables = signature.model.variables
+    # A variable of Keras 3 holds that of TensorFlow; a SavedModel tracks the latter.
+    module.student = [v.value for v in variables] if is_keras_model(signature.model) else variables
+    function = tf.function(lambda **inputs: signature(inputs), autograph=False)
+    specs = {
+        tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
+        for tensor in signature.inputs
+    }
+    tf.saved_model.save(
+        module, path, signatures={"serving_default": function.get_concrete_function(**specs)}
+    )
+
+
+def _configure(
+    converter: Any, quantization: str, examples: dict[str, np.ndarray] | None, target: str
+) -> None:
+    import tensorflow as tf
+
+    if quantization == "float32":
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantization == "int8":
+        if target == "microcontroller":
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+        if examples is not None:
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.representative_dataset = lambda: _one_by_one(examples)
+
+
+def _one_by_one(examples: dict[str, np.ndarray]) -> Any:
+    for index in range(len(next(iter(examples.values())))):
+        yield {name: array[index : index + 1] for name, array in examples.items()}
+
+
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,132 @@
+"""Examples for a model: checked arrays by the name of the input that they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd.tflite.tensors import TensorInfo
+
+
+def examples_by_name(
+    data: Any, inputs: Sequence[TensorInfo], source: str = "x"
+) -> dict[str, np.ndarray]:
+    """The arrays of `data` by input name, shaped (examples, ...).
+
+    Args:
+        data: one array (or what numpy makes an array of) for a single input, or a dict by name.
+        inputs: what the model takes; their batch size is ignored.
+        source: what the caller named `data`, for messages.
+
+    Returns:
+        Arrays as long as one another: float32 for real-valued inputs, the type of the input for
+        integers.
+
+    Raises:
+        ValueError: if names, shapes, lengths, types or values do not fit.
+    """
+    named = _named(data, inputs, source)
+    arrays = {tensor.name: _checked(named[tensor.name], tensor, source) for tensor in inputs}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            problem(
+                f"{source} with these numbers of examples: {counts}",
+                "as many examples for every input",
+                "cut the arrays to the same length",
+            )
+        )
+    return arrays
+
+
+def _named(data: Any, inputs: Sequence[TensorInfo], source: str) -> Mapping[str, Any]:
+    names = [tensor.name for tensor in inputs]
+    if isinstance(data, Mapping):
+        if set(data) != set(names):
+            raise ValueError(
+                problem(
+                    f"{source} with the names {sorted(data)}",
+                    f"one array for each of {names}",
+                    "use the names of the model's inputs as keys",
+                )
+            )
+        return data
+    if len(names) > 1:
+        # By position it would go wrong silently: a file sorts its inputs by name.
+        raise ValueError(
+            problem(
+                f"{source} of type {type(data).__name__} for a model with {len(names)} inputs",
+                f"a dict with the keys {names}",
+                f"pass {{{', '.join(f'{name!r}: ...' for name in names)}}}",
+            )
+        )
+    return {names[0]: data}
+
+
+def _checked(data: Any, tensor: TensorInfo, source: str) -> np.ndarray:
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(
+            problem(
+                f"{source} for the input {tensor.name!r} with examples of several shapes",
+                f"an array of shape {_wanted_shape(tensor)}",
+                "bring the examples to one shape",
+            )
+        ) from error
+    if array.shape[1:] != tensor.shape[1:] or array.ndim == 0:
+        raise ValueError(
+            problem(
+                f"{source} of shape {array.shape} for the input {tensor.name!r}",
+                f"the shape {_wanted_shape(tensor)}",
+                _shape_fix(array.shape, tensor.shape),
+            )
+        )
+    if tensor.is_quantized or np.issubdtype(tensor.dtype, np.floating):
+        return _checked_real(array, tensor, source)
+    if not np.can_cast(array.dtype, tensor.dtype, "same_kind"):
+        raise ValueError(
+            problem(
+                f"{source} of type {array.dtype} for the input {tensor.name!r}",
+                f"the type {tensor.dtype}",
+                f"cast it: .astype({tensor.dtype.name!r})",
+            )
+        )
+    return array.astype(tensor.dtype, copy=False)
+
+
+def _checked_real(array: np.ndarray, tensor: TensorInfo, source: str) -> np.ndarray:
+    if not np.issubdtype(array.dtype, np.floating):
+        # The commonest mistake: pixels of 0..255 for a student that was trained on 0..1.
+        raise ValueError(
+            problem(
+                f"{source} of type {array.dtype} for the input {tensor.name!r}",
+                "real numbers scaled as the student was trained on",
+                "pass x.astype('float32') / 255 if it was trained on 0..1, otherwise "
+                "x.astype('float32')",
+            )
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(
+            problem(
+                f"{source} for the input {tensor.name!r} with NaN or infinite values",
+                "finite numbers",
+                "clean the data: numpy.isfinite finds the examples",
+            )
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def _wanted_shape(tensor: TensorInfo) -> str:
+    return f"(examples, {', '.join(str(size) for size in tensor.shape[1:])})"
+
+
+def _shape_fix(received: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    if received == shape[1:]:
+        return "add the batch in front: x[None], or dataset.batch(32)"
+    if (*received, 1) == (received or (0,))[:1] + shape[1:]:
+        return "add the channel at the end: x[..., None]"
+    return "reshape or resize the examples"

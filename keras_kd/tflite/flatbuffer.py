@@ -1,0 +1,106 @@
+"""What is written in a .tflite file: its FlatBuffer, read with the schema that LiteRT ships."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+# TFLM reads weights in place with instructions that need this; the converter aligns to 4.
+ALIGNMENT = 16
+FILE_IDENTIFIER = b"TFL3"
+
+
+class FlatBufferModel:
+    """The contents of a .tflite file, unpacked.
+
+    Args:
+        content: bytes that LiteRT has loaded before: damaged bytes have no defined result here.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self._schema = schema
+        self._size = len(content)
+        self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+    def operator_counts(self) -> dict[str, int]:
+        """How often each operator occurs in all subgraphs, sorted by name.
+
+        The names are those of the schema, for example "CONV_2D"; custom operators go by their own
+        name, for example "FlexErf".
+        """
+        return dict(sorted(Counter(name for name, _, _ in self._operators()).items()))
+
+    def float_operators(self) -> list[str]:
+        """The sorted names of the operators that compute in floating point."""
+        floats = self._float_types()
+        return sorted(
+            {
+                name
+                for name, operator, tensors in self._operators()
+                if name not in ("QUANTIZE", "DEQUANTIZE")
+                and any(tensors[index].type in floats for index in operator.outputs)
+            }
+        )
+
+    def weight_types(self) -> set[str]:
+        """The types of the tensors whose values are stored in the file, for example {"INT8"}."""
+        names = _names_by_value(self._schema.TensorType)
+        return {
+            names[tensor.type]
+            for subgraph in self._model.subgraphs
+            for tensor in subgraph.tensors
+            if self._model.buffers[tensor.buffer].data is not None
+        }
+
+    def has_variable_tensors(self) -> bool:
+        """Whether some tensor keeps its value from one run to the next (the state of an LSTM)."""
+        return any(
+            tensor.isVariable for subgraph in self._model.subgraphs for tensor in subgraph.tensors
+        )
+
+    def aligned(self) -> bytes:
+        """The file with every weight at a multiple of 16 bytes from its start."""
+        builder = _aligning_builder(self._size)
+        builder.Finish(self._model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _operators(self) -> Iterator[tuple[str, Any, list[Any]]]:
+        """Name, operator and the tensors of its subgraph."""
+        names = [self._operator_name(code) for code in self._model.operatorCodes or []]
+        for subgraph in self._model.subgraphs:
+            for operator in subgraph.operators or []:
+                yield names[operator.opcodeIndex], operator, subgraph.tensors
+
+    def _operator_name(self, code: Any) -> str:
+        # Old files have their operator in the deprecated field, which holds at most 127.
+        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+        if builtin == self._schema.BuiltinOperator.CUSTOM:
+            return (code.customCode or b"CUSTOM").decode(errors="replace")
+        names = _names_by_value(self._schema.BuiltinOperator)
+        return names.get(builtin, f"OPERATOR_{builtin}")
+
+    def _float_types(self) -> tuple[int, ...]:
+        types = self._schema.TensorType
+        return types.FLOAT16, types.FLOAT32, types.FLOAT64, types.BFLOAT16
+
+
+def _names_by_value(enumeration: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}
+
+
+def _aligning_builder(size: int) -> Any:
+    import flatbuffers
+    import numpy as np
+
+    class AligningBuilder(flatbuffers.Builder):
+        """The only vectors of bytes that numpy hands to it are weights."""
+
+        def CreateNumpyVector(self, x: np.ndarray) -> int:
+            if x.dtype == np.uint8:
+                self.Prep(ALIGNMENT, x.nbytes)
+            return super().CreateNumpyVector(x)
+
+    return AligningBuilder(size)

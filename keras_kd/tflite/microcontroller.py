@@ -1,0 +1,162 @@
+"""TensorFlow Lite Micro (TFLM): run a model as a microcontroller would, and measure its arena."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd.tflite.runtime import TFLiteModel
+from keras_kd.tflite.tensors import random_stored
+
+_WORKER = Path(__file__).with_name("_tflm_worker.py")
+_ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+# Float kernels of the two runtimes add up in different orders.
+_FLOAT_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class MicrocontrollerRun:
+    """What TFLM computed.
+
+    Attributes:
+        stored_outputs: by output name the values as the outputs store them, shaped (examples, ...).
+        arena_bytes: the memory that TFLM took for activations and bookkeeping. It is an upper bound
+            for a 32-bit microcontroller, where pointers are smaller.
+    """
+
+    stored_outputs: dict[str, np.ndarray]
+    arena_bytes: int
+
+
+def is_installed() -> bool:
+    """Whether tflite-micro (the extra `micro`) is there."""
+    return importlib.util.find_spec("tflite_micro") is not None
+
+
+def run(model: TFLiteModel, x: Any) -> MicrocontrollerRun:
+    """Run examples in TFLM, in a process of its own.
+
+    Args:
+        model: a model that LiteRT has loaded; it runs there once before it gets near TFLM.
+        x: real numbers as for `TFLiteModel.predict`.
+
+    Raises:
+        ImportError: if tflite-micro is not installed.
+        ValueError: if TFLM refuses the model; the message has its reason.
+    """
+    return run_stored(model, model.quantize_inputs(x))
+
+
+def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> MicrocontrollerRun:
+    """As `run`, on values as the inputs store them, by input name, shaped (examples, ...)."""
+    if not is_installed():
+        raise ImportError(
+            problem(
+                "a request to run in TensorFlow Lite Micro without its Python package",
+                "tflite-micro to be installed",
+                "pip install 'keras-kd[micro]'",
+            )
+        )
+    ordered = [inputs[tensor.name] for tensor in model.inputs]
+    if len(ordered[0]) == 0:
+        raise ValueError(
+            problem("no example", "at least one: the arena is measured on it", "pass x_test[:1]")
+        )
+    # LiteRT survives damaged models that crash TFLM.
+    model.run_stored({name: array[:1] for name, array in inputs.items()}, kernels="builtin")
+    with tempfile.TemporaryDirectory(prefix="keras_kd_") as directory:
+        folder = Path(directory)
+        (folder / "model.tflite").write_bytes(model.content)
+        np.savez(folder / "inputs.npz", **{str(i): array for i, array in enumerate(ordered)})
+        process = subprocess.run(
+            [sys.executable, str(_WORKER), directory, str(len(model.outputs))],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if process.returncode != 0:
+            raise ValueError(_refusal(process))
+        with np.load(folder / "outputs.npz") as stored:
+            outputs = {t.name: stored[str(i)] for i, t in enumerate(model.outputs)}
+    total = _ARENA_TOTAL.search(process.stderr)
+    if total is None:
+        raise ValueError(
+            problem(
+                f"no arena size from TFLM but {process.stderr[:300]!r}",
+                "'Arena allocation total N bytes'",
+                "install the tested version: pip install --upgrade 'keras-kd[micro]'",
+            )
+        )
+    return MicrocontrollerRun(outputs, int(total.group(1)))
+
+
+def check_agreement(model: TFLiteModel, x: Any = None) -> MicrocontrollerRun:
+    """Run examples in TFLM and in LiteRT's built-in kernels, and insist on equal results.
+
+    Integers must be equal bit by bit, floats to 1e-5 of the largest output.
+
+    Args:
+        model: the model.
+        x: real numbers as for `TFLiteModel.predict`; by default 8 random examples over the whole
+            range of the inputs.
+
+    Raises:
+        ImportError: if tflite-micro is not installed.
+        ValueError: if TFLM refuses the model or computes something else.
+    """
+    if x is None:
+        inputs = {tensor.name: random_stored(tensor, 8) for tensor in model.inputs}
+    else:
+        inputs = model.quantize_inputs(x)
+    micro = run_stored(model, inputs)
+    for name, expected in model.run_stored(inputs, kernels="builtin").items():
+        _check_equal(name, micro.stored_outputs[name], expected)
+    return micro
+
+
+def _check_equal(name: str, received: np.ndarray, expected: np.ndarray) -> None:
+    tolerance = 0.0
+    if np.issubdtype(expected.dtype, np.floating):
+        tolerance = _FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    difference = np.abs(received.astype(np.float64) - expected.astype(np.float64))
+    # Not `>`: it would let NaN pass.
+    wrong = ~(difference <= tolerance)
+    if wrong.any():
+        examples = wrong.reshape(len(wrong), -1).any(axis=1)
+        raise ValueError(
+            problem(
+                f"{wrong.sum()} of {wrong.size} values of the output {name!r}, in "
+                f"{examples.sum()} of {examples.size} examples, that differ between TFLM and "
+                f"LiteRT, by up to {difference.max():g}",
+                "equal results: otherwise the device computes something else than was evaluated",
+                "convert with quantization='int8', or replace the layers whose operators TFLM "
+                "computes differently",
+            )
+        )
+
+
+def _refusal(process: subprocess.CompletedProcess[str]) -> str:
+    """TFLM gives its reason on standard error, before Python's traceback."""
+    said, _, traceback = process.stderr.partition("Traceback (most recent call last)")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if process.returncode < 0:
+        lines.append(f"its process was ended by signal {-process.returncode}")
+    elif traceback:
+        lines.append(traceback.strip().splitlines()[-1])
+    return problem(
+        f"a model that TensorFlow Lite Micro refuses ({'; '.join(lines)})",
+        "operators and types that TFLM supports",
+        "replace the layer that is named, or convert with target='microcontroller', which checks "
+        "this",
+    )

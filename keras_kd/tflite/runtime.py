@@ -1,0 +1,188 @@
+"""A .tflite model: its bytes, what they hold, and running them in LiteRT."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import check_choice, check_number, problem
+from keras_kd.tflite._files import write_whole
+from keras_kd.tflite._litert import KERNELS, LiteRTInterpreter
+from keras_kd.tflite.examples import examples_by_name
+from keras_kd.tflite.flatbuffer import FlatBufferModel
+from keras_kd.tflite.latency import Latency, measure_microseconds
+from keras_kd.tflite.tensors import random_stored
+
+
+class TFLiteModel:
+    """A model as it runs on a device: what `keras_kd.tflite.convert` returns.
+
+    `predict` takes and returns real numbers also when the file computes in integers. Whatever the
+    number of examples, they go through the file one by one, as on the device.
+
+    Args:
+        content: the bytes of a .tflite file, with a batch size of 1.
+
+    Attributes:
+        content: those bytes.
+        inputs: the inputs, a `TensorInfo` each, in the order of the file (sorted by name).
+        outputs: the outputs, likewise.
+
+    Raises:
+        ValueError: if LiteRT cannot load the bytes, or if they want another batch size.
+
+    Example:
+        ```python
+        model = keras_kd.tflite.convert(student, "int8", representative_data=x_train[:500])
+        model.save("student.tflite")
+        probabilities = model.predict(x_test)
+        ```
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = bytes(content)
+        self._interpreters: dict[tuple[str, int], LiteRTInterpreter] = {}
+        interpreter = self._interpreter("xnnpack", 1)
+        self.inputs = interpreter.inputs
+        self.outputs = interpreter.outputs
+        for tensor in self.inputs:
+            if tensor.shape[:1] != (1,):
+                raise ValueError(
+                    problem(
+                        f"an input {tensor.name!r} of shape {tensor.shape}",
+                        "a batch size of 1 in front",
+                        "convert the student with keras_kd.tflite.convert",
+                    )
+                )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> TFLiteModel:
+        """Read a .tflite file.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                problem(f"the path {str(path)!r}", "a .tflite file", "check the path")
+            )
+        try:
+            return cls(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the bytes to `path`, whole or not at all, and return it."""
+        path = Path(path)
+        write_whole(path, self.content)
+        return path
+
+    @property
+    def size(self) -> int:
+        """The size of the file in bytes."""
+        return len(self.content)
+
+    @cached_property
+    def compressed_size(self) -> int:
+        """The size in bytes after gzip: what a download costs, and where pruning shows."""
+        return len(gzip.compress(self.content, mtime=0))
+
+    @cached_property
+    def operators(self) -> dict[str, int]:
+        """How often each operator occurs, sorted by its name in the schema ("CONV_2D")."""
+        return self.flatbuffer.operator_counts()
+
+    @cached_property
+    def flatbuffer(self) -> FlatBufferModel:
+        """What is written in the file."""
+        return FlatBufferModel(self.content)
+
+    def predict(self, x: Any, kernels: str = "xnnpack") -> np.ndarray | dict[str, np.ndarray]:
+        """Run the model in LiteRT on any number of examples.
+
+        Args:
+            x: an array shaped (examples, ...), or a dict of them by input name.
+            kernels: "xnnpack", which phones run, or "builtin", the kernels that microcontrollers
+                agree with bit by bit.
+
+        Returns:
+            Real numbers shaped (examples, ...); a dict by output name if there are several outputs.
+
+        Raises:
+            ValueError: if names, shapes, types or values do not fit the inputs of the model.
+        """
+        stored = self.run_stored(self.quantize_inputs(x), kernels)
+        outputs = {tensor.name: tensor.dequantize(stored[tensor.name]) for tensor in self.outputs}
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def quantize_inputs(self, x: Any) -> dict[str, np.ndarray]:
+        """The real numbers `x` as the inputs store them, by input name, shaped (examples, ...)."""
+        arrays = examples_by_name(x, self.inputs)
+        return {tensor.name: tensor.quantize(arrays[tensor.name]) for tensor in self.inputs}
+
+    def run_stored(
+        self, inputs: Mapping[str, np.ndarray], kernels: str = "xnnpack"
+    ) -> dict[str, np.ndarray]:
+        """Run on values as the inputs store them, and return them as the outputs store them.
+
+        Without rounding in between, results can be compared bit by bit.
+
+        Args:
+            inputs: arrays by input name, shaped (examples, ...), of the types of the inputs.
+            kernels: as in `predict`.
+
+        Returns:
+            Arrays by output name, shaped (examples, ...).
+        """
+        interpreter = self._interpreter(check_choice("kernels", kernels, KERNELS), 1)
+        ordered = [inputs[tensor.name] for tensor in self.inputs]
+        examples = len(ordered[0])
+        outputs = [np.empty((examples, *tensor.shape[1:]), tensor.dtype) for tensor in self.outputs]
+        for index in range(examples):
+            results = interpreter.run([array[index : index + 1] for array in ordered])
+            for output, result in zip(outputs, results, strict=True):
+                output[index] = result[0]
+        return {tensor.name: output for tensor, output in zip(self.outputs, outputs, strict=True)}
+
+    def benchmark(self, runs: int = 200, threads: int = 1, kernels: str = "xnnpack") -> Latency:
+        """Measure how long LiteRT takes for one example here, after a tenth as many warm-up runs.
+
+        Args:
+            runs: how many runs are measured.
+            threads: how many threads LiteRT may use.
+            kernels: as in `predict`.
+        """
+        fix = "pass a whole number such as 200"
+        runs = int(check_number("runs", runs, at_least=1, fix=fix))
+        threads = int(check_number("threads", threads, at_least=1, fix="pass 1"))
+        interpreter = self._interpreter(check_choice("kernels", kernels, KERNELS), threads)
+        interpreter.run([random_stored(tensor, 1) for tensor in self.inputs])
+        microseconds = measure_microseconds(interpreter.invoke, runs)
+        return Latency(
+            median=float(np.median(microseconds)),
+            mean=float(np.mean(microseconds)),
+            p95=float(np.percentile(microseconds, 95)),
+            runs=runs,
+            threads=threads,
+            kernels=kernels,
+        )
+
+    def __repr__(self) -> str:
+        return f"<TFLiteModel {self.size} bytes, {list(self.inputs)} -> {list(self.outputs)}>"
+
+    def __reduce__(self) -> tuple:
+        return TFLiteModel, (self.content,)
+
+    def _interpreter(self, kernels: str, threads: int) -> LiteRTInterpreter:
+        key = kernels, threads
+        if key not in self._interpreters:
+            self._interpreters[key] = LiteRTInterpreter(self.content, kernels, threads)
+        return self._interpreters[key]

@@ -1,0 +1,197 @@
+"""A Keras model as one function with names for what goes in and what comes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd._keras import is_keras_model, tf_keras
+from keras_kd.tflite.tensors import TensorInfo
+
+# Names that a Keras gave by itself: they count up through a session and say nothing.
+_AUTOMATIC_INPUT = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
+# TF-MOT's wrappers put these before the name of the layer that they wrap.
+_WRAPPER_PREFIXES = re.compile(r"^(quant_|prune_low_magnitude_|cluster_)+")
+
+
+class _Input(NamedTuple):
+    """What a model says of one of its inputs; the shape has the batch in front."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Signature:
+    """How a file made from `model` is called: by name, one example at a time.
+
+    The names are the keys of a dict of inputs or outputs, otherwise the names that the user gave
+    to the Input and to the last layer, otherwise "input" and "output".
+
+    Args:
+        model: a Keras 3 or tf_keras model that has been built. Its inputs are one tensor, a list
+            or a dict of tensors; its outputs too.
+
+    Attributes:
+        inputs: a `TensorInfo` for each input, the batch size 1 in front of its shape.
+
+    Raises:
+        ValueError: if the model has not been built, if its inputs are nested more deeply, or if a
+            dimension other than the batch is unknown.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        structure = _declared_inputs(model)
+        inputs = _as_list(structure)
+        names = _unique([_input_name(tensor.name) for tensor in inputs])
+        self._keys = list(structure) if isinstance(structure, dict) else None
+        self._is_list = isinstance(structure, list)
+        self.inputs = tuple(
+            TensorInfo(name, _with_batch_of_one(name, tensor.shape), np.dtype(tensor.dtype))
+            for name, tensor in zip(names, inputs, strict=True)
+        )
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the model in inference mode.
+
+        Args:
+            inputs: for each input name a tensor, shaped (batch size, ...).
+
+        Returns:
+            For each output name a tensor, shaped (batch size, ...).
+        """
+        ordered = [inputs[tensor.name] for tensor in self.inputs]
+        if self._keys is not None:
+            arguments = dict(zip(self._keys, ordered, strict=True))
+        else:
+            arguments = ordered if self._is_list else ordered[0]
+        return _named_outputs(self.model, self.model(arguments, training=False))
+
+
+def _declared_inputs(model: Any) -> Any:
+    """The inputs of the model: one `_Input`, a list or a dict of them."""
+    if getattr(model, "inputs", None):
+        structure = model.inputs[0] if _is_sequential(model) else model.input
+        if isinstance(structure, Mapping):
+            return {key: _from_tensor(key, tensor) for key, tensor in structure.items()}
+        if isinstance(structure, list | tuple):
+            return [_from_tensor(_tensor_name(tensor), tensor) for tensor in structure]
+        return _from_tensor(_tensor_name(structure), structure)
+    return _inputs_of_subclassed(model)
+
+
+def _from_tensor(name: str, tensor: Any) -> _Input:
+    if not hasattr(tensor, "shape"):
+        raise ValueError(
+            problem(
+                f"a model whose input {name!r} is nested: {tensor}",
+                "one tensor, a list or a dict of tensors",
+                "wrap the student in a Functional model with a flat list or dict of inputs",
+            )
+        )
+    return _Input(name, tuple(tensor.shape), getattr(tensor.dtype, "name", tensor.dtype))
+
+
+def _tensor_name(tensor: Any) -> str:
+    return getattr(tensor, "name", "input")
+
+
+def _inputs_of_subclassed(model: Any) -> Any:
+    """A subclassed model remembers the shapes, not the dtypes, that it was built with."""
+    config = model.get_build_config() if model.built else None
+    shape = (config or {}).get("input_shape")
+    if isinstance(shape, Mapping):
+        return {key: _Input(key, tuple(value), "float32") for key, value in shape.items()}
+    if _is_shape(shape):
+        return _Input("input", tuple(shape), "float32")
+    if shape and all(_is_shape(value) for value in shape):
+        return [_Input("input", tuple(value), "float32") for value in shape]
+    raise ValueError(
+        problem(
+            f"the model {model.name!r}, which does not know the shape of its input",
+            "a built model with one argument: a tensor, a list or a dict of tensors",
+            "call it once on a batch of data before you convert it",
+        )
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(
+        size is None or isinstance(size, int) for size in value
+    )
+
+
+def _as_list(structure: Any) -> list[_Input]:
+    if isinstance(structure, dict):
+        return list(structure.values())
+    return structure if isinstance(structure, list) else [structure]
+
+
+def _with_batch_of_one(name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    if len(shape) == 0 or None in shape[1:]:
+        raise ValueError(
+            problem(
+                f"an input {name!r} of shape {shape}",
+                "a known size in every dimension but the first",
+                "build the student with the size that the device will feed, for example "
+                "keras.Input((28, 28, 1))",
+            )
+        )
+    return (1, *shape[1:])
+
+
+def _named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
+    if isinstance(outputs, Mapping):
+        return {_identifier(str(key)): value for key, value in outputs.items()}
+    tensors = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    names = [_output_name(*pair) for pair in _output_layers(model)]
+    if len(names) != len(tensors):
+        names = ["output"] * len(tensors)
+    return dict(zip(_unique(names), tensors, strict=True))
+
+
+def _output_layers(model: Any) -> list[tuple[str, Any]]:
+    """Name and layer of each output; nothing for a subclassed model."""
+    layers = {layer.name: layer for layer in model.layers}
+    if _is_sequential(model):
+        return [list(layers.items())[-1]]
+    return [(name, layers.get(name)) for name in getattr(model, "output_names", None) or []]
+
+
+def _is_sequential(model: Any) -> bool:
+    sequential = keras.Sequential if is_keras_model(model) else tf_keras().Sequential
+    return isinstance(model, sequential)
+
+
+def _input_name(name: str) -> str:
+    return "input" if _AUTOMATIC_INPUT.fullmatch(name) else _identifier(name)
+
+
+def _output_name(name: str, layer: Any) -> str:
+    name = _WRAPPER_PREFIXES.sub("", name)
+    class_name = type(getattr(layer, "layer", layer)).__name__.lower()
+    automatic = re.sub(r"(_\d+)?$", "", name).replace("_", "") == class_name
+    return "output" if automatic else _identifier(name)
+
+
+def _identifier(name: str) -> str:
+    """A name that Python, Kotlin and the SavedModel format all accept."""
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return name if re.match(r"[A-Za-z]", name) else f"tensor_{name}"
+
+
+def _unique(names: list[str]) -> list[str]:
+    """The same names, a number appended to those that came before."""
+    taken: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in taken:
+            candidate, number = f"{name}_{number}", number + 1
+        taken.append(candidate)
+    return taken

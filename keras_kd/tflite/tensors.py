@@ -1,0 +1,68 @@
+"""An input or an output of a .tflite model: its name, its shape and how it stores numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or an output of a .tflite model.
+
+    Attributes:
+        name: its name in the signature of the model.
+        shape: its shape, the batch size 1 in front.
+        dtype: its numpy dtype.
+        scale: real value = scale * (stored value - zero_point); 0.0 when it is not quantized.
+        zero_point: see `scale`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: float = 0.0
+    zero_point: int = 0
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether integers stand for real numbers here."""
+        return self.scale != 0.0
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest real number that a quantized tensor can hold."""
+        limits = np.iinfo(self.dtype)
+        return tuple(self.scale * (limit - self.zero_point) for limit in (limits.min, limits.max))
+
+    def quantize(self, values: np.ndarray) -> np.ndarray:
+        """Real numbers to what the tensor stores: rounded, clipped to its range."""
+        if not self.is_quantized:
+            return values.astype(self.dtype, copy=False)
+        limits = np.iinfo(self.dtype)
+        stored = np.round(values / np.float32(self.scale)) + self.zero_point
+        return np.clip(stored, limits.min, limits.max).astype(self.dtype)
+
+    def dequantize(self, stored: np.ndarray) -> np.ndarray:
+        """What the tensor stores to real numbers (float32)."""
+        if not self.is_quantized:
+            return stored
+        shifted = stored.astype(np.float32) - np.float32(self.zero_point)
+        return shifted * np.float32(self.scale)
+
+
+def random_stored(tensor: TensorInfo, examples: int, seed: int = 0) -> np.ndarray:
+    """Values that any model accepts, as `tensor` stores them, shaped (examples, ...).
+
+    Quantized tensors get every value that they can store, floats get 0 to 1, and integers that
+    stand for themselves (words, categories) get 0.
+    """
+    shape = (examples, *tensor.shape[1:])
+    generator = np.random.default_rng(seed)
+    if tensor.is_quantized:
+        limits = np.iinfo(tensor.dtype)
+        return generator.integers(limits.min, limits.max, shape, tensor.dtype, endpoint=True)
+    if np.issubdtype(tensor.dtype, np.floating):
+        return generator.random(shape).astype(tensor.dtype)
+    return np.zeros(shape, tensor.dtype)
