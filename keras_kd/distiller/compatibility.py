@@ -9,6 +9,23 @@ from keras_kd._checks import problem
 from keras_kd.distiller.objective import Objective
 
 
+def check_distinct(teacher: Any, student: Any) -> None:
+    """Check that the student is not the teacher, which is frozen.
+
+    Raises:
+        ValueError: if both are the same object.
+    """
+    if teacher is student:
+        raise ValueError(
+            problem(
+                f"the model {student.name!r} as teacher and as student",
+                "two models, since the teacher is frozen",
+                "copy it first: teacher = keras.models.clone_model(student), then "
+                "teacher.set_weights(student.get_weights())",
+            )
+        )
+
+
 def check_inputs(teacher: Any, student: Any) -> None:
     """Check that both models take the same inputs, as far as the models say what they take.
 

@@ -91,8 +91,9 @@ class Objective:
                 teacher_part, student_part = _logits(teacher_part), _logits(student_part)
             loss.validate_outputs(teacher_part, student_part)
             if isinstance(loss, DistillationLoss):
+                mask = keras.tree.map_structure(_keras.mask_of, student_part)
                 value = loss.compute_loss(
-                    teacher_part, student_part, y=y, sample_weight=sample_weight
+                    teacher_part, student_part, y=y, sample_weight=sample_weight, mask=mask
                 )
             else:
                 value = _scalar(loss, loss.compute_loss(teacher_part, student_part), sample_weight)
@@ -103,7 +104,8 @@ class Objective:
         """The weighted sum of the two kinds of loss."""
         return (
             self.student_loss_weight * student_loss
-            + (1.0 - self.student_loss_weight) * distillation_loss
+            + (1.0 - self.student_loss_weight)
+            * keras.ops.cast(distillation_loss, student_loss.dtype)
         )
 
 

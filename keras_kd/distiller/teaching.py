@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_kd import _keras
 from keras_kd._checks import problem
-from keras_kd.distiller.compatibility import check_inputs, check_outputs
+from keras_kd.distiller.compatibility import check_distinct, check_inputs, check_outputs
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.watch import TeacherWatch
 from keras_kd.taps import Tap, Tapped
@@ -53,11 +53,14 @@ class Teaching:
     @teacher.setter
     def teacher(self, teacher: Any) -> None:
         _keras.check_model("teacher", teacher)
+        check_distinct(teacher, self.student)
         check_inputs(teacher, self.student)
         check_outputs(self._objective, teacher, self.student)
         teacher.trainable = False
         self._teacher_tap.value = Tap(teacher, self._objective.teacher_layer_names)
         self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
+        # Steps that are compiled already would go on asking the teacher before this one.
+        self.train_function = self.test_function = None
 
     @property
     def distillation_losses(self) -> list[Any]:
@@ -127,6 +130,17 @@ class Teaching:
                 )
             )
 
+    def _check_labels(self, y: Any) -> None:
+        if y is None:
+            raise ValueError(
+                problem(
+                    f"data without labels, with student_loss_weight={self.student_loss_weight}",
+                    "labels for the student's own loss",
+                    "give pairs (x, y), or build the Distiller with student_loss_weight=0 to learn "
+                    "from the teacher alone",
+                )
+            )
+
     def _ask_teacher(self, x: Any) -> Tapped:
         tap = self._teacher_tap.value
         if tap is None:
@@ -148,6 +162,7 @@ class Teaching:
 
     def _total_loss(self, y: Any, sample_weight: Any, teacher: Tapped, student: Tapped) -> Any:
         if self.student_loss_weight > 0.0:
+            self._check_labels(y)
             student_loss = self._student_loss(y, student.outputs, sample_weight)
         else:
             student_loss = ops.zeros(())

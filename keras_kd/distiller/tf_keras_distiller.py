@@ -89,9 +89,8 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
 
     def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> tf_keras.callbacks.History:
         """Train; see `keras.Model.fit`. Adds the callbacks that the student needs."""
-        return super().fit(
-            *args, callbacks=_translated(callbacks) + needed_callbacks(self.student), **kwargs
-        )
+        callbacks = [*_translated(callbacks), *needed_callbacks(self.student)]
+        return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Evaluate; see `keras.Model.evaluate`."""
@@ -161,6 +160,9 @@ def needed_callbacks(student: tf_keras.Model) -> list[tf_keras.callbacks.Callbac
     return []
 
 
-def _translated(callbacks: Any) -> list[Any]:
+def _translated(callbacks: Any) -> Any:
+    if isinstance(callbacks, tf_keras.callbacks.CallbackList):
+        # `fit` hands its own list to `evaluate`, translated already.
+        return callbacks
     listed = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
     return [translate_callback(callback) for callback in listed if callback is not None]

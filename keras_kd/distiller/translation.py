@@ -123,6 +123,8 @@ class KerasMetric(tf_keras.metrics.Metric):
 
     def __init__(self, metric: keras.metrics.Metric) -> None:
         super().__init__(name=metric.name, dtype=metric.dtype)
+        # tf_keras resets a metric only once it has seen a batch; this one may come with a past.
+        metric.reset_state()
         self._metric = Untracked(metric)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:

@@ -47,6 +47,8 @@ class TeacherWatch:
                 if _could_be_unseen_softmax(tensor):
                     rows = ops.all(_keras.distribution_like(tensor))
                     self._distributions.assign_add(ops.cast(rows, "int32"))
+        if tf.executing_eagerly():
+            self.report()
         return keras.tree.map_structure(_finite_or_zero, outputs)
 
     def report(self) -> None:
