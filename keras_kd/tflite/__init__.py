@@ -1,13 +1,25 @@
 """From a trained student to verified bytes on a device.
 
-`convert` makes a `TFLiteModel`; `microcontroller` runs it in TensorFlow Lite Micro. Importing this
-loads no runtime: LiteRT and TFLM are imported when they are used.
+`convert` makes a `TFLiteModel`, `verify` compares it with the student, `microcontroller` runs it in
+TensorFlow Lite Micro and `write_c_source` puts it into firmware. Importing this loads no runtime:
+LiteRT and TFLM are imported when they are used.
 """
 
 from keras_kd.tflite import microcontroller
+from keras_kd.tflite.c_source import write_c_source
 from keras_kd.tflite.convert import convert
 from keras_kd.tflite.latency import Latency
 from keras_kd.tflite.runtime import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
+from keras_kd.tflite.verification import Verification, verify
 
-__all__ = ["Latency", "TFLiteModel", "TensorInfo", "convert", "microcontroller"]
+__all__ = [
+    "Latency",
+    "TFLiteModel",
+    "TensorInfo",
+    "Verification",
+    "convert",
+    "microcontroller",
+    "verify",
+    "write_c_source",
+]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_choice, check_number, problem
-from keras_kd.tflite._files import write_whole
+from keras_kd._files import replacing
 from keras_kd.tflite._litert import KERNELS, LiteRTInterpreter
 from keras_kd.tflite.examples import examples_by_name
 from keras_kd.tflite.flatbuffer import FlatBufferModel
@@ -82,7 +82,9 @@ class TFLiteModel:
     def save(self, path: str | os.PathLike) -> Path:
         """Write the bytes to `path`, whole or not at all, and return it."""
         path = Path(path)
-        write_whole(path, self.content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(self.content)
         return path
 
     @property
@@ -119,9 +121,13 @@ class TFLiteModel:
         Raises:
             ValueError: if names, shapes, types or values do not fit the inputs of the model.
         """
-        stored = self.run_stored(self.quantize_inputs(x), kernels)
-        outputs = {tensor.name: tensor.dequantize(stored[tensor.name]) for tensor in self.outputs}
+        outputs = self.predict_by_name(x, kernels)
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def predict_by_name(self, x: Any, kernels: str = "xnnpack") -> dict[str, np.ndarray]:
+        """As `predict`, but always a dict by output name."""
+        stored = self.run_stored(self.quantize_inputs(x), kernels)
+        return {tensor.name: tensor.dequantize(stored[tensor.name]) for tensor in self.outputs}
 
     def quantize_inputs(self, x: Any) -> dict[str, np.ndarray]:
         """The real numbers `x` as the inputs store them, by input name, shaped (examples, ...)."""
@@ -176,7 +182,8 @@ class TFLiteModel:
         )
 
     def __repr__(self) -> str:
-        return f"<TFLiteModel {self.size} bytes, {list(self.inputs)} -> {list(self.outputs)}>"
+        inputs = ", ".join(map(str, self.inputs))
+        return f"<TFLiteModel {self.size} bytes: {inputs} -> {', '.join(map(str, self.outputs))}>"
 
     def __reduce__(self) -> tuple:
         return TFLiteModel, (self.content,)

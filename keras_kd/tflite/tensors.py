@@ -30,11 +30,8 @@ class TensorInfo:
         """Whether integers stand for real numbers here."""
         return self.scale != 0.0
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """The smallest and the largest real number that a quantized tensor can hold."""
-        limits = np.iinfo(self.dtype)
-        return tuple(self.scale * (limit - self.zero_point) for limit in (limits.min, limits.max))
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype.name}{list(self.shape)}"
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """Real numbers to what the tensor stores: rounded, clipped to its range."""
