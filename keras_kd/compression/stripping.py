@@ -1,0 +1,53 @@
+"""Back to a plain Keras 3 model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kd._keras import check_model, is_keras_model
+from keras_kd.compression.bridge import to_keras
+from keras_kd.compression.translation import LayerRecord, record_of, weight_name
+
+
+def strip(student: Any) -> keras.Model:
+    """Make a plain Keras 3 model of a trained student.
+
+    What pruning set to zero is zero; the rest are the trained float weights, bit for bit. Layers
+    have their own names again. A separable convolution that quantization-aware training has split
+    in two stays split. The result saves and loads without keras_kd and is not compiled.
+
+    Args:
+        student: what `prune`, `quantize_aware` or `to_tf_keras` returned, trained or not. A Keras 3
+            model is returned as it is.
+
+    Raises:
+        ValueError: if a layer has no counterpart in Keras 3; the message names it.
+    """
+    check_model("student", student)
+    if is_keras_model(student):
+        return student
+    return to_keras(student, dismantle)
+
+
+def dismantle(layer: Any) -> list[LayerRecord]:
+    """The plain layers inside a layer of TF-MOT, or the layer itself."""
+    from keras_kd.compression import _pruning, _quantization
+
+    if isinstance(layer, _pruning.BaseWrapper):
+        return [_unpruned(layer)]
+    return _quantization.dismantle(layer)
+
+
+def _unpruned(wrapper: Any) -> LayerRecord:
+    record = record_of(wrapper.layer)
+    masked = {
+        weight_name(weight): np.where(mask.numpy() == 0, 0, weight.numpy()).astype(
+            weight.dtype.name
+        )
+        for weight, mask, _ in wrapper.pruning_vars
+    }
+    return replace(record, weights={**record.weights, **masked})
