@@ -10,9 +10,6 @@ import keras
 import numpy as np
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer
-from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.prune_preserve import (
-    prune_preserve_quantize_registry as prune_preserve,
-)
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
     default_8bit_quantize_configs as configs,
 )
@@ -28,9 +25,10 @@ _default_8bit = _quantization.default_8bit
 _IN_LAYER = frozenset({"linear", "relu", "softmax", "sigmoid", "tanh", "swish", "gelu"})
 _ALONE = _IN_LAYER | {"relu6"}
 # These hand on values of their input, which are quantized already.
-_PASS_ON = frozenset(
-    ["Cropping1D", "Cropping2D", "Cropping3D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "Identity", "Masking", "MaxPooling1D", "MaxPooling3D", "RepeatVector", "UpSampling1D", "UpSampling3D", "ZeroPadding3D"]
-)
+_PASS_ON = """
+    AlphaDropout Cropping1D Cropping2D Cropping3D GaussianDropout GaussianNoise Identity Masking
+    MaxPooling1D MaxPooling3D RepeatVector UpSampling1D UpSampling3D ZeroPadding3D
+"""
 _FOLDS_BATCH_NORMALIZATION = frozenset({"Conv2D", "DepthwiseConv2D", "Dense"})
 
 
@@ -43,8 +41,8 @@ class _KeepZerosRegistry(_default_8bit.Default8BitQuantizeRegistry):
 
     def get_quantize_config(self, layer: Any) -> Any:
         if _is_sparse(layer):
-            registry = prune_preserve.Default8bitPrunePreserveQuantizeRegistry()
-            return registry.get_quantize_config(layer)
+            scheme = _quantization.collab_opts.Default8BitPrunePreserveQuantizeScheme()
+            return scheme.get_quantize_registry().get_quantize_config(layer)
         return super().get_quantize_config(layer)
 
 
@@ -134,7 +132,7 @@ def annotate(layer: Any, folds: bool) -> Any:
         return _quantization.quantize_annotate_layer(layer)
     config = (
         configs.NoOpQuantizeConfig()
-        if name in _PASS_ON
+        if name in _PASS_ON.split()
         else configs.Default8BitOutputQuantizeConfig()
     )
     return _quantization.quantize_annotate_layer(layer, config)
@@ -169,6 +167,11 @@ def apply(annotated: Any) -> Any:
             wrapper._non_trainable_weights[:0] = wrapper._trainable_weights
             wrapper._trainable_weights.clear()
     return quantized
+
+
+def quantize_layers(model: Any) -> list[Any]:
+    """The layers that quantize the inputs of a model."""
+    return [layer for layer in model.layers if isinstance(layer, quantize_layer.QuantizeLayer)]
 
 
 def wrappers(model: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd.compression import graph as graphs
 from keras_kd.compression.bridge import rebuild, to_tf_keras
+from keras_kd.compression.calibration import calibrate
 from keras_kd.compression.stripping import dismantle
 from keras_kd.compression.translation import record_of
 
@@ -60,7 +61,15 @@ def quantize_aware(student: Any, representative_data: Any = None) -> Any:
         lambda layer: [record_of(layer)],
         lambda layer: _quantization.annotate(layer, layer.name in folding_names),
     )
-    return _quantization.apply(annotated)
+    quantized = _quantization.apply(annotated)
+    if representative_data is not None:
+        calibrate(
+            quantized,
+            _quantization.quantize_layers(quantized),
+            _quantization.wrappers(quantized),
+            representative_data,
+        )
+    return quantized
 
 
 def _graph_in_tf_keras(student: Any) -> graphs.Graph:
