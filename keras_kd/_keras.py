@@ -90,13 +90,16 @@ class Untracked:
         self.value = value
 
 
+OTHER_AXIS = "softmax over another axis than the last"
+
+
 @dataclass(frozen=True)
 class Logits:
     """An output's logits, and the activation that they went through where one is seen.
 
     Attributes:
         logits: tensor of the output's shape, at least float32.
-        activation: `"softmax"`, `"sigmoid"` or `None`.
+        activation: `"softmax"`, `"sigmoid"`, `OTHER_AXIS`, or `None` where none or either can be.
     """
 
     logits: Any
@@ -119,11 +122,15 @@ def recognise_logits(output: Any) -> Logits:
         logits = output.op.inputs[0]
     if logits is None:
         return Logits(_at_least_float32(output), None)
+    logits = _at_least_float32(logits)
     if operation is None:
-        activation = "softmax" if sums_to_one(output) else "sigmoid"
+        possible = _activations_between(logits, _at_least_float32(output))
     else:
-        activation = "sigmoid" if operation == "Sigmoid" else "softmax"
-    return Logits(_at_least_float32(logits), activation)
+        # TensorFlow computes a softmax over another axis between two Transpose operations.
+        possible = {"Sigmoid": ["sigmoid"], "Transpose": []}.get(operation, ["softmax"])
+    if not possible:
+        return Logits(logits, OTHER_AXIS)
+    return Logits(logits, possible[0] if len(possible) == 1 else None)
 
 
 def remember_logits(output: Any, logits: Logits) -> None:
@@ -131,11 +138,17 @@ def remember_logits(output: Any, logits: Logits) -> None:
     output._keras_kd_logits = logits
 
 
-def sums_to_one(output: Any) -> bool:
-    """Whether every row of an eager tensor is a distribution over two or more classes."""
-    if len(output.shape) == 0 or output.shape[-1] == 1:
-        return False
-    return bool(ops.all(distribution_like(output)))
+def _activations_between(logits: Any, output: Any) -> list[str]:
+    """Which activations can have made an eager `output` from `logits`: both for logits near 0."""
+    functions = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
+    if len(logits.shape) == 0 or logits.shape[-1] == 1:
+        del functions["softmax"]
+    # bfloat16 is off by 0.002, another function by far more; NaN tells nothing.
+    return [
+        name
+        for name, function in functions.items()
+        if not float(ops.max(ops.abs(function(logits) - output))) > 4e-3
+    ]
 
 
 def distribution_like(output: Any) -> Any:
@@ -187,6 +200,14 @@ def output_specs(model: Any) -> Any:
     except Exception:
         # Any Python may be in a subclassed model's call; what cannot be foreseen is seen later.
         return None
+
+
+def ends_in_logits(model: Any) -> bool:
+    """Whether a model visibly ends in a layer without activation; `False` where it is hidden."""
+    if getattr(model, "inputs", None) is None or len(model.outputs) != 1:
+        return False
+    activation = getattr(model.layers[-1], "activation", None)
+    return getattr(activation, "__name__", None) == "linear"
 
 
 def symbolic_inputs(model: Any) -> Any:

@@ -102,11 +102,9 @@ class Objective:
 
     def total(self, student_loss: Any, distillation_loss: Any) -> Any:
         """The weighted sum of the two kinds of loss."""
-        return (
-            self.student_loss_weight * student_loss
-            + (1.0 - self.student_loss_weight)
-            * keras.ops.cast(distillation_loss, student_loss.dtype)
-        )
+        return self.student_loss_weight * student_loss + (
+            1.0 - self.student_loss_weight
+        ) * keras.ops.cast(distillation_loss, student_loss.dtype)
 
 
 def _check_loss(loss: Any) -> None:

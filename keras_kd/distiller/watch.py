@@ -102,10 +102,9 @@ def _finite_or_zero(tensor: Any) -> Any:
         return tensor
     seen = _keras.recognise_logits(tensor)
     clean = _zero_where_not_finite(tensor)
-    if seen.activation is not None:
-        _keras.remember_logits(
-            clean, _keras.Logits(_zero_where_not_finite(seen.logits), seen.activation)
-        )
+    _keras.remember_logits(
+        clean, _keras.Logits(_zero_where_not_finite(seen.logits), seen.activation)
+    )
     return clean
 
 

@@ -103,8 +103,7 @@ class _SoftenedLoss(DistillationLoss):
 
     def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
         """The formula on the logits behind both outputs, times T^2 where asked for."""
-        teacher = _keras.recognise_logits(teacher_output)
-        student = _keras.recognise_logits(student_output)
+        teacher, student = _logits_behind(teacher_output, student_output)
         activation = self.activation
         if activation == "auto":
             activation = _common_activation(teacher, student)
@@ -220,10 +219,28 @@ class LogitsMSE(DistillationLoss):
 
     def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
         """`logits_mean_squared_error` of the logits behind both outputs."""
-        return logits_mean_squared_error(
-            _keras.recognise_logits(teacher_output).logits,
-            _keras.recognise_logits(student_output).logits,
+        teacher, student = _logits_behind(teacher_output, student_output)
+        return logits_mean_squared_error(teacher.logits, student.logits)
+
+
+def _logits_behind(teacher_output: Any, student_output: Any) -> tuple[_keras.Logits, _keras.Logits]:
+    """The logits of both, in the precision of the student's.
+
+    Raises:
+        ValueError: if the classes of one are not on the last axis.
+    """
+    teacher = _keras.recognise_logits(teacher_output)
+    student = _keras.recognise_logits(student_output)
+    if _keras.OTHER_AXIS in (teacher.activation, student.activation):
+        raise ValueError(
+            problem(
+                f"an output of shape {tuple(student.logits.shape)} from a {_keras.OTHER_AXIS}",
+                "the classes on the last axis",
+                "put keras.layers.Permute and a softmax over the last axis at the model's end",
+            )
         )
+    logits = ops.cast(teacher.logits, student.logits.dtype)
+    return _keras.Logits(logits, teacher.activation), student
 
 
 def _common_activation(teacher: _keras.Logits, student: _keras.Logits) -> str:
