@@ -180,7 +180,20 @@ class Distiller(Teaching, keras.Model):
             self.teacher.load_weights(path)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, models included."""
+        """The constructor's arguments, models included.
+
+        Raises:
+            ValueError: if a tf_keras teacher would have to be saved.
+        """
+        if self.save_teacher and _keras.is_tf_keras_model(self.teacher):
+            raise ValueError(
+                problem(
+                    f"the tf_keras teacher {self.teacher.name!r} for a file of Keras 3",
+                    "a Keras 3 teacher, or a distiller that is saved without its teacher",
+                    "build the Distiller with save_teacher=False and set distiller.teacher after "
+                    "loading",
+                )
+            )
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
