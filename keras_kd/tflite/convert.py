@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import warnings
 from typing import Any
 
-import numpy as np
-
 from keras_kd._checks import check_choice, problem
-from keras_kd._keras import check_model, is_keras_model
+from keras_kd._keras import check_model
 from keras_kd.tflite import microcontroller
-from keras_kd.tflite._stderr import captured_stderr
 from keras_kd.tflite.calibration import calibration_examples
+from keras_kd.tflite.converter import run_converter
 from keras_kd.tflite.result import check_result
 from keras_kd.tflite.runtime import TFLiteModel
 from keras_kd.tflite.signature import Signature
@@ -79,7 +74,7 @@ def convert(
     examples = None
     if quantization == "int8" and representative_data is not None:
         examples = calibration_examples(representative_data, signature.inputs)
-    model = TFLiteModel(_converted(signature, quantization, examples, target))
+    model = TFLiteModel(run_converter(signature, quantization, examples, target))
     check_result(model, signature.inputs, quantization, target)
     if target == "microcontroller":
         model = TFLiteModel(model.flatbuffer.aligned())
@@ -119,87 +114,3 @@ def _check_student(student: Any, quantization: str, representative_data: Any) ->
                 "pass representative_data=x_train[:500], or a quantization-aware student",
             )
         )
-
-
-def _converted(
-    signature: Signature,
-    quantization: str,
-    examples: dict[str, np.ndarray] | None,
-    target: str,
-) -> bytes:
-    """The bytes that TensorFlow's converter makes."""
-    import tensorflow as tf
-
-    with tempfile.TemporaryDirectory(prefix="keras_kd_") as directory:
-        saved = os.path.join(directory, "saved_model")
-        failure = None
-        with captured_stderr() as stderr, warnings.catch_warnings():
-            # TensorFlow announces on every conversion that tf.lite will move to LiteRT.
-            warnings.simplefilter("ignore")
-            try:
-                _save(signature, saved)
-                converter = tf.lite.TFLiteConverter.from_saved_model(
-                    saved, signature_keys=["serving_default"]
-                )
-                _configure(converter, quantization, examples, target)
-                content = converter.convert()
-            except Exception as error:
-                failure = error
-    if failure is not None:
-        raise ValueError(
-            problem(
-                f"the student {signature.model.name!r}, which the converter refuses "
-                f"({_summary(failure)}; it wrote: {stderr.last_lines(3)})",
-                f"a student that TensorFlow's converter can turn into {quantization}",
-                "replace the layer that is named, or choose another quantization",
-            )
-        ) from failure
-    return content
-
-
-def _save(signature: Signature, path: str) -> None:
-    """Write the student as a SavedModel with one named signature and a static batch of 1.
-
-    Of the ways into the converter this is the one that keeps the names, the batch and the weights.
-    """
-    import tensorflow as tf
-
-    module = tf.Module()
-    variables = signature.model.variables
-    # A variable of Keras 3 holds that of TensorFlow; a SavedModel tracks the latter.
-    module.student = [v.value for v in variables] if is_keras_model(signature.model) else variables
-    function = tf.function(lambda **inputs: signature(inputs), autograph=False)
-    specs = {
-        tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
-        for tensor in signature.inputs
-    }
-    tf.saved_model.save(
-        module, path, signatures={"serving_default": function.get_concrete_function(**specs)}
-    )
-
-
-def _configure(
-    converter: Any, quantization: str, examples: dict[str, np.ndarray] | None, target: str
-) -> None:
-    import tensorflow as tf
-
-    if quantization == "float32":
-        return
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantization == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8":
-        if target == "microcontroller":
-            converter.inference_input_type = converter.inference_output_type = tf.int8
-        if examples is not None:
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: _one_by_one(examples)
-
-
-def _one_by_one(examples: dict[str, np.ndarray]) -> Any:
-    for index in range(len(next(iter(examples.values())))):
-        yield {name: array[index : index + 1] for name, array in examples.items()}
-
-
-def _summary(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -31,19 +31,23 @@ class FlatBufferModel:
         The names are those of the schema, for example "CONV_2D"; custom operators go by their own
         name, for example "FlexErf".
         """
-        return dict(sorted(Counter(name for name, _, _ in self._operators()).items()))
+        names = (name for graph in self._model.subgraphs for name, _ in self._operators(graph))
+        return dict(sorted(Counter(names).items()))
 
     def float_operators(self) -> list[str]:
-        """The sorted names of the operators that compute in floating point."""
-        floats = self._float_types()
-        return sorted(
-            {
-                name
-                for name, operator, tensors in self._operators()
-                if name not in ("QUANTIZE", "DEQUANTIZE")
-                and any(tensors[index].type in floats for index in operator.outputs)
-            }
-        )
+        """The sorted names of the operators that compute in floating point.
+
+        QUANTIZE and DEQUANTIZE, which stand where integers begin and end, are not among them.
+        """
+        found = set()
+        for graph in self._model.subgraphs:
+            floats = self._float_tensors(graph)
+            for name, operator in self._operators(graph):
+                if name not in ("QUANTIZE", "DEQUANTIZE") and not floats.isdisjoint(
+                    operator.outputs
+                ):
+                    found.add(name)
+        return sorted(found)
 
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""
@@ -55,24 +59,27 @@ class FlatBufferModel:
             if self._model.buffers[tensor.buffer].data is not None
         }
 
-    def has_variable_tensors(self) -> bool:
-        """Whether some tensor keeps its value from one run to the next (the state of an LSTM)."""
-        return any(
-            tensor.isVariable for subgraph in self._model.subgraphs for tensor in subgraph.tensors
-        )
-
     def aligned(self) -> bytes:
         """The file with every weight at a multiple of 16 bytes from its start."""
         builder = _aligning_builder(self._size)
         builder.Finish(self._model.Pack(builder), file_identifier=FILE_IDENTIFIER)
         return bytes(builder.Output())
 
-    def _operators(self) -> Iterator[tuple[str, Any, list[Any]]]:
-        """Name, operator and the tensors of its subgraph."""
+    def _operators(self, graph: Any) -> Iterator[tuple[str, Any]]:
         names = [self._operator_name(code) for code in self._model.operatorCodes or []]
-        for subgraph in self._model.subgraphs:
-            for operator in subgraph.operators or []:
-                yield names[operator.opcodeIndex], operator, subgraph.tensors
+        for operator in graph.operators or []:
+            yield names[operator.opcodeIndex], operator
+
+    def _float_tensors(self, graph: Any) -> set[int]:
+        """Indices of the floating-point tensors that something reads.
+
+        The converter may leave an output that nothing reads in floating point.
+        """
+        types = self._schema.TensorType
+        floats = (types.FLOAT16, types.FLOAT32, types.FLOAT64, types.BFLOAT16)
+        read = {int(i) for operator in graph.operators or [] for i in operator.inputs}
+        read.update(int(i) for i in graph.outputs)
+        return {i for i in read if i >= 0 and graph.tensors[i].type in floats}
 
     def _operator_name(self, code: Any) -> str:
         # Old files have their operator in the deprecated field, which holds at most 127.
@@ -81,10 +88,6 @@ class FlatBufferModel:
             return (code.customCode or b"CUSTOM").decode(errors="replace")
         names = _names_by_value(self._schema.BuiltinOperator)
         return names.get(builtin, f"OPERATOR_{builtin}")
-
-    def _float_types(self) -> tuple[int, ...]:
-        types = self._schema.TensorType
-        return types.FLOAT16, types.FLOAT32, types.FLOAT64, types.BFLOAT16
 
 
 def _names_by_value(enumeration: type) -> dict[int, str]:

@@ -140,8 +140,8 @@ def _check_equal(name: str, received: np.ndarray, expected: np.ndarray) -> None:
                 f"{examples.sum()} of {examples.size} examples, that differ between TFLM and "
                 f"LiteRT, by up to {difference.max():g}",
                 "equal results: otherwise the device computes something else than was evaluated",
-                "convert with quantization='int8', or replace the layers whose operators TFLM "
-                "computes differently",
+                "replace the layers that TFLM computes differently; recurrent layers agree with "
+                "unroll=True",
             )
         )
 

@@ -1,0 +1,135 @@
+"""TensorFlow's converter: the way into it, its options, and its errors in this package's form."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd._keras import is_keras_model
+from keras_kd.tflite._stderr import captured_stderr
+from keras_kd.tflite.flatbuffer import FlatBufferModel
+from keras_kd.tflite.signature import Signature
+
+
+def run_converter(
+    signature: Signature,
+    quantization: str,
+    examples: dict[str, np.ndarray] | None,
+    target: str,
+) -> bytes:
+    """The bytes that TensorFlow's converter makes of a student; nothing of them is checked.
+
+    Args:
+        signature: the student, with names.
+        quantization: one of `keras_kd.tflite.convert`'s.
+        examples: for calibration, by input name; None if the student knows its ranges.
+        target: one of `keras_kd.tflite.convert`'s.
+
+    Raises:
+        ValueError: if the converter cannot convert the student; with what it wrote.
+    """
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="keras_kd_") as directory,
+            captured_stderr() as stderr,
+            warnings.catch_warnings(),
+        ):
+            # TensorFlow announces at every conversion that tf.lite will move to LiteRT.
+            warnings.simplefilter("ignore")
+            saved = os.path.join(directory, "saved_model")
+            may_loop = _save(signature, saved)
+            if examples is not None and may_loop:
+                _check_no_loop(signature, _converter(saved).convert())
+            converter = _converter(saved)
+            _configure(converter, quantization, examples, target)
+            return converter.convert()
+    except _LoopError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            problem(
+                f"the student {signature.model.name!r}, which the converter refuses "
+                f"({_summary(error)}; it wrote: {stderr.last_lines(3)})",
+                f"a student that TensorFlow's converter can turn into {quantization}",
+                "replace the layer that is named, or choose another quantization",
+            )
+        ) from error
+
+
+class _LoopError(ValueError):
+    """A student that cannot be calibrated."""
+
+
+def _check_no_loop(signature: Signature, content: bytes) -> None:
+    """Refuse what would end the process: the converter's calibrator crashes in a loop."""
+    if "WHILE" in FlatBufferModel(content).operator_counts():
+        raise _LoopError(
+            problem(
+                f"the student {signature.model.name!r} with a loop over time for int8",
+                "a student without loops",
+                "build its recurrent layers with unroll=True, or choose "
+                "quantization='dynamic_int8'",
+            )
+        )
+
+
+def _save(signature: Signature, path: str) -> bool:
+    """Write the student as a SavedModel and tell whether there may be a loop in it.
+
+    It gets one named signature with a static batch of 1. Of the ways into the converter this is the
+    one that keeps the names, the batch and the weights.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    variables = signature.model.variables
+    # A variable of Keras 3 holds that of TensorFlow; a SavedModel tracks the latter.
+    module.student = [v.value for v in variables] if is_keras_model(signature.model) else variables
+    specs = {
+        tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
+        for tensor in signature.inputs
+    }
+    function = tf.function(lambda **inputs: signature(inputs), autograph=False)
+    concrete = function.get_concrete_function(**specs)
+    tf.saved_model.save(module, path, signatures={"serving_default": concrete})
+    graph = concrete.graph.as_graph_def()
+    nodes = [*graph.node, *(node for part in graph.library.function for node in part.node_def)]
+    return any(node.op.endswith("While") for node in nodes)
+
+
+def _converter(saved_model: str) -> Any:
+    import tensorflow as tf
+
+    return tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
+
+
+def _configure(
+    converter: Any, quantization: str, examples: dict[str, np.ndarray] | None, target: str
+) -> None:
+    import tensorflow as tf
+
+    if quantization == "float32":
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantization == "int8" and target == "microcontroller":
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    if examples is not None:
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: _one_by_one(examples)
+
+
+def _one_by_one(examples: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    for index in range(len(next(iter(examples.values())))):
+        yield {name: array[index : index + 1] for name, array in examples.items()}
+
+
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
