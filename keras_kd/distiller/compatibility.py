@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 from keras_kd import _keras
 from keras_kd._checks import problem
 from keras_kd.distiller.objective import Objective
@@ -58,7 +60,9 @@ def check_outputs(objective: Objective, teacher: Any, student: Any) -> None:
     """
     teacher_outputs, student_outputs = _keras.output_specs(teacher), _keras.output_specs(student)
     for loss in objective.losses:
-        loss.validate_model_compatibility(teacher, student)
+        # Keras' own check knows no layer that TF-MOT has wrapped; taps look names up themselves.
+        if not isinstance(loss, keras.distillation.FeatureDistillation):
+            loss.validate_model_compatibility(teacher, student)
         reads_outputs = getattr(loss, "student_layer_name", None) is None
         if reads_outputs and teacher_outputs is not None and student_outputs is not None:
             loss.validate_outputs(teacher_outputs, student_outputs)

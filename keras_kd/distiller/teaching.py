@@ -15,6 +15,12 @@ from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.watch import TeacherWatch
 from keras_kd.taps import Tap, Tapped
 
+_CROSSENTROPIES_OF_PROBABILITIES = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+)
+
 
 class Teaching:
     """A student that is taught: for classes that are a model of one of the two Kerases as well.
@@ -55,9 +61,10 @@ class Teaching:
         _keras.check_model("teacher", teacher)
         check_distinct(teacher, self.student)
         check_inputs(teacher, self.student)
+        tap = Tap(teacher, self._objective.teacher_layer_names)
         check_outputs(self._objective, teacher, self.student)
         teacher.trainable = False
-        self._teacher_tap.value = Tap(teacher, self._objective.teacher_layer_names)
+        self._teacher_tap.value = tap
         self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
         # Steps that are compiled already would go on asking the teacher before this one.
         self.train_function = self.test_function = None

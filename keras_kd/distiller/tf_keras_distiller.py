@@ -50,10 +50,13 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         self._begin_teaching(
             teacher, student, distillation_losses, distillation_loss_weights, student_loss_weight
         )
-        self.student_loss_tracker = tf_keras.metrics.Mean(name="student_loss")
-        self.distillation_loss_tracker = tf_keras.metrics.Mean(name="distillation_loss")
-        self.total_loss_tracker = tf_keras.metrics.Mean(name="total_loss")
-        self._loss_tracker = tf_keras.metrics.Mean(name="loss")
+        # Past tf_keras' tracking, which would count the trackers' sums among the weights.
+        vars(self).update(
+            student_loss_tracker=tf_keras.metrics.Mean(name="student_loss"),
+            distillation_loss_tracker=tf_keras.metrics.Mean(name="distillation_loss"),
+            total_loss_tracker=tf_keras.metrics.Mean(name="total_loss"),
+            _loss_tracker=tf_keras.metrics.Mean(name="loss"),
+        )
         self.built = student.built
 
     @property
