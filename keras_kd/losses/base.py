@@ -31,7 +31,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     """
 
     def __init__(self, *, outputs: OutputKey | Sequence[OutputKey] | None = None) -> None:
-        keys = [outputs] if isinstance(outputs, str | int) else outputs
+        keys = outputs if isinstance(outputs, list | tuple | None) else [outputs]
         if keys is not None and not all(isinstance(key, str | int) for key in keys):
             raise TypeError(
                 problem(
@@ -83,13 +83,9 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         pairs = matching_outputs(teacher_outputs, student_outputs, self.outputs)
         total = 0.0
         for key, teacher_output, student_output in pairs:
-            values = self.per_example(
-                teacher_output, student_output, y=_part(y, key, student_outputs)
-            )
+            values = self.per_example(teacher_output, student_output, y=_part(y, key))
             total += weighted_mean(
-                values,
-                sample_weight=_part(sample_weight, key, student_outputs),
-                mask=_part(mask, key, student_outputs),
+                values, sample_weight=_part(sample_weight, key), mask=_part(mask, key)
             )
         return total
 
@@ -214,7 +210,7 @@ def _as_mapping(outputs: Any) -> dict[OutputKey | None, Any]:
     return {None: outputs}
 
 
-def _part(structure: Any, key: OutputKey | None, outputs: Any) -> Any:
+def _part(structure: Any, key: OutputKey | None) -> Any:
     """The part of `structure` that belongs to output `key`; one tensor belongs to all of them."""
     if structure is None or key is None:
         return structure

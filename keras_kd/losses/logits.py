@@ -54,7 +54,18 @@ def soft_targets(
     """
     teacher = soften(ops.stop_gradient(teacher_logits), temperature, activation)
     student = soften(student_logits, temperature, activation)
-    return ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
+    probability = ops.exp(teacher)
+    gap = student - teacher
+    # sum p (log p - log q) cancels where p is near q, as at high temperatures, and float32 keeps
+    # two digits of it. Adding q - p, whose sum is 0, makes every term positive. That difference is
+    # p expm1(log q - log p), which overflows where q is far larger, and there it does not cancel.
+    near = gap < 1.0
+    excess = ops.where(
+        near,
+        probability * ops.expm1(ops.where(near, gap, ops.zeros_like(gap))),
+        ops.exp(student) - probability,
+    )
+    return ops.sum(excess - probability * gap, axis=-1)
 
 
 def soft_cross_entropy(
