@@ -37,7 +37,7 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
 BaseWrapper = pruning_wrapper.PruneLowMagnitude
 
 
-class Schedule(_sparsity.PruningSchedule):
+class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule):
     """Polynomial decay (Zhu & Gupta, 2017) whose steps may be filled in when training begins.
 
     The steps are variables, since a training function that is already traced must see them.

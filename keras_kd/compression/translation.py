@@ -79,6 +79,8 @@ ROWS = {
     )
 }
 
+# What an option that only one Keras has must be, where its default says "as configured".
+_STANDARD = {"data_format": "channels_last"}
 # Weights are copied and data are fixed-size, so these have no effect on the rebuilt layer.
 _WITHOUT_EFFECT = frozenset({"batch_input_shape", "input_length", "renorm_momentum"})
 # The same function under the name by which tf_keras, and TF-MOT's list of activations, know it.
@@ -190,7 +192,7 @@ def _translate(
         renamed = options.get(option, option)
         if renamed in accepted:
             config[renamed] = _translated_value(record, option, value, target)
-        elif option not in _WITHOUT_EFFECT and not _same(value, defaults.get(option)):
+        elif option not in _WITHOUT_EFFECT and not _is_off(option, value, defaults):
             raise ValueError(
                 problem(
                     f"layer {record.name!r} ({record.layer_class.__name__}) with"
@@ -266,12 +268,16 @@ def _unknown_object(record: LayerRecord, option: str, value: Any) -> ValueError:
 
 
 def _parameters(layer_class: type) -> dict[str, Any]:
-    """Constructor arguments of a layer class and of its bases, with their defaults."""
-    found: dict[str, Any] = {"name": None, "trainable": True, "dtype": None}
-    for base in reversed(layer_class.__mro__[:-1]):
-        for name, parameter in inspect.signature(base.__init__).parameters.items():
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found[name] = parameter.default
+    """Constructor arguments of a layer class, and of its bases if it hands on the rest."""
+    found: dict[str, Any] = {}
+    for base in layer_class.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+        found = {parameter.name: parameter.default for parameter in named} | found
+        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+            break
     return found
 
 
@@ -284,7 +290,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _same(value: Any, default: Any) -> bool:
+def _is_off(option: str, value: Any, defaults: Mapping[str, Any]) -> bool:
+    """Whether the option changes nothing, so that a layer without it computes the same."""
+    default = _STANDARD.get(option, defaults.get(option, False))
     return value is None or bool(np.all(value == default))
 
 
