@@ -11,7 +11,7 @@ from keras_kd.tflite.runtime import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 
 _VARIABLE_OPERATORS = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
-_WEIGHTS = {"float16": "FLOAT16", "dynamic_int8": "INT8", "int8": "INT8"}
+_WEIGHTS = {"float16": "FLOAT16", "dynamic_int8": "INT8"}
 
 
 def check_result(
