@@ -49,7 +49,7 @@ def _tensorflow_datasets() -> ModuleType:
             problem(
                 "a data set's name without tensorflow-datasets installed",
                 "the `examples` extra",
-                "run `pip install 'keras-kd[examples]'`, or use the bundled sample",
+                "run: pip install 'keras-kd[examples]', or use the bundled sample",
             ),
             name=error.name,
         ) from error

@@ -1,0 +1,29 @@
+"""What only plots and reports need: the `report` extra."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from keras_kd._checks import problem
+
+MODULES = ("jinja2", "matplotlib")
+
+
+def report_module(name: str) -> ModuleType:
+    """Import a module of the `report` extra.
+
+    Raises:
+        ModuleNotFoundError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            problem(
+                f"a report to make without {name} installed",
+                "the `report` extra",
+                "run: pip install 'keras-kd[report]'",
+            ),
+            name=name,
+        ) from error

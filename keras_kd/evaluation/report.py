@@ -1,0 +1,102 @@
+"""The comparison as a page that needs no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_kd._files import replacing
+from keras_kd._version import __version__
+from keras_kd.evaluation import plots
+from keras_kd.evaluation._extra import report_module
+from keras_kd.evaluation.table import count, used_columns
+
+if TYPE_CHECKING:
+    from keras_kd.evaluation.comparison import Comparison
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plot in a report.
+
+    Attributes:
+        title: what it shows, in a few words.
+        caption: how to read it, in a sentence or two.
+        svg: an `<svg>` element, from `keras_kd.evaluation.plots`.
+    """
+
+    title: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Highlight:
+    """One number in large letters, and in a few words what it is."""
+
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a report says besides the table.
+
+    Attributes:
+        title: the heading of the page.
+        introduction: a paragraph below it.
+        highlights: the few numbers to take away.
+        figures: the plots, in order.
+        notes: paragraphs below the plots.
+    """
+
+    title: str
+    introduction: str = ""
+    highlights: Sequence[Highlight] = ()
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()
+
+
+def default_page(comparison: Comparison) -> Page:
+    """A page with the plot that makes sense for any comparison."""
+    figures = []
+    if any(row.bytes for row in comparison.rows):
+        figures.append(
+            Figure(
+                "Accuracy over size",
+                "Further up is more accurate, further left is smaller.",
+                plots.accuracy_over_size(comparison.rows),
+            )
+        )
+    return Page(title=f"Models on {comparison.dataset}", figures=figures)
+
+
+def save_report(comparison: Comparison, path: str | Path, page: Page | None = None) -> None:
+    """Write the comparison as one HTML file.
+
+    Args:
+        comparison: what the table shows.
+        path: where the file goes.
+        page: the texts and plots around the table. None: `default_page(comparison)`.
+
+    Raises:
+        ModuleNotFoundError: without the `report` extra (jinja2, matplotlib).
+    """
+    jinja2 = report_module("jinja2")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    html = template.render(
+        page=page or default_page(comparison),
+        comparison=comparison,
+        columns=used_columns(comparison),
+        examples=count(comparison.examples),
+        version=__version__,
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
