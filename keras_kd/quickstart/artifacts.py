@@ -1,0 +1,66 @@
+"""The files that a quickstart leaves."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from keras_kd._checks import problem
+
+
+def check_output(output: Path) -> None:
+    """Find out before hours of work whether the results can be written.
+
+    Raises:
+        FileNotFoundError: if the directory that should hold `output` is not there.
+        NotADirectoryError: if `output`, or what should hold it, is a file.
+        PermissionError: if it cannot be written.
+    """
+    if not output.parent.exists():
+        raise FileNotFoundError(
+            problem(
+                f"output={str(output)!r} in a directory that does not exist",
+                "a directory that exists",
+                f"make it first: mkdir -p {output.parent}",
+            )
+        )
+    for path in (output, output.parent):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(
+                problem(
+                    f"output={str(output)!r}, but {path} is a file",
+                    "a directory, or a name that is free",
+                    "choose another name",
+                )
+            )
+    place = output if output.exists() else output.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            problem(
+                f"output={str(output)!r}, where nothing can be written ({error.strerror})",
+                "a directory that you may write to",
+                "choose another one",
+            )
+        ) from error
+
+
+@contextmanager
+def filling(output: Path) -> Iterator[Path]:
+    """Yield a temporary directory; its files move to `output` when the body is done.
+
+    If the body raises, nothing has been written to `output`. Files of the same names are replaced,
+    each at once; others in `output` stay.
+    """
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as name:
+        temporary = Path(name)
+        yield temporary
+        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+            target = output / path.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)

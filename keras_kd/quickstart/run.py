@@ -1,0 +1,159 @@
+"""One call that goes the whole way: train, distill, prune, quantize, convert, measure, report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.console import Console
+
+from keras_kd import compression, tflite
+from keras_kd._version import __version__
+from keras_kd.data import Dataset
+from keras_kd.evaluation import Comparison, compare
+from keras_kd.evaluation._extra import MODULES, report_module
+from keras_kd.evaluation.table import print_table
+from keras_kd.quickstart import variants
+from keras_kd.quickstart.artifacts import check_output, filling
+from keras_kd.quickstart.narrator import Narrator
+from keras_kd.quickstart.page import page
+from keras_kd.quickstart.settings import Settings
+from keras_kd.quickstart.training import CALIBRATION_IMAGES, Training
+
+_PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "ai-edge-litert")
+
+
+def run(settings: Settings, console: Console | None = None) -> Comparison:
+    """Train a teacher and students on digits, bring them to `.tflite`, measure them, write it down.
+
+    Writes into `settings.output`: `report.html`, `results.json`, the models as `.tflite` and
+    `.keras` in `models/`, and the smallest one as C source in `c/` (with tflite-micro installed).
+
+    TensorFlow computes deterministically from here on, for the rest of the process: that is what
+    makes the same seed give the same table, apart from measured times.
+
+    Args:
+        settings: what to do, and how much of it.
+        console: where progress and the table are shown; None: standard output.
+
+    Returns:
+        What was measured on each `.tflite`.
+
+    Raises:
+        FileNotFoundError: if the data set or the place for the results is not there.
+        ModuleNotFoundError: if an extra that is needed is not installed.
+        OSError: if the results cannot be written.
+    """
+    console = console or Console()
+    check_output(settings.output)
+    for module in MODULES:
+        report_module(module)
+    dataset = settings.load()
+    _compute_deterministically()
+    with Narrator(console) as narrator:
+        trained = _train(settings, dataset, narrator)
+        plain = {name: compression.strip(model) for name, model in trained.items()}
+        with filling(settings.output) as directory:
+            files = _convert(trained, dataset, narrator)
+            with narrator.stage("run on the test images", len(files)):
+                comparison = compare(files, dataset, sources=plain, on_measured=narrator.advance)
+            _write(directory, settings, plain, files, comparison)
+    print_table(comparison, console)
+    _say_where(console, settings.output)
+    return comparison
+
+
+def _compute_deterministically() -> None:
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+
+
+def _train(settings: Settings, dataset: Dataset, narrator: Narrator) -> dict[str, Any]:
+    """All models by their names, in the form in which they are converted."""
+    training = Training(dataset, settings.seed, on_epoch=narrator.advance)
+    epochs, fine_tuning = settings.epochs, settings.fine_tuning_epochs
+    with narrator.stage("train the teacher", epochs):
+        teacher = training.teacher(epochs)
+    with narrator.stage("train the student alone", epochs):
+        alone = training.alone(epochs)
+    with narrator.stage("distill", epochs):
+        distilled = training.distilled(teacher, epochs)
+    with narrator.stage("distill and prune", fine_tuning):
+        pruned = training.pruned(teacher, distilled, fine_tuning)
+    with narrator.stage("distill, quantization-aware", fine_tuning):
+        quantized = training.quantization_aware(teacher, distilled, fine_tuning)
+    with narrator.stage("distill the pruned one, quantization-aware", fine_tuning):
+        smallest = training.quantization_aware(teacher, pruned, fine_tuning)
+    return {
+        variants.TEACHER: teacher,
+        variants.ALONE: alone,
+        variants.DISTILLED: distilled,
+        variants.DISTILLED_INT8: distilled,
+        variants.PRUNED: pruned,
+        variants.QUANTIZATION_AWARE: quantized,
+        variants.SMALLEST: smallest,
+    }
+
+
+def _convert(
+    trained: dict[str, Any], dataset: Dataset, narrator: Narrator
+) -> dict[str, tflite.TFLiteModel]:
+    files = {}
+    with narrator.stage("convert to .tflite", len(variants.ALL)):
+        for variant in variants.ALL:
+            files[variant.name] = tflite.convert(
+                trained[variant.name],
+                variant.quantization,
+                dataset.x_train[:CALIBRATION_IMAGES] if variant.calibrated else None,
+                target=variant.target,
+            )
+            narrator.advance()
+    return files
+
+
+def _write(
+    directory: Path,
+    settings: Settings,
+    plain: dict[str, keras.Model],
+    files: dict[str, tflite.TFLiteModel],
+    comparison: Comparison,
+) -> None:
+    models = directory / "models"
+    models.mkdir()
+    for variant in variants.ALL:
+        files[variant.name].save(models / f"{variant.file_name}.tflite")
+        if not variant.calibrated:
+            plain[variant.name].save(models / f"{variant.file_name}.keras")
+    if tflite.microcontroller.is_installed():
+        tflite.write_c_source(
+            files[variants.SMALLEST],
+            directory / "c",
+            name="student",
+            arena_bytes=comparison[variants.SMALLEST].arena_bytes,
+        )
+    results = {
+        "keras_kd": __version__,
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "settings": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(settings).items()
+        },
+        **comparison.to_dict(),
+    }
+    (directory / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    comparison.save_report(
+        directory / "report.html", page(comparison, settings.epochs, settings.seed)
+    )
+
+
+def _say_where(console: Console, output: Path) -> None:
+    console.print(f"\nReport: [bold]{output / 'report.html'}[/bold]", soft_wrap=True)
+    console.print(f"Models: {output / 'models'}", soft_wrap=True)
+    console.print(f"Numbers: {output / 'results.json'}", soft_wrap=True)
+    if (output / "c").is_dir():
+        console.print(f"C source: {output / 'c'}", soft_wrap=True)

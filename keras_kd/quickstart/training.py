@@ -1,0 +1,109 @@
+"""How the models of the quickstart are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_kd import compression, losses
+from keras_kd.data import Dataset
+from keras_kd.distiller import Distiller
+from keras_kd.quickstart.models import build_student, build_teacher
+
+# Chosen on held-out training images of the sample; see benchmarks/distillation_gain.py.
+TEMPERATURE = 4.0
+STUDENT_LOSS_WEIGHT = 0.1
+FINAL_SPARSITY = 0.8
+BATCH_SIZE = 64
+CALIBRATION_IMAGES = 500
+LEARNING_RATE = 5e-3
+TEACHER_LEARNING_RATE = 2e-3
+# What is trained already moves less.
+FINE_TUNING_LEARNING_RATE = 1e-3
+LOSS = "sparse_categorical_crossentropy"
+
+
+class Training:
+    """Trains one model after another on the same data, each from the same seed.
+
+    Args:
+        dataset: whose training images are used.
+        seed: of initial weights and of the order of the examples.
+        on_epoch: called after each epoch, to show progress.
+    """
+
+    def __init__(
+        self, dataset: Dataset, seed: int, on_epoch: Callable[[], None] | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.on_epoch = on_epoch or (lambda: None)
+
+    def teacher(self, epochs: int) -> keras.Model:
+        """Train the teacher on the labels."""
+        keras.utils.set_random_seed(self.seed)
+        teacher = build_teacher(self.dataset.image_shape, self.dataset.number_of_classes)
+        return self._on_labels(teacher, epochs, TEACHER_LEARNING_RATE)
+
+    def alone(self, epochs: int) -> keras.Model:
+        """Train a student on the labels."""
+        return self._on_labels(self._new_student(), epochs, LEARNING_RATE)
+
+    def distilled(self, teacher: keras.Model, epochs: int) -> keras.Model:
+        """Train a student, born with the same weights as `alone`, on the labels and the teacher."""
+        return self._taught(teacher, self._new_student(), epochs, LEARNING_RATE)
+
+    def pruned(self, teacher: keras.Model, student: keras.Model, epochs: int) -> keras.Model:
+        """Prune a trained student while the teacher goes on teaching it."""
+        keras.utils.set_random_seed(self.seed)
+        pruned = compression.prune(student, FINAL_SPARSITY)
+        self._taught(teacher, pruned, epochs, FINE_TUNING_LEARNING_RATE)
+        return compression.strip(pruned)
+
+    def quantization_aware(self, teacher: keras.Model, student: keras.Model, epochs: int) -> Any:
+        """Train a trained student for 8 bits while the teacher goes on teaching it.
+
+        Returns:
+            A quantization-aware `tf_keras.Model`; zeros of a pruned student are still zero.
+        """
+        keras.utils.set_random_seed(self.seed)
+        quantized = compression.quantize_aware(student, self.dataset.x_train[:CALIBRATION_IMAGES])
+        return self._taught(teacher, quantized, epochs, FINE_TUNING_LEARNING_RATE)
+
+    def _new_student(self) -> keras.Model:
+        keras.utils.set_random_seed(self.seed)
+        return build_student(self.dataset.image_shape, self.dataset.number_of_classes)
+
+    def _on_labels(self, model: keras.Model, epochs: int, learning_rate: float) -> keras.Model:
+        model.compile(self._optimizer(epochs, learning_rate), LOSS)
+        self._fit(model, epochs)
+        return model
+
+    def _taught(self, teacher: Any, student: Any, epochs: int, learning_rate: float) -> Any:
+        distiller = Distiller(
+            teacher,
+            student,
+            losses.SoftTargets(temperature=TEMPERATURE),
+            student_loss_weight=STUDENT_LOSS_WEIGHT,
+        )
+        distiller.compile(self._optimizer(epochs, learning_rate), LOSS)
+        self._fit(distiller, epochs)
+        return student
+
+    def _optimizer(self, epochs: int, learning_rate: float) -> keras.optimizers.Optimizer:
+        steps = epochs * -(-len(self.dataset.x_train) // BATCH_SIZE)
+        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
+
+    def _fit(self, model: Any, epochs: int) -> None:
+        model.fit(
+            self.dataset.x_train,
+            self.dataset.y_train,
+            batch_size=BATCH_SIZE,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.on_epoch())
+            ],
+        )
