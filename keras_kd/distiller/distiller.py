@@ -147,6 +147,13 @@ class Distiller(Teaching, keras.Model):
         self._check_compile(loss)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as before saving; Keras calls this when it loads a model."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            # So that the optimizer's state can be loaded into it.
+            self.optimizer.build(self.trainable_variables)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step: one forward pass of each model, then gradients for the student only."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -69,6 +69,13 @@ class Teaching:
         # Steps that are compiled already would go on asking the teacher before this one.
         self.train_function = self.test_function = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; Keras would make a teacher part of this model before its setter ran."""
+        if name == "teacher":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     @property
     def distillation_losses(self) -> list[Any]:
         """The distillation losses."""
