@@ -96,6 +96,12 @@ def _cut_out():
     return keras.Model(inputs, layers.ReLU()(hidden))
 
 
+ACTIVATIONS = """
+    celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear
+    log_sigmoid log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax softplus
+    softsign sparse_plus squareplus tanh tanh_shrink
+"""
+
 MODELS = {
     "conv2d": sequence(
         lambda: layers.Rescaling(1 / 255, offset=-0.5),
@@ -179,11 +185,7 @@ MODELS = {
             lambda name=name: layers.Activation(name),
             shape=(3,),
         )
-        for name in (
-            "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu"
-            " linear log_sigmoid log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax"
-            " softplus softsign sparse_plus squareplus tanh tanh_shrink"
-        ).split()
+        for name in ACTIVATIONS.split()
     },
 }
 
@@ -354,5 +356,5 @@ def test_other_outputs_are_an_error_that_names_the_layer():
     )()
     rebuilt = to_tf_keras(model)
     rebuilt.get_layer("bad").bias.assign([1.0, 1.0])
-    with pytest.raises(ValueError, match="first at layer 'bad' of class Dense.*to 1e-5"):
+    with pytest.raises(ValueError, match=r"first at layer 'bad' of class Dense.*to 1e-5"):
         bridge.verify(model, rebuilt)

@@ -25,7 +25,7 @@ def test_the_last_update_falls_on_the_last_step(timetable, steps, expected):
 
 
 def test_training_that_ends_before_pruning_begins():
-    with pytest.raises(ValueError, match="training of 5 steps with begin_step=10.*lower"):
+    with pytest.raises(ValueError, match=r"training of 5 steps with begin_step=10.*lower"):
         Timetable(begin_step=10).within(5)
 
 

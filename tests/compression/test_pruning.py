@@ -1,0 +1,307 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras
+from keras import layers
+
+from keras_kd.compression import prune, quantize_aware, sparsity, strip, to_tf_keras
+
+
+def cnn(frozen=False):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            # TF-MOT's registry refuses Rescaling, and with it the whole model.
+            layers.Rescaling(2.0),
+            layers.Conv2D(4, 3, name="conv", trainable=not frozen),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.DepthwiseConv2D(3, name="depthwise"),
+            layers.SeparableConv2D(8, 3, name="separable"),
+            layers.Flatten(),
+            layers.Dense(16, activation="relu", name="hidden"),
+            layers.Dense(4, name="logits"),
+        ]
+    )
+
+
+def mlp():
+    return keras.Sequential(
+        [
+            keras.Input((16,)),
+            layers.Dense(10, activation="relu", name="hidden"),
+            layers.Dense(4, name="logits"),
+        ]
+    )
+
+
+def data(student):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(64, *student.input_shape[1:])).astype("float32")
+    return x, generator.integers(0, 4, 64)
+
+
+def train(pruned, epochs=2, batch_size=16, callbacks=(), **options):
+    pruned.compile("adam", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = data(pruned)
+    callbacks = [*pruned.training_callbacks(), *callbacks]
+    pruned.fit(
+        x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks, **options
+    )
+    return pruned
+
+
+def dense(units=8, inputs=16):
+    return keras.Sequential([keras.Input((inputs,)), layers.Dense(units, name="dense")])
+
+
+@pytest.mark.parametrize("wanted", [0.5, 0.95])
+def test_the_sparsity_asked_for_is_the_sparsity_measured_in_a_short_training(wanted):
+    student = cnn()
+    before = student.get_weights()
+    pruned = train(prune(student, wanted))
+    for trained in (pruned, strip(pruned)):
+        measured = sparsity(trained)
+        assert set(measured.layers) == {"conv", "separable", "hidden", "logits"}
+        # Up to the rounding of the 32 weights of the smallest kernel.
+        assert measured.layers == pytest.approx(dict.fromkeys(measured.layers, wanted), abs=1 / 32)
+        assert measured.overall == pytest.approx(wanted, abs=0.02)
+    for one, other in zip(before, student.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_tf_mot_itself_misses_a_short_training():
+    # The trap that `prune` avoids: updates every 100 steps.
+    model = tfmot.sparsity.keras.prune_low_magnitude(
+        to_tf_keras(dense()),
+        tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=6),
+    )
+    model.compile("sgd", "mse")
+    x = np.ones((64, 16), "float32")
+    callback = tfmot.sparsity.keras.UpdatePruningStep()
+    model.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=[callback])
+    assert sparsity(model).overall == 0.0
+
+
+def test_a_quarter_of_the_training_recovers_at_full_sparsity():
+    pruned = prune(mlp(), 0.8)
+    [callback] = pruned.training_callbacks()
+    train(pruned, epochs=5)
+    timetable = callback._schedule.timetable
+    assert (timetable.end_step, timetable.begin_step) == (15, 0)
+
+
+def test_given_steps_are_kept():
+    pruned = train(prune(mlp(), 0.6, begin_step=1, end_step=5, frequency=2, initial_sparsity=0.3))
+    assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.02)
+
+
+def test_sparsity_stays_in_a_second_training():
+    pruned = train(prune(mlp(), 0.7))
+    train(pruned)
+    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+
+
+def test_later_epochs_count_what_is_left_of_the_training():
+    pruned = train(prune(mlp(), 0.7), epochs=6, initial_epoch=4)
+    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+
+
+def _endless(count):
+    x, y = data(mlp())
+    for _ in range(count):
+        yield x[:16], y[:16]
+
+
+def test_data_of_unknown_length_prune_from_the_second_epoch_on():
+    pruned = prune(mlp(), 0.7)
+    pruned.compile("adam", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: _endless(4),
+        output_signature=(
+            tf.TensorSpec((None, 16), tf.float32),
+            tf.TensorSpec((None,), tf.int64),
+        ),
+    )
+    with pytest.raises(ValueError, match=r"unknown length for a single epoch.*steps_per_epoch"):
+        pruned.fit(dataset, verbose=0, callbacks=pruned.training_callbacks())
+    pruned.fit(dataset, epochs=3, verbose=0, callbacks=pruned.training_callbacks())
+    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+
+
+class Outer(tf_keras.Model):
+    """Trains the model that it holds, as a Distiller does."""
+
+    def __init__(self, student):
+        super().__init__()
+        self.student = student
+
+    def train_step(self, batch):
+        x, y = batch
+        with tf.GradientTape() as tape:
+            logits = self.student(x, training=True)
+            loss = tf.reduce_mean(
+                tf_keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+            )
+        weights = self.student.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}, {"run_eagerly": True}])
+def test_a_student_inside_another_model_is_pruned(options):
+    pruned = prune(mlp(), 0.75)
+    outer = Outer(pruned)
+    outer.compile("adam", **options)
+    x, y = data(pruned)
+    callbacks = pruned.training_callbacks()
+    outer.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=callbacks)
+    assert sparsity(pruned).overall == pytest.approx(0.75, abs=0.02)
+    assert int(pruned.get_layer("prune_low_magnitude_hidden").pruning_step) == 8
+
+
+def test_stripping_is_exact_and_brings_the_names_back():
+    student = cnn()
+    pruned = train(prune(student, 0.75))
+    stripped = strip(pruned)
+    assert [layer.name for layer in stripped.layers[1:]] == [layer.name for layer in student.layers]
+    x, _ = data(pruned)
+    np.testing.assert_array_equal(
+        pruned.predict(x, verbose=0), to_tf_keras(stripped).predict(x, verbose=0)
+    )
+    np.testing.assert_allclose(
+        pruned.predict(x, verbose=0), stripped.predict(x, verbose=0), atol=1e-5
+    )
+
+
+def test_stripping_applies_masks_to_weights_that_the_last_step_has_moved():
+    pruned = prune(dense(), 0.5)
+    wrapper = pruned.layers[-1]
+    _, mask, _ = wrapper.pruning_vars[0]
+    mask.assign(np.eye(16, 8))
+    np.testing.assert_array_equal(strip(pruned).layers[-1].kernel != 0, np.eye(16, 8) != 0)
+
+
+def test_a_pruned_student_saves_and_loads(tmp_path):
+    pruned = train(prune(mlp(), 0.75))
+    x, _ = data(pruned)
+    with tfmot.sparsity.keras.prune_scope():
+        for name in ("student.keras", "student.h5", "student"):
+            pruned.save(tmp_path / name)
+            loaded = tf_keras.models.load_model(tmp_path / name)
+            np.testing.assert_allclose(
+                loaded.predict(x, verbose=0), pruned.predict(x, verbose=0), atol=1e-5
+            )
+
+
+def test_block_sparsity_zeroes_whole_blocks():
+    student = dense(units=8, inputs=16)
+    pruned = prune(student, 0.5, block_size=(4, 2))
+    pruned.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+    pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
+    zero = strip(pruned).layers[-1].kernel.numpy().reshape(4, 4, 4, 2) == 0
+    per_block = zero.transpose(0, 2, 1, 3).reshape(16, 8).mean(axis=1)
+    assert sorted(per_block) == [0.0] * 8 + [1.0] * 8
+
+
+def test_two_of_four_weights_in_a_row_are_zero():
+    pruned = prune(dense(units=8, inputs=16), m_by_n=(2, 4))
+    pruned.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+    pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
+    kernel = strip(pruned).layers[-1].kernel.numpy()
+    assert sparsity(pruned).overall == 0.5
+    assert ((kernel.T.reshape(8, 4, 4) == 0).sum(-1) == 2).all()
+
+
+def test_masks_of_padding_pass_through_the_wrappers():
+    words = keras.Input((6,), dtype="int32")
+    embedded = layers.Embedding(5, 8, mask_zero=True)(words)
+    hidden = layers.Dense(8)(embedded)
+    student = keras.Model(words, layers.GlobalAveragePooling1D()(hidden))
+    x = np.array([[1, 2, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0]])
+    pruned = prune(student, 0.5)
+    np.testing.assert_allclose(pruned.predict(x, verbose=0), student.predict(x, verbose=0), 1e-5)
+
+
+def test_skipped_frozen_and_depthwise_layers_stay_dense():
+    pruned = train(prune(cnn(frozen=True), 0.75, skip=["logits"]))
+    measured = sparsity(pruned).layers
+    assert measured["conv"] == measured["logits"] == 0.0
+    assert measured["hidden"] == 0.75
+    assert strip(pruned).get_layer("conv").trainable is False
+    assert (strip(pruned).get_layer("depthwise").kernel.numpy() != 0).all()
+
+
+def test_a_training_that_is_too_short_says_so():
+    with pytest.warns(UserWarning, match=r"after 8 steps after which the layers \['hidden'"):
+        train(prune(mlp(), 0.75, end_step=50))
+
+
+def test_weights_that_are_all_equal_are_never_pruned_and_are_named():
+    student = keras.Sequential(
+        [keras.Input((16,)), layers.Dense(8, kernel_initializer="ones", name="equal")]
+    )
+    pruned = prune(student, 0.5)
+    pruned.compile(tf_keras.optimizers.SGD(0.0), "mse")
+    x = np.ones((16, 16), "float32")
+    with pytest.warns(UserWarning, match=r"layers \['equal'\] are less sparse than 0.5"):
+        pruned.fit(x, x[:, :8], verbose=0, callbacks=pruned.training_callbacks())
+
+
+def test_nested_students_are_flattened_and_pruned():
+    base = keras.Sequential([keras.Input((16,)), layers.Dense(8, name="inner")], name="base")
+    student = keras.Sequential([keras.Input((16,)), base, layers.Dense(4, name="outer")])
+    pruned = prune(student, 0.5)
+    pruned.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+    pruned.fit(x, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
+    assert sparsity(strip(pruned)).layers == {"inner": 0.5, "outer": 0.5}
+
+
+def test_the_table_of_prunable_weights_is_that_of_tf_mot():
+    from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import (
+        PruneRegistry,
+    )
+
+    from keras_kd.compression.sparsity import PRUNABLE_WEIGHTS
+
+    for name, weight in PRUNABLE_WEIGHTS.items():
+        assert PruneRegistry._LAYERS_WEIGHTS_MAP[getattr(tf_keras.layers, name)] == [weight]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"final_sparsity": 0}, "final_sparsity=0.*above 0"),
+        ({"final_sparsity": 1.0}, "final_sparsity=1.0"),
+        ({"final_sparsity": -0.5}, "final_sparsity=-0.5"),
+        ({"initial_sparsity": 0.9}, "initial_sparsity=0.9"),
+        ({"begin_step": 10, "end_step": 10}, "end_step=10.*at least 11"),
+        ({"frequency": 0}, "frequency=0"),
+        ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
+        ({"skip": "conv"}, "skip='conv'.*list of layer names"),
+        ({"skip": ["conv", "separable", "hidden", "logits"]}, "nothing can be pruned"),
+        ({"block_size": 4}, "block_size=4"),
+        ({"block_size": (4, 1)}, r"block_size for the layers \['conv', 'separable'\].*skip="),
+        ({"m_by_n": (4, 4)}, "m_by_n"),
+        ({"m_by_n": (2, 4), "final_sparsity": 0.8}, "no final_sparsity other than m / n"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        prune(cnn(), **arguments)
+
+
+def test_sparsity_must_be_a_number():
+    with pytest.raises(TypeError, match=r"final_sparsity='0.8'"):
+        prune(cnn(), "0.8")
+
+
+@pytest.mark.parametrize("compress", [prune, quantize_aware])
+def test_a_student_that_is_compressed_already(compress):
+    with pytest.raises(ValueError, match=r"neither pruned nor quantization-aware yet.*`strip`"):
+        prune(compress(dense()))
