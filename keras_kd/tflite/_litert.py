@@ -18,7 +18,7 @@ class LiteRTInterpreter:
 
     Args:
         content: the bytes of a .tflite file.
-        kernels: "xnnpack", what runs on phones, or "builtin", what TFLM agrees with bit by bit.
+        kernels: "xnnpack", what runs on phones, or "builtin", LiteRT's own.
         threads: how many threads it may use.
 
     Raises:

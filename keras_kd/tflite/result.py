@@ -72,8 +72,8 @@ def _check_integer_only(model: TFLiteModel) -> None:
             problem(
                 f"a file in which {', '.join(operators)} compute in floating point",
                 "integers only, as quantization='int8' says",
-                "pass representative_data also for a quantization-aware student, or replace the "
-                "layers that compute them",
+                "pass representative_data: a quantization-aware student needs it where TF-MOT "
+                "leaves layers in float",
             )
         )
 

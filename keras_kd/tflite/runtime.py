@@ -31,7 +31,7 @@ class TFLiteModel:
 
     Attributes:
         content: those bytes.
-        inputs: the inputs, a `TensorInfo` each, in the order of the file (sorted by name).
+        inputs: the inputs, a `TensorInfo` each, in the order of the file.
         outputs: the outputs, likewise.
 
     Raises:
@@ -112,8 +112,8 @@ class TFLiteModel:
 
         Args:
             x: an array shaped (examples, ...), or a dict of them by input name.
-            kernels: "xnnpack", which phones run, or "builtin", the kernels that microcontrollers
-                agree with bit by bit.
+            kernels: "xnnpack", which phones run, or "builtin", LiteRT's own kernels, closest to
+                those of microcontrollers.
 
         Returns:
             Real numbers shaped (examples, ...); a dict by output name if there are several outputs.

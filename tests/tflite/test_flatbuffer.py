@@ -1,0 +1,38 @@
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_kd import tflite
+
+
+def _offsets(content):
+    model = schema.Model.GetRootAsModel(content, 0)
+    buffers = [model.Buffers(index) for index in range(model.BuffersLength())]
+    field = 4
+    return [b._tab.Vector(b._tab.Offset(field)) for b in buffers if b.DataLength()]
+
+
+def test_weights_are_aligned_for_microcontrollers(float_model, micro_model):
+    assert any(offset % 16 for offset in _offsets(float_model.content)), "no longer needed"
+    assert all(offset % 16 == 0 for offset in _offsets(micro_model.content))
+
+
+def test_aligning_changes_no_result_and_is_done_once(float_model, images):
+    content = float_model.flatbuffer.aligned()
+    aligned = tflite.TFLiteModel(content)
+    assert aligned.flatbuffer.aligned() == content
+    assert aligned.inputs == float_model.inputs
+    np.testing.assert_array_equal(aligned.predict(images), float_model.predict(images))
+
+
+def test_what_computes_in_floating_point(float_model, micro_model, student, images):
+    expected = ["CONV_2D", "FULLY_CONNECTED", "RESHAPE", "SOFTMAX"]
+    assert float_model.flatbuffer.float_operators() == expected
+    assert micro_model.flatbuffer.float_operators() == []
+    phone = tflite.convert(student, "int8", images)
+    assert phone.operators.keys() >= {"QUANTIZE", "DEQUANTIZE"}
+    assert phone.flatbuffer.float_operators() == []
+
+
+def test_types_of_weights(float_model, micro_model):
+    assert float_model.flatbuffer.weight_types() == {"FLOAT32", "INT32"}
+    assert micro_model.flatbuffer.weight_types() == {"INT8", "INT32"}

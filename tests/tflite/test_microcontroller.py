@@ -1,0 +1,134 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_kd import tflite
+from keras_kd.tflite import TFLiteModel, microcontroller
+
+needs_tflm = pytest.mark.skipif(
+    not microcontroller.is_installed(), reason="tflite-micro is not installed"
+)
+
+
+@needs_tflm
+def test_runs_and_measures_the_arena(micro_model, images):
+    run = microcontroller.run(micro_model, images)
+    assert run.stored_outputs["output"].shape == (64, 10)
+    assert run.stored_outputs["output"].dtype == np.int8
+    # At least the input and the output of the convolution; the file is not part of it.
+    assert 8 * 8 + 6 * 6 * 8 < run.arena_bytes < 20_000
+
+
+@needs_tflm
+def test_agrees_with_the_builtin_kernels(micro_model, images):
+    agreement = microcontroller.check_agreement(micro_model, images)
+    assert agreement.examples == 64
+    assert agreement.equal > 0.95
+    assert agreement.largest_difference <= 2
+    assert agreement.arena_bytes == microcontroller.run(micro_model, images[:1]).arena_bytes
+
+
+@needs_tflm
+def test_floats_agree_too(float_model, images):
+    assert microcontroller.check_agreement(float_model, images).largest_difference < 1e-5
+
+
+@needs_tflm
+def test_state_does_not_leak_from_one_example_into_the_next():
+    import tf_keras
+
+    student = tf_keras.Sequential([tf_keras.Input((5, 3)), tf_keras.layers.LSTM(4)])
+    model = tflite.convert(student)
+    data = np.random.default_rng(0).random((8, 5, 3), np.float32)
+    assert microcontroller.check_agreement(model, data).largest_difference < 1e-5
+
+
+@needs_tflm
+def test_several_inputs_keep_their_names(make_student):
+    student, data = make_student("several inputs and outputs")
+    model = tflite.convert(student, "int8", data, "microcontroller")
+    run = microcontroller.run(model, data)
+    expected = model.run_stored(model.quantize_inputs(data), kernels="builtin")
+    assert run.stored_outputs.keys() == expected.keys()
+    for name in expected:
+        assert abs(run.stored_outputs[name] - expected[name].astype(int)).max() <= 1
+
+
+@needs_tflm
+@pytest.mark.parametrize(
+    ("quantization", "reason"),
+    [("float16", "DEQUANTIZE"), ("dynamic_int8", "FLOAT32 with filter type: INT8")],
+)
+def test_the_reason_for_a_refusal_is_shown(student, images, quantization, reason, capfd):
+    model = tflite.convert(student, quantization)
+    with pytest.raises(ValueError, match=rf"TensorFlow Lite Micro refuses \(.*{reason}"):
+        microcontroller.run(model, images)
+    assert capfd.readouterr() == ("", "")
+
+
+@needs_tflm
+def test_damaged_bytes_end_in_litert(micro_model, images, monkeypatch):
+    model = TFLiteModel(micro_model.content)
+    damaged = bytearray(micro_model.content)
+    damaged[:64] = bytes(64)
+    monkeypatch.setattr(model, "content", bytes(damaged))
+    monkeypatch.setattr(model, "_interpreters", {})
+    with pytest.raises(ValueError, match="LiteRT cannot load"):
+        microcontroller.run(model, images)
+
+
+def _replace_worker(monkeypatch, path, code):
+    path.write_text(code)
+    monkeypatch.setattr(microcontroller, "_WORKER", path)
+
+
+@needs_tflm
+def test_a_crash_of_tflm_is_an_error_and_not_the_end(micro_model, images, monkeypatch, tmp_path):
+    _replace_worker(monkeypatch, tmp_path / "crash.py", "import os; os.abort()")
+    with pytest.raises(ValueError, match="its process was ended by signal 6"):
+        microcontroller.run(micro_model, images)
+
+
+WRONG = """
+import sys, numpy as np
+np.savez(sys.argv[1] + "/outputs.npz", **{"0": np.full((64, 10), -128, np.int8)})
+print("Arena allocation total 1000 bytes", file=sys.stderr)
+"""
+
+
+@needs_tflm
+def test_other_results_are_refused(micro_model, images, monkeypatch, tmp_path):
+    _replace_worker(monkeypatch, tmp_path / "wrong.py", WRONG)
+    with pytest.raises(ValueError, match=r"differ from LiteRT's by up to .* in 64 of 64 examples"):
+        microcontroller.check_agreement(micro_model, images)
+
+
+@needs_tflm
+def test_no_example(micro_model, images):
+    with pytest.raises(ValueError, match=r"no example.*at least one"):
+        microcontroller.run(micro_model, images[:0])
+
+
+def test_without_tflm_the_extra_is_named(micro_model, images, monkeypatch):
+    monkeypatch.setattr(microcontroller, "is_installed", lambda: False)
+    with pytest.raises(ImportError, match=r"pip install 'keras-kd\[micro\]'"):
+        microcontroller.run(micro_model, images)
+
+
+def test_without_tflm_conversion_works(student, images, monkeypatch):
+    monkeypatch.setattr(microcontroller, "is_installed", lambda: False)
+    assert tflite.convert(student, "int8", images, "microcontroller").size > 0
+
+
+@needs_tflm
+def test_the_worker_imports_neither_keras_nor_tensorflow():
+    code = (
+        "import runpy, sys; sys.path.insert(0, ''); "
+        f"runpy.run_path({os.fspath(microcontroller._WORKER)!r}, run_name='worker'); "
+        "print(sorted({'keras', 'keras_kd', 'tensorflow', 'tf_keras'} & set(sys.modules)))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout.strip() == "[]", process.stderr

@@ -1,0 +1,25 @@
+import os
+import sys
+
+import pytest
+
+from keras_kd.tflite._stderr import captured_stderr
+
+
+def test_collects_what_c_code_writes_and_gives_the_descriptor_back(capfd):
+    with captured_stderr() as captured:
+        os.write(2, b"first\n\n second \n")
+        print("standard output goes on")
+    os.write(2, b"after\n")
+    assert captured.text == "first\n\n second \n"
+    assert captured.last_lines(2) == "first; second"
+    assert capfd.readouterr() == ("standard output goes on\n", "after\n")
+
+
+def test_gives_the_descriptor_back_after_an_error(capfd):
+    with pytest.raises(KeyboardInterrupt), captured_stderr() as captured:
+        os.write(2, b"inside\n")
+        raise KeyboardInterrupt
+    print("after", file=sys.stderr)
+    assert captured.text == "inside\n"
+    assert capfd.readouterr().err == "after\n"

@@ -1,0 +1,53 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_kd.tflite import students
+
+
+def test_a_student_in_float32_is_not_copied(student):
+    assert students.in_float32(student) is student
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_becomes_float32_with_the_same_weights(policy):
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, dtype=policy)])
+    recurrent = keras.layers.Bidirectional(keras.layers.LSTM(2, dtype=policy), dtype=policy)
+    mixed = keras.Sequential(
+        [
+            keras.Input((5, 4)),
+            keras.layers.TimeDistributed(inner, dtype=policy),
+            recurrent,
+            keras.layers.Dense(2, dtype="float32"),
+        ]
+    )
+    copy = students.in_float32(mixed)
+    layers = students.layers_of(copy)
+    assert {layer.compute_dtype for layer in layers} == {"float32"}
+    for weight, original in zip(copy.get_weights(), mixed.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, original)
+    assert recurrent.compute_dtype == policy.removeprefix("mixed_")
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2, dtype="mixed_float16")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_mixed_precision_that_cannot_be_rebuilt():
+    student = Subclassed()
+    student(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match=r"mixed precision, which cannot be rebuilt.*set_weights"):
+        students.in_float32(student)
+
+
+def test_wrappers_are_found_in_nested_models(make_student):
+    import tf_keras
+
+    aware, _ = make_student("quantization-aware")
+    assert students.is_quantization_aware(tf_keras.Sequential([aware]))
+    assert not students.is_quantization_aware(make_student("tf_keras")[0])
