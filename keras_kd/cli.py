@@ -200,9 +200,10 @@ def _convert(arguments: argparse.Namespace) -> None:
         None if data is None else load_examples(data),
         target=arguments.target,
     )
-    written = [model.save(file)]
+    written = []
     if output.is_dir() and arguments.target == "microcontroller":
         written += tflite.write_c_source(model, output)
+    written.append(model.save(file))
     _print_contents(model)
     print("Written:", *written, sep="\n  ")
 

@@ -1,0 +1,130 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_kd import tflite
+from keras_kd._model_files import load_model
+from keras_kd.data import load_sample
+from keras_kd.evaluation import metrics
+from keras_kd.quickstart import variants
+
+# A process of its own, since a run makes TensorFlow deterministic for the rest of its process.
+PROGRAM = """
+import sys
+from pathlib import Path
+from keras_kd.quickstart import Settings, run
+run(Settings(output=Path(sys.argv[1]), seed=int(sys.argv[2]), epochs=1,
+             training_images=256, test_images=100))
+"""
+
+
+def run(output, seed=1):
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(output), str(seed)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of the results and what was printed."""
+    output = tmp_path_factory.mktemp("quickstart") / "results"
+    return output, run(output)
+
+
+@pytest.fixture(scope="module")
+def results(finished):
+    return json.loads((finished[0] / "results.json").read_text(encoding="utf-8"))
+
+
+def test_there_is_everything_and_nothing_half_done(finished):
+    output, _ = finished
+    models = {f"{variant.file_name}.tflite" for variant in variants.ALL}
+    models |= {f"{variant.file_name}.keras" for variant in variants.ALL if not variant.calibrated}
+    assert {path.name for path in (output / "models").iterdir()} == models
+    assert {"report.html", "results.json", "models"} <= {path.name for path in output.iterdir()}
+    assert [path.name for path in output.parent.iterdir()] == ["results"]
+
+
+def test_says_what_it_does_and_where_the_results_are(finished):
+    output, printed = finished
+    for stage in ("train the teacher", "distill and prune", "convert to .tflite"):
+        assert f"{stage}: " in printed
+    assert str(output / "report.html") in printed
+    assert all(variant.name in printed for variant in variants.ALL)
+
+
+def test_each_row_has_all_that_was_promised(results):
+    assert [row["name"] for row in results["rows"]] == [variant.name for variant in variants.ALL]
+    for row in results["rows"]:
+        for field in ("accuracy", "f1", "agreement", "parameters", "sparsity", "bytes"):
+            assert row[field] is not None, (row["name"], field)
+        assert row["compressed_bytes"] < row["bytes"]
+        assert row["latency"] > 0
+        assert (row["arena_bytes"] is not None) == tflite.microcontroller.is_installed()
+    assert results["settings"]["seed"] == 1
+    assert set(results["packages"]) >= {"tensorflow", "keras"}
+
+
+def test_compression_did_what_its_name_says(results):
+    rows = {row["name"]: row for row in results["rows"]}
+    for name in (variants.PRUNED, variants.SMALLEST):
+        assert rows[name]["sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert rows[variants.DISTILLED_INT8]["bytes"] < 0.6 * rows[variants.DISTILLED]["bytes"]
+    sizes = {name: row["compressed_bytes"] for name, row in rows.items()}
+    assert min(sizes, key=sizes.get) == variants.SMALLEST
+
+
+@pytest.mark.parametrize("variant", variants.ALL, ids=lambda variant: variant.file_name)
+def test_the_files_reproduce_the_table(finished, results, variant):
+    dataset = load_sample().first(test=100)
+    row = next(row for row in results["rows"] if row["name"] == variant.name)
+    model = tflite.TFLiteModel.load(finished[0] / "models" / f"{variant.file_name}.tflite")
+    assert metrics.accuracy(model.predict(dataset.x_test), dataset.y_test) == row["accuracy"]
+    assert model.size == row["bytes"]
+
+
+def test_the_keras_files_load_without_this_package_and_match_their_tflite(finished):
+    models = finished[0] / "models"
+    images = load_sample().x_test[:20]
+    keras_model = load_model(models / "distilled_pruned.keras")
+    file = tflite.TFLiteModel.load(models / "distilled_pruned.tflite")
+    expected = keras_model.predict(images, verbose=0)
+    np.testing.assert_allclose(file.predict(images), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not tflite.microcontroller.is_installed(), reason="needs tflite-micro")
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_the_c_source_compiles(finished, tmp_path):
+    (source,) = (finished[0] / "c").glob("*.cc")
+    command = ["gcc", "-std=c++11", "-Wall", "-Werror", "-c", str(source), "-o", "student.o"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+
+
+def test_the_report_shows_the_four_plots(finished):
+    html = (finished[0] / "report.html").read_text(encoding="utf-8")
+    assert html.count("<svg") == 4
+    for title in ("Accuracy over size", "Distilled against alone", "Teacher against student"):
+        assert title in html
+    assert all(variant.name in html for variant in variants.ALL)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_table_and_another_one_does_not(results, tmp_path):
+    def without_times(results):
+        return [{**row, "latency": None} for row in results["rows"]]
+
+    run(tmp_path / "again", seed=1)
+    run(tmp_path / "other", seed=2)
+    again, other = (
+        json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))
+        for name in ("again", "other")
+    )
+    assert without_times(again) == without_times(results)
+    assert without_times(other) != without_times(results)

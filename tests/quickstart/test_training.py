@@ -1,0 +1,51 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_kd import compression
+from keras_kd.data import load_sample
+from keras_kd.quickstart.training import FINAL_SPARSITY, Training
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_sample().first(training=256, test=64)
+
+
+@pytest.fixture(scope="module")
+def teacher(dataset):
+    return Training(dataset, seed=0).teacher(epochs=1)
+
+
+def weights(model):
+    return np.concatenate([np.ravel(weight) for weight in model.get_weights()])
+
+
+def test_alone_and_distilled_are_born_equal_and_grow_apart(dataset, teacher):
+    training = Training(dataset, seed=3)
+    first = weights(training._new_student())
+    np.testing.assert_array_equal(weights(training._new_student()), first)
+    alone, distilled = training.alone(1), training.distilled(teacher, 1)
+    assert not np.array_equal(weights(alone), weights(distilled))
+    assert not np.array_equal(weights(Training(dataset, seed=4)._new_student()), first)
+
+
+def test_the_teacher_learns_and_teaches_unchanged(dataset, teacher):
+    before = weights(teacher)
+    steps = []
+    training = Training(dataset, seed=0, on_epoch=lambda: steps.append(1))
+    student = training.distilled(teacher, 2)
+    np.testing.assert_array_equal(weights(teacher), before)
+    assert len(steps) == 2
+    assert isinstance(student, keras.Model)
+
+
+def test_pruned_has_the_zeros_and_quantization_keeps_them(dataset, teacher):
+    training = Training(dataset, seed=0)
+    student = training.alone(1)
+    pruned = training.pruned(teacher, student, 1)
+    assert isinstance(pruned, keras.Model)
+    assert compression.sparsity(pruned).overall == pytest.approx(FINAL_SPARSITY, abs=0.01)
+    assert compression.sparsity(student).overall < 0.01
+    quantized = compression.strip(training.quantization_aware(teacher, pruned, 1))
+    assert compression.sparsity(quantized).overall >= FINAL_SPARSITY - 0.01
