@@ -64,8 +64,7 @@ class _Recorder:
         key = weights["min_var"].ref()
         # Zero must be representable: padding and ReLU produce it.
         _, low, high = self.ranges.get(key, (None, 0.0, 0.0))
-        low = min(low, float(np.min(inputs)))
-        high = max(high, float(np.max(inputs)))
+        low, high = np.minimum(low, np.min(inputs)), np.maximum(high, np.max(inputs))
         self.ranges[key] = (weights, low, high)
         return inputs
 
