@@ -124,7 +124,7 @@ def recognise_logits(output: Any) -> Logits:
         return Logits(_at_least_float32(output), None)
     logits = _at_least_float32(logits)
     if operation is None:
-        possible = _activations_between(logits, _at_least_float32(output))
+        possible = _activations_between(logits, output)
     else:
         # TensorFlow computes a softmax over another axis between two Transpose operations.
         possible = {"Sigmoid": ["sigmoid"], "Transpose": []}.get(operation, ["softmax"])
@@ -143,11 +143,15 @@ def _activations_between(logits: Any, output: Any) -> list[str]:
     functions = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
     if len(logits.shape) == 0 or logits.shape[-1] == 1:
         del functions["softmax"]
-    # bfloat16 is off by 0.002, another function by far more; NaN tells nothing.
+    # Half precision is a few units in its last place off.
+    precision = keras.backend.standardize_dtype(output.dtype)
+    tolerance = {"float16": 1e-2, "bfloat16": 6e-2}.get(precision, 1e-5)
+    output = _at_least_float32(output)
     return [
         name
         for name, function in functions.items()
-        if not float(ops.max(ops.abs(function(logits) - output))) > 4e-3
+        # NaN tells nothing, and is not above the tolerance.
+        if not float(ops.max(ops.abs(function(logits) - output))) > tolerance
     ]
 
 
@@ -196,7 +200,7 @@ def output_specs(model: Any) -> Any:
     ):
         return None
     try:
-        return keras.backend.compute_output_spec(model, keras.KerasTensor(tuple(shape)))
+        return model.compute_output_spec(keras.KerasTensor(tuple(shape)))
     except Exception:
         # Any Python may be in a subclassed model's call; what cannot be foreseen is seen later.
         return None

@@ -114,6 +114,11 @@ class Distiller(Teaching, keras.Model):
         # Callbacks that load weights before the first step want a built model.
         self.built = student.built
 
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the student's outputs, which Keras puts before metrics of several."""
+        return self.student.output_names
+
     def __dir__(self) -> list[str]:
         """All names but `teacher`: Keras saves every model it finds by this list."""
         return [name for name in super().__dir__() if name != "teacher"]

@@ -38,6 +38,14 @@ class Objective:
         if losses is None:
             losses = SoftTargets(temperature=4.0)
         self.losses = list(losses) if isinstance(losses, list | tuple) else [losses]
+        if not self.losses:
+            raise ValueError(
+                problem(
+                    "distillation_losses=[]",
+                    "at least one distillation loss",
+                    "pass None for SoftTargets(temperature=4.0), or train the student alone",
+                )
+            )
         for loss in self.losses:
             _check_loss(loss)
         self.weights = _check_weights(weights, len(self.losses))

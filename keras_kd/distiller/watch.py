@@ -77,7 +77,7 @@ class TeacherWatch:
                         "logits, or probabilities whose logits can be seen; a temperature applied "
                         "to probabilities teaches next to nothing",
                         "end the teacher in keras.layers.Softmax, or give its logarithm: "
-                        "keras.Model(teacher.inputs, keras.ops.log(teacher.output))",
+                        "keras.Sequential([teacher, keras.layers.Activation(keras.ops.log)])",
                     ),
                     stacklevel=2,
                 )
