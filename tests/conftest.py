@@ -10,6 +10,10 @@ import pytest
 REFERENCE = Path(__file__).parent / "reference"
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "requires_trainable_backend: used in Keras' own suite")
+
+
 @pytest.fixture(scope="session")
 def reference_vectors():
     """Golden numbers by `<case>/<array>`; see reference/README.md."""
