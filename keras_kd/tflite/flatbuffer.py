@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import problem
 
 # TFLM reads weights in place with instructions that need this; the converter aligns to 4.
 ALIGNMENT = 16
@@ -15,7 +20,10 @@ class FlatBufferModel:
     """The contents of a .tflite file, unpacked.
 
     Args:
-        content: bytes that LiteRT has loaded before: damaged bytes have no defined result here.
+        content: bytes that LiteRT has loaded before.
+
+    Raises:
+        ValueError: if they cannot be unpacked.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -23,7 +31,16 @@ class FlatBufferModel:
 
         self._schema = schema
         self._size = len(content)
-        self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+        try:
+            self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+        except (IndexError, TypeError, AttributeError, ValueError, struct.error) as error:
+            raise ValueError(
+                problem(
+                    f"{len(content)} bytes that do not follow the schema of .tflite files ({error})",
+                    "an undamaged .tflite model",
+                    "convert the student again, or copy the file again",
+                )
+            ) from error
 
     def operator_counts(self) -> dict[str, int]:
         """How often each operator occurs in all subgraphs, sorted by name.
@@ -59,6 +76,14 @@ class FlatBufferModel:
             if self._model.buffers[tensor.buffer].data is not None
         }
 
+    def input_ranges(self) -> list[tuple[float, float] | None]:
+        """For each input of the model the real numbers that it can tell apart: from, to.
+
+        None where floats are used as they are, or where integers are no numbers but words.
+        """
+        graph = self._model.subgraphs[0]
+        return [self._range(self._first_quantized(graph, index)) for index in graph.inputs]
+
     def aligned(self) -> bytes:
         """The file with every weight at a multiple of 16 bytes from its start."""
         builder = _aligning_builder(self._size)
@@ -81,6 +106,25 @@ class FlatBufferModel:
         read.update(int(i) for i in graph.outputs)
         return {i for i in read if i >= 0 and graph.tensors[i].type in floats}
 
+    def _first_quantized(self, graph: Any, index: int) -> Any:
+        """The tensor itself, or what QUANTIZE makes of it if nothing else reads it."""
+        readers = [reader for reader in self._operators(graph) if index in reader[1].inputs]
+        if len(readers) == 1 and readers[0][0] == "QUANTIZE":
+            return graph.tensors[readers[0][1].outputs[0]]
+        return graph.tensors[index]
+
+    def _range(self, tensor: Any) -> tuple[float, float] | None:
+        limits = {
+            self._schema.TensorType.INT8: (-128, 127),
+            self._schema.TensorType.UINT8: (0, 255),
+        }
+        quantization = tensor.quantization
+        if tensor.type not in limits or quantization is None or not np.size(quantization.scale):
+            return None
+        scale, zero_point = float(quantization.scale[0]), int(quantization.zeroPoint[0])
+        low, high = limits[tensor.type]
+        return scale * (low - zero_point), scale * (high - zero_point)
+
     def _operator_name(self, code: Any) -> str:
         # Old files have their operator in the deprecated field, which holds at most 127.
         builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
@@ -96,7 +140,6 @@ def _names_by_value(enumeration: type) -> dict[int, str]:
 
 def _aligning_builder(size: int) -> Any:
     import flatbuffers
-    import numpy as np
 
     class AligningBuilder(flatbuffers.Builder):
         """The only vectors of bytes that numpy hands to it are weights."""

@@ -32,11 +32,13 @@ class MicrocontrollerRun:
     """What TFLM computed.
 
     Attributes:
-        stored_outputs: by output name the values as the outputs store them, shaped (examples, ...).
+        outputs: by output name real numbers, shaped (examples, ...).
+        stored_outputs: by output name the values as the outputs store them, likewise.
         arena_bytes: the memory that TFLM took for activations and bookkeeping. It is an upper bound
             for a 32-bit microcontroller, where pointers are smaller.
     """
 
+    outputs: dict[str, np.ndarray]
     stored_outputs: dict[str, np.ndarray]
     arena_bytes: int
 
@@ -109,7 +111,7 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
         if process.returncode != 0:
             raise ValueError(_refusal(process))
         with np.load(folder / "outputs.npz") as stored:
-            outputs = {t.name: stored[str(i)] for i, t in enumerate(model.outputs)}
+            stored_outputs = {t.name: stored[str(i)] for i, t in enumerate(model.outputs)}
     total = _ARENA_TOTAL.search(process.stderr)
     if total is None:
         raise ValueError(
@@ -119,7 +121,8 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
                 "install the tested version: pip install --upgrade 'keras-kd[micro]'",
             )
         )
-    return MicrocontrollerRun(outputs, int(total.group(1)))
+    outputs = {t.name: t.dequantize(stored_outputs[t.name]) for t in model.outputs}
+    return MicrocontrollerRun(outputs, stored_outputs, int(total.group(1)))
 
 
 def check_agreement(model: TFLiteModel, x: Any = None) -> Agreement:

@@ -14,7 +14,7 @@ import numpy as np
 from keras_kd._checks import check_choice, check_number, problem
 from keras_kd._files import replacing
 from keras_kd.tflite._litert import KERNELS, LiteRTInterpreter
-from keras_kd.tflite.examples import examples_by_name
+from keras_kd.tflite.examples import check_scale, examples_by_name
 from keras_kd.tflite.flatbuffer import FlatBufferModel
 from keras_kd.tflite.latency import Latency, measure_microseconds
 from keras_kd.tflite.tensors import random_stored
@@ -132,6 +132,9 @@ class TFLiteModel:
     def quantize_inputs(self, x: Any) -> dict[str, np.ndarray]:
         """The real numbers `x` as the inputs store them, by input name, shaped (examples, ...)."""
         arrays = examples_by_name(x, self.inputs)
+        for tensor, limits in zip(self.inputs, self._input_ranges, strict=True):
+            if limits is not None:
+                check_scale(arrays[tensor.name], tensor.name, limits)
         return {tensor.name: tensor.quantize(arrays[tensor.name]) for tensor in self.inputs}
 
     def run_stored(
@@ -180,6 +183,10 @@ class TFLiteModel:
             threads=threads,
             kernels=kernels,
         )
+
+    @cached_property
+    def _input_ranges(self) -> list[tuple[float, float] | None]:
+        return self.flatbuffer.input_ranges()
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))

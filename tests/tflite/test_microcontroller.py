@@ -18,6 +18,7 @@ def test_runs_and_measures_the_arena(micro_model, images):
     run = microcontroller.run(micro_model, images)
     assert run.stored_outputs["output"].shape == (64, 10)
     assert run.stored_outputs["output"].dtype == np.int8
+    np.testing.assert_allclose(run.outputs["output"], micro_model.predict(images), atol=0.05)
     # At least the input and the output of the convolution; the file is not part of it.
     assert 8 * 8 + 6 * 6 * 8 < run.arena_bytes < 20_000
 
@@ -72,6 +73,7 @@ def test_the_reason_for_a_refusal_is_shown(student, images, quantization, reason
 @needs_tflm
 def test_damaged_bytes_end_in_litert(micro_model, images, monkeypatch):
     model = TFLiteModel(micro_model.content)
+    model.predict(images)
     damaged = bytearray(micro_model.content)
     damaged[:64] = bytes(64)
     monkeypatch.setattr(model, "content", bytes(damaged))

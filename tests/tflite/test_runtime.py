@@ -110,6 +110,20 @@ def test_several_inputs_go_by_name_whatever_their_order(make_student):
         model.predict([data["z"], data["a"]])
 
 
+@pytest.mark.parametrize("target", ["android", "microcontroller"])
+def test_values_of_another_scale_are_refused(student, images, target):
+    model = tflite.convert(student, "int8", images, target)
+    with pytest.raises(ValueError, match=r"values from .* to 25.* about 0 to 0.99.*x / 255"):
+        model.predict(images * 255)
+    outlier = images.copy()
+    outlier[0, 0, 0] = 1000
+    assert model.predict(outlier).shape == (64, 10)
+
+
+def test_floats_of_any_scale_go_through_a_float_model(float_model, images):
+    assert float_model.predict(images * 255).shape == (64, 10)
+
+
 def test_unknown_kernels(float_model, images):
     with pytest.raises(ValueError, match=r"kernels='gpu'.*'xnnpack', 'builtin'"):
         float_model.predict(images, kernels="gpu")
