@@ -14,6 +14,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit i
     default_8bit_quantize_configs as configs,
 )
 
+from keras_kd._checks import problem
 from keras_kd._keras import tf_keras
 from keras_kd.compression.graph import Graph
 from keras_kd.compression.translation import LayerRecord, record_of, weight_name
@@ -117,13 +118,11 @@ def _separated(record: LayerRecord) -> tuple[LayerRecord, LayerRecord]:
 
 
 def annotate(layer: Any, folds: bool) -> Any:
-    """The layer with a note that tells TF-MOT how to quantize it, or itself if it stays float.
+    """The layer with a note that tells TF-MOT how to quantize it.
 
     `folds` says that the layer is a BatchNormalization that TFLite folds into the one before.
     """
     name = type(layer).__name__
-    if name == "Embedding":
-        return layer
     if name == "Activation":
         known = getattr(layer.activation, "__name__", None) in _ALONE
     else:
@@ -138,17 +137,30 @@ def annotate(layer: Any, folds: bool) -> Any:
     return _quantization.quantize_annotate_layer(layer, config)
 
 
-def folding_layers(graph: Graph) -> set[int]:
-    """The ids of the BatchNormalizations that directly follow what TFLite folds them into."""
-    producer = {slot: call for call in graph.calls for slot in call.results}
-    readers = Counter(slot for call in graph.calls for slot in call.operands())
-    readers.update(leaf for leaf in keras.tree.flatten(graph.outputs))
+def float_layers(graph: Graph) -> set[str]:
+    """The names of the layers that stay in float: embeddings, and what reads integers."""
+    integers = {spec.slot for spec in graph.input_specs if "float" not in spec.dtype}
     return {
-        id(call.layer)
+        call.layer.name
+        for call in graph.calls
+        if type(call.layer).__name__ == "Embedding" or integers.intersection(call.operands())
+    }
+
+
+def folding_layers(graph: Graph) -> set[str]:
+    """The names of the BatchNormalizations that directly follow what they are folded into."""
+    producer = {slot: call for call in graph.calls for slot in call.results}
+    calls = Counter(call.layer.name for call in graph.calls)
+    readers = Counter(slot for call in graph.calls for slot in call.operands())
+    readers.update(keras.tree.flatten(graph.outputs))
+    return {
+        call.layer.name
         for call in graph.calls
         if type(call.layer).__name__ == "BatchNormalization"
         for slot in call.operands()
-        if readers[slot] == 1 and slot in producer and _can_fold(producer[slot].layer)
+        if slot in producer
+        and readers[slot] == calls[call.layer.name] == calls[producer[slot].layer.name] == 1
+        and _can_fold(producer[slot].layer)
     }
 
 
@@ -158,9 +170,23 @@ def _can_fold(layer: Any) -> bool:
 
 
 def apply(annotated: Any) -> Any:
-    """Quantize an annotated model; frozen layers stay frozen."""
-    with _quantization.quantize_scope():
-        quantized = _quantization.quantize_apply(annotated, scheme=_Scheme())
+    """Quantize an annotated model; frozen layers stay frozen.
+
+    Raises:
+        ValueError: if TF-MOT cannot.
+    """
+    try:
+        with _quantization.quantize_scope():
+            quantized = _quantization.quantize_apply(annotated, scheme=_Scheme())
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            problem(
+                f"student {annotated.name!r}, which TF-MOT cannot quantize: {error}",
+                "layers that TF-MOT's 8-bit scheme supports or can leave in float",
+                "replace the layer it names, or quantize after training with"
+                " keras_kd.tflite.convert(student, 'int8', representative_data)",
+            )
+        ) from error
     for wrapper in wrappers(quantized):
         if not wrapper.layer.trainable:
             # In front, so that saved weights keep TF-MOT's order.

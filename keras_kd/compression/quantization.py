@@ -29,22 +29,17 @@ def quantize_aware(student: Any, representative_data: Any = None) -> Any:
             which costs accuracy in trainings of fewer than some thousand steps.
 
     Returns:
-        A functional `tf_keras.Model`; compile it before training.
+        A functional `tf_keras.Model`; compile it before training. Save it as `.h5`: TF-MOT's own
+        layers do not load from `.keras`.
 
     Raises:
-        ValueError: if TF-MOT cannot quantize the student, or it is quantization-aware already.
+        TypeError: if `representative_data` is of another type.
+        ValueError: if TF-MOT cannot quantize the student (it cannot where there are masks), if it
+            is quantization-aware already, or if `representative_data` does not fit.
     """
     check_model("student", student)
     graph = graphs.read(student)
-    for layer in graph.layers():
-        if type(layer).__name__ in ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2"):
-            raise ValueError(
-                problem(
-                    f"a student that is quantization-aware already (layer {layer.name!r})",
-                    "a plain or pruned student",
-                    "train this one, or call `strip` on it first",
-                )
-            )
+    _check_can_be_quantized(graph)
 
     from keras_kd.compression import _quantization
 
@@ -53,14 +48,13 @@ def quantize_aware(student: Any, representative_data: Any = None) -> Any:
 
     plain = rebuild(_graph_in_tf_keras(student), tf_keras(), split)
     graph = graphs.read(plain)
-    folding = _quantization.folding_layers(graph)
-    folding_names = {layer.name for layer in graph.layers() if id(layer) in folding}
-    annotated = rebuild(
-        graph,
-        tf_keras(),
-        lambda layer: [record_of(layer)],
-        lambda layer: _quantization.annotate(layer, layer.name in folding_names),
-    )
+    folding, in_float = _quantization.folding_layers(graph), _quantization.float_layers(graph)
+
+    def annotate(layer: Any) -> Any:
+        is_float = layer.name in in_float
+        return layer if is_float else _quantization.annotate(layer, layer.name in folding)
+
+    annotated = rebuild(graph, tf_keras(), lambda layer: [record_of(layer)], annotate)
     quantized = _quantization.apply(annotated)
     if representative_data is not None:
         calibrate(
@@ -70,6 +64,27 @@ def quantize_aware(student: Any, representative_data: Any = None) -> Any:
             representative_data,
         )
     return quantized
+
+
+def _check_can_be_quantized(graph: graphs.Graph) -> None:
+    for layer in graph.layers():
+        if type(layer).__name__ in ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2"):
+            raise ValueError(
+                problem(
+                    f"a student that is quantization-aware already (layer {layer.name!r})",
+                    "a plain or pruned student",
+                    "train this one, or call `strip` on it first",
+                )
+            )
+        if type(layer).__name__ == "Masking" or getattr(layer, "mask_zero", False):
+            raise ValueError(
+                problem(
+                    f"a student with masks (layer {layer.name!r}), which TF-MOT's wrappers drop",
+                    "a student without masks",
+                    "build it with mask_zero=False and without Masking, or leave"
+                    " quantization-aware training out",
+                )
+            )
 
 
 def _graph_in_tf_keras(student: Any) -> graphs.Graph:

@@ -236,8 +236,19 @@ def _names_of_tf_mot():
     return keras.Sequential([keras.Input((5, 5, 1)), *stack, layers.Conv2D(2, 2, name="conv2d_1")])
 
 
+def _shared_and_integers():
+    numbers = keras.Input((4,), dtype="int32", name="numbers")
+    tower = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, name="dense"), layers.BatchNormalization()]
+    )
+    scaled = layers.Rescaling(0.1)(numbers)
+    return keras.Model(numbers, layers.Concatenate()([tower(scaled), tower(tower(scaled))]))
+
+
 every_student = pytest.mark.parametrize(
-    "make", [_unsupported, _words, _residual, _nested, _names_of_tf_mot], ids=lambda f: f.__name__
+    "make",
+    [_unsupported, _words, _residual, _nested, _names_of_tf_mot, _shared_and_integers],
+    ids=lambda f: f.__name__,
 )
 
 
@@ -270,6 +281,14 @@ def test_every_student_is_quantized_trains_and_strips(make):
     with tf.GradientTape() as tape:
         loss = sum(tf.reduce_mean(y**2) for y in keras.tree.flatten(aware(x, training=True)))
     assert all(g is not None for g in tape.gradient(loss, aware.trainable_weights))
+
+
+def test_masks_are_refused_by_name():
+    words = keras.Input((6,), dtype="int32")
+    hidden = layers.Dense(4)(layers.Embedding(9, 4, mask_zero=True, name="words")(words))
+    student = keras.Model(words, layers.GlobalAveragePooling1D()(hidden))
+    with pytest.raises(ValueError, match=r"masks \(layer 'words'\).*mask_zero=False"):
+        quantize_aware(student)
 
 
 def test_frozen_layers_stay_frozen(trained):
