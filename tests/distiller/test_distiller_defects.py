@@ -52,7 +52,7 @@ def test_evaluate_changes_no_weight(
 ):
     wide_teacher = dense_model(seed=1)
     distiller = keras_kd.Distiller(wide_teacher, normalised, losses)
-    distiller.compile("adam", hard_loss, run_eagerly=run_eagerly)
+    distiller.compile("adam", hard_loss, run_eagerly=run_eagerly, jit_compile=False)
     before, teachers = copies(normalised), copies(wide_teacher)
     distiller.evaluate(*examples, verbose=0)
     distiller.test_on_batch(*examples)
@@ -67,7 +67,7 @@ def test_evaluate_changes_no_weight(
 def test_a_step_runs_the_student_forward_once(dense_model, normalised, examples, hard_loss, losses):
     x, y = examples
     distiller = keras_kd.Distiller(dense_model(seed=1), normalised, losses)
-    distiller.compile(keras.optimizers.SGD(0.0), hard_loss)
+    distiller.compile(keras.optimizers.SGD(0.0), hard_loss, jit_compile=False)
     hidden = keras.Model(normalised.inputs[0], normalised.get_layer("hidden").output)(x).numpy()
     distiller.train_on_batch(x, y)
     # The momentum is 0.5, and the mean was 0: one forward pass moves it half of the way.
@@ -110,7 +110,7 @@ def test_sample_weights_count_in_both_losses(
     soft = formulas.soft_targets(teacher(x).numpy(), student(x).numpy())
     hard = formulas.cross_entropy(y, student(x).numpy())
     distiller = keras_kd.Distiller(teacher, student)
-    distiller.compile("sgd", hard_loss, run_eagerly=run_eagerly)
+    distiller.compile("sgd", hard_loss, run_eagerly=run_eagerly, jit_compile=False)
     logs = distiller.evaluate(
         x, y, sample_weight=weights, verbose=0, return_dict=True, batch_size=8
     )
@@ -129,7 +129,7 @@ def test_class_weights_count_in_both_losses(teacher, student, examples, hard_los
     soft = formulas.soft_targets(teacher(x).numpy(), student(x).numpy())
     hard = formulas.cross_entropy(y, student(x).numpy())
     distiller = keras_kd.Distiller(teacher, student)
-    distiller.compile(keras.optimizers.SGD(0.0), hard_loss)
+    distiller.compile(keras.optimizers.SGD(0.0), hard_loss, jit_compile=False)
     logs = distiller.fit(x, y, class_weight=class_weight, batch_size=8, verbose=0).history
     assert logs["student_loss"] == [pytest.approx((weights * hard).mean(), rel=1e-5)]
     assert logs["distillation_loss"] == [pytest.approx((weights * soft).mean(), rel=1e-5)]
@@ -172,7 +172,7 @@ def test_extreme_logits_have_their_divergence_and_move_the_student(activation):
     x = np.ones((1, 1), "float32")
     student = opposite(-1.0)
     distiller = keras_kd.Distiller(opposite(1.0), student, SoftTargets(1.0), student_loss_weight=0)
-    distiller.compile(keras.optimizers.SGD(1.0))
+    distiller.compile(keras.optimizers.SGD(1.0), jit_compile=False)
     assert distiller.train_on_batch(x, return_dict=True)["loss"] == pytest.approx(60.0)
     np.testing.assert_allclose(student.get_weights()[0], [[-29.0, 29.0]])
 
@@ -183,7 +183,7 @@ def test_recompiling_is_possible_and_a_new_optimizer_starts_anew(
     distiller = keras_kd.Distiller(teacher, student)
     optimizer = keras.optimizers.Adam()
     for _ in range(2):
-        distiller.compile(optimizer, hard_loss)
+        distiller.compile(optimizer, hard_loss, jit_compile=False)
         distiller.fit(*examples, batch_size=10, verbose=0)
     assert int(optimizer.iterations) == 4
 
@@ -194,7 +194,7 @@ def test_the_teacher_is_frozen_unchanged_and_no_part_of_the_distiller(
     teacher = dense_model(units=6, seed=1, batch_normalization=True)
     before = copies(teacher)
     distiller = keras_kd.Distiller(teacher, student)
-    distiller.compile("adam", hard_loss)
+    distiller.compile("adam", hard_loss, jit_compile=False)
     distiller.fit(*examples, epochs=2, verbose=0, validation_data=examples)
     assert largest_change(teacher, before) == 0.0
     assert not teacher.trainable

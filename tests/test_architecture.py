@@ -1,0 +1,136 @@
+"""Who may import whom, what is public, and what `import keras_kd` must not cost."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_kd
+
+PACKAGE = Path(keras_kd.__file__).parent
+
+# From the ground up: a module imports only from rooms before its own.
+ROOMS = [
+    "_version",
+    "_checks",
+    "_keras",
+    "_files",
+    "_model_files",
+    "_model_files",
+    "losses",
+    "adapters",
+    "taps",
+    "teachers",
+    "distiller",
+    "callbacks",
+    "compression",
+    "tflite",
+    "data",
+    "evaluation",
+    "quickstart",
+    "cli",
+    "__main__",
+]
+# They meet only where one call does it all.
+APART = {"distiller", "compression", "tflite"}
+LAZY = {
+    "ai_edge_litert": {"tflite"},
+    "jinja2": {"evaluation"},
+    "matplotlib": {"evaluation"},
+    "tensorflow_datasets": {"data"},
+    "tensorflow_model_optimization": {"compression"},
+    "tf_keras": None,
+    "tflite_micro": {"tflite"},
+}
+
+
+def modules():
+    return {path.relative_to(PACKAGE): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def room(relative):
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported_names(path, relative):
+    """The absolute name of everything that a module imports, also inside functions."""
+    package = ("keras_kd", *relative.parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield f"{module}.{alias.name}"
+
+
+MODULES = modules()
+INNER = {path: name for path, name in MODULES.items() if path != Path("__init__.py")}
+
+
+@pytest.mark.parametrize("relative", INNER, ids=str)
+def test_imports_point_downwards(relative):
+    own = room(relative)
+    assert own in ROOMS, f"{relative} is in a room that this test and the design do not know"
+    for name in imported_names(INNER[relative], relative):
+        parts = name.split(".")
+        if parts[0] != "keras_kd" or len(parts) < 2:
+            continue
+        other = parts[1]
+        if other == own or other not in ROOMS:
+            continue
+        assert ROOMS.index(other) < ROOMS.index(own), f"{relative} imports {name} from above"
+        assert not (own in APART and other in APART), f"{relative} imports {name}"
+
+
+@pytest.mark.parametrize("relative", MODULES, ids=str)
+def test_each_dependency_is_imported_in_its_room_only(relative):
+    for name in imported_names(MODULES[relative], relative):
+        rooms = LAZY.get(name.split(".")[0])
+        assert rooms is None or room(relative) in rooms, f"{relative} imports {name}"
+
+
+PUBLIC = [
+    f"keras_kd.{name}" if name != "keras_kd" else name
+    for name in ("keras_kd", *(room for room in ROOMS if not room.startswith("_")))
+    if name == "keras_kd" or (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_listed_and_documented(name):
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
+    if not hasattr(module, "__path__"):
+        return
+    assert module.__all__ == sorted(module.__all__, key=str), f"__all__ of {name} is not sorted"
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        item = getattr(module, public)
+        if public.startswith("__"):
+            continue
+        assert getattr(item, "__doc__", None), f"{name}.{public} has no docstring"
+        if isinstance(item, type):
+            for attribute, value in vars(item).items():
+                if not attribute.startswith("_") and callable(value):
+                    assert value.__doc__, f"{name}.{public}.{attribute} has no docstring"
+
+
+def test_importing_costs_no_more_than_keras():
+    rooms = ", ".join(name for name in PUBLIC if name != "keras_kd.__main__")
+    script = f"""
+import sys
+import keras
+before = set(sys.modules)  # Keras itself imports matplotlib where it is installed
+import {rooms}
+print([name for name in {sorted(LAZY)!r} if name in sys.modules and name not in before])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
