@@ -47,7 +47,8 @@ def convert(
         representative_data: examples like those that the student was trained on, scaled in the
             same way, from which the ranges of its activations are read. Needed for "int8" unless
             the student is quantization-aware. An array, a dict of arrays by input name, a
-            `tf.data.Dataset` or a generator of batches; at most 500 examples are used.
+            `tf.data.Dataset` or a generator of batches; at most 500 examples are used. Other
+            quantizations need none and do not look at it.
         target: "android", or "microcontroller": TensorFlow Lite Micro (TFLM), which runs "float32"
             and "int8" only. Weights are aligned to 16 bytes for it, and if tflite-micro is
             installed, the file is run in it and its results compared with LiteRT's.

@@ -36,7 +36,7 @@ class FlatBufferModel:
         except (IndexError, TypeError, AttributeError, ValueError, struct.error) as error:
             raise ValueError(
                 problem(
-                    f"{len(content)} bytes that do not follow the schema of .tflite files ({error})",
+                    f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
                     "an undamaged .tflite model",
                     "convert the student again, or copy the file again",
                 )
@@ -56,15 +56,11 @@ class FlatBufferModel:
 
         QUANTIZE and DEQUANTIZE, which stand where integers begin and end, are not among them.
         """
-        found = set()
+        found: set[str] = set()
         for graph in self._model.subgraphs:
             floats = self._float_tensors(graph)
-            for name, operator in self._operators(graph):
-                if name not in ("QUANTIZE", "DEQUANTIZE") and not floats.isdisjoint(
-                    operator.outputs
-                ):
-                    found.add(name)
-        return sorted(found)
+            found |= {name for name, o in self._operators(graph) if floats.intersection(o.outputs)}
+        return sorted(found - {"QUANTIZE", "DEQUANTIZE"})
 
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""

@@ -24,7 +24,7 @@ _ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 # Kernels that compute something else are off by far more than this 5 % of the 256 steps.
 _TOLERANCE_STEPS = 12
 # Float kernels add up in different orders.
-_TOLERANCE_FLOAT = 1e-5
+_TOLERANCE_FLOAT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def check_agreement(model: TFLiteModel, x: Any = None) -> Agreement:
     """Run examples in TFLM and in LiteRT's built-in kernels, and insist on the same results.
 
     Integer kernels may round differently, by a step or a few: 12 of 256 are allowed. Floats must
-    agree to 1e-5.
+    agree to 1e-4 of the largest output.
 
     Args:
         model: the model.
