@@ -98,11 +98,13 @@ def test_a_quarter_of_the_training_recovers_at_full_sparsity():
     assert (timetable.end_step, timetable.begin_step) == (15, 0)
 
 
+@pytest.mark.slow
 def test_given_steps_are_kept():
     pruned = train(prune(mlp(), 0.6, begin_step=1, end_step=5, frequency=2, initial_sparsity=0.3))
     assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.02)
 
 
+@pytest.mark.slow
 def test_sparsity_stays_in_a_second_training():
     pruned = train(prune(mlp(), 0.7))
     train(pruned)
@@ -176,7 +178,7 @@ def test_a_student_inside_another_model_is_pruned(options):
 
 def test_stripping_is_exact_and_brings_the_names_back():
     student = cnn()
-    pruned = train(prune(student, 0.75))
+    pruned = train(prune(student, 0.75), epochs=1)
     stripped = strip(pruned)
     assert [layer.name for layer in stripped.layers[1:]] == [layer.name for layer in student.layers]
     x, _ = data(pruned)
@@ -235,7 +237,7 @@ def test_masks_of_padding_pass_through_the_wrappers():
 
 
 def test_skipped_frozen_and_depthwise_layers_stay_dense():
-    pruned = train(prune(cnn(frozen=True), 0.75, skip=["logits"]))
+    pruned = train(prune(cnn(frozen=True), 0.75, skip=["logits"]), epochs=1)
     measured = sparsity(pruned).layers
     assert measured["conv"] == measured["logits"] == 0.0
     assert measured["hidden"] == 0.75
