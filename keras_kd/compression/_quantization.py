@@ -181,7 +181,8 @@ def apply(annotated: Any) -> Any:
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             problem(
-                f"student {annotated.name!r}, which TF-MOT cannot quantize: {error}",
+                f"student {annotated.name!r}, which TF-MOT cannot quantize:"
+                f" {' '.join(str(error).split())}",
                 "layers that TF-MOT's 8-bit scheme supports or can leave in float",
                 "replace the layer it names, or quantize after training with"
                 " keras_kd.tflite.convert(student, 'int8', representative_data)",

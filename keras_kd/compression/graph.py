@@ -148,7 +148,7 @@ def steps(
             raise ValueError(
                 problem(
                     f"layer {call.path!r} ({type(call.layer).__name__}), which cannot be rebuilt"
-                    f" in the other Keras: {error}",
+                    f" in the other Keras: {' '.join(str(error).split())}",
                     "a layer that both Kerases build alike",
                     "replace the layer, or leave it out of the student",
                 )
