@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ PROGRAM = "keras-kd"
 # What the shell reports for a program that was ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
 BAD_INPUT = 2
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,11 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 on bad input, 130 after Ctrl-C.
     """
-    # TensorFlow reads it when it is imported; who has set it wants it as it is.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         arguments = _parser().parse_args(argv)
-        arguments.run(arguments)
+        with _without_native_messages():
+            arguments.run(arguments)
     except SystemExit as exit_:  # argparse ends so, after --help and after bad options.
         return int(exit_.code or 0)
     except KeyboardInterrupt:
@@ -52,6 +53,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     return 0
+
+
+@contextmanager
+def _without_native_messages() -> Iterator[None]:
+    """Keep from the terminal what TensorFlow's C++ writes to file descriptor 2.
+
+    Python's own standard error stays. Who has set TensorFlow's log level sees what they asked for.
+    """
+    if _LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_LOG_LEVEL] = "3"
+    sys.stderr.flush()
+    python_stderr, original = sys.stderr, os.dup(2)
+    with open(os.devnull, "w") as nowhere, os.fdopen(os.dup(2), "w", buffering=1) as kept:
+        os.dup2(nowhere.fileno(), 2)
+        sys.stderr = kept
+        try:
+            yield
+        finally:
+            sys.stderr = python_stderr
+            os.dup2(original, 2)
+            os.close(original)
+            del os.environ[_LOG_LEVEL]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +115,7 @@ def _add_quickstart(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--epochs",
         type=int,
-        default=8,
+        default=6,
         help="of the teacher and of each first training (default: %(default)s)",
     )
     parser.add_argument(

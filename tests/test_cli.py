@@ -110,6 +110,25 @@ BAD |= {
 }
 
 
+@pytest.mark.parametrize("level", [None, "0"])
+def test_native_messages_are_shown_only_to_who_set_the_log_level(level, monkeypatch, capfd):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+
+    def talk(arguments):
+        os.write(2, b"native\n")
+        print("python", file=sys.stderr)
+
+    monkeypatch.setattr(cli, "_inspect", talk)
+    assert cli.main(["inspect", "any.tflite"]) == 0
+    os.write(2, b"afterwards\n")
+    said = capfd.readouterr().err.splitlines()
+    shown = ["native"] if level else []
+    assert said == [*shown, "python", "afterwards"]
+    assert os.environ.get("TF_CPP_MIN_LOG_LEVEL") == level
+
+
 @pytest.mark.parametrize("command", BAD)
 def test_bad_input_is_one_line_and_code_2_and_writes_nothing(command, models, folder, capfd):
     before = sorted(os.listdir(models))

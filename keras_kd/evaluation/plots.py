@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_kd._checks import problem
 from keras_kd.evaluation._extra import report_module
-from keras_kd.evaluation.table import count, percent
+from keras_kd.evaluation.table import count, percent, tenths
 
 if TYPE_CHECKING:
     from keras_kd.evaluation.comparison import Measurement
@@ -98,7 +98,7 @@ def share_of_teacher(teacher: Measurement, student: Measurement) -> str:
         ("weights", "parameters", count),
         ("file", "bytes", lambda value: f"{count(value)} bytes"),
         ("file, gzip", "compressed_bytes", lambda value: f"{count(value)} bytes"),
-        ("latency", "latency", lambda value: f"{count(value)} µs"),
+        ("latency", "latency", lambda value: f"{tenths(value)} µs"),
     ]
     bars = []
     for label, field, write in quantities:
@@ -145,7 +145,9 @@ def cost(baseline: Measurement, rows: Sequence[Measurement]) -> str:
         )
         left.bar_label(bars, fmt="{:+.2f}", padding=3, fontsize=8.5)
         left.axvline(0, color=_INK, linewidth=0.8)
-        left.margins(x=0.6)
+        # Room for the numbers beside the bars.
+        room = 0.6 * (max(*points, 0) - min(*points, 0)) or 1
+        left.set_xlim(min(*points, 0) - room, max(*points, 0) + room)
         left.set_xlabel("accuracy, points")
         bars = right.barh(names, kilobytes, color=_GREEN)
         right.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=8.5)

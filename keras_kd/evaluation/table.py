@@ -29,6 +29,11 @@ def whole_percent(share: float) -> str:
     return f"{100 * share:.0f}"
 
 
+def tenths(number: float) -> str:
+    """8.64 as "8.6"."""
+    return f"{number:,.1f}"
+
+
 def count(number: float) -> str:
     """24256 as "24,256"."""
     return f"{number:,.0f}"
@@ -58,7 +63,7 @@ COLUMNS = (
     Column("sparsity", "zeros", "%", whole_percent, "share of zeros in the kernels"),
     Column("bytes", "file", "bytes", count, "size of the .tflite"),
     Column("compressed_bytes", "gzip", "bytes", count, "size of the .tflite after gzip"),
-    Column("latency", "latency", "µs", count, "median time for one image in LiteRT, one thread"),
+    Column("latency", "latency", "µs", tenths, "median time for one image in LiteRT, one thread"),
     Column("arena_bytes", "arena", "bytes", count, "working memory in TensorFlow Lite Micro"),
 )
 

@@ -36,9 +36,8 @@ def check_output(output: Path) -> None:
                     "choose another name",
                 )
             )
-    place = output if output.exists() else output.parent
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=output if output.exists() else output.parent):
             pass
     except OSError as error:
         raise PermissionError(
@@ -57,7 +56,9 @@ def filling(output: Path) -> Iterator[Path]:
     If the body raises, nothing has been written to `output`. Files of the same names are replaced,
     each at once; others in `output` stay.
     """
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as name:
+    # Files can only be moved at once within a file system, and `output` can be a mounted one.
+    place = output if output.is_dir() else output.parent
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}-") as name:
         temporary = Path(name)
         yield temporary
         for path in sorted(path for path in temporary.rglob("*") if path.is_file()):

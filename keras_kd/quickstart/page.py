@@ -17,8 +17,8 @@ def page(comparison: Comparison, epochs: int, seed: int) -> Page:
     return Page(
         title="A student for a small device",
         introduction=(
-            f"On {comparison.dataset}, a teacher with {count(teacher.parameters)} weights taught "
-            f"a student with {count(distilled.parameters)}. Every row of the table is a .tflite "
+            f"{comparison.dataset}: a teacher with {count(teacher.parameters)} weights taught a "
+            f"student with {count(distilled.parameters)}. Every row of the table is a .tflite "
             "file, and every accuracy was measured by running that file on the test images."
         ),
         highlights=[

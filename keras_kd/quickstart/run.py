@@ -152,8 +152,12 @@ def _write(
 
 
 def _say_where(console: Console, output: Path) -> None:
-    console.print(f"\nReport: [bold]{output / 'report.html'}[/bold]", soft_wrap=True)
-    console.print(f"Models: {output / 'models'}", soft_wrap=True)
-    console.print(f"Numbers: {output / 'results.json'}", soft_wrap=True)
-    if (output / "c").is_dir():
-        console.print(f"C source: {output / 'c'}", soft_wrap=True)
+    places = {
+        "Report": output / "report.html",
+        "Numbers": output / "results.json",
+        "Models": output / "models",
+        "C source": output / "c",
+    }
+    for name, path in places.items():
+        if path.exists():
+            console.print(f"{name + ':':9} {path}", soft_wrap=True, markup=False, highlight=False)

@@ -32,7 +32,7 @@ class Settings:
 
     output: Path = Path("quickstart-results")
     seed: int = 0
-    epochs: int = 8
+    epochs: int = 6
     dataset: str | None = None
     data_dir: Path | None = None
     training_images: int | None = None

@@ -47,6 +47,7 @@ def test_files_move_when_the_body_is_done_and_others_stay(tmp_path):
     assert (output / "models" / "a.tflite").read_text() == "model"
     assert (output / "mine.txt").read_text() == "mine"
     assert os.listdir(tmp_path) == ["results"]
+    assert sorted(os.listdir(output)) == ["mine.txt", "models", "report.html"]
 
 
 def test_a_failure_writes_nothing(tmp_path):
