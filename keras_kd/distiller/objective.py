@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import keras
@@ -142,7 +143,7 @@ def _check_loss(loss: Any) -> None:
 def _check_weights(weights: Sequence[float] | float | None, count: int) -> list[float]:
     if weights is None:
         return [1.0] * count
-    listed = list(weights) if isinstance(weights, list | tuple) else [weights]
+    listed = [weights] if isinstance(weights, Real) else list(weights)
     if len(listed) != count:
         raise ValueError(
             problem(

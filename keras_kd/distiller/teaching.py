@@ -120,7 +120,20 @@ class Teaching:
         return self._total_loss(y, sample_weight, teacher, student)
 
     def make_train_function(self, force: bool = False) -> Callable[..., Any]:
-        """Keras' compiled step, followed by a look at what the teacher said."""
+        """Keras' compiled step, followed by a look at what the teacher said.
+
+        Raises:
+            ValueError: if the student has nothing to train.
+        """
+        if self.student.built and not self.student.trainable_weights:
+            raise ValueError(
+                problem(
+                    f"a student {self.student.name!r} without trainable weights",
+                    "a student of which at least a part is trained",
+                    "set student.trainable = True, and do not build the student of layers of the "
+                    "teacher alone, which is frozen",
+                )
+            )
         if self.train_function is None or force:
             super().make_train_function(force)
             self.train_function = self._watched(self.train_function)

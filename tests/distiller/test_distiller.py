@@ -170,6 +170,15 @@ def test_the_students_frozen_layers_stay(teacher, student, examples, hard_loss):
     assert np.abs(student.get_weights()[2] - kernel).max() > 0
 
 
+def test_a_student_that_is_frozen_whole_is_refused(teacher, student, examples, hard_loss):
+    student.trainable = False
+    distiller = keras_kd.Distiller(teacher, student)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
+    distiller.evaluate(*examples, verbose=0)
+    with pytest.raises(ValueError, match=r"student 'student' without trainable weights.*To fix it"):
+        distiller.fit(*examples, verbose=0)
+
+
 def test_predict_and_call_give_the_students_outputs(teacher, student, examples):
     x, _ = examples
     distiller = keras_kd.Distiller(teacher, student)

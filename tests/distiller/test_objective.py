@@ -89,3 +89,8 @@ def test_a_loss_of_ones_own_counts():
             return keras.ops.sum(student_outputs - teacher_outputs)
 
     assert float(Objective(Mine(), 3.0).distillation_loss(OUTPUTS, OTHERS)) == -6.0
+
+
+def test_weights_may_be_an_array():
+    weights = Objective([LogitsMSE(), LogitsMSE()], np.array([1.0, 2.0])).weights
+    assert weights == [1.0, 2.0]
