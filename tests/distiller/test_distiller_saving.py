@@ -128,6 +128,13 @@ def test_a_configuration_rebuilds_the_distiller(distiller, examples):
     assert copy.predict(examples[0], verbose=0).shape == (20, 3)
 
 
+def test_the_students_file_does_not_mention_keras_kd(distiller, tmp_path):
+    distiller.student.save(tmp_path / "student.keras")
+    with zipfile.ZipFile(tmp_path / "student.keras") as file:
+        assert b"keras_kd" not in file.read("config.json")
+
+
+@pytest.mark.slow
 def test_the_student_loads_where_keras_kd_is_not(distiller, examples, tmp_path):
     fit(distiller, examples)
     distiller.student.save(tmp_path / "student.keras")
