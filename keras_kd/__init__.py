@@ -1,7 +1,7 @@
 """Knowledge distillation for Keras, from a teacher to a verified student on a device.
 
 `Distiller` teaches a student, `losses` says what it learns from, `compression` prunes and quantizes
-it while it is taught, `tflite` turns it into a file and runs it, `evaluation` measures and compares,
+it while it is taught, `tflite` turns it into a file and runs it, `evaluation` compares models,
 `data` holds real digits to start with.
 """
 
