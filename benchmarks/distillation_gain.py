@@ -18,7 +18,7 @@ import numpy as np
 from keras_kd.data import Dataset
 from keras_kd.evaluation.metrics import accuracy
 from keras_kd.quickstart import Settings
-from keras_kd.quickstart.training import Training
+from keras_kd.quickstart.training import Training, compute_deterministically
 
 
 def accuracies(dataset: Dataset, seed: int, epochs: int) -> tuple[float, float, float]:
@@ -51,6 +51,7 @@ def main() -> None:
         epochs=arguments.epochs, dataset=arguments.dataset, data_dir=arguments.data_dir
     )
     dataset = settings.load()
+    compute_deterministically()
 
     print(
         f"{dataset.name}, {settings.epochs} epochs; accuracy in % on {len(dataset.y_test)} images"

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 from keras_kd import cli, tflite
+from keras_kd.data.named import NAMES
+from keras_kd.quickstart import Settings
+from keras_kd.tflite._litert import KERNELS
+from keras_kd.tflite.convert import QUANTIZATIONS, TARGETS
 
 
 @pytest.fixture
@@ -59,6 +63,27 @@ def test_help(command, capsys):
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("keras-kd 0.")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "values"),
+    [
+        ("quickstart", "--dataset", NAMES),
+        ("convert", "--quantization", QUANTIZATIONS),
+        ("convert", "--target", TARGETS),
+        ("benchmark", "--kernels", KERNELS),
+    ],
+)
+def test_choices_are_those_of_the_library(command, option, values, capsys):
+    assert cli.main([command, "--help"]) == 0
+    assert f"{option} {{{','.join(values)}}}" in capsys.readouterr().out
+
+
+def test_defaults_are_those_of_the_library():
+    arguments = cli._parser().parse_args(["quickstart"])
+    defaults = vars(Settings())
+    given = {name: value for name, value in vars(arguments).items() if name != "run"}
+    assert given == {name: defaults[name] for name in given}
 
 
 BAD = {
@@ -187,7 +212,8 @@ def test_benchmark_has_a_line_per_file(models, capsys):
     assert [line.split()[-1] for line in lines] == [file, file]
 
 
-def test_a_process_of_its_own_ends_with_the_code_and_the_line(folder):
+def test_a_process_of_its_own_ends_with_the_code_and_one_line(folder, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     process = subprocess.run(
         [sys.executable, "-m", "keras_kd", "inspect", "missing.tflite"],
         capture_output=True,
@@ -195,8 +221,16 @@ def test_a_process_of_its_own_ends_with_the_code_and_the_line(folder):
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr.splitlines()[-1].startswith("keras-kd: error: Received the path")
-    assert "Traceback" not in process.stderr
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("keras-kd: error: Received the path")
+
+
+def test_help_waits_for_no_import_of_keras():
+    program = (
+        "import sys; from keras_kd import cli; cli.main(['--help']); "
+        "sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from keras_kd.quickstart.artifacts import check_output, filling
 from keras_kd.quickstart.narrator import Narrator
 from keras_kd.quickstart.page import page
 from keras_kd.quickstart.settings import Settings
-from keras_kd.quickstart.training import CALIBRATION_IMAGES, Training
+from keras_kd.quickstart.training import CALIBRATION_IMAGES, Training, compute_deterministically
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "ai-edge-litert")
 
@@ -53,7 +53,7 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
     for module in MODULES:
         report_module(module)
     dataset = settings.load()
-    _compute_deterministically()
+    compute_deterministically()
     with Narrator(console) as narrator:
         trained = _train(settings, dataset, narrator)
         plain = {name: compression.strip(model) for name, model in trained.items()}
@@ -65,12 +65,6 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
     print_table(comparison, console)
     _say_where(console, settings.output)
     return comparison
-
-
-def _compute_deterministically() -> None:
-    import tensorflow as tf
-
-    tf.config.experimental.enable_op_determinism()
 
 
 def _train(settings: Settings, dataset: Dataset, narrator: Narrator) -> dict[str, Any]:
