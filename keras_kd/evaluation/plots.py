@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from keras_kd._checks import problem
-from keras_kd.evaluation._extra import report_module
+from keras_kd.evaluation.extra import report_module
 from keras_kd.evaluation.table import count, percent, tenths
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from keras_kd._files import replacing
 from keras_kd._version import __version__
 from keras_kd.evaluation import plots
-from keras_kd.evaluation._extra import report_module
+from keras_kd.evaluation.extra import report_module
 from keras_kd.evaluation.table import count, used_columns
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from keras_kd import compression, tflite
 from keras_kd._version import __version__
 from keras_kd.data import Dataset
 from keras_kd.evaluation import Comparison, compare
-from keras_kd.evaluation._extra import MODULES, report_module
+from keras_kd.evaluation.extra import check_report_extra
 from keras_kd.evaluation.table import print_table
 from keras_kd.quickstart import variants
 from keras_kd.quickstart.artifacts import check_output, filling
@@ -50,8 +50,7 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
     """
     console = console or Console()
     check_output(settings.output)
-    for module in MODULES:
-        report_module(module)
+    check_report_extra()
     dataset = settings.load()
     compute_deterministically()
     with Narrator(console) as narrator:

@@ -39,6 +39,7 @@ class Settings:
     test_images: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "output", Path(self.output))
         _check_integer("seed", self.seed, at_least=0, at_most=2**32 - 1)
         _check_integer("epochs", self.epochs, at_least=1)
         for name in ("training_images", "test_images"):

@@ -13,6 +13,10 @@ def test_defaults_use_the_bundled_sample():
     assert settings.output == Path("quickstart-results")
 
 
+def test_the_output_may_be_a_string():
+    assert Settings(output="results").output == Path("results")
+
+
 @pytest.mark.parametrize(("epochs", "fine_tuning"), [(1, 1), (2, 1), (7, 4), (8, 4)])
 def test_fine_tuning_takes_half_as_long(epochs, fine_tuning):
     assert Settings(epochs=epochs).fine_tuning_epochs == fine_tuning

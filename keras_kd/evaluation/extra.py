@@ -7,8 +7,6 @@ from types import ModuleType
 
 from keras_kd._checks import problem
 
-MODULES = ("jinja2", "matplotlib")
-
 
 def report_module(name: str) -> ModuleType:
     """Import a module of the `report` extra.
@@ -27,3 +25,13 @@ def report_module(name: str) -> ModuleType:
             ),
             name=name,
         ) from error
+
+
+def check_report_extra() -> None:
+    """Find out before long work whether a report can be made.
+
+    Raises:
+        ModuleNotFoundError: if a module of the `report` extra is not installed.
+    """
+    for name in ("jinja2", "matplotlib"):
+        report_module(name)
