@@ -7,9 +7,16 @@ it while it is taught, `tflite` turns it into a file and runs it, `evaluation` c
 
 import importlib
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import wrapt
+
 from keras_kd._version import __version__
+
+if TYPE_CHECKING:
+    from keras_kd import compression, data, evaluation, losses, tflite
+    from keras_kd.distiller import Distiller
 
 __all__ = [
     "Distiller",
@@ -21,21 +28,34 @@ __all__ = [
     "tflite",
 ]
 
-# Importing Keras takes seconds, which `keras-kd --help` need not wait for. Where Keras is there
-# already, everything is imported at once: it registers what `keras.models.load_model` must find.
-if TYPE_CHECKING or "keras" in sys.modules:
-    from keras_kd import compression, data, evaluation, losses, tflite
-    from keras_kd.distiller import Distiller
+_ROOMS = ("compression", "data", "distiller", "evaluation", "losses", "tflite")
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import the rooms when a public name is first used.
+
+    Importing Keras takes seconds, for which `keras-kd --help` need not wait.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "Distiller":
-        return importlib.import_module("keras_kd.distiller").Distiller
-    return importlib.import_module(f"keras_kd.{name}")
+    _import_rooms()
+    return globals()["distiller"].Distiller if name == "Distiller" else globals()[name]
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _import_rooms() -> None:
+    for room in _ROOMS:
+        importlib.import_module(f"{__name__}.{room}")
+
+
+def _register_with(_: ModuleType) -> None:
+    """Let `keras.models.load_model` find the Distiller and the losses, once Keras is there."""
+    # If a room is importing Keras right now, importing the others would go round in a circle.
+    if f"{__name__}._keras" not in sys.modules:
+        _import_rooms()
+
+
+wrapt.register_post_import_hook(_register_with, "keras")

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
 
 from keras_kd._checks import problem
+from keras_kd.compression._tfmot import pruning_wrapper, tfmot
 from keras_kd.compression.schedule import Timetable
 
 _sparsity = tfmot.sparsity.keras

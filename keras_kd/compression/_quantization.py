@@ -8,14 +8,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow_model_optimization as tfmot
-from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-    default_8bit_quantize_configs as configs,
-)
 
 from keras_kd._checks import problem
 from keras_kd._keras import tf_keras
+from keras_kd.compression._tfmot import default_8bit_quantize_configs as configs
+from keras_kd.compression._tfmot import quantize_layer, tfmot
 from keras_kd.compression.graph import Graph
 from keras_kd.compression.translation import LayerRecord, record_of, weight_name
 
