@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd import compression, tflite
 from keras_kd._checks import problem
 from keras_kd._keras import is_keras_model, is_tf_keras_model
-from keras_kd.compression.sparsity import prunable_weights
+from keras_kd.compression.sparsity import prunable_weights, sparsity
 from keras_kd.data import Dataset
 from keras_kd.evaluation import metrics
 from keras_kd.evaluation.comparison import Comparison, Measurement
+from keras_kd.tflite import TFLiteModel, microcontroller
 
 _BATCH_SIZE = 256
 
@@ -89,7 +89,7 @@ def _check(models: Mapping[str, Any], dataset: Dataset, sources: Mapping[str, An
 
 
 def _scores(name: str, model: Any, dataset: Dataset) -> np.ndarray:
-    if isinstance(model, tflite.TFLiteModel):
+    if isinstance(model, TFLiteModel):
         scores = model.predict(dataset.x_test)
     elif is_keras_model(model) or is_tf_keras_model(model):
         scores = model.predict(dataset.x_test, batch_size=_BATCH_SIZE, verbose=0)
@@ -129,17 +129,17 @@ def _quality(
 
 
 def _weights(source: Any) -> dict[str, Any]:
-    if isinstance(source, tflite.TFLiteModel):
+    if isinstance(source, TFLiteModel):
         return {}
     can_be_pruned = any(True for _ in prunable_weights(source))
     return {
         "parameters": int(source.count_params()),
-        "sparsity": compression.sparsity(source).overall if can_be_pruned else None,
+        "sparsity": sparsity(source).overall if can_be_pruned else None,
     }
 
 
 def _file(model: Any, example: np.ndarray) -> dict[str, Any]:
-    if not isinstance(model, tflite.TFLiteModel):
+    if not isinstance(model, TFLiteModel):
         return {}
     return {
         "bytes": model.size,
@@ -149,11 +149,11 @@ def _file(model: Any, example: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _arena_bytes(model: tflite.TFLiteModel, example: np.ndarray) -> int | None:
-    if not tflite.microcontroller.is_installed():
+def _arena_bytes(model: TFLiteModel, example: np.ndarray) -> int | None:
+    if not microcontroller.is_installed():
         return None
     try:
-        return tflite.microcontroller.run(model, example).arena_bytes
+        return microcontroller.run(model, example).arena_bytes
     except ValueError:
         # TFLM refuses what is made for phones only, hybrid operators for one: no arena then.
         return None
