@@ -61,3 +61,11 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(problem(f"{name}={value!r}", f"one of {listed}", "choose one of them"))
     return value
+
+
+def shapes_fit(first: Sequence[int | None], second: Sequence[int | None]) -> bool:
+    """Whether two shapes are equal; `None` stands for any size."""
+    return len(first) == len(second) and all(
+        one is None or other is None or one == other
+        for one, other in zip(first, second, strict=True)
+    )

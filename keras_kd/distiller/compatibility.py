@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_kd import _keras
-from keras_kd._checks import problem
+from keras_kd._checks import problem, shapes_fit
 from keras_kd.distiller.objective import Objective
 
 
@@ -39,7 +39,7 @@ def check_inputs(teacher: Any, student: Any) -> None:
     if teacher_shapes is None or student_shapes is None:
         return
     if len(teacher_shapes) == len(student_shapes) and all(
-        _fit(one, other) for one, other in zip(teacher_shapes, student_shapes, strict=True)
+        shapes_fit(one, other) for one, other in zip(teacher_shapes, student_shapes, strict=True)
     ):
         return
     raise ValueError(
@@ -66,13 +66,6 @@ def check_outputs(objective: Objective, teacher: Any, student: Any) -> None:
         reads_outputs = getattr(loss, "student_layer_name", None) is None
         if reads_outputs and teacher_outputs is not None and student_outputs is not None:
             loss.validate_outputs(teacher_outputs, student_outputs)
-
-
-def _fit(first: tuple, second: tuple) -> bool:
-    return len(first) == len(second) and all(
-        one is None or other is None or one == other
-        for one, other in zip(first, second, strict=True)
-    )
 
 
 def _written(shapes: list[tuple]) -> str:

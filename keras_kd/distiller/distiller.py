@@ -165,20 +165,12 @@ class Distiller(Teaching, keras.Model):
         # Outside the tape, so that no activation of the teacher is kept for gradients.
         teacher = self._ask_teacher(x)
         with tf.GradientTape() as tape:
-            student = self._ask_student(x, training=True)
-            loss = self._total_loss(y, sample_weight, teacher, student)
+            loss, y_pred = self._loss_of_passes(x, y, sample_weight, teacher, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
         gradients = tape.gradient(scaled_loss, weights)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        return self._results(x, y, student.outputs, sample_weight)
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """One step of evaluation: the same losses, and no weight changes."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        student = self._ask_student(x, training=False)
-        self._total_loss(y, sample_weight, self._ask_teacher(x), student)
-        return self._results(x, y, student.outputs, sample_weight)
+        return self._results(loss, x, y, y_pred, sample_weight)
 
     def save_assets(self, dir_path: str) -> None:
         """Put the teacher's weights into a `.keras` file; Keras calls this for no other file."""

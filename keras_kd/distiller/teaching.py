@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -20,6 +20,13 @@ _CROSSENTROPIES_OF_PROBABILITIES = (
     "categorical_crossentropy",
     "binary_crossentropy",
 )
+
+
+class Passes(NamedTuple):
+    """The forward passes of a step."""
+
+    teacher: Tapped
+    student: Tapped
 
 
 class Teaching:
@@ -45,6 +52,7 @@ class Teaching:
         # The tap's model would be tracked as a second owner of the student's layers, and the
         # teacher's as a part of this one.
         self._student_tap = _keras.Untracked(Tap(student, objective.student_layer_names))
+        self._passes = _keras.Untracked(None)
         self._teacher_tap = _keras.Untracked(None)
         self._teacher_watch = None
         if teacher is not None:
@@ -108,16 +116,21 @@ class Teaching:
         Args:
             x: inputs of shape `(batch, ...)`.
             y: labels; `None` without a loss on labels.
-            y_pred: the student's outputs, where they are known already and no loss reads layers.
+            y_pred: the student's outputs, where they are known already.
             sample_weight: weights of the examples.
             training: whether the student's forward pass, where one is needed, trains.
         """
+        passes, self._passes.value = self._passes.value, None
+        if passes is None or passes.student.outputs is not y_pred:
+            passes = self._new_passes(x, y_pred, training)
+        return self._total_loss(y, sample_weight, passes.teacher, passes.student)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of evaluation: the same losses, and no weight changes."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         teacher = self._ask_teacher(x)
-        if y_pred is None or self._objective.student_layer_names:
-            student = self._ask_student(x, training=training)
-        else:
-            student = Tapped(y_pred, {})
-        return self._total_loss(y, sample_weight, teacher, student)
+        loss, y_pred = self._loss_of_passes(x, y, sample_weight, teacher, training=False)
+        return self._results(loss, x, y, y_pred, sample_weight)
 
     def make_train_function(self, force: bool = False) -> Callable[..., Any]:
         """Keras' compiled step, followed by a look at what the teacher said.
@@ -180,8 +193,25 @@ class Teaching:
             )
         return self._teacher_watch.look(tap(x, training=False))
 
-    def _ask_student(self, x: Any, training: bool) -> Tapped:
-        return self._student_tap.value(x, training=training)
+    def _new_passes(self, x: Any, y_pred: Any, training: bool) -> Passes:
+        if y_pred is None or self._objective.student_layer_names:
+            student = self._student_tap.value(x, training=training)
+        else:
+            student = Tapped(y_pred, {})
+        return Passes(self._ask_teacher(x), student)
+
+    def _loss_of_passes(
+        self, x: Any, y: Any, sample_weight: Any, teacher: Tapped, training: bool
+    ) -> tuple[Any, Any]:
+        """Run the student and call `compute_loss`: the loss, and the student's outputs.
+
+        What the forward passes gave beside the outputs takes a way of its own, since Keras says
+        what the arguments of `compute_loss` are, which users may override.
+        """
+        student = self._student_tap.value(x, training=training)
+        self._passes.value = Passes(teacher, student)
+        loss = self.compute_loss(x, y, student.outputs, sample_weight, training=training)
+        return loss, student.outputs
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         """The loss on labels, a replica's share of the mean."""
@@ -197,17 +227,21 @@ class Teaching:
         total = self._objective.total(student_loss, distillation_loss)
         for penalty in self.losses:
             total += ops.sum(ops.cast(penalty, total.dtype)) / _keras.number_of_replicas()
-        batch = ops.shape(keras.tree.flatten(student.outputs)[0])[0]
-        for tracker, value in (
-            (self.student_loss_tracker, student_loss),
-            (self.distillation_loss_tracker, distillation_loss),
-            (self.total_loss_tracker, total),
-            (self._loss_tracker, total),
-        ):
-            tracker.update_state(value * _keras.number_of_replicas(), sample_weight=batch)
+        self._track(self.student_loss_tracker, student_loss, student.outputs)
+        self._track(self.distillation_loss_tracker, distillation_loss, student.outputs)
+        self._track(self.total_loss_tracker, total, student.outputs)
         return total
 
-    def _results(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, Any]:
+    def _track(self, tracker: Any, loss: Any, outputs: Any) -> None:
+        """Add a replica's share of a loss to a mean over examples."""
+        batch_size = ops.shape(keras.tree.flatten(outputs)[0])[0]
+        tracker.update_state(loss * _keras.number_of_replicas(), sample_weight=batch_size)
+
+    def _results(
+        self, loss: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any
+    ) -> dict[str, Any]:
+        """Update the metrics and return all of them."""
+        self._track(self._loss_tracker, loss, y_pred)
         if y is None:
             return self.get_metrics_result()
         return self.compute_metrics(x, y, y_pred, sample_weight)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_kd import _keras
-from keras_kd._checks import problem
+from keras_kd._checks import problem, shapes_fit
 
 OutputKey = str | int
 
@@ -108,7 +108,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         Raises:
             ValueError: if the formula cannot compare them.
         """
-        if _shapes_fit(teacher_shape, student_shape):
+        if shapes_fit(teacher_shape, student_shape):
             return
         place = "outputs" if key is None else f"outputs {key!r}"
         raise ValueError(
@@ -217,10 +217,3 @@ def _part(structure: Any, key: OutputKey | None) -> Any:
     if isinstance(structure, dict | list | tuple):
         return _as_mapping(structure).get(key)
     return structure
-
-
-def _shapes_fit(first: tuple, second: tuple) -> bool:
-    return len(first) == len(second) and all(
-        one is None or other is None or one == other
-        for one, other in zip(first, second, strict=True)
-    )

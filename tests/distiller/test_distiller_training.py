@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 import keras_kd
+from keras_kd.distiller.tf_keras_distiller import TfKerasDistiller
 from keras_kd.losses import SoftTargets
 
 
@@ -214,3 +216,23 @@ def test_a_backup_resumes_where_a_crash_interrupted(
     # This distiller has just been built: Keras' own raises here.
     for weights, uninterrupted in zip(train([backup()]), expected, strict=True):
         np.testing.assert_array_equal(weights, uninterrupted)
+
+
+@pytest.mark.parametrize("keras_module", [keras, tf_keras])
+def test_a_subclass_may_override_compute_loss(keras_module, teacher, examples):
+    base = keras_kd.Distiller if keras_module is keras else TfKerasDistiller
+    x, y = examples
+
+    class Penalized(base):
+        def compute_loss(self, *args, **kwargs):
+            return super().compute_loss(*args, **kwargs) + 100.0
+
+    layers = keras_module.layers
+    student = keras_module.Sequential([keras_module.Input(x.shape[1:]), layers.Dense(3)])
+    passes = []
+    student.layers[-1].activation = lambda scores: passes.append(1) or scores
+    distiller = Penalized(teacher, student)
+    distiller.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    logs = distiller.train_on_batch(x, y, return_dict=True)
+    assert len(passes) == 1
+    assert logs["loss"] == pytest.approx(logs["total_loss"] + 100.0, rel=1e-5)
