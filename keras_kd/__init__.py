@@ -53,8 +53,8 @@ def _import_rooms() -> None:
 
 def _register_with(_: ModuleType) -> None:
     """Let `keras.models.load_model` find the Distiller and the losses, once Keras is there."""
-    # If a room is importing Keras right now, importing the others would go round in a circle.
-    if f"{__name__}._keras" not in sys.modules:
+    # A room that is being imported may be what imports Keras: not round in a circle then.
+    if not any(f"{__name__}.{room}" in sys.modules for room in _ROOMS):
         _import_rooms()
 
 
