@@ -7,16 +7,10 @@ it while it is taught, `tflite` turns it into a file and runs it, `evaluation` c
 
 import importlib
 import sys
-from types import ModuleType
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import wrapt
-
 from keras_kd._version import __version__
-
-if TYPE_CHECKING:
-    from keras_kd import compression, data, evaluation, losses, tflite
-    from keras_kd.distiller import Distiller
 
 __all__ = [
     "Distiller",
@@ -28,34 +22,23 @@ __all__ = [
     "tflite",
 ]
 
-_ROOMS = ("compression", "data", "distiller", "evaluation", "losses", "tflite")
+
+def _runs_as_command() -> bool:
+    """Whether this process is `keras-kd` or `python -m keras_kd`."""
+    program = sys.argv[0] if sys.argv else ""
+    return Path(program).stem == "keras-kd" or (program == "-m" and "keras_kd" in sys.orig_argv)
+
+
+# Importing Keras takes seconds and logs to the terminal. The command decides when; `--help` never.
+if TYPE_CHECKING or not _runs_as_command():
+    from keras_kd import compression, data, evaluation, losses, tflite
+    from keras_kd.distiller import Distiller
 
 
 def __getattr__(name: str) -> Any:
-    """Import the rooms when a public name is first used.
-
-    Importing Keras takes seconds, for which `keras-kd --help` need not wait.
-    """
+    """Import a public name when the command first uses it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _import_rooms()
-    return globals()["distiller"].Distiller if name == "Distiller" else globals()[name]
-
-
-def __dir__() -> list[str]:
-    return __all__
-
-
-def _import_rooms() -> None:
-    for room in _ROOMS:
-        importlib.import_module(f"{__name__}.{room}")
-
-
-def _register_with(_: ModuleType) -> None:
-    """Let `keras.models.load_model` find the Distiller and the losses, once Keras is there."""
-    # A room that is being imported may be what imports Keras: not round in a circle then.
-    if not any(f"{__name__}.{room}" in sys.modules for room in _ROOMS):
-        _import_rooms()
-
-
-wrapt.register_post_import_hook(_register_with, "keras")
+    if name == "Distiller":
+        return importlib.import_module(f"{__name__}.distiller").Distiller
+    return importlib.import_module(f"{__name__}.{name}")
