@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Two workers: each loads TensorFlow, and more of them than cores only wait for one another.
-PYTEST := $(BIN)/python -m pytest -n 2
+# Two workers: each loads TensorFlow, and more of them than cores only wait for one another. A file
+# stays with one of them, so that what its tests share is made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-all lint format benchmark clean
