@@ -231,7 +231,7 @@ def mask_of(tensor: Any) -> Any:
 
 
 def computes_in_float16(model: Any) -> bool:
-    """Whether any layer of a Keras 3 model computes in float16, so that gradients can underflow."""
+    """Whether any layer of a model computes in float16, so that gradients can underflow."""
     return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
 
 

@@ -17,13 +17,13 @@ _sparsity = tfmot.sparsity.keras
 
 
 class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
-    """TF-MOT's wrapper, which drops masks, made to pass them on.
+    """TF-MOT's wrapper, made to pass masks on and to compute in the precision of its layer.
 
     It keeps the name of its base, so that a saved model loads within `tfmot.prune_scope()`.
     """
 
     def __init__(self, layer: Any, **options: Any):
-        super().__init__(layer, **options)
+        super().__init__(layer, **{"dtype": layer.dtype_policy, **options})
         self.supports_masking = layer.supports_masking
         if self._call_spec.expects_mask_arg != layer._call_spec.expects_mask_arg:
             self._call_spec.expects_mask_arg = layer._call_spec.expects_mask_arg

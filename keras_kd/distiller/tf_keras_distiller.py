@@ -45,8 +45,11 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         name: str = "distiller",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
         _keras.check_model("teacher", teacher)
+        # By it tf_keras scales the loss, without which float16 gradients underflow.
+        kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
+        super().__init__(name=name, **kwargs)
+        self._autocast = False
         self._begin_teaching(
             teacher, student, distillation_losses, distillation_loss_weights, student_loss_weight
         )

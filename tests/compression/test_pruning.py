@@ -314,3 +314,14 @@ def test_sparsity_must_be_a_number():
 def test_a_student_that_is_compressed_already(compress):
     with pytest.raises(ValueError, match=r"neither pruned nor quantization-aware yet.*`strip`"):
         prune(compress(dense()))
+
+
+def test_a_student_in_mixed_precision_is_pruned_in_it():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        student = mlp()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    pruned = train(prune(student, 0.5))
+    assert sparsity(pruned).overall == pytest.approx(0.5, abs=0.02)
+    assert strip(pruned).get_layer("hidden").compute_dtype == "float16"

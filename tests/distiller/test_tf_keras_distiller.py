@@ -168,6 +168,23 @@ def test_a_tf_keras_teacher(data):
     assert len(distiller.trainable_variables) == len(distiller.student.trainable_variables)
 
 
+def test_gradients_too_small_for_float16_still_teach(teacher, data):
+    x, y = data
+    tf_keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        student = build(tf_keras)
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    before = student.get_layer("hidden").kernel.numpy()
+    distiller = keras_kd.Distiller(teacher, student, student_loss_weight=1.0)
+    distiller.compile(
+        keras.optimizers.SGD(1e6),
+        lambda y_true, y_pred: 1e-8 * keras.ops.square(keras.ops.cast(y_pred, "float32")[:, 0]),
+    )
+    distiller.fit(x, y, verbose=0)
+    assert np.mean(student.get_layer("hidden").kernel.numpy() != before) > 0.5
+
+
 def test_several_outputs_some_without_distillation(data):
     x, y = data
 
