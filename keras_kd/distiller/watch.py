@@ -41,12 +41,12 @@ class TeacherWatch:
         finite = [ops.all(ops.isfinite(tensor)) for tensor in tensors]
         if finite:
             everything_finite = ops.all(ops.stack(finite))
-            self._not_finite.assign_add(1 - ops.cast(everything_finite, "int32"))
+            self._not_finite.assign_add(1 - ops.cast(everything_finite, "int64"))
         if self._softened and not self._warned:
             for tensor in tensors:
                 if _could_be_unseen_softmax(tensor):
                     rows = ops.all(_keras.distribution_like(tensor))
-                    self._distributions.assign_add(ops.cast(rows, "int32"))
+                    self._distributions.assign_add(ops.cast(rows, "int64"))
         if tf.executing_eagerly():
             self.report()
         return keras.tree.map_structure(_finite_or_zero, outputs)
@@ -84,9 +84,11 @@ class TeacherWatch:
 
 
 def _counter() -> tf.Variable:
+    # TensorFlow keeps int32 variables on the CPU, where a step that XLA compiled for a GPU cannot
+    # reach them.
     return tf.Variable(
         0,
-        dtype="int32",
+        dtype="int64",
         trainable=False,
         aggregation=tf.VariableAggregation.SUM,
         synchronization=tf.VariableSynchronization.ON_READ,

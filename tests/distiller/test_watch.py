@@ -89,6 +89,13 @@ def test_whole_numbers_are_let_through():
     watch.report()
 
 
+def test_what_it_counts_can_be_kept_on_a_gpu():
+    watch = TeacherWatch("wise_teacher", softened=True)
+    step = tf.function(watch.look).get_concrete_function(tf.TensorSpec((None, 3)))
+    # TensorFlow keeps int32 variables on the CPU, where XLA on a GPU cannot reach them.
+    assert [variable.dtype for variable in step.graph.variables] == [tf.int64, tf.int64]
+
+
 def test_a_loss_on_features_watches_them_too(dense_model, student, examples, hard_loss):
     teacher = dense_model(seed=1, name="wise_teacher")
     weights = teacher.get_weights()
