@@ -69,11 +69,6 @@ class Objective:
         return [name for loss in self.losses for name in _layer_names(loss, "student")]
 
     @property
-    def compares_outputs(self) -> bool:
-        """Whether any loss reads the models' final outputs."""
-        return any(not _layer_names(loss, "student") for loss in self.losses)
-
-    @property
     def softens_outputs(self) -> bool:
         """Whether any loss applies a temperature, which only logits can bear."""
         return any(

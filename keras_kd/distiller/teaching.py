@@ -15,12 +15,6 @@ from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.watch import TeacherWatch
 from keras_kd.taps import Tap, Tapped
 
-_CROSSENTROPIES_OF_PROBABILITIES = (
-    "sparse_categorical_crossentropy",
-    "categorical_crossentropy",
-    "binary_crossentropy",
-)
-
 
 class Passes(NamedTuple):
     """The forward passes of a step."""

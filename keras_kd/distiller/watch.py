@@ -29,7 +29,7 @@ class TeacherWatch:
         self._softened = softened
         self._not_finite = _counter()
         self._distributions = _counter()
-        self._warned = False
+        self._first_step_seen = False
 
     def look(self, outputs: Any) -> Any:
         """Note what is wrong with a batch of outputs; return them with 0 for what is not finite.
@@ -42,7 +42,7 @@ class TeacherWatch:
         if finite:
             everything_finite = ops.all(ops.stack(finite))
             self._not_finite.assign_add(1 - ops.cast(everything_finite, "int64"))
-        if self._softened and not self._warned:
+        if self._softened and not self._first_step_seen:
             for tensor in tensors:
                 if _could_be_unseen_softmax(tensor):
                     rows = ops.all(_keras.distribution_like(tensor))
@@ -67,8 +67,8 @@ class TeacherWatch:
                     "that the data have the range and dtype it was trained on",
                 )
             )
-        if not self._warned:
-            self._warned = True
+        if not self._first_step_seen:
+            self._first_step_seen = True
             if int(self._distributions.numpy()):
                 warnings.warn(
                     problem(
