@@ -10,13 +10,11 @@ import keras
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._keras import is_keras_model, tf_keras
+from keras_kd._keras import is_keras_model, original_name, symbolic_inputs, tf_keras
 from keras_kd.tflite.tensors import TensorInfo
 
 # Names that a Keras gave by itself: they count up through a session and say nothing.
 _AUTOMATIC_INPUT = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
-# TF-MOT's wrappers put these before the name of the layer that they wrap.
-_WRAPPER_PREFIXES = re.compile(r"^(quant_|prune_low_magnitude_|cluster_)+")
 
 
 class _Input(NamedTuple):
@@ -77,7 +75,7 @@ class Signature:
 def _declared_inputs(model: Any) -> Any:
     """The inputs of the model: one `_Input`, a list or a dict of them."""
     if getattr(model, "inputs", None):
-        structure = model.inputs[0] if _is_sequential(model) else model.input
+        structure = symbolic_inputs(model)
         if isinstance(structure, Mapping):
             return {key: _from_tensor(key, tensor) for key, tensor in structure.items()}
         if isinstance(structure, list | tuple):
@@ -174,7 +172,7 @@ def _input_name(name: str) -> str:
 
 
 def _output_name(name: str, layer: Any) -> str:
-    name = _WRAPPER_PREFIXES.sub("", name)
+    name = original_name(name)
     class_name = type(getattr(layer, "layer", layer)).__name__.lower()
     automatic = re.sub(r"(_\d+)?$", "", name).replace("_", "") == class_name
     return "output" if automatic else _identifier(name)
