@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from keras_kd._checks import problem
-from keras_kd._keras import is_keras_model, is_tf_keras_model
+from keras_kd._keras import is_keras_model, is_tf_keras_model, mask_of
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ def read(model: Any) -> Graph:
         ValueError: if the model is subclassed or not built.
     """
     functional = _functional(model)
-    spec_of = {}
+    specs = []
     reader = _Reader(functional)
     for tensor in keras.tree.flatten(functional.inputs):
         slot = reader.new_slot()
         reader.slots[id(tensor)] = slot
         dtype = getattr(tensor.dtype, "name", tensor.dtype)
-        name = _history(tensor)[0].name
-        spec_of[id(tensor)] = InputSpec(slot, name, tuple(tensor.shape), dtype)
+        name = tensor._keras_history[0].name
+        specs.append(InputSpec(slot, name, tuple(tensor.shape), dtype))
     reader.read(functional, prefix="")
     inputs, outputs = (
         keras.tree.map_structure(lambda tensor: reader.slots[id(tensor)], structure)
@@ -102,7 +102,7 @@ def read(model: Any) -> Graph:
     )
     return Graph(
         name=model.name,
-        input_specs=tuple(spec_of.values()),
+        input_specs=tuple(specs),
         inputs=inputs,
         calls=_reachable(reader.calls, _slots(outputs)),
         outputs=outputs,
@@ -160,7 +160,7 @@ def steps(
 class _Reader:
     """Collects the calls of a model and of the models nested in it."""
 
-    def __init__(self, functional: Any):
+    def __init__(self, functional: Any) -> None:
         self.slots: dict[int, Slot] = {}
         self.calls: list[Call] = []
         self._kind = _KerasNodes if isinstance(functional, keras.Model) else _TfKerasNodes
@@ -216,7 +216,7 @@ class _KerasNodes:
     def arguments(node: Any) -> tuple[Any, bool]:
         """The arguments without what Keras 3 adds and overrides at run time, and if it masks."""
         args, kwargs = node.arguments.args, node.arguments.kwargs
-        automatic = {id(_keras_mask(leaf)) for leaf in keras.tree.flatten(args)} | {id(None)}
+        automatic = {id(mask_of(leaf)) for leaf in keras.tree.flatten(args)} | {id(None)}
 
         def is_automatic(name: str, value: Any) -> bool:
             is_mask = name == "mask" or name.endswith("_mask")
@@ -280,17 +280,9 @@ def _structures(functional: Any) -> tuple[Any, Any]:
     return functional._nested_inputs, functional._nested_outputs
 
 
-def _history(tensor: Any) -> Any:
-    return tensor._keras_history
-
-
-def _keras_mask(tensor: Any) -> Any:
-    return getattr(tensor, "_keras_mask", None)
-
-
 def _would_mask(layer: Any, args: Sequence[Any]) -> bool:
     """Whether `layer` would take a mask that the layers before it have left on its inputs."""
-    masked = any(_keras_mask(leaf) is not None for leaf in keras.tree.flatten(args))
+    masked = any(mask_of(leaf) is not None for leaf in keras.tree.flatten(args))
     return masked and "mask" in inspect.signature(layer.call).parameters
 
 

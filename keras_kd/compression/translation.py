@@ -87,6 +87,8 @@ _WITHOUT_EFFECT = frozenset({"batch_input_shape", "input_length", "renorm_moment
 _ACTIVATION_NAMES = {"silu": "swish"}
 # tf_keras has a hard_sigmoid of another slope.
 _OTHER_ACTIVATIONS = frozenset({"hard_sigmoid"})
+# What tf_keras does not know is registered with it under this name.
+_PACKAGE = "keras_kd"
 
 
 def record_of(layer: Any) -> LayerRecord:
@@ -237,9 +239,6 @@ def _activation(record: LayerRecord, value: Any, target: ModuleType) -> Any:
     if function is None:
         raise _unknown_object(record, "activation", value)
     return function
-
-
-_PACKAGE = "keras_kd"
 
 
 def _keras_activation_for_tf_keras(name: str) -> Callable[..., Any] | None:
