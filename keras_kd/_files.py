@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keras_kd._checks import problem
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -20,7 +22,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory")
+        raise IsADirectoryError(
+            problem(
+                f"the path {str(path)!r}, which is a directory",
+                "the path of a file",
+                "add the name of a file to it",
+            )
+        )
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

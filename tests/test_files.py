@@ -32,5 +32,8 @@ def test_permissions_are_those_of_an_ordinary_new_file(tmp_path):
 
 
 def test_a_directory_is_not_replaced(tmp_path):
-    with pytest.raises(IsADirectoryError, match="is a directory"), replacing(tmp_path):
+    with (
+        pytest.raises(IsADirectoryError, match=r"is a directory\. Expected the path of a file"),
+        replacing(tmp_path),
+    ):
         pass
