@@ -16,7 +16,9 @@ _EXAMPLES = 512
 _BATCH = 64
 
 
-def calibrate(model: Any, quantize_layers: Iterable[Any], wrappers: Iterable[Any], data: Any):
+def calibrate(
+    model: Any, quantize_layers: Iterable[Any], wrappers: Iterable[Any], data: Any
+) -> None:
     """Set the ranges of weights and activations to what they are on `data`.
 
     The model runs eagerly, in float and in inference mode, so that neither dropout nor the

@@ -23,10 +23,11 @@ def quantize_aware(student: Any, representative_data: Any = None) -> Any:
     Args:
         student: a Sequential or Functional model of either Keras, plain or pruned; it is not
             changed.
-        representative_data: a batch or batches of inputs (an array, a list or dict of arrays for
-            several inputs, or an iterable of these) from which the ranges of activations are
-            measured. Without it they begin at -6 to 6 and follow slowly while the student trains,
-            which costs accuracy in trainings of fewer than some thousand steps.
+        representative_data: inputs like those that the student is trained on, from which the ranges
+            of activations are measured: an array, a dict of arrays by input name where there are
+            several inputs, or an iterable of batches of these. Without it they begin at -6 to 6 and
+            follow slowly while the student trains, which costs accuracy in trainings of fewer than
+            some thousand steps.
 
     Returns:
         A functional `tf_keras.Model`; compile it before training. Save it as `.h5`: TF-MOT's own

@@ -57,6 +57,7 @@ def convert(
         The converted model.
 
     Raises:
+        TypeError: if `representative_data` is of another type.
         ValueError: if the student, the data and the options do not fit together, or if the result
             is not what was asked for.
 
