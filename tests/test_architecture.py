@@ -19,7 +19,6 @@ ROOMS = [
     "_keras",
     "_files",
     "_model_files",
-    "_model_files",
     "losses",
     "adapters",
     "taps",
