@@ -57,7 +57,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     Raises:
         ValueError: if it is not; the message lists the choices.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(problem(f"{name}={value!r}", f"one of {listed}", "choose one of them"))
     return value

@@ -45,12 +45,19 @@ def check_model(name: str, model: Any) -> Any:
     if not (is_keras_model(model) or is_tf_keras_model(model)):
         raise ValueError(
             problem(
-                f"{name}={model!r} of type {type(model).__module__}.{type(model).__qualname__}",
+                f"{name}={_short(model)} of type "
+                f"{type(model).__module__}.{type(model).__qualname__}",
                 "a keras.Model or a tf_keras.Model",
                 f"load or build the model first and pass it as `{name}`",
             )
         )
     return model
+
+
+def _short(value: Any) -> str:
+    """The beginning of what a value looks like, on one line; an array can have a thousand."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_backend() -> None:

@@ -47,3 +47,5 @@ def test_choices():
         ValueError, match=r"Received colour='green'\. Expected one of 'red', 'blue'\."
     ):
         check_choice("colour", "green", ("red", "blue"))
+    with pytest.raises(ValueError, match=r"Received colour=array\(\[1, 2\]\)"):
+        check_choice("colour", np.array([1, 2]), ("red", "blue"))

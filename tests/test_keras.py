@@ -28,6 +28,9 @@ def test_anything_else_is_refused():
         match=r"Received model=3 of type builtins.int. Expected a keras.Model or a tf_keras.Model",
     ):
         _keras.check_model("model", 3)
+    with pytest.raises(ValueError, match=r"model=array\(.{,80}\.\.\. of type numpy") as error:
+        _keras.check_model("model", np.zeros((9, 9, 9)))
+    assert "\n" not in str(error.value)
 
 
 def test_another_backend_is_refused(monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from keras_kd._checks import check_number, problem
@@ -24,7 +24,7 @@ def prune(
     frequency: int | None = None,
     block_size: tuple[int, int] | None = None,
     m_by_n: tuple[int, int] | None = None,
-    skip: Sequence[str] = (),
+    skip: Collection[str] = (),
 ) -> Any:
     """Make a student whose weights become sparse while it trains (Zhu & Gupta, 2017).
 
@@ -137,10 +137,11 @@ def _check_plain(graph: graphs.Graph) -> None:
             )
 
 
-def _chosen(graph: graphs.Graph, skip: Sequence[str]) -> list[str]:
+def _chosen(graph: graphs.Graph, skip: Collection[str]) -> list[str]:
     """The names of the layers to prune."""
     names = graph.names()
-    if isinstance(skip, str) or not set(skip) <= set(names.values()):
+    is_list = isinstance(skip, Collection) and not isinstance(skip, str)
+    if not is_list or not set(skip) <= set(names.values()):
         raise ValueError(
             problem(
                 f"skip={skip!r}",

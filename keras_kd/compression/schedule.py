@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 from keras_kd._checks import problem
 
@@ -25,11 +26,11 @@ class Timetable:
     frequency: int | None = None
 
     def __post_init__(self) -> None:
-        _check_step("begin_step", self.begin_step, 0)
+        self._check("begin_step", 0)
         if self.end_step is not None:
-            _check_step("end_step", self.end_step, self.begin_step + 1)
+            self._check("end_step", self.begin_step + 1)
         if self.frequency is not None:
-            _check_step("frequency", self.frequency, 1)
+            self._check("frequency", 1)
         if self.end_step is not None and self.frequency is None:
             span = self.end_step - self.begin_step
             object.__setattr__(self, "frequency", max(1, span // _UPDATES))
@@ -63,17 +64,19 @@ class Timetable:
         span = max(1, int((steps - self.begin_step) * _SHARE_OF_TRAINING))
         return replace(self, end_step=self.begin_step + span)
 
-
-def _check_step(name: str, value: int, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(
-            problem(f"{name}={value!r}", "a whole number of training steps", "pass an int")
-        )
-    if value < at_least:
-        raise ValueError(
-            problem(
-                f"{name}={value}",
-                f"at least {at_least}",
-                "count training steps (batches), beginning with 0",
+    def _check(self, name: str, at_least: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(
+                problem(f"{name}={value!r}", "a whole number of training steps", "pass an int")
             )
-        )
+        if value < at_least:
+            raise ValueError(
+                problem(
+                    f"{name}={value}",
+                    f"at least {at_least}",
+                    "count training steps (batches), beginning with 0",
+                )
+            )
+        # NumPy's integers wrap around and are not serialized.
+        object.__setattr__(self, name, int(value))

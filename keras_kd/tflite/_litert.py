@@ -41,6 +41,8 @@ class LiteRTInterpreter:
                     experimental_op_resolver_type=resolvers[kernels],
                 )
                 self._interpreter.allocate_tensors()
+                self.inputs, self._input_indices = self._tensors("input")
+                self.outputs, self._output_indices = self._tensors("output")
             except (RuntimeError, ValueError) as error:
                 failure = error
         if failure is not None:
@@ -51,8 +53,6 @@ class LiteRTInterpreter:
                     "convert the student again, or copy the file again",
                 )
             ) from failure
-        self.inputs, self._input_indices = self._tensors("input")
-        self.outputs, self._output_indices = self._tensors("output")
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run one example: stored values in, in the order of `inputs`, stored values out."""

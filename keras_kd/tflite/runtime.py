@@ -19,6 +19,8 @@ from keras_kd.tflite.flatbuffer import FlatBufferModel
 from keras_kd.tflite.latency import Latency, measure_microseconds
 from keras_kd.tflite.tensors import random_stored
 
+_MOST_THREADS = 1024
+
 
 class TFLiteModel:
     """A model as it runs on a device: what `keras_kd.tflite.convert` returns.
@@ -35,6 +37,7 @@ class TFLiteModel:
         outputs: the outputs, likewise.
 
     Raises:
+        TypeError: if the content is not bytes.
         ValueError: if LiteRT cannot load the bytes, or if they want another batch size.
 
     Example:
@@ -46,6 +49,14 @@ class TFLiteModel:
     """
 
     def __init__(self, content: bytes) -> None:
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise TypeError(
+                problem(
+                    f"content of type {type(content).__name__}",
+                    "the bytes of a .tflite file",
+                    "read a file with TFLiteModel.load('student.tflite')",
+                )
+            )
         self.content = bytes(content)
         self._interpreters: dict[tuple[str, int], LiteRTInterpreter] = {}
         interpreter = self._interpreter("xnnpack", 1)
@@ -171,7 +182,9 @@ class TFLiteModel:
         """
         fix = "pass a whole number such as 200"
         runs = int(check_number("runs", runs, at_least=1, fix=fix))
-        threads = int(check_number("threads", threads, at_least=1, fix="pass 1"))
+        threads = int(
+            check_number("threads", threads, at_least=1, at_most=_MOST_THREADS, fix="pass 1")
+        )
         interpreter = self._interpreter(check_choice("kernels", kernels, KERNELS), threads)
         interpreter.run([random_stored(tensor, 1) for tensor in self.inputs])
         microseconds = measure_microseconds(interpreter.invoke, runs)

@@ -293,6 +293,7 @@ def test_the_table_of_prunable_weights_is_that_of_tf_mot():
         ({"frequency": 0}, "frequency=0"),
         ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
         ({"skip": "conv"}, "skip='conv'.*list of layer names"),
+        ({"skip": None}, "skip=None.*list of layer names"),
         ({"skip": ["conv", "separable", "hidden", "logits"]}, "nothing can be pruned"),
         ({"block_size": 4}, "block_size=4"),
         ({"block_size": (4, 1)}, r"block_size for the layers \['conv', 'separable'\].*skip="),

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from keras_kd.compression.schedule import Timetable
@@ -16,6 +17,7 @@ from keras_kd.compression.schedule import Timetable
         (Timetable(0, 10), 5, (0, 10, 1)),
         (Timetable(0, 250), 5, (0, 250, 2)),
         (Timetable(0, 10, 4), 50, (2, 10, 4)),
+        (Timetable(np.int64(0), np.int32(10), np.int8(4)), 50, (2, 10, 4)),
     ],
 )
 def test_the_last_update_falls_on_the_last_step(timetable, steps, expected):

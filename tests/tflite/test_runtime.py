@@ -37,16 +37,23 @@ def test_a_file_of_something_else(tmp_path):
 
 def test_mutated_bytes_raise_or_run(float_model, images):
     rng = np.random.default_rng(0)
-    refused = 0
-    for _ in range(60):
+    refused = []
+    for _ in range(120):
         content = bytearray(float_model.content)
-        for position in rng.integers(0, 2000, 8):
+        for position in rng.integers(0, 2000, rng.integers(1, 9)):
             content[position] = rng.integers(256)
         try:
             TFLiteModel(bytes(content)).predict(images[:1])
-        except ValueError:
-            refused += 1
-    assert refused > 0
+        except ValueError as error:
+            refused.append(str(error))
+    assert refused
+    assert all(message.startswith("Received") for message in refused)
+
+
+@pytest.mark.parametrize("content", [None, 5, "student.tflite"])
+def test_what_is_no_content(content):
+    with pytest.raises(TypeError, match=r"of type .*Expected the bytes.*TFLiteModel.load"):
+        TFLiteModel(content)
 
 
 def test_a_larger_batch_is_refused(student):
