@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import keras
@@ -30,6 +31,9 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             )
         )
     try:
+        if not zipfile.is_zipfile(path):
+            # Keras would say that there is no such file.
+            raise ValueError("it is no zip archive")
         # Compiling would only be needed to train on.
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Damage shows as errors of zipfile, json, h5py, Keras and others.

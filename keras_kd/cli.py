@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_kd._checks import problem
 from keras_kd._version import __version__
 
 if TYPE_CHECKING:
@@ -217,8 +218,11 @@ def _convert(arguments: argparse.Namespace) -> None:
     from keras_kd._model_files import load_model
     from keras_kd.data import load_examples
 
-    output = arguments.output or arguments.model.with_suffix(".tflite")
-    file = output / f"{arguments.model.stem}.tflite" if output.is_dir() else output
+    beside = arguments.model.parent / f"{arguments.model.stem}.tflite"
+    output = arguments.output or beside
+    file = output / beside.name if output.is_dir() else output
+    if arguments.output:
+        _check_tflite(file)
     data = arguments.representative_data
     model = tflite.convert(
         load_model(arguments.model),
@@ -234,6 +238,18 @@ def _convert(arguments: argparse.Namespace) -> None:
     print("Written:", *written, sep="\n  ")
 
 
+def _check_tflite(file: Path) -> None:
+    """Refuse names of which a slip could replace the model or the data by what is made of them."""
+    if file.suffix != ".tflite":
+        raise ValueError(
+            problem(
+                f"--output {str(file)!r}",
+                "a file that ends in .tflite, or a directory that is there",
+                f"add .tflite, or make the directory first: mkdir -p {file}",
+            )
+        )
+
+
 def _inspect(arguments: argparse.Namespace) -> None:
     from keras_kd import tflite
 
@@ -244,9 +260,11 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     from keras_kd import tflite
 
     models = [tflite.TFLiteModel.load(file) for file in arguments.files]
+    latencies = [
+        model.benchmark(arguments.runs, arguments.threads, arguments.kernels) for model in models
+    ]
     print(f"{'median':>10} {'mean':>10} {'95 %':>10}  microseconds per example")
-    for file, model in zip(arguments.files, models, strict=True):
-        latency = model.benchmark(arguments.runs, arguments.threads, arguments.kernels)
+    for file, latency in zip(arguments.files, latencies, strict=True):
         print(f"{latency.median:10.1f} {latency.mean:10.1f} {latency.p95:10.1f}  {file}")
 
 

@@ -53,6 +53,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if isinstance(loaded, np.ndarray):
         return {path.stem: loaded}
     with loaded:
-        if not loaded.files:
-            raise ValueError("no arrays")
-        return {name: loaded[name] for name in loaded.files}
+        arrays = {name: loaded[name] for name in loaded.files}
+    # Of other zip archives NumPy gives the files as bytes.
+    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("no arrays")
+    return arrays
