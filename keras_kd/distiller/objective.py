@@ -131,7 +131,7 @@ def _check_loss(loss: Any) -> None:
                 f"use keras_kd.losses.SoftTargets({loss.temperature}), or "
                 "loss=keras.losses.KLDivergence()",
             ),
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
