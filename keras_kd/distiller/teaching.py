@@ -114,7 +114,7 @@ class Teaching:
             sample_weight: weights of the examples.
             training: whether the student's forward pass, where one is needed, trains.
         """
-        passes, self._passes.value = self._passes.value, None
+        passes = self._passes.value
         if passes is None or passes.student.outputs is not y_pred:
             passes = self._new_passes(x, y_pred, training)
         return self._total_loss(y, sample_weight, passes.teacher, passes.student)
@@ -204,7 +204,10 @@ class Teaching:
         """
         student = self._student_tap.value(x, training=training)
         self._passes.value = Passes(teacher, student)
-        loss = self.compute_loss(x, y, student.outputs, sample_weight, training=training)
+        try:
+            loss = self.compute_loss(x, y, student.outputs, sample_weight, training=training)
+        finally:
+            self._passes.value = None
         return loss, student.outputs
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
