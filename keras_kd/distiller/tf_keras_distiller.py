@@ -14,9 +14,11 @@ import tensorflow as tf
 import tf_keras
 
 from keras_kd import _keras
+from keras_kd._checks import problem
 from keras_kd.distiller.teaching import Teaching
 from keras_kd.distiller.translation import (
     translate_callback,
+    translate_data,
     translate_loss,
     translate_metric,
     translate_optimizer,
@@ -32,7 +34,8 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
 
     Save the student rather than the distiller: `distiller.student.save`, or
     `keras_kd.compression.strip` for a plain Keras 3 model. Weights files and `BackupAndRestore`
-    work, without the teacher.
+    work, without the teacher. `save_teacher` is taken for the sake of the common call; no file of
+    this distiller holds the teacher.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         distillation_loss_weights: Sequence[float] | float | None = None,
         student_loss_weight: float = 0.5,
         name: str = "distiller",
+        *,
+        save_teacher: bool = True,
         **kwargs: Any,
     ) -> None:
         _keras.check_model("teacher", teacher)
@@ -50,6 +55,7 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
         self._autocast = False
+        self.save_teacher = save_teacher
         self._begin_teaching(
             teacher, student, distillation_losses, distillation_loss_weights, student_loss_weight
         )
@@ -96,15 +102,33 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
     def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> tf_keras.callbacks.History:
         """Train; see `keras.Model.fit`. Adds the callbacks that the student needs."""
         callbacks = [*_translated(callbacks), *needed_callbacks(self.student)]
+        args, kwargs = _translated_data(args, kwargs)
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def evaluate(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Evaluate; see `keras.Model.evaluate`."""
+        args, kwargs = _translated_data(args, kwargs)
         return super().evaluate(*args, callbacks=_translated(callbacks), **kwargs)
 
     def predict(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """The student's outputs; see `keras.Model.predict`."""
+        args, kwargs = _translated_data(args, kwargs)
         return super().predict(*args, callbacks=_translated(callbacks), **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Not possible.
+
+        Raises:
+            ValueError: always. A file of this distiller could not be loaded.
+        """
+        raise ValueError(
+            problem(
+                f"a call to save {self.name!r}, a distiller with a tf_keras student",
+                "the student to be saved, or the weights",
+                "call distiller.student.save('student.h5') or distiller.save_weights, and give "
+                "callbacks such as ModelCheckpoint save_weights_only=True",
+            )
+        )
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step: one forward pass of each model, then gradients for the student only."""
@@ -164,3 +188,9 @@ def _translated(callbacks: Any) -> Any:
         return callbacks
     listed = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
     return [translate_callback(callback) for callback in listed if callback is not None]
+
+
+def _translated_data(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict]:
+    return [translate_data(value) for value in args], {
+        name: translate_data(value) for name, value in kwargs.items()
+    }
