@@ -91,7 +91,7 @@ def test_the_files_reproduce_the_table(finished, results, variant):
     assert model.size == row["bytes"]
 
 
-def test_the_keras_files_load_without_this_package_and_match_their_tflite(finished):
+def test_the_keras_files_match_their_tflite(finished):
     models = finished[0] / "models"
     images = load_sample().x_test[:20]
     keras_model = load_model(models / "distilled_pruned.keras")
