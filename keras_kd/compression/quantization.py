@@ -31,7 +31,8 @@ def quantize_aware(student: Any, representative_data: Any = None) -> Any:
 
     Returns:
         A functional `tf_keras.Model`; compile it before training. Save it as `.h5`: TF-MOT's own
-        layers do not load from `.keras`.
+        layers do not load from `.keras`. One that was loaded converts as it was, but does not guard
+        its zeros any more; to train a sparse one further, pass `strip(loaded)` here again.
 
     Raises:
         TypeError: if `representative_data` is of another type.

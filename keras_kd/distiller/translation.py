@@ -86,6 +86,11 @@ def translate_callback(callback: Any) -> Any:
     return KerasCallback(callback) if isinstance(callback, keras.callbacks.Callback) else callback
 
 
+def translate_data(data: Any) -> Any:
+    """What tf_keras reads as it reads a `keras.utils.PyDataset`."""
+    return KerasDataset(data) if isinstance(data, keras.utils.PyDataset) else data
+
+
 class KerasLoss(tf_keras.losses.Loss):
     """A Keras 3 loss: its values per example, reduced by tf_keras in the same way.
 
@@ -186,6 +191,27 @@ for _hook in (
     *(f"on_{moment}_batch_{edge}" for moment in _MOMENTS for edge in ("begin", "end")),
 ):
     setattr(KerasCallback, _hook, _handed_on(_hook))
+
+
+class KerasDataset(tf_keras.utils.Sequence):
+    """A Keras 3 `PyDataset`, which tf_keras calls a Sequence."""
+
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+        self._dataset = dataset
+        dataset.on_epoch_begin()
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return self._dataset.num_batches
+
+    def __getitem__(self, index: int) -> Any:
+        """A batch."""
+        return self._dataset[index]
+
+    def on_epoch_end(self) -> None:
+        """Hand on, and begin the next epoch, of which tf_keras does not tell."""
+        self._dataset.on_epoch_end()
+        self._dataset.on_epoch_begin()
 
 
 class KerasSchedule(tf_keras.optimizers.schedules.LearningRateSchedule):
