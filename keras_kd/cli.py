@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_kd._checks import problem
+from keras_kd._checks import one_line
 from keras_kd._version import __version__
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PROGRAM = "keras-kd"
 # What the shell reports for a program that was ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
+# And for one whose output nobody reads any more. Windows has no signal of that name.
+BROKEN_PIPE = 128 + 13
 BAD_INPUT = 2
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
@@ -38,20 +41,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None: those of this process.
 
     Returns:
-        The exit code: 0, 2 on bad input, 130 after Ctrl-C.
+        The exit code: 0, 2 on bad input, 130 after Ctrl-C, 141 if nobody reads the output.
     """
     try:
         arguments = _parser().parse_args(argv)
         with _without_native_messages():
             arguments.run(arguments)
+        sys.stdout.flush()
     except SystemExit as exit_:  # argparse ends so, after --help and after bad options.
         return int(exit_.code or 0)
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads, such as `head`, has seen enough; nor is there anyone to flush to at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-        # One line: what libraries say can have many.
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     return 0
 

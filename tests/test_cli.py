@@ -229,6 +229,19 @@ def test_a_process_of_its_own_ends_with_the_code_and_one_line(folder, monkeypatc
     assert line.startswith("keras-kd: error: Received the path")
 
 
+def test_who_reads_no_further_sees_no_error(models):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_kd", "inspect", str(models / "model.tflite")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
 def test_help_waits_for_no_import_of_keras():
     program = (
         "import sys; sys.argv = ['keras-kd', '--help']; "
