@@ -16,6 +16,11 @@ def problem(received: str, expected: str, fix: str) -> str:
     return f"Received {received}. Expected {expected}. To fix it: {fix}."
 
 
+def one_line(text: object) -> str:
+    """What `text` says, on one line: the errors of libraries can have many."""
+    return " ".join(str(text).split())
+
+
 def check_number(
     name: str,
     value: Any,

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 
 
 def tf_keras() -> ModuleType:
@@ -56,7 +56,7 @@ def check_model(name: str, model: Any) -> Any:
 
 def _short(value: Any) -> str:
     """The beginning of what a value looks like, on one line; an array can have a thousand."""
-    text = " ".join(repr(value).split())
+    text = one_line(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
@@ -54,5 +54,5 @@ def load_model(path: str | os.PathLike) -> keras.Model:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     return text.split(". ")[0][:200].rstrip(".")

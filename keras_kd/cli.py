@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_kd._checks import problem
-from keras_kd._checks import one_line
+from keras_kd._checks import one_line, problem
 from keras_kd._version import __version__
 
 if TYPE_CHECKING:

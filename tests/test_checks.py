@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 
-from keras_kd._checks import check_choice, check_number, problem
+from keras_kd._checks import check_choice, check_number, one_line, problem
 
 
 def test_a_problem_is_one_line_in_three_parts():
     message = problem("epochs=-1", "a number above 0", "try 5")
     assert message == "Received epochs=-1. Expected a number above 0. To fix it: try 5."
+
+
+def test_one_line():
+    assert one_line(ValueError("first\n\tsecond \n")) == "first second"
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(2.0), np.int64(3)])

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 from keras_kd._keras import tf_keras
 from keras_kd.compression._tfmot import default_8bit_quantize_configs as configs
 from keras_kd.compression._tfmot import quantize_layer, tfmot
@@ -178,8 +178,7 @@ def apply(annotated: Any) -> Any:
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             problem(
-                f"student {annotated.name!r}, which TF-MOT cannot quantize:"
-                f" {' '.join(str(error).split())}",
+                f"student {annotated.name!r}, which TF-MOT cannot quantize: {one_line(error)}",
                 "layers that TF-MOT's 8-bit scheme supports or can leave in float",
                 "replace the layer it names, or quantize after training with"
                 " keras_kd.tflite.convert(student, 'int8', representative_data)",

@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model, is_tf_keras_model, mask_of
 
 
@@ -148,7 +148,7 @@ def steps(
             raise ValueError(
                 problem(
                     f"layer {call.path!r} ({type(call.layer).__name__}), which cannot be rebuilt"
-                    f" in the other Keras: {' '.join(str(error).split())}",
+                    f" in the other Keras: {one_line(error)}",
                     "a layer that both Kerases build alike",
                     "replace the layer, or leave it out of the student",
                 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 from keras_kd.tflite._stderr import CapturedText, captured_stderr
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -48,7 +48,7 @@ class LiteRTInterpreter:
         if failure is not None:
             raise ValueError(
                 problem(
-                    f"{len(content)} bytes that LiteRT cannot load ({_one_line(failure, stderr)})",
+                    f"{len(content)} bytes that LiteRT cannot load ({_reason(failure, stderr)})",
                     "an undamaged .tflite model that uses built-in operators only",
                     "convert the student again, or copy the file again",
                 )
@@ -71,7 +71,7 @@ class LiteRTInterpreter:
         except RuntimeError as error:
             raise ValueError(
                 problem(
-                    f"a model that LiteRT loads but cannot run ({' '.join(str(error).split())})",
+                    f"a model that LiteRT loads but cannot run ({one_line(error)})",
                     "an undamaged .tflite model",
                     "convert the student again, or copy the file again",
                 )
@@ -107,6 +107,5 @@ def _tensor_info(name: str, detail: dict) -> TensorInfo:
     )
 
 
-def _one_line(error: Exception, stderr: CapturedText) -> str:
-    said = " ".join(str(error).split())
-    return said or stderr.last_lines(1)
+def _reason(error: Exception, stderr: CapturedText) -> str:
+    return one_line(error) or stderr.last_lines(1)

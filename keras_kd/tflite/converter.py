@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
 from keras_kd.tflite._stderr import captured_stderr
 from keras_kd.tflite.flatbuffer import FlatBufferModel
@@ -132,4 +132,4 @@ def _one_by_one(examples: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarra
 
 
 def _summary(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {one_line(error)[:300]}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model, tf_keras
 
 _REDUCED_PRECISION = ("float16", "bfloat16")
@@ -51,7 +51,7 @@ def in_float32(student: Any) -> Any:
         raise ValueError(
             problem(
                 f"the student {student.name!r} in mixed precision, which cannot be rebuilt "
-                f"({' '.join(str(error).split())})",
+                f"({one_line(error)})",
                 "a student that computes in float32",
                 "build it again under keras.config.set_dtype_policy('float32') and copy the "
                 "weights: new.set_weights(old.get_weights())",
