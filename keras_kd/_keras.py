@@ -1,8 +1,8 @@
 """The two Kerases, and what is private to them.
 
 Users bring models of Keras 3 (`keras`), TensorFlow Model Optimization works on models of Keras 2
-(`tf_keras`). Everything that depends on which one a model is, or on something that Keras does not
-promise to keep, is here.
+(`tf_keras`). What several rooms need to know of which one a model is, or of something that Keras
+does not promise to keep, is here; how each records a model's graph is in `compression/graph.py`.
 """
 
 from __future__ import annotations
@@ -211,14 +211,6 @@ def output_specs(model: Any) -> Any:
     except Exception:
         # Any Python may be in a subclassed model's call; what cannot be foreseen is seen later.
         return None
-
-
-def ends_in_logits(model: Any) -> bool:
-    """Whether a model visibly ends in a layer without activation; `False` where it is hidden."""
-    if getattr(model, "inputs", None) is None or len(model.outputs) != 1:
-        return False
-    activation = getattr(model.layers[-1], "activation", None)
-    return getattr(activation, "__name__", None) == "linear"
 
 
 def symbolic_inputs(model: Any) -> Any:

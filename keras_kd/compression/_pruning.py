@@ -22,7 +22,7 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
     It keeps the name of its base, so that a saved model loads within `tfmot.prune_scope()`.
     """
 
-    def __init__(self, layer: Any, **options: Any):
+    def __init__(self, layer: Any, **options: Any) -> None:
         super().__init__(layer, **{"dtype": layer.dtype_policy, **options})
         self.supports_masking = layer.supports_masking
         if self._call_spec.expects_mask_arg != layer._call_spec.expects_mask_arg:
@@ -43,7 +43,7 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
     It serializes as TF-MOT's `PolynomialDecay` with the steps it has by then.
     """
 
-    def __init__(self, initial_sparsity: float, final_sparsity: float, timetable: Timetable):
+    def __init__(self, initial_sparsity: float, final_sparsity: float, timetable: Timetable) -> None:
         self.initial_sparsity = initial_sparsity
         self.final_sparsity = final_sparsity
         self.timetable = timetable
@@ -92,7 +92,7 @@ class PruningCallback(_sparsity.UpdatePruningStep):
     the pruned one.
     """
 
-    def __init__(self, layers: Sequence[PruneLowMagnitude], schedule: Schedule):
+    def __init__(self, layers: Sequence[PruneLowMagnitude], schedule: Schedule) -> None:
         super().__init__()
         self._layers = list(layers)
         self._schedule = schedule
