@@ -43,7 +43,9 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
     It serializes as TF-MOT's `PolynomialDecay` with the steps it has by then.
     """
 
-    def __init__(self, initial_sparsity: float, final_sparsity: float, timetable: Timetable) -> None:
+    def __init__(
+        self, initial_sparsity: float, final_sparsity: float, timetable: Timetable
+    ) -> None:
         self.initial_sparsity = initial_sparsity
         self.final_sparsity = final_sparsity
         self.timetable = timetable
