@@ -15,6 +15,8 @@ from keras_kd._checks import problem
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there takes its place at the end.
 
+    Directories that are missing are made.
+
     If the body raises, the temporary file goes and what was at `path` stays.
 
     Raises:
@@ -29,6 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 "add the name of a file to it",
             )
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

@@ -213,6 +213,14 @@ def output_specs(model: Any) -> Any:
         return None
 
 
+def ends_in_logits(model: Any) -> bool:
+    """Whether a model visibly ends in a layer without activation; `False` where it is hidden."""
+    if getattr(model, "inputs", None) is None or len(model.outputs) != 1:
+        return False
+    last = getattr(model.layers[-1], "layer", model.layers[-1])
+    return getattr(getattr(last, "activation", None), "__name__", None) == "linear"
+
+
 def symbolic_inputs(model: Any) -> Any:
     """The inputs of a Functional or Sequential model in their own structure."""
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input

@@ -28,6 +28,16 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
         if self._call_spec.expects_mask_arg != layer._call_spec.expects_mask_arg:
             self._call_spec.expects_mask_arg = layer._call_spec.expects_mask_arg
 
+    def call(self, inputs: Any, training: Any = None, **options: Any) -> Any:
+        """The wrapped layer's outputs; a training step moves the schedule on.
+
+        Raises:
+            ValueError: if a training step cannot know how long the training is.
+        """
+        if training is True and isinstance(self.pruning_schedule, Schedule):
+            self.pruning_schedule.check_ready()
+        return super().call(inputs, training=training, **options)
+
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask that the wrapped layer computes."""
         return self.layer.compute_mask(inputs, mask)
@@ -49,6 +59,7 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         self.initial_sparsity = initial_sparsity
         self.final_sparsity = final_sparsity
         self.timetable = timetable
+        self.has_callback = False
         never = tf.int64.max
         self._begin, self._end, self._frequency = (
             tf.Variable(value, trainable=False, dtype=tf.int64) for value in (never, never, 1)
@@ -62,6 +73,22 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         self._begin.assign(timetable.begin_step)
         self._end.assign(timetable.end_step)
         self._frequency.assign(timetable.frequency)
+
+    def check_ready(self) -> None:
+        """Check that the steps are known, or that there is a callback that will find out.
+
+        Raises:
+            ValueError: if pruning would never begin.
+        """
+        if not (self.timetable.is_known or self.has_callback):
+            raise ValueError(
+                problem(
+                    "a training step of a pruned student whose schedule is open",
+                    "`fit` with the callback that chooses it from the length of the training",
+                    "train with `fit` of a keras_kd.Distiller or with "
+                    "fit(..., callbacks=pruned.training_callbacks()), or pass end_step to prune",
+                )
+            )
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Whether to update the masks at `step`, and to which sparsity."""
@@ -102,6 +129,7 @@ class PruningCallback(_sparsity.UpdatePruningStep):
     def on_train_begin(self, logs: Any = None) -> None:
         """Start counting steps."""
         self.prunable_layers = self._layers
+        self._schedule.has_callback = True
         if self._step() < 0:
             for layer in self._layers:
                 layer.pruning_step.assign(0)

@@ -92,6 +92,10 @@ def prune(
         return wrappers[-1]
 
     pruned = rebuild(graphs.read(plain), tf_keras(), lambda layer: [record_of(layer)], wrap)
+    if timetable.is_known:
+        # TF-MOT leaves it to its callback, without which a step would end in an assertion.
+        for wrapper in wrappers:
+            wrapper.pruning_step.assign(0)
     pruned.training_callbacks = lambda: [_pruning.PruningCallback(wrappers, schedule)]
     return pruned
 

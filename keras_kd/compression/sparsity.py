@@ -75,6 +75,10 @@ def prunable_weights(model: Any) -> Iterator[tuple[str, np.ndarray]]:
             continue
         inner = getattr(layer, "layer", layer)
         wanted = PRUNABLE_WEIGHTS.get(type(inner).__name__)
+        masks = {
+            id(weight): np.asarray(mask) for weight, mask, _ in getattr(layer, "pruning_vars", ())
+        }
         for weight in layer.weights:
             if weight_name(weight) == wanted:
-                yield inner.name, np.asarray(weight)
+                # A checkpoint may have been written between an update and the masking after it.
+                yield inner.name, np.asarray(weight) * masks.get(id(weight), 1)

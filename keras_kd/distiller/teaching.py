@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,12 @@ from keras_kd.distiller.compatibility import check_distinct, check_inputs, check
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.watch import TeacherWatch
 from keras_kd.taps import Tap, Tapped
+
+_CROSSENTROPIES_OF_PROBABILITIES = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+)
 
 
 class Passes(NamedTuple):
@@ -162,6 +169,21 @@ class Teaching:
                     "pass loss='sparse_categorical_crossentropy' or another one, or build the "
                     "Distiller with student_loss_weight=0 to learn from the teacher alone",
                 )
+            )
+        if (
+            isinstance(loss, str)
+            and loss in _CROSSENTROPIES_OF_PROBABILITIES
+            and _keras.ends_in_logits(self.student)
+        ):
+            warnings.warn(
+                problem(
+                    f"loss={loss!r} for the student {self.student.name!r}, which ends in logits",
+                    "probabilities: this is how Keras reads the name of a cross-entropy",
+                    "pass the loss as an object with from_logits=True, for example "
+                    "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or end the "
+                    "student in a softmax",
+                ),
+                stacklevel=3,
             )
 
     def _check_labels(self, y: Any) -> None:

@@ -48,7 +48,11 @@ def translate_optimizer(optimizer: Any) -> Any:
         return optimizer
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         inner = translate_optimizer(optimizer.inner_optimizer)
-        return tf_keras.mixed_precision.LossScaleOptimizer(inner)
+        return tf_keras.mixed_precision.LossScaleOptimizer(
+            inner,
+            initial_scale=optimizer.initial_scale,
+            dynamic_growth_steps=optimizer.dynamic_growth_steps,
+        )
     name = type(optimizer).__name__
     config = optimizer.get_config()
     unknown = [key for key, off in _ONLY_IN_KERAS_3.items() if config.pop(key, off) is not off]

@@ -113,7 +113,6 @@ def write_c_source(
         name=name, size=len(content), alignment=ALIGNMENT, values=_hexadecimal(content)
     )
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"{name}_data.h", folder / f"{name}_data.cc"
     for path, text in zip(paths, (header, source), strict=True):
         with replacing(path) as temporary:

@@ -93,7 +93,6 @@ class TFLiteModel:
     def save(self, path: str | os.PathLike) -> Path:
         """Write the bytes to `path`, whole or not at all, and return it."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(self.content)
         return path

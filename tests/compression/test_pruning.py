@@ -326,3 +326,28 @@ def test_a_student_in_mixed_precision_is_pruned_in_it():
     pruned = train(prune(student, 0.5))
     assert sparsity(pruned).overall == pytest.approx(0.5, abs=0.02)
     assert strip(pruned).get_layer("hidden").compute_dtype == "float16"
+
+
+def test_a_step_without_fit_needs_the_steps():
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+    x, y = np.random.default_rng(0).normal(size=(16, 8)), np.zeros((16, 2))
+    open_ended = prune(student, 0.5)
+    open_ended.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"whose schedule is open.*To fix it: train with `fit`"):
+        open_ended.train_on_batch(x, y)
+    given = prune(student, 0.5, end_step=2)
+    given.compile("sgd", "mse")
+    for _ in range(3):
+        given.train_on_batch(x, y)
+    assert sparsity(given).overall == pytest.approx(0.5)
+
+
+def test_weights_saved_before_they_were_masked_count_as_masked():
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    pruned = prune(student, 0.5, end_step=1)
+    pruned.compile("sgd", "mse")
+    pruned.train_on_batch(np.ones((4, 8)), np.ones((4, 4)))
+    (wrapper,) = [layer for layer in pruned.layers if hasattr(layer, "pruning_vars")]
+    wrapper.layer.kernel.assign(np.ones((8, 4)))
+    assert sparsity(pruned).overall == 0.5
+    assert sparsity(strip(pruned)).overall == 0.5

@@ -1,9 +1,12 @@
 """The total: losses, their weights, and what is said of wrong ones."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
+import keras_kd
 from keras_kd.distiller.objective import Objective
 from keras_kd.losses import LogitsMSE, SoftTargets
 from keras_kd.taps import Tapped
@@ -94,3 +97,15 @@ def test_a_loss_of_ones_own_counts():
 def test_weights_may_be_an_array():
     weights = Objective([LogitsMSE(), LogitsMSE()], np.array([1.0, 2.0])).weights
     assert weights == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_a_cross_entropy_by_name_warns_for_logits(dense_model, teacher, activation):
+    distiller = keras_kd.Distiller(teacher, dense_model(activation=activation))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        distiller.compile("sgd", "sparse_categorical_crossentropy")
+    told = [
+        str(warning.message) for warning in caught if "from_logits=True" in str(warning.message)
+    ]
+    assert len(told) == (activation is None)
