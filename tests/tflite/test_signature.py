@@ -31,7 +31,7 @@ def test_automatic_names_do_not_depend_on_what_was_built_before():
 
 def test_keys_of_dicts():
     first, second = keras.Input((4,), name="x"), keras.Input((4,), name="y")
-    outputs = {"q": keras.layers.Dense(2, name="layer")(first), "p": second}
+    outputs = {"q": keras.layers.Dense(2, name="layer")(first), "p": keras.layers.ReLU()(second)}
     names = _names(_model({"b": first, "a": second}, outputs))
     assert names == (["b", "a"], ["q", "p"])
 
