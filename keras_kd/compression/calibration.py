@@ -33,7 +33,8 @@ def calibrate(
 
     Raises:
         TypeError: if `data` is none of these.
-        ValueError: if there is nothing in it, or if it has other names or shapes than the inputs.
+        ValueError: if there is nothing in it, or if it has other names, shapes or types than the
+            inputs.
     """
     wrappers = list(wrappers)
     recorder = _Recorder()
@@ -141,6 +142,12 @@ def _batches(data: Any, model: Any) -> Iterator[Any]:
             return
 
 
+def _described(data: Any) -> str:
+    if isinstance(data, Mapping):
+        return f"for the inputs {sorted(data)}"
+    return f"of type {type(data).__name__}"
+
+
 def _named(data: Any, model: Any) -> dict[str, np.ndarray]:
     names = model.input_names
     if not isinstance(data, Mapping) and len(names) == 1:
@@ -148,7 +155,7 @@ def _named(data: Any, model: Any) -> dict[str, np.ndarray]:
     if not isinstance(data, Mapping) or set(data) != set(names):
         raise ValueError(
             problem(
-                f"representative_data {sorted(data) if isinstance(data, Mapping) else type(data)}",
+                f"representative_data {_described(data)}",
                 f"one array for each of the inputs {names}",
                 "pass a dict with these keys",
             )
@@ -165,6 +172,16 @@ def _named(data: Any, model: Any) -> dict[str, np.ndarray]:
                     f"representative_data of shape {shape} for the input {name!r}",
                     f"shape {tuple(tensor.shape)}",
                     "pass batches like those the student trains on",
+                )
+            )
+        if tensor.dtype.is_floating and not np.issubdtype(arrays[name].dtype, np.floating):
+            # The commonest mistake: pixels of 0..255 for a student that was trained on 0..1.
+            raise ValueError(
+                problem(
+                    f"representative_data of type {arrays[name].dtype} for the input {name!r}",
+                    "real numbers scaled as the student was trained on",
+                    "pass x.astype('float32') / 255 if it was trained on 0..1, otherwise "
+                    "x.astype('float32')",
                 )
             )
     return arrays

@@ -29,7 +29,8 @@ class Distiller(Teaching, keras.Model):
     as in inference. Sample weights, class weights and masks count in both kinds of loss.
 
     With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
-    gives a `tf_keras.Model` with the same behaviour.
+    gives a `tf_keras.Model` with the same behaviour, a
+    `keras_kd.distiller.tf_keras_distiller.TfKerasDistiller`.
 
     Args:
         teacher: a trained model of either Keras. It is frozen (`trainable = False`, as in Keras'

@@ -130,6 +130,7 @@ def test_calibration_reads_every_form_of_data_and_changes_no_weight(trained, for
         ({"picture": np.zeros((4, 8, 8, 1))}, ValueError, r"\['picture'\].*\['image'\]"),
         (np.full((4, 8, 8, 1), np.nan), ValueError, r"NaN or infinity"),
         (3, TypeError, r"representative_data of type int"),
+        (np.zeros((4, 8, 8, 1), "uint8"), ValueError, r"type uint8 .* To fix it: .* / 255"),
     ],
 )
 def test_data_that_cannot_calibrate(trained, given, error, message):
