@@ -4,8 +4,8 @@
 
 Each seed trains a teacher, a student on the labels alone, and the same student, from the same first
 weights and for the same number of epochs, on the labels and the teacher. What is printed are
-accuracies on the test images, their mean difference and its standard error. About a minute per
-seed on two cores.
+accuracies on the test images, their mean difference and its standard error. About a minute and a
+half per seed on two cores.
 """
 
 from __future__ import annotations
