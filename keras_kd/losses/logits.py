@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -91,7 +91,12 @@ def logits_mean_squared_error(teacher_logits: Any, student_logits: Any) -> Any:
 
 
 class _SoftenedLoss(DistillationLoss):
-    """A loss between softened distributions: temperature, its scale, and the activation."""
+    """A loss between softened distributions: temperature, its scale, and the activation.
+
+    A subclass names its formula on logits, without the factor T^2, as `_formula`.
+    """
+
+    _formula: Callable[..., Any]
 
     def __init__(
         self,
@@ -108,17 +113,15 @@ class _SoftenedLoss(DistillationLoss):
         self.scale_by_temperature_squared = bool(scale_by_temperature_squared)
         self.activation = check_choice("activation", activation, ACTIVATIONS)
 
-    def formula(self, teacher_logits: Any, student_logits: Any, activation: str) -> Any:
-        """The loss on logits, without the factor T^2."""
-        raise NotImplementedError
-
     def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
         """The formula on the logits behind both outputs, times T^2 where asked for."""
         teacher, student = _logits_behind(teacher_output, student_output)
         activation = self.activation
         if activation == "auto":
             activation = _common_activation(teacher, student)
-        values = self.formula(teacher.logits, student.logits, activation)
+        values = self._formula(
+            teacher.logits, student.logits, temperature=self.temperature, activation=activation
+        )
         return values * self.temperature**2 if self.scale_by_temperature_squared else values
 
     def get_config(self) -> dict[str, Any]:
@@ -168,11 +171,7 @@ class SoftTargets(_SoftenedLoss):
         arXiv 1503.02531 (2015).
     """
 
-    def formula(self, teacher_logits: Any, student_logits: Any, activation: str) -> Any:
-        """`soft_targets` at this loss's temperature."""
-        return soft_targets(
-            teacher_logits, student_logits, temperature=self.temperature, activation=activation
-        )
+    _formula = staticmethod(soft_targets)
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -197,11 +196,7 @@ class SoftCrossEntropy(_SoftenedLoss):
         arXiv 1503.02531 (2015).
     """
 
-    def formula(self, teacher_logits: Any, student_logits: Any, activation: str) -> Any:
-        """`soft_cross_entropy` at this loss's temperature."""
-        return soft_cross_entropy(
-            teacher_logits, student_logits, temperature=self.temperature, activation=activation
-        )
+    _formula = staticmethod(soft_cross_entropy)
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
