@@ -8,7 +8,6 @@ does not promise to keep, is here; how each records a model's graph is in `compr
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -97,92 +96,22 @@ class Untracked:
         self.value = value
 
 
-OTHER_AXIS = "softmax over another axis than the last"
-
-
-@dataclass(frozen=True)
-class Logits:
-    """An output's logits, and the activation that they went through where one is seen.
-
-    Attributes:
-        logits: tensor of the output's shape, at least float32.
-        activation: `"softmax"`, `"sigmoid"`, `OTHER_AXIS`, or `None` where none or either can be.
-    """
-
-    logits: Any
-    activation: str | None
-
-
-def recognise_logits(output: Any) -> Logits:
-    """The logits behind a model's output tensor; the output itself where no activation is seen.
-
-    The softmax and sigmoid of both Kerases leave their input on the tensor that they return,
-    where their cross-entropies look for it, and in a traced graph the operation can be read. Going
-    back to the logits is exact; the logarithm of a probability that has become 0 is not.
-    """
-    remembered = getattr(output, "_keras_kd_logits", None)
-    if remembered is not None:
-        return remembered
-    operation = _operation_type(output)
-    logits = getattr(output, "_keras_logits", None)
-    if logits is None and operation in ("Softmax", "Sigmoid"):
-        logits = output.op.inputs[0]
-    if logits is None:
-        return Logits(_at_least_float32(output), None)
-    logits = _at_least_float32(logits)
-    if operation is None:
-        possible = _activations_between(logits, output)
-    else:
-        # TensorFlow computes a softmax over another axis between two Transpose operations.
-        possible = {"Sigmoid": ["sigmoid"], "Transpose": []}.get(operation, ["softmax"])
-    if not possible:
-        return Logits(logits, OTHER_AXIS)
-    return Logits(logits, possible[0] if len(possible) == 1 else None)
-
-
-def remember_logits(output: Any, logits: Logits) -> None:
-    """Note the logits behind a tensor that was computed from an output, for `recognise_logits`."""
-    output._keras_kd_logits = logits
-
-
-def _activations_between(logits: Any, output: Any) -> list[str]:
-    """Which activations can have made an eager `output` from `logits`: both for logits near 0."""
-    functions = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
-    if len(logits.shape) == 0 or logits.shape[-1] == 1:
-        del functions["softmax"]
-    # Half precision is a few units in its last place off.
-    precision = keras.backend.standardize_dtype(output.dtype)
-    tolerance = {"float16": 1e-2, "bfloat16": 6e-2}.get(precision, 1e-5)
-    output = _at_least_float32(output)
-    return [
-        name
-        for name, function in functions.items()
-        # NaN tells nothing, and is not above the tolerance.
-        if not float(ops.max(ops.abs(function(logits) - output))) > tolerance
-    ]
-
-
-def distribution_like(output: Any) -> Any:
-    """A boolean per row of `output`, shape `(...)` of `(..., classes)`: could it be a softmax?"""
-    output = _at_least_float32(output)
-    total = ops.sum(output, axis=-1)
-    # Half-precision probabilities of many classes are off by more than float32's epsilon.
-    return ops.logical_and(ops.min(output, axis=-1) >= 0.0, ops.abs(total - 1.0) < 1e-2)
-
-
-def _operation_type(tensor: Any) -> str | None:
-    """The kind of TensorFlow operation a traced tensor comes from; `None` for other tensors."""
-    try:
-        return tensor.op.type
-    except (AttributeError, RuntimeError):
-        return None
-
-
-def _at_least_float32(tensor: Any) -> Any:
-    """Half precision cannot hold a softmax over many classes: compute in float32 or better."""
+def at_least_float32(tensor: Any) -> Any:
+    """Half precision cannot hold a sum over many values: compute in float32 or better."""
     tensor = ops.convert_to_tensor(tensor)
     wide = keras.backend.standardize_dtype(tensor.dtype) in ("float32", "float64")
     return tensor if wide else ops.cast(tensor, "float32")
+
+
+def new_variable(shape: tuple[int, ...], value: float, name: str) -> keras.Variable:
+    """A trainable variable, filled with one value, also where a step is being compiled."""
+    initializer = keras.initializers.Constant(value)
+    if keras.backend.backend() != "tensorflow":
+        return keras.Variable(initializer, shape=shape, dtype="float32", name=name)
+    import tensorflow as tf
+
+    with tf.init_scope():
+        return keras.Variable(initializer, shape=shape, dtype="float32", name=name)
 
 
 def input_shapes(model: Any) -> list[tuple] | None:

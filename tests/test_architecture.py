@@ -17,6 +17,8 @@ ROOMS = [
     "_version",
     "_checks",
     "_keras",
+    "_logits",
+    "schedules",
     "_files",
     "_model_files",
     "losses",

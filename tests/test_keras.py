@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_kd import _keras
+from keras_kd import _keras, _logits
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def test_activations_are_seen(name, way, tf_keras):
     seen = []
 
     def look(tensor):
-        seen.append(_keras.recognise_logits(function(tensor)).activation)
-        return _keras.recognise_logits(function(tensor)).logits
+        seen.append(_logits.recognise_logits(function(tensor)).activation)
+        return _logits.recognise_logits(function(tensor)).logits
 
     # TensorFlow's own functions leave no trace outside of a graph.
     result = look(logits) if way in ("eager", "tf_keras") else tf.function(look)(logits)
@@ -66,40 +66,40 @@ def test_activations_are_seen(name, way, tf_keras):
 
 def test_logits_are_what_they_are():
     logits = tf.constant([[1.0, 2.0]], "float16")
-    seen = _keras.recognise_logits(logits)
+    seen = _logits.recognise_logits(logits)
     assert seen.activation is None
     assert seen.logits.dtype == "float32"
-    assert _keras.recognise_logits(np.array([[1.0]])).logits.dtype == "float64"
+    assert _logits.recognise_logits(np.array([[1.0]])).logits.dtype == "float64"
 
 
 def test_a_hidden_softmax_that_feeds_something_else_is_not_the_output():
     hidden = keras.ops.softmax(tf.constant([[1.0, 2.0]]))
-    assert _keras.recognise_logits(hidden * 2.0).activation is None
+    assert _logits.recognise_logits(hidden * 2.0).activation is None
 
 
 def test_activations_that_cannot_be_told_apart_are_left_open():
     undecided = keras.ops.sigmoid(tf.zeros((1, 2)))
-    assert _keras.recognise_logits(undecided).activation is None
-    assert _keras.recognise_logits(keras.ops.sigmoid(tf.zeros((1, 1)))).activation == "sigmoid"
+    assert _logits.recognise_logits(undecided).activation is None
+    assert _logits.recognise_logits(keras.ops.sigmoid(tf.zeros((1, 1)))).activation == "sigmoid"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
 def test_activations_are_seen_in_every_precision(name, dtype):
     logits = tf.cast(np.random.default_rng(0).normal(scale=5.0, size=(8, 1000)), dtype)
-    assert _keras.recognise_logits(getattr(keras.ops, name)(logits)).activation == name
+    assert _logits.recognise_logits(getattr(keras.ops, name)(logits)).activation == name
 
 
 def test_a_softmax_over_another_axis_is_seen_as_such():
     logits = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 4)))
     assert (
-        _keras.recognise_logits(keras.ops.softmax(logits, axis=1)).activation == _keras.OTHER_AXIS
+        _logits.recognise_logits(keras.ops.softmax(logits, axis=1)).activation == _logits.OTHER_AXIS
     )
 
 
 def test_rows_that_could_be_distributions():
     rows = np.array([[0.3, 0.7], [0.3, 0.3], [-0.5, 1.5]], "float32")
-    np.testing.assert_array_equal(_keras.distribution_like(rows), [True, False, False])
+    np.testing.assert_array_equal(_logits.distribution_like(rows), [True, False, False])
 
 
 def test_shapes_of_models(student):

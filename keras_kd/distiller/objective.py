@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _keras, _logits
 from keras_kd._checks import check_number, problem
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.taps import Tapped
@@ -92,7 +92,7 @@ class Objective:
             teacher_part = _read(teacher, loss, "teacher")
             student_part = _read(student, loss, "student")
             if isinstance(loss, keras.distillation.LogitsDistillation):
-                teacher_part, student_part = _logits(teacher_part), _logits(student_part)
+                teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
             loss.validate_outputs(teacher_part, student_part)
             if isinstance(loss, DistillationLoss):
                 mask = keras.tree.map_structure(_keras.mask_of, student_part)
@@ -171,8 +171,8 @@ def _read(tapped: Tapped, loss: Any, side: str) -> Any:
     return features[0] if len(features) == 1 else features
 
 
-def _logits(outputs: Any) -> Any:
-    return keras.tree.map_structure(lambda output: _keras.recognise_logits(output).logits, outputs)
+def _logits_of(outputs: Any) -> Any:
+    return keras.tree.map_structure(lambda output: _logits.recognise_logits(output).logits, outputs)
 
 
 def _scalar(loss: Any, value: Any, sample_weight: Any) -> Any:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _logits
 from keras_kd._checks import problem
 
 
@@ -45,7 +45,7 @@ class TeacherWatch:
         if self._softened and not self._first_step_seen:
             for tensor in tensors:
                 if _could_be_unseen_softmax(tensor):
-                    rows = ops.all(_keras.distribution_like(tensor))
+                    rows = ops.all(_logits.distribution_like(tensor))
                     self._distributions.assign_add(ops.cast(rows, "int64"))
         if tf.executing_eagerly():
             self.report()
@@ -102,10 +102,10 @@ def _is_float(tensor: Any) -> bool:
 def _finite_or_zero(tensor: Any) -> Any:
     if not _is_float(tensor):
         return tensor
-    seen = _keras.recognise_logits(tensor)
+    seen = _logits.recognise_logits(tensor)
     clean = _zero_where_not_finite(tensor)
-    _keras.remember_logits(
-        clean, _keras.Logits(_zero_where_not_finite(seen.logits), seen.activation)
+    _logits.remember_logits(
+        clean, _logits.Logits(_zero_where_not_finite(seen.logits), seen.activation)
     )
     return clean
 
@@ -115,5 +115,5 @@ def _zero_where_not_finite(tensor: Any) -> Any:
 
 
 def _could_be_unseen_softmax(tensor: Any) -> bool:
-    seen = _keras.recognise_logits(tensor).activation is not None
+    seen = _logits.recognise_logits(tensor).activation is not None
     return not seen and len(tensor.shape) >= 2 and tensor.shape[-1] != 1

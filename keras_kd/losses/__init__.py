@@ -1,6 +1,17 @@
-"""Distillation losses: tensors in, one value per example out; they know no model."""
+"""Distillation losses: tensors in, one value per example or batch out; they know no model."""
 
 from keras_kd.losses.base import DistillationLoss
+from keras_kd.losses.features import Hint
+from keras_kd.losses.features.base import FeatureLoss
 from keras_kd.losses.logits import LogitsMSE, SoftCrossEntropy, SoftTargets
+from keras_kd.losses.relations.base import BatchLoss
 
-__all__ = ["DistillationLoss", "LogitsMSE", "SoftCrossEntropy", "SoftTargets"]
+__all__ = [
+    "BatchLoss",
+    "DistillationLoss",
+    "FeatureLoss",
+    "Hint",
+    "LogitsMSE",
+    "SoftCrossEntropy",
+    "SoftTargets",
+]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_kd import _keras
+from keras_kd import schedules
 from keras_kd._checks import problem, shapes_fit
+from keras_kd.losses.reduction import weighted_mean
 
 OutputKey = str | int
 
@@ -42,19 +42,58 @@ class DistillationLoss(keras.distillation.DistillationLoss):
             )
         self.outputs = None if keys is None else list(keys)
 
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """What the loss itself learns; made when the shapes are known, see `build`."""
+        return []
+
+    @property
+    def schedules(self) -> dict[str, schedules.Schedule]:
+        """The arguments that may change with the step, by name."""
+        return {}
+
+    def build(self, teacher_shape: Any, student_shape: Any) -> None:
+        """Make the loss's own weights, where it has any; called before the first value.
+
+        Args:
+            teacher_shape: shape of the teacher's tensor, batch first, or a list of shapes.
+            student_shape: shape of the student's tensor, after any adapter.
+        """
+
     def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
         """The formula on one pair of tensors.
 
         Args:
             teacher_output: tensor of shape `(batch, ...)`.
             student_output: tensor of the same shape, unless the loss says otherwise.
-            **context: what a formula may need besides: `y`, the labels of this output.
+            **context: what a formula may need besides: `y`, the labels of this output, and
+                `step`, the number of updates so far, where the loss has `schedules`.
 
         Returns:
-            A tensor of shape `(batch, ...)` with one value per example (or per position of it),
-            or a scalar where the loss is a property of the whole batch.
+            A tensor of shape `(batch, ...)` with one value per example (or per position of it).
         """
         raise NotImplementedError(f"{type(self).__name__} states no formula in per_example().")
+
+    def prepare(self, teacher_output: Any, student_output: Any) -> tuple[Any, Any]:
+        """Both tensors as the formula wants them, before it sees them."""
+        return teacher_output, student_output
+
+    def of_pair(
+        self,
+        teacher_output: Any,
+        student_output: Any,
+        *,
+        sample_weight: Any = None,
+        mask: Any = None,
+        **context: Any,
+    ) -> Any:
+        """The loss of one pair of tensors as a scalar: the weighted mean of `per_example`."""
+        values = self.per_example(teacher_output, student_output, **context)
+        return weighted_mean(values, sample_weight, mask)
+
+    def pairs(self, teacher_outputs: Any, student_outputs: Any) -> list[tuple[Any, Any, Any]]:
+        """What is compared with what: a list of `(key, teacher_output, student_output)`."""
+        return matching_outputs(teacher_outputs, student_outputs, self.outputs)
 
     def compute_loss(
         self,
@@ -64,6 +103,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         y: Any = None,
         sample_weight: Any = None,
         mask: Any = None,
+        step: Any = None,
         **kwargs: Any,
     ) -> Any:
         """The loss of a batch as a scalar, summed over the compared outputs.
@@ -76,16 +116,22 @@ class DistillationLoss(keras.distillation.DistillationLoss):
                 tensor or the structure of the outputs. As everywhere in Keras, weighted values
                 are summed and divided by their number, not by the sum of the weights.
             mask: what counts, in the same forms; masked values are left out of sum and number.
+            step: how many updates the student has had, for arguments that are schedules.
 
         Returns:
             A scalar tensor of at least float32.
         """
-        pairs = matching_outputs(teacher_outputs, student_outputs, self.outputs)
+        # A formula without schedules need not take a step.
+        context = {"step": step} if self.schedules else {}
         total = 0.0
-        for key, teacher_output, student_output in pairs:
-            values = self.per_example(teacher_output, student_output, y=_part(y, key))
-            total += weighted_mean(
-                values, sample_weight=_part(sample_weight, key), mask=_part(mask, key)
+        for key, teacher_output, student_output in self.pairs(teacher_outputs, student_outputs):
+            self.build(_shape(teacher_output), _shape(student_output))
+            total += self.of_pair(
+                *self.prepare(teacher_output, student_output),
+                y=_part(y, key),
+                sample_weight=_part(sample_weight, key),
+                mask=_part(mask, key),
+                **context,
             )
         return total
 
@@ -95,14 +141,10 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         Raises:
             ValueError: if an output is missing or the shapes do not fit.
         """
-        for key, teacher_output, student_output in matching_outputs(
-            teacher_outputs, student_outputs, self.outputs
-        ):
-            self.check_shapes(key, tuple(teacher_output.shape), tuple(student_output.shape))
+        for key, teacher_output, student_output in self.pairs(teacher_outputs, student_outputs):
+            self.check_shapes(key, _shape(teacher_output), _shape(student_output))
 
-    def check_shapes(
-        self, key: OutputKey | None, teacher_shape: tuple, student_shape: tuple
-    ) -> None:
+    def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
         """Check one pair of shapes, batch first; `None` stands for any size.
 
         Raises:
@@ -128,7 +170,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DistillationLoss:
         """Rebuild the loss from `get_config`."""
-        return cls(**config)
+        return cls(**{name: schedules.deserialize(value) for name, value in config.items()})
 
 
 def matching_outputs(
@@ -167,41 +209,6 @@ def matching_outputs(
     return [(key, teacher[key], student[key]) for key in keys]
 
 
-def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> Any:
-    """Sum of the weighted values over the number of values that the mask leaves.
-
-    The one place where values per example become a loss. With `tf.distribute` the result is the
-    replica's share of the mean, as Keras' own losses return it, because gradients are summed over
-    replicas.
-
-    Args:
-        values: tensor of shape `(batch, ...)`, or a scalar, which no weight can split.
-        sample_weight: `None` or a tensor of shape `(batch,)`, `(batch, 1)` or like `values`.
-        mask: `None` or a tensor like `sample_weight`; 0 or `False` leaves a value out.
-    """
-    if len(values.shape) == 0:
-        return values / _keras.number_of_replicas()
-    count = ops.cast(ops.size(values), values.dtype)
-    if mask is not None:
-        mask = ops.cast(ops.broadcast_to(_align(mask, values), ops.shape(values)), values.dtype)
-        # A masked value may be NaN, and NaN times 0 is NaN: choose, do not multiply.
-        values = ops.where(ops.cast(mask, "bool"), values, ops.zeros_like(values))
-        count = ops.sum(mask)
-    if sample_weight is not None:
-        values = values * ops.cast(_align(sample_weight, values), values.dtype)
-    return ops.divide_no_nan(ops.sum(values), count) / _keras.number_of_replicas()
-
-
-def _align(weight: Any, values: Any) -> Any:
-    """Give `weight` the rank of `values`: batch first, ones behind."""
-    weight = ops.convert_to_tensor(weight)
-    while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
-        weight = ops.squeeze(weight, axis=-1)
-    while len(weight.shape) < len(values.shape):
-        weight = ops.expand_dims(weight, axis=-1)
-    return weight
-
-
 def _as_mapping(outputs: Any) -> dict[OutputKey | None, Any]:
     if isinstance(outputs, dict):
         return dict(outputs)
@@ -217,3 +224,10 @@ def _part(structure: Any, key: OutputKey | None) -> Any:
     if isinstance(structure, dict | list | tuple):
         return _as_mapping(structure).get(key)
     return structure
+
+
+def _shape(output: Any) -> Any:
+    """The shape of a tensor, or the shapes of a list of tensors that belong together."""
+    if isinstance(output, list | tuple):
+        return [tuple(tensor.shape) for tensor in output]
+    return tuple(output.shape)

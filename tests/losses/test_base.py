@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from keras_kd.losses import DistillationLoss, LogitsMSE
-from keras_kd.losses.base import matching_outputs, weighted_mean
+from keras_kd.losses.base import matching_outputs
+from keras_kd.losses.reduction import weighted_mean
 
 TEACHER = {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0]])}
 STUDENT = {"a": np.array([[1.0, 4.0]]), "b": np.array([[0.0]])}

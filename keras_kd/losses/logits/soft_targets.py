@@ -1,4 +1,4 @@
-"""Losses on the models' outputs: softened distributions and logits."""
+"""Losses between the softened distributions of both models."""
 
 from __future__ import annotations
 
@@ -8,30 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
-from keras_kd._checks import check_choice, check_number, problem
-from keras_kd.losses.base import DistillationLoss, OutputKey
+from keras_kd import schedules
+from keras_kd._checks import check_choice
+from keras_kd.losses.base import OutputKey
+from keras_kd.losses.logits.base import TemperedLoss, common_activation, logits_behind, soften
 
 ACTIVATIONS = ("auto", "softmax", "sigmoid")
-
-
-def soften(logits: Any, temperature: float, activation: str = "softmax") -> Any:
-    """Log-probabilities of the softened distributions, computed in log space.
-
-    Args:
-        logits: tensor of shape `(..., classes)`.
-        temperature: what the logits are divided by; above 0.
-        activation: `"softmax"`, one distribution over the classes, or `"sigmoid"`, one
-            distribution over {on, off} for each class.
-
-    Returns:
-        A tensor whose last axis is a distribution: `(..., classes)` for softmax,
-        `(..., classes, 2)` for sigmoid.
-    """
-    scaled = logits / temperature
-    if activation == "sigmoid":
-        return ops.stack([ops.log_sigmoid(scaled), ops.log_sigmoid(-scaled)], axis=-1)
-    return ops.log_softmax(scaled, axis=-1)
 
 
 def soft_targets(
@@ -85,12 +67,7 @@ def soft_cross_entropy(
     return -ops.sum(ops.exp(teacher) * student, axis=-1)
 
 
-def logits_mean_squared_error(teacher_logits: Any, student_logits: Any) -> Any:
-    """Mean over the classes of the squared differences: `(..., classes)` to `(...)`."""
-    return ops.mean(ops.square(ops.stop_gradient(teacher_logits) - student_logits), axis=-1)
-
-
-class _SoftenedLoss(DistillationLoss):
+class _SoftenedLoss(TemperedLoss):
     """A loss between softened distributions: temperature, its scale, and the activation.
 
     A subclass names its formula on logits, without the factor T^2, as `_formula`.
@@ -100,35 +77,37 @@ class _SoftenedLoss(DistillationLoss):
 
     def __init__(
         self,
-        temperature: float = 4.0,
+        temperature: schedules.Schedule = 4.0,
         *,
         scale_by_temperature_squared: bool = True,
         activation: str = "auto",
         outputs: OutputKey | Sequence[OutputKey] | None = None,
     ) -> None:
-        super().__init__(outputs=outputs)
-        self.temperature = check_number(
-            "temperature", temperature, above=0, fix="use a temperature such as 4.0"
-        )
+        super().__init__(temperature, outputs=outputs)
         self.scale_by_temperature_squared = bool(scale_by_temperature_squared)
         self.activation = check_choice("activation", activation, ACTIVATIONS)
 
-    def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
+    def per_example(
+        self, teacher_output: Any, student_output: Any, *, step: Any = None, **context: Any
+    ) -> Any:
         """The formula on the logits behind both outputs, times T^2 where asked for."""
-        teacher, student = _logits_behind(teacher_output, student_output)
+        teacher, student = logits_behind(teacher_output, student_output)
         activation = self.activation
         if activation == "auto":
-            activation = _common_activation(teacher, student)
+            activation = common_activation(teacher, student)
+        temperature = schedules.value_at(self.temperature, step)
         values = self._formula(
-            teacher.logits, student.logits, temperature=self.temperature, activation=activation
+            teacher.at(temperature, activation),
+            student.logits,
+            temperature=temperature,
+            activation=activation,
         )
-        return values * self.temperature**2 if self.scale_by_temperature_squared else values
+        return values * temperature**2 if self.scale_by_temperature_squared else values
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             **super().get_config(),
-            "temperature": self.temperature,
             "scale_by_temperature_squared": self.scale_by_temperature_squared,
             "activation": self.activation,
         }
@@ -150,7 +129,8 @@ class SoftTargets(_SoftenedLoss):
     are averaged over the classes, as in `keras.losses.BinaryCrossentropy`.
 
     Args:
-        temperature: T, above 0; 1 leaves the distributions as they are.
+        temperature: T, above 0; 1 leaves the distributions as they are. A number, a
+            `keras.optimizers.schedules.LearningRateSchedule` or a function of the step.
         scale_by_temperature_squared: whether to multiply by T^2.
         activation: what turns the models' logits into probabilities: `"softmax"`, `"sigmoid"`, or
             `"auto"`: that of the models where they end in one, else softmax.
@@ -197,76 +177,3 @@ class SoftCrossEntropy(_SoftenedLoss):
     """
 
     _formula = staticmethod(soft_cross_entropy)
-
-
-@keras.saving.register_keras_serializable(package="keras_kd")
-class LogitsMSE(DistillationLoss):
-    """Mean squared difference of the logits.
-
-    Makes the student a regression of the teacher's logits; also the limit of `SoftTargets` at
-    high temperature (for centred logits, up to a constant). Fits regression models as well.
-
-        loss = mean_c (teacher_c - student_c)^2
-
-    Outputs of shape `(batch, ..., classes)` give one value per example and position. Models that
-    end in a softmax or sigmoid are recognised and compared by their logits.
-
-    Args:
-        outputs: the outputs to compare, see `DistillationLoss`.
-
-    Example:
-        >>> import numpy as np
-        >>> float(LogitsMSE().compute_loss(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]])))
-        2.0
-
-    Reference:
-        Ba, Caruana: Do Deep Nets Really Need to be Deep?, NIPS 2014.
-    """
-
-    def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
-        """`logits_mean_squared_error` of the logits behind both outputs."""
-        teacher, student = _logits_behind(teacher_output, student_output)
-        return logits_mean_squared_error(teacher.logits, student.logits)
-
-
-def _logits_behind(teacher_output: Any, student_output: Any) -> tuple[_keras.Logits, _keras.Logits]:
-    """The logits of both, in the precision of the student's.
-
-    Raises:
-        ValueError: if the classes of one are not on the last axis.
-    """
-    teacher = _keras.recognise_logits(teacher_output)
-    student = _keras.recognise_logits(student_output)
-    if _keras.OTHER_AXIS in (teacher.activation, student.activation):
-        raise ValueError(
-            problem(
-                f"an output of shape {tuple(student.logits.shape)} from a {_keras.OTHER_AXIS}",
-                "the classes on the last axis",
-                "put keras.layers.Permute and a softmax over the last axis at the model's end",
-            )
-        )
-    logits = ops.cast(teacher.logits, student.logits.dtype)
-    return _keras.Logits(logits, teacher.activation), student
-
-
-def _common_activation(teacher: _keras.Logits, student: _keras.Logits) -> str:
-    """What turns these logits into probabilities, as far as the models show it.
-
-    Raises:
-        ValueError: if one ends in a softmax and the other in a sigmoid.
-    """
-    seen = {teacher.activation, student.activation} - {None}
-    if len(seen) == 2:
-        raise ValueError(
-            problem(
-                f"a teacher that ends in a {teacher.activation} and a student that ends in a "
-                f"{student.activation}",
-                "the same kind of output from both",
-                "give both models the same last activation, or pass activation='softmax' or "
-                "'sigmoid' to the distillation loss",
-            )
-        )
-    if seen:
-        return seen.pop()
-    # A softmax over one class is 1 whatever the logit: a single unit can only mean on or off.
-    return "sigmoid" if student.logits.shape[-1] == 1 else "softmax"

@@ -1,0 +1,122 @@
+"""The logits behind a model's output: going back from probabilities to what they were made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_kd import _keras
+
+OTHER_AXIS = "softmax over another axis than the last"
+
+
+@dataclass(frozen=True)
+class Logits:
+    """An output's logits, and the activation that they went through where one is seen.
+
+    Attributes:
+        logits: tensor of the output's shape, at least float32.
+        activation: `"softmax"`, `"sigmoid"`, `OTHER_AXIS`, or `None` where none or either can be.
+        members: for the mean of the probabilities of several models, their logits, of shape
+            `(models, batch, ..., classes)`; such a mean depends on the temperature.
+        shares: one share per member, sum 1.
+    """
+
+    logits: Any
+    activation: str | None
+    members: Any = None
+    shares: Any = None
+
+    def at(self, temperature: Any, activation: str) -> Any:
+        """Logits that, divided by the temperature, give the output's softened probabilities.
+
+        Args:
+            temperature: what the members' logits are divided by before their mean is taken.
+            activation: `"softmax"` or `"sigmoid"`, what turns logits into probabilities.
+
+        Returns:
+            A tensor of the output's shape: the logits themselves but for a mean of probabilities.
+        """
+        if self.members is None:
+            return self.logits
+        softened = self.members / temperature
+        shares = ops.reshape(
+            ops.convert_to_tensor(self.shares, dtype=softened.dtype),
+            (-1,) + (1,) * (len(softened.shape) - 1),
+        )
+        if activation == "sigmoid":
+            mean_on, mean_off = (
+                ops.logsumexp(ops.log_sigmoid(sign * softened) + ops.log(shares), axis=0)
+                for sign in (1.0, -1.0)
+            )
+            return temperature * (mean_on - mean_off)
+        mean = ops.logsumexp(ops.log_softmax(softened, axis=-1) + ops.log(shares), axis=0)
+        return temperature * mean
+
+
+def recognise_logits(output: Any) -> Logits:
+    """The logits behind a model's output tensor; the output itself where no activation is seen.
+
+    The softmax and sigmoid of both Kerases leave their input on the tensor that they return,
+    where their cross-entropies look for it, and in a traced graph the operation can be read. Going
+    back to the logits is exact; the logarithm of a probability that has become 0 is not.
+    """
+    remembered = getattr(output, "_keras_kd_logits", None)
+    if remembered is not None:
+        return remembered
+    operation = _operation_type(output)
+    logits = getattr(output, "_keras_logits", None)
+    if logits is None and operation in ("Softmax", "Sigmoid"):
+        logits = output.op.inputs[0]
+    if logits is None:
+        return Logits(_keras.at_least_float32(output), None)
+    logits = _keras.at_least_float32(logits)
+    if operation is None:
+        possible = _activations_between(logits, output)
+    else:
+        # TensorFlow computes a softmax over another axis between two Transpose operations.
+        possible = {"Sigmoid": ["sigmoid"], "Transpose": []}.get(operation, ["softmax"])
+    if not possible:
+        return Logits(logits, OTHER_AXIS)
+    return Logits(logits, possible[0] if len(possible) == 1 else None)
+
+
+def remember_logits(output: Any, logits: Logits) -> None:
+    """Note the logits behind a tensor that was computed from an output, for `recognise_logits`."""
+    output._keras_kd_logits = logits
+
+
+def _activations_between(logits: Any, output: Any) -> list[str]:
+    """Which activations can have made an eager `output` from `logits`: both for logits near 0."""
+    functions = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
+    if len(logits.shape) == 0 or logits.shape[-1] == 1:
+        del functions["softmax"]
+    # Half precision is a few units in its last place off.
+    precision = keras.backend.standardize_dtype(output.dtype)
+    tolerance = {"float16": 1e-2, "bfloat16": 6e-2}.get(precision, 1e-5)
+    output = _keras.at_least_float32(output)
+    return [
+        name
+        for name, function in functions.items()
+        # NaN tells nothing, and is not above the tolerance.
+        if not float(ops.max(ops.abs(function(logits) - output))) > tolerance
+    ]
+
+
+def distribution_like(output: Any) -> Any:
+    """A boolean per row of `output`, shape `(...)` of `(..., classes)`: could it be a softmax?"""
+    output = _keras.at_least_float32(output)
+    total = ops.sum(output, axis=-1)
+    # Half-precision probabilities of many classes are off by more than float32's epsilon.
+    return ops.logical_and(ops.min(output, axis=-1) >= 0.0, ops.abs(total - 1.0) < 1e-2)
+
+
+def _operation_type(tensor: Any) -> str | None:
+    """The kind of TensorFlow operation a traced tensor comes from; `None` for other tensors."""
+    try:
+        return tensor.op.type
+    except (AttributeError, RuntimeError):
+        return None

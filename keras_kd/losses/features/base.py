@@ -1,0 +1,158 @@
+"""Losses on hidden features: the layers they read, and what may stand between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_kd import _keras
+from keras_kd._checks import problem, shapes_fit
+from keras_kd.losses.base import DistillationLoss, OutputKey
+
+LayerNames = str | Sequence[str]
+
+
+class FeatureLoss(DistillationLoss):
+    """A loss that compares outputs of hidden layers.
+
+    Without layer names it compares the models' outputs, and called directly whatever it is given.
+
+    Args:
+        teacher_layer_name: the teacher's layer, or a list of layers. "backbone/block3" is the layer
+            "block3" of the nested model "backbone".
+        student_layer_name: the student's layer, or as many as the teacher's. The loss compares them
+            in order and sums the pairs, unless it says otherwise. A layer that TF-MOT has wrapped
+            keeps the name it had before.
+        adapter: what brings the student's features to the shape that the loss needs, where they do
+            not have it: `"auto"`, a trainable layer that `keras_kd.Distiller` makes (a 1x1
+            convolution or Dense, after pooling or resizing); a `keras.layers.Layer` of your own, or
+            one per pair in a list; `None` to refuse features of other shapes.
+
+    Raises:
+        TypeError: if a name is no string or the adapter no layer.
+        ValueError: if there are not as many names for both models.
+    """
+
+    def __init__(
+        self,
+        teacher_layer_name: LayerNames | None = None,
+        student_layer_name: LayerNames | None = None,
+        *,
+        adapter: Any = "auto",
+    ) -> None:
+        super().__init__()
+        self.teacher_layer_name = _check_names("teacher_layer_name", teacher_layer_name)
+        self.student_layer_name = _check_names("student_layer_name", student_layer_name)
+        if _count(teacher_layer_name) != _count(student_layer_name):
+            raise ValueError(
+                problem(
+                    f"teacher_layer_name={teacher_layer_name!r} and "
+                    f"student_layer_name={student_layer_name!r}",
+                    "as many layers of the student as of the teacher",
+                    "name for each layer of one model the layer of the other to compare it with",
+                )
+            )
+        self.adapter = _check_adapter(adapter)
+
+    def needed_shape(self, teacher_shape: Any, student_shape: Any) -> Any:
+        """The shape that the student's features must have to be compared with the teacher's.
+
+        Args:
+            teacher_shape: shape of the teacher's features, batch first.
+            student_shape: shape of the student's features.
+
+        Returns:
+            The teacher's shape; formulas that compare features of different shapes return the
+            student's where it will do.
+        """
+        return teacher_shape
+
+    def prepare(self, teacher_output: Any, student_output: Any) -> tuple[Any, Any]:
+        """Both in the student's precision, at least float32; no gradient for the teacher."""
+        student = keras.tree.map_structure(_keras.at_least_float32, student_output)
+        precision = keras.tree.flatten(student)[0].dtype
+        teacher = keras.tree.map_structure(
+            lambda tensor: ops.cast(ops.stop_gradient(tensor), precision), teacher_output
+        )
+        return teacher, student
+
+    def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
+        """Check one pair of shapes, batch first, the student's after any adapter.
+
+        Raises:
+            ValueError: if the formula cannot compare them.
+        """
+        needed = self.needed_shape(teacher_shape, student_shape)
+        if _all_fit(needed, student_shape):
+            return
+        raise ValueError(
+            problem(
+                f"features of shape {teacher_shape} from the teacher and {student_shape} from the "
+                f"student for {type(self).__name__}",
+                f"features of shape {needed} from the student",
+                "train with keras_kd.Distiller and adapter='auto', which puts a trainable layer "
+                "between them, give a layer as `adapter`, or name layers that fit",
+            )
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        is_given = self.adapter is not None and self.adapter != "auto"
+        return {
+            "teacher_layer_name": self.teacher_layer_name,
+            "student_layer_name": self.student_layer_name,
+            "adapter": keras.saving.serialize_keras_object(self.adapter)
+            if is_given
+            else self.adapter,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FeatureLoss:
+        """Rebuild the loss from `get_config`."""
+        adapter = config.get("adapter")
+        if isinstance(adapter, list):
+            adapter = [keras.saving.deserialize_keras_object(layer) for layer in adapter]
+        return super().from_config({**config, "adapter": adapter})
+
+
+def _check_names(argument: str, names: Any) -> str | list[str] | None:
+    listed = names if isinstance(names, list | tuple) else [names]
+    if names is not None and not (listed and all(isinstance(name, str) for name in listed)):
+        raise TypeError(
+            problem(
+                f"{argument}={names!r}",
+                "the name of a layer, or a list of names",
+                "pass for example 'conv2', or 'backbone/block3' for a layer of a nested model",
+            )
+        )
+    return list(names) if isinstance(names, list | tuple) else names
+
+
+def _count(names: Any) -> int | None:
+    if names is None:
+        return None
+    return len(names) if isinstance(names, list | tuple) else 1
+
+
+def _check_adapter(adapter: Any) -> Any:
+    layers = adapter if isinstance(adapter, list | tuple) else [adapter]
+    if adapter is None or (isinstance(adapter, str) and adapter == "auto"):
+        return adapter
+    if not all(isinstance(layer, keras.layers.Layer) for layer in layers):
+        raise TypeError(
+            problem(
+                f"adapter={adapter!r}",
+                "'auto', None, a keras.layers.Layer, or a list of layers",
+                "pass for example keras.layers.Conv2D(64, 1) for a teacher's map of 64 channels",
+            )
+        )
+    return list(adapter) if isinstance(adapter, list | tuple) else adapter
+
+
+def _all_fit(needed: Any, given: Any) -> bool:
+    if isinstance(needed, list):
+        return len(needed) == len(given) and all(map(shapes_fit, needed, given))
+    return shapes_fit(needed, given)

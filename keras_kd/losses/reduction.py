@@ -1,0 +1,91 @@
+"""How values per example, or of a whole batch, become one loss: weights and masks in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from keras_kd import _keras
+
+
+def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> Any:
+    """Sum of the weighted values over the number of values that the mask leaves.
+
+    With `tf.distribute` the result is the replica's share of the mean, as Keras' own losses return
+    it, because gradients are summed over replicas.
+
+    Args:
+        values: tensor of shape `(batch, ...)`, or a scalar, which no weight can split.
+        sample_weight: `None` or a tensor of shape `(batch,)`, `(batch, 1)` or like `values`.
+        mask: `None` or a tensor like `sample_weight`; 0 or `False` leaves a value out.
+    """
+    if len(values.shape) == 0:
+        return values / _keras.number_of_replicas()
+    count = ops.cast(ops.size(values), values.dtype)
+    if mask is not None:
+        mask = ops.cast(ops.broadcast_to(_align(mask, values), ops.shape(values)), values.dtype)
+        # A masked value may be NaN, and NaN times 0 is NaN: choose, do not multiply.
+        values = ops.where(ops.cast(mask, "bool"), values, ops.zeros_like(values))
+        count = ops.sum(mask)
+    if sample_weight is not None:
+        values = values * ops.cast(_align(sample_weight, values), values.dtype)
+    return ops.divide_no_nan(ops.sum(values), count) / _keras.number_of_replicas()
+
+
+def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Any, Any]:
+    """What each example counts in a loss that is a property of the batch.
+
+    An example of weight 0, or one that is masked, is not in the batch. The others count in
+    proportion to their weights, and the loss of the batch is multiplied by the mean weight, so that
+    weights that are all alike scale it as they scale a mean of values.
+
+    Args:
+        examples: a tensor of shape `(batch, ...)`, for its size and dtype.
+        sample_weight: `None` or a tensor of shape `(batch, ...)`, averaged over what is not batch.
+        mask: `None` or a tensor of shape `(batch, ...)`; an example counts unless all of it is
+            masked.
+
+    Returns:
+        The examples' weights, of shape `(batch,)`, 0 for those that are left out and 1 in the mean
+        over the others; and the factor for the loss, a scalar.
+    """
+    unmasked = ops.ones((ops.shape(examples)[0],), dtype=examples.dtype)
+    if mask is not None:
+        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+        unmasked = ops.cast(ops.any(_flat(mask), axis=-1), examples.dtype)
+    weights = unmasked
+    if sample_weight is not None:
+        given = ops.cast(ops.convert_to_tensor(sample_weight), examples.dtype)
+        weights = unmasked * ops.mean(_flat(given), axis=-1)
+    total = ops.sum(weights)
+    present = ops.sum(ops.cast(weights > 0, examples.dtype))
+    return (
+        weights * ops.divide_no_nan(present, total),
+        ops.divide_no_nan(total, ops.sum(unmasked)) / _keras.number_of_replicas(),
+    )
+
+
+def without_ignored(examples: Any, weights: Any, mask: Any = None) -> Any:
+    """Zeros in place of examples of weight 0 and of masked positions.
+
+    What they hold, NaN perhaps, then reaches neither the others nor the gradient.
+    """
+    kept = _align(weights, examples) > 0
+    if mask is not None:
+        kept = ops.logical_and(kept, _align(ops.cast(mask, "bool"), examples))
+    return ops.where(kept, examples, ops.zeros_like(examples))
+
+
+def _flat(tensor: Any) -> Any:
+    return ops.reshape(tensor, (ops.shape(tensor)[0], -1))
+
+
+def _align(weight: Any, values: Any) -> Any:
+    """Give `weight` the rank of `values`: batch first, ones behind."""
+    weight = ops.convert_to_tensor(weight)
+    while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
+        weight = ops.squeeze(weight, axis=-1)
+    while len(weight.shape) < len(values.shape):
+        weight = ops.expand_dims(weight, axis=-1)
+    return weight

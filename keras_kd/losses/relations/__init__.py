@@ -1,0 +1,3 @@
+"""Losses on relations between the examples of a batch."""
+
+__all__: list[str] = []

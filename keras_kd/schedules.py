@@ -1,0 +1,102 @@
+"""Numbers that change while training goes on: a temperature, the weight of a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_kd._checks import check_number, problem
+
+# A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function of the step.
+Schedule = float | Callable[[Any], Any]
+
+
+def warm_up(steps: int, value: float = 1.0) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Rise in a straight line from 0 to `value`, then stay there.
+
+    Losses that are far from their minimum at first, such as `DecoupledKD`, train steadily when
+    their weight starts like this; 20 of 240 epochs are usual there.
+
+    Args:
+        steps: how many updates of the student the rise takes.
+        value: the number after it.
+
+    Raises:
+        TypeError: if an argument is not a number.
+        ValueError: if `steps` is below 1.
+
+    Example:
+        >>> weight = warm_up(steps=100)
+        >>> [round(float(weight(step)), 3) for step in (0, 50, 100, 5000)]
+        [0.0, 0.5, 1.0, 1.0]
+    """
+    steps = int(check_number("steps", steps, at_least=1, fix="count the updates, such as 1000"))
+    value = check_number("value", value, fix="use the number to rise to, such as 1.0")
+    return keras.optimizers.schedules.PolynomialDecay(0.0, steps, end_learning_rate=value)
+
+
+def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
+    """Return a number as a float, and anything that can be asked for one as it is.
+
+    What a schedule says of step 0 is checked in place of all that it will say.
+
+    Args:
+        name: the argument's name, for messages.
+        value: a number, a `LearningRateSchedule` or a function of the step.
+        **bounds: those of `keras_kd._checks.check_number`, and its `fix`.
+
+    Raises:
+        TypeError: if it is none of the three, or gives no number.
+        ValueError: if the number is out of bounds.
+    """
+    if not callable(value):
+        return check_number(name, value, **bounds)
+    first = value(ops.convert_to_tensor(0, dtype="int64"))
+    try:
+        first = float(first)
+    except (TypeError, ValueError):
+        raise TypeError(
+            problem(
+                f"{name}={value!r}, which says {first!r} of step 0",
+                "a function from the step to a number",
+                "return one number, computed with keras.ops from the step",
+            )
+        ) from None
+    check_number(f"{name} at step 0", first, **bounds)
+    return value
+
+
+def value_at(schedule: Schedule, step: Any) -> Any:
+    """The number at a step: a float, or a float32 scalar tensor where it changes.
+
+    Args:
+        schedule: what `check_schedule` returned.
+        step: how many updates the student has had; `None` where nobody counts.
+
+    Raises:
+        ValueError: if the number depends on a step that nobody counts.
+    """
+    if not callable(schedule):
+        return schedule
+    if step is None:
+        raise ValueError(
+            problem(
+                f"the schedule {schedule!r} without a step",
+                "the number of updates so far",
+                "train with keras_kd.Distiller, which counts them, or pass step= to compute_loss",
+            )
+        )
+    return ops.cast(schedule(step), "float32")
+
+
+def serialize(schedule: Schedule) -> Any:
+    """A schedule as it goes into a configuration."""
+    return keras.saving.serialize_keras_object(schedule) if callable(schedule) else schedule
+
+
+def deserialize(config: Any) -> Any:
+    """What `serialize` was given; a number or an object stays what it is."""
+    return keras.saving.deserialize_keras_object(config) if isinstance(config, dict) else config
