@@ -3,15 +3,29 @@
 from keras_kd.losses.base import DistillationLoss
 from keras_kd.losses.features import Hint
 from keras_kd.losses.features.base import FeatureLoss
-from keras_kd.losses.logits import LogitsMSE, SoftCrossEntropy, SoftTargets
+from keras_kd.losses.logits import (
+    DIST,
+    DecoupledKD,
+    DirectionMatching,
+    LogitsMSE,
+    OutputDifference,
+    SoftCrossEntropy,
+    SoftTargets,
+    StandardizedSoftTargets,
+)
 from keras_kd.losses.relations.base import BatchLoss
 
 __all__ = [
+    "DIST",
     "BatchLoss",
+    "DecoupledKD",
+    "DirectionMatching",
     "DistillationLoss",
     "FeatureLoss",
     "Hint",
     "LogitsMSE",
+    "OutputDifference",
     "SoftCrossEntropy",
     "SoftTargets",
+    "StandardizedSoftTargets",
 ]

@@ -24,12 +24,12 @@ def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> A
         return values / _keras.number_of_replicas()
     count = ops.cast(ops.size(values), values.dtype)
     if mask is not None:
-        mask = ops.cast(ops.broadcast_to(_align(mask, values), ops.shape(values)), values.dtype)
+        mask = ops.cast(ops.broadcast_to(align(mask, values), ops.shape(values)), values.dtype)
         # A masked value may be NaN, and NaN times 0 is NaN: choose, do not multiply.
         values = ops.where(ops.cast(mask, "bool"), values, ops.zeros_like(values))
         count = ops.sum(mask)
     if sample_weight is not None:
-        values = values * ops.cast(_align(sample_weight, values), values.dtype)
+        values = values * ops.cast(align(sample_weight, values), values.dtype)
     return ops.divide_no_nan(ops.sum(values), count) / _keras.number_of_replicas()
 
 
@@ -71,21 +71,21 @@ def without_ignored(examples: Any, weights: Any, mask: Any = None) -> Any:
 
     What they hold, NaN perhaps, then reaches neither the others nor the gradient.
     """
-    kept = _align(weights, examples) > 0
+    kept = align(weights, examples) > 0
     if mask is not None:
-        kept = ops.logical_and(kept, _align(ops.cast(mask, "bool"), examples))
+        kept = ops.logical_and(kept, align(ops.cast(mask, "bool"), examples))
     return ops.where(kept, examples, ops.zeros_like(examples))
 
 
-def _flat(tensor: Any) -> Any:
-    return ops.reshape(tensor, (ops.shape(tensor)[0], -1))
-
-
-def _align(weight: Any, values: Any) -> Any:
-    """Give `weight` the rank of `values`: batch first, ones behind."""
+def align(weight: Any, values: Any) -> Any:
+    """Give a sample weight or mask the rank of `values`: batch first, ones behind."""
     weight = ops.convert_to_tensor(weight)
     while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
         weight = ops.squeeze(weight, axis=-1)
     while len(weight.shape) < len(values.shape):
         weight = ops.expand_dims(weight, axis=-1)
     return weight
+
+
+def _flat(tensor: Any) -> Any:
+    return ops.reshape(tensor, (ops.shape(tensor)[0], -1))

@@ -112,3 +112,30 @@ def common_activation(teacher: _logits.Logits, student: _logits.Logits) -> str:
         return seen.pop()
     # A softmax over one class is 1 whatever the logit: a single unit can only mean on or off.
     return "sigmoid" if student.logits.shape[-1] == 1 else "softmax"
+
+
+def class_logits(
+    teacher_output: Any, student_output: Any, name: str
+) -> tuple[_logits.Logits, _logits.Logits]:
+    """`logits_behind`, for a formula that needs one distribution over several classes.
+
+    Args:
+        teacher_output: tensor of shape `(batch, ..., classes)`.
+        student_output: tensor of the same shape.
+        name: the loss's name, for the message.
+
+    Raises:
+        ValueError: if an output is one of {on, off} for each class, or of a single unit.
+    """
+    teacher, student = logits_behind(teacher_output, student_output)
+    if student.logits.shape[-1] == 1 or "sigmoid" in (teacher.activation, student.activation):
+        raise ValueError(
+            problem(
+                f"an output of shape {tuple(student.logits.shape)} for {name}, where each unit "
+                "means on or off",
+                "one distribution over at least two classes",
+                "use keras_kd.losses.SoftTargets, which takes sigmoid outputs, or end both models "
+                "in logits or a softmax",
+            )
+        )
+    return teacher, student

@@ -1,0 +1,135 @@
+"""Direction matching: which way the outputs of each example point, beside the others' ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_kd._checks import check_number
+from keras_kd.losses.base import DistillationLoss, OutputKey
+from keras_kd.losses.logits.base import logits_behind
+from keras_kd.losses.reduction import example_weights, without_ignored
+
+
+def direction_matching(
+    teacher_logits: Any, student_logits: Any, weights: Any, *, tikhonov: float = 0.1
+) -> Any:
+    """Mean Mahalanobis length of the differences between both models' cosines, a scalar.
+
+    Args:
+        teacher_logits: tensor of shape `(batch, units)`; no gradient flows into it.
+        student_logits: tensor of the same shape.
+        weights: what each example counts, shape `(batch,)`: 1 in the mean over the examples that
+            are in the batch, 0 for the others, whose logits are zeros.
+        tikhonov: added to the variances, above 0.
+    """
+    teacher = directions(ops.stop_gradient(teacher_logits))
+    student = directions(student_logits)
+    # s s' - t t' as products of s - t and s + t, which keep their digits where s is near t.
+    half = 0.5 * ops.matmul(student - teacher, ops.transpose(student + teacher))
+    # So weighted, an example of weight 2 is two of weight 1, as a row and as a column.
+    root = ops.sqrt(weights)
+    differences = (half + ops.transpose(half)) * root
+    present = ops.sum(ops.cast(weights > 0, weights.dtype))
+    mean = ops.divide_no_nan(ops.matmul(weights, differences), present)
+    deviations = (differences - mean) * ops.expand_dims(root, axis=-1)
+    # A single example has no deviations: dividing by 1 leaves 0.
+    covariance = ops.matmul(ops.transpose(deviations), deviations) / ops.maximum(present - 1.0, 1.0)
+    covariance = covariance + ops.diag(ops.full_like(weights, tikhonov))
+    whitened = ops.solve_triangular(
+        ops.cholesky(covariance), ops.transpose(differences), lower=True
+    )
+    squares = ops.sum(ops.square(whitened), axis=0)
+    # The slope of the root is infinite at 0, where the student equals the teacher.
+    positive = squares > 0.0
+    lengths = ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
+    return ops.divide_no_nan(ops.sum(weights * lengths), present)
+
+
+def directions(logits: Any) -> Any:
+    """Vectors `(batch, units)` of length 1 in place of any length; zeros stay zeros."""
+    largest = ops.stop_gradient(ops.max(ops.abs(logits), axis=-1, keepdims=True))
+    # No change to the result, but squares of logits of any size are neither infinite nor all 0.
+    scaled = logits / ops.where(largest > 0.0, largest, 1.0)
+    squares = ops.sum(ops.square(scaled), axis=-1, keepdims=True)
+    return scaled / ops.sqrt(ops.where(squares > 0.0, squares, 1.0))
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class DirectionMatching(DistillationLoss):
+    """How far the student's cosines between the examples of a batch are from the teacher's.
+
+    Transfers which examples have outputs in the same direction, whatever their length; the
+    differences are measured against their own covariance, so that no example dominates. Needs no
+    temperature.
+
+        loss = mean over examples i of sqrt(D_i C^-1 D_i^T),  D = S S^T - T T^T,
+            C = covariance of the columns of D + tikhonov * I,
+
+    the rows of S and T being the student's and the teacher's logits of each example, divided by
+    their length; the covariance is divided by batch - 1. A property of the batch: an example of
+    sample weight 0, or one that is masked, is not in it; the others count in proportion to their
+    weights, and the loss is multiplied by the mean weight. Time and memory grow with the cube and
+    the square of the batch. Outputs of shape `(batch, ..., classes)` are one vector per example, in
+    which masked positions are 0. Models that end in a softmax or sigmoid are recognised and
+    compared by their logits.
+
+    Args:
+        tikhonov: added to the variances so that C can be inverted, above 0.
+        outputs: the outputs to compare, see `DistillationLoss`.
+
+    Raises:
+        TypeError: if `tikhonov` is not a number.
+        ValueError: if `tikhonov` is not above 0.
+
+    Example:
+        >>> import numpy as np
+        >>> loss = DirectionMatching(tikhonov=0.1)
+        >>> teacher = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> student = np.array([[1.0, 0.0], [1.0, 0.0]])
+        >>> round(float(loss.compute_loss(teacher, student)), 4)
+        2.3355
+
+    Reference:
+        Jeong et al.: Streamlined Knowledge Distillation, CVPR 2026, which adds this loss to
+        `SoftTargets`. The authors' code divides the cosines by the number of classes: what is
+        `tikhonov` there is `tikhonov * classes**2` here.
+    """
+
+    def __init__(
+        self,
+        tikhonov: float = 0.1,
+        *,
+        outputs: OutputKey | Sequence[OutputKey] | None = None,
+    ) -> None:
+        super().__init__(outputs=outputs)
+        self.tikhonov = check_number(
+            "tikhonov", tikhonov, above=0, fix="use a small number such as 0.1"
+        )
+
+    def of_pair(
+        self,
+        teacher_output: Any,
+        student_output: Any,
+        *,
+        sample_weight: Any = None,
+        mask: Any = None,
+        **context: Any,
+    ) -> Any:
+        """`direction_matching` of the logits behind one pair of outputs, times the mean weight."""
+        teacher, student = (
+            recognised.logits for recognised in logits_behind(teacher_output, student_output)
+        )
+        weights, factor = example_weights(student, sample_weight, mask)
+        teacher, student = (
+            ops.reshape(without_ignored(logits, weights, mask), (ops.shape(logits)[0], -1))
+            for logits in (teacher, student)
+        )
+        return factor * direction_matching(teacher, student, weights, tikhonov=self.tikhonov)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "tikhonov": self.tikhonov}
