@@ -103,9 +103,18 @@ def at_least_float32(tensor: Any) -> Any:
     return tensor if wide else ops.cast(tensor, "float32")
 
 
-def new_variable(shape: tuple[int, ...], value: float, name: str) -> keras.Variable:
-    """A trainable variable, filled with one value, also where a step is being compiled."""
-    initializer = keras.initializers.Constant(value)
+def new_variable(
+    shape: tuple[int, ...], value: float | keras.initializers.Initializer, name: str
+) -> keras.Variable:
+    """A trainable variable, also where a step is being compiled.
+
+    Args:
+        shape: its shape.
+        value: one number that fills it, or an initializer.
+        name: its name.
+    """
+    is_initializer = isinstance(value, keras.initializers.Initializer)
+    initializer = value if is_initializer else keras.initializers.Constant(value)
     if keras.backend.backend() != "tensorflow":
         return keras.Variable(initializer, shape=shape, dtype="float32", name=name)
     import tensorflow as tf
