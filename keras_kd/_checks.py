@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -54,6 +54,21 @@ def check_number(
     if not inside:
         raise ValueError(problem(f"{name}={value!r}", expected, fix))
     return number
+
+
+def check_integer(name: str, value: Any, *, at_least: int | None = None, fix: str) -> int:
+    """Return `value` as an int if it is a whole number, not below `at_least`.
+
+    Raises:
+        TypeError: if it is not of an integer type.
+        ValueError: if it is too small.
+    """
+    expected = "an integer" if at_least is None else f"an integer of at least {at_least}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(problem(f"{name}={value!r}", expected, fix))
+    if at_least is not None and value < at_least:
+        raise ValueError(problem(f"{name}={value!r}", expected, fix))
+    return int(value)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:

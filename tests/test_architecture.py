@@ -41,6 +41,7 @@ LAZY = {
     "ai_edge_litert": {"tflite"},
     "jinja2": {"evaluation"},
     "matplotlib": {"evaluation"},
+    "sklearn": {"data"},
     "tensorflow_datasets": {"data"},
     "tensorflow_model_optimization": {"compression"},
     "tf_keras": None,
