@@ -1,0 +1,197 @@
+"""Feature maps as wholes: their sizes, their positions, and losses with one value per map.
+
+A map has the shape `(batch, ..., channels)`, with one or more axes of positions in the middle:
+height and width of an image, the steps of a sequence, a volume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_kd._checks import problem, shapes_fit
+from keras_kd.losses.base import OutputKey
+from keras_kd.losses.features.base import FeatureLoss
+from keras_kd.losses.reduction import example_weights, without_ignored
+
+# What a norm is at least before it divides, as in the published implementations: a map of zeros
+# stays one.
+_LEAST_NORM = 1e-12
+
+
+class MapLoss(FeatureLoss):
+    """A loss that looks at a map as a whole: `per_example` returns one value per example.
+
+    Masked positions are zeros in both maps, where the mask has the map's positions. The weights of
+    an example's positions are averaged, and an example counts unless all of it is masked.
+
+    Arguments are those of `FeatureLoss`.
+    """
+
+    def of_pair(
+        self,
+        teacher_output: Any,
+        student_output: Any,
+        *,
+        sample_weight: Any = None,
+        mask: Any = None,
+        **context: Any,
+    ) -> Any:
+        """The loss of one pair of maps as a scalar: the weighted mean of `per_example`."""
+        some_map = keras.tree.flatten(student_output)[0]
+        weights, factor = example_weights(some_map, sample_weight, mask)
+
+        def kept(features: Any) -> Any:
+            fitting = mask if _has_positions_of(features, mask) else None
+            return without_ignored(features, weights, fitting)
+
+        values = self.per_example(
+            keras.tree.map_structure(kept, teacher_output),
+            keras.tree.map_structure(kept, student_output),
+            **context,
+        )
+        return factor * ops.divide_no_nan(ops.sum(weights * values), ops.sum(weights))
+
+
+class PooledMapLoss(MapLoss):
+    """A `MapLoss` that takes any number of channels and any size: it pools to the smaller map.
+
+    Arguments are those of `FeatureLoss`.
+    """
+
+    def needed_shape(self, teacher_shape: Any, student_shape: Any) -> Any:
+        """The student's own shape."""
+        return student_shape
+
+    def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
+        """Check one pair of shapes: maps with equally many axes.
+
+        Raises:
+            ValueError: if they are not.
+        """
+        check_maps(teacher_shape, student_shape)
+        super().check_shapes(key, teacher_shape, student_shape)
+
+
+def check_map(shape: Sequence[int | None]) -> None:
+    """Check that a shape is that of a map.
+
+    Raises:
+        ValueError: if it has no positions.
+    """
+    if len(shape) < 3:
+        raise ValueError(
+            problem(
+                f"features of shape {tuple(shape)}, vectors without positions",
+                "feature maps of shape (batch, ..., channels)",
+                "name a layer before the pooling or flattening, or compare vectors with "
+                "keras_kd.losses.Hint",
+            )
+        )
+
+
+def check_maps(first: Sequence[int | None], second: Sequence[int | None]) -> None:
+    """Check that two shapes are those of maps with equally many axes.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    check_map(first)
+    check_map(second)
+    if len(first) != len(second):
+        raise ValueError(
+            problem(
+                f"features of shapes {tuple(first)} and {tuple(second)}",
+                "as many axes of positions in both",
+                "name layers that both give images, or both give sequences",
+            )
+        )
+
+
+def same_size(first: Any, second: Any) -> tuple[Any, Any]:
+    """Pool two maps, along each axis of positions, to the smaller of the two.
+
+    Raises:
+        ValueError: if they are no maps, their numbers of axes differ, or a size is not known.
+    """
+    check_maps(first.shape, second.shape)
+    size = [min(pair) for pair in zip(known_size(first), known_size(second), strict=True)]
+    return pooled(first, size), pooled(second, size)
+
+
+def pooled(features: Any, size: Sequence[int]) -> Any:
+    """Average the positions of a map over windows, as many as `size` says along each axis.
+
+    Of n positions the window i of m begins at floor(i * n / m) and ends before
+    ceil((i + 1) * n / m): where m does not divide n, neighbours overlap.
+
+    Raises:
+        ValueError: if a size of the map is not known.
+    """
+    for axis, (given, wanted) in enumerate(zip(known_size(features), size, strict=True), 1):
+        if given != wanted:
+            windows = ops.convert_to_tensor(_windows(given, wanted), dtype=features.dtype)
+            averages = ops.tensordot(features, windows, axes=[[axis], [0]])
+            features = ops.moveaxis(averages, -1, axis)
+    return features
+
+
+def known_size(features: Any) -> tuple[int, ...]:
+    """How many positions a map has along each axis.
+
+    Raises:
+        ValueError: if that is not known.
+    """
+    size = tuple(features.shape[1:-1])
+    if None in size:
+        raise ValueError(
+            problem(
+                f"features of shape {tuple(features.shape)}",
+                "feature maps whose numbers of positions are known",
+                "give the models' inputs a fixed size, as in keras.Input((224, 224, 3))",
+            )
+        )
+    return size
+
+
+def flat(features: Any) -> Any:
+    """Put all positions on one axis: `(batch, ..., channels)` to `(batch, positions, channels)`."""
+    shape = ops.shape(features)
+    return ops.reshape(features, (shape[0], math.prod(shape[1:-1]), shape[-1]))
+
+
+def number_of_positions(features: Any) -> Any:
+    """How many positions a map has; 1 for vectors."""
+    return ops.cast(math.prod(ops.shape(features)[1:-1]), features.dtype)
+
+
+def unit(vectors: Any, axis: int) -> Any:
+    """Divide by the Euclidean norm along an axis; zeros stay zeros, and so does their gradient."""
+    # The norm of what has been divided by its largest value neither overflows nor underflows.
+    largest = ops.stop_gradient(ops.max(ops.abs(vectors), axis=axis, keepdims=True))
+    is_zero = largest == 0
+    scale = ops.where(is_zero, ops.ones_like(largest), largest)
+    squares = ops.sum(ops.square(vectors / scale), axis=axis, keepdims=True)
+    # The square root has no slope at 0.
+    norm = scale * ops.sqrt(ops.where(is_zero, ops.ones_like(squares), squares))
+    return vectors / ops.maximum(norm, _LEAST_NORM)
+
+
+def _windows(given: int, wanted: int) -> np.ndarray:
+    """The matrix, `(given, wanted)`, that averages `given` positions over `wanted` windows."""
+    windows = np.zeros((given, wanted))
+    for index in range(wanted):
+        window = slice(index * given // wanted, -((index + 1) * given // -wanted))
+        windows[window, index] = 1.0 / (window.stop - window.start)
+    return windows
+
+
+def _has_positions_of(features: Any, mask: Any) -> bool:
+    return mask is not None and shapes_fit(
+        mask.shape[1:], features.shape[1:-1][: len(mask.shape) - 1]
+    )
