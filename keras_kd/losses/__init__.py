@@ -1,7 +1,19 @@
 """Distillation losses: tensors in, one value per example or batch out; they know no model."""
 
 from keras_kd.losses.base import DistillationLoss
-from keras_kd.losses.features import Hint
+from keras_kd.losses.features import (
+    ActivationBoundary,
+    AttentionTransfer,
+    FactorTransfer,
+    FlowOfSolution,
+    HierarchicalContext,
+    Hint,
+    InterChannelCorrelation,
+    NeuronSelectivityTransfer,
+    PartialL2,
+    SimpleRecipe,
+    VariationalInformation,
+)
 from keras_kd.losses.features.base import FeatureLoss
 from keras_kd.losses.logits import (
     DIST,
@@ -13,19 +25,41 @@ from keras_kd.losses.logits import (
     SoftTargets,
     StandardizedSoftTargets,
 )
+from keras_kd.losses.relations import (
+    ContrastiveRepresentation,
+    CorrelationCongruence,
+    ProbabilisticTransfer,
+    Relational,
+    SimilarityPreserving,
+)
 from keras_kd.losses.relations.base import BatchLoss
 
 __all__ = [
     "DIST",
+    "ActivationBoundary",
+    "AttentionTransfer",
     "BatchLoss",
+    "ContrastiveRepresentation",
+    "CorrelationCongruence",
     "DecoupledKD",
     "DirectionMatching",
     "DistillationLoss",
+    "FactorTransfer",
     "FeatureLoss",
+    "FlowOfSolution",
+    "HierarchicalContext",
     "Hint",
+    "InterChannelCorrelation",
     "LogitsMSE",
+    "NeuronSelectivityTransfer",
     "OutputDifference",
+    "PartialL2",
+    "ProbabilisticTransfer",
+    "Relational",
+    "SimilarityPreserving",
+    "SimpleRecipe",
     "SoftCrossEntropy",
     "SoftTargets",
     "StandardizedSoftTargets",
+    "VariationalInformation",
 ]
