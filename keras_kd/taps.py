@@ -1,8 +1,9 @@
-"""From layer names to one model: its outputs and the named layers' outputs in one forward pass."""
+"""From layer names to what these layers say, in the same forward pass as the model's outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -27,60 +28,148 @@ class Tap:
     """Calls a model and returns the outputs of named layers with its own, from one forward pass.
 
     Args:
-        model: a model of either Keras; Functional or Sequential if layers are named.
-        layer_names: the layers to read. A layer that TF-MOT has wrapped is found by the name it
-            had before.
+        model: a model of either Keras, with a graph or subclassed.
+        layer_names: the layers to read, see `find_layer`.
 
     Raises:
-        ValueError: if a layer does not exist or the model has no graph to read it from.
+        ValueError: if a layer does not exist.
     """
 
     def __init__(self, model: Any, layer_names: Sequence[str] = ()) -> None:
         self.model = model
-        self.layer_names = tuple(dict.fromkeys(layer_names))
-        self._extended = None
-        if self.layer_names:
-            if getattr(model, "inputs", None) is None:
-                raise ValueError(
-                    problem(
-                        f"layer names {list(self.layer_names)} for {model.name!r}, a subclassed or "
-                        "unbuilt model",
-                        "a Functional or Sequential model that has been built, whose layers' "
-                        "outputs can be read",
-                        "rebuild it with keras.Model(inputs, outputs), or compare final outputs "
-                        "only",
-                    )
-                )
-            features = {name: find_layer(model, name).output for name in self.layer_names}
-            keras_module = keras if _keras.is_keras_model(model) else _keras.tf_keras()
-            self._extended = keras_module.Model(
-                _keras.symbolic_inputs(model),
-                {"outputs": _keras.symbolic_outputs(model), "features": features},
-            )
+        self.layers = {name: find_layer(model, name) for name in dict.fromkeys(layer_names)}
 
     def __call__(self, inputs: Any, training: bool) -> Tapped:
-        """One forward pass."""
-        if self._extended is None:
-            return Tapped(self.model(inputs, training=training), {})
-        return Tapped(**self._extended(inputs, training=training))
+        """One forward pass.
+
+        Raises:
+            ValueError: if a named layer was not called exactly once.
+        """
+        with _heard(self.layers.values()) as said:
+            outputs = self.model(inputs, training=training)
+        return Tapped(
+            outputs, {name: self._single(name, said[layer]) for name, layer in self.layers.items()}
+        )
+
+    def shapes(self) -> Tapped | None:
+        """Outputs and features as tensors without values; `None` where the model cannot tell."""
+        if getattr(self.model, "inputs", None) is not None:
+            outputs = _keras.symbolic_outputs(self.model)
+            return Tapped(outputs, {name: layer.output for name, layer in self.layers.items()})
+        with _heard(self.layers.values()) as said:
+            outputs = _keras.output_specs(self.model)
+        if outputs is None or not all(said.values()):
+            return None
+        return Tapped(
+            outputs, {name: _common_shape(said[layer]) for name, layer in self.layers.items()}
+        )
+
+    def _single(self, name: str, said: list[Any]) -> Any:
+        if len(said) == 1:
+            return said[0]
+        raise ValueError(
+            problem(
+                f"the layer {name!r} of model {self.model.name!r}, which was called {len(said)} "
+                "times in one forward pass",
+                "a layer that is called once",
+                "name a layer that each input passes once, for instance the one behind it",
+            )
+        )
+
+
+@contextmanager
+def _heard(layers: Any) -> Iterator[dict[Any, list[Any]]]:
+    """While this is open, note what the layers return.
+
+    A model with more outputs would do for graphs, but not for layers of nested models, nor for
+    subclassed models, and building it would leave its traces in the user's model.
+    """
+    said: dict[Any, list[Any]] = {layer: [] for layer in layers}
+    own = {layer: vars(layer).get("call") for layer in said}
+
+    def listening(layer: Any) -> Any:
+        call = layer.call
+
+        def heard_call(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
+            said[layer].append(result)
+            return result
+
+        return heard_call
+
+    try:
+        for layer in said:
+            # Past Keras' own __setattr__, for which this would be a part of the layer.
+            object.__setattr__(layer, "call", listening(layer))
+        yield said
+    finally:
+        for layer, call in own.items():
+            if call is not None:
+                object.__setattr__(layer, "call", call)
+            elif "call" in vars(layer):
+                object.__delattr__(layer, "call")
+
+
+def _common_shape(tensors: list[Any]) -> keras.KerasTensor:
+    """The shape of tensors that Keras made from inputs of several sizes, to see which may vary."""
+    sizes = zip(*(tensor.shape for tensor in tensors), strict=True)
+    return keras.KerasTensor([size[0] if len(set(size)) == 1 else None for size in sizes])
 
 
 def find_layer(model: Any, name: str) -> Any:
     """The layer of `model` called `name`, also where a wrapper or the bridge renamed it.
 
+    "backbone/block3" is the layer "block3" of the nested model "backbone"; where the bridge has
+    flattened the model, the layer that became of it.
+
     Raises:
         ValueError: if there is none; the message lists the layers.
     """
-    names = [layer.name for layer in model.layers]
-    if name in names:
-        return model.get_layer(name)
-    renamed = [layer for layer in model.layers if _keras.original_name(layer.name) == name]
-    if len(renamed) == 1:
-        return renamed[0]
+    layer = _find(model, name)
+    if layer is not None:
+        return layer
     raise ValueError(
         problem(
             f"layer name {name!r} for model {model.name!r}",
-            f"one of its layers: {', '.join(names)}",
+            f"one of its layers: {', '.join(_paths(model))}",
             "correct the name or give the layer that name",
         )
     )
+
+
+def _find(container: Any, name: str) -> Any:
+    layers = _inner_layers(container)
+    first, _, rest = name.partition("/")
+    for candidate in dict.fromkeys([name, first]):
+        exact = [layer for layer in layers if layer.name == candidate]
+        renamed = [layer for layer in layers if _keras.original_name(layer.name) == candidate]
+        found = exact or (renamed if len(renamed) == 1 else [])
+        if found and candidate == name:
+            return found[0]
+        if found:
+            return _find(found[0], rest)
+    if not rest:
+        return None
+    # The bridge flattens nested models: a layer keeps its name, or gets the model's in front.
+    return _find(container, f"{first}_{rest}") or _find(container, rest)
+
+
+def _inner_layers(container: Any) -> list[Any]:
+    """The layers right inside a model, or inside a layer made of others."""
+    layers = getattr(container, "layers", None)
+    if layers is None:
+        layers = container._flatten_layers(recursive=False, include_self=False)
+    return list(layers)
+
+
+def _paths(container: Any, prefix: str = "") -> list[str]:
+    paths = []
+    for layer in _inner_layers(container):
+        paths.append(prefix + layer.name)
+        if _is_model(layer):
+            paths += _paths(layer, f"{prefix}{layer.name}/")
+    return paths
+
+
+def _is_model(layer: Any) -> bool:
+    return isinstance(layer, keras.Model) or _keras.is_tf_keras_model(layer)

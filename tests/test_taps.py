@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import keras_kd
 from keras_kd.taps import Tap, find_layer
 
 
@@ -70,17 +72,69 @@ def test_an_unknown_layer_is_told_with_the_known_ones(student):
         Tap(student, ["absent"])
 
 
-@pytest.mark.parametrize("kind", ["subclassed", "unbuilt"])
-def test_a_model_without_a_graph_has_no_layers_to_read(kind):
+def test_a_subclassed_model_has_layers_to_read(x):
     class Subclassed(keras.Model):
-        def call(self, inputs):
-            return inputs
+        def __init__(self):
+            super().__init__()
+            self.first = keras.layers.Dense(4, name="first")
+            self.second = keras.layers.Dense(2, name="second")
 
-    model = Subclassed() if kind == "subclassed" else keras.Sequential([keras.layers.Dense(2)])
-    with pytest.raises(
-        ValueError, match=r"layer names \['hidden'\].*keras.Model\(inputs, outputs\)"
-    ):
-        Tap(model, ["hidden"])
+        def call(self, inputs):
+            return self.second(self.first(inputs))
+
+    model = Subclassed()
+    tap = Tap(model, ["first"])
+    assert tap.shapes() is None
+    tapped = tap(x, training=False)
+    np.testing.assert_array_equal(tapped.features["first"], model.first(x))
+    shapes = tap.shapes()
+    assert tuple(shapes.features["first"].shape) == (None, 4)
+    assert shapes.outputs.shape[-1] == 2
+
+
+def nested_model():
+    block = [keras.Input((4,)), keras.layers.Dense(3, "tanh", name="block3")]
+    backbone = keras.Sequential([*block, keras.layers.Dense(2)], name="backbone")
+    inner = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), backbone], name="inner")
+    return keras.Sequential([keras.Input((5,)), inner, keras.layers.Dense(2)], name="outer")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_layers_of_nested_models_by_their_path(x, compiled):
+    model = nested_model()
+    tap = Tap(model, ["inner/backbone/block3", "inner"])
+    run = tf.function(tap, jit_compile=True) if compiled else tap
+    tapped = run(x, training=False)
+    backbone = model.get_layer("inner").get_layer("backbone")
+    before = model.get_layer("inner").layers[0](x)
+    expected = backbone.get_layer("block3")(before)
+    np.testing.assert_allclose(tapped.features["inner/backbone/block3"], expected, rtol=1e-5)
+    np.testing.assert_allclose(tapped.outputs, model(x), rtol=1e-5)
+    assert tuple(tap.shapes().features["inner/backbone/block3"].shape) == (None, 3)
+
+
+def test_the_models_are_as_before_after_a_pass(x):
+    model = nested_model()
+    layers = list(model._flatten_layers())
+    before = [(len(layer._inbound_nodes), set(vars(layer))) for layer in layers]
+    Tap(model, ["inner/backbone/block3"])(x, training=False)
+    assert [(len(layer._inbound_nodes), set(vars(layer))) for layer in layers] == before
+
+
+def test_a_path_finds_what_became_of_a_nested_layer_in_a_flattened_model(x):
+    flat = keras_kd.compression.to_tf_keras(nested_model())
+    assert find_layer(flat, "inner/backbone/block3").name.endswith("block3")
+    pruned = keras_kd.compression.prune(nested_model(), end_step=2)
+    layer = find_layer(pruned, "inner/backbone/block3")
+    assert layer.name.startswith("prune_low_magnitude")
+    assert Tap(pruned, ["inner/backbone/block3"])(x, training=False).features
+
+
+def test_a_layer_that_is_called_twice_has_no_single_output(x):
+    shared, inputs = keras.layers.Dense(5, name="shared"), keras.Input((5,))
+    model = keras.Model(inputs, shared(shared(inputs)))
+    with pytest.raises(ValueError, match=r"layer 'shared' .*called 2 times.*name a layer that"):
+        Tap(model, ["shared"])(x, training=False)
 
 
 def test_a_wrapped_layer_is_found_by_its_own_name():

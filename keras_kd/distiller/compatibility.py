@@ -9,6 +9,7 @@ import keras
 from keras_kd import _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.distiller.objective import Objective
+from keras_kd.teachers import ModelTeacher, Teacher
 
 
 def check_distinct(teacher: Any, student: Any) -> None:
@@ -28,13 +29,13 @@ def check_distinct(teacher: Any, student: Any) -> None:
         )
 
 
-def check_inputs(teacher: Any, student: Any) -> None:
+def check_inputs(teacher: Teacher, student: Any) -> None:
     """Check that both models take the same inputs, as far as the models say what they take.
 
     Raises:
         ValueError: if number, names or shapes differ.
     """
-    teacher_shapes = _keras.input_shapes(teacher)
+    teacher_shapes = teacher.input_shapes
     student_shapes = _keras.input_shapes(student)
     if teacher_shapes is None or student_shapes is None:
         return
@@ -47,25 +48,24 @@ def check_inputs(teacher: Any, student: Any) -> None:
             f"a teacher for inputs of shape {_written(teacher_shapes)} and a student for "
             f"{_written(student_shapes)}",
             "the same inputs for both",
-            "give both the same keras.Input, or put a Resizing or Reshape layer in front of one",
+            "give both the same keras.Input, put a Resizing or Reshape layer in front of one, or "
+            "say with teacher_inputs what the teacher sees",
         )
     )
 
 
-def check_outputs(objective: Objective, teacher: Any, student: Any) -> None:
-    """Check that the losses can compare the outputs, as far as the models show their shapes.
+def check_losses(objective: Objective, teacher: Teacher, student: Any) -> None:
+    """Let the losses look at the models, as Keras' own Distiller does.
 
     Raises:
-        ValueError: if an output is missing or the shapes do not fit.
+        ValueError: if a loss refuses them.
     """
-    teacher_outputs, student_outputs = _keras.output_specs(teacher), _keras.output_specs(student)
+    if not isinstance(teacher, ModelTeacher):
+        return
     for loss in objective.losses:
         # Keras' own check knows no layer that TF-MOT has wrapped; taps look names up themselves.
         if not isinstance(loss, keras.distillation.FeatureDistillation):
-            loss.validate_model_compatibility(teacher, student)
-        reads_outputs = getattr(loss, "student_layer_name", None) is None
-        if reads_outputs and teacher_outputs is not None and student_outputs is not None:
-            loss.validate_outputs(teacher_outputs, student_outputs)
+            loss.validate_model_compatibility(teacher.model, student)
 
 
 def _written(shapes: list[tuple]) -> str:

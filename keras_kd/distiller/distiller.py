@@ -11,9 +11,13 @@ import tensorflow as tf
 
 from keras_kd import _keras
 from keras_kd._checks import problem
-from keras_kd.distiller.teaching import Teaching
-
-_TEACHER_FILE = "teacher.weights.h5"
+from keras_kd.distiller.inputs import Inputs, TeacherInputs
+from keras_kd.distiller.labels import Labels
+from keras_kd.distiller.objective import Objective
+from keras_kd.distiller.teaching import Passes, Teaching
+from keras_kd.schedules import Schedule
+from keras_kd.schedules import deserialize as deserialize_schedule
+from keras_kd.schedules import serialize as serialize_schedule
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -33,15 +37,25 @@ class Distiller(Teaching, keras.Model):
     `keras_kd.distiller.tf_keras_distiller.TfKerasDistiller`.
 
     Args:
-        teacher: a trained model of either Keras. It is frozen (`trainable = False`, as in Keras'
-            Distiller; set it back afterwards if you train it further), never changed, and no part
-            of the distiller's weights.
+        teacher: a trained model of either Keras, a list of models (see
+            `keras_kd.teachers.Ensemble`), another teacher of `keras_kd.teachers`, or a function of
+            the inputs. Models are frozen (`trainable = False`, as in Keras' Distiller; set it back
+            afterwards if you train one further), never changed, and no part of the distiller's
+            weights.
         student: the model to train, of either Keras. With a softmax or sigmoid at the end or
             without.
         distillation_losses: one `keras.distillation.DistillationLoss` or a list of them. `None`
             for `keras_kd.losses.SoftTargets(temperature=4.0)`.
-        distillation_loss_weights: one weight per loss; `None` for 1 each.
-        student_loss_weight: w, from 0 (only the teacher) to 1 (only the labels).
+        distillation_loss_weights: one weight per loss; `None` for 1 each. A weight is a number, a
+            `keras.optimizers.schedules.LearningRateSchedule` or a function of the step, which is
+            the number of updates since `compile`. The logs of `fit` show what schedules say.
+        student_loss_weight: w, from 0 (only the teacher) to 1 (only the labels), in the same forms.
+        teacher_inputs: what the teacher sees, where that is not what the student sees: a function
+            of the inputs (larger images, for example), or the name of an entry of dict inputs, or
+            several, which the student then does not see.
+        missing_label: an integer that stands for a label that is not known, such as -1; among
+            floating-point labels NaN does. Examples without a label count in the distillation
+            losses only. See `keras_kd.data.mix`.
         save_teacher: whether `save` puts the teacher into the `.keras` file, so that
             `load_model` gives a complete distiller. Weights files and backups never hold it. A
             distiller that was loaded without its teacher gets one by `distiller.teacher = ...`.
@@ -88,32 +102,36 @@ class Distiller(Teaching, keras.Model):
 
     def __init__(
         self,
-        teacher: keras.Model,
+        teacher: Any,
         student: keras.Model,
         distillation_losses: Any = None,
-        distillation_loss_weights: Sequence[float] | float | None = None,
-        student_loss_weight: float = 0.5,
+        distillation_loss_weights: Sequence[Schedule] | Schedule | None = None,
+        student_loss_weight: Schedule = 0.5,
         name: str = "distiller",
         *,
+        teacher_inputs: TeacherInputs = None,
+        missing_label: int | None = None,
         save_teacher: bool = True,
         **kwargs: Any,
     ) -> None:
         _keras.check_model("student", student)
-        if save_teacher or teacher is not None:
+        if save_teacher and teacher is None:
             _keras.check_model("teacher", teacher)
         # Keras scales the loss, without which float16 gradients underflow, by the model's policy.
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
         self.autocast = False
         self.save_teacher = save_teacher
+        objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
         self._begin_teaching(
-            teacher, student, distillation_losses, distillation_loss_weights, student_loss_weight
+            teacher, student, objective, Inputs(teacher_inputs), Labels(missing_label)
         )
+        self.bridges = objective.bridges
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
         # Callbacks that load weights before the first step want a built model.
-        self.built = student.built
+        self.built = student.built and all(bridge.built for bridge in self.bridges)
 
     @property
     def output_names(self) -> list[str]:
@@ -130,9 +148,15 @@ class Distiller(Teaching, keras.Model):
         Args:
             input_shape: the shape of the inputs, batch first.
         """
-        for model in (self.student, self.teacher):
-            if model is not None and not model.built:
-                model.build(input_shape)
+        teacher = self._teacher.value
+        models = [] if teacher is None else teacher.models
+        shapes = [self._inputs.of_teacher(input_shape)] * len(models)
+        models, shapes = [self.student, *models], [self._inputs.of_student(input_shape), *shapes]
+        for model, shape in zip(models, shapes, strict=True):
+            if not model.built:
+                model.build(shape)
+        if teacher is not None:
+            self._connect()
         self.built = True
 
     def compile(
@@ -151,7 +175,7 @@ class Distiller(Teaching, keras.Model):
             ValueError: if there is no loss on labels although it has a weight.
         """
         self._check_compile(loss)
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        super().compile(optimizer=optimizer, loss=loss, **self._measured(metrics, kwargs))
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as before saving; Keras calls this when it loads a model."""
@@ -163,26 +187,40 @@ class Distiller(Teaching, keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step: one forward pass of each model, then gradients for the student only."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        # Outside the tape, so that no activation of the teacher is kept for gradients.
-        teacher = self._ask_teacher(x)
         with tf.GradientTape() as tape:
-            loss, y_pred = self._loss_of_passes(x, y, sample_weight, teacher, training=True)
+            student = self._ask_student(x, training=True)
+            # So that no activation of the teacher is kept for gradients.
+            with tape.stop_recording():
+                passes = Passes(self._ask_teacher(x, student), student)
+            loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
+        scheduled = self._scheduled_values()
         weights = self.trainable_weights
         gradients = tape.gradient(scaled_loss, weights)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        return self._results(loss, x, y, y_pred, sample_weight)
+        self._teacher.value.after_step(self.student)
+        return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def save_assets(self, dir_path: str) -> None:
         """Put the teacher's weights into a `.keras` file; Keras calls this for no other file."""
-        if self.save_teacher and self.teacher is not None:
-            self.teacher.save_weights(os.path.join(dir_path, _TEACHER_FILE))
+        if self.save_teacher and self._teacher.value is not None:
+            for path, model in self._teacher_files(dir_path):
+                model.save_weights(path)
 
     def load_assets(self, dir_path: str) -> None:
         """Read what `save_assets` wrote."""
-        path = os.path.join(dir_path, _TEACHER_FILE)
-        if os.path.exists(path):
-            self.teacher.load_weights(path)
+        if self._teacher.value is not None:
+            for path, model in self._teacher_files(dir_path):
+                if os.path.exists(path):
+                    model.load_weights(path)
+
+    def _teacher_files(self, directory: str) -> list[tuple[str, Any]]:
+        models = self._teacher.value.models
+        names = [f"_{number}" for number in range(1, len(models) + 1)] if len(models) > 1 else [""]
+        return [
+            (os.path.join(directory, f"teacher{name}.weights.h5"), model)
+            for name, model in zip(names, models, strict=False)
+        ]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, models included.
@@ -190,10 +228,12 @@ class Distiller(Teaching, keras.Model):
         Raises:
             ValueError: if a tf_keras teacher would have to be saved.
         """
-        if self.save_teacher and _keras.is_tf_keras_model(self.teacher):
+        teacher = self._teacher.value
+        foreign = [] if teacher is None else filter(_keras.is_tf_keras_model, teacher.models)
+        for model in foreign if self.save_teacher else []:
             raise ValueError(
                 problem(
-                    f"the tf_keras teacher {self.teacher.name!r} for a file of Keras 3",
+                    f"the tf_keras teacher {model.name!r} for a file of Keras 3",
                     "a Keras 3 teacher, or a distiller that is saved without its teacher",
                     "build the Distiller with save_teacher=False and set distiller.teacher after "
                     "loading",
@@ -205,8 +245,12 @@ class Distiller(Teaching, keras.Model):
             "teacher": serialize(self.teacher) if self.save_teacher else None,
             "student": serialize(self.student),
             "distillation_losses": [serialize(loss) for loss in self.distillation_losses],
-            "distillation_loss_weights": self.distillation_loss_weights,
-            "student_loss_weight": self.student_loss_weight,
+            "distillation_loss_weights": [
+                serialize_schedule(weight) for weight in self.distillation_loss_weights
+            ],
+            "student_loss_weight": serialize_schedule(self.student_loss_weight),
+            "teacher_inputs": serialize(self._inputs.teacher_inputs),
+            "missing_label": self._labels.missing,
             "save_teacher": self.save_teacher,
         }
 
@@ -222,6 +266,11 @@ class Distiller(Teaching, keras.Model):
             "teacher": deserialize(config["teacher"]),
             "student": deserialize(config["student"]),
             "distillation_losses": [deserialize(loss) for loss in config["distillation_losses"]],
+            "distillation_loss_weights": [
+                deserialize_schedule(weight) for weight in config["distillation_loss_weights"]
+            ],
+            "student_loss_weight": deserialize_schedule(config["student_loss_weight"]),
+            "teacher_inputs": deserialize(config["teacher_inputs"]),
         }
         return cls(**config)
 

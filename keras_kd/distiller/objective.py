@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from numbers import Real
@@ -9,9 +10,11 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras, _logits
-from keras_kd._checks import check_number, problem
+from keras_kd import _keras, _logits, schedules
+from keras_kd._checks import problem
+from keras_kd.adapters import Bridge
 from keras_kd.losses import DistillationLoss, SoftTargets
+from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.taps import Tapped
 
 
@@ -21,9 +24,9 @@ class Objective:
     Args:
         losses: one `keras.distillation.DistillationLoss` or a list of them; `None` for
             `SoftTargets(temperature=4.0)`.
-        weights: one weight per loss, at least 0; `None` for 1 each. A single loss may come with
-            a single number.
-        student_loss_weight: w, from 0 to 1.
+        weights: one weight per loss, at least 0, each a number or a schedule; `None` for 1 each.
+            A single loss may come with a single weight.
+        student_loss_weight: w, from 0 to 1, a number or a schedule.
 
     Raises:
         TypeError: if a loss is not a distillation loss, or a weight not a number.
@@ -33,8 +36,8 @@ class Objective:
     def __init__(
         self,
         losses: Any = None,
-        weights: Sequence[float] | float | None = None,
-        student_loss_weight: float = 0.5,
+        weights: Sequence[schedules.Schedule] | schedules.Schedule | None = None,
+        student_loss_weight: schedules.Schedule = 0.5,
     ) -> None:
         if losses is None:
             losses = SoftTargets(temperature=4.0)
@@ -50,13 +53,22 @@ class Objective:
         for loss in self.losses:
             _check_loss(loss)
         self.weights = _check_weights(weights, len(self.losses))
-        self.student_loss_weight = check_number(
+        self.student_loss_weight = schedules.check_schedule(
             "student_loss_weight",
             student_loss_weight,
             at_least=0.0,
             at_most=1.0,
             fix="use a share such as 0.5",
         )
+        self.bridges = [
+            Bridge(loss, name=f"bridge_to_{name}", dtype="float32")
+            for name, loss in zip(self._names(), self.losses, strict=True)
+        ]
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the loss on labels counts, at any time."""
+        return callable(self.student_loss_weight) or self.student_loss_weight > 0.0
 
     @property
     def teacher_layer_names(self) -> list[str]:
@@ -70,14 +82,32 @@ class Objective:
 
     @property
     def softens_outputs(self) -> bool:
-        """Whether any loss applies a temperature, which only logits can bear."""
+        """Whether any loss applies a temperature to outputs, which only logits can bear."""
         return any(
-            getattr(loss, "temperature", None) is not None and not _layer_names(loss, "student")
+            isinstance(loss, TemperedLoss | keras.distillation.LogitsDistillation)
             for loss in self.losses
         )
 
+    def connect(self, teacher: Tapped, student: Tapped) -> None:
+        """Make the adapters, and the losses' own weights, for outputs and features of these shapes.
+
+        Args:
+            teacher: tensors, values not needed.
+            student: tensors, values not needed.
+
+        Raises:
+            ValueError: if the losses cannot compare them.
+        """
+        for loss, bridge in zip(self.losses, self.bridges, strict=True):
+            bridge.connect(_read(teacher, loss, "teacher"), _read(student, loss, "student"))
+
     def distillation_loss(
-        self, teacher: Tapped, student: Tapped, y: Any = None, sample_weight: Any = None
+        self,
+        teacher: Tapped,
+        student: Tapped,
+        y: Any = None,
+        sample_weight: Any = None,
+        step: Any = None,
     ) -> Any:
         """The weighted sum of the distillation losses, a scalar.
 
@@ -86,29 +116,59 @@ class Objective:
             student: what the student's forward pass gave.
             y: labels, for the losses that need them.
             sample_weight: weights of the examples.
+            step: how many updates the student has had, for schedules.
         """
         total = 0.0
-        for loss, weight in zip(self.losses, self.weights, strict=True):
+        for loss, weight, bridge in zip(self.losses, self.weights, self.bridges, strict=True):
             teacher_part = _read(teacher, loss, "teacher")
             student_part = _read(student, loss, "student")
+            mask = keras.tree.map_structure(_keras.mask_of, student_part)
             if isinstance(loss, keras.distillation.LogitsDistillation):
                 teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
+            _connect_in_step(bridge, teacher_part, student_part)
+            student_part = bridge.adapt(student_part)
             loss.validate_outputs(teacher_part, student_part)
             if isinstance(loss, DistillationLoss):
-                mask = keras.tree.map_structure(_keras.mask_of, student_part)
                 value = loss.compute_loss(
-                    teacher_part, student_part, y=y, sample_weight=sample_weight, mask=mask
+                    teacher_part,
+                    student_part,
+                    y=y,
+                    sample_weight=sample_weight,
+                    mask=mask,
+                    step=step,
                 )
             else:
                 value = _scalar(loss, loss.compute_loss(teacher_part, student_part), sample_weight)
-            total += weight * value
+            total += schedules.value_at(weight, step) * value
         return total
 
-    def total(self, student_loss: Any, distillation_loss: Any) -> Any:
+    def total(self, student_loss: Any, distillation_loss: Any, step: Any = None) -> Any:
         """The weighted sum of the two kinds of loss."""
-        return self.student_loss_weight * student_loss + (
-            1.0 - self.student_loss_weight
-        ) * keras.ops.cast(distillation_loss, student_loss.dtype)
+        weight = schedules.value_at(self.student_loss_weight, step)
+        return weight * student_loss + (1.0 - weight) * keras.ops.cast(
+            distillation_loss, student_loss.dtype
+        )
+
+    def scheduled_values(self, step: Any) -> dict[str, Any]:
+        """What the schedules say at a step, by the name for logs; nothing for plain numbers."""
+        found = {"student_loss_weight": self.student_loss_weight}
+        for name, loss, weight in zip(self._names(), self.losses, self.weights, strict=True):
+            found[f"{name}_weight"] = weight
+            for argument, value in getattr(loss, "schedules", {}).items():
+                found[f"{name}_{argument}"] = value
+        return {
+            name: schedules.value_at(value, step)
+            for name, value in found.items()
+            if callable(value)
+        }
+
+    def _names(self) -> list[str]:
+        """A name for each loss, that of its class; numbered where there are several of one."""
+        names = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(x).__name__).lower() for x in self.losses]
+        return [
+            name if names.count(name) == 1 else f"{name}_{names[:i].count(name) + 1}"
+            for i, name in enumerate(names)
+        ]
 
 
 def _check_loss(loss: Any) -> None:
@@ -135,10 +195,12 @@ def _check_loss(loss: Any) -> None:
         )
 
 
-def _check_weights(weights: Sequence[float] | float | None, count: int) -> list[float]:
+def _check_weights(
+    weights: Sequence[schedules.Schedule] | schedules.Schedule | None, count: int
+) -> list[schedules.Schedule]:
     if weights is None:
         return [1.0] * count
-    listed = [weights] if isinstance(weights, Real) else list(weights)
+    listed = [weights] if isinstance(weights, Real) or callable(weights) else list(weights)
     if len(listed) != count:
         raise ValueError(
             problem(
@@ -148,11 +210,28 @@ def _check_weights(weights: Sequence[float] | float | None, count: int) -> list[
             )
         )
     return [
-        check_number(
+        schedules.check_schedule(
             "distillation_loss_weights", weight, at_least=0.0, fix="use 1.0 or more or less"
         )
         for weight in listed
     ]
+
+
+def _connect_in_step(bridge: Bridge, teacher: Any, student: Any) -> None:
+    """Connect what was not connected before training for want of shapes."""
+    if bridge.built:
+        return
+    bridge.connect(teacher, student)
+    if bridge.weights:
+        raise ValueError(
+            problem(
+                f"a student or teacher whose shapes are not known before the first step, for "
+                f"{type(bridge.loss).__name__}, which has weights to train with it",
+                "shapes that are known when the optimizer starts",
+                "call the models on a batch, or build them, before building the Distiller, or use "
+                "models made by keras.Model(inputs, outputs)",
+            )
+        )
 
 
 def _layer_names(loss: Any, side: str) -> list[str]:
@@ -168,7 +247,9 @@ def _read(tapped: Tapped, loss: Any, side: str) -> Any:
     if not names:
         return tapped.outputs
     features = [tapped.features[name] for name in names]
-    return features[0] if len(features) == 1 else features
+    if getattr(loss, "reads_outputs", False):
+        return [tapped.outputs, *features]
+    return features if isinstance(getattr(loss, f"{side}_layer_name"), list) else features[0]
 
 
 def _logits_of(outputs: Any) -> Any:

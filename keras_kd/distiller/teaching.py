@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -11,10 +11,14 @@ from keras import ops
 
 from keras_kd import _keras
 from keras_kd._checks import problem
-from keras_kd.distiller.compatibility import check_distinct, check_inputs, check_outputs
+from keras_kd.distiller.compatibility import check_distinct, check_inputs, check_losses
+from keras_kd.distiller.inputs import Inputs
+from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.watch import TeacherWatch
+from keras_kd.schedules import Schedule
 from keras_kd.taps import Tap, Tapped
+from keras_kd.teachers import ModelTeacher, as_teacher
 
 _CROSSENTROPIES_OF_PROBABILITIES = (
     "sparse_categorical_crossentropy",
@@ -38,23 +42,19 @@ class Teaching:
     """
 
     def _begin_teaching(
-        self,
-        teacher: Any,
-        student: Any,
-        distillation_losses: Any,
-        distillation_loss_weights: Sequence[float] | float | None,
-        student_loss_weight: float,
+        self, teacher: Any, student: Any, objective: Objective, inputs: Inputs, labels: Labels
     ) -> None:
         """Set the attributes that users see. A missing teacher can be set later."""
         _keras.check_backend()
-        objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
         self._objective = objective
+        self._inputs = inputs
+        self._labels = labels
         self.student = student
         # The tap's model would be tracked as a second owner of the student's layers, and the
         # teacher's as a part of this one.
         self._student_tap = _keras.Untracked(Tap(student, objective.student_layer_names))
         self._passes = _keras.Untracked(None)
-        self._teacher_tap = _keras.Untracked(None)
+        self._teacher = _keras.Untracked(None)
         self._teacher_watch = None
         if teacher is not None:
             self.teacher = teacher
@@ -62,21 +62,33 @@ class Teaching:
     @property
     def teacher(self) -> Any:
         """The teacher; `None` after loading a distiller that was saved without it."""
-        tap = self._teacher_tap.value
-        return None if tap is None else tap.model
+        teacher = self._teacher.value
+        return teacher.model if isinstance(teacher, ModelTeacher) else teacher
 
     @teacher.setter
     def teacher(self, teacher: Any) -> None:
-        _keras.check_model("teacher", teacher)
-        check_distinct(teacher, self.student)
-        check_inputs(teacher, self.student)
-        tap = Tap(teacher, self._objective.teacher_layer_names)
-        check_outputs(self._objective, teacher, self.student)
-        teacher.trainable = False
-        self._teacher_tap.value = tap
+        teacher = as_teacher(teacher)
+        for model in teacher.models:
+            check_distinct(model, self.student)
+        if self._inputs.are_shared:
+            check_inputs(teacher, self.student)
+        teacher.tap(self._objective.teacher_layer_names)
+        teacher.meet(self.student)
+        check_losses(self._objective, teacher, self.student)
+        for model in [*teacher.models, *teacher.learning_models]:
+            model.trainable = False
+        self._teacher.value = teacher
+        self._connect()
         self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
         # Steps that are compiled already would go on asking the teacher before this one.
         self.train_function = self.test_function = None
+
+    def _connect(self) -> None:
+        """Make adapters and the losses' own weights, where the models tell their shapes."""
+        student = self._student_tap.value.shapes()
+        teacher = self._teacher.value.shapes(student)
+        if student is not None and teacher is not None:
+            self._objective.connect(teacher, student)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; Keras would make a teacher part of this model before its setter ran."""
@@ -91,18 +103,18 @@ class Teaching:
         return self._objective.losses
 
     @property
-    def distillation_loss_weights(self) -> list[float]:
+    def distillation_loss_weights(self) -> list[Schedule]:
         """One weight per distillation loss."""
         return self._objective.weights
 
     @property
-    def student_loss_weight(self) -> float:
+    def student_loss_weight(self) -> Schedule:
         """The weight of the loss on labels."""
         return self._objective.student_loss_weight
 
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """The student's outputs."""
-        return self.student(inputs, training=training, **kwargs)
+        return self.student(self._inputs.of_student(inputs), training=training, **kwargs)
 
     def compute_loss(
         self,
@@ -124,14 +136,14 @@ class Teaching:
         passes = self._passes.value
         if passes is None or passes.student.outputs is not y_pred:
             passes = self._new_passes(x, y_pred, training)
-        return self._total_loss(y, sample_weight, passes.teacher, passes.student)
+        return self._total_loss(y, sample_weight, passes)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of evaluation: the same losses, and no weight changes."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        teacher = self._ask_teacher(x)
-        loss, y_pred = self._loss_of_passes(x, y, sample_weight, teacher, training=False)
-        return self._results(loss, x, y, y_pred, sample_weight)
+        passes = self._new_passes(x, None, training=False)
+        loss = self._loss_of_passes(passes, x, y, sample_weight, training=False)
+        return self._results(loss, x, y, passes.student.outputs, sample_weight)
 
     def make_train_function(self, force: bool = False) -> Callable[..., Any]:
         """Keras' compiled step, followed by a look at what the teacher said.
@@ -161,7 +173,7 @@ class Teaching:
         return self.test_function
 
     def _check_compile(self, loss: Any) -> None:
-        if loss is None and self.student_loss_weight > 0.0:
+        if loss is None and self._objective.needs_labels:
             raise ValueError(
                 problem(
                     f"loss=None with student_loss_weight={self.student_loss_weight}",
@@ -186,6 +198,21 @@ class Teaching:
                 stacklevel=3,
             )
 
+    def _measured(self, metrics: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `compile` for metrics: weighted ones where labels can be missing."""
+        if self._labels.missing is None or metrics is None:
+            return {**options, "metrics": metrics}
+        weighted = options.get("weighted_metrics")
+        if weighted is not None:
+            raise ValueError(
+                problem(
+                    f"metrics and weighted_metrics with missing_label={self._labels.missing}",
+                    "one of them: with missing labels every metric is weighted",
+                    "give all of them as metrics",
+                )
+            )
+        return {**options, "weighted_metrics": metrics}
+
     def _check_labels(self, y: Any) -> None:
         if y is None:
             raise ValueError(
@@ -197,9 +224,9 @@ class Teaching:
                 )
             )
 
-    def _ask_teacher(self, x: Any) -> Tapped:
-        tap = self._teacher_tap.value
-        if tap is None:
+    def _ask_teacher(self, x: Any, student: Tapped) -> Tapped:
+        teacher = self._teacher.value
+        if teacher is None:
             raise ValueError(
                 problem(
                     f"a distiller {self.name!r} that was saved without its teacher",
@@ -207,43 +234,52 @@ class Teaching:
                     "set it first: distiller.teacher = keras.models.load_model('teacher.keras')",
                 )
             )
-        return self._teacher_watch.look(tap(x, training=False))
+        return self._teacher_watch.look(teacher(self._inputs.of_teacher(x), student))
+
+    def _ask_student(self, x: Any, training: bool) -> Tapped:
+        return self._student_tap.value(self._inputs.of_student(x), training=training)
 
     def _new_passes(self, x: Any, y_pred: Any, training: bool) -> Passes:
         if y_pred is None or self._objective.student_layer_names:
-            student = self._student_tap.value(x, training=training)
+            student = self._ask_student(x, training)
         else:
             student = Tapped(y_pred, {})
-        return Passes(self._ask_teacher(x), student)
+        return Passes(self._ask_teacher(x, student), student)
 
     def _loss_of_passes(
-        self, x: Any, y: Any, sample_weight: Any, teacher: Tapped, training: bool
-    ) -> tuple[Any, Any]:
-        """Run the student and call `compute_loss`: the loss, and the student's outputs.
+        self, passes: Passes, x: Any, y: Any, sample_weight: Any, training: bool
+    ) -> Any:
+        """Call `compute_loss`.
 
         What the forward passes gave beside the outputs takes a way of its own, since Keras says
         what the arguments of `compute_loss` are, which users may override.
         """
-        student = self._student_tap.value(x, training=training)
-        self._passes.value = Passes(teacher, student)
+        self._passes.value = passes
         try:
-            loss = self.compute_loss(x, y, student.outputs, sample_weight, training=training)
+            return self.compute_loss(x, y, passes.student.outputs, sample_weight, training=training)
         finally:
             self._passes.value = None
-        return loss, student.outputs
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         """The loss on labels, a replica's share of the mean."""
         raise NotImplementedError
 
-    def _total_loss(self, y: Any, sample_weight: Any, teacher: Tapped, student: Tapped) -> Any:
-        if self.student_loss_weight > 0.0:
+    def _step(self) -> Any:
+        """How many updates the student has had; `None` before `compile`."""
+        return None if self.optimizer is None else self.optimizer.iterations
+
+    def _total_loss(self, y: Any, sample_weight: Any, passes: Passes) -> Any:
+        teacher, student = passes
+        objective = self._objective
+        if objective.needs_labels:
             self._check_labels(y)
-            student_loss = self._student_loss(y, student.outputs, sample_weight)
+            known, weight = self._labels.for_loss(y, sample_weight)
+            student_loss = self._student_loss(known, student.outputs, weight)
         else:
             student_loss = ops.zeros(())
-        distillation_loss = self._objective.distillation_loss(teacher, student, y, sample_weight)
-        total = self._objective.total(student_loss, distillation_loss)
+        step = self._step()
+        distillation_loss = objective.distillation_loss(teacher, student, y, sample_weight, step)
+        total = objective.total(student_loss, distillation_loss, step)
         for penalty in self.losses:
             total += ops.sum(ops.cast(penalty, total.dtype)) / _keras.number_of_replicas()
         self._track(self.student_loss_tracker, student_loss, student.outputs)
@@ -263,7 +299,12 @@ class Teaching:
         self._track(self._loss_tracker, loss, y_pred)
         if y is None:
             return self.get_metrics_result()
-        return self.compute_metrics(x, y, y_pred, sample_weight)
+        known, weight = self._labels.for_metrics(y, sample_weight)
+        return self.compute_metrics(x, known, y_pred, weight)
+
+    def _scheduled_values(self) -> dict[str, Any]:
+        """The current values of schedules, for the logs of a training step."""
+        return self._objective.scheduled_values(self._step())
 
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def step(iterator: Any) -> Any:

@@ -15,7 +15,10 @@ import tf_keras
 
 from keras_kd import _keras
 from keras_kd._checks import problem
-from keras_kd.distiller.teaching import Teaching
+from keras_kd.distiller.inputs import Inputs, TeacherInputs
+from keras_kd.distiller.labels import Labels
+from keras_kd.distiller.objective import Objective
+from keras_kd.distiller.teaching import Passes, Teaching
 from keras_kd.distiller.translation import (
     translate_callback,
     translate_data,
@@ -24,6 +27,7 @@ from keras_kd.distiller.translation import (
     translate_optimizer,
     translate_structure,
 )
+from keras_kd.schedules import Schedule
 
 
 class TfKerasDistiller(Teaching, tf_keras.Model):
@@ -43,22 +47,28 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         teacher: Any,
         student: tf_keras.Model,
         distillation_losses: Any = None,
-        distillation_loss_weights: Sequence[float] | float | None = None,
-        student_loss_weight: float = 0.5,
+        distillation_loss_weights: Sequence[Schedule] | Schedule | None = None,
+        student_loss_weight: Schedule = 0.5,
         name: str = "distiller",
         *,
+        teacher_inputs: TeacherInputs = None,
+        missing_label: int | None = None,
         save_teacher: bool = True,
         **kwargs: Any,
     ) -> None:
-        _keras.check_model("teacher", teacher)
         # By it tf_keras scales the loss, without which float16 gradients underflow.
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
         self._autocast = False
         self.save_teacher = save_teacher
+        objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
         self._begin_teaching(
-            teacher, student, distillation_losses, distillation_loss_weights, student_loss_weight
+            teacher, student, objective, Inputs(teacher_inputs), Labels(missing_label)
         )
+        # tf_keras trains and saves TensorFlow's variables, and knows no layers of Keras 3.
+        self._bridge_variables = [
+            weight.value for bridge in objective.bridges for weight in bridge.weights
+        ]
         # Past tf_keras' tracking, which would count the trackers' sums among the weights.
         vars(self).update(
             student_loss_tracker=tf_keras.metrics.Mean(name="student_loss"),
@@ -88,14 +98,12 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
                 counterpart to an optimizer or loss of Keras 3.
         """
         self._check_compile(loss)
-        if "weighted_metrics" in kwargs:
-            kwargs["weighted_metrics"] = translate_structure(
-                kwargs["weighted_metrics"], translate_metric
-            )
+        kwargs = self._measured(metrics, kwargs)
+        for kind in {"metrics", "weighted_metrics"} & set(kwargs):
+            kwargs[kind] = translate_structure(kwargs[kind], translate_metric)
         super().compile(
             optimizer=translate_optimizer(optimizer),
             loss=translate_structure(loss, translate_loss),
-            metrics=translate_structure(metrics, translate_metric),
             **kwargs,
         )
 
@@ -133,12 +141,16 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step: one forward pass of each model, then gradients for the student only."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        # Outside the tape, so that no activation of the teacher is kept for gradients.
-        teacher = self._ask_teacher(x)
         with tf.GradientTape() as tape:
-            loss, y_pred = self._loss_of_passes(x, y, sample_weight, teacher, training=True)
+            student = self._ask_student(x, training=True)
+            # So that no activation of the teacher is kept for gradients.
+            with tape.stop_recording():
+                passes = Passes(self._ask_teacher(x, student), student)
+            loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
+        scheduled = self._scheduled_values()
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        return self._results(loss, x, y, y_pred, sample_weight)
+        self._teacher.value.after_step(self.student)
+        return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def reset_metrics(self) -> None:
         """Start all means anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -35,7 +36,7 @@ class TeacherWatch:
         """Note what is wrong with a batch of outputs; return them with 0 for what is not finite.
 
         With the zeros one bad batch does not turn the student's weights into NaN before Python
-        hears of it.
+        hears of it. No gradient flows back into what is returned.
         """
         tensors = [tensor for tensor in keras.tree.flatten(outputs) if _is_float(tensor)]
         finite = [ops.all(ops.isfinite(tensor)) for tensor in tensors]
@@ -104,14 +105,14 @@ def _finite_or_zero(tensor: Any) -> Any:
         return tensor
     seen = _logits.recognise_logits(tensor)
     clean = _zero_where_not_finite(tensor)
-    _logits.remember_logits(
-        clean, _logits.Logits(_zero_where_not_finite(seen.logits), seen.activation)
-    )
+    members = None if seen.members is None else _zero_where_not_finite(seen.members)
+    logits = _zero_where_not_finite(seen.logits)
+    _logits.remember_logits(clean, dataclasses.replace(seen, logits=logits, members=members))
     return clean
 
 
 def _zero_where_not_finite(tensor: Any) -> Any:
-    return ops.where(ops.isfinite(tensor), tensor, ops.zeros_like(tensor))
+    return ops.where(ops.isfinite(tensor), ops.stop_gradient(tensor), ops.zeros_like(tensor))
 
 
 def _could_be_unseen_softmax(tensor: Any) -> bool:

@@ -1,0 +1,195 @@
+"""Trainable bridges from a student's features to those of its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_kd._checks import problem, shapes_fit
+from keras_kd.losses import DistillationLoss, FeatureLoss
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class Adapter(keras.layers.Layer):
+    """Brings features to another size and number of channels.
+
+    Positions are averaged to fewer or interpolated to more, then the channels of each position are
+    mixed linearly: a 1x1 convolution for maps, Dense for vectors. Positions that the target does
+    not have are averaged.
+
+    Args:
+        shape: the shape to reach without the batch, `(..., channels)`.
+        **kwargs: further arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, shape: Sequence[int | None], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shape = tuple(shape)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Make the mixing weights, where the number of channels changes."""
+        self.mixing = None
+        if self.shape[-1] != input_shape[-1]:
+            self.mixing = keras.layers.Dense(
+                self.shape[-1], use_bias=False, name="mixing", dtype=self.dtype_policy
+            )
+            self.mixing.build((*input_shape[:-1], input_shape[-1]))
+        self._resizing = [
+            None if size in (None, given) else _resizing(given, size)
+            for given, size in zip(input_shape[1:-1], self.shape[:-1], strict=False)
+        ]
+
+    def call(self, features: Any) -> Any:
+        """Features of shape `(batch, ..., channels)` to `(batch, *shape)`."""
+        if len(features.shape) > len(self.shape) + 1:
+            features = ops.mean(features, axis=tuple(range(1, len(features.shape) - 1)))
+        for axis, matrix in enumerate(self._resizing, start=1):
+            if matrix is not None:
+                matrix = ops.cast(ops.convert_to_tensor(matrix), features.dtype)
+                moved = ops.moveaxis(features, axis, -1)
+                features = ops.moveaxis(ops.matmul(moved, matrix), -1, axis)
+        return features if self.mixing is None else self.mixing(features)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple:
+        """The shape to reach, with the batch in front."""
+        sizes = [
+            given if size is None else size
+            for given, size in zip(input_shape[1:-1], self.shape[:-1], strict=False)
+        ]
+        return (input_shape[0], *sizes, self.shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "shape": self.shape}
+
+
+class Bridge(keras.layers.Layer):
+    """What trains beside a student for one loss: adapters, and the loss's own weights.
+
+    A layer of the Distiller, with which it is saved, and no part of the student.
+
+    Args:
+        loss: a distillation loss of any kind.
+        **kwargs: further arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, loss: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.loss = loss
+        self.adapters: list[keras.layers.Layer | None] = []
+        self.learned: list[keras.Variable] = []
+
+    def connect(self, teacher: Any, student: Any) -> None:
+        """Make what is missing between features of these shapes; do nothing the second time.
+
+        Args:
+            teacher: the teacher's tensors that the loss compares, values not needed.
+            student: the student's tensors.
+
+        Raises:
+            ValueError: if the shapes do not fit and no adapter can or may change that.
+        """
+        if self.built:
+            return
+        if isinstance(self.loss, FeatureLoss):
+            self.adapters = _adapters(self.loss, teacher, student)
+            student = self._adapted_shapes(student)
+        self.loss.validate_outputs(teacher, student)
+        if isinstance(self.loss, DistillationLoss):
+            for _, one, other in self.loss.pairs(teacher, student):
+                self.loss.build(_shapes(one), _shapes(other))
+            self.learned = list(self.loss.weights)
+        self.built = True
+
+    def adapt(self, student: Any) -> Any:
+        """The student's features as the loss compares them."""
+        if not any(self.adapters):
+            return student
+        adapted = [
+            features if adapter is None else adapter(features)
+            for adapter, features in zip(self.adapters, _listed(student), strict=True)
+        ]
+        return adapted if isinstance(student, list) else adapted[0]
+
+    def _adapted_shapes(self, student: Any) -> Any:
+        shapes = [
+            features
+            if adapter is None
+            else keras.KerasTensor(adapter.compute_output_shape(features.shape))
+            for adapter, features in zip(self.adapters, _listed(student), strict=True)
+        ]
+        return shapes if isinstance(student, list) else shapes[0]
+
+
+def _adapters(loss: FeatureLoss, teacher: Any, student: Any) -> list[keras.layers.Layer | None]:
+    """One adapter, or none, for each of the student's features."""
+    names = _listed(loss.student_layer_name) if loss.student_layer_name else [""]
+    given = _shapes(_listed(student))
+    if loss.adapter is not None and loss.adapter != "auto":
+        layers = _listed(loss.adapter)
+        if len(layers) != len(given):
+            raise ValueError(
+                problem(
+                    f"{len(layers)} adapters for {len(given)} layers of the student",
+                    f"one adapter for each of {names}",
+                    "give a list of layers in the order of student_layer_name",
+                )
+            )
+        for layer, shape in zip(layers, given, strict=True):
+            if not layer.built:
+                layer.build(shape)
+        return layers
+    needed = []
+    for _, one, other in loss.pairs(teacher, student):
+        shape = loss.needed_shape(_shapes(one), _shapes(other))
+        needed += shape if isinstance(shape, list) else [shape]
+    if loss.adapter is None:
+        return [None] * len(given)
+    return [_adapter(*shapes) for shapes in zip(needed, given, strict=True)]
+
+
+def _adapter(needed: tuple, given: tuple) -> Adapter | None:
+    # The loss says what does not fit better than an adapter that cannot be made.
+    if shapes_fit(needed, given) or not _can_reach(needed, given):
+        return None
+    # In full precision also beside a student in half precision: it is small, and trained.
+    adapter = Adapter(needed[1:], name="adapter", dtype="float32")
+    adapter.build(given)
+    return adapter
+
+
+def _can_reach(needed: tuple, given: tuple) -> bool:
+    if len(needed) < 2 or len(given) < 2 or None in (needed[-1], given[-1]):
+        return False
+    if len(needed) == 2:
+        return True
+    return len(needed) == len(given) and all(
+        size in (None, have) or have is not None
+        for size, have in zip(needed[1:-1], given[1:-1], strict=True)
+    )
+
+
+def _resizing(given: int, size: int) -> np.ndarray:
+    """The matrix `(given, size)` that averages positions to fewer, or interpolates to more."""
+    if size < given:
+        edges = np.arange(size + 1) * given / size
+        starts, ends = np.floor(edges[:-1]), np.ceil(edges[1:])
+        positions = np.arange(given)[:, None]
+        inside = (positions >= starts) & (positions < ends)
+        return (inside / inside.sum(axis=0)).astype("float32")
+    centres = np.clip((np.arange(size) + 0.5) * given / size - 0.5, 0, given - 1)
+    return np.maximum(0, 1 - np.abs(np.arange(given)[:, None] - centres)).astype("float32")
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
+def _shapes(tensors: Any) -> Any:
+    if isinstance(tensors, list | tuple):
+        return [tuple(tensor.shape) for tensor in tensors]
+    return tuple(tensors.shape)
