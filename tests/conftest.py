@@ -1,6 +1,6 @@
 """Small models, small data and the numbers that tests compare with."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import keras
@@ -24,10 +24,9 @@ def reference_vectors():
 @pytest.fixture(scope="session")
 def formulas():
     """The losses in NumPy; see reference/formulas.py."""
-    spec = importlib.util.spec_from_file_location("formulas", REFERENCE / "formulas.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REFERENCE.parent)
+        return importlib.import_module("reference.formulas")
 
 
 def build_dense_model(

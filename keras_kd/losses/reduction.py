@@ -25,11 +25,12 @@ def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> A
     count = ops.cast(ops.size(values), values.dtype)
     if mask is not None:
         mask = ops.cast(ops.broadcast_to(align(mask, values), ops.shape(values)), values.dtype)
-        # A masked value may be NaN, and NaN times 0 is NaN: choose, do not multiply.
+        # A value that is left out may be NaN, and NaN times 0 is NaN: choose, do not multiply.
         values = ops.where(ops.cast(mask, "bool"), values, ops.zeros_like(values))
         count = ops.sum(mask)
     if sample_weight is not None:
-        values = values * ops.cast(align(sample_weight, values), values.dtype)
+        weight = ops.cast(align(sample_weight, values), values.dtype)
+        values = ops.where(weight == 0, ops.zeros_like(values), weight * values)
     return ops.divide_no_nan(ops.sum(values), count) / _keras.number_of_replicas()
 
 
