@@ -13,6 +13,9 @@ from keras_kd.losses.base import DistillationLoss, OutputKey
 from keras_kd.losses.logits.base import logits_behind
 from keras_kd.losses.reduction import example_weights, without_ignored
 
+# Cosines computed in float32 that are nearer than this may be equal.
+_ROUNDING = 1e-6
+
 
 def direction_matching(
     teacher_logits: Any, student_logits: Any, weights: Any, *, tikhonov: float = 0.1
@@ -42,10 +45,12 @@ def direction_matching(
     whitened = ops.solve_triangular(
         ops.cholesky(covariance), ops.transpose(differences), lower=True
     )
-    squares = ops.sum(ops.square(whitened), axis=0)
-    # The slope of the root is infinite at 0, where the student equals the teacher.
-    positive = squares > 0.0
-    lengths = ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
+    # The slope of a length is infinite at 0, where the student equals the teacher, and of no
+    # meaning where the difference is rounding.
+    squares = ops.sum(ops.square(differences), axis=-1)
+    differ = squares > present * _ROUNDING**2
+    lengths = ops.sqrt(ops.where(differ, ops.sum(ops.square(whitened), axis=0), 1.0))
+    lengths = ops.where(differ, lengths, 0.0)
     return ops.divide_no_nan(ops.sum(weights * lengths), present)
 
 
