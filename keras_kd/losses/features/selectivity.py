@@ -53,9 +53,9 @@ class NeuronSelectivityTransfer(PooledMapLoss):
         k(a, b) = (sum over positions of a * b)^2
         loss = mean of k(t_i, t_j) + mean of k(s_i, s_j) - 2 * mean of k(s_i, t_j)
 
-    Maps of different sizes are first averaged, along each axis, to the smaller of the two. A
-    channel of zeros stays one. Arguments and errors are those of `AttentionTransfer`, without a
-    power; no adapter is made.
+    Maps have shape `(batch, ..., channels)`; those of different sizes are first averaged, along
+    each axis, to the smaller of the two. A channel of zeros stays one. Arguments and errors are
+    those of `AttentionTransfer`, without a power; no adapter is made.
 
     Example:
         >>> import numpy as np
