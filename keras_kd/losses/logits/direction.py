@@ -42,16 +42,28 @@ def direction_matching(
     # A single example has no deviations: dividing by 1 leaves 0.
     covariance = ops.matmul(ops.transpose(deviations), deviations) / ops.maximum(present - 1.0, 1.0)
     covariance = covariance + ops.diag(ops.full_like(weights, tikhonov))
-    whitened = ops.solve_triangular(
-        ops.cholesky(covariance), ops.transpose(differences), lower=True
-    )
     # The slope of a length is infinite at 0, where the student equals the teacher, and of no
     # meaning where the difference is rounding.
-    squares = ops.sum(ops.square(differences), axis=-1)
-    differ = squares > present * _ROUNDING**2
-    lengths = ops.sqrt(ops.where(differ, ops.sum(ops.square(whitened), axis=0), 1.0))
-    lengths = ops.where(differ, lengths, 0.0)
+    differ = ops.sum(ops.square(differences), axis=-1) > present * _ROUNDING**2
+    squares = squared_mahalanobis_lengths(differences, covariance)
+    lengths = ops.where(differ, ops.sqrt(ops.where(differ, squares, 1.0)), 0.0)
     return ops.divide_no_nan(ops.sum(weights * lengths), present)
+
+
+def squared_mahalanobis_lengths(vectors: Any, covariance: Any) -> Any:
+    """v C^-1 v^T for each row v of `vectors`, `(vectors, size)` to `(vectors,)`.
+
+    Args:
+        vectors: tensor of shape `(vectors, size)`.
+        covariance: C, positive definite, of shape `(size, size)`.
+    """
+    factor = ops.cholesky(ops.stop_gradient(covariance))
+    solved = ops.solve_triangular(factor, ops.transpose(vectors), lower=True)
+    solved = ops.solve_triangular(ops.transpose(factor), solved, lower=False)
+    solved = ops.stop_gradient(ops.transpose(solved))
+    # At x = v C^-1, 2 x v - x C x is v C^-1 v and its slope in x is 0: the same value and gradient
+    # without the gradient of the factorization, which loses digits in large batches.
+    return ops.sum(solved * (2.0 * vectors - ops.matmul(solved, covariance)), axis=-1)
 
 
 def directions(logits: Any) -> Any:
