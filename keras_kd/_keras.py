@@ -123,6 +123,25 @@ def new_variable(
         return keras.Variable(initializer, shape=shape, dtype="float32", name=name)
 
 
+def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:
+    """Call a function of arrays from a step that TensorFlow compiles.
+
+    Args:
+        function: takes one array per input and returns one per spec.
+        inputs: tensors.
+        specs: tensors without values, with the shapes and dtypes of what the function returns.
+    """
+    import tensorflow as tf
+
+    outputs = tf.numpy_function(function, inputs, [spec.dtype for spec in specs])
+    # A list of one comes back as a tensor where nothing is compiled.
+    outputs = keras.tree.flatten(outputs)
+    for output, spec in zip(outputs, specs, strict=True):
+        # TensorFlow knows nothing about what comes out of Python.
+        output.set_shape(spec.shape)
+    return outputs
+
+
 def input_shapes(model: Any) -> list[tuple] | None:
     """The shapes of a model's inputs, batch first; `None` where the model does not say."""
     inputs = getattr(model, "inputs", None)

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_kd import _keras
+
+# The logarithm of a probability that is 0, for float32: infinity would turn products into NaN.
+_IMPOSSIBLE = -1e9
 
 OTHER_AXIS = "softmax over another axis than the last"
 
@@ -22,13 +26,16 @@ class Logits:
         activation: `"softmax"`, `"sigmoid"`, `OTHER_AXIS`, or `None` where none or either can be.
         members: for the mean of the probabilities of several models, their logits, of shape
             `(models, batch, ..., classes)`; such a mean depends on the temperature.
-        shares: one share per member, sum 1.
+        shares: one share per member, an array with the sum 1.
+        known: where members know a part of the classes only, a boolean array of shape
+            `(models, classes)` that says which.
     """
 
     logits: Any
     activation: str | None
     members: Any = None
     shares: Any = None
+    known: Any = None
 
     def at(self, temperature: Any, activation: str) -> Any:
         """Logits that, divided by the temperature, give the output's softened probabilities.
@@ -43,18 +50,45 @@ class Logits:
         if self.members is None:
             return self.logits
         softened = self.members / temperature
-        shares = ops.reshape(
-            ops.convert_to_tensor(self.shares, dtype=softened.dtype),
-            (-1,) + (1,) * (len(softened.shape) - 1),
-        )
-        if activation == "sigmoid":
+        # A class that a member does not know has the probability 0 in its distribution. On and off
+        # are a distribution for each class, and the member has none for this one.
+        own = activation == "sigmoid"
+        shares = class_shares(self.shares, self.known if own else None)
+        log_shares = np.where(shares > 0, np.log(np.maximum(shares, 1e-300)), _IMPOSSIBLE)
+        log_shares = ops.cast(per_member(log_shares, softened), softened.dtype)
+        if own:
             mean_on, mean_off = (
-                ops.logsumexp(ops.log_sigmoid(sign * softened) + ops.log(shares), axis=0)
+                ops.logsumexp(ops.log_sigmoid(sign * softened) + log_shares, axis=0)
                 for sign in (1.0, -1.0)
             )
             return temperature * (mean_on - mean_off)
-        mean = ops.logsumexp(ops.log_softmax(softened, axis=-1) + ops.log(shares), axis=0)
+        if self.known is not None:
+            softened = ops.where(per_member(self.known, softened), softened, _IMPOSSIBLE)
+        mean = ops.logsumexp(ops.log_softmax(softened, axis=-1) + log_shares, axis=0)
         return temperature * mean
+
+
+def class_shares(shares: Any, known: Any = None) -> np.ndarray:
+    """The share that each member has in the mean of each class: its own among those who know it.
+
+    Args:
+        shares: array of shape `(models,)`.
+        known: `None` or a boolean array of shape `(models, classes)`; somebody knows each class.
+
+    Returns:
+        An array of shape `(models, 1)` or `(models, classes)` whose columns have the sum 1.
+    """
+    columns = np.asarray(shares, dtype="float64")[:, None]
+    if known is not None:
+        columns = columns * np.asarray(known)
+    return columns / columns.sum(axis=0)
+
+
+def per_member(columns: Any, members: Any) -> Any:
+    """An array of shape `(models, classes)` so that it multiplies `(models, ..., classes)`."""
+    columns = np.asarray(columns)
+    inner = (1,) * (len(members.shape) - 2)
+    return np.reshape(columns, (columns.shape[0], *inner, columns.shape[1]))
 
 
 def recognise_logits(output: Any) -> Logits:
@@ -75,7 +109,7 @@ def recognise_logits(output: Any) -> Logits:
         return Logits(_keras.at_least_float32(output), None)
     logits = _keras.at_least_float32(logits)
     if operation is None:
-        possible = _activations_between(logits, output)
+        possible = _activationsper_member(logits, output)
     else:
         # TensorFlow computes a softmax over another axis between two Transpose operations.
         possible = {"Sigmoid": ["sigmoid"], "Transpose": []}.get(operation, ["softmax"])
@@ -89,7 +123,7 @@ def remember_logits(output: Any, logits: Logits) -> None:
     output._keras_kd_logits = logits
 
 
-def _activations_between(logits: Any, output: Any) -> list[str]:
+def _activationsper_member(logits: Any, output: Any) -> list[str]:
     """Which activations can have made an eager `output` from `logits`: both for logits near 0."""
     functions = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
     if len(logits.shape) == 0 or logits.shape[-1] == 1:

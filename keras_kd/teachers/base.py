@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
 from keras_kd import _keras
+from keras_kd._checks import problem
 from keras_kd.taps import Tap, Tapped
 
 
@@ -14,11 +17,16 @@ class Teacher:
 
     A `keras_kd.Distiller` makes a `ModelTeacher` of a model and an `Ensemble` of a list of models.
 
+    A subclass that can be saved with a Distiller has `get_config`, and `from_config` where its
+    arguments have to be rebuilt first.
+
     Attributes:
         name: for messages.
+        supports_jit: whether a step that asks the teacher can be compiled by XLA.
     """
 
     name: str
+    supports_jit: bool = True
 
     def __call__(self, inputs: Any, student: Tapped) -> Tapped:
         """The targets of a batch; the Distiller stops every gradient into them.
@@ -37,6 +45,11 @@ class Teacher:
     @property
     def learning_models(self) -> list[Any]:
         """The models whose weights change while the student trains: part of every checkpoint."""
+        return []
+
+    @property
+    def student_layer_names(self) -> list[str]:
+        """The student's layers that `__call__` reads from `student.features`."""
         return []
 
     @property
@@ -67,10 +80,37 @@ class Teacher:
         """
         return None
 
-    def after_step(self, student: Any) -> None:
-        """Be told that the student's weights have changed; part of the compiled step."""
+    def after_step(self, student: Any, step: Any = None) -> None:
+        """Be told that the student's weights have changed; part of the compiled step.
+
+        Args:
+            student: the student.
+            step: how many updates it has had; `None` where nobody counts.
+        """
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments.
+
+        Raises:
+            ValueError: if the teacher cannot be saved.
+        """
+        raise ValueError(
+            problem(
+                f"the teacher {self.name!r} of class {type(self).__name__}, which has no "
+                "get_config, to be saved",
+                "a teacher that can be saved, or a distiller that is saved without its teacher",
+                "build the Distiller with save_teacher=False and set distiller.teacher after "
+                "loading, or give the class a get_config",
+            )
+        )
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Teacher:
+        """Rebuild the teacher from `get_config`."""
+        return cls(**config)
 
 
+@keras.saving.register_keras_serializable(package="keras_kd")
 class ModelTeacher(Teacher):
     """A trained model of either Keras.
 
@@ -111,3 +151,25 @@ class ModelTeacher(Teacher):
     def __call__(self, inputs: Any, student: Tapped) -> Tapped:
         """One forward pass."""
         return self._tap(inputs, training=False)
+
+    def get_config(self) -> dict[str, Any]:
+        """The model, without its weights.
+
+        Raises:
+            ValueError: if it is a tf_keras model, which no file of Keras 3 holds.
+        """
+        if _keras.is_tf_keras_model(self.model):
+            raise ValueError(
+                problem(
+                    f"the tf_keras teacher {self.name!r} for a file of Keras 3",
+                    "a Keras 3 teacher, or a distiller that is saved without its teacher",
+                    "build the Distiller with save_teacher=False and set distiller.teacher after "
+                    "loading",
+                )
+            )
+        return {"model": keras.saving.serialize_keras_object(self.model)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ModelTeacher:
+        """Rebuild the teacher from `get_config`."""
+        return cls(keras.saving.deserialize_keras_object(config["model"]))

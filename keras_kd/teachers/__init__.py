@@ -1,0 +1,22 @@
+"""Who produces the targets: trained models, several of them, or the student itself."""
+
+from keras_kd.teachers.base import ModelTeacher, Teacher
+from keras_kd.teachers.born_again import Generation, born_again
+from keras_kd.teachers.convert import as_teacher
+from keras_kd.teachers.ensemble import Ensemble
+from keras_kd.teachers.function import Function, NumpyFunction
+from keras_kd.teachers.last_exit import LastExit
+from keras_kd.teachers.moving_average import MovingAverage
+
+__all__ = [
+    "Ensemble",
+    "Function",
+    "Generation",
+    "LastExit",
+    "ModelTeacher",
+    "MovingAverage",
+    "NumpyFunction",
+    "Teacher",
+    "as_teacher",
+    "born_again",
+]

@@ -1,0 +1,189 @@
+"""What several models say of one output, made into one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_kd._checks import problem, shapes_fit
+from keras_kd._logits import (
+    OTHER_AXIS,
+    Logits,
+    class_shares,
+    per_member,
+    recognise_logits,
+    remember_logits,
+)
+
+
+class Voice(NamedTuple):
+    """What one member says of one output.
+
+    Attributes:
+        member: the member's name, for messages.
+        output: tensor of shape `(batch, ..., classes)`.
+        share: what it counts; above 0.
+        classes: which classes of the student its columns are; `None` for all of them.
+    """
+
+    member: str
+    output: Any
+    share: float
+    classes: tuple[int, ...] | None
+
+
+class Opinion(NamedTuple):
+    """The logits of one model on all classes of the student, where `known` says it has any."""
+
+    logits: Any
+    share: float
+    known: np.ndarray | None
+
+
+def blended_shape(voices: Sequence[Voice]) -> tuple[int | None, ...]:
+    """The shape that the mean of these outputs has.
+
+    Raises:
+        ValueError: if the outputs do not fit each other, or no member knows one of the classes.
+    """
+    shapes = {voice.member: _shape_for_student(voice, voices) for voice in voices}
+    first, *others = shapes.values()
+    if not all(shapes_fit(first, other) for other in others):
+        raise ValueError(
+            problem(
+                f"outputs of shapes {shapes} to average",
+                "outputs of one shape from all members",
+                "give members that know other classes with classes=[...], and members that teach "
+                "other outputs with outputs=[...]",
+            )
+        )
+    if all(voice.classes is not None for voice in voices):
+        _check_all_known(voices)
+    return first
+
+
+def mean_of_logits(voices: Sequence[Voice]) -> Any:
+    """The weighted mean of logits, for each class over those that know it."""
+    blended_shape(voices)
+    opinions, activation = _opinions(voices, split=False)
+    members, shares, known = _stacked(opinions)
+    weights = per_member(class_shares(shares, known), members)
+    mean = ops.sum(members * ops.cast(weights, members.dtype), axis=0)
+    remember_logits(mean, Logits(mean, activation))
+    return mean
+
+
+def mean_of_probabilities(voices: Sequence[Voice]) -> Any:
+    """The logits of the weighted mean of probabilities, at any temperature a loss asks for.
+
+    A member that knows a part of the classes gives the others no probability where the classes
+    exclude each other (softmax). Where they do not (sigmoid), it has no share in the mean of a
+    class that it does not know.
+    """
+    shape = blended_shape(voices)
+    opinions, activation = _opinions(voices, split=True)
+    members, shares, known = _stacked(opinions)
+    seen = Logits(members, activation, members, shares, known)
+    # As the losses read an output of which nobody says what it is.
+    logits = seen.at(1.0, activation or ("sigmoid" if shape[-1] == 1 else "softmax"))
+    remember_logits(logits, dataclasses.replace(seen, logits=logits))
+    return logits
+
+
+def _opinions(voices: Sequence[Voice], split: bool) -> tuple[list[Opinion], str | None]:
+    """The logits behind each voice, those of the members of a mean where asked, on all classes."""
+    opinions, activations = [], {}
+    for voice in voices:
+        seen = recognise_logits(voice.output)
+        activations[voice.member] = seen.activation
+        if seen.members is None or not split:
+            opinions.append(_on_all_classes(Opinion(seen.logits, voice.share, None), voice, voices))
+            continue
+        for number, share in enumerate(seen.shares):
+            known = None if seen.known is None else seen.known[number]
+            opinion = Opinion(seen.members[number], voice.share * share, known)
+            opinions.append(_on_all_classes(opinion, voice, voices))
+    return opinions, _common_activation(activations)
+
+
+def _common_activation(activations: dict[str, str | None]) -> str | None:
+    kinds = set(activations.values()) - {None}
+    if len(kinds) > 1 or OTHER_AXIS in kinds:
+        raise ValueError(
+            problem(
+                f"members that end in {activations}",
+                "one kind of output from all members, with the classes on the last axis",
+                "end all of them in a softmax, in a sigmoid, or in logits",
+            )
+        )
+    return kinds.pop() if kinds else None
+
+
+def _stacked(opinions: Sequence[Opinion]) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    dtype = keras.backend.result_type(*(opinion.logits.dtype for opinion in opinions))
+    members = ops.stack([ops.cast(opinion.logits, dtype) for opinion in opinions])
+    shares = np.array([opinion.share for opinion in opinions])
+    known = None
+    if any(opinion.known is not None for opinion in opinions):
+        everything = np.ones(members.shape[-1], dtype=bool)
+        known = np.stack(
+            [everything if opinion.known is None else opinion.known for opinion in opinions]
+        )
+    return members, shares / shares.sum(), known
+
+
+def _on_all_classes(opinion: Opinion, voice: Voice, voices: Sequence[Voice]) -> Opinion:
+    if voice.classes is None:
+        return opinion
+    width = len(voice.classes)
+    columns = np.full(_number_of_classes(voices), width)
+    columns[list(voice.classes)] = np.arange(width)
+    nothing = ops.zeros_like(opinion.logits[..., :1])
+    own = np.ones(width, dtype=bool) if opinion.known is None else opinion.known
+    return Opinion(
+        ops.take(ops.concatenate([opinion.logits, nothing], axis=-1), columns, axis=-1),
+        opinion.share,
+        np.append(own, False)[columns],
+    )
+
+
+def _number_of_classes(voices: Sequence[Voice]) -> int:
+    """How many classes the student has, as far as the members show it."""
+    largest = max(max(voice.classes) + 1 for voice in voices if voice.classes is not None)
+    return max([largest, *(voice.output.shape[-1] for voice in voices if voice.classes is None)])
+
+
+def _shape_for_student(voice: Voice, voices: Sequence[Voice]) -> tuple[int | None, ...]:
+    shape = tuple(voice.output.shape)
+    if voice.classes is None:
+        return shape
+    if shape[-1] != len(voice.classes):
+        raise ValueError(
+            problem(
+                f"{len(voice.classes)} classes for the member {voice.member!r}, whose output has "
+                f"the shape {shape}",
+                "one class of the student for each of its columns",
+                f"list {shape[-1]} class indexes for it in classes=[...]",
+            )
+        )
+    return (*shape[:-1], _number_of_classes(voices))
+
+
+def _check_all_known(voices: Sequence[Voice]) -> None:
+    unknown = set(range(_number_of_classes(voices)))
+    for voice in voices:
+        unknown -= set(voice.classes or ())
+    if unknown:
+        raise ValueError(
+            problem(
+                f"classes={[list(voice.classes or ()) for voice in voices]}, in which nobody knows "
+                f"the classes {sorted(unknown)}",
+                f"every class from 0 to {_number_of_classes(voices) - 1} in one list at least",
+                "add a member that knows them, or number the student's classes without gaps",
+            )
+        )
