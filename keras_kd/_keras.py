@@ -164,7 +164,8 @@ def output_specs(model: Any) -> Any:
     ):
         return None
     try:
-        return model.compute_output_spec(keras.KerasTensor(tuple(shape)))
+        # The size of the batch that the model was built with says nothing of others.
+        return model.compute_output_spec(keras.KerasTensor((None, *shape[1:])))
     except Exception:
         # Any Python may be in a subclassed model's call; what cannot be foreseen is seen later.
         return None

@@ -84,7 +84,9 @@ class Bridge(keras.layers.Layer):
         self.learned: list[keras.Variable] = []
 
     def connect(self, teacher: Any, student: Any) -> None:
-        """Make what is missing between features of these shapes; do nothing the second time.
+        """Make what is missing between features of these shapes, and check that they fit then.
+
+        What was made the first time stays, also where there is another teacher later.
 
         Args:
             teacher: the teacher's tensors that the loss compares, values not needed.
@@ -93,13 +95,12 @@ class Bridge(keras.layers.Layer):
         Raises:
             ValueError: if the shapes do not fit and no adapter can or may change that.
         """
-        if self.built:
-            return
         if isinstance(self.loss, FeatureLoss):
-            self.adapters = _adapters(self.loss, teacher, student)
+            if not self.built:
+                self.adapters = _adapters(self.loss, teacher, student)
             student = self._adapted_shapes(student)
         self.loss.validate_outputs(teacher, student)
-        if isinstance(self.loss, DistillationLoss):
+        if isinstance(self.loss, DistillationLoss) and not self.built:
             for _, one, other in self.loss.pairs(teacher, student):
                 self.loss.build(_shapes(one), _shapes(other))
             self.learned = list(self.loss.weights)

@@ -45,24 +45,28 @@ class Tap:
         Raises:
             ValueError: if a named layer was not called exactly once.
         """
-        with _heard(self.layers.values()) as said:
+        if not self.layers:
+            return Tapped(self.model(inputs, training=training), {})
+        with _listening(self.model, self.layers) as passes:
             outputs = self.model(inputs, training=training)
-        return Tapped(
-            outputs, {name: self._single(name, said[layer]) for name, layer in self.layers.items()}
-        )
+        # A model that was not built yet has been called once more, to build it.
+        features = {name: self._single(name, said) for name, said in passes[-1].items()}
+        return Tapped(outputs, features)
 
     def shapes(self) -> Tapped | None:
         """Outputs and features as tensors without values; `None` where the model cannot tell."""
         if getattr(self.model, "inputs", None) is not None:
             outputs = _keras.symbolic_outputs(self.model)
             return Tapped(outputs, {name: layer.output for name, layer in self.layers.items()})
-        with _heard(self.layers.values()) as said:
+        with _listening(self.model, self.layers) as passes:
             outputs = _keras.output_specs(self.model)
-        if outputs is None or not all(said.values()):
+        if outputs is None:
             return None
-        return Tapped(
-            outputs, {name: _common_shape(said[layer]) for name, layer in self.layers.items()}
-        )
+        features = {
+            name: _common_shape([self._single(name, one[name]) for one in passes])
+            for name in self.layers
+        }
+        return Tapped(outputs, features)
 
     def _single(self, name: str, said: list[Any]) -> Any:
         if len(said) == 1:
@@ -78,32 +82,38 @@ class Tap:
 
 
 @contextmanager
-def _heard(layers: Any) -> Iterator[dict[Any, list[Any]]]:
-    """While this is open, note what the layers return.
+def _listening(model: Any, layers: dict[str, Any]) -> Iterator[list[dict[str, list[Any]]]]:
+    """While this is open, note what the layers return, by name, anew for each call of the model.
 
     A model with more outputs would do for graphs, but not for layers of nested models, nor for
     subclassed models, and building it would leave its traces in the user's model.
     """
-    said: dict[Any, list[Any]] = {layer: [] for layer in layers}
-    own = {layer: vars(layer).get("call") for layer in said}
+    passes: list[dict[str, list[Any]]] = []
 
-    def listening(layer: Any) -> Any:
-        call = layer.call
+    def counting(call: Any) -> Any:
+        def counted_call(*args: Any, **kwargs: Any) -> Any:
+            passes.append({name: [] for name in layers})
+            return call(*args, **kwargs)
 
-        def heard_call(*args: Any, **kwargs: Any) -> Any:
+        return counted_call
+
+    def noting(call: Any, name: str) -> Any:
+        def noted_call(*args: Any, **kwargs: Any) -> Any:
             result = call(*args, **kwargs)
-            said[layer].append(result)
+            passes[-1][name].append(result)
             return result
 
-        return heard_call
+        return noted_call
 
+    originals = [(layer, vars(layer).get("call")) for layer in [model, *layers.values()]]
     try:
-        for layer in said:
-            # Past Keras' own __setattr__, for which this would be a part of the layer.
-            object.__setattr__(layer, "call", listening(layer))
-        yield said
+        # Past Keras' own __setattr__, for which this would be a part of the layer.
+        object.__setattr__(model, "call", counting(model.call))
+        for name, layer in layers.items():
+            object.__setattr__(layer, "call", noting(layer.call, name))
+        yield passes
     finally:
-        for layer, call in own.items():
+        for layer, call in originals:
             if call is not None:
                 object.__setattr__(layer, "call", call)
             elif "call" in vars(layer):

@@ -156,7 +156,7 @@ class Distiller(Teaching, keras.Model):
             if not model.built:
                 model.build(shape)
         if teacher is not None:
-            self._connect()
+            self._connect(teacher)
         self.built = True
 
     def compile(

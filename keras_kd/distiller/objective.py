@@ -122,7 +122,7 @@ class Objective:
         for loss, weight, bridge in zip(self.losses, self.weights, self.bridges, strict=True):
             teacher_part = _read(teacher, loss, "teacher")
             student_part = _read(student, loss, "student")
-            mask = keras.tree.map_structure(_keras.mask_of, student_part)
+            mask = _mask(student, student_part, loss)
             if isinstance(loss, keras.distillation.LogitsDistillation):
                 teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
             _connect_in_step(bridge, teacher_part, student_part)
@@ -250,6 +250,11 @@ def _read(tapped: Tapped, loss: Any, side: str) -> Any:
     if getattr(loss, "reads_outputs", False):
         return [tapped.outputs, *features]
     return features if isinstance(getattr(loss, f"{side}_layer_name"), list) else features[0]
+
+
+def _mask(student: Tapped, student_part: Any, loss: Any) -> Any:
+    compared = student.outputs if getattr(loss, "reads_outputs", False) else student_part
+    return keras.tree.map_structure(_keras.mask_of, compared)
 
 
 def _logits_of(outputs: Any) -> Any:

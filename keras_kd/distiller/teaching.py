@@ -18,7 +18,7 @@ from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.watch import TeacherWatch
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tap, Tapped
-from keras_kd.teachers import ModelTeacher, as_teacher
+from keras_kd.teachers import ModelTeacher, Teacher, as_teacher
 
 _CROSSENTROPIES_OF_PROBABILITIES = (
     "sparse_categorical_crossentropy",
@@ -75,20 +75,22 @@ class Teaching:
         teacher.tap(self._objective.teacher_layer_names)
         teacher.meet(self.student)
         check_losses(self._objective, teacher, self.student)
+        self._connect(teacher)
         for model in [*teacher.models, *teacher.learning_models]:
             model.trainable = False
         self._teacher.value = teacher
-        self._connect()
+        # Those that learn are state of the training: part of its weights and backups.
+        self._learning_teachers = teacher.learning_models
         self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
         # Steps that are compiled already would go on asking the teacher before this one.
         self.train_function = self.test_function = None
 
-    def _connect(self) -> None:
+    def _connect(self, teacher: Teacher) -> None:
         """Make adapters and the losses' own weights, where the models tell their shapes."""
         student = self._student_tap.value.shapes()
-        teacher = self._teacher.value.shapes(student)
-        if student is not None and teacher is not None:
-            self._objective.connect(teacher, student)
+        said = teacher.shapes(student)
+        if student is not None and said is not None:
+            self._objective.connect(said, student)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; Keras would make a teacher part of this model before its setter ran."""
