@@ -42,8 +42,9 @@ class InterChannelCorrelation(BatchLoss):
         loss = sum over examples of |G(student) - G(teacher)|^2 / (channels * batch^2)
 
     The batch divides twice, as in the implementation named below, so the weight that fits grows
-    with the batch size; begin with a weight of that size. The maps may differ in size; an adapter makes the numbers of channels
-    equal. A channel of zeros has no correlation, not even with itself.
+    with the batch size; begin with a weight of that size. The maps may differ in size; an adapter
+    makes the numbers of channels equal. A channel of zeros has no correlation, not even with
+    itself.
 
     Arguments are those of `FeatureLoss`, weights those of `BatchLoss`: an example of weight 0 does
     not count in the batch.
