@@ -1,8 +1,8 @@
 """Knowledge distillation for Keras, from a teacher to a verified student on a device.
 
-`Distiller` teaches a student, `losses` says what it learns from, `compression` prunes and quantizes
-it while it is taught, `tflite` turns it into a file and runs it, `evaluation` compares models,
-`data` holds real digits to start with.
+`Distiller` teaches a student, `losses` says what it learns from, `teachers` who teaches it and
+`schedules` when; `compression` prunes and quantizes it while it is taught, `tflite` turns it into a
+file and runs it, `evaluation` compares models, `data` holds real digits to start with.
 """
 
 import importlib
@@ -19,6 +19,8 @@ __all__ = [
     "data",
     "evaluation",
     "losses",
+    "schedules",
+    "teachers",
     "tflite",
 ]
 
@@ -31,7 +33,7 @@ def _runs_as_command() -> bool:
 
 # Importing Keras takes seconds and logs to the terminal. The command decides when; `--help` never.
 if TYPE_CHECKING or not _runs_as_command():
-    from keras_kd import compression, data, evaluation, losses, tflite
+    from keras_kd import compression, data, evaluation, losses, schedules, teachers, tflite
     from keras_kd.distiller import Distiller
 
 

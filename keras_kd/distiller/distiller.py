@@ -156,7 +156,7 @@ class Distiller(Teaching, keras.Model):
             if not model.built:
                 model.build(shape)
         if teacher is not None:
-            self._connect(teacher)
+            self._connect(teacher, self._student_tap.value)
         self.built = True
 
     def compile(
@@ -174,7 +174,7 @@ class Distiller(Teaching, keras.Model):
         Raises:
             ValueError: if there is no loss on labels although it has a weight.
         """
-        self._check_compile(loss)
+        self._check_compile(loss, kwargs.get("jit_compile"))
         super().compile(optimizer=optimizer, loss=loss, **self._measured(metrics, kwargs))
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -198,7 +198,7 @@ class Distiller(Teaching, keras.Model):
         weights = self.trainable_weights
         gradients = tape.gradient(scaled_loss, weights)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        self._teacher.value.after_step(self.student)
+        self._teacher.value.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def save_assets(self, dir_path: str) -> None:

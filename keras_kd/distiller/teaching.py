@@ -50,8 +50,7 @@ class Teaching:
         self._inputs = inputs
         self._labels = labels
         self.student = student
-        # The tap's model would be tracked as a second owner of the student's layers, and the
-        # teacher's as a part of this one.
+        # Keras would track the layers of taps and teachers as parts of this model.
         self._student_tap = _keras.Untracked(Tap(student, objective.student_layer_names))
         self._passes = _keras.Untracked(None)
         self._teacher = _keras.Untracked(None)
@@ -75,19 +74,23 @@ class Teaching:
         teacher.tap(self._objective.teacher_layer_names)
         teacher.meet(self.student)
         check_losses(self._objective, teacher, self.student)
-        self._connect(teacher)
+        names = [*self._objective.student_layer_names, *teacher.student_layer_names]
+        student_tap = Tap(self.student, names)
+        self._connect(teacher, student_tap)
+        self._student_tap.value = student_tap
         for model in [*teacher.models, *teacher.learning_models]:
             model.trainable = False
         self._teacher.value = teacher
         # Those that learn are state of the training: part of its weights and backups.
         self._learning_teachers = teacher.learning_models
+        self.supports_jit = self.supports_jit and teacher.supports_jit
         self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
         # Steps that are compiled already would go on asking the teacher before this one.
         self.train_function = self.test_function = None
 
-    def _connect(self, teacher: Teacher) -> None:
+    def _connect(self, teacher: Teacher, student_tap: Tap) -> None:
         """Make adapters and the losses' own weights, where the models tell their shapes."""
-        student = self._student_tap.value.shapes()
+        student = student_tap.shapes()
         said = teacher.shapes(student)
         if student is not None and said is not None:
             self._objective.connect(said, student)
@@ -174,7 +177,17 @@ class Teaching:
             self.test_function = self._watched(self.test_function)
         return self.test_function
 
-    def _check_compile(self, loss: Any) -> None:
+    def _check_compile(self, loss: Any, jit_compile: Any) -> None:
+        teacher = self._teacher.value
+        if jit_compile is True and teacher is not None and not teacher.supports_jit:
+            raise ValueError(
+                problem(
+                    f"jit_compile=True with the teacher {teacher.name!r}, which runs outside of "
+                    "TensorFlow",
+                    "a step without XLA",
+                    "leave out jit_compile",
+                )
+            )
         if loss is None and self._objective.needs_labels:
             raise ValueError(
                 problem(
@@ -242,7 +255,7 @@ class Teaching:
         return self._student_tap.value(self._inputs.of_student(x), training=training)
 
     def _new_passes(self, x: Any, y_pred: Any, training: bool) -> Passes:
-        if y_pred is None or self._objective.student_layer_names:
+        if y_pred is None or self._student_tap.value.layers:
             student = self._ask_student(x, training)
         else:
             student = Tapped(y_pred, {})

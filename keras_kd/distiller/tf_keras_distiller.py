@@ -60,6 +60,7 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
         self._autocast = False
+        self.supports_jit = True
         self.save_teacher = save_teacher
         objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
         self._begin_teaching(
@@ -97,7 +98,7 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
             ValueError: if there is no loss on labels although it has a weight, or tf_keras has no
                 counterpart to an optimizer or loss of Keras 3.
         """
-        self._check_compile(loss)
+        self._check_compile(loss, kwargs.get("jit_compile"))
         kwargs = self._measured(metrics, kwargs)
         for kind in {"metrics", "weighted_metrics"} & set(kwargs):
             kwargs[kind] = translate_structure(kwargs[kind], translate_metric)
@@ -149,7 +150,7 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
             loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
         scheduled = self._scheduled_values()
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        self._teacher.value.after_step(self.student)
+        self._teacher.value.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def reset_metrics(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_kd import _keras
+from keras_kd._checks import shapes_fit
 
 
 def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> Any:
@@ -53,8 +54,7 @@ def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) 
     """
     unmasked = ops.ones((ops.shape(examples)[0],), dtype=examples.dtype)
     if mask is not None:
-        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-        unmasked = ops.cast(ops.any(_flat(mask), axis=-1), examples.dtype)
+        unmasked = ops.cast(mask_of_examples(mask), examples.dtype)
     weights = unmasked
     if sample_weight is not None:
         given = ops.cast(ops.convert_to_tensor(sample_weight), examples.dtype)
@@ -67,15 +67,36 @@ def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) 
     )
 
 
-def without_ignored(examples: Any, weights: Any, mask: Any = None) -> Any:
+def without_ignored(features: Any, weights: Any = None, mask: Any = None) -> Any:
     """Zeros in place of examples of weight 0 and of masked positions.
 
-    What they hold, NaN perhaps, then reaches neither the others nor the gradient.
+    What they hold, NaN perhaps, then reaches neither the others nor the gradient. A mask of other
+    positions than the features have says nothing about theirs.
+
+    Args:
+        features: tensor of shape `(batch, ..., channels)`.
+        weights: `None` or what each example counts, shape `(batch,)`.
+        mask: `None` or a tensor of shape `(batch, ...)`.
     """
-    kept = align(weights, examples) > 0
-    if mask is not None:
-        kept = ops.logical_and(kept, align(ops.cast(mask, "bool"), examples))
-    return ops.where(kept, examples, ops.zeros_like(examples))
+    if weights is not None:
+        features = _kept(features, weights > 0)
+    if mask is not None and has_positions_of(features, mask):
+        features = _kept(features, ops.cast(mask, "bool"))
+    return features
+
+
+def has_positions_of(features: Any, mask: Any) -> bool:
+    """Whether a mask `(batch, ...)` has one value per example or position of some features."""
+    return shapes_fit(mask.shape[1:], features.shape[1:-1][: len(mask.shape) - 1])
+
+
+def mask_of_examples(mask: Any) -> Any:
+    """An example counts unless all of its positions are masked: `(batch, ...)` to `(batch,)`."""
+    return ops.any(_flat(ops.cast(ops.convert_to_tensor(mask), "bool")), axis=-1)
+
+
+def _kept(features: Any, kept: Any) -> Any:
+    return ops.where(align(kept, features), features, ops.zeros_like(features))
 
 
 def align(weight: Any, values: Any) -> Any:

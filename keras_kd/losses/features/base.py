@@ -11,6 +11,7 @@ from keras import ops
 from keras_kd import _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.losses.base import DistillationLoss, OutputKey
+from keras_kd.losses.reduction import has_positions_of, mask_of_examples, without_ignored
 
 LayerNames = str | Sequence[str]
 
@@ -78,6 +79,27 @@ class FeatureLoss(DistillationLoss):
             lambda tensor: ops.cast(ops.stop_gradient(tensor), precision), teacher_output
         )
         return teacher, student
+
+    def of_pair(
+        self,
+        teacher_output: Any,
+        student_output: Any,
+        *,
+        sample_weight: Any = None,
+        mask: Any = None,
+        **context: Any,
+    ) -> Any:
+        """The loss of one pair of tensors as a scalar: the weighted mean of `per_example`."""
+        if mask is not None:
+            teacher_output = without_ignored(teacher_output, mask=mask)
+            if has_positions_of(student_output, mask):
+                student_output = without_ignored(student_output, mask=mask)
+            else:
+                # An adapter has changed the number of positions.
+                mask = mask_of_examples(mask)
+        return super().of_pair(
+            teacher_output, student_output, sample_weight=sample_weight, mask=mask, **context
+        )
 
     def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
         """Check one pair of shapes, batch first, the student's after any adapter.

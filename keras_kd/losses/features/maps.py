@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kd._checks import problem, shapes_fit
+from keras_kd._checks import problem
 from keras_kd.losses.base import OutputKey
 from keras_kd.losses.features.base import FeatureLoss
 from keras_kd.losses.reduction import example_weights, without_ignored
@@ -47,8 +47,7 @@ class MapLoss(FeatureLoss):
         weights, factor = example_weights(some_map, sample_weight, mask)
 
         def kept(features: Any) -> Any:
-            fitting = mask if _has_positions_of(features, mask) else None
-            return without_ignored(features, weights, fitting)
+            return without_ignored(features, weights, mask)
 
         values = self.per_example(
             keras.tree.map_structure(kept, teacher_output),
@@ -189,9 +188,3 @@ def _windows(given: int, wanted: int) -> np.ndarray:
         window = slice(index * given // wanted, -((index + 1) * given // -wanted))
         windows[window, index] = 1.0 / (window.stop - window.start)
     return windows
-
-
-def _has_positions_of(features: Any, mask: Any) -> bool:
-    return mask is not None and shapes_fit(
-        mask.shape[1:], features.shape[1:-1][: len(mask.shape) - 1]
-    )
