@@ -59,7 +59,8 @@ def test_layers_of_different_sizes_need_no_adapter(
     loss_class, own_weights, teacher, student, examples, hard_loss
 ):
     loss = loss_class("hidden", "hidden")
-    distiller = keras_kd.Distiller(teacher, student, loss, student_loss_weight=0.1)
+    # Weights of these losses reach from 1 to 30000: enough for the smallest to outweigh the labels.
+    distiller = keras_kd.Distiller(teacher, student, loss, 30000.0)
     distiller.compile(keras.optimizers.Adam(0.05), hard_loss, run_eagerly=True)
     before = distiller.evaluate(*examples, batch_size=20, verbose=0, return_dict=True)
     distiller.fit(*examples, batch_size=20, epochs=5, verbose=0)
