@@ -84,7 +84,7 @@ class DecoupledKD(TemperedLoss):
     Labels are integers of shape `(batch, ...)` or `(batch, ..., 1)`, or one-hot of the shape of
     the outputs `(batch, ..., classes)`, where the largest entry is the label. There is one value
     per example and position. A label that is no class (-1, say) makes the loss NaN unless it is
-    masked. Models that end in a softmax are recognised and compared by their logits.
+    masked or of weight 0. Models that end in a softmax are recognised and compared by their logits.
     Keras' own `keras.distillation.Distiller` hands no labels to distillation losses.
 
     Args:

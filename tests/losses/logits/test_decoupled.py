@@ -131,6 +131,8 @@ def test_a_label_that_is_no_class_is_not_taken_for_one(random_logits, value_and_
         assert value == float(DecoupledKD().compute_loss(teacher[:3], student[:3], y=labels[:3]))
         np.testing.assert_array_equal(gradient[3], 0.0)
         assert np.isfinite(gradient).all()
+        weighted = DecoupledKD().compute_loss(teacher, student, y=labels, sample_weight=1.0 * mask)
+        assert float(weighted) == pytest.approx(3 / 4 * value, rel=1e-6)
 
 
 def test_labels_of_several_outputs(random_logits):
