@@ -56,19 +56,20 @@ def ways(teacher: keras.Model, batch: tuple[np.ndarray, np.ndarray]) -> dict[str
     )
     infer = tf.function(lambda images: teacher(images, training=False))
     images = tf.constant(batch[0])
-
-    def trained(model: keras.Model) -> Callable[[], None]:
-        iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
-        model.make_train_function()
-        return lambda: model.train_function(iterator)
-
-    alone = trained(compiled(student))
+    alone = repeated_step(compiled(student), batch)
     return {
         "student alone": alone,
         "student alone + teacher inference": lambda: (alone(), infer(images)),
-        "keras_kd.Distiller": trained(ours),
-        "keras.distillation.Distiller": trained(theirs),
+        "keras_kd.Distiller": repeated_step(ours, batch),
+        "keras.distillation.Distiller": repeated_step(theirs, batch),
     }
+
+
+def repeated_step(model: keras.Model, batch: tuple[np.ndarray, np.ndarray]) -> Callable[[], None]:
+    """A step of a compiled model that always trains on the same batch."""
+    iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
+    model.make_train_function()
+    return lambda: model.train_function(iterator)
 
 
 def medians(steps: dict[str, Callable], rounds: int) -> dict[str, float]:
