@@ -35,13 +35,18 @@ def is_tf_keras_model(model: Any) -> bool:
     return module is not None and isinstance(model, module.Model)
 
 
+def is_model(model: Any) -> bool:
+    """Whether `model` is a model of either Keras."""
+    return is_keras_model(model) or is_tf_keras_model(model)
+
+
 def check_model(name: str, model: Any) -> Any:
     """Return `model` if it is a model of either Keras.
 
     Raises:
         ValueError: if it is anything else.
     """
-    if not (is_keras_model(model) or is_tf_keras_model(model)):
+    if not is_model(model):
         raise ValueError(
             problem(
                 f"{name}={_short(model)} of type "

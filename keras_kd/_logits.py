@@ -45,7 +45,8 @@ class Logits:
             activation: `"softmax"` or `"sigmoid"`, what turns logits into probabilities.
 
         Returns:
-            A tensor of the output's shape: the logits themselves but for a mean of probabilities.
+            A tensor of the shape and dtype of `logits`, which it is but for a mean of
+            probabilities.
         """
         if self.members is None:
             return self.logits
@@ -61,11 +62,11 @@ class Logits:
                 ops.logsumexp(ops.log_sigmoid(sign * softened) + log_shares, axis=0)
                 for sign in (1.0, -1.0)
             )
-            return temperature * (mean_on - mean_off)
+            return ops.cast(temperature * (mean_on - mean_off), self.logits.dtype)
         if self.known is not None:
             softened = ops.where(per_member(self.known, softened), softened, _IMPOSSIBLE)
         mean = ops.logsumexp(ops.log_softmax(softened, axis=-1) + log_shares, axis=0)
-        return temperature * mean
+        return ops.cast(temperature * mean, self.logits.dtype)
 
 
 def class_shares(shares: Any, known: Any = None) -> np.ndarray:

@@ -51,12 +51,12 @@ def blended_shape(voices: Sequence[Voice]) -> tuple[int | None, ...]:
     Raises:
         ValueError: if the outputs do not fit each other, or no member knows one of the classes.
     """
-    shapes = {voice.member: _shape_for_student(voice, voices) for voice in voices}
-    first, *others = shapes.values()
+    shapes = [_shape_for_student(voice, voices) for voice in voices]
+    first, *others = shapes
     if not all(shapes_fit(first, other) for other in others):
         raise ValueError(
             problem(
-                f"outputs of shapes {shapes} to average",
+                f"outputs of shapes {shapes} from {[voice.member for voice in voices]} to average",
                 "outputs of one shape from all members",
                 "give members that know other classes with classes=[...], and members that teach "
                 "other outputs with outputs=[...]",
@@ -97,10 +97,10 @@ def mean_of_probabilities(voices: Sequence[Voice]) -> Any:
 
 def _opinions(voices: Sequence[Voice], split: bool) -> tuple[list[Opinion], str | None]:
     """The logits behind each voice, those of the members of a mean where asked, on all classes."""
-    opinions, activations = [], {}
+    opinions, activations = [], []
     for voice in voices:
         seen = recognise_logits(voice.output)
-        activations[voice.member] = seen.activation
+        activations.append(seen.activation)
         if seen.members is None or not split:
             opinions.append(_on_all_classes(Opinion(seen.logits, voice.share, None), voice, voices))
             continue
@@ -108,15 +108,15 @@ def _opinions(voices: Sequence[Voice], split: bool) -> tuple[list[Opinion], str 
             known = None if seen.known is None else seen.known[number]
             opinion = Opinion(seen.members[number], voice.share * share, known)
             opinions.append(_on_all_classes(opinion, voice, voices))
-    return opinions, _common_activation(activations)
+    return opinions, _common_activation(voices, activations)
 
 
-def _common_activation(activations: dict[str, str | None]) -> str | None:
-    kinds = set(activations.values()) - {None}
+def _common_activation(voices: Sequence[Voice], activations: list[str | None]) -> str | None:
+    kinds = set(activations) - {None}
     if len(kinds) > 1 or OTHER_AXIS in kinds:
         raise ValueError(
             problem(
-                f"members that end in {activations}",
+                f"members {[voice.member for voice in voices]} that end in {activations}",
                 "one kind of output from all members, with the classes on the last axis",
                 "end all of them in a softmax, in a sigmoid, or in logits",
             )

@@ -73,7 +73,8 @@ def born_again(
     generations = int(
         check_number("generations", generations, at_least=1, fix="use a number such as 3")
     )
-    if not callable(make_student):
+    # A model can be called as well, but makes no other.
+    if not callable(make_student) or _keras.is_model(make_student):
         raise TypeError(
             problem(
                 f"make_student={make_student!r}",

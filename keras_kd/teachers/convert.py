@@ -24,11 +24,7 @@ def as_teacher(teacher: Any) -> Teacher:
         return teacher
     if isinstance(teacher, list | tuple):
         return Ensemble(teacher)
-    if _is_model(teacher) or not callable(teacher) or isinstance(teacher, type):
+    if _keras.is_model(teacher) or not callable(teacher) or isinstance(teacher, type):
         # A class can be called as well, but is a model that was not built yet.
         return ModelTeacher(teacher)
     return Function(teacher)
-
-
-def _is_model(teacher: Any) -> bool:
-    return _keras.is_keras_model(teacher) or _keras.is_tf_keras_model(teacher)

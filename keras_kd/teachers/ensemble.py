@@ -187,14 +187,14 @@ class Ensemble(Teacher):
         return cls(**{**config, "teachers": teachers})
 
     def _check_inputs(self) -> None:
-        shapes = {x.name: x.input_shapes for x in self.teachers if x.input_shapes is not None}
         first = self.input_shapes
-        for name, other in shapes.items():
-            if len(first) == len(other) and all(map(shapes_fit, first, other)):
+        for teacher in self.teachers:
+            other = teacher.input_shapes
+            if other is None or (len(first) == len(other) and all(map(shapes_fit, first, other))):
                 continue
             raise ValueError(
                 problem(
-                    f"members for inputs of shape {first} and, in {name!r}, {other}",
+                    f"members for inputs of shape {first} and, in {teacher.name!r}, {other}",
                     "the same inputs for all members",
                     "put a layer such as Resizing in front of one, in a model of both",
                 )

@@ -53,13 +53,8 @@ class _CallableTeacher(Teacher):
         Raises:
             ValueError: if the function cannot be found again by its name.
         """
-        try:
-            config = keras.saving.serialize_keras_object(self.function)
-            found = keras.saving.deserialize_keras_object(config) is self.function
-        except Exception:
-            # Keras raises errors of many types for what it cannot save.
-            found = False
-        if not found:
+        config = _saved(self.function)
+        if config is None:
             raise ValueError(
                 problem(
                     f"the function {self.name!r} as a teacher to be saved",
@@ -202,6 +197,19 @@ class NumpyFunction(_CallableTeacher):
                 "correct output_shape, the shape of one example's output, or the function",
             )
         )
+
+
+def _saved(function: Callable[..., Any]) -> Any:
+    """The configuration by which Keras finds a function again; `None` where it would not."""
+    if getattr(function, "__name__", None) == "<lambda>":
+        # Keras would write the code itself into the file, and refuse to read it.
+        return None
+    try:
+        config = keras.saving.serialize_keras_object(function)
+        return config if keras.saving.deserialize_keras_object(config) is function else None
+    except Exception:
+        # Keras raises errors of many types for what it cannot save.
+        return None
 
 
 def _as_tensor(value: Any) -> Any:
