@@ -10,7 +10,8 @@ from keras import ops
 
 from keras_kd._checks import check_number, problem
 
-# A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function of the step.
+# A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function of the step, which is
+# a float32 scalar: arithmetic with floats then needs no casts.
 Schedule = float | Callable[[Any], Any]
 
 
@@ -54,7 +55,7 @@ def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
     """
     if not callable(value):
         return check_number(name, value, **bounds)
-    first = value(ops.convert_to_tensor(0, dtype="int64"))
+    first = value(ops.convert_to_tensor(0, dtype="float32"))
     try:
         first = float(first)
     except (TypeError, ValueError):
@@ -89,7 +90,7 @@ def value_at(schedule: Schedule, step: Any) -> Any:
                 "train with keras_kd.Distiller, which counts them, or pass step= to compute_loss",
             )
         )
-    return ops.cast(schedule(step), "float32")
+    return ops.cast(schedule(ops.cast(step, "float32")), "float32")
 
 
 def serialize(schedule: Schedule) -> Any:

@@ -66,6 +66,11 @@ class Objective:
         ]
 
     @property
+    def bridge_weights(self) -> list[keras.Variable]:
+        """What trains beside the student."""
+        return [weight for bridge in self.bridges for weight in bridge.trainable_weights]
+
+    @property
     def needs_labels(self) -> bool:
         """Whether the loss on labels counts, at any time."""
         return callable(self.student_loss_weight) or self.student_loss_weight > 0.0
@@ -125,7 +130,9 @@ class Objective:
             mask = _mask(student, student_part, loss)
             if isinstance(loss, keras.distillation.LogitsDistillation):
                 teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
-            _connect_in_step(bridge, teacher_part, student_part)
+            if not bridge.built:
+                # Shapes that were not known before; the optimizer has not started yet.
+                bridge.connect(teacher_part, student_part)
             student_part = bridge.adapt(student_part)
             loss.validate_outputs(teacher_part, student_part)
             if isinstance(loss, DistillationLoss):
@@ -215,23 +222,6 @@ def _check_weights(
         )
         for weight in listed
     ]
-
-
-def _connect_in_step(bridge: Bridge, teacher: Any, student: Any) -> None:
-    """Connect what was not connected before training for want of shapes."""
-    if bridge.built:
-        return
-    bridge.connect(teacher, student)
-    if bridge.weights:
-        raise ValueError(
-            problem(
-                f"a student or teacher whose shapes are not known before the first step, for "
-                f"{type(bridge.loss).__name__}, which has weights to train with it",
-                "shapes that are known when the optimizer starts",
-                "call the models on a batch, or build them, before building the Distiller, or use "
-                "models made by keras.Model(inputs, outputs)",
-            )
-        )
 
 
 def _layer_names(loss: Any, side: str) -> list[str]:

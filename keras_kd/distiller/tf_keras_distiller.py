@@ -67,9 +67,7 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
             teacher, student, objective, Inputs(teacher_inputs), Labels(missing_label)
         )
         # tf_keras trains and saves TensorFlow's variables, and knows no layers of Keras 3.
-        self._bridge_variables = [
-            weight.value for bridge in objective.bridges for weight in bridge.weights
-        ]
+        self._bridge_variables = [weight.value for weight in objective.bridge_weights]
         # Past tf_keras' tracking, which would count the trackers' sums among the weights.
         vars(self).update(
             student_loss_tracker=tf_keras.metrics.Mean(name="student_loss"),
@@ -148,10 +146,23 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
             with tape.stop_recording():
                 passes = Passes(self._ask_teacher(x, student), student)
             loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
+        self._check_bridges()
         scheduled = self._scheduled_values()
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
         self._teacher.value.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
+
+    def _check_bridges(self) -> None:
+        """Check that everything that the losses want to train was there to be tracked."""
+        if len(self._objective.bridge_weights) > len(self._bridge_variables):
+            raise ValueError(
+                problem(
+                    f"a tf_keras student {self.student.name!r} whose shapes are not known before "
+                    "the first step, for losses with weights to train with it",
+                    "a student that shows its shapes",
+                    "make it with tf_keras.Model(inputs, outputs)",
+                )
+            )
 
     def reset_metrics(self) -> None:
         """Start all means anew."""
