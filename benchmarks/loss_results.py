@@ -69,39 +69,37 @@ def table(
         for name, found in trials.items()
         if None not in found
     }
-    alone = rows[0]
-    if alone["loss"] not in scores:
+    costs = {row["loss"]: results.find({**row, "setting": setting, "cost": True}) for row in rows}
+    alone = rows[0]["loss"]
+    if alone not in scores:
         return HEAD
-    baseline = scores[alone["loss"]]
-    baseline_cost = results.find({**alone, "setting": setting, "cost": True})
-    lines = []
-    for row in sorted(
-        (row for row in rows if row["loss"] in scores),
-        key=lambda row: scores[row["loss"]].mean(),
-        reverse=True,
-    ):
-        score = scores[row["loss"]]
-        cost = results.find({**row, "setting": setting, "cost": True})
-        cells = [
-            _call(row),
-            ", ".join(row["layers"]) or ("" if row is alone else "outputs"),
-            "" if row is alone else f"{row['weight']}",
-            "{:.2f} ± {:.2f}".format(*mean_and_standard_error(score)),
-            ""
-            if row is alone
-            else "{:+.2f} ± {:.2f}".format(*mean_and_standard_error(score - baseline)),
-            f"{cost['milliseconds'] / baseline_cost['milliseconds']:.2f}"
-            if cost and baseline_cost
-            else "",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([HEAD, *lines])
+
+    def line(row: dict[str, Any]) -> str:
+        score, cost = scores[row["loss"]], costs[row["loss"]]
+        ratio = (
+            cost["milliseconds"] / costs[alone]["milliseconds"] if cost and costs[alone] else None
+        )
+        cells = [_mean(score, ".2f"), "", "" if ratio is None else f"{ratio:.2f}"]
+        if row["loss"] == alone:
+            cells = ["alone", "", "", *cells]
+        else:
+            cells[1] = _mean(score - scores[alone], "+.2f")
+            cells = [_call(row), ", ".join(row["layers"]) or "outputs", f"{row['weight']}", *cells]
+        return f"| {' | '.join(cells)} |"
+
+    tried = [row for row in rows if row["loss"] in scores]
+    best_first = sorted(tried, key=lambda row: -scores[row["loss"]].mean())
+    return "\n".join([HEAD, *map(line, best_first)])
+
+
+def _mean(values: np.ndarray, form: str) -> str:
+    """The mean of the values and its standard error."""
+    mean, error = mean_and_standard_error(values)
+    return f"{mean:{form}} ± {error:.2f}"
 
 
 def _call(row: dict[str, Any]) -> str:
     """The loss as it is written in a program, without its layers."""
-    if not row["arguments"]:
-        return row["loss"]
     arguments = ", ".join(f"{name}={value}" for name, value in row["arguments"].items())
     return f"`{row['loss']}({arguments})`"
 

@@ -57,6 +57,16 @@ class Setting:
         """The number of updates of a student."""
         return self.student_epochs * (self.student_images // self.batch_size)
 
+    @property
+    def of_the_teacher(self) -> str:
+        """A name for what makes the teacher what it is."""
+        parts = [
+            value
+            for name, value in asdict(self).items()
+            if name.startswith("teacher") or name == "batch_size"
+        ]
+        return sha256(repr(parts).encode()).hexdigest()[:12]
+
 
 class Row(NamedTuple):
     """A loss as it is tried.
@@ -105,7 +115,11 @@ class Classroom:
             self._scored = dataset.x_test, dataset.y_test
         else:
             self._scored = self._x[-VALIDATION_IMAGES:], self._y[-VALIDATION_IMAGES:]
-        self.teacher = self._kept_teacher(cache)
+        self.teacher_path = cache / f"teacher-{setting.of_the_teacher}.keras"
+        if not self.teacher_path.exists():
+            with replacing(self.teacher_path) as temporary:
+                self._new_teacher().save(temporary)
+        self.teacher = keras.models.load_model(self.teacher_path)
 
     def score(self, model: keras.Model) -> float:
         """The accuracy in percent on the images that the setting scores on."""
@@ -153,19 +167,6 @@ class Classroom:
             self.teacher, student, row.loss(**arguments), [weight], student_loss_weight=0.5
         )
 
-    def _kept_teacher(self, cache: Path) -> keras.Model:
-        setting = {
-            name: value
-            for name, value in asdict(self.setting).items()
-            if name.startswith("teacher") or name == "batch_size"
-        }
-        path = cache / f"teacher-{sha256(repr(setting).encode()).hexdigest()[:12]}.keras"
-        if not path.exists():
-            teacher = self._new_teacher()
-            with replacing(path) as temporary:
-                teacher.save(temporary)
-        return keras.models.load_model(path)
-
     def _new_teacher(self) -> keras.Model:
         setting = self.setting
         keras.utils.set_random_seed(0)
@@ -202,4 +203,4 @@ def convolutional_network(channels: tuple[int, ...], name: str) -> keras.Model:
 
 
 def _written(value: Any) -> Any:
-    return value.__name__ if callable(value) else value
+    return value.__name__.replace("_", " ") if callable(value) else value

@@ -34,7 +34,7 @@ import keras_kd.data
 from keras_kd import losses, schedules
 
 
-def warmed_up(steps: int) -> schedules.Schedule:
+def one_after_warm_up(steps: int) -> schedules.Schedule:
     """A weight of 1 after as large a part of the training as in the paper: 20 of 240 epochs."""
     return schedules.warm_up(steps * 20 // 240)
 
@@ -47,7 +47,7 @@ ROWS = [
     Row(losses.SoftTargets, (), 9, {"temperature": 4.0}),
     Row(losses.SoftCrossEntropy, (), 9, {"temperature": 4.0}),
     Row(losses.LogitsMSE, (), 1, {}),
-    Row(losses.DecoupledKD, (), warmed_up, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}),
+    Row(losses.DecoupledKD, (), one_after_warm_up, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}),
     Row(losses.DIST, (), 1, {"temperature": 4.0, "inter_weight": 2.0, "intra_weight": 2.0}),
     # 9 beside 0.1 for the labels, times the T^2 that the loss leaves out.
     Row(losses.StandardizedSoftTargets, (), 360, {"temperature": 2.0}),
