@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_kd import _keras
 from keras_kd._checks import check_integer, check_number, problem
+from keras_kd.teachers import Teacher
 
 _BATCH_SIZE = 1024
 
@@ -46,8 +47,10 @@ def munge(
         local_variance: s, above 0. The larger, the closer to plain exchange; below 1 the examples
             scatter wider than neighbours differ.
         categorical: the indexes of the columns that hold categories as numbers.
-        teacher: labels the examples: a model of either Keras, or a function from an array to
-            outputs, such as `forest.predict_proba` of scikit-learn. It is asked in batches.
+        teacher: labels the examples: a model of either Keras, a function from an array to outputs,
+            such as `forest.predict_proba` of scikit-learn, or an object of `keras_kd.teachers`,
+            which gives what the losses compare (an `Ensemble` of classifiers, logarithms of
+            probabilities). It is asked in batches.
         seed: the same seed gives the same examples. `None` for others every time.
 
     Returns:
@@ -231,6 +234,8 @@ def _scikit_learn() -> Any:
 def _outputs(teacher: Any, x: np.ndarray) -> Any:
     if _keras.is_keras_model(teacher) or _keras.is_tf_keras_model(teacher):
         return teacher.predict(x, batch_size=_BATCH_SIZE, verbose=0)
+    if isinstance(teacher, Teacher):
+        return _outputs(lambda rows: teacher(rows, None).outputs, x)
     batches = [
         _batch_outputs(teacher, x[start : start + _BATCH_SIZE])
         for start in range(0, len(x), _BATCH_SIZE)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_kd
 from keras_kd.data import mix
 
 
@@ -113,6 +114,20 @@ def test_several_inputs_and_outputs_by_name():
     np.testing.assert_array_equal(inputs["image"][:, 0, 0, 0], [0, 0, 1, 1])
     np.testing.assert_array_equal(labels["class"][2:], [-1, -1])
     assert np.isnan(labels["score"][2:]).all()
+
+
+def test_a_distiller_learns_from_both_parts():
+    (x, y), unlabeled = numbered()
+    teacher = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
+    student = keras.models.clone_model(teacher)
+    distiller = keras_kd.Distiller(teacher, student, missing_label=-1)
+    distiller.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    )
+    dataset = mix((x / 100, y), unlabeled / 100, batch_size=4, seed=0)
+    history = distiller.fit(dataset, epochs=2, verbose=0).history
+    assert np.isfinite(history["student_loss"]).all()
+    assert min(history["distillation_loss"]) > 0
 
 
 def test_lengths_that_differ():

@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="needs the `tabular` extra")
 
+import keras_kd
 from keras_kd.data import munge
 from keras_kd.data.munge import exchange
 
@@ -194,6 +195,17 @@ def test_pseudo_labels_of_a_model(generation):
     x, y = munge(clusters(30).astype("float32"), 2, teacher=model, seed=0)
     assert y.shape == (60, 2)
     np.testing.assert_allclose(y, np.asarray(model(x)), atol=1e-6)
+
+
+def test_pseudo_labels_of_an_ensemble():
+    models = []
+    for seed in range(2):
+        keras.utils.set_random_seed(seed)
+        models.append(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
+    x = clusters(30).astype("float32")
+    x, y = munge(x, 2, teacher=keras_kd.teachers.Ensemble(models), seed=0)
+    softened = [keras.ops.softmax(model(x)).numpy() for model in models]
+    np.testing.assert_allclose(np.exp(y), np.mean(softened, axis=0), atol=1e-5)
 
 
 def test_a_student_of_munged_examples_imitates_better_than_one_of_noise():
