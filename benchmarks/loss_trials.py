@@ -139,7 +139,11 @@ class Classroom:
         """The score of a student that a loss has taught, or that was alone."""
         setting = self.setting
         student, learner = self.learner(row, seed)
-        learner.fit(self.batches(setting.student_images, setting.student_epochs, seed), verbose=0)
+        learner.fit(
+            self.batches(setting.student_images, setting.student_epochs, seed),
+            shuffle=False,
+            verbose=0,
+        )
         score = self.score(student)
         keras.utils.clear_session()
         return score
@@ -173,7 +177,11 @@ class Classroom:
         teacher = convolutional_network(setting.teacher_channels, "teacher")
         steps = setting.teacher_epochs * (setting.teacher_images // setting.batch_size)
         self._compile(teacher, setting.teacher_learning_rate, steps)
-        teacher.fit(self.batches(setting.teacher_images, setting.teacher_epochs, 0), verbose=0)
+        teacher.fit(
+            self.batches(setting.teacher_images, setting.teacher_epochs, 0),
+            shuffle=False,
+            verbose=0,
+        )
         return teacher
 
     @staticmethod
