@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -39,6 +40,60 @@ def test_to_microcontroller(tmp_path):
     assert agreement > 0.9
     names = {path.name for path in (tmp_path / "firmware").iterdir()}
     assert names == {"digits_data.h", "digits_data.cc"}
+
+
+@pytest.mark.slow
+def test_tabular_munge(capsys):
+    pytest.importorskip("sklearn")
+    means = run("tabular_munge.py", "--seeds", 1, "--trees", 10)
+    assert set(means) == {"forest", "labels", "real rows", "munged rows"}
+    assert all(accuracy > 0.7 for accuracy, _ in means.values())
+    assert "munged rows" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_text_classifier(capsys):
+    accuracies = run("text_classifier.py", "--epochs", 1, "--files", 5, "--seeds", 1)
+    assert set(accuracies) == {"teacher", "alone", "distilled"}
+    assert len(accuracies["distilled"]) == 1
+    assert "distilled" in capsys.readouterr().out
+
+
+def test_recommender(capsys):
+    kept = run("recommender.py", "--epochs", 1, "--choices", 3)
+    assert set(kept) == {"alone", "SoftTargets", "DIST"}
+    assert all(0 <= ndcg <= 1 and -1 <= tau <= 1 for ndcg, tau in kept.values())
+    assert "Kendall" in capsys.readouterr().out
+
+
+def test_the_measures_of_the_recommender():
+    example = runpy.run_path(str(EXAMPLES / "recommender.py"))
+    scores = np.random.default_rng(0).normal(size=(3, example["ITEMS"]))
+    assert example["ndcg"](scores, 2 * scores + 1) == pytest.approx(1.0)
+    assert example["ndcg"](scores, -scores) == 0.0
+    assert example["kendall_tau"](scores, np.exp(scores)) == pytest.approx(1.0)
+    assert example["kendall_tau"](scores, -scores) == pytest.approx(-1.0)
+
+
+@pytest.mark.slow
+def test_features_on_images(capsys):
+    accuracies = run("features_on_images.py", "--epochs", 4, "--images", 320, "--seeds", 1)
+    assert set(accuracies) == {"teacher", "alone", "soft_targets", "two_stages"}
+    assert "two_stages" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ensemble(capsys):
+    accuracies = run("ensemble.py", "--epochs", 1, "--images", 320, "--seeds", 1)
+    assert len(accuracies["each teacher"]) == 3
+    assert "by all" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_born_again(capsys):
+    accuracies = run("born_again.py", "--epochs", 1, "--images", 320, "--generations", 2)
+    assert len(accuracies) == 3
+    assert "all together" in capsys.readouterr().out
 
 
 def test_every_example_is_tested_and_short():

@@ -1,0 +1,99 @@
+"""Teach a small transformer by a larger one: which package is a sentence of documentation from?
+
+    python examples/text_classifier.py
+
+The text is real and needs no download: sentences from the docstrings of installed packages, without
+the words that name a package, the test sentences from other files. Prints test accuracies of the
+teacher and of students eight times narrower, taught by the labels alone and by the teacher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import re
+from collections import Counter
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_kd
+
+PACKAGES = ("absl", "h5py", "keras", "numpy", "rich")
+NAMES = {*PACKAGES, "np", "tf", "tensorflow", "hdf"}
+LENGTH, WORDS = 24, 4000
+
+
+def sentences(package: str, at_most: int) -> tuple[list[list[str]], list[list[str]]]:
+    """Sentences of docstrings, each once: for training, and from every fifth file for testing."""
+    files = sorted(Path(importlib.util.find_spec(package).origin).parent.rglob("*.py"))
+    seen, parts = set(), ([], [])
+    for number, file in enumerate(np.random.default_rng(0).permutation(files)[:at_most]):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                for sentence in re.split(r"\.\s|\n\s*\n", ast.get_docstring(node) or ""):
+                    words = [w for w in re.findall("[a-z]+", sentence.lower()) if w not in NAMES]
+                    if 6 <= len(words) <= LENGTH and tuple(words) not in seen:
+                        seen.add(tuple(words))
+                        parts[number % 5 == 0].append(words)
+    return parts
+
+
+def transformer(blocks: int, width: int) -> keras.Model:
+    """Word numbers in, logits of the packages out; 0 is padding, which nothing looks at."""
+    words = keras.Input((LENGTH,), dtype="int32")
+    there, places = words > 0, keras.ops.cumsum(keras.ops.ones_like(words), axis=1) - 1
+    x = layers.Embedding(WORDS, width)(words) + layers.Embedding(LENGTH, width)(places)
+    for _ in range(blocks):
+        attended = layers.MultiHeadAttention(4, width // 4)(x, x, key_mask=there)
+        x = layers.LayerNormalization()(x + attended)
+        hidden = layers.Dense(2 * width, activation="relu")(x)
+        x = layers.LayerNormalization()(x + layers.Dense(width)(hidden))
+    x = layers.Dropout(0.3)(layers.GlobalAveragePooling1D()(x, mask=there))
+    return keras.Model(words, layers.Dense(len(PACKAGES))(x))
+
+
+def main(argv: list[str] | None = None) -> dict[str, list[float]]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=60, help="at most, of each package")
+    options = parser.parse_args(argv)
+
+    texts = [sentences(package, options.files) for package in PACKAGES]
+    counts = Counter(word for train, _ in texts for words in train for word in words)
+    numbers = {word: 2 + i for i, (word, _) in enumerate(counts.most_common(WORDS - 2))}
+
+    def arrays(part: int) -> tuple[np.ndarray, np.ndarray]:
+        x = [[numbers.get(word, 1) for word in words] for parts in texts for words in parts[part]]
+        y = np.repeat(range(len(PACKAGES)), [len(parts[part]) for parts in texts])
+        return keras.utils.pad_sequences(x, LENGTH, padding="post"), y
+
+    train, test = arrays(0), arrays(1)
+
+    def accuracy_of(learner: keras.Model) -> float:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        learner.compile(keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
+        learner.fit(*train, batch_size=64, epochs=options.epochs, verbose=0)
+        return learner.evaluate(*test, verbose=0, return_dict=True)["accuracy"]
+
+    keras.utils.set_random_seed(0)
+    teacher = transformer(2, 64)
+    accuracies = {"teacher": [accuracy_of(teacher)], "alone": [], "distilled": []}
+    for seed in range(options.seeds):
+        for name in ("alone", "distilled"):
+            keras.utils.set_random_seed(seed)
+            student = transformer(1, 8)
+            learner = student if name == "alone" else keras_kd.Distiller(teacher, student)
+            accuracies[name].append(accuracy_of(learner))
+    for name, values in accuracies.items():
+        error = np.std(values) / np.sqrt(max(len(values) - 1, 1))
+        print(f"{name:10} {np.mean(values):.4f} +- {error:.4f}")
+    return accuracies
+
+
+if __name__ == "__main__":
+    main()
