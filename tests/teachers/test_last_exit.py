@@ -108,7 +108,7 @@ def test_configuration_round_trip():
 
 
 class TestTraining:
-    @pytest.mark.parametrize("jit_compile", [False, True])
+    @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_early_exits_come_to_agree_with_the_last(self, examples, jit_compile):
         x, _ = examples
         student = exits_model()
@@ -119,13 +119,25 @@ class TestTraining:
         distiller = keras_kd.Distiller(
             LastExit(), student, SoftTargets(2.0), student_loss_weight=0.0
         )
-        distiller.compile(keras.optimizers.Adam(0.05), jit_compile=jit_compile)
+        distiller.compile(keras.optimizers.Adam(0.1), jit_compile=jit_compile)
         before = distiller.evaluate(x, verbose=0, return_dict=True)["distillation_loss"]
-        distiller.fit(x, epochs=30, batch_size=20, verbose=0)
+        distiller.fit(x, epochs=15, batch_size=20, verbose=0)
         after = distiller.evaluate(x, verbose=0, return_dict=True)["distillation_loss"]
         assert after < 0.5 * before
         np.testing.assert_array_equal(student(x)[-1], last_before)
 
+    def test_deep_features_teach_early_ones(self, examples):
+        student = exits_model()
+        hint = keras_kd.losses.Hint("block2", "block0")
+        distiller = keras_kd.Distiller(LastExit(), student, hint, student_loss_weight=0)
+        distiller.compile("sgd")
+        block0, block1, block2 = (student.get_layer(f"block{number}") for number in range(3))
+        early = block0(examples[0])
+        expected = np.mean((np.asarray(block2(block1(early))) - np.asarray(early)) ** 2)
+        logs = distiller.evaluate(examples[0], batch_size=20, verbose=0, return_dict=True)
+        assert logs["distillation_loss"] == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.slow
     def test_with_labels_for_every_exit_and_a_file(self, examples, tmp_path):
         x, y = examples
         names = ["early", "middle", "late"]

@@ -159,6 +159,7 @@ def test_a_student_without_configuration_cannot_be_copied(examples):
         MovingAverage().meet(student)
 
 
+@pytest.mark.slow
 def test_a_pruned_student_is_copied_and_a_quantized_one_refused(student, examples):
     pruned = keras_kd.compression.prune(student, final_sparsity=0.5, begin_step=0, end_step=2)
     teacher = MovingAverage()
@@ -192,7 +193,7 @@ def test_configuration_round_trip():
 
 class TestTraining:
     @pytest.mark.parametrize("kit", [keras, tf_keras], ids=["keras", "tf_keras"])
-    @pytest.mark.parametrize("jit_compile", [False, True])
+    @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_the_average_follows_the_student(self, kit, jit_compile, examples):
         student = noisy_model(kit)
         teacher = MovingAverage(0.5)
