@@ -29,6 +29,8 @@ class Adapter(keras.layers.Layer):
     def __init__(self, shape: Sequence[int | None], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.shape = tuple(shape)
+        # The mask of a sequence is looked up before its features are adapted.
+        self.supports_masking = True
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the mixing weights, where the number of channels changes."""

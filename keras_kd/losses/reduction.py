@@ -49,8 +49,10 @@ def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) 
             masked.
 
     Returns:
-        The examples' weights, of shape `(batch,)`, 0 for those that are left out and 1 in the mean
-        over the others; and the factor for the loss, a scalar.
+        The examples' weights, of shape `(batch,)`, 0 for those that are left out; and the factor
+        for the loss, a scalar. The sum of the weights is the number of examples where all that are
+        not left out weigh alike, and elsewhere the effective number sum(w)^2 / sum(w^2) (Kish,
+        Survey Sampling, 1965), so that a weight of 0 is the limit of small ones.
     """
     unmasked = ops.ones((ops.shape(examples)[0],), dtype=examples.dtype)
     if mask is not None:
@@ -60,9 +62,8 @@ def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) 
         given = ops.cast(ops.convert_to_tensor(sample_weight), examples.dtype)
         weights = unmasked * ops.mean(_flat(given), axis=-1)
     total = ops.sum(weights)
-    present = ops.sum(ops.cast(weights > 0, examples.dtype))
     return (
-        weights * ops.divide_no_nan(present, total),
+        weights * ops.divide_no_nan(total, ops.sum(ops.square(weights))),
         ops.divide_no_nan(total, ops.sum(unmasked)) / _keras.number_of_replicas(),
     )
 

@@ -25,8 +25,9 @@ class BatchLoss(FeatureLoss):
         Args:
             teacher: tensor of shape `(batch, ...)`; no gradient flows into it.
             student: tensor of shape `(batch, ...)`.
-            weights: what each example counts, shape `(batch,)`: 1 in the mean over the examples
-                that are in the batch, 0 for the others, whose features are zeros.
+            weights: what each example counts, shape `(batch,)`: 1 where all count alike, 0 for
+                those that are not in the batch, whose features are zeros. Their sum is the
+                (effective) number of examples.
             **context: as in `per_example`.
 
         Returns:
