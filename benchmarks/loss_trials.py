@@ -43,11 +43,11 @@ class Setting:
 
     scored_on: str = "test"
     teacher_images: int = 50_000
-    student_images: int = 8_000
+    student_images: int = 2_000
     teacher_epochs: int = 6
-    student_epochs: int = 12
+    student_epochs: int = 24
     teacher_learning_rate: float = 2e-3
-    student_learning_rate: float = 1e-2
+    student_learning_rate: float = 2e-2
     batch_size: int = 64
     teacher_channels: tuple[int, ...] = (16, 32, 64)
     student_channels: tuple[int, ...] = (8, 16, 32)
