@@ -131,7 +131,7 @@ class Distiller(Teaching, keras.Model):
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
         # Callbacks that load weights before the first step want a built model.
-        self.built = student.built and all(bridge.built for bridge in self.bridges)
+        self.built = student.built
 
     @property
     def output_names(self) -> list[str]:

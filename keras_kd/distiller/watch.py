@@ -45,8 +45,8 @@ class TeacherWatch:
             self._not_finite.assign_add(1 - ops.cast(everything_finite, "int64"))
         if self._softened and not self._first_step_seen:
             for tensor in tensors:
-                if _could_be_unseen_softmax(tensor):
-                    rows = ops.all(_logits.distribution_like(tensor))
+                for logits in _unrecognised(tensor):
+                    rows = ops.all(_logits.distribution_like(logits))
                     self._distributions.assign_add(ops.cast(rows, "int64"))
         if tf.executing_eagerly():
             self.report()
@@ -115,6 +115,11 @@ def _zero_where_not_finite(tensor: Any) -> Any:
     return ops.where(ops.isfinite(tensor), ops.stop_gradient(tensor), ops.zeros_like(tensor))
 
 
-def _could_be_unseen_softmax(tensor: Any) -> bool:
-    seen = _logits.recognise_logits(tensor).activation is not None
-    return not seen and len(tensor.shape) >= 2 and tensor.shape[-1] != 1
+def _unrecognised(tensor: Any) -> list[Any]:
+    """Outputs without a known activation, each member's of an ensemble, that could be a softmax."""
+    if len(tensor.shape) < 2 or tensor.shape[-1] == 1:
+        return []
+    seen = _logits.recognise_logits(tensor)
+    if seen.activation is not None:
+        return []
+    return [tensor] if seen.members is None else ops.unstack(seen.members)

@@ -108,3 +108,22 @@ def test_a_loss_on_features_watches_them_too(dense_model, student, examples, har
     distiller.compile("sgd", hard_loss, run_eagerly=True)
     with pytest.raises(ValueError, match=MESSAGE):
         distiller.fit(*examples, verbose=0)
+
+
+def test_probabilities_of_a_member_are_told(student, examples, hard_loss):
+    def probabilities(x):
+        return np.full((len(x), 3), 1 / 3, "float32")
+
+    member = keras_kd.teachers.NumpyFunction(probabilities, (3,))
+    logits = keras_kd.teachers.NumpyFunction(lambda x: 9 * probabilities(x), (3,))
+    distiller = keras_kd.Distiller(keras_kd.teachers.Ensemble([logits, member]), student)
+    distiller.compile("sgd", hard_loss)
+    with pytest.warns(UserWarning, match=r"teacher 'ensemble' that are probabilities"):
+        distiller.fit(*examples, verbose=0)
+
+
+def test_a_teacher_outside_of_tensorflow_and_xla(student, hard_loss):
+    teacher = keras_kd.teachers.NumpyFunction(lambda x: x[:, :3], (3,))
+    distiller = keras_kd.Distiller(teacher, student)
+    with pytest.raises(ValueError, match=r"jit_compile=True with the teacher.*leave out jit_com"):
+        distiller.compile("sgd", hard_loss, jit_compile=True)

@@ -25,8 +25,8 @@ def direction_matching(
     Args:
         teacher_logits: tensor of shape `(batch, units)`; no gradient flows into it.
         student_logits: tensor of the same shape.
-        weights: what each example counts, shape `(batch,)`: 1 in the mean over the examples that
-            are in the batch, 0 for the others, whose logits are zeros.
+        weights: what each example counts, shape `(batch,)`; their sum is the (effective) number of
+            examples. Where one is 0 the logits are zeros.
         tikhonov: added to the variances, above 0.
     """
     teacher = directions(ops.stop_gradient(teacher_logits))
@@ -36,7 +36,7 @@ def direction_matching(
     # So weighted, an example of weight 2 is two of weight 1, as a row and as a column.
     root = ops.sqrt(weights)
     differences = (half + ops.transpose(half)) * root
-    present = ops.sum(ops.cast(weights > 0, weights.dtype))
+    present = ops.sum(weights)
     mean = ops.divide_no_nan(ops.matmul(weights, differences), present)
     deviations = (differences - mean) * ops.expand_dims(root, axis=-1)
     # A single example has no deviations: dividing by 1 leaves 0.

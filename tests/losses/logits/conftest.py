@@ -1,21 +1,14 @@
 """The NumPy references of the losses on outputs, and what these tests have in common."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-TESTS = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="session")
-def references():
+def references(formulas):
     """The losses on outputs in NumPy; see reference/logits.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(TESTS)
-        return importlib.import_module("reference.logits")
+    return formulas.logits
 
 
 @pytest.fixture

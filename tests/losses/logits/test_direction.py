@@ -124,14 +124,14 @@ def test_weight_0_leaves_an_example_out(poison, references, random_logits, value
 
 
 def test_weights_count_examples_as_rows_and_as_columns(references, random_logits):
-    # In the mean over two examples the weights 2 and 1 are three copies of 2/3, with the covariance
-    # divided by 2 - 1.
+    # The weights 2 and 1 are three copies of 0.6, in sum the effective number of examples 9 / 5. The
+    # covariance is divided by 1 less, but at least by 1.
     teacher, student = random_logits((2, 5))
     counts = [0, 0, 1]
     unit = [logits / np.linalg.norm(logits, axis=1, keepdims=True) for logits in (teacher, student)]
     gaps = unit[1] @ unit[1].T - unit[0] @ unit[0].T
-    differences = gaps[np.ix_(counts, counts)] * np.sqrt(2 / 3)
-    covariance = np.cov(differences, rowvar=False, ddof=0) * 2 + 0.1 * np.eye(3)
+    differences = gaps[np.ix_(counts, counts)] * np.sqrt(0.6)
+    covariance = np.cov(differences, rowvar=False, ddof=0) * 1.8 + 0.1 * np.eye(3)
     squares = (differences @ np.linalg.inv(covariance) * differences).sum(axis=1)
     value = DirectionMatching().compute_loss(teacher, student, sample_weight=np.array([2.0, 1.0]))
     assert float(value) == pytest.approx(1.5 * np.sqrt(squares).mean(), rel=1e-5)

@@ -22,12 +22,25 @@ class Recorded(BatchLoss):
         return 1.0
 
 
-def test_weights_are_1_in_the_mean_over_those_in_the_batch():
+def test_the_sum_of_the_weights_is_the_effective_number_of_examples():
     loss = Recorded()
     weights = np.array([0.0, 1.0, 3.0], "float32")
     value = loss.compute_loss(np.ones((3, 2)), np.ones((3, 2)), sample_weight=weights)
-    np.testing.assert_allclose(loss.given[2], [0.0, 0.5, 1.5])
+    np.testing.assert_allclose(loss.given[2], [0.0, 0.4, 1.2], rtol=1e-6)
     assert float(value) == pytest.approx(weights.mean())
+
+
+@pytest.mark.parametrize(
+    "loss", [ContrastiveRepresentation(), ProbabilisticTransfer(), SimilarityPreserving()]
+)
+def test_a_weight_of_0_is_the_limit_of_small_weights(loss):
+    random = np.random.default_rng(0)
+    teacher, student = random.normal(size=(2, 5, 6)).astype("float32")
+    left_out, nearly = (
+        float(loss.compute_loss(teacher, student, sample_weight=np.array([1, 1, small, 1, 2.0])))
+        for small in (0.0, 1e-6)
+    )
+    assert nearly == pytest.approx(left_out, rel=1e-4)
 
 
 def test_masked_positions_are_zeros_in_both_models():

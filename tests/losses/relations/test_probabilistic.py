@@ -49,5 +49,6 @@ def test_an_example_of_weight_2_is_picked_as_two(features):
     twice = np.array([0, 0, 1, 2])
     repeated = float(loss.compute_loss(teacher[twice], student[twice]))
     weighted = loss.compute_loss(teacher, student, sample_weight=np.array([2.0, 1.0, 1.0]))
-    # The formula divides by the examples, 3 and not 4, and the mean weight is 4 / 3.
-    assert float(weighted) == pytest.approx(repeated * (4 / 3) * (4 / 3), rel=1e-4)
+    # The formula divides by the effective number of examples, 4^2 / 6 and not 4, and the mean
+    # weight is 4 / 3.
+    assert float(weighted) == pytest.approx(repeated * (4 * 6 / 4**2) * (4 / 3), rel=1e-4)
