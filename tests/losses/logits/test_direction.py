@@ -124,8 +124,8 @@ def test_weight_0_leaves_an_example_out(poison, references, random_logits, value
 
 
 def test_weights_count_examples_as_rows_and_as_columns(references, random_logits):
-    # The weights 2 and 1 are three copies of 0.6, in sum the effective number of examples 9 / 5. The
-    # covariance is divided by 1 less, but at least by 1.
+    # The weights 2 and 1 are three copies of 0.6, in sum the effective number of examples 9 / 5.
+    # The covariance is divided by 1 less, but at least by 1.
     teacher, student = random_logits((2, 5))
     counts = [0, 0, 1]
     unit = [logits / np.linalg.norm(logits, axis=1, keepdims=True) for logits in (teacher, student)]
