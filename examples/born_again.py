@@ -15,6 +15,8 @@ import numpy as np
 
 import keras_kd
 
+BATCH_SIZE = 64
+
 
 def classifier() -> keras.Model:
     """A small CNN for digits that ends in probabilities."""
@@ -36,10 +38,13 @@ def main(argv: list[str] | None = None) -> list[float]:
     parser.add_argument("--images", type=int, default=2000, help="for training")
     options = parser.parse_args(argv)
     digits = keras_kd.data.load_sample().first(options.images, None)
+    train = (digits.x_train, digits.y_train)
 
     def fitted(model: keras.Model) -> keras.Model:
-        model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
-        model.fit(digits.x_train, digits.y_train, epochs=options.epochs, verbose=0)
+        steps = options.epochs * -(-len(digits.x_train) // BATCH_SIZE)
+        learning_rate = keras.optimizers.schedules.CosineDecay(5e-3, steps)
+        model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy")
+        model.fit(*train, batch_size=BATCH_SIZE, epochs=options.epochs, verbose=0)
         return model
 
     def accuracy(probabilities: np.ndarray) -> float:

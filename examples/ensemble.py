@@ -16,6 +16,8 @@ import numpy as np
 
 import keras_kd
 
+BATCH_SIZE = 64
+
 
 def classifier(filters: tuple[int, ...]) -> keras.Model:
     """A CNN for digits that ends in probabilities."""
@@ -37,10 +39,13 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(argv)
     digits = keras_kd.data.load_sample().first(options.images, None)
+    train = (digits.x_train, digits.y_train)
 
     def fitted(model: keras.Model) -> keras.Model:
-        model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
-        model.fit(digits.x_train, digits.y_train, epochs=options.epochs, verbose=0)
+        steps = options.epochs * -(-len(digits.x_train) // BATCH_SIZE)
+        learning_rate = keras.optimizers.schedules.CosineDecay(5e-3, steps)
+        model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy")
+        model.fit(*train, batch_size=BATCH_SIZE, epochs=options.epochs, verbose=0)
         return model
 
     def accuracy(*models: keras.Model) -> float:
@@ -51,7 +56,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     teachers = []
     for seed in range(3):
         keras.utils.set_random_seed(100 + seed)
-        teachers.append(fitted(classifier((32, 64, 128))))
+        teachers.append(fitted(classifier((16, 32, 64))))
     accuracies = {
         "each teacher": [accuracy(teacher) for teacher in teachers],
         "all teachers": [accuracy(*teachers)],
@@ -62,7 +67,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
         accuracies[name] = []
         for seed in range(options.seeds):
             keras.utils.set_random_seed(seed)
-            student = classifier((8, 8, 16))
+            student = classifier((4, 8, 16))
             learner = student
             if teacher is not None:
                 learner = keras_kd.Distiller(teacher, student, student_loss_weight=0.1)

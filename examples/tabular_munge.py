@@ -16,7 +16,7 @@ import argparse
 import keras
 import numpy as np
 from sklearn.datasets import load_digits
-from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.ensemble import RandomForestClassifier
 
 import keras_kd
 
@@ -43,7 +43,7 @@ def results_of_seed(seed: int, trees: int) -> dict[str, tuple[float, float]]:
     train, test = x[:ROWS], x[ROWS:]
     classes = int(y.max()) + 1
 
-    forest = ExtraTreesClassifier(trees, random_state=seed).fit(train, y[:ROWS])
+    forest = RandomForestClassifier(trees, random_state=seed).fit(train, y[:ROWS])
     synthetic, pseudo_labels = keras_kd.data.munge(
         train, MULTIPLIER, teacher=forest.predict_proba, seed=seed
     )
@@ -71,7 +71,7 @@ def results_of_seed(seed: int, trees: int) -> dict[str, tuple[float, float]]:
 def main(argv: list[str] | None = None) -> dict[str, np.ndarray]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--trees", type=int, default=200)
+    parser.add_argument("--trees", type=int, default=100)
     options = parser.parse_args(argv)
 
     runs = [results_of_seed(seed, options.trees) for seed in range(options.seeds)]
