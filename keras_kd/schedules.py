@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd._checks import check_number, problem
+from keras_kd._checks import check_integer, check_number, problem
 
 # A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function of the step, which is
 # a float32 scalar: arithmetic with floats then needs no casts.
@@ -26,7 +26,7 @@ def warm_up(steps: int, value: float = 1.0) -> keras.optimizers.schedules.Learni
         value: the number after it.
 
     Raises:
-        TypeError: if an argument is not a number.
+        TypeError: if `steps` is no integer or `value` no number.
         ValueError: if `steps` is below 1.
 
     Example:
@@ -34,7 +34,7 @@ def warm_up(steps: int, value: float = 1.0) -> keras.optimizers.schedules.Learni
         >>> [round(float(weight(step)), 3) for step in (0, 50, 100, 5000)]
         [0.0, 0.5, 1.0, 1.0]
     """
-    steps = int(check_number("steps", steps, at_least=1, fix="count the updates, such as 1000"))
+    steps = check_integer("steps", steps, at_least=1, fix="count the updates, such as 1000")
     value = check_number("value", value, fix="use the number to rise to, such as 1.0")
     return keras.optimizers.schedules.PolynomialDecay(0.0, steps, end_learning_rate=value)
 

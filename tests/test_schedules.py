@@ -55,7 +55,7 @@ def test_a_function_that_gives_no_number(answer):
         check_schedule("temperature", lambda step: answer, above=0, fix="use 4")
 
 
-@pytest.mark.parametrize("steps", [0, -1, 0.5])
+@pytest.mark.parametrize("steps", [0, -1])
 def test_a_warm_up_takes_a_step_at_least(steps):
     with pytest.raises(ValueError, match=r"Received steps=.*at least 1.*count the updates"):
         warm_up(steps)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd._checks import problem
+from keras_kd._checks import check_integer
 
 
 class Labels:
@@ -22,14 +22,9 @@ class Labels:
     """
 
     def __init__(self, missing: int | None = None) -> None:
-        if missing is not None and (isinstance(missing, bool) or not isinstance(missing, int)):
-            raise TypeError(
-                problem(
-                    f"missing_label={missing!r}",
-                    "an integer that is no label, or None",
-                    "pass missing_label=-1, as keras_kd.data.mix uses it",
-                )
-            )
+        if missing is not None:
+            fix = "pass missing_label=-1, as keras_kd.data.mix uses it, or None"
+            missing = check_integer("missing_label", missing, fix=fix)
         self.missing = missing
 
     def for_loss(self, y: Any, sample_weight: Any) -> tuple[Any, Any]:

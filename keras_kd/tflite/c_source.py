@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from keras_kd._checks import check_number, problem
+from keras_kd._checks import check_integer, problem
 from keras_kd._files import replacing
 from keras_kd.tflite import microcontroller
 from keras_kd.tflite.flatbuffer import ALIGNMENT
@@ -98,7 +98,7 @@ def write_c_source(
         inputs = {tensor.name: random_stored(tensor, 1) for tensor in model.inputs}
         arena_bytes = microcontroller.run_stored(model, inputs).arena_bytes
     fix = "leave it out to have it measured"
-    arena_bytes = int(check_number("arena_bytes", arena_bytes, at_least=1, fix=fix))
+    arena_bytes = check_integer("arena_bytes", arena_bytes, at_least=1, fix=fix)
     content = model.flatbuffer.aligned()
     header = _HEADER.format(
         name=name,

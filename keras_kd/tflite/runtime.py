@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, check_number, problem
+from keras_kd._checks import check_choice, check_integer, check_number, problem
 from keras_kd._files import replacing
 from keras_kd.tflite._litert import KERNELS, LiteRTInterpreter
 from keras_kd.tflite.examples import check_scale, examples_by_name
@@ -180,7 +180,7 @@ class TFLiteModel:
             kernels: as in `predict`.
         """
         fix = "pass a whole number such as 200"
-        runs = int(check_number("runs", runs, at_least=1, fix=fix))
+        runs = check_integer("runs", runs, at_least=1, fix=fix)
         threads = int(
             check_number("threads", threads, at_least=1, at_most=_MOST_THREADS, fix="pass 1")
         )
