@@ -24,7 +24,7 @@ def classifier() -> keras.Model:
     for count in (8, 16, 32):
         layers += [
             keras.layers.Conv2D(count, 3, strides=2, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.ReLU(),
         ]
     layers += [keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]

@@ -27,7 +27,7 @@ def classifier(filters: tuple[int, ...]) -> keras.Model:
     for number, count in enumerate(filters, start=1):
         layers += [
             keras.layers.Conv2D(count, 3, strides=2, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.ReLU(name=f"block{number}"),
         ]
     return keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(10)])

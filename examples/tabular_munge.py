@@ -4,9 +4,10 @@
 
 The data are scikit-learn's handwritten digits as a table: 64 columns, 400 rows to learn from, 1397
 to test on. Prints how often each model is right and how often it agrees with the forest, mean and
-standard error over the seeds. Expect the network that saw ten synthetic rows for each real one to
-agree with the forest more often than one that saw the real rows ten times, by one or two points;
-it need not be right more often. Needs the extra `tabular`.
+standard error over the seeds. Expect 93 to 95 % everywhere, and no gain from the synthetic rows:
+on these data the network is as right as the forest (94.7 %) from the real rows alone (agreement
+94.8 %, with synthetic rows 94.3 %, standard error 0.3). What MUNGE gives depends on the table: try
+it on yours. Needs the extra `tabular`.
 """
 
 from __future__ import annotations

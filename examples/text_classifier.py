@@ -3,8 +3,9 @@
     python examples/text_classifier.py
 
 The text is real and needs no download: sentences from the docstrings of installed packages, without
-the words that name a package; every fifth is for testing. Prints test accuracies of the
-teacher and of students eight times narrower, taught by the labels alone and by the teacher.
+the words that name a package; every fifth is for testing. Prints test accuracies: expect 0.85 of
+the teacher, and 0.86 of students an eighth as wide, taught or not: nothing is won where the teacher
+is no better. The figures vary with the packages' versions.
 """
 
 from __future__ import annotations
@@ -38,8 +39,7 @@ def sentences(package: str, files: int) -> list[list[str]]:
                     words = [w for w in re.findall("[a-z]+", sentence.lower()) if w not in NAMES]
                     if 6 <= len(words) <= LENGTH:
                         found[tuple(words)] = words
-    unordered = list(found.values())
-    return [unordered[index] for index in generator.permutation(len(unordered))]
+    return [list(found[key]) for key in sorted(found, key=lambda _: generator.random())]
 
 
 def transformer(blocks: int, width: int) -> keras.Model:
@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--files", type=int, default=60, help="at most, of each package")
     options = parser.parse_args(argv)
 
-    texts = [sentences(package, options.files) for package in PACKAGES]
-    texts = [(words[len(words) // 5 :], words[: len(words) // 5]) for words in texts]
+    found = [sentences(package, options.files) for package in PACKAGES]
+    texts = [(words[len(words) // 5 :], words[: len(words) // 5]) for words in found]
     counts = Counter(word for train, _ in texts for words in train for word in words)
     numbers = {word: 2 + i for i, (word, _) in enumerate(counts.most_common(WORDS - 2))}
 
