@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--images", type=int, default=2000, help="for training")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args(argv)
     digits = keras_kd.data.load_sample().first(options.images, None)
     train = (digits.x_train, digits.y_train)
