@@ -3,7 +3,9 @@
     python examples/born_again.py
 
 All generations have the same architecture and see the same digits; only the first learns from the
-labels alone. Prints the test accuracy of each generation, and of all of them together.
+labels alone. Prints the test accuracy of each generation, and of all of them together. Expect no
+steady gain on so few digits: 0.945 of the first teacher, 0.941 to 0.949 of the generations, 0.950
+of all together.
 """
 
 from __future__ import annotations

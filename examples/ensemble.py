@@ -4,7 +4,9 @@
 
 A list of teachers is an ensemble: the student learns from the mean of their softened probabilities.
 Prints test accuracies: of each teacher and of the three together, and of students taught by the
-labels alone, by the first teacher and by all three, mean and standard error over the seeds.
+labels alone, by the first teacher and by all three, mean and standard error over the seeds. Expect
+0.951 of a teacher, 0.956 of the three together, and of the students 0.927 +- 0.004 alone, 0.931 +-
+0.003 by the first, 0.933 +- 0.006 by all: the order is right, the gains are near the noise.
 """
 
 from __future__ import annotations

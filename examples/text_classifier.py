@@ -1,11 +1,12 @@
-"""Teach a small transformer by a larger one: which package is a sentence of documentation from?
+"""Teach a small transformer where labels are few: which package is a sentence from?
 
     python examples/text_classifier.py
 
 The text is real and needs no download: sentences from the docstrings of installed packages, without
-the words that name a package; every fifth is for testing. Prints test accuracies: expect 0.85 of
-the teacher, and 0.86 of students an eighth as wide, taught or not: nothing is won where the teacher
-is no better. The figures vary with the packages' versions.
+the words that name a package; every fifth is for testing. The teacher learned from all labels. The
+student has a tenth of them, and the teacher's word on the other sentences (`missing_label`).
+Prints test accuracies: expect 0.81 of the teacher, 0.69 of students with a tenth of the labels and
+0.82 of those that are taught as well. The figures vary with the packages' versions.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -73,23 +75,27 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
         y = np.repeat(range(len(PACKAGES)), [len(parts[part]) for parts in texts])
         return keras.utils.pad_sequences(x, LENGTH, padding="post"), y
 
-    train, test = arrays(0), arrays(1)
+    (x, y), test = arrays(0), arrays(1)
+    few = np.random.default_rng(0).random(len(y)) < 0.1
+    mixed = keras_kd.data.mix((x[few], y[few]), x[~few], labeled_share=0.25, seed=0)
 
-    def accuracy_of(learner: keras.Model) -> float:
+    def accuracy_of(learner: keras.Model, *data: Any, epochs: int = options.epochs) -> float:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        learner.compile(keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
-        learner.fit(*train, batch_size=64, epochs=options.epochs, verbose=0)
+        learner.compile("adam", loss, metrics=["accuracy"])
+        learner.fit(*data, epochs=epochs, verbose=0)
         return learner.evaluate(*test, verbose=0, return_dict=True)["accuracy"]
 
     keras.utils.set_random_seed(0)
     teacher = transformer(2, 64)
-    accuracies = {"teacher": [accuracy_of(teacher)], "alone": [], "distilled": []}
+    accuracies = {"teacher": [accuracy_of(teacher, x, y)], "alone": [], "distilled": []}
     for seed in range(options.seeds):
-        for name in ("alone", "distilled"):
-            keras.utils.set_random_seed(seed)
-            student = transformer(1, 8)
-            learner = student if name == "alone" else keras_kd.Distiller(teacher, student)
-            accuracies[name].append(accuracy_of(learner))
+        keras.utils.set_random_seed(seed)
+        # Ten times the epochs on a tenth of the sentences: about as many updates.
+        few_labels = accuracy_of(transformer(1, 8), x[few], y[few], epochs=10 * options.epochs)
+        accuracies["alone"].append(few_labels)
+        keras.utils.set_random_seed(seed)
+        distiller = keras_kd.Distiller(teacher, transformer(1, 8), missing_label=-1)
+        accuracies["distilled"].append(accuracy_of(distiller, mixed))
     for name, values in accuracies.items():
         error = np.std(values) / np.sqrt(max(len(values) - 1, 1))
         print(f"{name:10} {np.mean(values):.4f} +- {error:.4f}")

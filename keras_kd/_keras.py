@@ -49,7 +49,7 @@ def check_model(name: str, model: Any) -> Any:
     if not is_model(model):
         raise ValueError(
             problem(
-                f"{name}={_short(model)} of type "
+                f"{name}={short(model)} of type "
                 f"{type(model).__module__}.{type(model).__qualname__}",
                 "a keras.Model or a tf_keras.Model",
                 f"load or build the model first and pass it as `{name}`",
@@ -58,7 +58,7 @@ def check_model(name: str, model: Any) -> Any:
     return model
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """The beginning of what a value looks like, on one line; an array can have a thousand."""
     text = one_line(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kd._checks import problem, shapes_fit
+from keras_kd._checks import one_line, problem, shapes_fit
 from keras_kd.losses import DistillationLoss, FeatureLoss
 
 
@@ -77,12 +77,16 @@ class Bridge(keras.layers.Layer):
     Args:
         loss: a distillation loss of any kind.
         **kwargs: further arguments of `keras.layers.Layer`.
+
+    Attributes:
+        shapes: the structures of shapes of teacher and student that it connects; `None` before.
     """
 
     def __init__(self, loss: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.loss = loss
         self.adapters: list[keras.layers.Layer | None] = []
+        self.shapes: list[Any] | None = None
         self.learned: list[keras.Variable] = []
 
     def connect(self, teacher: Any, student: Any) -> None:
@@ -97,6 +101,7 @@ class Bridge(keras.layers.Layer):
         Raises:
             ValueError: if the shapes do not fit and no adapter can or may change that.
         """
+        shapes = [_shapes_of(teacher), _shapes_of(student)]
         if isinstance(self.loss, FeatureLoss):
             if not self.built:
                 self.adapters = _adapters(self.loss, teacher, student)
@@ -106,6 +111,7 @@ class Bridge(keras.layers.Layer):
             for _, one, other in self.loss.pairs(teacher, student):
                 self.loss.build(_shapes(one), _shapes(other))
             self.learned = list(self.loss.weights)
+        self.shapes = shapes
         self.built = True
 
     def adapt(self, student: Any) -> Any:
@@ -143,8 +149,7 @@ def _adapters(loss: FeatureLoss, teacher: Any, student: Any) -> list[keras.layer
                 )
             )
         for layer, shape in zip(layers, given, strict=True):
-            if not layer.built:
-                layer.build(shape)
+            _build(loss, layer, shape)
         return layers
     needed = []
     for _, one, other in loss.pairs(teacher, student):
@@ -153,6 +158,24 @@ def _adapters(loss: FeatureLoss, teacher: Any, student: Any) -> list[keras.layer
     if loss.adapter is None:
         return [None] * len(given)
     return [_adapter(*shapes) for shapes in zip(needed, given, strict=True)]
+
+
+def _build(loss: FeatureLoss, layer: keras.layers.Layer, shape: tuple) -> None:
+    try:
+        if not layer.built:
+            layer.build(shape)
+        layer.compute_output_shape(shape)
+    except Exception as error:
+        # A layer may be anybody's, and raise anything.
+        raise ValueError(
+            problem(
+                f"the adapter {layer.name!r} for {type(loss).__name__} on features of shape "
+                f"{shape}: {one_line(error)[:200]}",
+                "a layer that takes these features",
+                "pass for example keras.layers.Dense(units), which mixes the channels of features "
+                "of any shape",
+            )
+        ) from error
 
 
 def _adapter(needed: tuple, given: tuple) -> Adapter | None:
@@ -186,6 +209,11 @@ def _resizing(given: int, size: int) -> np.ndarray:
         return (inside / inside.sum(axis=0)).astype("float32")
     centres = np.clip((np.arange(size) + 0.5) * given / size - 0.5, 0, given - 1)
     return np.maximum(0, 1 - np.abs(np.arange(given)[:, None] - centres)).astype("float32")
+
+
+def _shapes_of(tensors: Any) -> Any:
+    """The shapes of a structure of tensors, as lists, which files can hold."""
+    return keras.tree.map_structure(lambda tensor: list(tensor.shape), tensors)
 
 
 def _listed(values: Any) -> list[Any]:

@@ -70,12 +70,17 @@ def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
     return value
 
 
-def value_at(schedule: Schedule, step: Any) -> Any:
-    """The number at a step: a float, or a float32 scalar tensor where it changes.
+def value_at(
+    schedule: Schedule, step: Any, *, at_least: float | None = None, dtype: Any = "float32"
+) -> Any:
+    """The number at a step: a float, or a scalar tensor where it changes.
 
     Args:
         schedule: what `check_schedule` returned.
         step: how many updates the student has had; `None` where nobody counts.
+        at_least: stands in for what a schedule says below it. A compiled step cannot raise; whoever
+            runs it looks at what the schedule said afterwards, when the student is still whole.
+        dtype: of the tensor.
 
     Raises:
         ValueError: if the number depends on a step that nobody counts.
@@ -90,7 +95,9 @@ def value_at(schedule: Schedule, step: Any) -> Any:
                 "train with keras_kd.Distiller, which counts them, or pass step= to compute_loss",
             )
         )
-    return ops.cast(schedule(ops.cast(step, "float32")), "float32")
+    value = ops.cast(schedule(ops.cast(step, "float32")), dtype)
+    # NaN is below nothing and above nothing.
+    return value if at_least is None else ops.where(value >= at_least, value, at_least)
 
 
 def serialize(schedule: Schedule) -> Any:

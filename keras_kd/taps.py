@@ -175,11 +175,8 @@ def _inner_layers(container: Any) -> list[Any]:
 def _paths(container: Any, prefix: str = "") -> list[str]:
     paths = []
     for layer in _inner_layers(container):
-        paths.append(prefix + layer.name)
-        if _is_model(layer):
-            paths += _paths(layer, f"{prefix}{layer.name}/")
+        path = prefix + _keras.original_name(layer.name)
+        paths.append(path)
+        if _keras.is_model(layer):
+            paths += _paths(layer, f"{path}/")
     return paths
-
-
-def _is_model(layer: Any) -> bool:
-    return isinstance(layer, keras.Model) or _keras.is_tf_keras_model(layer)

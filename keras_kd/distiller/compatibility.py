@@ -39,9 +39,7 @@ def check_inputs(teacher: Teacher, student: Any) -> None:
     student_shapes = _keras.input_shapes(student)
     if teacher_shapes is None or student_shapes is None:
         return
-    if len(teacher_shapes) == len(student_shapes) and all(
-        shapes_fit(one, other) for one, other in zip(teacher_shapes, student_shapes, strict=True)
-    ):
+    if _all_fit(teacher_shapes, student_shapes):
         return
     raise ValueError(
         problem(
@@ -50,6 +48,25 @@ def check_inputs(teacher: Teacher, student: Any) -> None:
             "the same inputs for both",
             "give both the same keras.Input, put a Resizing or Reshape layer in front of one, or "
             "say with teacher_inputs what the teacher sees",
+        )
+    )
+
+
+def check_given(teacher: Teacher, inputs: Any) -> None:
+    """Check that what `teacher_inputs` gives is what the teacher takes, as far as it says that.
+
+    Raises:
+        ValueError: if number or shapes differ.
+    """
+    taken = teacher.input_shapes
+    given = [tuple(tensor.shape) for tensor in keras.tree.flatten(inputs)]
+    if taken is None or _all_fit(taken, given):
+        return
+    raise ValueError(
+        problem(
+            f"teacher_inputs of shape {_written(given)}",
+            f"what the teacher {teacher.name!r} takes: {_written(taken)}",
+            "correct the function or the names given as teacher_inputs",
         )
     )
 
@@ -66,6 +83,10 @@ def check_losses(objective: Objective, teacher: Teacher, student: Any) -> None:
         # Keras' own check knows no layer that TF-MOT has wrapped; taps look names up themselves.
         if not isinstance(loss, keras.distillation.FeatureDistillation):
             loss.validate_model_compatibility(teacher.model, student)
+
+
+def _all_fit(first: list[tuple], second: list[tuple]) -> bool:
+    return len(first) == len(second) and all(map(shapes_fit, first, second))
 
 
 def _written(shapes: list[tuple]) -> str:

@@ -201,6 +201,16 @@ class Distiller(Teaching, keras.Model):
         self._teacher.value.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The current values of all metrics; of the losses alone before the first labels."""
+        if self._compile_metrics is not None and not self._compile_metrics.built:
+            return self._tracked_losses()
+        return super().get_metrics_result()
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Export the student; see `keras.Model.export`."""
+        return self.student.export(*args, **kwargs)
+
     def save_assets(self, dir_path: str) -> None:
         """Put the teacher's weights into a `.keras` file; Keras calls this for no other file."""
         if self.save_teacher and self._teacher.value is not None:
@@ -249,6 +259,7 @@ class Distiller(Teaching, keras.Model):
                 serialize_schedule(weight) for weight in self.distillation_loss_weights
             ],
             "student_loss_weight": serialize_schedule(self.student_loss_weight),
+            "bridges": [bridge.shapes for bridge in self.bridges],
             "teacher_inputs": serialize(self._inputs.teacher_inputs),
             "missing_label": self._labels.missing,
             "save_teacher": self.save_teacher,
@@ -272,7 +283,11 @@ class Distiller(Teaching, keras.Model):
             "student_loss_weight": deserialize_schedule(config["student_loss_weight"]),
             "teacher_inputs": deserialize(config["teacher_inputs"]),
         }
-        return cls(**config)
+        bridges = config.pop("bridges")
+        distiller = cls(**config)
+        # A teacher that comes later finds the adapters that were trained.
+        distiller._objective.connect_shapes(bridges)
+        return distiller
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         return self._compile_loss(y, y_pred, sample_weight)

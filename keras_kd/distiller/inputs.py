@@ -29,7 +29,8 @@ class Inputs:
             self._names: list[str] = []
             return
         names = [teacher_inputs] if isinstance(teacher_inputs, str) else teacher_inputs
-        if not isinstance(names, list | tuple) or not all(isinstance(x, str) for x in names):
+        is_list = isinstance(names, list | tuple) and len(names) > 0
+        if not is_list or not all(isinstance(name, str) for name in names):
             raise TypeError(
                 problem(
                     f"teacher_inputs={teacher_inputs!r}",
@@ -44,6 +45,24 @@ class Inputs:
         """Whether both models see the same."""
         return self.teacher_inputs is None
 
+    def check(self, x: Any) -> None:
+        """Check that a batch has what the teacher is to see.
+
+        Raises:
+            ValueError: if it has no such entries.
+        """
+        entries = set(x) if isinstance(x, dict) else set()
+        if set(self._names) <= entries:
+            return
+        raise ValueError(
+            problem(
+                f"inputs {sorted(entries) if entries else type(x).__name__} with "
+                f"teacher_inputs={self.teacher_inputs!r}",
+                "a dict of inputs that has these entries",
+                "name the entries of the data, or give a function of the inputs",
+            )
+        )
+
     def of_teacher(self, x: Any) -> Any:
         """What the teacher sees of a batch.
 
@@ -52,17 +71,9 @@ class Inputs:
         """
         if callable(self.teacher_inputs):
             return self.teacher_inputs(x)
+        self.check(x)
         if not self._names:
             return x
-        if not isinstance(x, dict) or not set(self._names) <= set(x):
-            raise ValueError(
-                problem(
-                    f"inputs {sorted(x) if isinstance(x, dict) else type(x).__name__} with "
-                    f"teacher_inputs={self.teacher_inputs!r}",
-                    "a dict of inputs that has these entries",
-                    "name the entries of the data, or give a function of the inputs",
-                )
-            )
         return (
             x[self._names[0]] if len(self._names) == 1 else {name: x[name] for name in self._names}
         )

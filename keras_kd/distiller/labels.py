@@ -27,18 +27,26 @@ class Labels:
             missing = check_integer("missing_label", missing, fix=fix)
         self.missing = missing
 
-    def for_loss(self, y: Any, sample_weight: Any) -> tuple[Any, Any]:
-        """Labels, and weights with which Keras' mean over all examples is one over the labeled."""
-        return self._divided(y, sample_weight, _scaled_to_mean_1)
+    def for_loss(self, y: Any, sample_weight: Any, outputs: Any) -> tuple[Any, Any]:
+        """Labels, and weights with which Keras' mean over all examples is one over the labeled.
 
-    def for_metrics(self, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+        Args:
+            y: labels of one output, or the structure of the outputs.
+            sample_weight: weights of the examples, or `None`.
+            outputs: the student's outputs, which tell classes from positions among labels.
+        """
+        return self._divided(y, sample_weight, outputs, _scaled_to_mean_1)
+
+    def for_metrics(self, y: Any, sample_weight: Any, outputs: Any) -> tuple[Any, Any]:
         """Labels, and weights with which metrics see the labeled examples only."""
-        return self._divided(y, sample_weight, lambda known: known)
+        return self._divided(y, sample_weight, outputs, lambda known: known)
 
-    def _divided(self, y: Any, sample_weight: Any, scaled: Any) -> tuple[Any, Any]:
+    def _divided(self, y: Any, sample_weight: Any, outputs: Any, scaled: Any) -> tuple[Any, Any]:
         if self.missing is None:
             return y, sample_weight
-        weights = keras.tree.map_structure(lambda labels: scaled(self._known(labels)), y)
+        weights = keras.tree.map_structure(
+            lambda labels, output: scaled(self._known(labels, output)), y, outputs
+        )
         if sample_weight is not None:
             shared = not keras.tree.is_nested(sample_weight)
             given = (
@@ -51,10 +59,10 @@ class Labels:
         """The labels, with 0 where there is none: NaN would survive a weight of 0."""
         return ops.where(self._is_label(labels), labels, ops.zeros_like(labels))
 
-    def _known(self, labels: Any) -> Any:
+    def _known(self, labels: Any, output: Any) -> Any:
         """1 where there is a label, else 0: `(batch, ...)`, without an axis of classes."""
         known = self._is_label(labels)
-        if len(known.shape) > 1 and (_is_float(labels) or known.shape[-1] == 1):
+        if len(known.shape) > 1 and (len(known.shape) == len(output.shape) or known.shape[-1] == 1):
             known = ops.all(known, axis=-1)
         return ops.cast(known, "float32")
 

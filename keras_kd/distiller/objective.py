@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_kd import _keras, _logits, schedules
-from keras_kd._checks import problem
+from keras_kd._checks import check_number, problem
 from keras_kd.adapters import Bridge
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.logits.base import TemperedLoss
+from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
 
 
@@ -60,10 +61,40 @@ class Objective:
             at_most=1.0,
             fix="use a share such as 0.5",
         )
+        self._bounds = self._bounds_of_schedules()
+        self._check_adapters()
         self.bridges = [
             Bridge(loss, name=f"bridge_to_{name}", dtype="float32")
             for name, loss in zip(self._names(), self.losses, strict=True)
         ]
+
+    def _bounds_of_schedules(self) -> dict[str, dict[str, Any]]:
+        fix = "let the schedule end within these bounds"
+        bounds = {"student_loss_weight": {"at_least": 0.0, "at_most": 1.0, "fix": fix}}
+        for name, loss in zip(self._names(), self.losses, strict=True):
+            bounds[f"{name}_weight"] = {"at_least": 0.0, "fix": fix}
+            for argument in getattr(loss, "schedules", {}):
+                bound = "above" if argument == "temperature" else "at_least"
+                bounds[f"{name}_{argument}"] = {bound: 0.0, "fix": fix}
+        return bounds
+
+    def _check_adapters(self) -> None:
+        """Check that no adapter serves two losses: each loss is saved with its own."""
+        given = [
+            layer
+            for loss in self.losses
+            for layer in keras.tree.flatten(getattr(loss, "adapter", None))
+            if isinstance(layer, keras.layers.Layer)
+        ]
+        twice = [layer for layer in given if given.count(layer) > 1]
+        if twice:
+            raise ValueError(
+                problem(
+                    f"the adapter {twice[0].name!r} in several places",
+                    "an adapter for each layer of each loss",
+                    "make one layer for each",
+                )
+            )
 
     @property
     def bridge_weights(self) -> list[keras.Variable]:
@@ -106,6 +137,16 @@ class Objective:
         for loss, bridge in zip(self.losses, self.bridges, strict=True):
             bridge.connect(_read(teacher, loss, "teacher"), _read(student, loss, "student"))
 
+    def connect_shapes(self, shapes: Sequence[list[Any] | None]) -> None:
+        """Connect as before saving, where there is no teacher yet to tell its shapes.
+
+        Args:
+            shapes: `Bridge.shapes` for each loss.
+        """
+        for bridge, known in zip(self.bridges, shapes, strict=True):
+            if known is not None and not bridge.built:
+                bridge.connect(*(_tensors(structure) for structure in known))
+
     def distillation_loss(
         self,
         teacher: Tapped,
@@ -113,6 +154,7 @@ class Objective:
         y: Any = None,
         sample_weight: Any = None,
         step: Any = None,
+        labeled: tuple[Any, Any] | None = None,
     ) -> Any:
         """The weighted sum of the distillation losses, a scalar.
 
@@ -122,36 +164,23 @@ class Objective:
             y: labels, for the losses that need them.
             sample_weight: weights of the examples.
             step: how many updates the student has had, for schedules.
+            labeled: labels and weights that leave out examples without a label, for the losses that
+                read labels; `None` where every example has one.
         """
-        total = 0.0
+        values = []
         for loss, weight, bridge in zip(self.losses, self.weights, self.bridges, strict=True):
-            teacher_part = _read(teacher, loss, "teacher")
-            student_part = _read(student, loss, "student")
-            mask = _mask(student, student_part, loss)
-            if isinstance(loss, keras.distillation.LogitsDistillation):
-                teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
-            if not bridge.built:
-                # Shapes that were not known before; the optimizer has not started yet.
-                bridge.connect(teacher_part, student_part)
-            student_part = bridge.adapt(student_part)
-            loss.validate_outputs(teacher_part, student_part)
-            if isinstance(loss, DistillationLoss):
-                value = loss.compute_loss(
-                    teacher_part,
-                    student_part,
-                    y=y,
-                    sample_weight=sample_weight,
-                    mask=mask,
-                    step=step,
-                )
-            else:
-                value = _scalar(loss, loss.compute_loss(teacher_part, student_part), sample_weight)
-            total += schedules.value_at(weight, step) * value
-        return total
+            use_labeled = labeled is not None and getattr(loss, "reads_labels", False)
+            targets = labeled if use_labeled else (y, sample_weight)
+            value = _value_of(loss, bridge, teacher, student, targets, step)
+            values.append(schedules.value_at(weight, step, at_least=0.0, dtype=value.dtype) * value)
+        dtype = keras.backend.result_type(*(value.dtype for value in values))
+        return sum(keras.ops.cast(value, dtype) for value in values)
 
     def total(self, student_loss: Any, distillation_loss: Any, step: Any = None) -> Any:
         """The weighted sum of the two kinds of loss."""
-        weight = schedules.value_at(self.student_loss_weight, step)
+        weight = schedules.value_at(
+            self.student_loss_weight, step, at_least=0.0, dtype=student_loss.dtype
+        )
         return weight * student_loss + (1.0 - weight) * keras.ops.cast(
             distillation_loss, student_loss.dtype
         )
@@ -169,6 +198,16 @@ class Objective:
             if callable(value)
         }
 
+    def check_scheduled_values(self, logs: dict[str, Any]) -> None:
+        """Check what the schedules said in a step, which could not raise itself.
+
+        Raises:
+            ValueError: if a temperature, a weight or a share was out of bounds.
+        """
+        for name in self._bounds:
+            if name in logs:
+                check_number(f"{name}, from its schedule,", float(logs[name]), **self._bounds[name])
+
     def _names(self) -> list[str]:
         """A name for each loss, that of its class; numbered where there are several of one."""
         names = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(x).__name__).lower() for x in self.losses]
@@ -176,6 +215,51 @@ class Objective:
             name if names.count(name) == 1 else f"{name}_{names[:i].count(name) + 1}"
             for i, name in enumerate(names)
         ]
+
+
+def _value_of(
+    loss: Any,
+    bridge: Bridge,
+    teacher: Tapped,
+    student: Tapped,
+    targets: tuple[Any, Any],
+    step: Any,
+) -> Any:
+    """One loss, unweighted."""
+    teacher_part, student_part = _read(teacher, loss, "teacher"), _read(student, loss, "student")
+    mask = _mask(student, student_part, loss)
+    if isinstance(loss, keras.distillation.LogitsDistillation):
+        teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
+    if not bridge.built:
+        # Shapes that were not known before; the optimizer has not started yet.
+        bridge.connect(teacher_part, student_part)
+    student_part = bridge.adapt(student_part)
+    loss.validate_outputs(teacher_part, student_part)
+    y, sample_weight = targets
+    if not isinstance(loss, DistillationLoss):
+        return _scalar(loss, loss.compute_loss(teacher_part, student_part), sample_weight)
+    if not _reads_outputs(loss):
+        sample_weight = _one_weight(sample_weight)
+    return loss.compute_loss(
+        teacher_part, student_part, y=y, sample_weight=sample_weight, mask=mask, step=step
+    )
+
+
+def _one_weight(sample_weight: Any) -> Any:
+    """The weights of examples, also where there are several, for the labels of several outputs."""
+    parts = [part for part in keras.tree.flatten(sample_weight) if part is not None]
+    if not keras.tree.is_nested(sample_weight) or not parts:
+        return parts[0] if parts else None
+    return sum(weight_of_examples(part) for part in parts) / len(parts)
+
+
+def _tensors(shapes: Any) -> Any:
+    """Tensors without values for a structure of shapes."""
+    if isinstance(shapes, dict):
+        return {name: _tensors(part) for name, part in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return keras.KerasTensor(tuple(shapes))
+    return [_tensors(part) for part in shapes]
 
 
 def _check_loss(loss: Any) -> None:
@@ -207,7 +291,7 @@ def _check_weights(
 ) -> list[schedules.Schedule]:
     if weights is None:
         return [1.0] * count
-    listed = [weights] if isinstance(weights, Real) or callable(weights) else list(weights)
+    listed = list(weights) if isinstance(weights, Sequence | np.ndarray) else [weights]
     if len(listed) != count:
         raise ValueError(
             problem(
@@ -232,6 +316,10 @@ def _layer_names(loss: Any, side: str) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+def _reads_outputs(loss: Any) -> bool:
+    return not _layer_names(loss, "student") or getattr(loss, "reads_outputs", False)
+
+
 def _read(tapped: Tapped, loss: Any, side: str) -> Any:
     names = _layer_names(loss, side)
     if not names:
@@ -243,7 +331,7 @@ def _read(tapped: Tapped, loss: Any, side: str) -> Any:
 
 
 def _mask(student: Tapped, student_part: Any, loss: Any) -> Any:
-    compared = student.outputs if getattr(loss, "reads_outputs", False) else student_part
+    compared = student.outputs if _reads_outputs(loss) else student_part
     return keras.tree.map_structure(_keras.mask_of, compared)
 
 

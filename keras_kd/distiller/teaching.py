@@ -11,7 +11,12 @@ from keras import ops
 
 from keras_kd import _keras
 from keras_kd._checks import problem
-from keras_kd.distiller.compatibility import check_distinct, check_inputs, check_losses
+from keras_kd.distiller.compatibility import (
+    check_distinct,
+    check_given,
+    check_inputs,
+    check_losses,
+)
 from keras_kd.distiller.inputs import Inputs
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
@@ -249,9 +254,13 @@ class Teaching:
                     "set it first: distiller.teacher = keras.models.load_model('teacher.keras')",
                 )
             )
-        return self._teacher_watch.look(teacher(self._inputs.of_teacher(x), student))
+        inputs = self._inputs.of_teacher(x)
+        if not self._inputs.are_shared:
+            check_given(teacher, inputs)
+        return self._teacher_watch.look(teacher(inputs, student))
 
     def _ask_student(self, x: Any, training: bool) -> Tapped:
+        self._inputs.check(x)
         return self._student_tap.value(self._inputs.of_student(x), training=training)
 
     def _new_passes(self, x: Any, y_pred: Any, training: bool) -> Passes:
@@ -286,14 +295,17 @@ class Teaching:
     def _total_loss(self, y: Any, sample_weight: Any, passes: Passes) -> Any:
         teacher, student = passes
         objective = self._objective
+        labeled = None if y is None else self._labels.for_loss(y, sample_weight, student.outputs)
         if objective.needs_labels:
             self._check_labels(y)
-            known, weight = self._labels.for_loss(y, sample_weight)
+            known, weight = labeled
             student_loss = self._student_loss(known, student.outputs, weight)
         else:
             student_loss = ops.zeros(())
         step = self._step()
-        distillation_loss = objective.distillation_loss(teacher, student, y, sample_weight, step)
+        distillation_loss = objective.distillation_loss(
+            teacher, student, y, sample_weight, step, labeled
+        )
         total = objective.total(student_loss, distillation_loss, step)
         for penalty in self.losses:
             total += ops.sum(ops.cast(penalty, total.dtype)) / _keras.number_of_replicas()
@@ -313,9 +325,22 @@ class Teaching:
         """Update the metrics and return all of them."""
         self._track(self._loss_tracker, loss, y_pred)
         if y is None:
-            return self.get_metrics_result()
-        known, weight = self._labels.for_metrics(y, sample_weight)
+            # The other metrics want labels.
+            return self._tracked_losses()
+        known, weight = self._labels.for_metrics(y, sample_weight, y_pred)
         return self.compute_metrics(x, known, y_pred, weight)
+
+    def _trackers(self) -> list[Any]:
+        """The means of the losses."""
+        return [
+            self._loss_tracker,
+            self.student_loss_tracker,
+            self.distillation_loss_tracker,
+            self.total_loss_tracker,
+        ]
+
+    def _tracked_losses(self) -> dict[str, Any]:
+        return {tracker.name: tracker.result() for tracker in self._trackers()}
 
     def _scheduled_values(self) -> dict[str, Any]:
         """The current values of schedules, for the logs of a training step."""
@@ -325,6 +350,10 @@ class Teaching:
         def step(iterator: Any) -> Any:
             logs = function(iterator)
             self._teacher_watch.report()
+            self._objective.check_scheduled_values(logs)
+            # A student that had no shapes before has them now, and can be saved.
+            if self.student.built and not self.built:
+                self.built = True
             return logs
 
         return step

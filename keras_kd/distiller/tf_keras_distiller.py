@@ -81,11 +81,9 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
     def metrics(self) -> list[Any]:
         """The trackers of the losses, then the compiled metrics."""
         # tf_keras' own mean of the loss on labels would appear as `loss` beside the total.
-        own = [self._loss_tracker, self.student_loss_tracker]
-        own += [self.distillation_loss_tracker, self.total_loss_tracker]
         per_output = [] if self.compiled_loss is None else self.compiled_loss.metrics[1:]
         compiled = [] if self.compiled_metrics is None else self.compiled_metrics.metrics
-        return own + per_output + compiled
+        return self._trackers() + per_output + compiled
 
     def compile(
         self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any

@@ -87,6 +87,11 @@ def translate_metric(metric: Any) -> Any:
 
 def translate_callback(callback: Any) -> Any:
     """A tf_keras callback that does what a Keras 3 callback does."""
+    if isinstance(callback, keras.callbacks.BackupAndRestore):
+        # Keras 3's own looks into the optimizer for what only its own optimizers have.
+        return tf_keras.callbacks.BackupAndRestore(
+            callback.backup_dir, callback.save_freq, callback.delete_checkpoint
+        )
     return KerasCallback(callback) if isinstance(callback, keras.callbacks.Callback) else callback
 
 

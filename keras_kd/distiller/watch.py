@@ -77,8 +77,9 @@ class TeacherWatch:
                         "something other than a softmax of Keras or TensorFlow",
                         "logits, or probabilities whose logits can be seen; a temperature applied "
                         "to probabilities teaches next to nothing",
-                        "end the teacher in keras.layers.Softmax, or give its logarithm: "
-                        "keras.Sequential([teacher, keras.layers.Activation(keras.ops.log)])",
+                        "end the teacher in keras.layers.Softmax, or give its logarithm: for a "
+                        "model keras.Sequential([teacher, keras.layers.Activation(keras.ops.log)])"
+                        ", for a function the log of what it returns",
                     ),
                     stacklevel=2,
                 )

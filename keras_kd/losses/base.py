@@ -30,6 +30,10 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         TypeError: if `outputs` holds anything but strings and integers.
     """
 
+    # Whether the formula reads labels. Where some are missing (`missing_label` of the Distiller) it
+    # then counts the labeled examples only.
+    reads_labels = False
+
     def __init__(self, *, outputs: OutputKey | Sequence[OutputKey] | None = None) -> None:
         keys = outputs if isinstance(outputs, list | tuple | None) else [outputs]
         if keys is not None and not all(isinstance(key, str | int) for key in keys):
@@ -191,7 +195,7 @@ def matching_outputs(
         if set(teacher) != set(student):
             raise ValueError(
                 problem(
-                    f"outputs {list(teacher)} from the teacher and {list(student)} from the "
+                    f"outputs {_names(teacher)} from the teacher and {_names(student)} from the "
                     "student",
                     "the same outputs from both",
                     "name those to compare with `outputs=[...]` in the distillation loss",
@@ -202,10 +206,11 @@ def matching_outputs(
     if missing:
         raise ValueError(
             problem(
-                f"outputs={list(keys)!r} where the teacher has {list(teacher)} and the student "
-                f"{list(student)}",
+                f"outputs={list(keys)!r} where the teacher has {_names(teacher)} and the student "
+                f"{_names(student)}",
                 "names or indexes that both models have",
-                f"leave out or correct {missing}",
+                f"leave out or correct {missing}; keras_kd.teachers.Ensemble([teacher], "
+                "outputs=['name']) gives a single output the name of one of the student's",
             )
         )
     return [(key, teacher[key], student[key]) for key in keys]
@@ -217,6 +222,10 @@ def _as_mapping(outputs: Any) -> dict[OutputKey | None, Any]:
     if isinstance(outputs, list | tuple):
         return dict(enumerate(outputs))
     return {None: outputs}
+
+
+def _names(outputs: dict[OutputKey | None, Any]) -> str:
+    return "[a single one]" if list(outputs) == [None] else str(list(outputs))
 
 
 def _part(structure: Any, key: OutputKey | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_kd import _keras
@@ -89,6 +90,12 @@ def without_ignored(features: Any, weights: Any = None, mask: Any = None) -> Any
 def has_positions_of(features: Any, mask: Any) -> bool:
     """Whether a mask `(batch, ...)` has one value per example or position of some features."""
     return shapes_fit(mask.shape[1:], features.shape[1:-1][: len(mask.shape) - 1])
+
+
+def weight_of_examples(sample_weight: Any) -> Any:
+    """The mean weight of an example: `(batch, ...)` to `(batch,)`."""
+    weight = ops.cast(ops.convert_to_tensor(sample_weight), keras.config.floatx())
+    return ops.mean(_flat(weight), axis=-1)
 
 
 def mask_of_examples(mask: Any) -> Any:

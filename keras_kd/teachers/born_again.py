@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from keras_kd import _keras
-from keras_kd._checks import check_number, problem
+from keras_kd._checks import check_integer, problem
 
 
 class Generation(NamedTuple):
@@ -54,7 +54,7 @@ def born_again(
         when it teaches.
 
     Raises:
-        TypeError: if `generations` is no number, or `make_student` cannot be called.
+        TypeError: if `generations` is no integer, or `make_student` cannot be called.
         ValueError: if there are no generations, or a student is not a new model.
 
     Example:
@@ -70,9 +70,7 @@ def born_again(
         Furlanello, Lipton, Tschannen, Itti, Anandkumar: Born-Again Neural Networks, ICML 2018,
         arXiv 1805.04770.
     """
-    generations = int(
-        check_number("generations", generations, at_least=1, fix="use a number such as 3")
-    )
+    generations = check_integer("generations", generations, at_least=1, fix="use 3 or so")
     # A model can be called as well, but makes no other.
     if not callable(make_student) or _keras.is_model(make_student):
         raise TypeError(

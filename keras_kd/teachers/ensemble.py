@@ -276,7 +276,7 @@ def _structured(outputs: dict[OutputKey | None, Any]) -> Any:
 def _one_each(name: str, values: Any, count: int, default: Any) -> list[Any]:
     if values is None:
         return [default] * count
-    if not isinstance(values, str) and len(values) == count:
+    if isinstance(values, list | tuple) and len(values) == count:
         return list(values)
     raise ValueError(
         problem(

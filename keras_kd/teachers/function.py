@@ -101,7 +101,18 @@ class Function(_CallableTeacher):
         Raises:
             ValueError: if that is not made of tensors.
         """
-        said = self.function(inputs)
+        try:
+            said = self.function(inputs)
+        except NotImplementedError as error:
+            # So TensorFlow refuses to make an array of a tensor that has no value yet.
+            raise ValueError(
+                problem(
+                    f"the teacher {self.name!r}, a function that wants arrays "
+                    f"({one_line(error)[:200]})",
+                    "a function of tensors",
+                    "wrap it: keras_kd.teachers.NumpyFunction(function, output_shape)",
+                )
+            ) from error
         try:
             outputs = keras.tree.map_structure(_as_tensor, said)
         except (TypeError, ValueError) as error:

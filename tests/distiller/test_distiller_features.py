@@ -10,6 +10,7 @@ from keras_kd.losses import (
     FlowOfSolution,
     Hint,
     OutputDifference,
+    SimilarityPreserving,
     SoftTargets,
     VariationalInformation,
 )
@@ -257,3 +258,126 @@ def test_a_tf_keras_student_without_shapes_cannot_have_adapters(image_teacher, i
     distiller.compile("sgd", hard_loss)
     with pytest.raises(ValueError, match=r"whose shapes are not known.*tf_keras.Model\(inputs"):
         distiller.fit(*images, verbose=0)
+
+
+def test_adapters_are_loaded_without_the_teacher(image_teacher, image_student, images, tmp_path):
+    distiller = keras_kd.Distiller(image_teacher, image_student, losses(), save_teacher=False)
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    distiller.fit(*images, batch_size=10, verbose=0)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+    loaded.teacher = image_teacher
+    expected = distiller.evaluate(*images, verbose=0, return_dict=True)
+    assert loaded.evaluate(*images, verbose=0, return_dict=True) == pytest.approx(expected, 1e-5)
+    loaded.fit(*images, batch_size=10, verbose=0)
+
+
+def test_a_student_built_by_its_first_step_can_be_saved(image_teacher, images, tmp_path):
+    student = keras.Sequential(
+        [
+            keras.layers.Conv2D(5, 3, name="second"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    distiller = keras_kd.Distiller(image_teacher, student, Hint("second", "second"))
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    distiller.fit(*images, verbose=0)
+    assert distiller.built
+    distiller.save_weights(tmp_path / "distiller.weights.h5")
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+    expected = distiller.evaluate(*images, verbose=0, return_dict=True)
+    assert loaded.evaluate(*images, verbose=0, return_dict=True) == pytest.approx(expected, 1e-5)
+
+
+def test_a_student_in_double_precision(image_teacher, images, hard_loss):
+    keras.config.set_dtype_policy("float64")
+    try:
+        student = build_image_model(3, 2, "student")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    distiller = keras_kd.Distiller(
+        image_teacher,
+        student,
+        [SoftTargets(lambda step: 4.0 + 0.0 * step), Hint("second", "second")],
+        [keras_kd.schedules.warm_up(3), 1.0],
+    )
+    distiller.compile("sgd", hard_loss)
+    assert np.isfinite(distiller.fit(*images, verbose=0).history["loss"]).all()
+
+
+def test_an_adapter_serves_one_loss(image_teacher, image_student):
+    adapter = keras.layers.Dense(8)
+    twice = [Hint("second", "second", adapter=adapter) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"the adapter 'dense.*in several places.*one layer for"):
+        keras_kd.Distiller(image_teacher, image_student, twice)
+
+
+def test_an_adapter_that_cannot_take_the_features(image_teacher, image_student):
+    loss = Hint("second", "second", adapter=keras.layers.Conv1D(8, 1, name="wrong"))
+    with pytest.raises(
+        ValueError, match=r"the adapter 'wrong' for Hint on features of shape.*Dense"
+    ):
+        keras_kd.Distiller(image_teacher, image_student, loss)
+
+
+def test_what_is_exported_is_the_student(image_teacher, image_student, images, hard_loss, tmp_path):
+    distiller = keras_kd.Distiller(image_teacher, image_student)
+    distiller.export(tmp_path / "student", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "student"))
+    np.testing.assert_allclose(
+        exported.serve(images[0]), image_student(images[0]), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.fixture
+def exits():
+    """A teacher and a student with two exits and a hidden layer."""
+
+    def build(units, seed, structure):
+        keras.utils.set_random_seed(seed)
+        inputs = keras.Input((5,))
+        hidden = keras.layers.Dense(units, activation="tanh", name="hidden")(inputs)
+        outputs = [keras.layers.Dense(3, name=name)(hidden) for name in ("first", "second")]
+        named = dict(zip(("first", "second"), outputs, strict=True))
+        return keras.Model(inputs, named if structure is dict else outputs)
+
+    return build
+
+
+@pytest.mark.parametrize("structure", [list, dict])
+def test_weights_of_examples_count_once_where_there_are_several_outputs(
+    exits, examples, hard_loss, structure
+):
+    x, y = examples
+    teacher, student = exits(6, 1, structure), exits(4, 2, structure)
+    y = {"first": y, "second": y} if structure is dict else [y, y]
+    losses_on_features = [Hint("hidden", "hidden"), SimilarityPreserving("hidden", "hidden")]
+    distiller = keras_kd.Distiller(teacher, student, losses_on_features)
+    hard = {"first": hard_loss, "second": hard_loss} if structure is dict else [hard_loss] * 2
+    distiller.compile("sgd", hard)
+
+    def loss(**options):
+        logs = distiller.evaluate(x, y, batch_size=20, verbose=0, return_dict=True, **options)
+        return logs["distillation_loss"]
+
+    assert loss(sample_weight=np.ones(20)) == pytest.approx(loss(), rel=1e-5)
+    weights = np.r_[np.ones(10), np.zeros(10)]
+    adapter = distiller.bridges[0]
+
+    def features(model):
+        return keras.Model(model.input, model.get_layer("hidden").output)(x[:10])
+
+    pairs = features(teacher), features(student)
+    expected = float(Hint().compute_loss(pairs[0], adapter.adapt(pairs[1])))
+    expected += float(SimilarityPreserving().compute_loss(*pairs))
+    assert loss(sample_weight=weights) == pytest.approx(0.5 * expected, rel=1e-4)
+
+
+def test_weights_of_positions_are_averaged_where_features_have_others():
+    teacher, student = np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32")
+    weights = np.random.default_rng(1).uniform(size=(4, 7)).astype("float32")
+    value = Hint().compute_loss(teacher, student, sample_weight=weights)
+    expected = (np.square(teacher - student).mean(axis=-1) * weights.mean(axis=-1)).mean()
+    assert float(value) == pytest.approx(expected, rel=1e-5)

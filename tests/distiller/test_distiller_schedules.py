@@ -103,3 +103,38 @@ def test_a_share_on_schedule_wants_labels(teacher, student):
 def test_a_schedule_out_of_bounds_at_its_start(teacher, student):
     with pytest.raises(ValueError, match=r"student_loss_weight at step 0=8\.0.*at most 1"):
         keras_kd.Distiller(teacher, student, student_loss_weight=cooling)
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"distillation_losses": SoftTargets(lambda step: 2.0 - step)},
+            r"soft_targets_temp.*above 0",
+        ),
+        (
+            {"distillation_loss_weights": lambda step: 1.0 - step},
+            r"soft_targets_weight.*at least 0",
+        ),
+        ({"student_loss_weight": lambda step: 0.5 + 0.3 * step}, r"student_loss_weight.*at most 1"),
+    ],
+)
+def test_a_schedule_that_leaves_its_bounds_stops_the_training_and_spares_the_student(
+    teacher, student, examples, hard_loss, flavour, given, message
+):
+    student = in_flavour(student, flavour)
+    distiller = keras_kd.Distiller(teacher, student, **given)
+    distiller.compile("sgd", hard_loss)
+    with pytest.raises(ValueError, match=rf"Received {message}.*let the schedule end within"):
+        distiller.fit(*examples, batch_size=2, verbose=0)
+    assert all(np.isfinite(values).all() for values in student.get_weights())
+
+
+def test_labels_are_not_needed_for_metrics_of_validation(teacher, student, examples):
+    x, y = examples
+    distiller = keras_kd.Distiller(teacher, student, student_loss_weight=0.0)
+    distiller.compile("sgd", loss=None, metrics=["accuracy"])
+    history = distiller.fit(x, validation_data=(x, y), epochs=2, verbose=0).history
+    assert "val_accuracy" in history
+    assert "accuracy" not in history

@@ -8,6 +8,7 @@ import keras_kd
 from keras_kd.distiller.labels import Labels
 
 SPARSE = np.array([2, -1, 0, -1])
+OUTPUTS = np.zeros((4, 3), "float32")
 
 
 def one_hot(labels):
@@ -15,38 +16,42 @@ def one_hot(labels):
     return table[labels]
 
 
-@pytest.mark.parametrize("labels", [SPARSE, SPARSE[:, None], one_hot(SPARSE)])
+INTEGER_ONE_HOT = np.array([[0, 0, 1], [-1, -1, -1], [1, 0, 0], [-1, -1, -1]])
+
+
+@pytest.mark.parametrize("labels", [SPARSE, SPARSE[:, None], one_hot(SPARSE), INTEGER_ONE_HOT])
 def test_missing_labels_weigh_nothing(labels):
-    filled, weight = Labels(-1).for_metrics(labels, None)
+    filled, weight = Labels(-1).for_metrics(labels, None, OUTPUTS)
     np.testing.assert_array_equal(weight, [1, 0, 1, 0])
     np.testing.assert_array_equal(filled[0], labels[0])
     assert np.all(np.asarray(filled[1]) == 0)
 
 
 def test_the_mean_of_a_loss_is_over_the_labeled():
-    _, weight = Labels(-1).for_loss(SPARSE, np.array([3.0, 1.0, 1.0, 1.0], "float32"))
+    _, weight = Labels(-1).for_loss(SPARSE, np.array([3.0, 1.0, 1.0, 1.0], "float32"), OUTPUTS)
     np.testing.assert_allclose(weight, [6.0, 0.0, 2.0, 0.0])
 
 
 def test_no_label_at_all_is_no_loss():
-    _, weight = Labels(-1).for_loss(np.array([-1, -1]), None)
+    _, weight = Labels(-1).for_loss(np.array([-1, -1]), None, OUTPUTS[:2])
     np.testing.assert_array_equal(weight, [0.0, 0.0])
 
 
 def test_labels_of_positions():
-    _, weight = Labels(-1).for_metrics(np.array([[1, -1, 0], [-1, 0, -1]]), np.array([1.0, 2.0]))
+    labels, outputs = np.array([[1, -1, 0], [-1, 0, -1]]), np.zeros((2, 3, 5))
+    _, weight = Labels(-1).for_metrics(labels, np.array([1.0, 2.0]), outputs)
     np.testing.assert_array_equal(weight, [[1, 0, 1], [0, 2, 0]])
 
 
 def test_labels_of_several_outputs():
     y = {"a": SPARSE, "b": one_hot(SPARSE[::-1])}
-    _, weight = Labels(-1).for_metrics(y, None)
+    _, weight = Labels(-1).for_metrics(y, None, {"a": OUTPUTS, "b": OUTPUTS})
     np.testing.assert_array_equal(weight["b"], [0, 1, 0, 1])
 
 
 def test_without_missing_labels_nothing_changes():
     y, weight = object(), object()
-    assert Labels(None).for_loss(y, weight) == (y, weight)
+    assert Labels(None).for_loss(y, weight, OUTPUTS) == (y, weight)
 
 
 @pytest.mark.parametrize("missing", ["-1", 0.5, True])
@@ -90,6 +95,24 @@ def test_training_on_mixed_batches(teacher, student, examples, hard_loss):
     history = distiller.fit(data, epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     assert np.isfinite(history["accuracy"]).all()
+
+
+@pytest.mark.parametrize("kind", ["sparse", "one-hot"])
+def test_a_loss_that_reads_labels_counts_the_labeled_only(teacher, student, examples, kind):
+    x, y = examples
+    partly = np.where(np.arange(20) % 2 == 0, y, -1)
+    hard = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if kind == "one-hot":
+        hard = keras.losses.CategoricalCrossentropy(from_logits=True)
+        partly = one_hot(partly)
+    distiller = keras_kd.Distiller(
+        teacher, student, keras_kd.losses.DecoupledKD(), missing_label=-1
+    )
+    distiller.compile("sgd", hard)
+    loss = keras_kd.losses.DecoupledKD()
+    expected = float(loss.compute_loss(teacher(x[::2]), student(x[::2]), y=y[::2]))
+    logs = distiller.evaluate(x, partly, batch_size=20, verbose=0, return_dict=True)
+    assert logs["distillation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_two_kinds_of_metrics_are_one_too_many(teacher, student, hard_loss):

@@ -286,7 +286,8 @@ def test_regularization_counts_once(teacher, data):
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
 
 
-def test_backup_and_restore_resumes_without_the_teacher(teacher, data, tmp_path):
+@pytest.mark.parametrize("module", [keras, tf_keras])
+def test_backup_and_restore_resumes_without_the_teacher(teacher, data, tmp_path, module):
     x, y = data
 
     def run(student, epochs, **options):
@@ -312,12 +313,12 @@ def test_backup_and_restore_resumes_without_the_teacher(teacher, data, tmp_path)
             halted,
             3,
             callbacks=[
-                tf_keras.callbacks.BackupAndRestore(str(tmp_path)),
+                module.callbacks.BackupAndRestore(str(tmp_path)),
                 tf_keras.callbacks.LambdaCallback(on_epoch_begin=stop),
             ],
         )
     resumed = build(tf_keras)
-    run(resumed, 3, callbacks=[tf_keras.callbacks.BackupAndRestore(str(tmp_path))])
+    run(resumed, 3, callbacks=[module.callbacks.BackupAndRestore(str(tmp_path))])
     assert_same_weights(whole, resumed)
 
 

@@ -36,7 +36,7 @@ def test_any_teacher_can_begin(dense_model):
 
 
 def test_arguments_are_checked_at_once(dense_model):
-    with pytest.raises(ValueError, match=r"generations=0. Expected a finite number at least 1"):
+    with pytest.raises(ValueError, match=r"generations=0. Expected an integer of at least 1"):
         born_again(dense_model(), dense_model, 0)
     with pytest.raises(TypeError, match="Expected a function that makes a new student"):
         born_again(dense_model(), dense_model())

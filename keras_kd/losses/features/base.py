@@ -11,7 +11,12 @@ from keras import ops
 from keras_kd import _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.losses.base import DistillationLoss, OutputKey
-from keras_kd.losses.reduction import has_positions_of, mask_of_examples, without_ignored
+from keras_kd.losses.reduction import (
+    has_positions_of,
+    mask_of_examples,
+    weight_of_examples,
+    without_ignored,
+)
 
 LayerNames = str | Sequence[str]
 
@@ -89,7 +94,12 @@ class FeatureLoss(DistillationLoss):
         mask: Any = None,
         **context: Any,
     ) -> Any:
-        """The loss of one pair of tensors as a scalar: the weighted mean of `per_example`."""
+        """The loss of one pair of tensors as a scalar: the weighted mean of `per_example`.
+
+        Weights of positions that the features do not have are averaged over each example.
+        """
+        if sample_weight is not None and not has_positions_of(student_output, sample_weight):
+            sample_weight = weight_of_examples(sample_weight)
         if mask is not None:
             teacher_output = without_ignored(teacher_output, mask=mask)
             if has_positions_of(student_output, mask):

@@ -12,6 +12,9 @@ from keras_kd import _logits, schedules
 from keras_kd._checks import problem
 from keras_kd.losses.base import DistillationLoss, OutputKey
 
+# What a schedule that falls to 0 or below gives instead, until its user is told.
+_LOWEST_TEMPERATURE = 1e-3
+
 
 class TemperedLoss(DistillationLoss):
     """A loss with a temperature, a number or a schedule.
@@ -36,6 +39,10 @@ class TemperedLoss(DistillationLoss):
         self.temperature = schedules.check_schedule(
             "temperature", temperature, above=0, fix="use a temperature such as 4.0"
         )
+
+    def temperature_at(self, step: Any, dtype: Any = "float32") -> Any:
+        """The temperature at a step, above 0: a float, or a scalar tensor from a schedule."""
+        return schedules.value_at(self.temperature, step, at_least=_LOWEST_TEMPERATURE, dtype=dtype)
 
     @property
     def schedules(self) -> dict[str, schedules.Schedule]:

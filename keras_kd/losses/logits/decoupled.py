@@ -112,6 +112,8 @@ class DecoupledKD(TemperedLoss):
         infinite for large logits.
     """
 
+    reads_labels = True
+
     def __init__(
         self,
         temperature: schedules.Schedule = 4.0,
@@ -144,10 +146,22 @@ class DecoupledKD(TemperedLoss):
     ) -> Any:
         """`decoupled` on the logits behind both outputs, times T^2."""
         teacher, student = class_logits(teacher_output, student_output, type(self).__name__)
-        now = {name: schedules.value_at(value, step) for name, value in self.schedules.items()}
+        dtype = student.logits.dtype
+        temperature = self.temperature_at(step, dtype)
+        alpha, beta = (
+            schedules.value_at(weight, step, at_least=0.0, dtype=dtype)
+            for weight in (self.alpha, self.beta)
+        )
         labels = _class_indices(y, tuple(student.logits.shape))
-        softmax_logits = teacher.at(now["temperature"], "softmax")
-        return now["temperature"] ** 2 * decoupled(softmax_logits, student.logits, labels, **now)
+        values = decoupled(
+            teacher.at(temperature, "softmax"),
+            student.logits,
+            labels,
+            temperature=temperature,
+            alpha=alpha,
+            beta=beta,
+        )
+        return temperature**2 * values
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

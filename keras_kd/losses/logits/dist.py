@@ -121,8 +121,8 @@ class DIST(TemperedLoss):
         **context: Any,
     ) -> Any:
         """Both parts of one pair of outputs, as a scalar."""
-        temperature = schedules.value_at(self.temperature, step)
         teacher, student = class_logits(teacher_output, student_output, type(self).__name__)
+        temperature = self.temperature_at(step, student.logits.dtype)
         sample_weight, mask = (
             _per_position(given, student.logits) for given in (sample_weight, mask)
         )

@@ -95,7 +95,7 @@ class _SoftenedLoss(TemperedLoss):
         activation = self.activation
         if activation == "auto":
             activation = common_activation(teacher, student)
-        temperature = schedules.value_at(self.temperature, step)
+        temperature = self.temperature_at(step, student.logits.dtype)
         values = self._formula(
             teacher.at(temperature, activation),
             student.logits,

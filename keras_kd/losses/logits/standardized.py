@@ -87,5 +87,5 @@ class StandardizedSoftTargets(TemperedLoss):
         return soft_targets(
             standardize(teacher.logits),
             standardize(student.logits),
-            temperature=schedules.value_at(self.temperature, step),
+            temperature=self.temperature_at(step, student.logits.dtype),
         )
