@@ -72,8 +72,9 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         Args:
             teacher_output: tensor of shape `(batch, ...)`.
             student_output: tensor of the same shape, unless the loss says otherwise.
-            **context: what a formula may need besides: `y`, the labels of this output, and
-                `step`, the number of updates so far, where the loss has `schedules`.
+            **context: what a formula may need besides: `y`, the labels of this output (set
+                `reads_labels = True` in the class), and `step`, the number of updates so far,
+                where the loss has `schedules`.
 
         Returns:
             A tensor of shape `(batch, ...)` with one value per example (or per position of it).
