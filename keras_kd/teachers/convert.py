@@ -36,7 +36,8 @@ def as_teacher(teacher: Any) -> Teacher:
             f"teacher={_keras.short(teacher)} of type {kind.__module__}.{kind.__qualname__}",
             "a keras.Model or a tf_keras.Model, a list of them, an object of keras_kd.teachers, or "
             "a function of the inputs",
-            "make an object of the class first, as in keras_kd.teachers.MovingAverage()"
+            "make an object of the class, as in keras_kd.teachers.MovingAverage(), and pass it as "
+            "`teacher`"
             if isinstance(teacher, type)
             else "load or build the model first and pass it as `teacher`; a model of scikit-learn "
             "teaches through keras_kd.teachers.NumpyFunction",

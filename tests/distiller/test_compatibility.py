@@ -72,13 +72,17 @@ def test_numbers_of_inputs_that_differ():
         keras_kd.Distiller(two, model())
 
 
-@pytest.mark.parametrize("other", ["teacher.keras", None, keras.layers.Dense(3), object])
-def test_what_is_no_model(other):
+@pytest.mark.parametrize("other", ["teacher.keras", None, 3, object])
+def test_what_is_no_teacher(other):
     with pytest.raises(
         ValueError,
         match=r"Received teacher=.*a keras.Model or a tf_keras.Model.*pass it as `teacher`",
     ):
         keras_kd.Distiller(other, model())
+
+
+@pytest.mark.parametrize("other", ["student.keras", None, keras.layers.Dense(3), object])
+def test_what_is_no_student(other):
     with pytest.raises(
         ValueError,
         match=r"Received student=.*a keras.Model or a tf_keras.Model.*pass it as `student`",
