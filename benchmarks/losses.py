@@ -36,7 +36,7 @@ from keras_kd import losses, schedules
 
 def one_after_warm_up(steps: int) -> schedules.Schedule:
     """A weight of 1 after as large a part of the training as in the paper: 20 of 240 epochs."""
-    return schedules.warm_up(steps * 20 // 240)
+    return schedules.warm_up(max(1, steps * 20 // 240))
 
 
 STAGES = ("block1", "block2", "block3")
