@@ -11,6 +11,8 @@ from keras import ops
 
 from keras_kd._checks import one_line, problem, shapes_fit
 from keras_kd.losses import DistillationLoss, FeatureLoss
+from keras_kd.losses.base import shape_of
+from keras_kd.losses.features.maps import averaging_windows
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -109,7 +111,7 @@ class Bridge(keras.layers.Layer):
         self.loss.validate_outputs(teacher, student)
         if isinstance(self.loss, DistillationLoss) and not self.built:
             for _, one, other in self.loss.pairs(teacher, student):
-                self.loss.build(_shapes(one), _shapes(other))
+                self.loss.build(shape_of(one), shape_of(other))
             self.learned = list(self.loss.weights)
         self.shapes = shapes
         self.built = True
@@ -137,7 +139,7 @@ class Bridge(keras.layers.Layer):
 def _adapters(loss: FeatureLoss, teacher: Any, student: Any) -> list[keras.layers.Layer | None]:
     """One adapter, or none, for each of the student's features."""
     names = _listed(loss.student_layer_name) if loss.student_layer_name else [""]
-    given = _shapes(_listed(student))
+    given = shape_of(_listed(student))
     if loss.adapter is not None and loss.adapter != "auto":
         layers = _listed(loss.adapter)
         if len(layers) != len(given):
@@ -153,7 +155,7 @@ def _adapters(loss: FeatureLoss, teacher: Any, student: Any) -> list[keras.layer
         return layers
     needed = []
     for _, one, other in loss.pairs(teacher, student):
-        shape = loss.needed_shape(_shapes(one), _shapes(other))
+        shape = loss.needed_shape(shape_of(one), shape_of(other))
         needed += shape if isinstance(shape, list) else [shape]
     if loss.adapter is None:
         return [None] * len(given)
@@ -202,11 +204,7 @@ def _can_reach(needed: tuple, given: tuple) -> bool:
 def _resizing(given: int, size: int) -> np.ndarray:
     """The matrix `(given, size)` that averages positions to fewer, or interpolates to more."""
     if size < given:
-        edges = np.arange(size + 1) * given / size
-        starts, ends = np.floor(edges[:-1]), np.ceil(edges[1:])
-        positions = np.arange(given)[:, None]
-        inside = (positions >= starts) & (positions < ends)
-        return (inside / inside.sum(axis=0)).astype("float32")
+        return averaging_windows(given, size)
     centres = np.clip((np.arange(size) + 0.5) * given / size - 0.5, 0, given - 1)
     return np.maximum(0, 1 - np.abs(np.arange(given)[:, None] - centres)).astype("float32")
 
@@ -218,9 +216,3 @@ def _shapes_of(tensors: Any) -> Any:
 
 def _listed(values: Any) -> list[Any]:
     return list(values) if isinstance(values, list | tuple) else [values]
-
-
-def _shapes(tensors: Any) -> Any:
-    if isinstance(tensors, list | tuple):
-        return [tuple(tensor.shape) for tensor in tensors]
-    return tuple(tensors.shape)

@@ -132,7 +132,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         context = {"step": step} if self.schedules else {}
         total = 0.0
         for key, teacher_output, student_output in self.pairs(teacher_outputs, student_outputs):
-            self.build(_shape(teacher_output), _shape(student_output))
+            self.build(shape_of(teacher_output), shape_of(student_output))
             total += self.of_pair(
                 *self.prepare(teacher_output, student_output),
                 y=_part(y, key),
@@ -149,7 +149,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
             ValueError: if an output is missing or the shapes do not fit.
         """
         for key, teacher_output, student_output in self.pairs(teacher_outputs, student_outputs):
-            self.check_shapes(key, _shape(teacher_output), _shape(student_output))
+            self.check_shapes(key, shape_of(teacher_output), shape_of(student_output))
 
     def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
         """Check one pair of shapes, batch first; `None` stands for any size.
@@ -238,7 +238,7 @@ def _part(structure: Any, key: OutputKey | None) -> Any:
     return structure
 
 
-def _shape(output: Any) -> Any:
+def shape_of(output: Any) -> Any:
     """The shape of a tensor, or the shapes of a list of tensors that belong together."""
     if isinstance(output, list | tuple):
         return [tuple(tensor.shape) for tensor in output]

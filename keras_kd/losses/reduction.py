@@ -60,8 +60,7 @@ def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) 
         unmasked = ops.cast(mask_of_examples(mask), examples.dtype)
     weights = unmasked
     if sample_weight is not None:
-        given = ops.cast(ops.convert_to_tensor(sample_weight), examples.dtype)
-        weights = unmasked * ops.mean(_flat(given), axis=-1)
+        weights = unmasked * ops.cast(weight_of_examples(sample_weight), examples.dtype)
     total = ops.sum(weights)
     return (
         weights * ops.divide_no_nan(total, ops.sum(ops.square(weights))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import keras
@@ -276,7 +276,7 @@ def _structured(outputs: dict[OutputKey | None, Any]) -> Any:
 def _one_each(name: str, values: Any, count: int, default: Any) -> list[Any]:
     if values is None:
         return [default] * count
-    if isinstance(values, list | tuple) and len(values) == count:
+    if isinstance(values, Sized) and not isinstance(values, str) and len(values) == count:
         return list(values)
     raise ValueError(
         problem(

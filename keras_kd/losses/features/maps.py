@@ -134,7 +134,7 @@ def pooled(features: Any, size: Sequence[int]) -> Any:
     """
     for axis, (given, wanted) in enumerate(zip(known_size(features), size, strict=True), 1):
         if given != wanted:
-            windows = ops.convert_to_tensor(_windows(given, wanted), dtype=features.dtype)
+            windows = ops.convert_to_tensor(averaging_windows(given, wanted), dtype=features.dtype)
             averages = ops.tensordot(features, windows, axes=[[axis], [0]])
             features = ops.moveaxis(averages, -1, axis)
     return features
@@ -181,7 +181,7 @@ def unit(vectors: Any, axis: int) -> Any:
     return vectors / ops.maximum(norm, _LEAST_NORM)
 
 
-def _windows(given: int, wanted: int) -> np.ndarray:
+def averaging_windows(given: int, wanted: int) -> np.ndarray:
     """The matrix, `(given, wanted)`, that averages `given` positions over `wanted` windows."""
     windows = np.zeros((given, wanted))
     for index in range(wanted):

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_kd._checks import check_number
 from keras_kd.losses.base import DistillationLoss, OutputKey
+from keras_kd.losses.geometry import directions
 from keras_kd.losses.logits.base import logits_behind
 from keras_kd.losses.reduction import example_weights, without_ignored
 
@@ -65,15 +66,6 @@ def squared_mahalanobis_lengths(vectors: Any, covariance: Any) -> Any:
     # At x = v C^-1, 2 x v - x C x is v C^-1 v and its slope in x is 0: the same value and gradient
     # without the gradient of the factorization, which loses digits in large batches.
     return ops.sum(solved * (2.0 * vectors - ops.matmul(solved, covariance)), axis=-1)
-
-
-def directions(logits: Any) -> Any:
-    """Vectors `(batch, units)` of length 1 in place of any length; zeros stay zeros."""
-    largest = ops.stop_gradient(ops.max(ops.abs(logits), axis=-1, keepdims=True))
-    # No change to the result, but squares of logits of any size are neither infinite nor all 0.
-    scaled = logits / ops.where(largest > 0.0, largest, 1.0)
-    squares = ops.sum(ops.square(scaled), axis=-1, keepdims=True)
-    return scaled / ops.sqrt(ops.where(squares > 0.0, squares, 1.0))
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_kd.losses.geometry import flatten
 from keras_kd.losses.relations.base import BatchLoss
-from keras_kd.losses.relations.geometry import flatten
 
 
 def correlation_congruence(teacher_features: Any, student_features: Any, weights: Any) -> Any:

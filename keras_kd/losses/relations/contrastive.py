@@ -11,8 +11,8 @@ from keras import ops
 from keras_kd import _keras
 from keras_kd._checks import check_integer, check_number, problem
 from keras_kd.losses.features.base import LayerNames
+from keras_kd.losses.geometry import directions, flatten
 from keras_kd.losses.relations.base import BatchLoss
-from keras_kd.losses.relations.geometry import directions, flatten
 
 
 def contrastive(

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_kd.losses.geometry import directions, flatten
 from keras_kd.losses.relations.base import BatchLoss
-from keras_kd.losses.relations.geometry import directions, flatten
 
 # Examples in opposite directions have probability 0, whose logarithm is infinite. As the authors'.
 _EPSILON = 1e-7

@@ -9,8 +9,7 @@ from keras import ops
 
 from keras_kd._checks import check_number
 from keras_kd.losses.features.base import LayerNames
-from keras_kd.losses.relations.base import BatchLoss
-from keras_kd.losses.relations.geometry import (
+from keras_kd.losses.geometry import (
     differences,
     directions,
     flatten,
@@ -18,6 +17,7 @@ from keras_kd.losses.relations.geometry import (
     pair_weights,
     rescale,
 )
+from keras_kd.losses.relations.base import BatchLoss
 
 
 def distances(features: Any, weights: Any) -> Any:

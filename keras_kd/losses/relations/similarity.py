@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_kd.losses.geometry import directions, flatten, rescale
 from keras_kd.losses.relations.base import BatchLoss
-from keras_kd.losses.relations.geometry import directions, flatten, rescale
 
 
 def similarities(features: Any, weights: Any) -> Any:

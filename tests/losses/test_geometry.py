@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_kd.losses.relations import geometry
+from keras_kd.losses import geometry
 
 
 def gradient(function, vectors):
