@@ -4,7 +4,7 @@
 
 The text is real and needs no download: sentences from docstrings of installed packages, without the
 words that name a package; every fifth is for testing. The teacher learned from all labels; students
-have a tenth of them, and the teacher's word on the others; without it they get ten times the epochs.
+have a tenth, and the teacher's word on the others; without it they get ten times the epochs.
 Expect accuracies of 0.81 (teacher), 0.69 (a tenth of the labels), 0.82 (and the teacher).
 """
 
