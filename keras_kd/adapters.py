@@ -124,7 +124,7 @@ class Bridge(keras.layers.Layer):
             features if adapter is None else adapter(features)
             for adapter, features in zip(self.adapters, _listed(student), strict=True)
         ]
-        return adapted if isinstance(student, list) else adapted[0]
+        return _structured_like(student, adapted)
 
     def _adapted_shapes(self, student: Any) -> Any:
         shapes = [
@@ -133,7 +133,7 @@ class Bridge(keras.layers.Layer):
             else keras.KerasTensor(adapter.compute_output_shape(features.shape))
             for adapter, features in zip(self.adapters, _listed(student), strict=True)
         ]
-        return shapes if isinstance(student, list) else shapes[0]
+        return _structured_like(student, shapes)
 
 
 def _adapters(loss: FeatureLoss, teacher: Any, student: Any) -> list[keras.layers.Layer | None]:
@@ -215,4 +215,13 @@ def _shapes_of(tensors: Any) -> Any:
 
 
 def _listed(values: Any) -> list[Any]:
+    if isinstance(values, dict):
+        return list(values.values())
     return list(values) if isinstance(values, list | tuple) else [values]
+
+
+def _structured_like(structure: Any, parts: list[Any]) -> Any:
+    """What `_listed` made a list of, with other parts."""
+    if isinstance(structure, dict):
+        return dict(zip(structure, parts, strict=True))
+    return parts if isinstance(structure, list | tuple) else parts[0]

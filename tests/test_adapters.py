@@ -133,3 +133,19 @@ def test_outputs_pass_as_they_are():
     assert bridge.weights == []
     with pytest.raises(ValueError, match="the same number of classes"):
         connected(SoftTargets(), (None, 3), (None, 4))
+
+
+@pytest.mark.parametrize("structure", [dict, list, tuple])
+def test_outputs_of_several_kinds_are_adapted_each(structure):
+    def tensors(*shapes):
+        made = [keras.KerasTensor(shape) for shape in shapes]
+        return dict(zip("ba", made, strict=True)) if structure is dict else structure(made)
+
+    bridge = Bridge(Hint(), dtype="float32")
+    bridge.connect(tensors((None, 4), (None, 6)), tensors((None, 3), (None, 6)))
+    parts = [features(2, 3), features(2, 6)]
+    given = dict(zip("ba", parts, strict=True)) if structure is dict else structure(parts)
+    adapted = bridge.adapt(given)
+    shapes = [part.shape for part in (adapted.values() if structure is dict else adapted)]
+    assert shapes == [(2, 4), (2, 6)]
+    assert len(bridge.trainable_weights) == 1
