@@ -158,7 +158,7 @@ def _find(container: Any, name: str) -> Any:
             return found[0]
         if found:
             return _find(found[0], rest)
-    if not rest:
+    if not rest or any(_keras.is_model(layer) for layer in layers):
         return None
     # The bridge flattens nested models: a layer keeps its name, or gets the model's in front.
     return _find(container, f"{first}_{rest}") or _find(container, rest)

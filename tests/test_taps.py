@@ -154,3 +154,8 @@ def test_a_layers_own_name_comes_before_a_wrapped_one():
         [keras.Input((5,)), keras.layers.Dense(2, name="quant_a"), keras.layers.Dense(2, name="a")]
     )
     assert find_layer(model, "a") is model.layers[1]
+
+
+def test_a_mistyped_model_is_not_looked_past():
+    with pytest.raises(ValueError, match=r"'backbon/block3'.*inner/backbone/block3"):
+        find_layer(nested_model(), "backbon/block3")
