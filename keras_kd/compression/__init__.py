@@ -1,9 +1,9 @@
-"""What changes the form of a student's weights: pruning, quantization-aware training, and back."""
+"""What changes the form of a student's weights, and what brings it back to a plain model."""
 
-from keras_kd.compression.bridge import to_tf_keras
-from keras_kd.compression.pruning import prune
-from keras_kd.compression.quantization import quantize_aware
-from keras_kd.compression.sparsity import Sparsity, sparsity
+from keras_kd.compression.bridge.rebuilding import to_tf_keras
+from keras_kd.compression.pruning.magnitude import prune
+from keras_kd.compression.pruning.sparsity import Sparsity, sparsity
+from keras_kd.compression.quantization.training import quantize_aware
 from keras_kd.compression.stripping import strip
 
 __all__ = ["Sparsity", "prune", "quantize_aware", "sparsity", "strip", "to_tf_keras"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_kd._keras import check_model, is_keras_model
-from keras_kd.compression.bridge import to_keras
-from keras_kd.compression.translation import LayerRecord, record_of, weight_name
+from keras_kd.compression.bridge.rebuilding import to_keras
+from keras_kd.compression.bridge.translation import LayerRecord, record_of
 
 
 def strip(student: Any) -> keras.Model:
@@ -33,21 +32,13 @@ def strip(student: Any) -> keras.Model:
     return to_keras(student, dismantle)
 
 
-def dismantle(layer: Any) -> list[LayerRecord]:
+def dismantle(layer: Any) -> Sequence[LayerRecord]:
     """The plain layers inside a layer of TF-MOT, or the layer itself."""
-    from keras_kd.compression import _pruning, _quantization
+    from keras_kd.compression.pruning import _wrapper
+    from keras_kd.compression.quantization import _scheme
 
-    if isinstance(layer, _pruning.BaseWrapper):
-        return [_unpruned(layer)]
-    return _quantization.dismantle(layer)
-
-
-def _unpruned(wrapper: Any) -> LayerRecord:
-    record = record_of(wrapper.layer)
-    masked = {
-        weight_name(weight): np.where(mask.numpy() == 0, 0, weight.numpy()).astype(
-            weight.dtype.name
-        )
-        for weight, mask, _ in wrapper.pruning_vars
-    }
-    return replace(record, weights={**record.weights, **masked})
+    for family in (_wrapper, _scheme):
+        records = family.dismantle(layer)
+        if records is not None:
+            return records
+    return [record_of(layer)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._keras import is_keras_model, is_tf_keras_model
-from keras_kd.compression.sparsity import prunable_weights, sparsity
+from keras_kd.compression.pruning.sparsity import prunable_weights, sparsity
 from keras_kd.data import Dataset
 from keras_kd.evaluation import metrics
 from keras_kd.evaluation.comparison import Comparison, Measurement

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import tensorflow as tf
 
 from keras_kd._checks import problem
 from keras_kd.compression._tfmot import pruning_wrapper, tfmot
-from keras_kd.compression.schedule import Timetable
+from keras_kd.compression.bridge.translation import LayerRecord, record_of, weight_name
+from keras_kd.compression.pruning.schedule import Timetable
 
 _sparsity = tfmot.sparsity.keras
 
@@ -43,7 +45,18 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
         return self.layer.compute_mask(inputs, mask)
 
 
-BaseWrapper = pruning_wrapper.PruneLowMagnitude
+def dismantle(layer: Any) -> Sequence[LayerRecord] | None:
+    """The layer inside a pruning wrapper, its masked weights zero; None for any other layer."""
+    if not isinstance(layer, pruning_wrapper.PruneLowMagnitude):
+        return None
+    record = record_of(layer.layer)
+    masked = {
+        weight_name(weight): np.where(mask.numpy() == 0, 0, weight.numpy()).astype(
+            weight.dtype.name
+        )
+        for weight, mask, _ in layer.pruning_vars
+    }
+    return [replace(record, weights={**record.weights, **masked})]
 
 
 class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule):

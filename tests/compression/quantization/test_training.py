@@ -8,8 +8,8 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 from keras_kd.compression import prune, quantize_aware, sparsity, strip
-from keras_kd.compression.bridge import random_inputs
-from keras_kd.compression.graph import read
+from keras_kd.compression.bridge.graph import read
+from keras_kd.compression.bridge.rebuilding import random_inputs
 
 
 def cnn():

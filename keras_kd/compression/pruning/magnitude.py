@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from keras_kd._checks import check_number, problem
 from keras_kd._keras import check_model, tf_keras
-from keras_kd.compression import graph as graphs
-from keras_kd.compression.bridge import rebuild, to_tf_keras
-from keras_kd.compression.schedule import Timetable
-from keras_kd.compression.sparsity import PRUNABLE_WEIGHTS
-from keras_kd.compression.translation import record_of
+from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
+from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.pruning.schedule import Timetable
+from keras_kd.compression.pruning.sparsity import PRUNABLE_WEIGHTS
+from keras_kd.compression.selection import Selection, select
+from keras_kd.compression.state import check_state
 
 
 def prune(
@@ -24,7 +26,8 @@ def prune(
     frequency: int | None = None,
     block_size: tuple[int, int] | None = None,
     m_by_n: tuple[int, int] | None = None,
-    skip: Collection[str] = (),
+    layers: Selection = None,
+    skip: Selection = None,
 ) -> Any:
     """Make a student whose weights become sparse while it trains (Zhu & Gupta, 2017).
 
@@ -51,7 +54,9 @@ def prune(
         block_size: (rows, columns) of the blocks that become zero together; only kernels with two
             dimensions can have blocks.
         m_by_n: (m, n): of every n weights in a row, m are zero from the first update on.
-        skip: names of layers that stay dense.
+        layers: the layers to prune: names, types (`keras.layers.Dense`), or a function that is
+            given a layer and says whether to prune it. None for every layer that can be.
+        skip: the layers that stay dense, in the same forms.
 
     Returns:
         A functional `tf_keras.Model`; compile it before training. `strip` makes a plain Keras 3
@@ -68,21 +73,21 @@ def prune(
     if block_size is not None:
         _check_pair("block_size", block_size, "the rows and columns of a block, such as (1, 4)")
     graph = graphs.read(student)
-    _check_plain(graph)
-    chosen = _chosen(graph, skip)
+    check_state(graph, (), "call `strip` first, and prune before `cluster` and `quantize_aware`")
+    chosen = select(graph, layers, skip, _can_prune, "pruned")
 
-    from keras_kd.compression import _pruning
+    from keras_kd.compression.pruning import _wrapper
 
     plain = to_tf_keras(student)
     _check_shapes([plain.get_layer(name) for name in chosen], block_size, m_by_n)
-    schedule = _pruning.Schedule(initial_sparsity, final_sparsity, timetable)
+    schedule = _wrapper.Schedule(initial_sparsity, final_sparsity, timetable)
     wrappers: list[Any] = []
 
     def wrap(layer: Any) -> Any:
         if layer.name not in chosen:
             return layer
         wrappers.append(
-            _pruning.PruneLowMagnitude(
+            _wrapper.PruneLowMagnitude(
                 layer,
                 pruning_schedule=schedule,
                 block_size=block_size or (1, 1),
@@ -96,7 +101,7 @@ def prune(
         # TF-MOT leaves it to its callback, without which a step would end in an assertion.
         for wrapper in wrappers:
             wrapper.pruning_step.assign(0)
-    pruned.training_callbacks = lambda: [_pruning.PruningCallback(wrappers, schedule)]
+    pruned.training_callbacks = lambda: [_wrapper.PruningCallback(wrappers, schedule)]
     return pruned
 
 
@@ -129,46 +134,8 @@ def _check_pair(name: str, value: Any, meaning: str) -> tuple[int, int]:
     return value[0], value[1]
 
 
-def _check_plain(graph: graphs.Graph) -> None:
-    for layer in graph.layers():
-        if type(layer).__name__.startswith(("PruneLowMagnitude", "Quantize")):
-            raise ValueError(
-                problem(
-                    f"a student with layer {layer.name!r} ({type(layer).__name__})",
-                    "a student that is neither pruned nor quantization-aware yet",
-                    "call `strip` first, and prune before `quantize_aware`",
-                )
-            )
-
-
-def _chosen(graph: graphs.Graph, skip: Collection[str]) -> list[str]:
-    """The names of the layers to prune."""
-    names = graph.names()
-    is_list = isinstance(skip, Collection) and not isinstance(skip, str)
-    if not is_list or not set(skip) <= set(names.values()):
-        raise ValueError(
-            problem(
-                f"skip={skip!r}",
-                f"a list of layer names out of {sorted(names.values())}",
-                "correct the names in `skip`",
-            )
-        )
-    prunable = [
-        names[id(layer)]
-        for layer in graph.layers()
-        if type(layer).__name__ in PRUNABLE_WEIGHTS
-        and layer.trainable
-        and names[id(layer)] not in skip
-    ]
-    if not prunable:
-        raise ValueError(
-            problem(
-                f"a student {graph.name!r} in which nothing can be pruned",
-                "a trainable layer not in `skip` out of " + ", ".join(PRUNABLE_WEIGHTS),
-                "unfreeze layers, skip fewer, or leave pruning out",
-            )
-        )
-    return prunable
+def _can_prune(layer: Any) -> bool:
+    return type(layer).__name__ in PRUNABLE_WEIGHTS and layer.trainable
 
 
 def _check_shapes(

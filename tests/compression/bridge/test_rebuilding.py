@@ -6,8 +6,9 @@ import pytest
 import tf_keras
 from keras import layers
 
-from keras_kd.compression import bridge, to_tf_keras
-from keras_kd.compression.graph import read
+from keras_kd.compression import to_tf_keras
+from keras_kd.compression.bridge import rebuilding
+from keras_kd.compression.bridge.graph import read
 
 
 def sequence(*stack, shape=(8, 8, 3), dtype=None):
@@ -210,7 +211,7 @@ def test_same_outputs_there_and_same_weights_back(make):
     before = model.get_weights()
 
     rebuilt = to_tf_keras(model)
-    values = bridge.random_inputs(read(model), examples=3)
+    values = rebuilding.random_inputs(read(model), examples=3)
     inputs = keras.tree.map_structure(values.get, read(model).inputs)
     expected = keras.tree.flatten(outputs(model, inputs))
     received = keras.tree.flatten(outputs(rebuilt, inputs))
@@ -220,11 +221,11 @@ def test_same_outputs_there_and_same_weights_back(make):
     own_names = {call.path.split("/")[-1] for call in read(model).calls}
     names = {layer.name for layer in rebuilt.layers}
     assert all(any(name.endswith(own) for name in names) for own in own_names)
-    assert [w.trainable for w in bridge.to_keras(rebuilt).weights] == [
+    assert [w.trainable for w in rebuilding.to_keras(rebuilt).weights] == [
         weight.trainable for weight in _weights_in_order(model)
     ]
 
-    back = bridge.to_keras(rebuilt)
+    back = rebuilding.to_keras(rebuilt)
     assert isinstance(back, keras.Model)
     for one, other in zip(_weights_in_order(model), _weights_in_order(back), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -252,7 +253,7 @@ def test_structure_of_inputs_and_outputs_is_kept():
         "age": (2, 1),
     }
     assert sorted(rebuilt.input_names) == ["size", "words"]
-    assert set(bridge.to_keras(rebuilt).output) == {"class", "age"}
+    assert set(rebuilding.to_keras(rebuilt).output) == {"class", "age"}
 
 
 def test_same_training_step_with_batch_normalization():
@@ -361,4 +362,4 @@ def test_other_outputs_are_an_error_that_names_the_layer():
     rebuilt = to_tf_keras(model)
     rebuilt.get_layer("bad").bias.assign([1.0, 1.0])
     with pytest.raises(ValueError, match=r"first at layer 'bad' of class Dense.*to 1e-5"):
-        bridge.verify(model, rebuilt)
+        rebuilding.verify(model, rebuilt)

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._keras import check_model
-from keras_kd.compression.translation import weight_name
+from keras_kd.compression.bridge.translation import weight_name
 
 # The weight that TF-MOT prunes in each class of layers; it never prunes a depthwise kernel.
 PRUNABLE_WEIGHTS: Mapping[str, str] = {

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_kd.compression.schedule import Timetable
+from keras_kd.compression.pruning.schedule import Timetable
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from keras_kd._checks import one_line, problem
 from keras_kd._keras import tf_keras
 from keras_kd.compression._tfmot import default_8bit_quantize_configs as configs
 from keras_kd.compression._tfmot import quantize_layer, tfmot
-from keras_kd.compression.graph import Graph
-from keras_kd.compression.translation import LayerRecord, record_of, weight_name
+from keras_kd.compression.bridge.graph import Graph
+from keras_kd.compression.bridge.translation import LayerRecord, weight_name
 
 _quantization = tfmot.quantization.keras
 _default_8bit = _quantization.default_8bit
@@ -202,12 +202,12 @@ def wrappers(model: Any) -> list[Any]:
     return [layer for layer in model.layers if isinstance(layer, _quantization.QuantizeWrapper)]
 
 
-def dismantle(layer: Any) -> list[LayerRecord]:
-    """The plain layers that a layer of a quantization-aware model stands for."""
+def dismantle(layer: Any) -> list[LayerRecord] | None:
+    """The plain layers that a layer of TF-MOT's quantization stands for; None for any other."""
     if isinstance(layer, quantize_layer.QuantizeLayer):
         return []
     if not isinstance(layer, _quantization.QuantizeWrapper):
-        return [record_of(layer)]
+        return None
     inner = layer.layer
     config = inner.get_config()
     for quantized in layer._quantize_activations:

@@ -276,7 +276,7 @@ def test_the_table_of_prunable_weights_is_that_of_tf_mot():
         PruneRegistry,
     )
 
-    from keras_kd.compression.sparsity import PRUNABLE_WEIGHTS
+    from keras_kd.compression.pruning.sparsity import PRUNABLE_WEIGHTS
 
     for name, weight in PRUNABLE_WEIGHTS.items():
         assert PruneRegistry._LAYERS_WEIGHTS_MAP[getattr(tf_keras.layers, name)] == [weight]
@@ -292,9 +292,7 @@ def test_the_table_of_prunable_weights_is_that_of_tf_mot():
         ({"begin_step": 10, "end_step": 10}, "end_step=10.*at least 11"),
         ({"frequency": 0}, "frequency=0"),
         ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
-        ({"skip": "conv"}, "skip='conv'.*list of layer names"),
-        ({"skip": None}, "skip=None.*list of layer names"),
-        ({"skip": ["conv", "separable", "hidden", "logits"]}, "nothing can be pruned"),
+        ({"skip": ["conv", "separable", "hidden", "logits"]}, "no chosen layer can be pruned"),
         ({"block_size": 4}, "block_size=4"),
         ({"block_size": (4, 1)}, r"block_size for the layers \['conv', 'separable'\].*skip="),
         ({"m_by_n": (4, 4)}, "m_by_n"),
@@ -306,14 +304,21 @@ def test_bad_arguments(arguments, message):
         prune(cnn(), **arguments)
 
 
+def test_a_selection_must_be_names_types_or_a_function():
+    with pytest.raises(TypeError, match=r"skip=3.*names or types of layers"):
+        prune(cnn(), skip=3)
+
+
 def test_sparsity_must_be_a_number():
     with pytest.raises(TypeError, match=r"final_sparsity='0.8'"):
         prune(cnn(), "0.8")
 
 
-@pytest.mark.parametrize("compress", [prune, quantize_aware])
-def test_a_student_that_is_compressed_already(compress):
-    with pytest.raises(ValueError, match=r"neither pruned nor quantization-aware yet.*`strip`"):
+@pytest.mark.parametrize(
+    ("compress", "state"), [(prune, "pruned"), (quantize_aware, "quantization-aware")]
+)
+def test_a_student_that_is_compressed_already(compress, state):
+    with pytest.raises(ValueError, match=rf"{state} already.*a plain student.*`strip`"):
         prune(compress(dense()))
 
 

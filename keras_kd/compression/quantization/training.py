@@ -6,11 +6,12 @@ from typing import Any
 
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_keras_model, tf_keras
-from keras_kd.compression import graph as graphs
-from keras_kd.compression.bridge import rebuild, to_tf_keras
-from keras_kd.compression.calibration import calibrate
+from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
+from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.quantization.calibration import calibrate
+from keras_kd.compression.state import CLUSTERED, PRUNED, check_state
 from keras_kd.compression.stripping import dismantle
-from keras_kd.compression.translation import record_of
 
 
 def quantize_aware(student: Any, representative_data: Any = None) -> Any:
@@ -43,41 +44,34 @@ def quantize_aware(student: Any, representative_data: Any = None) -> Any:
     graph = graphs.read(student)
     _check_can_be_quantized(graph)
 
-    from keras_kd.compression import _quantization
+    from keras_kd.compression.quantization import _scheme
 
     def split(layer: Any) -> list[Any]:
-        return [part for record in dismantle(layer) for part in _quantization.split(record)]
+        return [part for record in dismantle(layer) for part in _scheme.split(record)]
 
     plain = rebuild(_graph_in_tf_keras(student), tf_keras(), split)
     graph = graphs.read(plain)
-    folding, in_float = _quantization.folding_layers(graph), _quantization.float_layers(graph)
+    folding, in_float = _scheme.folding_layers(graph), _scheme.float_layers(graph)
 
     def annotate(layer: Any) -> Any:
         is_float = layer.name in in_float
-        return layer if is_float else _quantization.annotate(layer, layer.name in folding)
+        return layer if is_float else _scheme.annotate(layer, layer.name in folding)
 
     annotated = rebuild(graph, tf_keras(), lambda layer: [record_of(layer)], annotate)
-    quantized = _quantization.apply(annotated)
+    quantized = _scheme.apply(annotated)
     if representative_data is not None:
         calibrate(
             quantized,
-            _quantization.quantize_layers(quantized),
-            _quantization.wrappers(quantized),
+            _scheme.quantize_layers(quantized),
+            _scheme.wrappers(quantized),
             representative_data,
         )
     return quantized
 
 
 def _check_can_be_quantized(graph: graphs.Graph) -> None:
+    check_state(graph, (PRUNED, CLUSTERED), "train this one, or call `strip` on it first")
     for layer in graph.layers():
-        if type(layer).__name__ in ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2"):
-            raise ValueError(
-                problem(
-                    f"a student that is quantization-aware already (layer {layer.name!r})",
-                    "a plain or pruned student",
-                    "train this one, or call `strip` on it first",
-                )
-            )
         if type(layer).__name__ == "Masking" or getattr(layer, "mask_zero", False):
             raise ValueError(
                 problem(

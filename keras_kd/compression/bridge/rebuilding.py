@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_tf_keras_model, tf_keras
-from keras_kd.compression import graph as graphs
-from keras_kd.compression.graph import Graph
-from keras_kd.compression.translation import (
+from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.bridge.graph import Graph
+from keras_kd.compression.bridge.translation import (
     LayerRecord,
     make_layer,
     record_of,

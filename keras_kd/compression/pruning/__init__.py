@@ -1,0 +1,1 @@
+"""Pruning: weights that become zero while the student trains."""

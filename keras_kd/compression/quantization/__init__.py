@@ -1,0 +1,1 @@
+"""Quantization-aware training: the student learns with the rounding errors of few bits."""
