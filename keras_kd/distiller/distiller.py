@@ -174,7 +174,7 @@ class Distiller(Teaching, keras.Model):
         Raises:
             ValueError: if there is no loss on labels although it has a weight.
         """
-        self._check_compile(loss, kwargs.get("jit_compile"))
+        self._begin_compile(optimizer, loss, metrics, kwargs)
         super().compile(optimizer=optimizer, loss=loss, **self._measured(metrics, kwargs))
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from keras_kd.distiller.compatibility import (
 from keras_kd.distiller.inputs import Inputs
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
+from keras_kd.distiller.succession import CompileArguments, successor
 from keras_kd.distiller.watch import TeacherWatch
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tap, Tapped
@@ -60,6 +61,7 @@ class Teaching:
         self._passes = _keras.Untracked(None)
         self._teacher = _keras.Untracked(None)
         self._teacher_watch = None
+        self._compile_arguments = _keras.Untracked(None)
         if teacher is not None:
             self.teacher = teacher
 
@@ -122,6 +124,28 @@ class Teaching:
         """The weight of the loss on labels."""
         return self._objective.student_loss_weight
 
+    def with_student(self, student: Any) -> Any:
+        """A distiller that teaches another student, such as a compressed one, in the same way.
+
+        It has the same teacher, losses and weights, is compiled as this one was, if it was, with an
+        optimizer that has no state yet, and its adapters begin with what this one's have learned
+        where the features have the same shapes. The teacher then listens to the new student only.
+
+        Args:
+            student: a model of either Keras.
+
+        Raises:
+            ValueError: if the losses do not fit the student.
+
+        Example:
+            ```python
+            distiller.fit(dataset, epochs=10)
+            pruned = distiller.with_student(keras_kd.compression.prune(distiller.student, 0.8))
+            pruned.fit(dataset, epochs=5)
+            ```
+        """
+        return successor(self, student)
+
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """The student's outputs."""
         return self.student(self._inputs.of_student(inputs), training=training, **kwargs)
@@ -182,6 +206,13 @@ class Teaching:
             self.test_function = self._watched(self.test_function)
         return self.test_function
 
+    def _begin_compile(self, optimizer: Any, loss: Any, metrics: Any, options: Any) -> None:
+        """Check the arguments of `compile` and remember them for `with_student`."""
+        self._check_compile(loss, options.get("jit_compile"))
+        self._compile_arguments.value = CompileArguments(
+            optimizer, loss=loss, metrics=metrics, **options
+        )
+
     def _check_compile(self, loss: Any, jit_compile: Any) -> None:
         teacher = self._teacher.value
         if jit_compile is True and teacher is not None and not teacher.supports_jit:
@@ -215,7 +246,7 @@ class Teaching:
                     "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or end the "
                     "student in a softmax",
                 ),
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _measured(self, metrics: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
             ValueError: if there is no loss on labels although it has a weight, or tf_keras has no
                 counterpart to an optimizer or loss of Keras 3.
         """
-        self._check_compile(loss, kwargs.get("jit_compile"))
+        self._begin_compile(optimizer, loss, metrics, kwargs)
         kwargs = self._measured(metrics, kwargs)
         for kind in {"metrics", "weighted_metrics"} & set(kwargs):
             kwargs[kind] = translate_structure(kwargs[kind], translate_metric)

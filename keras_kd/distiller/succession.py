@@ -1,0 +1,86 @@
+"""What one distiller hands on to the next, which teaches another form of the student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_kd.adapters import Bridge
+
+
+class CompileArguments:
+    """What `compile` was given; the optimizer as it was then, before it took a step.
+
+    Args:
+        optimizer: a name or an optimizer of either Keras.
+        **others: the other arguments; losses and metrics begin anew with every training.
+    """
+
+    def __init__(self, optimizer: Any, **others: Any) -> None:
+        self._optimizer = optimizer
+        self._config = None
+        if hasattr(optimizer, "get_config"):
+            self._config = optimizer.get_config()
+            schedule = getattr(optimizer, "_learning_rate", None)
+            if callable(getattr(schedule, "get_config", None)):
+                # Schedules have no state, and those of users are not always registered.
+                self._config["learning_rate"] = schedule
+        self._others = others
+
+    def fresh(self) -> dict[str, Any]:
+        """The arguments for another model, with an optimizer that has no state yet."""
+        optimizer = self._optimizer
+        if self._config is not None:
+            optimizer = type(optimizer).from_config(dict(self._config))
+        return {"optimizer": optimizer, **self._others}
+
+
+def successor(distiller: Any, student: Any) -> Any:
+    """See `Distiller.with_student`."""
+    from keras_kd.distiller.distiller import Distiller
+
+    is_own = type(distiller).__module__.startswith("keras_kd.")
+    # `Distiller` chooses the flavour by the student; a class of the user's is for one flavour.
+    other = (Distiller if is_own else type(distiller))(
+        distiller._teacher.value,
+        student,
+        _fresh_losses(distiller.distillation_losses),
+        distiller.distillation_loss_weights,
+        distiller.student_loss_weight,
+        name=distiller.name,
+        teacher_inputs=distiller._inputs.teacher_inputs,
+        missing_label=distiller._labels.missing,
+        save_teacher=distiller.save_teacher,
+    )
+    _carry_over(distiller._objective.bridges, other._objective.bridges)
+    arguments = distiller._compile_arguments.value
+    if arguments is not None:
+        other.compile(**arguments.fresh())
+    return other
+
+
+def _fresh_losses(losses: Sequence[Any]) -> list[Any]:
+    """The losses, those that hold weights as copies: other features may need other shapes."""
+    return [
+        type(loss).from_config(loss.get_config()) if _holds_weights(loss) else loss
+        for loss in losses
+    ]
+
+
+def _holds_weights(loss: Any) -> bool:
+    adapters = keras.tree.flatten(getattr(loss, "adapter", None))
+    has_layers = any(isinstance(adapter, keras.layers.Layer) for adapter in adapters)
+    return has_layers or bool(getattr(loss, "weights", None))
+
+
+def _carry_over(old: Sequence[Bridge], new: Sequence[Bridge]) -> None:
+    """Give the new bridges what the old ones have learned, where the shapes are the same."""
+    for one, other in zip(old, new, strict=True):
+        if one.built and other.built and _shapes(one) == _shapes(other):
+            other.set_weights(one.get_weights())
+
+
+def _shapes(bridge: Bridge) -> list[tuple]:
+    return [tuple(weight.shape) for weight in bridge.weights]
