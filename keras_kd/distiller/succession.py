@@ -29,15 +29,22 @@ class CompileArguments:
                 self._config["learning_rate"] = schedule
         self._others = others
 
-    def fresh(self) -> dict[str, Any]:
-        """The arguments for another model, with an optimizer that has no state yet."""
+    def fresh(self, learning_rate: Any = None) -> dict[str, Any]:
+        """The arguments for another model, with an optimizer that has no state yet.
+
+        Args:
+            learning_rate: a number or a schedule; None for that of `compile`.
+        """
         optimizer = self._optimizer
-        if self._config is not None:
-            optimizer = type(optimizer).from_config(dict(self._config))
+        if isinstance(optimizer, str) and learning_rate is not None:
+            optimizer = type(keras.optimizers.get(optimizer))(learning_rate)
+        elif self._config is not None:
+            changed = {} if learning_rate is None else {"learning_rate": learning_rate}
+            optimizer = type(optimizer).from_config({**self._config, **changed})
         return {"optimizer": optimizer, **self._others}
 
 
-def successor(distiller: Any, student: Any) -> Any:
+def successor(distiller: Any, student: Any, learning_rate: Any) -> Any:
     """See `Distiller.with_student`."""
     from keras_kd.distiller.distiller import Distiller
 
@@ -57,7 +64,7 @@ def successor(distiller: Any, student: Any) -> Any:
     _carry_over(distiller._objective.bridges, other._objective.bridges)
     arguments = distiller._compile_arguments.value
     if arguments is not None:
-        other.compile(**arguments.fresh())
+        other.compile(**arguments.fresh(learning_rate))
     return other
 
 

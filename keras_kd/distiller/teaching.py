@@ -124,7 +124,7 @@ class Teaching:
         """The weight of the loss on labels."""
         return self._objective.student_loss_weight
 
-    def with_student(self, student: Any) -> Any:
+    def with_student(self, student: Any, learning_rate: Any = None) -> Any:
         """A distiller that teaches another student, such as a compressed one, in the same way.
 
         It has the same teacher, losses and weights, is compiled as this one was, if it was, with an
@@ -133,6 +133,7 @@ class Teaching:
 
         Args:
             student: a model of either Keras.
+            learning_rate: a number or a schedule instead of that of `compile`.
 
         Raises:
             ValueError: if the losses do not fit the student.
@@ -144,7 +145,7 @@ class Teaching:
             pruned.fit(dataset, epochs=5)
             ```
         """
-        return successor(self, student)
+        return successor(self, student, learning_rate)
 
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """The student's outputs."""

@@ -99,6 +99,15 @@ def test_the_optimizer_begins_anew_with_the_rate_it_was_compiled_with(distiller,
     assert int(other.optimizer.iterations) == 0
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", keras.optimizers.SGD(0.1)], ids=["name", "object"])
+def test_the_learning_rate_can_be_another(teacher, dense_model, optimizer):
+    distiller = keras_kd.Distiller(teacher, dense_model())
+    distiller.compile(**compile_arguments(optimizer))
+    other = distiller.with_student(dense_model(), learning_rate=0.5)
+    assert float(other.optimizer.learning_rate) == 0.5
+    assert isinstance(other.optimizer, keras.optimizers.SGD)
+
+
 def test_a_schedule_of_ones_own_needs_no_registration(teacher, dense_model):
     class Own(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
