@@ -1,0 +1,1 @@
+"""Low-rank factorization: a kernel becomes the product of two smaller ones."""

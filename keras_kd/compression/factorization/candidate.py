@@ -1,0 +1,123 @@
+"""A layer that could be factorized, and what each way to do it would cost and lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd.compression.bridge.translation import LayerRecord, record_of
+from keras_kd.compression.factorization.decomposition import Decomposition
+from keras_kd.compression.factorization.forms import Form
+from keras_kd.compression.factorization.report import FactorizedLayer
+
+
+@dataclass(frozen=True)
+class Option:
+    """A kernel in one form, truncated to one rank."""
+
+    form: Form
+    decomposition: Decomposition
+    rank: int
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the two kernels have together."""
+        return self.rank * (len(self.decomposition.left) + self.decomposition.right.shape[1])
+
+    @property
+    def squared_error(self) -> float:
+        """The square of the relative error of the kernel in the Frobenius norm."""
+        return float(self.decomposition.squared_errors[self.rank])
+
+
+class Candidate:
+    """One layer, with the decompositions of its kernel."""
+
+    def __init__(self, name: str, layer: Any, forms: Sequence[Form]) -> None:
+        self.name = name
+        self.record = record_of(layer)
+        self.kernel = self.record.weights["kernel"]
+        if not np.all(np.isfinite(self.kernel.astype("float32"))):
+            raise ValueError(
+                problem(
+                    f"layer {name!r}, whose kernel is infinite or NaN in places",
+                    "finite weights",
+                    "factorize a student that was trained without diverging",
+                )
+            )
+        self._decompositions = [
+            (form, Decomposition.of(form.unfold(self.kernel))) for form in forms
+        ]
+
+    def of_rank(self, rank: int) -> list[Option]:
+        """The options of a rank, which may not save anything."""
+        return [
+            Option(form, decomposition, min(rank, decomposition.full_rank))
+            for form, decomposition in self._decompositions
+        ]
+
+    def of_energy(self, energy: float) -> list[Option]:
+        """The options of the lowest ranks that keep this share of the squared singular values."""
+        return [
+            Option(form, decomposition, decomposition.rank_of(energy))
+            for form, decomposition in self._decompositions
+        ]
+
+    @cached_property
+    def savings(self) -> list[Option]:
+        """All options with fewer parameters than the kernel has."""
+        return [
+            option
+            for form, decomposition in self._decompositions
+            for rank in range(1, decomposition.full_rank + 1)
+            if self.saves(option := Option(form, decomposition, rank))
+        ]
+
+    def saves(self, option: Option) -> bool:
+        """Whether the option has fewer parameters than the kernel."""
+        return option.parameters < self.kernel.size
+
+    def describe(self, option: Option) -> FactorizedLayer:
+        """What the option saves and loses."""
+        form, decomposition, rank = option.form, option.decomposition, option.rank
+        others = sum(value.size for value in self.record.weights.values()) - self.kernel.size
+        return FactorizedLayer(
+            form=form.name,
+            kernel_shape=self.kernel.shape,
+            rank=rank,
+            full_rank=decomposition.full_rank,
+            parameters_before=self.kernel.size + others,
+            parameters_after=option.parameters + others,
+            relative_error=option.squared_error**0.5,
+            spectral_error=decomposition.spectral_error(rank),
+            output_error=form.output_error(self.kernel.shape, decomposition, rank),
+        )
+
+    def records(self, option: Option, first_name: str) -> list[LayerRecord]:
+        """The two layers; the second has the name, the bias and the activation of the original."""
+        config, weights = dict(self.record.config), dict(self.record.weights)
+        factors = option.decomposition.factors(option.rank)
+        kernels = option.form.kernels(self.kernel.shape, *factors)
+        first, second = (kernel.astype(self.kernel.dtype) for kernel in kernels)
+        first_options, second_options = option.form.options(config, option.rank)
+        linear = {
+            "activation": "linear",
+            "use_bias": False,
+            "bias_regularizer": None,
+            "bias_constraint": None,
+            "activity_regularizer": None,
+        }
+        layer_class = self.record.layer_class
+        return [
+            LayerRecord(
+                layer_class, first_name, config | linear | first_options, {"kernel": first}
+            ),
+            LayerRecord(
+                layer_class, self.record.name, config | second_options, weights | {"kernel": second}
+            ),
+        ]
