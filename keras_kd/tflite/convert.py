@@ -6,8 +6,8 @@ from typing import Any
 
 from keras_kd._checks import check_choice, problem
 from keras_kd._keras import check_model
+from keras_kd._representative import representative_examples
 from keras_kd.tflite import microcontroller
-from keras_kd.tflite.calibration import calibration_examples
 from keras_kd.tflite.converter import run_converter
 from keras_kd.tflite.result import check_result
 from keras_kd.tflite.runtime import TFLiteModel
@@ -76,7 +76,7 @@ def convert(
     signature = Signature(in_float32(student))
     examples = None
     if quantization == "int8" and representative_data is not None:
-        examples = calibration_examples(representative_data, signature.inputs)
+        examples = representative_examples(representative_data, signature.inputs)
     model = TFLiteModel(run_converter(signature, quantization, examples, target))
     check_result(model, signature.inputs, quantization, target)
     if target == "microcontroller":

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_choice, check_integer, check_number, problem
+from keras_kd._examples import examples_by_name
 from keras_kd._files import replacing
 from keras_kd.tflite._litert import KERNELS, LiteRTInterpreter
-from keras_kd.tflite.examples import check_scale, examples_by_name
 from keras_kd.tflite.flatbuffer import FlatBufferModel
 from keras_kd.tflite.latency import Latency, measure_microseconds
-from keras_kd.tflite.tensors import random_stored
+from keras_kd.tflite.tensors import check_scale, random_stored
 
 _MOST_THREADS = 1024
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_kd._checks import problem
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -63,3 +65,27 @@ def random_stored(tensor: TensorInfo, examples: int, seed: int = 0) -> np.ndarra
     if np.issubdtype(tensor.dtype, np.floating):
         return generator.random(shape).astype(tensor.dtype)
     return np.zeros(shape, tensor.dtype)
+
+
+def check_scale(values: np.ndarray, name: str, limits: tuple[float, float]) -> None:
+    """Refuse values that are scaled in another way than those that a file was calibrated on.
+
+    Single values out of range are clipped, as on the device. If most are far out of it, for example
+    0..255 in a file for 0..1, the results would mean nothing.
+
+    Args:
+        values: real numbers.
+        name: the input that they are for.
+        limits: the smallest and the largest number that it can tell apart.
+
+    Raises:
+        ValueError: if the mean magnitude is above four times what the input can hold.
+    """
+    if values.size and np.abs(values).mean() > 4 * max(map(abs, limits)):
+        raise ValueError(
+            problem(
+                f"values from {values.min():g} to {values.max():g} for the input {name!r}",
+                f"about {limits[0]:g} to {limits[1]:g}, what the file was calibrated on",
+                "scale them as the representative data were, for example x / 255",
+            )
+        )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._examples import examples_by_name
 from keras_kd._keras import check_model
-from keras_kd.tflite.examples import examples_by_name
 from keras_kd.tflite.runtime import TFLiteModel
 from keras_kd.tflite.signature import Signature
 from keras_kd.tflite.students import in_float32

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_kd.tflite.examples import examples_by_name
+from keras_kd._examples import examples_by_name
 from keras_kd.tflite.tensors import TensorInfo
 
 REAL = TensorInfo("features", (1, 3), np.dtype("float32"))

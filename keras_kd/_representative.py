@@ -1,4 +1,4 @@
-"""Representative data: the examples from which the converter reads the ranges of activations."""
+"""Representative data: the examples from which the ranges of activations are read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.examples import examples_by_name
-from keras_kd.tflite.tensors import TensorInfo
+from keras_kd._examples import InputInfo, examples_by_name
 
 # Ranges hardly move after some hundred examples, and each one costs a run of the float model.
 MAX_EXAMPLES = 500
 _SOURCE = "representative_data"
 
 
-def calibration_examples(data: Any, inputs: Sequence[TensorInfo]) -> dict[str, np.ndarray]:
+def representative_examples(data: Any, inputs: Sequence[InputInfo]) -> dict[str, np.ndarray]:
     """At most `MAX_EXAMPLES` checked examples by input name, shaped (examples, ...).
 
     Args:
@@ -52,7 +51,7 @@ def _evenly_spaced(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array[chosen] for name, array in arrays.items()}
 
 
-def _first(batches: Iterable[Any], inputs: Sequence[TensorInfo]) -> dict[str, np.ndarray]:
+def _first(batches: Iterable[Any], inputs: Sequence[InputInfo]) -> dict[str, np.ndarray]:
     collected: list[dict[str, np.ndarray]] = []
     count = 0
     for batch in _without_labels(batches):

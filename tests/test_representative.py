@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_kd import tflite
-from keras_kd.tflite.calibration import MAX_EXAMPLES, calibration_examples
+from keras_kd._representative import MAX_EXAMPLES, representative_examples
 from keras_kd.tflite.tensors import TensorInfo
 
 IMAGE = (TensorInfo("image", (1, 4, 4, 1), np.dtype("float32")),)
@@ -30,7 +29,7 @@ def test_every_form_gives_the_same_examples():
         "list of batches": [x[:30], x[30:]],
     }
     for form, data in forms.items():
-        examples = calibration_examples(data, IMAGE)
+        examples = representative_examples(data, IMAGE)
         assert list(examples) == ["image"], form
         assert examples["image"].dtype == np.float32, form
         np.testing.assert_allclose(examples["image"], x, rtol=1e-6, err_msg=form)
@@ -38,7 +37,7 @@ def test_every_form_gives_the_same_examples():
 
 def test_of_sorted_arrays_every_part_is_used():
     x = np.sort(_images(4000).reshape(-1)).reshape(4000, 4, 4, 1)
-    chosen = calibration_examples(x, IMAGE)["image"]
+    chosen = representative_examples(x, IMAGE)["image"]
     assert len(chosen) == MAX_EXAMPLES
     np.testing.assert_array_equal(chosen[[0, -1]], x[[0, -1]])
 
@@ -48,7 +47,7 @@ def test_an_endless_generator_ends():
         while True:
             yield _images(64)
 
-    assert len(calibration_examples(endless(), IMAGE)["image"]) == MAX_EXAMPLES
+    assert len(representative_examples(endless(), IMAGE)["image"]) == MAX_EXAMPLES
 
 
 @pytest.mark.parametrize(
@@ -68,18 +67,10 @@ def test_an_endless_generator_ends():
 )
 def test_data_that_do_not_fit(data, message):
     with pytest.raises(ValueError, match=message):
-        calibration_examples(data, IMAGE)
+        representative_examples(data, IMAGE)
 
 
 @pytest.mark.parametrize("data", [7, "images.npy"])
 def test_data_that_are_no_data(data):
     with pytest.raises(TypeError, match=r"representative_data of type .*tf.data.Dataset"):
-        calibration_examples(data, IMAGE)
-
-
-def test_the_range_of_the_input_is_that_of_the_data(student, images):
-    model = tflite.convert(student, "int8", images * 2 - 1, "microcontroller")
-    (image,) = model.inputs
-    low, high = (image.scale * (stored - image.zero_point) for stored in (-128, 127))
-    assert abs(low + 1) < 0.02
-    assert abs(high - 1) < 0.02
+        representative_examples(data, IMAGE)

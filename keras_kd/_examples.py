@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from keras_kd._checks import problem
-from keras_kd.tflite.tensors import TensorInfo
+from keras_kd._checks import problem, shapes_fit
+
+
+class InputInfo(Protocol):
+    """What is known of one input: the batch is in front of its shape, unknown sizes are None."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether integers stand for real numbers in it."""
 
 
 def examples_by_name(
-    data: Any, inputs: Sequence[TensorInfo], source: str = "x"
+    data: Any, inputs: Sequence[InputInfo], source: str = "x"
 ) -> dict[str, np.ndarray]:
     """The arrays of `data` by input name, shaped (examples, ...).
 
@@ -42,31 +53,7 @@ def examples_by_name(
     return arrays
 
 
-def check_scale(values: np.ndarray, name: str, limits: tuple[float, float]) -> None:
-    """Refuse values that are scaled in another way than those that a file was calibrated on.
-
-    Single values out of range are clipped, as on the device. If most are far out of it, for example
-    0..255 in a file for 0..1, the results would mean nothing.
-
-    Args:
-        values: real numbers.
-        name: the input that they are for.
-        limits: the smallest and the largest number that it can tell apart.
-
-    Raises:
-        ValueError: if the mean magnitude is above four times what the input can hold.
-    """
-    if values.size and np.abs(values).mean() > 4 * max(map(abs, limits)):
-        raise ValueError(
-            problem(
-                f"values from {values.min():g} to {values.max():g} for the input {name!r}",
-                f"about {limits[0]:g} to {limits[1]:g}, what the file was calibrated on",
-                "scale them as the representative data were, for example x / 255",
-            )
-        )
-
-
-def _named(data: Any, inputs: Sequence[TensorInfo], source: str) -> Mapping[str, Any]:
+def _named(data: Any, inputs: Sequence[InputInfo], source: str) -> Mapping[str, Any]:
     names = [tensor.name for tensor in inputs]
     if isinstance(data, Mapping):
         if set(data) != set(names):
@@ -90,7 +77,7 @@ def _named(data: Any, inputs: Sequence[TensorInfo], source: str) -> Mapping[str,
     return {names[0]: data}
 
 
-def _checked(data: Any, tensor: TensorInfo, source: str) -> np.ndarray:
+def _checked(data: Any, tensor: InputInfo, source: str) -> np.ndarray:
     try:
         array = np.asarray(data)
     except ValueError as error:
@@ -101,7 +88,7 @@ def _checked(data: Any, tensor: TensorInfo, source: str) -> np.ndarray:
                 "bring the examples to one shape",
             )
         ) from error
-    if array.shape[1:] != tensor.shape[1:] or array.ndim == 0:
+    if array.ndim == 0 or not shapes_fit(array.shape[1:], tensor.shape[1:]):
         raise ValueError(
             problem(
                 f"{source} of shape {array.shape} for the input {tensor.name!r}",
@@ -122,7 +109,7 @@ def _checked(data: Any, tensor: TensorInfo, source: str) -> np.ndarray:
     return array.astype(tensor.dtype, copy=False)
 
 
-def _checked_real(array: np.ndarray, tensor: TensorInfo, source: str) -> np.ndarray:
+def _checked_real(array: np.ndarray, tensor: InputInfo, source: str) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating):
         # The commonest mistake: pixels of 0..255 for a student that was trained on 0..1.
         raise ValueError(
@@ -144,13 +131,14 @@ def _checked_real(array: np.ndarray, tensor: TensorInfo, source: str) -> np.ndar
     return array.astype(np.float32, copy=False)
 
 
-def _wanted_shape(tensor: TensorInfo) -> str:
-    return f"(examples, {', '.join(str(size) for size in tensor.shape[1:])})"
+def _wanted_shape(tensor: InputInfo) -> str:
+    sizes = ("any" if size is None else str(size) for size in tensor.shape[1:])
+    return f"({', '.join(['examples', *sizes])})"
 
 
-def _shape_fix(received: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    if received == shape[1:]:
+def _shape_fix(received: tuple[int, ...], shape: tuple[int | None, ...]) -> str:
+    if shapes_fit(received, shape[1:]):
         return "add the batch in front: x[None], or dataset.batch(32)"
-    if (*received, 1) == (received or (0,))[:1] + shape[1:]:
+    if shapes_fit((*received, 1)[1:], shape[1:]):
         return "add the channel at the end: x[..., None]"
     return "reshape or resize the examples"
