@@ -1,0 +1,253 @@
+"""How channels run through the layers of a graph.
+
+A rule says, for one class of layers, what becomes of the channels (positions along the last axis)
+of its inputs. What is asked about the channels is no concern of the rules: a `Domain` answers it,
+with an array of one entry per channel for each tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from keras_kd.compression.bridge.graph import Call, Graph, Slot
+from keras_kd.compression.bridge.translation import weight_name
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The weight with which a layer mixes channels: its axes, and the option for its outputs."""
+
+    weight: str
+    reads: int
+    writes: int
+    option: str
+
+
+class Domain(Protocol):
+    """What is asked about channels: one entry per channel, in an array for each tensor."""
+
+    def opaque(self, operands: Sequence[np.ndarray | None], size: int | None) -> Any:
+        """Nothing is known of `size` channels, made somehow from all of the operands."""
+
+    def carried(self, layer: Any, weight: str, axis: int, channels: np.ndarray) -> None:
+        """Along `axis` of its weight, the layer has one entry for each of the channels."""
+
+    def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
+        """The layer makes new channels, each a sum over all those it reads."""
+
+    def merged(self, layer: Any, several: Sequence[np.ndarray]) -> np.ndarray:
+        """The layer makes each channel from one channel of each of several tensors."""
+
+    def sized(self, layer: Any, option: str, channels: np.ndarray) -> None:
+        """An option of the layer holds the number of the channels."""
+
+    def finished(self, slot: Slot, channels: np.ndarray) -> np.ndarray:
+        """What is known of the channels of a tensor, now that it is known which tensor it is."""
+
+
+def shapes_of(graph: Graph) -> dict[Slot, Shape]:
+    """The shape of every tensor of a Keras 3 graph, batch first."""
+    specs = {spec.slot: keras.KerasTensor(spec.shape, spec.dtype) for spec in graph.input_specs}
+    for call in graph.calls:
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: specs[leaf] if isinstance(leaf, Slot) else leaf, call.arguments
+        )
+        results = keras.tree.flatten(call.layer.compute_output_spec(*args, **kwargs))
+        specs.update(zip(call.results, results, strict=True))
+    return {slot: tuple(spec.shape) for slot, spec in specs.items()}
+
+
+def follow(graph: Graph, shapes: Mapping[Slot, Shape], domain: Domain) -> dict[Slot, Any]:
+    """Ask `domain` about the channels of every tensor; None for those of unknown number."""
+    channels = {
+        spec.slot: domain.opaque((), _channel_count(spec.shape)) for spec in graph.input_specs
+    }
+    for call in graph.calls:
+        results = _follow_call(call, channels, shapes, domain)
+        for slot, result in zip(call.results, results, strict=True):
+            channels[slot] = None if result is None else domain.finished(slot, result)
+    domain.opaque([channels[slot] for slot in keras.tree.flatten(graph.outputs)], None)
+    return channels
+
+
+def _follow_call(
+    call: Call, channels: Mapping[Slot, Any], shapes: Mapping[Slot, Shape], domain: Domain
+) -> list[Any]:
+    operands = [channels[slot] for slot in call.operands()]
+    if _is_plain(call) and all(operand is not None for operand in operands):
+        inputs = [shapes[slot] for slot in call.operands()]
+        rule = _RULES[type(call.layer).__name__]
+        result = rule(domain, call.layer, operands, inputs, shapes[call.results[0]])
+        if result is not None:
+            return [result]
+    sizes = [_channel_count(shapes[slot]) for slot in call.results]
+    return [domain.opaque(operands, size) for size in sizes]
+
+
+def _is_plain(call: Call) -> bool:
+    """Whether a layer that has a rule is called on a tensor, or a list of tensors, only."""
+    args, kwargs = call.arguments
+    name = type(call.layer).__name__
+    return (
+        name in _RULES
+        and type(call.layer) is getattr(keras.layers, name, None)
+        and len(args) == 1
+        and not any(isinstance(leaf, Slot) for leaf in keras.tree.flatten(kwargs))
+        and getattr(call.layer, "data_format", "channels_last") == "channels_last"
+    )
+
+
+def _channel_count(shape: Shape) -> int | None:
+    return shape[-1] if len(shape) > 1 else None
+
+
+# Every rule takes the domain, the layer, the channels and the shapes of its inputs and the shape of
+# its output, and gives the channels of the output, or None where it does not know.
+Rule = Callable[[Any, Any, list[Any], list[Shape], Shape], Any]
+
+
+def _pass(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
+    return operands[0]
+
+
+def _activate(
+    domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape
+) -> Any:
+    return operands[0] if _is_elementwise(layer.activation) else None
+
+
+def _rescale(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
+    is_number = np.ndim(layer.scale) == 0 and np.ndim(layer.offset) == 0
+    return operands[0] if is_number else None
+
+
+def _permute(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
+    return operands[0] if layer.dims[-1] == len(inputs[0]) - 1 else None
+
+
+def _scale(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
+    """Weights along the last axis, one entry per channel: normalization and PReLU."""
+    axis = getattr(layer, "axis", -1)
+    if axis not in (-1, len(inputs[0]) - 1):
+        return None
+    for weight in layer.weights:
+        if weight.shape[-1] == len(operands[0]):
+            domain.carried(layer, weight_name(weight), -1, operands[0])
+        elif weight.shape[-1] != 1:
+            return None
+    return operands[0]
+
+
+def _depthwise(
+    domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape
+) -> Any:
+    domain.carried(layer, "kernel", -2, operands[0])
+    channels = np.repeat(operands[0], layer.depth_multiplier)
+    if layer.use_bias:
+        domain.carried(layer, "bias", -1, channels)
+    return _activated(domain, layer, channels)
+
+
+def _mix(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
+    kernel = _KERNELS[type(layer).__name__]
+    known = {kernel.weight, "depthwise_kernel", "bias"}
+    # LoRA and quantization of Keras' own bring weights that are not known here.
+    if getattr(layer, "groups", 1) != 1 or not {weight_name(w) for w in layer.weights} <= known:
+        return None
+    channels = operands[0]
+    if kernel.weight == "pointwise_kernel":
+        domain.carried(layer, "depthwise_kernel", -2, channels)
+        channels = np.repeat(channels, layer.depth_multiplier)
+    channels = domain.mixed(layer, kernel, channels)
+    domain.sized(layer, kernel.option, channels)
+    if layer.use_bias:
+        domain.carried(layer, "bias", -1, channels)
+    return _activated(domain, layer, channels)
+
+
+def _merge(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
+    wide = [operand for operand in operands if len(operand) == output[-1]]
+    narrow = [operand for operand in operands if len(operand) != output[-1]]
+    # A single channel that is spread over many must stay.
+    spread = [np.repeat(domain.opaque([operand], 1), output[-1]) for operand in narrow]
+    return domain.merged(layer, wide + spread)
+
+
+def _concatenate(
+    domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape
+) -> Any:
+    if layer.axis in (-1, len(output) - 1):
+        return np.concatenate(operands)
+    return domain.merged(layer, operands)
+
+
+def _reshape(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
+    """Every value keeps its place in the order of all values of an example."""
+    before, after = inputs[0][1:], output[1:]
+    if before[-1] == after[-1]:
+        channels = operands[0]
+    elif None in before or None in after:
+        return None
+    else:
+        everywhere = np.broadcast_to(operands[0], before).reshape(-1, after[-1])
+        channels = domain.merged(layer, list(everywhere)) if len(everywhere) > 1 else everywhere[0]
+    if type(layer).__name__ == "Reshape" and layer.target_shape[-1] != -1:
+        domain.sized(layer, "target_shape", channels)
+    return channels
+
+
+def _activated(domain: Domain, layer: Any, channels: np.ndarray) -> np.ndarray:
+    if _is_elementwise(layer.activation):
+        return channels
+    return domain.opaque([channels], len(channels))
+
+
+def _is_elementwise(activation: Any) -> bool:
+    name = getattr(activation, "__name__", "")
+    return name in _ELEMENTWISE.split() and activation is getattr(keras.activations, name, None)
+
+
+_ELEMENTWISE = """
+    celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear
+    log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus softsign squareplus tanh
+    tanh_shrink threshold
+"""
+
+_FORWARD = Kernel("kernel", reads=-2, writes=-1, option="filters")
+_BACKWARD = Kernel("kernel", reads=-1, writes=-2, option="filters")
+_SEPARABLE = Kernel("pointwise_kernel", reads=-2, writes=-1, option="filters")
+_KERNELS: Mapping[str, Kernel] = {
+    "Dense": Kernel("kernel", reads=-2, writes=-1, option="units"),
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _FORWARD),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _BACKWARD),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _SEPARABLE),
+}
+
+_PASSING = """
+    ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D AveragePooling3D
+    Cropping1D Cropping2D Cropping3D Dropout ELU GaussianDropout GaussianNoise
+    GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
+    GlobalMaxPooling2D GlobalMaxPooling3D Identity LeakyReLU MaxPooling1D MaxPooling2D MaxPooling3D
+    ReLU RepeatVector SpatialDropout1D SpatialDropout2D SpatialDropout3D UpSampling1D UpSampling2D
+    UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
+"""
+
+_RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_PASSING.split(), _pass),
+    **dict.fromkeys(_KERNELS, _mix),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
+    **dict.fromkeys(("BatchNormalization", "PReLU"), _scale),
+    **dict.fromkeys(("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"), _merge),
+    **dict.fromkeys(("Flatten", "Reshape"), _reshape),
+    "Activation": _activate,
+    "Concatenate": _concatenate,
+    "Permute": _permute,
+    "Rescaling": _rescale,
+}
