@@ -31,6 +31,11 @@ def _import_tfmot() -> ModuleType:
 tfmot = _import_tfmot()
 
 # What has no public name; imported here because it must come after the line above.
+from tensorflow_model_optimization.python.core.clustering.keras import (  # noqa: E402
+    cluster_config,
+    cluster_wrapper,
+    clustering_centroids,
+)
 from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E402
     quantize_layer,
 )
@@ -41,4 +46,12 @@ from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: 
     pruning_wrapper,
 )
 
-__all__ = ["default_8bit_quantize_configs", "pruning_wrapper", "quantize_layer", "tfmot"]
+__all__ = [
+    "cluster_config",
+    "cluster_wrapper",
+    "clustering_centroids",
+    "default_8bit_quantize_configs",
+    "pruning_wrapper",
+    "quantize_layer",
+    "tfmot",
+]

@@ -15,13 +15,14 @@ from keras_kd.compression.bridge.translation import LayerRecord, record_of
 def strip(student: Any) -> keras.Model:
     """Make a plain Keras 3 model of a trained student.
 
-    What pruning set to zero is zero; the rest are the trained float weights, bit for bit. Layers
-    have their own names again. A separable convolution that quantization-aware training has split
-    in two stays split. The result saves and loads without keras_kd and is not compiled.
+    What pruning set to zero is zero, and weights that clustering made share a value have it; the
+    rest are the trained float weights, bit for bit. Layers have their own names again. A separable
+    convolution that quantization-aware training has split in two stays split. The result saves and
+    loads without keras_kd and is not compiled.
 
     Args:
-        student: what `prune`, `quantize_aware` or `to_tf_keras` returned, trained or not. A Keras 3
-            model is returned as it is.
+        student: what `prune`, `cluster`, `quantize_aware` or `to_tf_keras` returned, trained or
+            not. A Keras 3 model is returned as it is.
 
     Raises:
         ValueError: if a layer has no counterpart in Keras 3; the message names it.
@@ -34,10 +35,11 @@ def strip(student: Any) -> keras.Model:
 
 def dismantle(layer: Any) -> Sequence[LayerRecord]:
     """The plain layers inside a layer of TF-MOT, or the layer itself."""
-    from keras_kd.compression.pruning import _wrapper
-    from keras_kd.compression.quantization import _scheme
+    from keras_kd.compression.clustering import _wrapper as clustering
+    from keras_kd.compression.pruning import _wrapper as pruning
+    from keras_kd.compression.quantization import _scheme as quantization
 
-    for family in (_wrapper, _scheme):
+    for family in (pruning, clustering, quantization):
         records = family.dismantle(layer)
         if records is not None:
             return records

@@ -1,0 +1,1 @@
+"""Clustering: weights that share few values while the student trains."""

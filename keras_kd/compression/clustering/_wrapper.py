@@ -1,0 +1,181 @@
+"""TF-MOT's clustering wrapper, completed. Importing this imports TF-MOT, which takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from keras_kd.compression._tfmot import cluster_config, cluster_wrapper
+from keras_kd.compression.bridge.translation import LayerRecord, record_of
+from keras_kd.compression.clustering._centroids import initial_centroids
+from keras_kd.compression.clustering._lookup import nearest
+from keras_kd.compression.clustering.weights import channel_axis, parts
+
+_Aggregation = cluster_config.GradientAggregation
+_Initialization = cluster_config.CentroidInitialization
+AGGREGATIONS = {"sum": _Aggregation.SUM, "mean": _Aggregation.AVG}
+INITIALIZATIONS = {
+    "kmeans++": _Initialization.KMEANS_PLUS_PLUS,
+    "linear": _Initialization.LINEAR,
+    "density": _Initialization.DENSITY_BASED,
+    "random": _Initialization.RANDOM,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernel:
+    """A clustered weight: where the layer has it, and the variables that were added for it.
+
+    `axis` is that of the channels if each has values of its own. `kept` is False where a weight
+    is to stay zero.
+    """
+
+    owner: Any
+    attribute: str
+    original: tf.Variable
+    axis: int | None
+    centroids: tf.Variable
+    kept: tf.Variable | None
+
+    def clustered(self, average_gradients: bool) -> tf.Tensor:
+        """What the layer computes with, in the shape and type of the original."""
+        rows = nearest(self.in_rows(self.original), self.centroids, average_gradients)
+        values = self._from_rows(rows)
+        return values if self.kept is None else tf.where(self.kept, values, 0)
+
+    def in_rows(self, weights: tf.Tensor) -> tf.Tensor:
+        """Weights that share values in a row: shape (groups, weights)."""
+        if self.axis is None:
+            return tf.reshape(weights, (1, -1))
+        channels = weights.shape[self.axis]
+        return tf.reshape(tf.experimental.numpy.moveaxis(weights, self.axis, 0), (channels, -1))
+
+    def _from_rows(self, rows: tf.Tensor) -> tf.Tensor:
+        shape = list(self.original.shape)
+        if self.axis is None:
+            return tf.reshape(rows, shape)
+        channels = shape.pop(self.axis)
+        values = tf.reshape(rows, (channels, *shape))
+        return tf.experimental.numpy.moveaxis(values, 0, self.axis)
+
+
+@tf_keras.saving.register_keras_serializable("keras_kd")
+class ClusterWeights(cluster_wrapper.ClusterWeights):
+    """TF-MOT's wrapper, whose clustered weights are a function of its variables and nothing else.
+
+    TF-MOT's own puts tensors of the graph that was traced last in the place of the layer's
+    variables, and writes indices and zeros in every forward pass. Here the tensors are in place
+    while the layer is called, and nothing is written. TF-MOT's also loses masks, the training
+    flag, half precision and, when it is loaded from a file, which weights are to stay zero.
+    """
+
+    def __init__(self, layer: Any, number_of_clusters: int, *args: Any, **options: Any) -> None:
+        # Values are looked up in full precision, and the layer casts its inputs for itself.
+        options = {"dtype": layer.variable_dtype, "autocast": False, **options}
+        per_channel = options.pop("cluster_per_channel", False)
+        super().__init__(layer, number_of_clusters, *args, **options)
+        self.cluster_per_channel = per_channel
+        self.supports_masking = layer.supports_masking
+        # So that Keras passes masks and the training flag as it does to the layer itself.
+        self._call_spec = layer._call_spec
+
+    def build(self, input_shape: Any) -> None:
+        """Build the layer, and add what its weights share and where they are to stay zero."""
+        tf_keras.layers.Wrapper.build(self, input_shape)
+        # Past Keras' own __setattr__, for which the layer's weights would be the wrapper's too.
+        vars(self)["_kernels"] = [
+            self._add_kernel(number, owner, attribute)
+            for number, (owner, attribute) in enumerate(parts(self.layer))
+        ]
+
+    def _add_kernel(self, number: int, owner: Any, attribute: str) -> _Kernel:
+        original = getattr(owner, attribute)
+        axis = channel_axis(owner) if self.cluster_per_channel else None
+        groups = 1 if axis is None else original.shape[axis]
+        # Zero is one of the values, and needs no variable.
+        free = self.number_of_clusters - self.preserve_sparsity
+        centroids = self.add_weight(
+            f"cluster_centroids_{attribute}_{number}", (groups, free), initializer="zeros"
+        )
+        kept = None
+        if self.preserve_sparsity:
+            kept = self.add_weight(
+                f"kept_{attribute}_{number}",
+                original.shape,
+                dtype=tf.bool,
+                trainable=False,
+                initializer=lambda shape, dtype: tf.ones(shape, dtype),
+            )
+        return _Kernel(owner, attribute, original, axis, centroids, kept)
+
+    def initialize(self) -> None:
+        """Choose the values anew for the weights that the layer has now."""
+        for kernel in self._kernels:
+            if kernel.kept is not None:
+                kernel.kept.assign(kernel.original.numpy() != 0)
+            kernel.centroids.assign(
+                [
+                    initial_centroids(
+                        row,
+                        self.number_of_clusters,
+                        self.cluster_centroids_init,
+                        self.preserve_sparsity,
+                    )
+                    for row in kernel.in_rows(kernel.original).numpy()
+                ]
+            )
+
+    def call(self, *args: Any, **options: Any) -> Any:
+        """The layer's outputs with its clustered weights."""
+        with self._clustered_weights():
+            return self.layer(*args, **options)
+
+    @contextmanager
+    def _clustered_weights(self) -> Iterator[None]:
+        average = self.cluster_gradient_aggregation == _Aggregation.AVG
+        try:
+            for kernel in self._kernels:
+                values = tf.cast(kernel.clustered(average), kernel.owner.compute_dtype)
+                vars(kernel.owner)[kernel.attribute] = values
+            yield
+        finally:
+            for kernel in self._kernels:
+                vars(kernel.owner)[kernel.attribute] = kernel.original
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask that the wrapped layer computes."""
+        return self.layer.compute_mask(inputs, mask)
+
+    @property
+    def trainable_weights(self) -> list[tf.Variable]:
+        """The layer's, and the shared values; none if the layer is frozen."""
+        return super().trainable_weights if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[tf.Variable]:
+        """The layer's, and where its weights are to stay zero."""
+        frozen = [] if self.trainable else self._trainable_weights
+        return super().non_trainable_weights + frozen
+
+    def clustered(self) -> list[tuple[tf.Variable, np.ndarray]]:
+        """Each weight that is clustered, and the value that the layer computes with."""
+        return [(kernel.original, kernel.clustered(False).numpy()) for kernel in self._kernels]
+
+
+def dismantle(layer: Any) -> Sequence[LayerRecord] | None:
+    """The layer inside a clustering wrapper, with clustered weights; None for any other layer."""
+    if not isinstance(layer, ClusterWeights):
+        return None
+    record = record_of(layer.layer)
+    clustered = {id(weight): value for weight, value in layer.clustered()}
+    weights = {
+        name: clustered.get(id(weight), value)
+        for (name, value), weight in zip(record.weights.items(), layer.layer.weights, strict=True)
+    }
+    return [replace(record, weights=weights)]
