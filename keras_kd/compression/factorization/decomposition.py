@@ -51,7 +51,7 @@ class Decomposition:
 
     def rank_of(self, energy: float) -> int:
         """The lowest rank, at least 1, that keeps this share of the squared singular values."""
-        dropped = max(1 - energy, _PRECISION**2)
+        dropped = 1 - energy + _PRECISION**2
         return max(1, int(np.argmax(self.squared_errors <= dropped)))
 
     def spectral_error(self, rank: int) -> float:
