@@ -133,22 +133,21 @@ class _Coupling:
                 self._tie(operand, np.full_like(operand, STAYS))
         return None if size is None else np.full(size, STAYS)
 
-    def carried(self, layer: Any, weight: str, axis: int, channels: np.ndarray) -> None:
+    def carried(self, layer: Any, weight: str, axis: int, channels: np.ndarray) -> np.ndarray:
         self._cut("carries", layer, weight, axis, channels)
+        return channels
 
     def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
         self._cut("reads", layer, kernel.weight, kernel.reads, channels)
         earlier = self._cuts.get((id(layer), kernel.weight, kernel.writes))
         if earlier is not None:
             return earlier[1].groups
-        first = len(self._parents)
         count = next(
             weight.shape[kernel.writes]
             for weight in layer.weights
             if weight_name(weight) == kernel.weight
         )
-        self._parents += range(first, first + count)
-        written = np.arange(first, first + count)
+        written = self._new(count)
         self._cut("writes", layer, kernel.weight, kernel.writes, written)
         return written
 
@@ -156,6 +155,10 @@ class _Coupling:
         for other in several[1:]:
             self._tie(several[0], other)
         return several[0]
+
+    def spread(self, channels: np.ndarray, size: int) -> np.ndarray:
+        self.opaque([channels], None)
+        return self._new(size)
 
     def sized(self, layer: Any, option: str, channels: np.ndarray) -> None:
         earlier = self._sizes.setdefault(id(layer), Size(layer, option, channels))
@@ -178,6 +181,11 @@ class _Coupling:
     def sizes(self) -> list[Size]:
         """The options that hold a number of channels, with the final groups."""
         return [replace(size, groups=self._groups(size.groups)) for size in self._sizes.values()]
+
+    def _new(self, count: int) -> np.ndarray:
+        first = len(self._parents)
+        self._parents += range(first, first + count)
+        return np.arange(first, first + count)
 
     def _cut(self, kind: str, layer: Any, weight: str, axis: int, channels: np.ndarray) -> None:
         cut = Cut(layer, weight, axis, channels)

@@ -36,14 +36,17 @@ class Domain(Protocol):
     def opaque(self, operands: Sequence[np.ndarray | None], size: int | None) -> Any:
         """Nothing is known of `size` channels, made somehow from all of the operands."""
 
-    def carried(self, layer: Any, weight: str, axis: int, channels: np.ndarray) -> None:
-        """Along `axis` of its weight, the layer has one entry for each of the channels."""
+    def carried(self, layer: Any, weight: str, axis: int, channels: np.ndarray) -> np.ndarray:
+        """The layer applies to each of the channels its own entry along `axis` of a weight."""
 
     def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
         """The layer makes new channels, each a sum over all those it reads."""
 
     def merged(self, layer: Any, several: Sequence[np.ndarray]) -> np.ndarray:
         """The layer makes each channel from one channel of each of several tensors."""
+
+    def spread(self, channels: np.ndarray, size: int) -> np.ndarray:
+        """The only channel of a tensor is used for each of `size` channels of another."""
 
     def sized(self, layer: Any, option: str, channels: np.ndarray) -> None:
         """An option of the layer holds the number of the channels."""
@@ -137,47 +140,46 @@ def _scale(domain: Domain, layer: Any, operands: list, inputs: list[Shape], outp
     axis = getattr(layer, "axis", -1)
     if axis not in (-1, len(inputs[0]) - 1):
         return None
+    channels = operands[0]
     for weight in layer.weights:
-        if weight.shape[-1] == len(operands[0]):
-            domain.carried(layer, weight_name(weight), -1, operands[0])
+        if weight.shape[-1] == len(channels):
+            channels = domain.carried(layer, weight_name(weight), -1, channels)
         elif weight.shape[-1] != 1:
             return None
-    return operands[0]
+    return channels
 
 
 def _depthwise(
     domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape
 ) -> Any:
-    domain.carried(layer, "kernel", -2, operands[0])
-    channels = np.repeat(operands[0], layer.depth_multiplier)
+    channels = domain.carried(layer, "kernel", -2, operands[0])
+    channels = np.repeat(channels, layer.depth_multiplier)
     if layer.use_bias:
-        domain.carried(layer, "bias", -1, channels)
+        channels = domain.carried(layer, "bias", -1, channels)
     return _activated(domain, layer, channels)
 
 
 def _mix(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
-    kernel = _KERNELS[type(layer).__name__]
+    kernel = KERNELS[type(layer).__name__]
     known = {kernel.weight, "depthwise_kernel", "bias"}
     # LoRA and quantization of Keras' own bring weights that are not known here.
     if getattr(layer, "groups", 1) != 1 or not {weight_name(w) for w in layer.weights} <= known:
         return None
     channels = operands[0]
     if kernel.weight == "pointwise_kernel":
-        domain.carried(layer, "depthwise_kernel", -2, channels)
+        channels = domain.carried(layer, "depthwise_kernel", -2, channels)
         channels = np.repeat(channels, layer.depth_multiplier)
     channels = domain.mixed(layer, kernel, channels)
     domain.sized(layer, kernel.option, channels)
     if layer.use_bias:
-        domain.carried(layer, "bias", -1, channels)
+        channels = domain.carried(layer, "bias", -1, channels)
     return _activated(domain, layer, channels)
 
 
 def _merge(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
-    wide = [operand for operand in operands if len(operand) == output[-1]]
-    narrow = [operand for operand in operands if len(operand) != output[-1]]
-    # A single channel that is spread over many must stay.
-    spread = [np.repeat(domain.opaque([operand], 1), output[-1]) for operand in narrow]
-    return domain.merged(layer, wide + spread)
+    size = output[-1]
+    spread = [x if len(x) == size else domain.spread(x, size) for x in operands]
+    return domain.merged(layer, spread)
 
 
 def _concatenate(
@@ -223,7 +225,7 @@ _ELEMENTWISE = """
 _FORWARD = Kernel("kernel", reads=-2, writes=-1, option="filters")
 _BACKWARD = Kernel("kernel", reads=-1, writes=-2, option="filters")
 _SEPARABLE = Kernel("pointwise_kernel", reads=-2, writes=-1, option="filters")
-_KERNELS: Mapping[str, Kernel] = {
+KERNELS: Mapping[str, Kernel] = {
     "Dense": Kernel("kernel", reads=-2, writes=-1, option="units"),
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _FORWARD),
     **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _BACKWARD),
@@ -241,7 +243,7 @@ _PASSING = """
 
 _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_PASSING.split(), _pass),
-    **dict.fromkeys(_KERNELS, _mix),
+    **dict.fromkeys(KERNELS, _mix),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
     **dict.fromkeys(("BatchNormalization", "PReLU"), _scale),
     **dict.fromkeys(("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"), _merge),
