@@ -4,8 +4,10 @@ from keras_kd.compression.bridge.rebuilding import to_tf_keras
 from keras_kd.compression.clustering.sharing import cluster
 from keras_kd.compression.factorization.report import Factorization, FactorizedLayer
 from keras_kd.compression.factorization.truncation import factorize
+from keras_kd.compression.pruning.dead_filters import remove_dead_filters
 from keras_kd.compression.pruning.filters import remove_filters
 from keras_kd.compression.pruning.magnitude import prune
+from keras_kd.compression.pruning.shrinkage import Shrinkage, shrinkage
 from keras_kd.compression.pruning.sparsity import Sparsity, sparsity
 from keras_kd.compression.quantization.training import quantize_aware
 from keras_kd.compression.stripping import strip
@@ -13,12 +15,15 @@ from keras_kd.compression.stripping import strip
 __all__ = [
     "Factorization",
     "FactorizedLayer",
+    "Shrinkage",
     "Sparsity",
     "cluster",
     "factorize",
     "prune",
     "quantize_aware",
+    "remove_dead_filters",
     "remove_filters",
+    "shrinkage",
     "sparsity",
     "strip",
     "to_tf_keras",
