@@ -1,0 +1,1 @@
+"""Several compressions one after the other, each taught by the teacher."""

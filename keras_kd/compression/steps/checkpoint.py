@@ -1,0 +1,157 @@
+"""What a pipeline keeps on disk, so that it goes on after the last step that was finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kd._checks import one_line, problem
+from keras_kd._files import replacing
+from keras_kd.compression.steps.result import Stage
+from keras_kd.compression.steps.step import Step
+
+_MANIFEST = "pipeline.json"
+
+
+class Checkpoint:
+    """The finished steps of one pipeline, in a directory.
+
+    Each step leaves its plain student as `.keras` and what it trained as `.npz`; `pipeline.json`,
+    written last, says which of them are complete.
+
+    Args:
+        directory: where; None keeps nothing.
+        start: the student before the first step, a plain Keras 3 model.
+        steps: the steps asked for.
+
+    Raises:
+        ValueError: if the directory holds a pipeline of another student, or is damaged.
+    """
+
+    def __init__(
+        self, directory: str | Path | None, start: keras.Model, steps: Sequence[Step]
+    ) -> None:
+        self._directory = None if directory is None else Path(directory)
+        self._start = start
+        self._steps = [step.described() for step in steps]
+        self._stages: list[dict[str, Any]] = []
+        if self._directory is None:
+            return
+        self._fingerprint = _fingerprint(start)
+        if self._manifest.exists():
+            self._read()
+
+    @property
+    def stages(self) -> list[Stage]:
+        """What was measured at the start and after each finished step."""
+        return [Stage(**stage) for stage in self._stages]
+
+    @property
+    def finished(self) -> int:
+        """How many of the steps need not be done again."""
+        return max(0, len(self._stages) - 1)
+
+    def plain(self, number: int) -> keras.Model:
+        """The plain student after step `number`; 0 is the start.
+
+        Raises:
+            ValueError: if its file cannot be loaded.
+        """
+        if number == 0:
+            return self._start
+        path = self._path(number, ".keras")
+        classes = {type(layer) for layer in self._start._flatten_layers()}
+        own = {kind.__name__: kind for kind in classes if not kind.__module__.startswith("keras.")}
+        try:
+            with keras.saving.custom_object_scope(own):
+                return keras.models.load_model(path, compile=False)
+        except Exception as error:
+            # Anything may be in a damaged file.
+            raise _unreadable(path, error) from error
+
+    def restore(self, number: int, student: Any) -> None:
+        """Give `student`, the compressed but untrained one of step `number`, what it had learned.
+
+        Raises:
+            ValueError: if its file cannot be read, or is of another student.
+        """
+        path = self._path(number, ".npz")
+        try:
+            with np.load(path) as arrays:
+                student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays.files))])
+        except Exception as error:
+            raise _unreadable(path, error) from error
+
+    def save(self, plain: keras.Model | None, trained: Any, stage: Stage) -> None:
+        """Keep what a step has made; `plain` is None for the start, which the caller has."""
+        number = len(self._stages)
+        self._stages.append(stage.described())
+        if self._directory is None:
+            return
+        if plain is not None:
+            with replacing(self._path(number, ".keras")) as path:
+                plain.save(path)
+            with replacing(self._path(number, ".npz")) as path:
+                weights = trained.get_weights()
+                np.savez(path, **{f"weight_{i}": weight for i, weight in enumerate(weights)})
+        content = {
+            "start": self._fingerprint,
+            "steps": self._steps[:number],
+            "stages": self._stages,
+        }
+        with replacing(self._manifest) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def _manifest(self) -> Path:
+        return self._directory / _MANIFEST
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self._directory / f"{number}_{self._steps[number - 1]['kind']}{suffix}"
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self._manifest.read_text(encoding="utf-8"))
+            start, steps, stages = content["start"], content["steps"], content["stages"]
+            [Stage(**stage) for stage in stages]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(self._manifest, error) from error
+        if start != self._fingerprint:
+            raise ValueError(
+                problem(
+                    f"directory={str(self._directory)!r}, which holds the pipeline of another"
+                    " student",
+                    "the student with the weights with which that pipeline began, or an empty"
+                    " directory",
+                    "pass another directory, or load that student again",
+                )
+            )
+        common = 0
+        while common < min(len(steps), len(self._steps)) and steps[common] == self._steps[common]:
+            common += 1
+        # Where the steps differ, what follows is done again.
+        self._stages = stages[: common + 1]
+
+
+def _fingerprint(model: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(repr(tuple(weight.shape)).encode())
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        problem(
+            f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
+            "a file that a pipeline has written there",
+            "delete the directory to begin anew, or pass another one",
+        )
+    )

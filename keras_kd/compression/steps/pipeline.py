@@ -1,0 +1,258 @@
+"""Running a pipeline: compress, teach, measure, keep; step by step."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_kd._checks import one_line, problem
+from keras_kd.compression.steps.checkpoint import Checkpoint
+from keras_kd.compression.steps.result import PipelineResult, Stage, measure
+from keras_kd.compression.steps.step import Step, check_order
+from keras_kd.compression.stripping import strip
+
+_CALIBRATION_EXAMPLES = 512
+# Rounding of a share over kernels of several sizes.
+_TOLERATED_LOSS_OF_SPARSITY = 1e-3
+
+
+def pipeline(
+    steps: Sequence[Step],
+    distiller: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    validation_data: Any = None,
+    representative_data: Any = None,
+    directory: str | Path | None = None,
+    verbose: int | str = "auto",
+    **fit_arguments: Any,
+) -> PipelineResult:
+    """Compress a student in several steps, each taught by the teacher for its own epochs.
+
+    Before anything is trained, all steps are tried one after the other on the untrained student, so
+    that a setting that cannot be is found at once. After each step it is measured what it has won
+    and what the steps before it had won; a loss is warned about.
+
+    Args:
+        steps: what to do, in an order in which no step undoes an earlier one: factorize,
+            remove_filters, prune, cluster, quantize_aware.
+        distiller: a compiled `keras_kd.Distiller` whose student is trained. It is not trained
+            itself, and its student is not changed: each step gets `distiller.with_student(...)`.
+        x: inputs to train on, in any form that `fit` takes.
+        y: labels, where `x` does not bring them.
+        validation_data: what `evaluate` measures after each step: (x, y), (x, y, sample_weight) or
+            a data set.
+        representative_data: for "quantize_aware", inputs from which ranges are measured. None
+            takes some of the training data, where `x` can be read more than once.
+        directory: where finished steps are kept. Called again with the same student and
+            directory, the pipeline goes on after the last finished step whose arguments are still
+            the same. The data and the teacher are not compared. None keeps nothing.
+        verbose: as in `fit`; 0 prints nothing.
+        **fit_arguments: further arguments of `fit`, such as `batch_size` or `callbacks`.
+
+    Returns:
+        The last step's student and what was measured; `print(result)` shows a table.
+
+    Raises:
+        TypeError: if the steps are no steps.
+        ValueError: if the order is impossible (with the reason), a step cannot be done, the
+            distiller is not compiled, or the directory holds something else.
+
+    Example:
+        ```python
+        result = keras_kd.compression.pipeline(
+            [
+                Step("factorize", epochs=3, energy=0.95),
+                Step("prune", epochs=3, final_sparsity=0.7),
+                Step("quantize_aware", epochs=2, learning_rate=1e-4),
+            ],
+            distiller,
+            x_train,
+            y_train,
+            validation_data=(x_test, y_test),
+            directory="runs/digits",
+        )
+        print(result)
+        model = keras_kd.tflite.convert(result.student, "int8", x_train[:500])
+        ```
+    """
+    steps = list(steps)
+    check_order(steps)
+    _check_distiller(distiller)
+    start = strip(distiller.student)
+    checkpoint = Checkpoint(directory, start, steps)
+    if representative_data is None:
+        representative_data = _some_of(x, start)
+    plain = checkpoint.plain(checkpoint.finished)
+    _rehearse(steps[checkpoint.finished :], plain)
+    run = _Run(distiller, (x, y), validation_data, verbose, fit_arguments)
+    if not checkpoint.stages:
+        began = time.perf_counter()
+        metrics = run.metrics(distiller)
+        checkpoint.save(
+            None, None, measure("start", 0, start, metrics, time.perf_counter() - began)
+        )
+    trained = plain
+    for number, step in enumerate(steps, start=1):
+        more = {}
+        if step.takes("representative_data"):
+            more["representative_data"] = representative_data
+        if number < checkpoint.finished:
+            continue
+        if number == checkpoint.finished:
+            run.say(f"Steps 1 to {number} of {len(steps)}: taken from {directory}")
+            if step.kind == "quantize_aware":
+                trained = step(checkpoint.plain(number - 1), **more)
+                checkpoint.restore(number, trained)
+            continue
+        run.say(f"Step {number} of {len(steps)}: {step!r}")
+        began = time.perf_counter()
+        trained = step(plain, **more)
+        metrics = run.teach(trained, step)
+        plain = strip(trained)
+        if step.kind != "quantize_aware":
+            trained = plain
+        stage = measure(step.kind, step.epochs, plain, metrics, time.perf_counter() - began)
+        _warn_of_losses(checkpoint.stages, stage)
+        checkpoint.save(plain, trained, stage)
+    result = PipelineResult(trained, tuple(checkpoint.stages))
+    run.say(str(result))
+    return result
+
+
+class _Run:
+    """What is the same in every step: data, and how training and progress are shown."""
+
+    def __init__(
+        self,
+        distiller: Any,
+        data: tuple[Any, Any],
+        validation_data: Any,
+        verbose: int | str,
+        fit_arguments: Mapping[str, Any],
+    ) -> None:
+        self._distiller = distiller
+        self._data = data
+        self._validation_data = validation_data
+        self._verbose = verbose
+        self._fit_arguments = dict(fit_arguments)
+
+    def say(self, text: str) -> None:
+        if self._verbose != 0:
+            print(text, flush=True)
+
+    def teach(self, student: Any, step: Step) -> dict[str, float]:
+        """Train a student as a step asks; what `evaluate` then says of it."""
+        taught = self._distiller.with_student(student, learning_rate=step.learning_rate)
+        if step.epochs:
+            taught.fit(
+                *self._data,
+                epochs=step.epochs,
+                validation_data=self._validation_data,
+                verbose=self._verbose,
+                **self._fit_arguments,
+            )
+        return self.metrics(taught)
+
+    def metrics(self, distiller: Any) -> dict[str, float]:
+        if self._validation_data is None:
+            return {}
+        is_tuple = isinstance(self._validation_data, tuple)
+        x, y, *weight = self._validation_data if is_tuple else (self._validation_data, None)
+        said = distiller.evaluate(
+            x,
+            y,
+            sample_weight=weight[0] if weight else None,
+            batch_size=self._fit_arguments.get("batch_size"),
+            verbose=0,
+            return_dict=True,
+        )
+        return {name: float(value) for name, value in said.items()}
+
+
+def _check_distiller(distiller: Any) -> None:
+    if not hasattr(distiller, "with_student"):
+        raise TypeError(
+            problem(
+                f"distiller of type {type(distiller).__name__}",
+                "a keras_kd.Distiller, which knows teacher and student",
+                "write distiller = keras_kd.Distiller(teacher, student) and compile it",
+            )
+        )
+    if getattr(distiller, "optimizer", None) is None:
+        raise ValueError(
+            problem(
+                f"the distiller {distiller.name!r}, which is not compiled",
+                "one whose optimizer and losses are known",
+                "call distiller.compile(optimizer, loss, metrics=['accuracy']) first",
+            )
+        )
+
+
+def _rehearse(steps: Sequence[Step], plain: keras.Model) -> None:
+    """Do all steps without training, so that what cannot be is not found after hours."""
+    for step in steps:
+        try:
+            plain = strip(step(plain))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"In the step {step!r}: {one_line(error)}") from error
+
+
+def _some_of(x: Any, student: keras.Model) -> Any:
+    """Inputs of some training examples, or None if reading them would use them up."""
+    if isinstance(x, Mapping):
+        return {name: array[:_CALIBRATION_EXAMPLES] for name, array in _own(x, student).items()}
+    if hasattr(x, "shape"):
+        return x[:_CALIBRATION_EXAMPLES]
+    if hasattr(x, "__getitem__") and hasattr(x, "__len__"):
+        return _inputs((x[number] for number in range(len(x))), student)
+    # An iterator is its own iterator, and is used up once read.
+    if isinstance(x, Iterable) and iter(x) is not x:
+        return _inputs(x, student)
+    return None
+
+
+def _inputs(batches: Iterable[Any], student: keras.Model) -> list[Any]:
+    """The student's inputs in the first batches."""
+    found, count = [], 0
+    for batch in batches:
+        inputs = batch[0] if isinstance(batch, tuple | list) else batch
+        found.append(_own(inputs, student) if isinstance(inputs, Mapping) else inputs)
+        count += len(keras.tree.flatten(inputs)[0])
+        if count >= _CALIBRATION_EXAMPLES:
+            break
+    return found
+
+
+def _own(inputs: Mapping[str, Any], student: keras.Model) -> dict[str, Any]:
+    """Named inputs without those that only the teacher sees."""
+    names = {tensor.name for tensor in student.inputs}
+    return {name: value for name, value in inputs.items() if name in names}
+
+
+def _warn_of_losses(before: Sequence[Stage], after: Stage) -> None:
+    """Warn if zeros or clusters that earlier steps have won are not there any more."""
+    for stage in before:
+        if stage.name == "prune" and after.sparsity < stage.sparsity - _TOLERATED_LOSS_OF_SPARSITY:
+            _warn(after, f"a sparsity of {after.sparsity:.1%}", f"{stage.sparsity:.1%}")
+        values = after.distinct_values
+        if stage.name == "cluster" and (values is None or values > stage.distinct_values):
+            received = "no clusters" if values is None else f"{values} values"
+            _warn(after, received, f"{stage.distinct_values} values")
+
+
+def _warn(stage: Stage, received: str, expected: str) -> None:
+    warnings.warn(
+        problem(
+            f"{received} in the kernels of the student after the step {stage.name!r}",
+            f"{expected}, as an earlier step had left it",
+            "do this step earlier, or leave its option to keep zeros and clusters on",
+        ),
+        stacklevel=4,
+    )

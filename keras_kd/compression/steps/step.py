@@ -1,0 +1,154 @@
+"""One compression of a pipeline, and which may follow which."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from keras_kd._checks import check_integer, problem
+from keras_kd.compression.clustering.sharing import cluster
+from keras_kd.compression.factorization.truncation import factorize
+from keras_kd.compression.pruning.filters import remove_filters
+from keras_kd.compression.pruning.magnitude import prune
+from keras_kd.compression.quantization.training import quantize_aware
+
+COMPRESSIONS: Mapping[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (factorize, remove_filters, prune, cluster, quantize_aware)
+}
+# These change the weights when they are called; a schedule of pruning needs training.
+_ACT_AT_ONCE = frozenset(COMPRESSIONS) - {"prune"}
+
+_DISSOLVES = "the training that follows moves each weight on its own, and {} would be lost"
+_AFTER_QUANTIZATION = (
+    "the rounding of quantization-aware training is learned for the weights and layers as they are"
+)
+# Why the second kind may not come after the first.
+_REFUSED = {
+    ("prune", "factorize"): "the factors of a sparse kernel are dense: its zeros would be lost",
+    ("prune", "remove_filters"): _DISSOLVES.format("the zeros"),
+    ("cluster", "factorize"): "the factors of a clustered kernel have as many values as any other",
+    ("cluster", "remove_filters"): _DISSOLVES.format("the clusters"),
+    ("cluster", "prune"): _DISSOLVES.format("the clusters"),
+    **{("quantize_aware", kind): _AFTER_QUANTIZATION for kind in COMPRESSIONS},
+}
+
+
+class Step:
+    """One compression, and how long the teacher teaches what it makes.
+
+    Args:
+        kind: "factorize", "remove_filters", "prune", "cluster" or "quantize_aware": the function of
+            this name in `keras_kd.compression`.
+        epochs: how long the compressed student is trained. 0 compresses only; "prune" needs 1 at
+            least.
+        learning_rate: a number or a schedule for this step; None for that of the distiller.
+        **settings: arguments of the function.
+
+    Raises:
+        TypeError: if `epochs` is no whole number.
+        ValueError: if there is no such compression, or it has no such argument.
+
+    Example:
+        >>> Step("prune", epochs=3, final_sparsity=0.7)
+        prune(final_sparsity=0.7), 3 epochs
+    """
+
+    def __init__(
+        self, kind: str, epochs: int = 1, *, learning_rate: Any = None, **settings: Any
+    ) -> None:
+        self.kind = _known("kind", kind, COMPRESSIONS)
+        at_least = 0 if kind in _ACT_AT_ONCE else 1
+        self.epochs = check_integer("epochs", epochs, at_least=at_least, fix="use 2 or more")
+        self.learning_rate = learning_rate
+        self.settings = settings
+        parameters = list(inspect.signature(COMPRESSIONS[kind]).parameters)[1:]
+        for name in settings:
+            _known(f"argument of {kind}", name, parameters)
+
+    def __call__(self, student: Any, **more: Any) -> Any:
+        """The compressed student, not yet trained."""
+        return COMPRESSIONS[self.kind](student, **{**more, **self.settings})
+
+    def takes(self, argument: str) -> bool:
+        """Whether the compression has an argument that this step does not set."""
+        parameters = inspect.signature(COMPRESSIONS[self.kind]).parameters
+        return argument in parameters and argument not in self.settings
+
+    def described(self) -> dict[str, Any]:
+        """What the step asks for, in the types of JSON."""
+        asked = {
+            "kind": self.kind,
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "settings": self.settings,
+        }
+        return json.loads(json.dumps(asked, default=_named))
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={_short(value)}" for name, value in self.settings.items())
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        return f"{self.kind}({settings}), {epochs}"
+
+
+def check_order(steps: Sequence[Step]) -> None:
+    """Refuse steps of which one would undo what an earlier one has won.
+
+    Raises:
+        TypeError: if something is no `Step`.
+        ValueError: if there is no step, or an impossible order; with the reason.
+    """
+    for step in steps:
+        if not isinstance(step, Step):
+            raise TypeError(
+                problem(
+                    f"{_short(step)} of type {type(step).__name__} among the steps",
+                    "objects of keras_kd.compression.Step",
+                    'write Step("prune", epochs=3, final_sparsity=0.7)',
+                )
+            )
+    kinds = [step.kind for step in steps]
+    if not kinds:
+        raise ValueError(
+            problem("no steps", "at least one", 'pass [Step("quantize_aware", epochs=3)]')
+        )
+    for number, later in enumerate(kinds):
+        for earlier in kinds[:number]:
+            reason = _REFUSED.get((earlier, later))
+            if earlier == later:
+                reason = reason or "once with the final setting does the same in less time"
+            if reason is not None:
+                raise ValueError(
+                    problem(
+                        f"the step {later!r} after {earlier!r}",
+                        f"another order: {reason}",
+                        f"order the steps as {', '.join(COMPRESSIONS)}, or leave one out",
+                    )
+                )
+
+
+def _known(argument: str, name: Any, names: Any) -> str:
+    if name in names:
+        return name
+    close = difflib.get_close_matches(str(name), names, n=1)
+    raise ValueError(
+        problem(
+            f"{argument} {_short(name)}",
+            "one of " + ", ".join(names),
+            f"write {close[0]!r}" if close else "correct the name",
+        )
+    )
+
+
+def _named(value: Any) -> Any:
+    """What stands in JSON for a value that it has no type for."""
+    if hasattr(value, "get_config") and not isinstance(value, type):
+        return {type(value).__name__: value.get_config()}
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else repr(value)
+
+
+def _short(value: Any) -> str:
+    return repr(getattr(value, "__name__", value))[:60]

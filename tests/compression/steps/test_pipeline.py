@@ -1,0 +1,204 @@
+"""Pipelines on a small student: what each step wins stays, and what was done is not done again."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from keras import layers
+
+import keras_kd
+from keras_kd.compression import Step, pipeline, sparsity, strip
+
+STEPS = [
+    Step("factorize", epochs=1, rank=8),
+    Step("prune", epochs=3, final_sparsity=0.5),
+    Step("cluster", epochs=1, number_of_clusters=8),
+    Step("quantize_aware", epochs=1, learning_rate=1e-3),
+]
+
+
+def data(count=128):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(count, 16)).astype("float32")
+    return x, np.argmax(x[:, :4], axis=-1)
+
+
+def model(units, name):
+    keras.utils.set_random_seed(units)
+    return keras.Sequential(
+        [
+            keras.Input((16,), name="numbers"),
+            layers.Dense(units, activation="relu", name="hidden"),
+            layers.Dense(4, name="logits"),
+        ],
+        name=name,
+    )
+
+
+def cross_entropy():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    teacher = model(64, "teacher")
+    teacher.compile(keras.optimizers.Adam(0.01), cross_entropy())
+    teacher.fit(*data(), epochs=10, verbose=0)
+    return teacher
+
+
+@pytest.fixture
+def distiller(teacher):
+    distiller = keras_kd.Distiller(teacher, model(32, "student"))
+    distiller.compile(keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"])
+    return distiller
+
+
+def run(distiller, steps=STEPS, **options):
+    x, y = data()
+    options = {"validation_data": (x, y), "batch_size": 16, "verbose": 0, **options}
+    return pipeline(steps, distiller, x, y, **options)
+
+
+def kernels(student):
+    return [layer.kernel.numpy() for layer in strip(student).layers if hasattr(layer, "kernel")]
+
+
+@pytest.fixture(scope="module")
+def finished(teacher, tmp_path_factory):
+    """A whole pipeline: result, directory, and the weights with which it began."""
+    distiller = keras_kd.Distiller(teacher, model(32, "student"))
+    distiller.compile(keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"])
+    before = distiller.student.get_weights()
+    directory = tmp_path_factory.mktemp("pipeline")
+    return run(distiller, directory=directory), directory, distiller, before
+
+
+def test_what_each_step_wins_is_there_at_the_end(finished):
+    result, *_ = finished
+    assert isinstance(result.student, tf_keras.Model)
+    assert sparsity(result.student).overall == pytest.approx(0.5, abs=0.03)
+    for kernel in kernels(result.student):
+        assert np.unique(kernel).size <= 8
+    start, factorized, pruned, clustered, quantized = result.stages
+    assert factorized.parameters < start.parameters
+    assert pruned.sparsity == clustered.sparsity == quantized.sparsity
+    assert start.distinct_values is None
+    assert clustered.distinct_values <= 8
+    assert quantized.distinct_values <= 8
+    assert quantized.compressed_bytes < 0.5 * start.compressed_bytes
+    assert quantized.metrics["accuracy"] > start.metrics["accuracy"]
+
+
+def test_the_table_has_a_row_for_each_step(finished):
+    lines = str(finished[0]).splitlines()
+    assert lines[0].split()[:4] == ["step", "epochs", "parameters", "sparsity"]
+    assert "accuracy" in lines[0]
+    assert [line.split()[0] for line in lines[2:]] == ["start", *(step.kind for step in STEPS)]
+
+
+def test_the_distiller_given_stays_as_it_was(finished):
+    _, _, distiller, before = finished
+    for one, other in zip(before, distiller.student.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert int(distiller.optimizer.iterations) == 0
+
+
+def test_a_finished_pipeline_is_taken_from_its_directory(finished, distiller, capsys):
+    result, directory, *_ = finished
+    again = run(distiller, directory=directory, verbose=1)
+    assert "Steps 1 to 4 of 4: taken from" in capsys.readouterr().out
+    assert again.stages == result.stages
+    x, _ = data()
+    np.testing.assert_array_equal(
+        result.student.predict(x, verbose=0), again.student.predict(x, verbose=0)
+    )
+
+
+def test_steps_before_the_first_that_differs_are_kept(finished, distiller, tmp_path):
+    result, directory, *_ = finished
+    copy = shutil.copytree(directory, tmp_path / "copy")
+    again = run(distiller, [*STEPS[:2], Step("quantize_aware", epochs=1)], directory=copy)
+    assert again.stages[:3] == result.stages[:3]
+    assert [stage.name for stage in again.stages[3:]] == ["quantize_aware"]
+    assert json.loads((copy / "pipeline.json").read_text())["steps"][2]["kind"] == "quantize_aware"
+
+
+def test_a_pipeline_that_was_stopped_goes_on_after_its_last_step(distiller, tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(distiller, STEPS[:1], directory=tmp_path, callbacks=[Stop()])
+    first = run(distiller, STEPS[:1], directory=tmp_path)
+    both = run(distiller, STEPS[:2], directory=tmp_path)
+    assert both.stages[:2] == first.stages
+    assert sparsity(both.student).overall == pytest.approx(0.5, abs=0.03)
+
+
+def test_another_student_is_not_mixed_with_what_is_there(teacher, finished):
+    other = keras_kd.Distiller(teacher, model(16, "other"))
+    other.compile("adam", cross_entropy())
+    with pytest.raises(ValueError, match=r"pipeline of another student.*another directory"):
+        run(other, directory=finished[1])
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"start": 1}', "{not json"])
+def test_a_damaged_directory_is_named(distiller, tmp_path, content):
+    (tmp_path / "pipeline.json").write_text(content)
+    with pytest.raises(ValueError, match=r"pipeline.json.*cannot be read.*delete the directory"):
+        run(distiller, directory=tmp_path)
+
+
+def test_a_damaged_student_is_named(finished, distiller, tmp_path):
+    copy = shutil.copytree(finished[1], tmp_path / "copy")
+    (copy / "2_prune.keras").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"2_prune.keras.*cannot be read"):
+        run(distiller, STEPS[:2], directory=copy)
+
+
+def test_settings_that_cannot_be_are_found_before_anything_is_trained(distiller, capsys):
+    steps = [Step("prune", epochs=100), Step("cluster", number_of_clusters=0)]
+    with pytest.raises(ValueError, match=r"In the step cluster\(number_of_clusters=0\)"):
+        run(distiller, steps, verbose=1)
+    assert "Step 1" not in capsys.readouterr().out
+
+
+def test_impossible_orders_are_refused(distiller):
+    with pytest.raises(ValueError, match="'factorize' after 'prune'"):
+        run(distiller, [Step("prune"), Step("factorize", rank=2)])
+
+
+def test_a_distiller_must_be_one_and_compiled(teacher, distiller):
+    with pytest.raises(TypeError, match="distiller of type Sequential"):
+        run(teacher)
+    with pytest.raises(ValueError, match="not compiled"):
+        run(keras_kd.Distiller(teacher, distiller.student))
+
+
+@pytest.mark.parametrize("form", ["dataset", "dict", "generator"])
+def test_data_in_other_forms(distiller, form):
+    x, y = data(64)
+    given = {
+        "dataset": lambda: (tf.data.Dataset.from_tensor_slices((x, y)).batch(16), None),
+        "dict": lambda: ({"numbers": x}, y),
+        "generator": lambda: (((x, y) for _ in range(1)), None),
+    }[form]()
+    result = pipeline([Step("quantize_aware")], distiller, *given, verbose=0)
+    assert result.stages[-1].metrics == {}
+    assert result.stages[-1].name == "quantize_aware"
+
+
+def test_without_epochs_a_step_only_compresses(distiller):
+    result = run(distiller, [Step("factorize", epochs=0, rank=4)])
+    assert isinstance(result.student, keras.Model)
+    assert result.stages[1].epochs == 0
+    assert result.stages[1].parameters < result.stages[0].parameters
