@@ -200,6 +200,13 @@ def mask_of(tensor: Any) -> Any:
     return getattr(tensor, "_keras_mask", None)
 
 
+def take_losses(layer: keras.layers.Layer) -> list[Any]:
+    """What a layer and those in it have added with `add_loss` since the last time."""
+    losses = [loss for part in layer._flatten_layers() for loss in part._get_own_losses()]
+    layer._clear_losses()
+    return losses
+
+
 def computes_in_float16(model: Any) -> bool:
     """Whether any layer of a model computes in float16, so that gradients can underflow."""
     return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())

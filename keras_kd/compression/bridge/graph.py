@@ -17,6 +17,7 @@ import keras
 
 from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model, is_tf_keras_model, mask_of
+from keras_kd.compression.bridge.operations import Operation
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer: slots stand where the tensors were."""
+    """One call of a layer: slots stand where the tensors were.
+
+    Operations of Keras 3 are layers here, see `Operation`. `masked` says that Keras 3 has a mask
+    for one of the tensors.
+    """
 
     layer: Any
     path: str
@@ -69,15 +74,17 @@ class Graph:
         """A unique name for each layer, by `id(layer)`.
 
         It is the layer's own name; where flattening brings two layers of one name together, each
-        gets the names of the models around it in front.
+        gets the names of the models around it in front, and a number where that is not enough.
         """
         paths = {id(call.layer): call.path for call in reversed(self.calls)}
         own = {key: path.rsplit("/", 1)[-1] for key, path in paths.items()}
-        count = Counter(own.values())
-        return {
-            key: name if count[name] == 1 else paths[key].replace("/", "_")
-            for key, name in own.items()
-        }
+        count = Counter([*own.values(), *(spec.name for spec in self.input_specs)])
+        names: dict[int, str] = {}
+        taken = {name for name in count if count[name] == 1}
+        taken.update(spec.name for spec in self.input_specs)
+        for key, name in own.items():
+            names[key] = name if count[name] == 1 else _free(paths[key].replace("/", "_"), taken)
+        return names
 
 
 def read(model: Any) -> Graph:
@@ -133,28 +140,35 @@ def steps(
     """Run the calls on `values`, symbolic or not, and yield each call after it has run.
 
     Raises:
-        ValueError: if a layer cannot be called; the message names it.
+        CallError: if a layer cannot be called; the message names it.
     """
     for call in graph.calls:
         args, kwargs = _filled(call.arguments, values)
         results = args[0] if args else None
         try:
             for layer in layers[id(call.layer)]:
-                if not call.masked and _would_mask(layer, args):
-                    kwargs = {**kwargs, "mask": None}
+                kwargs = _with_mask(layer, args, kwargs, call.masked)
                 results = layer(*args, **kwargs)
                 args, kwargs = (results,), {}
-        except (ValueError, TypeError, NotImplementedError) as error:
-            raise ValueError(
-                problem(
-                    f"layer {call.path!r} ({type(call.layer).__name__}), which cannot be rebuilt"
-                    f" in the other Keras: {one_line(error)}",
-                    "a layer that both Kerases build alike",
-                    "replace the layer, or leave it out of the student",
-                )
-            ) from error
+        except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+            raise CallError(call, error) from error
         values.update(zip(call.results, keras.tree.flatten(results), strict=True))
         yield call
+
+
+class CallError(ValueError):
+    """A layer could not be called."""
+
+    def __init__(self, call: Call, error: Exception) -> None:
+        super().__init__(
+            problem(
+                f"layer {call.path!r} ({type(call.layer).__name__}), which cannot be called in the"
+                f" other Keras: {one_line(error)}",
+                "a layer that works in both",
+                "replace the layer, or leave it out of the student",
+            )
+        )
+        self.call = call
 
 
 class _Reader:
@@ -163,6 +177,7 @@ class _Reader:
     def __init__(self, functional: Any) -> None:
         self.slots: dict[int, Slot] = {}
         self.calls: list[Call] = []
+        self._operations: dict[int, Operation] = {}
         self._kind = _KerasNodes if isinstance(functional, keras.Model) else _TfKerasNodes
         self._count = 0
 
@@ -182,7 +197,12 @@ class _Reader:
         arguments = keras.tree.map_structure(lambda leaf: self.slots.get(id(leaf), leaf), arguments)
         results = self._kind.results(node)
         path = prefix + layer.name
-        if is_keras_model(layer) or is_tf_keras_model(layer):
+        if isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer):
+            # A nested model's own operations are the same at each of its calls.
+            layer = self._operations.setdefault(id(node), Operation.of(node))
+            operands = _slots(arguments)
+            arguments, masked = ((operands if len(operands) > 1 else operands[0],), {}), False
+        if _has_graph(layer):
             slots = self._inline(layer, _slots(arguments), path)
         else:
             slots = [self.new_slot() for _ in results]
@@ -216,7 +236,7 @@ class _KerasNodes:
     def arguments(node: Any) -> tuple[Any, bool]:
         """The arguments without what Keras 3 adds and overrides at run time, and if it masks."""
         args, kwargs = node.arguments.args, node.arguments.kwargs
-        automatic = {id(mask_of(leaf)) for leaf in keras.tree.flatten(args)} | {id(None)}
+        automatic = {id(mask_of(leaf)) for leaf in keras.tree.flatten([args, kwargs])} | {id(None)}
 
         def is_automatic(name: str, value: Any) -> bool:
             is_mask = name == "mask" or name.endswith("_mask")
@@ -251,8 +271,7 @@ def _functional(model: Any, path: str | None = None) -> Any:
     name = path or model.name
     if isinstance(model, keras.Sequential):
         model = model._functional
-    is_functional = hasattr(model, "_nodes_by_depth") and bool(model._nodes_by_depth)
-    if is_functional and getattr(model, "inputs", None):
+    if _has_graph(model):
         return model
     if model is None or type(model).__name__ == "Sequential":
         raise ValueError(
@@ -273,6 +292,15 @@ def _functional(model: Any, path: str | None = None) -> Any:
     )
 
 
+def _has_graph(layer: Any) -> bool:
+    """Whether a layer is a model that consists of calls of layers."""
+    if not (is_keras_model(layer) or is_tf_keras_model(layer)):
+        return False
+    if isinstance(layer, keras.Sequential):
+        return True
+    return bool(getattr(layer, "_nodes_by_depth", None)) and bool(getattr(layer, "inputs", None))
+
+
 def _structures(functional: Any) -> tuple[Any, Any]:
     """Inputs and outputs as the user gave them: a tensor, a list or a dict."""
     if isinstance(functional, keras.Model):
@@ -280,10 +308,29 @@ def _structures(functional: Any) -> tuple[Any, Any]:
     return functional._nested_inputs, functional._nested_outputs
 
 
-def _would_mask(layer: Any, args: Sequence[Any]) -> bool:
-    """Whether `layer` would take a mask that the layers before it have left on its inputs."""
-    masked = any(mask_of(leaf) is not None for leaf in keras.tree.flatten(args))
-    return masked and "mask" in inspect.signature(layer.call).parameters
+def _with_mask(layer: Any, args: Any, kwargs: dict[str, Any], masked: bool) -> dict[str, Any]:
+    """The keyword arguments with `mask=None` where the layer would take a mask that is not meant.
+
+    In Keras 3 some layers lose masks that in tf_keras they hand on.
+    """
+    takes_mask = "mask" in inspect.signature(layer.call).parameters
+    has_mask = any(mask_of(leaf) is not None for leaf in keras.tree.flatten(args))
+    if takes_mask and has_mask and not masked:
+        return {**kwargs, "mask": None}
+    if not takes_mask and "mask" in kwargs and kwargs["mask"] is None:
+        return {name: value for name, value in kwargs.items() if name != "mask"}
+    return kwargs
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """`name`, or the first of `name_1`, `name_2`... that is not taken; it is taken from then on."""
+    number = 0
+    free = name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free
 
 
 def _slots(structure: Any) -> list[Slot]:

@@ -1,13 +1,10 @@
-"""What a layer is called, and what its options and weights are called, in each Keras.
-
-A layer that both Kerases know needs no more than a row in `ROWS`; a row says only what differs.
-"""
+"""Layers taken apart, translated from one Keras to the other, and made again."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -15,14 +12,32 @@ import keras
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._keras import tf_keras
+from keras_kd._keras import short, tf_keras
+from keras_kd.compression.bridge import activations
+from keras_kd.compression.bridge.operations import Operation
+from keras_kd.compression.bridge.rows import Row, row_of
+from keras_kd.compression.bridge.serialized import config_of, from_config, from_text, to_text
+from keras_kd.compression.bridge.weights import is_seed, named_weights, weight_name
+
+__all__ = [
+    "LayerRecord",
+    "make_layer",
+    "named_weights",
+    "record_of",
+    "set_weights",
+    "to_keras_record",
+    "to_opaque_record",
+    "to_tf_keras_record",
+    "weight_name",
+]
 
 
 @dataclass(frozen=True)
 class LayerRecord:
     """A layer taken apart: enough to make it again.
 
-    `config` is the layer's own `get_config()`; `weights` maps names such as `"kernel"` to values.
+    `config` is the layer's own `get_config()`, or holds records in place of the layers inside;
+    `weights` maps the names of `named_weights`, such as `"kernel"`, to values.
     """
 
     layer_class: type
@@ -31,116 +46,85 @@ class LayerRecord:
     weights: Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Row:
-    """How one class of layers differs between Keras 3 and tf_keras; both know it by `name`.
-
-    `options` and `weights` map Keras 3 names to tf_keras names; `only_tf_keras` are arguments of
-    the tf_keras layer that make it compute what the Keras 3 layer computes; `finish` is called on
-    a layer of either Keras once its weights are there. `to_keras` turns the values of options
-    that Keras 3 wants in another form.
-    """
-
-    name: str
-    options: Mapping[str, str] = field(default_factory=dict)
-    weights: Mapping[str, str] = field(default_factory=dict)
-    only_tf_keras: Mapping[str, Any] = field(default_factory=dict)
-    to_keras: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    finish: Callable[[Any], None] = lambda layer: None
-
-
-_ALIKE = """
-    Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D
-    AveragePooling3D Concatenate Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D
-    Conv3DTranspose Cropping1D Cropping2D Cropping3D Dense Dot Dropout ELU Embedding Flatten
-    GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D
-    GlobalAveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D
-    GroupNormalization Identity LayerNormalization Masking MaxPooling1D MaxPooling2D
-    MaxPooling3D Maximum Minimum Multiply PReLU Permute ReLU RepeatVector Rescaling Reshape
-    SeparableConv1D SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D
-    Subtract UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D
-    ZeroPadding2D ZeroPadding3D
-"""
-
-ROWS = {
-    row.name: row
-    for row in (
-        *map(Row, _ALIKE.split()),
-        # The fused kernel's moving variance is N / (N - 1) times that of Keras 3.
-        Row(
-            "BatchNormalization",
-            only_tf_keras={"fused": False},
-            to_keras={"axis": lambda axes: np.ravel(axes).item()},
-        ),
-        Row("DepthwiseConv1D", weights={"kernel": "depthwise_kernel"}),
-        Row("DepthwiseConv2D", weights={"kernel": "depthwise_kernel"}),
-        Row("LeakyReLU", options={"negative_slope": "alpha"}),
-        Row("Normalization", finish=lambda layer: layer.finalize_state()),
-    )
-}
-
 # What an option that only one Keras has must be, where its default says "as configured".
 _STANDARD = {"data_format": "channels_last"}
-# Weights are copied and data are fixed-size, so these have no effect on the rebuilt layer.
-_WITHOUT_EFFECT = frozenset({"batch_input_shape", "input_length", "renorm_momentum"})
-# The same function under the name by which tf_keras, and TF-MOT's list of activations, know it.
-_ACTIVATION_NAMES = {"silu": "swish"}
-# tf_keras has a hard_sigmoid of another slope.
-_OTHER_ACTIVATIONS = frozenset({"hard_sigmoid"})
-# What tf_keras does not know is registered with it under this name.
-_PACKAGE = "keras_kd"
+# Weights are copied and data are fixed-size, so these have no effect on the rebuilt layer. Random
+# numbers are others in the other Keras whatever their seed.
+_WITHOUT_EFFECT = """
+    batch_input_shape fused implementation input_length key_shape query_shape renorm_momentum seed
+    use_cudnn value_shape
+"""
+
+
+class NoCounterpart(ValueError):
+    """A layer that the other Keras does not have, or not with these options."""
 
 
 def record_of(layer: Any) -> LayerRecord:
-    """Take apart a plain layer of either Keras.
-
-    Raises:
-        ValueError: if it is an operation such as `x + y` or `keras.ops.add`, not a layer.
-    """
-    if isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer):
-        raise ValueError(
-            problem(
-                f"operation {layer.name!r} ({type(layer).__name__}) between layers",
-                "a model made of layers only",
-                "use the layer instead, such as keras.layers.Add() for `x + y`",
-            )
-        )
-    weights = {weight_name(weight): np.asarray(weight) for weight in layer.weights}
-    return LayerRecord(type(layer), layer.name, layer.get_config(), weights)
-
-
-def weight_name(weight: Any) -> str:
-    """`"kernel"` for a variable that Keras 3 calls `kernel` and tf_keras `block/conv/kernel:0`."""
-    return weight.name.split("/")[-1].split(":")[0]
+    """Take apart a plain layer of either Keras."""
+    weights = {name: np.asarray(weight) for name, weight in named_weights(layer).items()}
+    return LayerRecord(type(layer), layer.name, config_of(layer), weights)
 
 
 def to_tf_keras_record(record: LayerRecord) -> LayerRecord:
     """The record of the tf_keras layer that stands for a Keras 3 layer.
 
     Raises:
-        ValueError: if tf_keras has no such layer, or not with these options; names the layer.
+        NoCounterpart: if tf_keras has no such layer, or not with these options; names the layer.
     """
-    row = _row(record, keras)
-    return _translate(record, tf_keras(), row.options, row.weights)
+    if record.layer_class is Operation:
+        from keras_kd.compression.bridge.opaque import OperationLayer
+
+        return replace(record, layer_class=OperationLayer)
+    return _translate(record, tf_keras())
+
+
+def to_opaque_record(layer: Any) -> LayerRecord:
+    """The record of a tf_keras layer that holds a Keras 3 layer as it is.
+
+    Raises:
+        ValueError: if the layer cannot be made again from its config; names the layer.
+    """
+    from keras_kd.compression.bridge.opaque import OpaqueLayer, frozen_parts
+
+    record = record_of(layer)
+    config = {
+        "layer": to_text(layer),
+        "frozen": frozen_parts(layer),
+        "dtype": _policy_name(record, layer.dtype_policy.name),
+        "trainable": layer.trainable,
+    }
+    return replace(record, layer_class=OpaqueLayer, config=config)
 
 
 def to_keras_record(record: LayerRecord) -> LayerRecord:
     """The record of the Keras 3 layer that stands for a tf_keras layer.
 
     Raises:
-        ValueError: if Keras 3 has no such layer, or not with these options; names the layer.
+        NoCounterpart: if Keras 3 has no such layer, or not with these options; names the layer.
     """
-    row = _row(record, tf_keras())
-    translated = _translate(record, keras, _inverted(row.options), _inverted(row.weights))
-    changed = {option: form(translated.config[option]) for option, form in row.to_keras.items()}
-    return replace(translated, config={**translated.config, **changed})
+    from keras_kd.compression.bridge.opaque import OpaqueLayer, OperationLayer
+
+    if record.layer_class is OperationLayer:
+        config = {option: record.config[option] for option in ("operation", "arguments")}
+        return LayerRecord(Operation, record.name, config, {})
+    if record.layer_class is OpaqueLayer:
+        layer = from_text(record.config["layer"])
+        config = {**config_of(layer), "trainable": record.config["trainable"]}
+        return replace(record, layer_class=type(layer), config=config)
+    return _translate(record, keras)
 
 
 def make_layer(record: LayerRecord) -> Any:
     """The unbuilt layer of a record."""
-    row = ROWS.get(record.layer_class.__name__)
-    extra = row.only_tf_keras if row and _is_tf_keras(record.layer_class) else {}
-    return record.layer_class.from_config({**record.config, **extra, "name": record.name})
+    layer_class, config = record.layer_class, {**record.config, "name": record.name}
+    parts = {option: _made(value) for option, value in config.items() if _holds_records(value)}
+    row = row_of(layer_class)
+    if issubclass(layer_class, keras.layers.Layer):
+        return layer_class(**{**config, **parts}) if parts else from_config(layer_class, config)
+    if parts or (row and not set(row.of_built) <= set(config)):
+        return layer_class(**{**config, **parts})
+    return layer_class.from_config(config)
 
 
 def set_weights(layer: Any, record: LayerRecord) -> None:
@@ -149,7 +133,12 @@ def set_weights(layer: Any, record: LayerRecord) -> None:
     Raises:
         ValueError: if the layer's weights have other names or shapes; names the layer.
     """
-    expected = {weight_name(weight): tuple(weight.shape) for weight in layer.weights}
+    weights = named_weights(layer)
+    expected = {
+        name: tuple(weight.shape)
+        for name, weight in weights.items()
+        if name in record.weights or not is_seed(name)
+    }
     received = {name: tuple(value.shape) for name, value in record.weights.items()}
     if expected != received:
         raise ValueError(
@@ -159,111 +148,137 @@ def set_weights(layer: Any, record: LayerRecord) -> None:
                 "leave this layer out of the student",
             )
         )
-    for weight in layer.weights:
-        weight.assign(record.weights[weight_name(weight)])
-    if record.weights and type(layer).__name__ in ROWS:
-        ROWS[type(layer).__name__].finish(layer)
+    for name, value in record.weights.items():
+        weights[name].assign(value)
+    row = row_of(type(layer))
+    if record.weights and row is not None:
+        row.finish(layer)
 
 
-def _row(record: LayerRecord, source: ModuleType) -> Row:
-    name = record.layer_class.__name__
-    if name in ROWS and getattr(source.layers, name, None) is record.layer_class:
-        return ROWS[name]
-    raise ValueError(
-        problem(
-            f"layer {record.name!r} of class {record.layer_class.__module__}.{name}",
-            "layers that both Keras 3 and tf_keras have: " + ", ".join(sorted(ROWS)),
-            "replace the layer by some of these, or leave it out of the student",
+def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
+    row = row_of(record.layer_class)
+    if row is None:
+        raise NoCounterpart(
+            problem(
+                f"layer {record.name!r} of class {record.layer_class.__module__}."
+                f"{record.layer_class.__name__}",
+                f"a layer that {target.__name__} has too",
+                "replace the layer, or leave it out of the student",
+            )
         )
-    )
+    back = target is keras
+    layer_class = row.keras_class if back else row.tf_keras_class
+    options, weights = (_inverted(x) if back else x for x in (row.options, row.weights))
+    config = {
+        options.get(option, option): _translated_value(record, row, option, value, target)
+        for option, value in _meaningful(record, row, layer_class, options).items()
+    }
+    if back:
+        changed = {option: form(config[option]) for option, form in row.to_keras.items()}
+        config |= changed
+    renamed = {
+        weights.get(name, name): value
+        for name, value in record.weights.items()
+        if not is_seed(name)
+    }
+    return replace(record, layer_class=layer_class, config=config, weights=renamed)
 
 
-def _translate(
-    record: LayerRecord,
-    target: ModuleType,
-    options: Mapping[str, str],
-    weights: Mapping[str, str],
-) -> LayerRecord:
-    layer_class = getattr(target.layers, record.layer_class.__name__)
-    accepted = _parameters(layer_class)
+def _meaningful(
+    record: LayerRecord, row: Row, layer_class: type, names: Mapping[str, str]
+) -> dict[str, Any]:
+    """The options that the other Keras' class has too."""
+    accepted = {*_parameters(layer_class), *row.hidden}
     defaults = _parameters(record.layer_class)
     config = {}
     for option, value in record.config.items():
         if option.endswith("_initializer"):
             continue
-        renamed = options.get(option, option)
-        if renamed in accepted:
-            config[renamed] = _translated_value(record, option, value, target)
-        elif option not in _WITHOUT_EFFECT and not _is_off(option, value, defaults):
-            raise ValueError(
+        if names.get(option, option) in accepted:
+            config[option] = value
+        elif option not in _WITHOUT_EFFECT.split() and not _is_off(option, value, defaults):
+            raise NoCounterpart(
                 problem(
                     f"layer {record.name!r} ({record.layer_class.__name__}) with"
-                    f" {option}={value!r}",
-                    f"options that {target.__name__} has too",
+                    f" {option}={short(value)}",
+                    "options that both Kerases have",
                     f"build the layer without `{option}`",
                 )
             )
-    renamed_weights = {weights.get(name, name): value for name, value in record.weights.items()}
-    return replace(record, layer_class=layer_class, config=config, weights=renamed_weights)
+    return config
 
 
-def _translated_value(record: LayerRecord, option: str, value: Any, target: ModuleType) -> Any:
+def _translated_value(
+    record: LayerRecord, row: Row, option: str, value: Any, target: ModuleType
+) -> Any:
+    if option in row.parts and value is not None:
+        return _translated_part(record, value, target)
     if option == "dtype":
-        return value["config"]["name"] if isinstance(value, Mapping) else value
-    if option == "activation":
-        return _activation(record, value, target)
+        return _policy_name(record, value["config"] if isinstance(value, Mapping) else value)
+    if option.endswith("activation"):
+        if value is None:
+            return None
+        return _known(activations.in_other_keras(value, target), record, option, value)
     for suffix, module in (("_regularizer", "regularizers"), ("_constraint", "constraints")):
         if option.endswith(suffix) and value is not None:
             made = getattr(getattr(target, module), value["class_name"], None)
-            if made is None:
-                raise _unknown_object(record, option, value["class_name"])
-            return made(**value["config"])
+            return _known(made, record, option, value)(**value["config"])
     return _plain(value)
 
 
-def _activation(record: LayerRecord, value: Any, target: ModuleType) -> Any:
-    if value is None:
-        return None
-    name = value if isinstance(value, str) else value.get("config")
-    if not isinstance(name, str):
-        raise _unknown_object(record, "activation", value)
-    name = name.removeprefix(_PACKAGE + ">")
-    if target is keras:
-        name = {old: new for new, old in _ACTIVATION_NAMES.items()}.get(name, name)
-        function = getattr(keras.activations, name, None)
-    else:
-        name = _ACTIVATION_NAMES.get(name, name)
-        known = name not in _OTHER_ACTIVATIONS
-        function = getattr(target.activations, name, None) if known else None
-        function = function or _keras_activation_for_tf_keras(name)
-    if function is None:
-        raise _unknown_object(record, "activation", value)
-    return function
+def _translated_part(record: LayerRecord, value: Any, target: ModuleType) -> Any:
+    """The record of a layer inside, which stands in the config as Keras serializes it."""
+    if isinstance(value, (list, tuple)):
+        return [_translated_part(record, item, target) for item in value]
+    try:
+        if target is keras:
+            layer = tf_keras().layers.deserialize(value)
+        else:
+            layer = keras.saving.deserialize_keras_object(value)
+    except Exception as error:
+        # A user's own from_config can raise anything.
+        raise NoCounterpart(str(error)) from error
+    part = _translate(record_of(layer), target)
+    # Bidirectional puts these in front of the names of its layers.
+    for prefix in ("forward_", "backward_"):
+        part = replace(part, name=part.name.removeprefix(prefix))
+    return part
 
 
-def _keras_activation_for_tf_keras(name: str) -> Callable[..., Any] | None:
-    """Keras 3's own function, under a name with which tf_keras can save and load it."""
-    saving = tf_keras().saving
-    registered = saving.get_registered_object(f"{_PACKAGE}>{name}")
-    function = getattr(keras.activations, name, None)
-    if registered is not None or function is None:
-        return registered
-
-    def activation(x: Any) -> Any:
-        return function(x)
-
-    activation.__name__ = name
-    return saving.register_keras_serializable(_PACKAGE, name)(activation)
-
-
-def _unknown_object(record: LayerRecord, option: str, value: Any) -> ValueError:
-    return ValueError(
-        problem(
-            f"layer {record.name!r} with {option}={value!r}",
-            f"one of Keras' own for `{option}`",
-            "put your own function into a layer of its own, outside the student",
+def _known(made: Any, record: LayerRecord, option: str, value: Any) -> Any:
+    if made is None:
+        raise NoCounterpart(
+            problem(
+                f"layer {record.name!r} with {option}={short(value)}",
+                f"one of Keras' own for `{option}`",
+                "put your own function into a layer of its own, outside the student",
+            )
         )
-    )
+    return made
+
+
+def _policy_name(record: LayerRecord, policy: Any) -> str:
+    """The dtype policy as both Kerases call it."""
+    name = policy["name"] if isinstance(policy, Mapping) and "name" in policy else policy
+    name = getattr(name, "name", name)
+    if not isinstance(name, str) or "_from_" in name:
+        raise ValueError(
+            problem(
+                f"layer {record.name!r}, which is quantized already (dtype {short(policy)})",
+                "a student in floating point",
+                "take the student as it was before `quantize`",
+            )
+        )
+    return name
+
+
+def _holds_records(value: Any) -> bool:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(item, LayerRecord) for item in items)
+
+
+def _made(value: Any) -> Any:
+    return make_layer(value) if isinstance(value, LayerRecord) else [_made(item) for item in value]
 
 
 def _parameters(layer_class: type) -> dict[str, Any]:
@@ -297,7 +312,3 @@ def _is_off(option: str, value: Any, defaults: Mapping[str, Any]) -> bool:
 
 def _inverted(names: Mapping[str, str]) -> dict[str, str]:
     return {new: old for old, new in names.items()}
-
-
-def _is_tf_keras(layer_class: type) -> bool:
-    return issubclass(layer_class, tf_keras().layers.Layer)

@@ -1,0 +1,72 @@
+"""What the weights of a layer are called, the same in both Kerases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+# Where the layers inside a layer stand, where their weights' own names are not enough.
+_PARTS = {
+    "Bidirectional": ("forward_layer", "backward_layer"),
+    "MultiHeadAttention": ("_query_dense", "_key_dense", "_value_dense", "_output_dense"),
+    "RNN": ("cell",),
+    "StackedRNNCells": ("cells",),
+    "TimeDistributed": ("layer",),
+}
+
+
+def weight_name(weight: Any) -> str:
+    """`"kernel"` for a variable that Keras 3 calls `kernel` and tf_keras `block/conv/kernel:0`."""
+    return weight.name.split("/")[-1].split(":")[0]
+
+
+def named_weights(layer: Any) -> dict[str, Any]:
+    """The weights of a layer of either Keras by names that are unique in the layer.
+
+    These are the last parts of their own names, as `"kernel"`. Where a layer has several of one
+    name, the part of the layer stands in front, as `"query_dense/kernel"`, or they are numbered.
+    Counters of random generators come last.
+    """
+    weights = [*layer.weights, *_seeds(layer)]
+    names = [weight_name(weight) for weight in weights]
+    if len(set(names)) < len(names):
+        paths = dict(_paths(layer))
+        names = [paths.get(id(weight), "") + weight_name(weight) for weight in weights]
+    return dict(zip(_numbered(names), weights, strict=True))
+
+
+def is_seed(name: str) -> bool:
+    """Whether a weight of this name is the counter of a random generator."""
+    return "seed_generator_state" in name
+
+
+def _seeds(layer: Any) -> list[Any]:
+    known = {id(weight) for weight in layer.weights}
+    others = [weight for weight in layer.variables if id(weight) not in known]
+    return [weight for weight in others if is_seed(weight.name)]
+
+
+def _paths(layer: Any, prefix: str = "") -> Iterator[tuple[int, str]]:
+    """The `id` of each weight in the parts of a layer, and where it stands."""
+    for attribute in _PARTS.get(type(layer).__name__, ()):
+        part = getattr(layer, attribute, None)
+        numbered = (
+            [(f"{attribute}_{index}", item) for index, item in enumerate(part)]
+            if isinstance(part, (list, tuple))
+            else [(attribute, part)]
+        )
+        for name, item in numbered:
+            path = f"{prefix}{name.strip('_')}/"
+            yield from ((id(weight), path) for weight in getattr(item, "weights", ()))
+            yield from _paths(item, path)
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Equal names with a number behind each but the first."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        numbered.append(f"{name}_{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return numbered
