@@ -18,7 +18,7 @@ def randomized(model, seed=0):
 def set_zero(layer, filters, weight="kernel", axis=-1):
     """Make some entries along an axis of a weight zero."""
     variable = getattr(layer, weight)
-    value = np.moveaxis(np.array(variable), axis, 0)
+    value = np.moveaxis(variable.numpy(), axis, 0)
     value[filters] = 0
     variable.assign(np.moveaxis(value, 0, axis))
 
@@ -49,7 +49,7 @@ def test_a_filter_that_nobody_reads_goes_and_so_do_those_that_only_it_read():
     )
     set_zero(model.get_layer("logits"), [0, 3], axis=-2)
     # Only the second filter reads the first three channels; then nobody reads the second filter.
-    kernel = np.array(model.get_layer("second").kernel)
+    kernel = model.get_layer("second").kernel.numpy()
     kernel[:, :, :3, [0, *range(2, 6)]] = 0
     model.get_layer("second").kernel.assign(kernel)
     set_zero(model.get_layer("hidden"), np.arange(1, 4 * 4 * 6, 6), axis=-2)
@@ -170,7 +170,7 @@ def test_a_pruned_student_loses_what_its_masks_have_emptied():
     ((_, mask, _),) = wrapper.pruning_vars
     mask.assign(np.repeat([[1.0, 0.0]], 6, 0).repeat(4, 1))
     x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
-    kernel = np.array(model.get_layer("hidden").kernel)
+    kernel = model.get_layer("hidden").kernel.numpy()
     kernel[:, 4:] = 0
     model.get_layer("hidden").kernel.assign(kernel)
     smaller = remove_dead_filters(pruned)

@@ -6,7 +6,17 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_kd.compression import prune, quantize_aware, remove_filters, to_tf_keras
+import keras_kd
+from keras_kd.compression import (
+    prune,
+    quantize_aware,
+    remove_filters,
+    sparsity,
+    strip,
+    to_tf_keras,
+)
+from keras_kd.data import load_sample
+from keras_kd.tflite import convert
 
 MIXING = (
     layers.Dense,
@@ -596,3 +606,56 @@ def test_errors_say_what_to_do(options, message):
 def test_a_quantization_aware_student_is_refused():
     with pytest.raises(ValueError, match=r"quantization-aware already.*call `strip` first"):
         remove_filters(quantize_aware(chain(conv(4), conv(2))))
+
+
+def small_net(name=None):
+    """For digits, with every kind of coupling that quantization-aware training supports."""
+    inputs = keras.Input((28, 28, 1))
+    x = conv(16, "stem", strides=2, use_bias=False)(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    y = conv(16, "branch", use_bias=False)(x)
+    x = layers.ReLU()(layers.Add()([x, layers.BatchNormalization(momentum=0.9)(y)]))
+    x = conv(32, "wide", strides=2, activation="relu")(x)
+    x = layers.Dense(32, activation="relu", name="hidden")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(10, name="logits")(x), name=name)
+
+
+@pytest.mark.slow
+def test_a_smaller_student_is_pruned_quantized_and_converted_like_any_other():
+    student = remove_filters(small_net(), 0.5)
+    x = np.random.default_rng(0).random((8, 28, 28, 1), dtype="float32")
+    file = convert(student)
+    np.testing.assert_allclose(file.predict(x), student(x), atol=1e-4)
+    assert file.size < convert(small_net()).size / 2
+    quantized = quantize_aware(student, x)
+    assert convert(quantized, "int8", x).size < file.size
+    pruned = prune(student, 0.5, end_step=4)
+    pruned.compile("adam", "mse")
+    pruned.fit(x, np.zeros((8, 10)), epochs=8, verbose=0, callbacks=pruned.training_callbacks())
+    stripped = strip(pruned)
+    assert sparsity(stripped).overall == pytest.approx(0.5, abs=0.02)
+    assert widths(stripped) == widths(student)
+
+
+@pytest.mark.slow
+def test_a_teacher_brings_back_what_removing_filters_has_cost():
+    keras.utils.set_random_seed(0)
+    digits = load_sample().first(4000, 1000)
+
+    def train(model, epochs):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
+        model.fit(digits.x_train, digits.y_train, epochs=epochs, batch_size=64, verbose=0)
+
+    def accuracy(model):
+        answers = model.predict(digits.x_test, verbose=0).argmax(axis=1)
+        return float(np.mean(answers == digits.y_test))
+
+    teacher = small_net("teacher")
+    train(teacher, 3)
+    student = remove_filters(teacher, 0.5)
+    whole, damaged = accuracy(teacher), accuracy(student)
+    train(keras_kd.Distiller(teacher, student), 2)
+    assert damaged < whole - 0.1
+    assert accuracy(student) > whole - 0.02
+    assert student.count_params() < 0.3 * teacher.count_params()
