@@ -11,8 +11,9 @@ import numpy as np
 
 from keras_kd._keras import check_model
 from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.bridge.comparison import random_inputs
 from keras_kd.compression.bridge.graph import Graph, Slot
-from keras_kd.compression.bridge.rebuilding import random_inputs
+from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.pruning.channels import Channels, Cut, channels_of
 from keras_kd.compression.pruning.filters import plain_graph
@@ -47,7 +48,8 @@ def remove_dead_filters(student: Any) -> keras.Model:
         ValueError: if the student is clustered or quantization-aware.
     """
     check_model("student", student)
-    graph = plain_graph(student)
+    # A copy, because it is run to see what constant filters say.
+    graph = graphs.read(rebuild(plain_graph(student), keras, lambda layer: [record_of(layer)]))
     channels = channels_of(graph)
     constants = _constants(graph)
     removed = _dead_groups(channels, constants)
@@ -95,10 +97,7 @@ def _constants(graph: Graph) -> dict[int, np.ndarray]:
 
     NaN where that depends on the input, or where the layer cannot take it into its bias.
     """
-    values = {
-        slot: keras.ops.convert_to_tensor(value)
-        for slot, value in random_inputs(graph, examples=1).items()
-    }
+    values = random_inputs(graph, examples=1)
     for _ in graphs.steps(graph, {id(layer): [layer] for layer in graph.layers()}, values):
         pass
     constancy = _Constancy(values)

@@ -62,7 +62,10 @@ def shapes_of(graph: Graph) -> dict[Slot, Shape]:
         args, kwargs = keras.tree.map_structure(
             lambda leaf: specs[leaf] if isinstance(leaf, Slot) else leaf, call.arguments
         )
-        results = keras.tree.flatten(call.layer.compute_output_spec(*args, **kwargs))
+        # Calling a layer of the student would leave a trace in it; an operation here is a copy.
+        is_layer = isinstance(call.layer, keras.layers.Layer)
+        compute = call.layer.compute_output_spec if is_layer else call.layer
+        results = keras.tree.flatten(compute(*args, **kwargs))
         specs.update(zip(call.results, results, strict=True))
     return {slot: tuple(spec.shape) for slot, spec in specs.items()}
 
