@@ -9,17 +9,25 @@ from keras_kd.compression.pruning.filters import remove_filters
 from keras_kd.compression.pruning.magnitude import prune
 from keras_kd.compression.pruning.shrinkage import Shrinkage, shrinkage
 from keras_kd.compression.pruning.sparsity import Sparsity, sparsity
+from keras_kd.compression.quantization.summary import (
+    LayerQuantization,
+    Quantization,
+    quantization_summary,
+)
 from keras_kd.compression.quantization.training import quantize_aware
 from keras_kd.compression.stripping import strip
 
 __all__ = [
     "Factorization",
     "FactorizedLayer",
+    "LayerQuantization",
+    "Quantization",
     "Shrinkage",
     "Sparsity",
     "cluster",
     "factorize",
     "prune",
+    "quantization_summary",
     "quantize_aware",
     "remove_dead_filters",
     "remove_filters",

@@ -36,11 +36,12 @@ from tensorflow_model_optimization.python.core.clustering.keras import (  # noqa
     cluster_wrapper,
     clustering_centroids,
 )
-from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E402
-    quantize_layer,
+from tensorflow_model_optimization.python.core.keras import (  # noqa: E402
+    utils as tfmot_utils,
 )
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (  # noqa: E402
-    default_8bit_quantize_configs,
+from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E402
+    quantize_aware_activation,
+    quantize_layer,
 )
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
     pruning_wrapper,
@@ -50,8 +51,9 @@ __all__ = [
     "cluster_config",
     "cluster_wrapper",
     "clustering_centroids",
-    "default_8bit_quantize_configs",
     "pruning_wrapper",
+    "quantize_aware_activation",
     "quantize_layer",
     "tfmot",
+    "tfmot_utils",
 ]

@@ -37,7 +37,7 @@ def dismantle(layer: Any) -> Sequence[LayerRecord]:
     """The plain layers inside a layer of TF-MOT, or the layer itself."""
     from keras_kd.compression.clustering import _wrapper as clustering
     from keras_kd.compression.pruning import _wrapper as pruning
-    from keras_kd.compression.quantization import _scheme as quantization
+    from keras_kd.compression.quantization import _wrapper as quantization
 
     for family in (pruning, clustering, quantization):
         records = family.dismantle(layer)

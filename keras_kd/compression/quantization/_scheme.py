@@ -1,220 +1,148 @@
-"""TF-MOT's quantization classes, completed. Importing this imports TF-MOT, which takes seconds."""
+"""A plain student with TF-MOT's quantizers put into it. Importing this imports TF-MOT."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
+import tf_keras
 
-from keras_kd._checks import one_line, problem
-from keras_kd._keras import tf_keras
-from keras_kd.compression._tfmot import default_8bit_quantize_configs as configs
-from keras_kd.compression._tfmot import quantize_layer, tfmot
-from keras_kd.compression.bridge.graph import Graph
-from keras_kd.compression.bridge.translation import LayerRecord, weight_name
+from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.bridge.rebuilding import rebuild
+from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.clustering.weights import parts
+from keras_kd.compression.quantization._quantizers import (
+    StructureKeeper,
+    WeightQuantizer,
+    activation_quantizer,
+    input_quantizer,
+)
+from keras_kd.compression.quantization._wrapper import (
+    QuantizeConfig,
+    QuantizeLayer,
+    QuantizeWrapper,
+    part_of,
+    wrappers,
+)
+from keras_kd.compression.quantization.placement import Placement, inputs_to_quantize, place
+from keras_kd.compression.quantization.structure import structure_of
 
-_quantization = tfmot.quantization.keras
-_default_8bit = _quantization.default_8bit
 
-# Activations for which TF-MOT knows where TFLite quantizes.
-_IN_LAYER = frozenset({"linear", "relu", "softmax", "sigmoid", "tanh", "swish", "gelu"})
-_ALONE = _IN_LAYER | {"relu6"}
-# These hand on values of their input, which are quantized already.
-_PASS_ON = """
-    AlphaDropout Cropping1D Cropping2D Cropping3D GaussianDropout GaussianNoise Identity Masking
-    MaxPooling1D MaxPooling3D RepeatVector UpSampling1D UpSampling3D ZeroPadding3D
-"""
-_FOLDS_BATCH_NORMALIZATION = frozenset({"Conv2D", "DepthwiseConv2D", "Dense"})
+@dataclass(frozen=True)
+class Scheme:
+    """How a student is quantized; see `quantize_aware`.
 
-
-class _KeepZerosRegistry(_default_8bit.Default8BitQuantizeRegistry):
-    """TF-MOT's registry, with its sparsity-preserving quantizer where a kernel is sparse (PQAT).
-
-    TF-MOT's own prune-preserving registry refuses layers that it cannot prune, and gives every
-    other one a mask, also kernels that begin at zero.
+    Attributes:
+        weight_bits: of weights.
+        activation_bits: of activations, outputs and inputs.
+        per_axis: whether kernels have a range for each channel where that is possible.
+        input_ranges: the fixed range of each input by its name, or None.
+        preserve: whether zeros and equal weights are kept.
     """
 
-    def get_quantize_config(self, layer: Any) -> Any:
-        if _is_sparse(layer):
-            scheme = _quantization.collab_opts.Default8BitPrunePreserveQuantizeScheme()
-            return scheme.get_quantize_registry().get_quantize_config(layer)
-        return super().get_quantize_config(layer)
+    weight_bits: int
+    activation_bits: int
+    per_axis: bool
+    input_ranges: Mapping[str, tuple[float, float] | None]
+    preserve: bool
 
+    def apply(self, graph: graphs.Graph, chosen: Collection[str]) -> Any:
+        """A new model in which the chosen layers of a plain tf_keras graph are quantized."""
+        placements = place(graph, chosen, self.per_axis)
+        structures = {layer.name: self._structures(layer) for layer in graph.layers()}
+        configs = {
+            layer.name: self._config(placements[id(layer)], structures[layer.name])
+            for layer in graph.layers()
+        }
 
-class _Scheme(_default_8bit.Default8BitQuantizeScheme):
-    def get_quantize_registry(self) -> _KeepZerosRegistry:
-        return _KeepZerosRegistry()
+        def wrap(layer: Any) -> Any:
+            config = configs.get(layer.name)
+            return layer if config is None else QuantizeWrapper(layer, config)
 
-
-def _is_sparse(layer: Any) -> bool:
-    """Whether the layer's kernel has zeros to keep, and a quantizer that keeps them."""
-    if type(layer).__name__ not in ("Conv2D", "Dense"):
-        return False
-    zeros = np.mean(np.asarray(layer.kernel) == 0)
-    return bool(0 < zeros < 1)
-
-
-def split(record: LayerRecord) -> list[LayerRecord]:
-    """The layers that TF-MOT can quantize in place of one that it cannot, computing the same.
-
-    They compute in float32: in float16 quantization-aware training fails.
-    """
-    name = record.layer_class.__name__
-    config = {**record.config, "dtype": "float32"}
-    if name == "SeparableConv2D":
-        depthwise, pointwise = _separated(replace(record, config=config))
-        return [depthwise, *split(pointwise)]
-    if name == "Activation" or config.get("activation") in (None, *_IN_LAYER):
-        return [replace(record, config=config)]
-    activation = {"activation": config["activation"], "dtype": "float32"}
-    return [
-        replace(record, config={**config, "activation": "linear"}),
-        LayerRecord(tf_keras().layers.Activation, record.name + "_activation", activation, {}),
-    ]
-
-
-def _separated(record: LayerRecord) -> tuple[LayerRecord, LayerRecord]:
-    """A separable convolution as a depthwise and a pointwise one."""
-    config = dict(record.config)
-    depthwise = {
-        option: config.pop(option)
-        for option in (
-            "kernel_size",
-            "strides",
-            "padding",
-            "dilation_rate",
-            "depth_multiplier",
-            "depthwise_initializer",
-            "depthwise_regularizer",
-            "depthwise_constraint",
+        quantized = rebuild(
+            self._with_quantized_inputs(graph, placements),
+            tf_keras,
+            lambda layer: [record_of(layer)],
+            wrap,
         )
-    }
-    depthwise |= {option: config[option] for option in ("data_format", "dtype", "trainable")}
-    pointwise = {option.replace("pointwise_", "kernel_"): value for option, value in config.items()}
-    weights = dict(record.weights)
-    depthwise_weights = {"depthwise_kernel": weights.pop("depthwise_kernel")}
-    weights["kernel"] = weights.pop("pointwise_kernel")
-    layers = tf_keras().layers
-    return (
-        LayerRecord(
-            layers.DepthwiseConv2D,
-            record.name + "_depthwise",
-            {**depthwise, "use_bias": False},
-            depthwise_weights,
-        ),
-        LayerRecord(
-            layers.Conv2D,
-            record.name + "_pointwise",
-            {**pointwise, "kernel_size": 1, "groups": 1},
-            weights,
-        ),
-    )
+        for wrapper in wrappers(quantized):
+            for path, variables in wrapper.weight_variables():
+                if "structure" in variables:
+                    variables["structure"].assign(structures[wrapper.layer.name][path])
+        return quantized
 
+    def _structures(self, layer: Any) -> dict[str, np.ndarray]:
+        """The structures to keep in a layer, by the paths of its weights."""
+        if not (self.preserve and layer.trainable):
+            return {}
+        found = {
+            path: structure_of(getattr(*part_of(layer, path)).numpy()) for path in _paths(layer)
+        }
+        return {path: structure for path, structure in found.items() if structure is not None}
 
-def annotate(layer: Any, folds: bool) -> Any:
-    """The layer with a note that tells TF-MOT how to quantize it.
+    def _config(
+        self, placement: Placement, structures: Mapping[str, np.ndarray]
+    ) -> QuantizeConfig | None:
+        """What the wrapper of a layer does; None if it needs none."""
+        weights: dict[str, Any] = {path: StructureKeeper() for path in structures}
+        for path, channel_axes in placement.weights.items():
+            weights[path] = WeightQuantizer(self.weight_bits, channel_axes, path in structures)
+        between, activation, output = (
+            activation_quantizer(self.activation_bits) if is_quantized else None
+            for is_quantized in (placement.between, placement.activation, placement.output)
+        )
+        if not weights and output is None:
+            return None
+        return QuantizeConfig(weights, between, activation, output)
 
-    `folds` says that the layer is a BatchNormalization that TFLite folds into the one before.
-    """
-    name = type(layer).__name__
-    if name == "Activation":
-        known = getattr(layer.activation, "__name__", None) in _ALONE
-    else:
-        known = folds or _default_8bit.Default8BitQuantizeRegistry().supports(layer)
-    if known:
-        return _quantization.quantize_annotate_layer(layer)
-    config = (
-        configs.NoOpQuantizeConfig()
-        if name in _PASS_ON.split()
-        else configs.Default8BitOutputQuantizeConfig()
-    )
-    return _quantization.quantize_annotate_layer(layer, config)
-
-
-def float_layers(graph: Graph) -> set[str]:
-    """The names of the layers that stay in float: embeddings, and what reads integers."""
-    integers = {spec.slot for spec in graph.input_specs if "float" not in spec.dtype}
-    return {
-        call.layer.name
-        for call in graph.calls
-        if type(call.layer).__name__ == "Embedding" or integers.intersection(call.operands())
-    }
-
-
-def folding_layers(graph: Graph) -> set[str]:
-    """The names of the BatchNormalizations that directly follow what they are folded into."""
-    producer = {slot: call for call in graph.calls for slot in call.results}
-    calls = Counter(call.layer.name for call in graph.calls)
-    readers = Counter(slot for call in graph.calls for slot in call.operands())
-    readers.update(keras.tree.flatten(graph.outputs))
-    return {
-        call.layer.name
-        for call in graph.calls
-        if type(call.layer).__name__ == "BatchNormalization"
-        for slot in call.operands()
-        if slot in producer
-        and readers[slot] == calls[call.layer.name] == calls[producer[slot].layer.name] == 1
-        and _can_fold(producer[slot].layer)
-    }
-
-
-def _can_fold(layer: Any) -> bool:
-    is_linear = getattr(getattr(layer, "activation", None), "__name__", None) == "linear"
-    return type(layer).__name__ in _FOLDS_BATCH_NORMALIZATION and is_linear
-
-
-def apply(annotated: Any) -> Any:
-    """Quantize an annotated model; frozen layers stay frozen.
-
-    Raises:
-        ValueError: if TF-MOT cannot.
-    """
-    try:
-        with _quantization.quantize_scope():
-            quantized = _quantization.quantize_apply(annotated, scheme=_Scheme())
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            problem(
-                f"student {annotated.name!r}, which TF-MOT cannot quantize: {one_line(error)}",
-                "layers that TF-MOT's 8-bit scheme supports or can leave in float",
-                "replace the layer it names, or quantize after training with"
-                " keras_kd.tflite.convert(student, 'int8', representative_data)",
+    def _with_quantized_inputs(
+        self, graph: graphs.Graph, placements: Mapping[int, Placement]
+    ) -> graphs.Graph:
+        """The graph with a layer that quantizes it after each input for which one is needed."""
+        specs = [graph.input_specs[index] for index in inputs_to_quantize(graph, placements)]
+        unused = 1 + max(slot.index for slot in _every_slot(graph))
+        quantized = {spec.slot: graphs.Slot(unused + number) for number, spec in enumerate(specs)}
+        calls = [
+            graphs.Call(layer, layer.name, ((spec.slot,), {}), (quantized[spec.slot],), True)
+            for spec in specs
+            for layer in [self._input_layer(spec)]
+        ]
+        for call in graph.calls:
+            arguments = keras.tree.map_structure(
+                lambda leaf: quantized.get(leaf, leaf) if isinstance(leaf, graphs.Slot) else leaf,
+                call.arguments,
             )
-        ) from error
-    for wrapper in wrappers(quantized):
-        if not wrapper.layer.trainable:
-            # In front, so that saved weights keep TF-MOT's order.
-            wrapper._non_trainable_weights[:0] = wrapper._trainable_weights
-            wrapper._trainable_weights.clear()
-    return quantized
+            calls.append(replace(call, arguments=arguments))
+        return replace(graph, calls=tuple(calls))
+
+    def _input_layer(self, spec: graphs.InputSpec) -> QuantizeLayer:
+        quantizer = input_quantizer(self.activation_bits, self.input_ranges[spec.name])
+        layer = QuantizeLayer(quantizer, name=f"quantize_{spec.name}")
+        layer.build(spec.shape)
+        return layer
 
 
-def quantize_layers(model: Any) -> list[Any]:
-    """The layers that quantize the inputs of a model."""
-    return [layer for layer in model.layers if isinstance(layer, quantize_layer.QuantizeLayer)]
+def _paths(layer: Any) -> Iterator[str]:
+    """Where in a layer there are weights that earlier compressions act on."""
+    places = {id(part): path for part, path in _places(layer, "")}
+    for part, attribute in parts(layer):
+        if id(part) in places:
+            yield places[id(part)] + attribute
 
 
-def wrappers(model: Any) -> list[Any]:
-    """The quantization wrappers of a model."""
-    return [layer for layer in model.layers if isinstance(layer, _quantization.QuantizeWrapper)]
+def _places(layer: Any, prefix: str) -> Iterator[tuple[Any, str]]:
+    """A layer and those that it has as attributes, each with the path to its own attributes."""
+    yield layer, prefix
+    for name, value in sorted(vars(layer).items()):
+        if isinstance(value, tf_keras.layers.Layer):
+            yield from _places(value, f"{prefix}{name}.")
 
 
-def dismantle(layer: Any) -> list[LayerRecord] | None:
-    """The plain layers that a layer of TF-MOT's quantization stands for; None for any other."""
-    if isinstance(layer, quantize_layer.QuantizeLayer):
-        return []
-    if not isinstance(layer, _quantization.QuantizeWrapper):
-        return None
-    inner = layer.layer
-    config = inner.get_config()
-    for quantized in layer._quantize_activations:
-        config["activation"] = getattr(quantized.activation, "__name__", "linear")
-    weights = {
-        weight_name(weight): weight.numpy()
-        for weight in layer.weights
-        if not weight_name(weight).endswith(("_min", "_max", "optimizer_step"))
-    }
-    return [LayerRecord(type(inner), inner.name, config, weights)]
+def _every_slot(graph: graphs.Graph) -> list[graphs.Slot]:
+    return [
+        *(spec.slot for spec in graph.input_specs),
+        *(slot for call in graph.calls for slot in call.results),
+    ]

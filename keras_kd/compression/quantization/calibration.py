@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,50 +12,55 @@ import numpy as np
 
 from keras_kd._checks import problem
 
-# Ranges hardly move after some hundred examples.
-_EXAMPLES = 512
 _BATCH = 64
 
 
-def calibrate(
-    model: Any, quantize_layers: Iterable[Any], wrappers: Iterable[Any], data: Any
-) -> None:
-    """Set the ranges of weights and activations to what they are on `data`.
+@dataclass(frozen=True)
+class ModelInput:
+    """An input of a model as `keras_kd._examples` wants to know it."""
 
-    The model runs eagerly, in float and in inference mode, so that neither dropout nor the
-    statistics of a BatchNormalization play a part; its weights do not change.
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+    is_quantized: bool = False
+
+
+def model_inputs(model: Any) -> list[ModelInput]:
+    """The inputs of a functional tf_keras model."""
+    return [
+        ModelInput(name, tuple(tensor.shape), np.dtype(tensor.dtype.name))
+        for name, tensor in zip(model.input_names, model.inputs, strict=True)
+    ]
+
+
+def calibrate(model: Any, examples: Mapping[str, np.ndarray] | None) -> None:
+    """Set the ranges of weights to what they are, and those of activations to what `examples` say.
+
+    The model runs eagerly and in inference mode, so that neither dropout nor the statistics of a
+    BatchNormalization play a part. Its activations are not rounded meanwhile, its weights are, and
+    they do not change.
 
     Args:
         model: a quantization-aware `tf_keras.Model`.
-        quantize_layers: its TF-MOT `QuantizeLayer`s.
-        wrappers: its TF-MOT quantization wrappers.
-        data: an array, a dict of arrays by input name, or an iterable of batches, each of these
-            forms; of a tuple, as in `fit`, only the first part is used.
+        examples: arrays by input name, shaped (examples, ...); None to leave activations alone.
 
     Raises:
-        TypeError: if `data` is none of these.
-        ValueError: if there is nothing in it, or if it has other names, shapes or types than the
-            inputs.
+        ValueError: if the model computes NaN or infinity.
     """
-    wrappers = list(wrappers)
+    from keras_kd.compression.quantization._wrapper import quantize_layers, wrappers
+
+    for wrapper in wrappers(model):
+        for weight, quantizer, variables in wrapper.weight_quantizers:
+            quantizer(weight, True, weights=variables)
+    if examples is None:
+        return
     recorder = _Recorder()
     with ExitStack() as stack:
-        for owner, name in _activation_quantizers(quantize_layers, wrappers):
-            stack.enter_context(_replaced(owner, name, recorder))
-        for batch in _batches(data, model):
+        for owner, name, value in _stand_ins(quantize_layers(model), wrappers(model), recorder):
+            stack.enter_context(_replaced(owner, name, value))
+        for batch in _batches(examples, model):
             model(batch, training=False)
-    if not recorder.ranges:
-        raise ValueError(
-            problem(
-                "representative_data without an example",
-                "at least one batch",
-                "pass some hundred training examples, for example x_train[:500]",
-            )
-        )
     recorder.assign()
-    for wrapper in wrappers:
-        for weight, quantizer, variables in wrapper._weight_vars:
-            quantizer(weight, True, weights=variables)
 
 
 class _Recorder:
@@ -86,102 +92,38 @@ class _Recorder:
             variables["max_var"].assign(high if high > low else low + 1e-3)
 
 
-def _activation_quantizers(
-    quantize_layers: Iterable[Any], wrappers: Iterable[Any]
-) -> Iterator[tuple[Any, str]]:
-    """The objects that hold a quantizer of activations, and the attribute that holds it."""
+def _stand_ins(
+    quantize_layers: list[Any], wrappers: list[Any], recorder: _Recorder
+) -> Iterator[tuple[Any, str, Any]]:
+    """What holds a quantizer of activations, under which name, and what takes its place there."""
     for layer in quantize_layers:
-        if layer.quantizer is not None:
-            yield layer, "quantizer"
+        if not layer.has_fixed_range:
+            yield layer, "quantizer", recorder
     for wrapper in wrappers:
-        if wrapper._output_quantizers:
-            yield wrapper, "_output_quantizers"
-        for activation in wrapper._quantize_activations:
-            yield activation, "quantizer"
+        for name in ("between", "output_range"):
+            if getattr(wrapper, name) is not None:
+                yield wrapper, name, (recorder, getattr(wrapper, name)[1])
+        for activation in wrapper.activations:
+            yield activation, "quantizer", recorder
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, recorder: _Recorder) -> Iterator[None]:
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     original = getattr(owner, name)
-    setattr(owner, name, [recorder] if name == "_output_quantizers" else recorder)
+    # Past Keras' own __setattr__, which would change what is put there.
+    vars(owner)[name] = value
     try:
         yield
     finally:
-        setattr(owner, name, original)
+        vars(owner)[name] = original
 
 
-def _batches(data: Any, model: Any) -> Iterator[Any]:
-    """Batches of `data` in the structure of the model's inputs, a few hundred examples in all."""
-    if isinstance(data, Mapping) or hasattr(data, "__array__"):
-        named = _named(data, model)
-        count = min(len(array) for array in named.values())
-        starts = range(0, min(count, _EXAMPLES), _BATCH)
-        parts: Iterable[Any] = (
-            {name: array[start : start + _BATCH] for name, array in named.items()}
-            for start in starts
-        )
-    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
-        parts = (_named(part[0] if isinstance(part, tuple) else part, model) for part in data)
-    else:
-        raise TypeError(
-            problem(
-                f"representative_data of type {type(data).__name__}",
-                "an array, a dict of arrays or an iterable of batches",
-                "pass some hundred training examples, for example x_train[:500]",
-            )
-        )
-    seen = 0
-    for part in parts:
+def _batches(examples: Mapping[str, np.ndarray], model: Any) -> Iterator[Any]:
+    """Batches in the structure of the model's inputs."""
+    count = len(next(iter(examples.values())))
+    for start in range(0, count, _BATCH):
         flat = [
-            keras.ops.convert_to_tensor(part[name], dtype=tensor.dtype.name)
-            for name, tensor in zip(model.input_names, model.inputs, strict=True)
+            keras.ops.convert_to_tensor(examples[name][start : start + _BATCH])
+            for name in model.input_names
         ]
         yield keras.tree.pack_sequence_as(model._nested_inputs, flat)
-        seen += len(flat[0])
-        if seen >= _EXAMPLES:
-            return
-
-
-def _described(data: Any) -> str:
-    if isinstance(data, Mapping):
-        return f"for the inputs {sorted(data)}"
-    return f"of type {type(data).__name__}"
-
-
-def _named(data: Any, model: Any) -> dict[str, np.ndarray]:
-    names = model.input_names
-    if not isinstance(data, Mapping) and len(names) == 1:
-        data = {names[0]: data}
-    if not isinstance(data, Mapping) or set(data) != set(names):
-        raise ValueError(
-            problem(
-                f"representative_data {_described(data)}",
-                f"one array for each of the inputs {names}",
-                "pass a dict with these keys",
-            )
-        )
-    arrays = {name: np.asarray(value) for name, value in data.items()}
-    for name, tensor in zip(names, model.inputs, strict=True):
-        shape = arrays[name].shape
-        if len(shape) != len(tensor.shape) or any(
-            size not in (None, given)
-            for size, given in zip(tensor.shape[1:], shape[1:], strict=True)
-        ):
-            raise ValueError(
-                problem(
-                    f"representative_data of shape {shape} for the input {name!r}",
-                    f"shape {tuple(tensor.shape)}",
-                    "pass batches like those the student trains on",
-                )
-            )
-        if tensor.dtype.is_floating and not np.issubdtype(arrays[name].dtype, np.floating):
-            # The commonest mistake: pixels of 0..255 for a student that was trained on 0..1.
-            raise ValueError(
-                problem(
-                    f"representative_data of type {arrays[name].dtype} for the input {name!r}",
-                    "real numbers scaled as the student was trained on",
-                    "pass x.astype('float32') / 255 if it was trained on 0..1, otherwise "
-                    "x.astype('float32')",
-                )
-            )
-    return arrays

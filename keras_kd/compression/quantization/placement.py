@@ -1,0 +1,277 @@
+"""Where in a student TFLite rounds to integers, and where quantization-aware training must too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import keras
+
+from keras_kd.compression.bridge.graph import Call, Graph, Slot
+
+# The kernels that are quantized, and how many of their last axes make up the channels that can
+# have a range each. TensorFlow's converter takes one range only for Dense and Conv2DTranspose.
+_KERNELS: Mapping[str, Mapping[str, int]] = {
+    "Conv1D": {"kernel": 1},
+    "Conv2D": {"kernel": 1},
+    "Conv2DTranspose": {"kernel": 0},
+    "Dense": {"kernel": 0},
+    "DepthwiseConv2D": {"depthwise_kernel": 2},
+    "SeparableConv1D": {"depthwise_kernel": 2, "pointwise_kernel": 1},
+    "SeparableConv2D": {"depthwise_kernel": 2, "pointwise_kernel": 1},
+}
+_SEPARABLE = frozenset({"SeparableConv1D", "SeparableConv2D"})
+# These hand on values of their input, or weighted means of them, in the range of their input.
+_IN_RANGE_OF_INPUT = """
+    ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D AveragePooling3D
+    Cropping1D Cropping2D Cropping3D Dropout Flatten GaussianDropout GaussianNoise
+    GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D Identity Masking MaxPooling1D
+    MaxPooling2D MaxPooling3D Permute RepeatVector Reshape SpatialDropout1D SpatialDropout2D
+    SpatialDropout3D UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D
+    ZeroPadding3D
+"""
+# Functions whose range TFLite knows.
+_FIXED_RANGE = frozenset({"linear", "sigmoid", "softmax", "tanh"})
+# TFLite computes these on integers, and rounds what comes out.
+_OUTPUT = """
+    Activation Add Average Concatenate GlobalAveragePooling1D GlobalAveragePooling2D
+    GlobalAveragePooling3D LeakyReLU ReLU
+"""
+# TF-MOT has no quantizer for what these compute, but for their outputs.
+_OUTPUT_ONLY = """
+    BatchNormalization Conv1DTranspose Conv3D Conv3DTranspose DepthwiseConv1D Dot ELU
+    GroupNormalization GroupNormalizationV1 LayerNormalization Maximum Minimum Multiply
+    Normalization OperationLayer PReLU Rescaling Subtract ThresholdedReLU UnitNormalization
+"""
+_RECURRENT = """
+    Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D GRU LSTM RNN SimpleRNN TimeDistributed
+"""
+_ATTENTION = "AdditiveAttention Attention GroupQueryAttention MultiHeadAttention"
+_FOLDS_BATCH_NORMALIZATION = frozenset(_KERNELS) - {"Conv2DTranspose"}
+_FUSES_RELU = _FOLDS_BATCH_NORMALIZATION | {"Add", "BatchNormalization"}
+
+
+class Kind(Enum):
+    """What quantization-aware training can do with a layer."""
+
+    KERNEL = "weights and outputs in integers"
+    OUTPUT = "outputs in integers"
+    OUTPUT_ONLY = "computes in float, outputs in integers"
+    HANDS_ON = "range of its input"
+    FIXED = "fixed range"
+    FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What of one layer is quantized.
+
+    Attributes:
+        kind: what can be.
+        weights: the names of its weights that are, and how many axes have ranges of their own.
+        between: whether what passes between the halves of a separable convolution is.
+        activation: whether what its activation takes and gives is.
+        output: whether its output is.
+        note: why something stays in float, or where it is quantized instead.
+    """
+
+    kind: Kind
+    weights: Mapping[str, int] = field(default_factory=dict)
+    between: bool = False
+    activation: bool = False
+    output: bool = False
+    note: str = ""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether anything is."""
+        return bool(self.weights) or self.activation or self.output
+
+
+def kind_of(layer: Any) -> Kind:
+    """What can be done with a layer of either Keras, as far as its class tells."""
+    name = type(layer).__name__
+    if name in _KERNELS:
+        return Kind.KERNEL
+    if name == "Softmax" or (name == "Activation" and activation_name(layer) in _FIXED_RANGE):
+        return Kind.FIXED
+    for names, kind in (
+        (_OUTPUT, Kind.OUTPUT),
+        (_OUTPUT_ONLY, Kind.OUTPUT_ONLY),
+        (_IN_RANGE_OF_INPUT, Kind.HANDS_ON),
+    ):
+        if name in names.split():
+            return kind
+    # Operations between Keras 3 layers become layers of one class in tf_keras.
+    is_operation = isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer)
+    return Kind.OUTPUT_ONLY if is_operation or name == "Operation" else Kind.FLOAT
+
+
+def supports(layer: Any) -> bool:
+    """Whether a layer of either Keras need not stay in float."""
+    return kind_of(layer) is not Kind.FLOAT
+
+
+def place(graph: Graph, chosen: Collection[str], per_axis: bool) -> dict[int, Placement]:
+    """Say for each layer of a plain tf_keras graph, by `id`, what of it is quantized.
+
+    Args:
+        graph: the student's.
+        chosen: the names of the layers that are not to stay in float.
+        per_axis: whether kernels get a range for each channel where the converter can take it.
+    """
+    return _Places(graph, chosen, per_axis).found()
+
+
+def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> list[int]:
+    """The positions of the inputs that a quantized layer reads, through others that hand on."""
+    reading: set[Slot] = set()
+    for call in reversed(graph.calls):
+        place = placements[id(call.layer)]
+        if place.is_quantized or (place.kind is Kind.HANDS_ON and reading & set(call.results)):
+            reading.update(call.operands())
+    return [
+        position
+        for position, spec in enumerate(graph.input_specs)
+        if spec.slot in reading and "float" in spec.dtype
+    ]
+
+
+def activation_name(layer: Any) -> str:
+    """The name of a layer's activation; "linear" for a layer without."""
+    activation = getattr(layer, "activation", None)
+    return "linear" if activation is None else getattr(activation, "__name__", "unnamed")
+
+
+class _Places:
+    """The layers of a graph, and what comes before and after them."""
+
+    def __init__(self, graph: Graph, chosen: Collection[str], per_axis: bool) -> None:
+        self._graph = graph
+        self._per_axis = per_axis
+        names = graph.names()
+        self._kinds = {
+            id(layer): kind_of(layer) if names[id(layer)] in chosen else Kind.FLOAT
+            for layer in graph.layers()
+        }
+        self._calls = Counter(id(call.layer) for call in graph.calls)
+        self._readers = Counter(slot for call in graph.calls for slot in call.operands())
+        self._readers.update(keras.tree.flatten(graph.outputs))
+        self._producers = {slot: call for call in graph.calls for slot in call.results}
+        self._reasons = {
+            id(call.layer): reason for call in graph.calls if (reason := self._obstacle(call))
+        }
+        self._chosen = chosen
+
+    def found(self) -> dict[int, Placement]:
+        """What is quantized of each layer."""
+        # What comes out of these is rounded in the layer after them.
+        silent: dict[int, str] = {}
+        for call in self._graph.calls:
+            for before in self._only_readers_of(call):
+                note = self._merged(before.layer, call.layer)
+                if note:
+                    silent[id(before.layer)] = note
+        return {
+            id(layer): self._placement(layer, silent.get(id(layer)))
+            for layer in self._graph.layers()
+        }
+
+    def _placement(self, layer: Any, silent: str | None) -> Placement:
+        kind, name = self._kind(layer), type(layer).__name__
+        if kind is Kind.FLOAT:
+            return Placement(kind, note=self._reason(layer))
+        if kind in (Kind.HANDS_ON, Kind.FIXED):
+            return Placement(kind, note=kind.value)
+        note = silent or ""
+        if kind is Kind.KERNEL:
+            axes = _KERNELS[name]
+            return Placement(
+                kind,
+                weights={path: count if self._per_axis else 0 for path, count in axes.items()},
+                between=name in _SEPARABLE,
+                activation=silent is None,
+                note=note,
+            )
+        if kind is Kind.OUTPUT_ONLY and not silent:
+            note = f"computes in float: TF-MOT has no quantizer for {name}"
+        return Placement(kind, output=silent is None, note=note)
+
+    def _merged(self, before: Any, after: Any) -> str | None:
+        """Where the output of `before` is rounded instead, if `after` makes one with it."""
+        kinds, names = (self._kind(before), self._kind(after)), (type(before), type(after))
+        first, second = (cls.__name__ for cls in names)
+        if Kind.FLOAT in kinds or self._calls[id(before)] > 1 or self._calls[id(after)] > 1:
+            return None
+        is_linear = activation_name(before) == "linear"
+        if second == "BatchNormalization":
+            folds = first in _FOLDS_BATCH_NORMALIZATION and is_linear and _on_last_axis(after)
+            return f"folded with {after.name!r}" if folds else None
+        if _is_fused_relu(after):
+            return f"rounded after {after.name!r}" if first in _FUSES_RELU and is_linear else None
+        if second == "Concatenate":
+            is_rounded_last = kinds[0] in (Kind.OUTPUT, Kind.OUTPUT_ONLY) or (
+                kinds[0] is Kind.KERNEL and activation_name(before) in ("linear", "relu")
+            )
+            return f"rounded after {after.name!r}" if is_rounded_last else None
+        return None
+
+    def _only_readers_of(self, call: Call) -> list[Call]:
+        """The calls whose one result only `call` reads."""
+        return [
+            self._producers[slot]
+            for slot in call.operands()
+            if slot in self._producers and self._readers[slot] == 1
+        ]
+
+    def _kind(self, layer: Any) -> Kind:
+        return Kind.FLOAT if id(layer) in self._reasons else self._kinds[id(layer)]
+
+    def _obstacle(self, call: Call) -> str | None:
+        """Why a layer must stay in float, seen from how it is called."""
+        if self._kinds[id(call.layer)] in (Kind.FLOAT, Kind.HANDS_ON, Kind.FIXED):
+            return None
+        if len(call.results) != 1:
+            return "it has several outputs"
+        if len(call.arguments[0]) != 1:
+            return "it is called with several arguments"
+        inputs, outputs = (
+            keras.tree.flatten(tensors)
+            for tensors in (call.layer.get_input_at(0), call.layer.get_output_at(0))
+        )
+        if not all(tensor.dtype.is_floating for tensor in inputs):
+            return "it reads integers"
+        return None if outputs[0].dtype.is_floating else "it gives integers"
+
+    def _reason(self, layer: Any) -> str:
+        if id(layer) in self._reasons:
+            return self._reasons[id(layer)]
+        name = type(layer).__name__
+        if name == "Embedding":
+            return "TF-MOT has no quantizer for Embedding"
+        if name in _RECURRENT.split():
+            return "TF-MOT has no quantizers for what is computed step by step"
+        if name in _ATTENTION.split():
+            return "TF-MOT has no quantizers for attention"
+        if kind_of(layer) is Kind.FLOAT:
+            return f"TF-MOT does not know {name}"
+        return "it was not chosen"
+
+
+def _is_fused_relu(layer: Any) -> bool:
+    name = type(layer).__name__
+    if name == "Activation":
+        return activation_name(layer) in ("relu", "relu6")
+    if name != "ReLU":
+        return False
+    no_slope = not layer.negative_slope and not layer.threshold
+    return bool(no_slope and (layer.max_value is None or layer.max_value == 6))
+
+
+def _on_last_axis(normalization: Any) -> bool:
+    rank = len(normalization.get_input_at(0).shape)
+    axes = keras.tree.flatten(normalization.axis)
+    return [axis % rank for axis in axes] == [rank - 1]

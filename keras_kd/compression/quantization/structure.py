@@ -1,0 +1,65 @@
+"""What earlier compressions have won in a kernel: its zeros, and weights that are equal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# More different values than these are not the work of clustering.
+MOST_CLUSTERS = 256
+# Stands in a structure for a weight that is zero and stays it.
+ZERO = -1
+
+
+def structure_of(kernel: np.ndarray) -> np.ndarray | None:
+    """Which weights of a kernel are to stay zero, and which are to stay equal.
+
+    Weights count as clustered if the kernel, or each of its output channels, has at most
+    `MOST_CLUSTERS` different values and fewer than half as many as weights. A kernel of a single
+    value has nothing to keep.
+
+    Args:
+        kernel: any shape; output channels are on the last axis.
+
+    Returns:
+        For each weight `ZERO`, or the position in the flattened kernel of the first weight that it
+        is to stay equal to, which may be its own; int32 in the kernel's shape. None where every
+        weight is on its own.
+    """
+    flat = kernel.reshape(-1)
+    if flat.size == 0 or np.all(flat == flat[0]):
+        return None
+    leaders = np.arange(flat.size, dtype=np.int32)
+    if _are_clusters(flat):
+        leaders = _first_of_each_value(flat)
+    elif kernel.ndim > 1:
+        channels = leaders.reshape(-1, kernel.shape[-1])
+        values = flat.reshape(channels.shape)
+        if all(_are_clusters(channel) for channel in values.T):
+            leaders = np.stack(
+                [
+                    positions[_first_of_each_value(channel)]
+                    for positions, channel in zip(channels.T, values.T, strict=True)
+                ],
+                axis=-1,
+            ).reshape(-1)
+    leaders = np.where(flat == 0, ZERO, leaders).astype(np.int32).reshape(kernel.shape)
+    is_free = np.array_equal(leaders.reshape(-1), np.arange(flat.size))
+    return None if is_free else leaders
+
+
+def _are_clusters(values: np.ndarray) -> bool:
+    count = len(np.unique(values))
+    return count <= MOST_CLUSTERS and count < values.size / 2
+
+
+def _first_of_each_value(values: np.ndarray) -> np.ndarray:
+    _, first, which = np.unique(values, return_index=True, return_inverse=True)
+    return first[which.reshape(-1)].astype(np.int32)
+
+
+def parts_of_structure(structure: np.ndarray) -> list[str]:
+    """What a structure keeps: "zeros", "clusters" or both."""
+    flat = structure.reshape(-1)
+    kept = np.flatnonzero(flat != ZERO)
+    found = ["zeros"] if len(kept) < flat.size else []
+    return [*found, "clusters"] if np.any(flat[kept] != kept) else found
