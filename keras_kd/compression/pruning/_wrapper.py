@@ -1,48 +1,160 @@
-"""TF-MOT's pruning classes, completed. Importing this imports TF-MOT, which takes seconds."""
+"""TF-MOT's pruning wrapper, completed. Importing this imports TF-MOT, which takes seconds."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
-from keras_kd._checks import problem
-from keras_kd.compression._tfmot import pruning_wrapper, tfmot
-from keras_kd.compression.bridge.translation import LayerRecord, record_of, weight_name
-from keras_kd.compression.pruning.schedule import Timetable
+from keras_kd.compression._tfmot import pruning_wrapper
+from keras_kd.compression.bridge.translation import LayerRecord, record_of
+from keras_kd.compression.bridge.weights import named_weights, weight_name
+from keras_kd.compression.pruning import _schedules, patterns
+from keras_kd.compression.pruning.kernels import kernels
+from keras_kd.compression.pruning.patterns import Pattern
 
-_sparsity = tfmot.sparsity.keras
 
-
+@tf_keras.saving.register_keras_serializable("keras_kd")
 class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
-    """TF-MOT's wrapper, made to pass masks on and to compute in the precision of its layer.
+    """TF-MOT's wrapper with its own choice of weights, patterns and moment.
 
-    It keeps the name of its base, so that a saved model loads within `tfmot.prune_scope()`.
+    Masks are chosen and applied after each update of a kernel by an optimizer, as a constraint on
+    the kernel. TF-MOT's wrapper does it in the forward pass: a layer that is called twice in a step
+    counts two steps there, and weights that the last step has moved are not zero before the next.
+
+    Args:
+        layer: a tf_keras layer.
+        pruning_schedule: a `Schedule`, or another of TF-MOT's form.
+        pattern: which weights become zero together.
     """
 
-    def __init__(self, layer: Any, **options: Any) -> None:
-        super().__init__(layer, **{"dtype": layer.dtype_policy, **options})
+    def __init__(self, layer: Any, pruning_schedule: Any, pattern: Pattern, **options: Any) -> None:
+        if not hasattr(layer, "get_prunable_weights"):
+            # TF-MOT asks its registry otherwise, which knows few layers.
+            layer.get_prunable_weights = lambda: [kernel.variable for kernel in kernels(layer)]
+        dtype = {"dtype": layer.dtype_policy}
+        super().__init__(layer, pruning_schedule=pruning_schedule, **{**dtype, **options})
+        self.pattern = pattern
         self.supports_masking = layer.supports_masking
-        if self._call_spec.expects_mask_arg != layer._call_spec.expects_mask_arg:
-            self._call_spec.expects_mask_arg = layer._call_spec.expects_mask_arg
+        # Arguments, masks and precision are handed on as if the layer were called itself.
+        self._call_spec = layer._call_spec
+        self._autocast = layer._autocast
+        self._compute_output_and_mask_jointly = getattr(
+            layer, "_compute_output_and_mask_jointly", False
+        )
 
-    def call(self, inputs: Any, training: Any = None, **options: Any) -> Any:
-        """The wrapped layer's outputs; a training step moves the schedule on.
+    def build(self, input_shape: Any) -> None:
+        """Build the layer, and the masks of its kernels."""
+        super(pruning_wrapper.PruneLowMagnitude, self).build(input_shape)
+        if kernels(self.layer):
+            self._add_masks()
 
-        Raises:
-            ValueError: if a training step cannot know how long the training is.
-        """
-        if training is True and isinstance(self.pruning_schedule, Schedule):
-            self.pruning_schedule.check_ready()
-        return super().call(inputs, training=training, **options)
+    def add_weight(self, name: str, **options: Any) -> Any:
+        """A weight of the wrapper. TF-MOT gives several one name, which no `.h5` file can hold."""
+        taken = {weight_name(weight) for weight in self._non_trainable_weights}
+        names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+        return super().add_weight(next(free for free in names if free not in taken), **options)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped layer's outputs."""
+        outputs = self.layer.call(*args, **kwargs)
+        if not self.pruning_vars:
+            # Attention has no weights before it is called.
+            with tf.init_scope():
+                self._add_masks()
+        return outputs
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The mask that the wrapped layer computes."""
+        """The mask of padding that the wrapped layer computes."""
         return self.layer.compute_mask(inputs, mask)
+
+    def falls_short(self) -> bool:
+        """Whether the final sparsity of the schedule would make more weights zero than now."""
+        final = getattr(self.pruning_schedule, "final_sparsity", None)
+        return final is not None and any(
+            np.any(np.asarray(self._mask(index, weight, final) == 0) & (weight.numpy() != 0))
+            for index, (weight, _, _) in enumerate(self.pruning_vars)
+        )
+
+    def after_update(self, index: int, weight: tf.Tensor) -> tf.Tensor:
+        """Kernel number `index` after a step of an optimizer: masked, as the schedule says."""
+        if isinstance(self.pruning_schedule, _schedules.Schedule):
+            self.pruning_schedule.check_ready()
+        if index == 0:
+            self.pruning_step.assign_add(1)
+        is_due, sparsity = self.pruning_schedule(self.pruning_step)
+        _, mask, _ = self.pruning_vars[index]
+        mask.assign(
+            tf.cond(is_due, lambda: self._mask(index, weight, sparsity), lambda: tf.identity(mask))
+        )
+        return weight * mask
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration, complete."""
+        config = super().get_config()
+        del config["block_size"], config["block_pooling_type"]
+        return {
+            **config,
+            "pruning_schedule": _schedules.to_config(self.pruning_schedule),
+            "pattern": self.pattern.get_config(),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PruneLowMagnitude:
+        """The wrapper of `get_config`."""
+        layer = config["layer"]
+        # Within an `.h5` file a class goes by this name alone.
+        registered = layer.get("registered_name") or layer["class_name"]
+        return cls(
+            **{
+                **config,
+                "layer": tf_keras.layers.deserialize({**layer, "class_name": registered}),
+                "pruning_schedule": _schedules.from_config(config["pruning_schedule"]),
+                "pattern": patterns.from_config(config["pattern"]),
+            }
+        )
+
+    def _add_masks(self) -> None:
+        super().build(None)
+        # TF-MOT leaves it to its callback.
+        self.pruning_step.assign(0)
+        self._axes = [kernel.axes for kernel in kernels(self.layer)]
+        for index, (weight, _, _) in enumerate(self.pruning_vars):
+            # In mixed precision there is a variable behind the variable.
+            variable = getattr(weight, "_variable", weight)
+            variable._constraint = _Constraint(self, index, variable.constraint)
+
+    def _mask(self, index: int, weight: Any, sparsity: Any) -> tf.Tensor:
+        magnitudes = tf.abs(weight)
+        axes = self._axes[index]
+        if axes is None:
+            mask = self.pattern.mask(magnitudes, sparsity)
+        else:
+            matrices = self.pattern.mask(axes.as_matrices(magnitudes), sparsity)
+            mask = axes.as_kernel(matrices, weight.shape)
+        return tf.cast(mask, magnitudes.dtype)
+
+
+# What a file with a pruned student holds beside layers of tf_keras; TF-MOT's scope has its own.
+SCOPE = {"PruneLowMagnitude": PruneLowMagnitude}
+
+
+class _Constraint:
+    """The constraint that a kernel had, and then pruning."""
+
+    def __init__(
+        self, wrapper: PruneLowMagnitude, index: int, own: Callable[[Any], Any] | None
+    ) -> None:
+        self._wrapper, self._index, self._own = wrapper, index, own
+
+    def __call__(self, weight: Any) -> tf.Tensor:
+        value = weight if self._own is None else self._own(weight)
+        return self._wrapper.after_update(self._index, tf.convert_to_tensor(value))
 
 
 def dismantle(layer: Any) -> Sequence[LayerRecord] | None:
@@ -50,146 +162,11 @@ def dismantle(layer: Any) -> Sequence[LayerRecord] | None:
     if not isinstance(layer, pruning_wrapper.PruneLowMagnitude):
         return None
     record = record_of(layer.layer)
-    masked = {
-        weight_name(weight): np.where(mask.numpy() == 0, 0, weight.numpy()).astype(
-            weight.dtype.name
+    masks = {id(weight): mask.numpy() for weight, mask, _ in layer.pruning_vars}
+    weights = {
+        name: np.where(masks.get(id(weight), 1) == 0, 0, record.weights[name]).astype(
+            record.weights[name].dtype
         )
-        for weight, mask, _ in layer.pruning_vars
+        for name, weight in named_weights(layer.layer).items()
     }
-    return [replace(record, weights={**record.weights, **masked})]
-
-
-class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule):
-    """Polynomial decay (Zhu & Gupta, 2017) whose steps may be filled in when training begins.
-
-    The steps are variables, since a training function that is already traced must see them.
-    It serializes as TF-MOT's `PolynomialDecay` with the steps it has by then.
-    """
-
-    def __init__(
-        self, initial_sparsity: float, final_sparsity: float, timetable: Timetable
-    ) -> None:
-        self.initial_sparsity = initial_sparsity
-        self.final_sparsity = final_sparsity
-        self.timetable = timetable
-        self.has_callback = False
-        never = tf.int64.max
-        self._begin, self._end, self._frequency = (
-            tf.Variable(value, trainable=False, dtype=tf.int64) for value in (never, never, 1)
-        )
-        if timetable.is_known:
-            self.fix(timetable)
-
-    def fix(self, timetable: Timetable) -> None:
-        """Set the steps."""
-        self.timetable = timetable
-        self._begin.assign(timetable.begin_step)
-        self._end.assign(timetable.end_step)
-        self._frequency.assign(timetable.frequency)
-
-    def check_ready(self) -> None:
-        """Check that the steps are known, or that there is a callback that will find out.
-
-        Raises:
-            ValueError: if pruning would never begin.
-        """
-        if not (self.timetable.is_known or self.has_callback):
-            raise ValueError(
-                problem(
-                    "a training step of a pruned student whose schedule is open",
-                    "`fit` with the callback that chooses it from the length of the training",
-                    "train with `fit` of a keras_kd.Distiller or with "
-                    "fit(..., callbacks=pruned.training_callbacks()), or pass end_step to prune",
-                )
-            )
-
-    def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Whether to update the masks at `step`, and to which sparsity."""
-        step = tf.cast(step, tf.int64)
-        due = self._should_prune_in_step(step, self._begin, self._end, self._frequency)
-        span = tf.cast(tf.maximum(self._end - self._begin, 1), tf.float32)
-        rest = 1.0 - tf.clip_by_value(tf.cast(step - self._begin, tf.float32) / span, 0.0, 1.0)
-        change = self.initial_sparsity - self.final_sparsity
-        return due, self.final_sparsity + change * rest**3
-
-    def get_config(self) -> dict[str, Any]:
-        """The configuration of the `PolynomialDecay` with the same sparsities."""
-        return {
-            "class_name": "PolynomialDecay",
-            "config": {
-                "initial_sparsity": self.initial_sparsity,
-                "final_sparsity": self.final_sparsity,
-                "begin_step": self.timetable.begin_step,
-                "end_step": self.timetable.end_step or self.timetable.begin_step + 1,
-                "power": 3,
-                "frequency": self.timetable.frequency or 1,
-            },
-        }
-
-
-class PruningCallback(_sparsity.UpdatePruningStep):
-    """TF-MOT's `UpdatePruningStep` that fixes the schedule and checks what was reached.
-
-    It knows its layers from the beginning, so it also works in the training of a model that holds
-    the pruned one.
-    """
-
-    def __init__(self, layers: Sequence[PruneLowMagnitude], schedule: Schedule) -> None:
-        super().__init__()
-        self._layers = list(layers)
-        self._schedule = schedule
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Start counting steps."""
-        self.prunable_layers = self._layers
-        self._schedule.has_callback = True
-        if self._step() < 0:
-            for layer in self._layers:
-                layer.pruning_step.assign(0)
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Fix the schedule in the first epoch for which the number of steps is known."""
-        if self._schedule.timetable.is_known:
-            return
-        done = self._step()
-        epochs = self.params["epochs"] - epoch
-        # The number of steps of a generator is known after its first epoch.
-        steps_per_epoch = self.params.get("steps") or (done if epoch else None)
-        if steps_per_epoch is None and epochs > 1:
-            return
-        if steps_per_epoch is None:
-            raise ValueError(
-                problem(
-                    "data of unknown length for a single epoch of pruning",
-                    "a number of steps, from which the pruning schedule is chosen",
-                    "pass `steps_per_epoch` to `fit` or `end_step` to `prune`",
-                )
-            )
-        self._schedule.fix(self._schedule.timetable.within(done + steps_per_epoch * epochs))
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Warn if the weights are not as sparse as was asked for."""
-        dense = [layer.layer.name for layer in self._layers if self._falls_short(layer)]
-        if dense:
-            warnings.warn(
-                problem(
-                    f"a training of {self._step()} steps after which the layers {dense} are less"
-                    f" sparse than {self._schedule.final_sparsity}",
-                    f"{self._schedule.timetable.end_step} steps and weights that differ from one"
-                    " another, with no callback that restores earlier ones",
-                    "train longer, call `prune` without `end_step`, or take EarlyStopping's"
-                    " restore_best_weights out",
-                ),
-                stacklevel=2,
-            )
-
-    def _falls_short(self, layer: PruneLowMagnitude) -> bool:
-        # One weight of rounding; blocks at the edge of a kernel may be cut.
-        return any(
-            np.mean(weight.numpy() == 0)
-            < self._schedule.final_sparsity - np.prod(layer.block_size) / weight.numpy().size
-            for weight, _, _ in layer.pruning_vars
-        )
-
-    def _step(self) -> int:
-        return int(self._layers[0].pruning_step.numpy())
+    return [replace(record, weights=weights)]

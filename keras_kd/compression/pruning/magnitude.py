@@ -2,159 +2,293 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from keras_kd._checks import check_number, problem
+from keras_kd._checks import check_choice, check_number, problem
 from keras_kd._keras import check_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.bridge.translation import record_of
-from keras_kd.compression.pruning.schedule import Timetable
-from keras_kd.compression.pruning.sparsity import PRUNABLE_WEIGHTS
-from keras_kd.compression.selection import Selection, select
+from keras_kd.compression.pruning.kernels import kernels
+from keras_kd.compression.pruning.latency import check_supports_sparse_inference, is_pointwise
+from keras_kd.compression.pruning.patterns import Blocks, MByN, Pattern, Single, check_pair
+from keras_kd.compression.pruning.schedule import Plan
+from keras_kd.compression.pruning.targets import FinalSparsity, final_sparsities
+from keras_kd.compression.selection import Selection
 from keras_kd.compression.state import check_state
+
+_SCHEDULES = ("polynomial", "constant")
+_POLICIES = ("xnnpack",)
 
 
 def prune(
     student: Any,
-    final_sparsity: float | None = None,
+    final_sparsity: FinalSparsity | None = None,
     *,
-    initial_sparsity: float = 0.0,
-    begin_step: int = 0,
+    schedule: Any = "polynomial",
+    initial_sparsity: float | None = None,
+    power: float | None = None,
+    begin_step: int | None = None,
     end_step: int | None = None,
+    begin_epoch: int | None = None,
+    end_epoch: int | None = None,
     frequency: int | None = None,
     block_size: tuple[int, int] | None = None,
+    block_pooling: str | None = None,
     m_by_n: tuple[int, int] | None = None,
+    policy: str | None = None,
     layers: Selection = None,
     skip: Selection = None,
 ) -> Any:
-    """Make a student whose weights become sparse while it trains (Zhu & Gupta, 2017).
+    """Make a student whose weights become sparse while it trains.
 
-    In every kernel of a Dense or convolution layer, every pointwise kernel of a separable
-    convolution and every embedding, the share of zeros grows from `initial_sparsity` to
-    `final_sparsity`, by TF-MOT's own wrappers. Depthwise kernels, biases, normalizations and frozen
-    layers are left alone. Without `end_step` the schedule fits the first training: three quarters
-    of its steps prune, the last quarter recovers at full sparsity.
+    In every kernel the share of zeros grows from `initial_sparsity` to `final_sparsity`. Kernels
+    are those of Dense, EinsumDense and convolution layers, the pointwise ones of separable
+    convolutions, both kinds of recurrent layers (also in Bidirectional and TimeDistributed), the
+    projections of attention, embeddings, and what a custom layer lists in a method
+    `get_prunable_weights`. Depthwise kernels are pruned only if `layers` or `final_sparsity` names
+    them; biases, normalizations and frozen layers never are.
 
-    The wrappers need a callback while they train. `keras_kd.Distiller` adds it; in your own
-    `fit`, pass `callbacks=pruned.training_callbacks()`.
+    Without an end the schedule fits the first training: three quarters of its steps prune, the last
+    quarter recovers at full sparsity. That needs a callback. `keras_kd.Distiller` adds it; in your
+    own `fit`, pass `callbacks=pruned.training_callbacks()`.
 
-    Pruning makes a compressed file smaller. It does not make the file itself smaller nor the model
-    faster on a CPU.
+    Masks are chosen after the steps of an optimizer of tf_keras and hold from then on. Pruning
+    makes a compressed file smaller. It makes neither the file itself smaller nor, unless a runtime
+    has kernels for it (see `policy`), the model faster; removing whole filters does.
 
     Args:
         student: a Sequential or Functional model of either Keras; it is not changed.
-        final_sparsity: share of zeros at the end, between 0 and 1. None is 0.8, or m / n with
-            `m_by_n`.
-        initial_sparsity: share of zeros at the first update.
-        begin_step: training step (batch) after which the masks are first chosen.
+        final_sparsity: share of zeros at the end, between 0 and 1; or one for each layer, as a
+            mapping from names or types, or a function of a layer that may return None. Layers not
+            mentioned stay dense. None is 0.8, or m / n with `m_by_n`.
+        schedule: `"polynomial"` (Zhu & Gupta, 2017); `"constant"`, at `final_sparsity` from the
+            first update on; or a `PruningSchedule` of TF-MOT, in place of all arguments from
+            `final_sparsity` to `frequency`.
+        initial_sparsity: share of zeros at the first update; None is 0.0.
+        power: exponent of the polynomial; None is 3.
+        begin_step: training step (batch) after which the masks are first chosen; None is 0.
         end_step: training step at which `final_sparsity` is reached.
-        frequency: steps between two updates of the masks, counted back from `end_step`.
-        block_size: (rows, columns) of the blocks that become zero together; only kernels with two
-            dimensions can have blocks.
-        m_by_n: (m, n): of every n weights in a row, m are zero from the first update on.
+        begin_epoch: as `begin_step`, in epochs counted from 0.
+        end_epoch: as `end_step`: the epoch, counted from 0, at whose beginning it is reached.
+        frequency: steps between two updates of the masks, counted back from the end. None makes
+            about 100 updates.
+        block_size: (inputs, outputs) of the blocks that become zero together. In convolutions there
+            are blocks at each position of the kernel.
+        block_pooling: `"AVG"`, also for None, to compare blocks by their mean magnitude; `"MAX"` by
+            their largest.
+        m_by_n: (m, n): of every n consecutive inputs of an output, m are zero at the end, fewer
+            before, as the schedule says. That is n consecutive values of the file's tensors: TFLite
+            stores the inputs last (of an embedding, one word's values).
+        policy: `"xnnpack"` to prune only the 1x1 convolutions that XNNPACK, TFLite's library for
+            CPUs, computes faster where most weights are zero (Elsen et al., 2020). The student must
+            be of the form that it can do that with.
         layers: the layers to prune: names, types (`keras.layers.Dense`), or a function that is
             given a layer and says whether to prune it. None for every layer that can be.
         skip: the layers that stay dense, in the same forms.
 
     Returns:
         A functional `tf_keras.Model`; compile it before training. `strip` makes a plain Keras 3
-        model of it.
+        model of it, `load_pruned` reads it back from a file.
 
     Raises:
         TypeError: if an argument is of another type.
-        ValueError: if an argument is out of range, if nothing in the student can be pruned, or if
-            the student is already pruned or quantization-aware.
+        ValueError: if an argument is out of range or contradicts another, if nothing in the student
+            can be pruned, or if the student is already pruned or quantization-aware.
+
+    Example:
+        >>> pruned = prune(student, {keras.layers.Conv2D: 0.5, "hidden": 0.9}, end_epoch=3)
+
+    References:
+        Zhu, M. and Gupta, S. To prune, or not to prune: exploring the efficacy of pruning for model
+        compression. ICLR workshop, 2018 (arXiv 2017).
+        Elsen, E. et al. Fast Sparse ConvNets. CVPR, 2020.
     """
     check_model("student", student)
-    timetable = Timetable(begin_step, end_step, frequency)
-    final_sparsity = _check_sparsity(initial_sparsity, final_sparsity, m_by_n)
-    if block_size is not None:
-        _check_pair("block_size", block_size, "the rows and columns of a block, such as (1, 4)")
+    plan = Plan(begin_step, end_step, begin_epoch, end_epoch, frequency)
+    pattern = _pattern(block_size, block_pooling, m_by_n)
+    given = {
+        "final_sparsity": final_sparsity,
+        "initial_sparsity": initial_sparsity,
+        "power": power,
+        **{name: getattr(plan, name) for name in plan.given},
+    }
+    final = _final_sparsity(schedule, given, pattern)
     graph = graphs.read(student)
     check_state(graph, (), "call `strip` first, and prune before `cluster` and `quantize_aware`")
-    chosen = select(graph, layers, skip, _can_prune, "pruned")
+    if policy is not None:
+        check_choice("policy", policy, _POLICIES)
+        check_supports_sparse_inference(graph)
+        layers = is_pointwise if layers is None else layers
+    shares = final_sparsities(graph, final, layers, skip)
+    if policy is not None:
+        _check_pointwise(graph, shares)
+    initial, power = _curve(schedule, initial_sparsity, power, min(shares.values()))
 
-    from keras_kd.compression.pruning import _wrapper
+    from keras_kd.compression.pruning import _schedules, _wrapper
 
     plain = to_tf_keras(student)
-    _check_shapes([plain.get_layer(name) for name in chosen], block_size, m_by_n)
-    schedule = _wrapper.Schedule(initial_sparsity, final_sparsity, timetable)
-    wrappers: list[Any] = []
+    _check_axes([plain.get_layer(name) for name in shares], pattern)
 
     def wrap(layer: Any) -> Any:
-        if layer.name not in chosen:
+        if layer.name not in shares:
             return layer
-        wrappers.append(
-            _wrapper.PruneLowMagnitude(
-                layer,
-                pruning_schedule=schedule,
-                block_size=block_size or (1, 1),
-                sparsity_m_by_n=m_by_n,
-            )
-        )
-        return wrappers[-1]
+        if not isinstance(schedule, str):
+            return _wrapper.PruneLowMagnitude(layer, _schedules.completed(schedule), pattern)
+        share = shares[layer.name]
+        start = share if initial is None else initial
+        own = _schedules.Schedule(start, share, power, plan)
+        return _wrapper.PruneLowMagnitude(layer, own, pattern)
 
     pruned = rebuild(graphs.read(plain), tf_keras(), lambda layer: [record_of(layer)], wrap)
-    if timetable.is_known:
-        # TF-MOT leaves it to its callback, without which a step would end in an assertion.
-        for wrapper in wrappers:
-            wrapper.pruning_step.assign(0)
-    pruned.training_callbacks = lambda: [_wrapper.PruningCallback(wrappers, schedule)]
+    return _with_callbacks(pruned)
+
+
+def load_pruned(path: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """Read a pruned student that its own `save` has written, with its masks and its schedule.
+
+    Args:
+        path: a `.keras` or `.h5` file, or a directory. It may hold code that runs while it is read:
+            open only files from a source that you trust.
+        custom_objects: classes and functions of your own by name.
+
+    Returns:
+        A `tf_keras.Model` that trains on where it was, with `training_callbacks` of its own.
+
+    Raises:
+        ValueError: if there is no pruned student in the file.
+    """
+    from keras_kd.compression.pruning import _wrapper
+
+    with tf_keras().saving.custom_object_scope({**(custom_objects or {}), **_wrapper.SCOPE}):
+        loaded = tf_keras().models.load_model(path)
+    return _with_callbacks(loaded)
+
+
+def _with_callbacks(pruned: Any) -> Any:
+    from keras_kd.compression.pruning import _callback, _wrapper
+
+    wrappers = [layer for layer in pruned.layers if isinstance(layer, _wrapper.PruneLowMagnitude)]
+    if not wrappers:
+        raise ValueError(
+            problem(
+                f"model {pruned.name!r} without a pruned layer",
+                "what `save` of a student of `prune` has written",
+                "read other models with tf_keras.models.load_model",
+            )
+        )
+    pruned.training_callbacks = lambda: [_callback.PruningCallback(wrappers)]
     return pruned
 
 
-def _check_sparsity(initial: float, final: float | None, m_by_n: tuple[int, int] | None) -> float:
-    if m_by_n is not None:
-        zeros, of = _check_pair("m_by_n", m_by_n, "(zeros, out of how many), such as (2, 4)")
-        if zeros >= of or (final is not None and abs(final - zeros / of) > 1e-6):
-            raise ValueError(
-                problem(
-                    f"m_by_n={m_by_n!r} with final_sparsity={final!r}",
-                    "m below n, and no final_sparsity other than m / n",
-                    "leave final_sparsity out, or choose another m_by_n",
-                )
-            )
-        return zeros / of
-    final = 0.8 if final is None else final
-    fix = "0.8 prunes four weights of five"
-    below_one = 1 - 1e-9
-    check_number("final_sparsity", final, above=0, at_most=below_one, fix=fix)
-    check_number("initial_sparsity", initial, at_least=0, at_most=final, fix="leave it at 0.0")
-    return float(final)
-
-
-def _check_pair(name: str, value: Any, meaning: str) -> tuple[int, int]:
-    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
-    if not is_pair or not all(type(number) is int and number > 0 for number in value):
+def _pattern(block_size: Any, block_pooling: Any, m_by_n: Any) -> Pattern:
+    if m_by_n is not None and block_size is not None:
         raise ValueError(
-            problem(f"{name}={value!r}", f"two whole numbers: {meaning}", f"correct `{name}`")
-        )
-    return value[0], value[1]
-
-
-def _can_prune(layer: Any) -> bool:
-    return type(layer).__name__ in PRUNABLE_WEIGHTS and layer.trainable
-
-
-def _check_shapes(
-    layers: Sequence[Any], block_size: tuple[int, int] | None, m_by_n: tuple[int, int] | None
-) -> None:
-    """Blocks need two dimensions, m by n two or four; TF-MOT says so only while it trains."""
-    for pattern, ranks in (("block_size", (2,)), ("m_by_n", (2, 4))):
-        if {"block_size": block_size, "m_by_n": m_by_n}[pattern] is None:
-            continue
-        others = [
-            layer.name
-            for layer in layers
-            if len(getattr(layer, PRUNABLE_WEIGHTS[type(layer).__name__]).shape) not in ranks
-        ]
-        if others:
-            raise ValueError(
-                problem(
-                    f"{pattern} for the layers {others}",
-                    f"kernels with {' or '.join(map(str, ranks))} dimensions",
-                    f"pass skip={others}",
-                )
+            problem(
+                f"m_by_n={m_by_n!r} with block_size={block_size!r}",
+                "one of the two",
+                "leave the other out",
             )
+        )
+    if block_pooling is not None and block_size is None:
+        raise ValueError(
+            problem(
+                f"block_pooling={block_pooling!r} without blocks",
+                "the size of the blocks too",
+                "pass block_size=(4, 1), or leave block_pooling out",
+            )
+        )
+    if block_size is not None:
+        return Blocks(block_size, "AVG" if block_pooling is None else block_pooling)
+    if m_by_n is not None:
+        return MByN(*check_pair("m_by_n", m_by_n, "(zeros, out of how many), such as (2, 4)"))
+    return Single()
+
+
+def _final_sparsity(schedule: Any, given: Mapping[str, Any], pattern: Pattern) -> FinalSparsity:
+    """What the arguments say of the end, once they do not contradict one another."""
+    final = given["final_sparsity"]
+    unwanted: tuple[str, ...] = ()
+    if isinstance(schedule, str):
+        check_choice("schedule", schedule, _SCHEDULES)
+        unwanted = ("initial_sparsity", "power") if schedule == "constant" else ()
+    else:
+        final = _final_of(schedule)
+        unwanted = tuple(given)
+    contradicting = [name for name in unwanted if given[name] is not None]
+    if contradicting:
+        raise ValueError(
+            problem(
+                f"schedule={schedule!r} with {', '.join(contradicting)}",
+                "a schedule that these belong to",
+                "leave them out",
+            )
+        )
+    if not isinstance(pattern, MByN):
+        return 0.8 if final is None else final
+    share = pattern.zeros / pattern.of
+    if final is not None and (not isinstance(final, int | float) or abs(final - share) > 1e-6):
+        raise ValueError(
+            problem(
+                f"m_by_n={(pattern.zeros, pattern.of)} with final_sparsity={final!r}",
+                "no final_sparsity other than m / n",
+                "leave final_sparsity out, or choose another m_by_n",
+            )
+        )
+    return share
+
+
+def _final_of(schedule: Any) -> float | None:
+    """The last sparsity of a `PruningSchedule`; None where it does not say."""
+    is_schedule = any(base.__name__ == "PruningSchedule" for base in type(schedule).__mro__)
+    if not is_schedule:
+        raise TypeError(
+            problem(
+                f"schedule={schedule!r}",
+                "'polynomial', 'constant' or an object of tfmot.sparsity.keras.PruningSchedule",
+                "choose one of these, or subclass PruningSchedule",
+            )
+        )
+    return getattr(schedule, "final_sparsity", getattr(schedule, "target_sparsity", None))
+
+
+def _curve(
+    schedule: Any, initial: float | None, power: float | None, lowest: float
+) -> tuple[float | None, float]:
+    """The initial sparsity, None for the final one, and the exponent."""
+    if schedule == "constant":
+        return None, 1.0
+    initial = 0.0 if initial is None else initial
+    initial = check_number(
+        "initial_sparsity", initial, at_least=0, at_most=lowest, fix="leave it at 0.0"
+    )
+    power = 3.0 if power is None else power
+    return initial, check_number("power", power, above=0, fix="3 prunes most at the beginning")
+
+
+def _check_pointwise(graph: graphs.Graph, chosen: Collection[str]) -> None:
+    names = graph.names()
+    by_name = {names[id(layer)]: layer for layer in graph.layers()}
+    others = [name for name in chosen if not is_pointwise(by_name[name])]
+    if others:
+        raise ValueError(
+            problem(
+                f"policy='xnnpack' with layers {others} to prune",
+                "nothing but 1x1 Conv2D layers, in which XNNPACK can skip zeros",
+                f"pass skip={others}",
+            )
+        )
+
+
+def _check_axes(layers: list[Any], pattern: Pattern) -> None:
+    unknown = [layer.name for layer in layers for kernel in kernels(layer) if kernel.axes is None]
+    if unknown and pattern.needs_axes:
+        raise ValueError(
+            problem(
+                f"{pattern} for the layers {unknown}",
+                "kernels of which it is known what they are multiplied with: those of Keras' own"
+                " layers, and others with two dimensions",
+                f"pass skip={unknown}",
+            )
+        )

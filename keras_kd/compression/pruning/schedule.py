@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from numbers import Integral
+from typing import Any
 
 from keras_kd._checks import problem
 
@@ -15,68 +16,128 @@ _UPDATES = 100
 
 @dataclass(frozen=True)
 class Timetable:
-    """Masks are chosen anew every `frequency` steps up to `end_step`, where sparsity is final.
+    """Masks are chosen in the first step after `begin_step` and in `end_step`.
 
-    Updates are counted back from `end_step`, so the last one is never missed. What is None is
-    chosen by `within` once the length of the training is known.
+    Between the two it happens every `frequency` steps, counted back from `end_step`, where the
+    sparsity is final.
     """
 
-    begin_step: int = 0
+    begin_step: int
+    end_step: int
+    frequency: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where a training stands at the beginning of an epoch.
+
+    Args:
+        done: steps in which the student has been pruned so far, in earlier trainings too.
+        epoch: the epoch that begins, counted from 0.
+        epochs: the epoch before which the training ends.
+        steps_per_epoch: steps (batches) in each epoch.
+    """
+
+    done: int
+    epoch: int
+    epochs: int
+    steps_per_epoch: int
+
+    def step_at(self, epoch: int) -> int:
+        """How many steps are done when `epoch` begins."""
+        return self.done + (epoch - self.epoch) * self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When pruning shall begin and end, in steps or in epochs; see `prune`.
+
+    What is None is chosen from the length of the training.
+    """
+
+    begin_step: int | None = None
     end_step: int | None = None
+    begin_epoch: int | None = None
+    end_epoch: int | None = None
     frequency: int | None = None
 
     def __post_init__(self) -> None:
-        self._check("begin_step", 0)
-        if self.end_step is not None:
-            self._check("end_step", self.begin_step + 1)
-        if self.frequency is not None:
-            self._check("frequency", 1)
-        if self.end_step is not None and self.frequency is None:
-            span = self.end_step - self.begin_step
-            object.__setattr__(self, "frequency", max(1, span // _UPDATES))
-        if self.is_known:
-            span = self.end_step - self.begin_step
-            object.__setattr__(
-                self, "begin_step", self.end_step - span // self.frequency * self.frequency
+        for field in fields(self):
+            object.__setattr__(self, field.name, _check(field.name, getattr(self, field.name)))
+        steps, epochs = (self.begin_step, self.end_step), (self.begin_epoch, self.end_epoch)
+        if steps != (None, None) and epochs != (None, None):
+            raise ValueError(
+                problem(
+                    "a schedule in steps (begin_step, end_step) and in epochs (begin_epoch,"
+                    " end_epoch)",
+                    "one of the two",
+                    "leave the others out",
+                )
             )
+        _check_order("begin_step", "end_step", *steps)
+        _check_order("begin_epoch", "end_epoch", *epochs)
 
     @property
-    def is_known(self) -> bool:
-        """Whether every step is known."""
-        return self.end_step is not None and self.frequency is not None
+    def given(self) -> list[str]:
+        """The names of what is not None."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
-    def within(self, steps: int) -> Timetable:
-        """The timetable for a training that ends after `steps` steps.
+    def timetable(self, training: Training | None = None) -> Timetable | None:
+        """The steps, or None where they depend on a training that is not given.
 
         Raises:
-            ValueError: if the training ends before pruning begins.
+            ValueError: if pruning would begin or end out of the training.
         """
         if self.end_step is not None:
-            return self
-        if steps <= self.begin_step:
+            return self._from(self.begin_step or 0, self.end_step)
+        if training is None:
+            return None
+        length = training.step_at(training.epochs)
+        if self.begin_epoch is not None:
+            begin = training.step_at(self.begin_epoch)
+        else:
+            begin = self.begin_step or 0
+        if self.end_epoch is not None:
+            end = training.step_at(self.end_epoch)
+        else:
+            end = begin + max(1, int((length - begin) * _SHARE_OF_TRAINING))
+        if begin >= length or end <= training.done:
             raise ValueError(
                 problem(
-                    f"a training of {steps} steps with begin_step={self.begin_step}",
-                    "a training that goes on after `begin_step`",
-                    "train longer or lower `begin_step`",
+                    f"a training from step {training.done} to step {length} with pruning from step"
+                    f" {begin} to step {end} ({', '.join(self.given) or 'as chosen from it'})",
+                    "a training in which pruning begins and ends",
+                    "train longer, or prune earlier in it; with data of unknown length pruning"
+                    " begins after the first epoch",
                 )
             )
-        span = max(1, int((steps - self.begin_step) * _SHARE_OF_TRAINING))
-        return replace(self, end_step=self.begin_step + span)
+        return self._from(max(begin, 0), end)
 
-    def _check(self, name: str, at_least: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise TypeError(
-                problem(f"{name}={value!r}", "a whole number of training steps", "pass an int")
+    def _from(self, begin: int, end: int) -> Timetable:
+        return Timetable(begin, end, self.frequency or max(1, (end - begin) // _UPDATES))
+
+
+def _check(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    unit = "epochs" if name.endswith("epoch") else "training steps"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(problem(f"{name}={value!r}", f"a whole number of {unit}", "pass an int"))
+    least = 0 if name.startswith("begin") else 1
+    if value < least:
+        raise ValueError(
+            problem(f"{name}={value}", f"at least {least}", f"count {unit}, beginning with 0")
+        )
+    # NumPy's integers wrap around and are not serialized.
+    return int(value)
+
+
+def _check_order(first: str, last: str, begin: int | None, end: int | None) -> None:
+    if end is not None and end <= (begin or 0):
+        raise ValueError(
+            problem(
+                f"{last}={end} with {first}={begin or 0}",
+                f"at least {(begin or 0) + 1}",
+                f"raise `{last}`",
             )
-        if value < at_least:
-            raise ValueError(
-                problem(
-                    f"{name}={value}",
-                    f"at least {at_least}",
-                    "count training steps (batches), beginning with 0",
-                )
-            )
-        # NumPy's integers wrap around and are not serialized.
-        object.__setattr__(self, name, int(value))
+        )

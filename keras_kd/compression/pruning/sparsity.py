@@ -9,76 +9,129 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._keras import check_model
-from keras_kd.compression.bridge.translation import weight_name
+from keras_kd._keras import check_model, is_model
+from keras_kd.compression._table import aligned
+from keras_kd.compression.bridge.weights import named_weights
+from keras_kd.compression.pruning.kernels import FAMILIES, is_depthwise, kernel_names
+from keras_kd.compression.state import state_of
 
-# The weight that TF-MOT prunes in each class of layers; it never prunes a depthwise kernel.
-PRUNABLE_WEIGHTS: Mapping[str, str] = {
-    "Conv1D": "kernel",
-    "Conv2D": "kernel",
-    "Conv2DTranspose": "kernel",
-    "Conv3D": "kernel",
-    "Conv3DTranspose": "kernel",
-    "Dense": "kernel",
-    "Embedding": "embeddings",
-    "SeparableConv1D": "pointwise_kernel",
-    "SeparableConv2D": "pointwise_kernel",
-}
+
+@dataclass(frozen=True)
+class KernelSparsity:
+    """One kernel: the layer's own name, the kernel's name in it, its weights and the zeros."""
+
+    layer: str
+    kernel: str
+    weights: int
+    zeros: int
+
+    @property
+    def share(self) -> float:
+        """The share of zeros, between 0 and 1."""
+        return self.zeros / self.weights
 
 
 @dataclass(frozen=True)
 class Sparsity:
-    """The share of zeros: `overall`, and in `layers` by the layers' own names."""
+    """The zeros in the kernels of a model; `print` shows a table."""
 
-    overall: float
-    layers: Mapping[str, float]
+    kernels: tuple[KernelSparsity, ...]
+
+    @property
+    def weights(self) -> int:
+        """How many weights all kernels have."""
+        return sum(kernel.weights for kernel in self.kernels)
+
+    @property
+    def zeros(self) -> int:
+        """How many of them are zero."""
+        return sum(kernel.zeros for kernel in self.kernels)
+
+    @property
+    def overall(self) -> float:
+        """The share of zeros in all kernels together, between 0 and 1."""
+        return self.zeros / self.weights
+
+    @property
+    def layers(self) -> Mapping[str, float]:
+        """The share of zeros in the kernels of each layer, by the layer's own name."""
+        rows: dict[str, list[KernelSparsity]] = {}
+        for kernel in self.kernels:
+            rows.setdefault(kernel.layer, []).append(kernel)
+        return {name: Sparsity(tuple(of_layer)).overall for name, of_layer in rows.items()}
 
     def __str__(self) -> str:
-        lines = [f"{share:7.1%}  {name}" for name, share in self.layers.items()]
-        return "\n".join([*lines, f"{self.overall:7.1%}  overall"])
+        headings = ("layer", "kernel", "weights", "zeros", "share")
+        rows = [
+            (row.layer, row.kernel, str(row.weights), str(row.zeros), f"{row.share:.1%}")
+            for row in self.kernels
+        ]
+        overall = ("overall", "", str(self.weights), str(self.zeros), f"{self.overall:.1%}")
+        return aligned([headings, *rows, overall], text_columns=2)
 
 
 def sparsity(model: Any) -> Sparsity:
-    """Measure the share of zeros in the weights that pruning acts on.
+    """Measure the share of zeros in the kernels of a model.
 
-    These are the kernels of Dense and convolution layers, the pointwise kernels of separable
-    convolutions and the embeddings; depthwise kernels, biases and normalizations do not count.
+    Kernels are the weights that `prune` can act on: those of Dense, EinsumDense and convolution
+    layers, pointwise ones of separable convolutions, those of recurrent layers and attention (the
+    recurrent ones too), embeddings, and what custom layers name in `get_prunable_weights`. Biases,
+    normalizations and depthwise kernels, which are only pruned if asked for, do not count as long
+    as they have no zero.
 
     Args:
-        model: a model of either Keras, plain, pruned or quantization-aware.
+        model: a model of either Keras, plain, pruned, clustered or quantization-aware.
 
     Raises:
-        ValueError: if `model` is not a model or has no such weights.
+        ValueError: if `model` is not a model or has no kernels.
+
+    Example:
+        >>> print(sparsity(student))
+        layer    kernel  weights  zeros  share
+        conv     kernel       36     29  80.6%
+        logits   kernel      640    512  80.0%
+        overall              676    541  80.0%
     """
     check_model("model", model)
-    kernels = dict(prunable_weights(model))
-    if not kernels:
+    rows = tuple(
+        KernelSparsity(layer, kernel, value.size, int(np.sum(value == 0)))
+        for layer, kernel, value in _values(model)
+    )
+    if not rows:
         raise ValueError(
             problem(
                 f"model {model.name!r} without a layer that can be pruned",
-                "one of " + ", ".join(PRUNABLE_WEIGHTS),
+                "one of " + ", ".join(FAMILIES),
                 "measure a model that has one",
             )
         )
-    zeros = {name: int(np.sum(kernel == 0)) for name, kernel in kernels.items()}
-    return Sparsity(
-        overall=sum(zeros.values()) / sum(kernel.size for kernel in kernels.values()),
-        layers={name: zeros[name] / kernel.size for name, kernel in kernels.items()},
-    )
+    return Sparsity(rows)
 
 
 def prunable_weights(model: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The own name of each layer that can be pruned, and the value of its prunable weight."""
+    """The own name of each layer with kernels, with the value of each of its kernels."""
+    for layer, _, value in _values(model):
+        yield layer, value
+
+
+def _values(model: Any) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Layer, kernel and value of each kernel as it is after `strip`."""
     for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield from prunable_weights(layer)
+        if is_model(layer):
+            yield from _values(layer)
             continue
-        inner = getattr(layer, "layer", layer)
-        wanted = PRUNABLE_WEIGHTS.get(type(inner).__name__)
-        masks = {
-            id(weight): np.asarray(mask) for weight, mask, _ in getattr(layer, "pruning_vars", ())
-        }
-        for weight in layer.weights:
-            if weight_name(weight) == wanted:
-                # A checkpoint may have been written between an update and the masking after it.
-                yield inner.name, np.asarray(weight) * masks.get(id(weight), 1)
+        plain, weights = _plain(layer)
+        for name in kernel_names(plain, weights):
+            value = np.asarray(weights[name])
+            if not is_depthwise(plain) or np.any(value == 0):
+                yield plain.name, name, value
+
+
+def _plain(layer: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The layer inside a layer of TF-MOT, or the layer itself, and its weights by name."""
+    if state_of(layer) is None or not hasattr(layer, "layer"):
+        return layer, named_weights(layer)
+    from keras_kd.compression.stripping import dismantle
+
+    [record] = dismantle(layer)
+    return layer.layer, record.weights

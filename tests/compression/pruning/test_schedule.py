@@ -1,46 +1,72 @@
 import numpy as np
 import pytest
 
-from keras_kd.compression.pruning.schedule import Timetable
+from keras_kd.compression.pruning.schedule import Plan, Timetable, Training
+
+
+def training(steps_per_epoch, epochs=1, epoch=0, done=0):
+    return Training(done, epoch, epochs, steps_per_epoch)
 
 
 @pytest.mark.parametrize(
-    ("timetable", "steps", "expected"),
+    ("plan", "steps", "expected"),
     [
-        (Timetable(), 100, (0, 75, 1)),
-        (Timetable(), 8, (0, 6, 1)),
-        (Timetable(), 1, (0, 1, 1)),
-        (Timetable(begin_step=40), 80, (40, 70, 1)),
-        (Timetable(), 4000, (0, 3000, 30)),
-        # TF-MOT's default frequency, which misses a short training: one update is left, the last.
-        (Timetable(frequency=100), 12, (9, 9, 100)),
-        (Timetable(0, 10), 5, (0, 10, 1)),
-        (Timetable(0, 250), 5, (0, 250, 2)),
-        (Timetable(0, 10, 4), 50, (2, 10, 4)),
-        (Timetable(np.int64(0), np.int32(10), np.int8(4)), 50, (2, 10, 4)),
+        (Plan(), training(100), (0, 75, 1)),
+        (Plan(), training(2, 4), (0, 6, 1)),
+        (Plan(), training(1), (0, 1, 1)),
+        (Plan(begin_step=40), training(80), (40, 70, 1)),
+        (Plan(), training(4000), (0, 3000, 30)),
+        (Plan(frequency=100), training(12), (0, 9, 100)),
+        (Plan(0, 10), training(5), (0, 10, 1)),
+        (Plan(0, 250), training(5), (0, 250, 2)),
+        (Plan(begin_epoch=1, end_epoch=3), training(10, 4), (10, 30, 1)),
+        (Plan(begin_epoch=1), training(10, 5), (10, 40, 1)),
+        (Plan(end_epoch=2), training(200, 5), (0, 400, 4)),
+        # A training that begins at epoch 4 is at its first step there.
+        (Plan(begin_epoch=5), training(10, 7, epoch=4), (10, 25, 1)),
+        # One that goes on there has had its steps.
+        (Plan(begin_epoch=5), training(10, 9, epoch=4, done=40), (50, 80, 1)),
+        (Plan(), training(10, 8, epoch=4, done=40), (0, 60, 1)),
+        (Plan(np.int64(0), np.int32(10), frequency=np.int8(4)), None, (0, 10, 4)),
     ],
 )
-def test_the_last_update_falls_on_the_last_step(timetable, steps, expected):
-    within = timetable.within(steps)
-    assert (within.begin_step, within.end_step, within.frequency) == expected
-    assert (within.end_step - within.begin_step) % within.frequency == 0
+def test_the_steps_of_a_plan(plan, steps, expected):
+    assert plan.timetable(steps) == Timetable(*expected)
 
 
-def test_training_that_ends_before_pruning_begins():
-    with pytest.raises(ValueError, match=r"training of 5 steps with begin_step=10.*lower"):
-        Timetable(begin_step=10).within(5)
+def test_a_plan_is_open_without_an_end():
+    assert Plan(begin_step=3, frequency=2).timetable() is None
+    assert Plan(end_epoch=3).timetable() is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "steps", "message"),
+    [
+        (Plan(begin_step=10), training(5), r"to step 5.*from step 10.*begin_step.*prune earlier"),
+        (Plan(begin_epoch=2), training(5, 2), r"to step 10.*from step 10 to step"),
+        # Data of unknown length: the first epoch is over.
+        (Plan(end_epoch=1), training(5, 4, epoch=1, done=5), r"step 5 to step 20.*to step 5 \("),
+    ],
+)
+def test_a_training_in_which_pruning_cannot_begin_or_end(plan, steps, message):
+    with pytest.raises(ValueError, match=message):
+        plan.timetable(steps)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((-1, None, None), ValueError, "begin_step=-1.*at least 0"),
-        ((5, 5, None), ValueError, "end_step=5.*at least 6"),
-        ((0, 5, 0), ValueError, "frequency=0.*at least 1"),
-        ((0.5, None, None), TypeError, "begin_step=0.5.*whole number"),
-        ((0, True, None), TypeError, "end_step=True.*whole number"),
+        ({"begin_step": -1}, ValueError, "begin_step=-1.*at least 0"),
+        ({"begin_step": 5, "end_step": 5}, ValueError, "end_step=5 with begin_step=5.*at least 6"),
+        ({"begin_epoch": 2, "end_epoch": 1}, ValueError, "end_epoch=1 with begin_epoch=2"),
+        ({"end_epoch": 0}, ValueError, "end_epoch=0.*at least 1.*epochs"),
+        ({"end_step": 5, "frequency": 0}, ValueError, "frequency=0.*at least 1"),
+        ({"begin_step": 0.5}, TypeError, "begin_step=0.5.*whole number of training steps"),
+        ({"begin_epoch": 0.5}, TypeError, "begin_epoch=0.5.*whole number of epochs"),
+        ({"end_step": True}, TypeError, "end_step=True.*whole number"),
+        ({"begin_step": 1, "end_epoch": 2}, ValueError, "in steps.*and in epochs.*one of the two"),
     ],
 )
-def test_steps_that_make_no_sense(arguments, error, message):
+def test_plans_that_make_no_sense(arguments, error, message):
     with pytest.raises(error, match=message):
-        Timetable(*arguments)
+        Plan(**arguments)

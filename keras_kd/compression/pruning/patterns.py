@@ -1,0 +1,192 @@
+"""Which weights become zero together: one by one, in blocks, or some of every few in a row."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras import ops
+
+from keras_kd._checks import check_choice, problem
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a kernel by their role in the matrix products that the kernel is made of.
+
+    There is one matrix of inputs and outputs at each of its positions.
+    """
+
+    positions: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def as_matrices(self, kernel: Any) -> Any:
+        """`kernel` in the shape (positions, inputs, outputs)."""
+        return ops.reshape(ops.transpose(kernel, self._order), self._sizes(kernel.shape))
+
+    def as_kernel(self, matrices: Any, shape: Sequence[int]) -> Any:
+        """The inverse of `as_matrices`, for a kernel of `shape`."""
+        turned = ops.reshape(matrices, [shape[axis] for axis in self._order])
+        return ops.transpose(turned, sorted(range(len(shape)), key=self._order.__getitem__))
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        return (*self.positions, *self.inputs, *self.outputs)
+
+    def _sizes(self, shape: Sequence[int]) -> list[int]:
+        roles = (self.positions, self.inputs, self.outputs)
+        return [math.prod(shape[axis] for axis in role) for role in roles]
+
+
+class Pattern(ABC):
+    """Which weights a sparsity makes zero."""
+
+    needs_axes = True
+
+    @abstractmethod
+    def mask(self, magnitudes: Any, sparsity: Any) -> Any:
+        """Where weights stay.
+
+        Args:
+            magnitudes: absolute values of a kernel, in the shape (positions, inputs, outputs).
+            sparsity: share of zeros, a number or a scalar tensor.
+
+        Returns:
+            Booleans in the shape of `magnitudes`.
+        """
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the pattern of again."""
+        return {"name": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Single(Pattern):
+    """The smallest weights of a kernel, wherever they are."""
+
+    needs_axes = False
+
+    def mask(self, magnitudes: Any, sparsity: Any) -> Any:
+        """See `Pattern.mask`; any shape will do. At least one weight stays."""
+        flat = ops.reshape(magnitudes, [-1])
+        return ops.reshape(_largest(flat, _kept(flat.shape[0], sparsity)), magnitudes.shape)
+
+
+@dataclass(frozen=True)
+class Blocks(Pattern):
+    """Blocks of inputs and outputs, `size` = (inputs, outputs); at the edges they are cut.
+
+    A block counts by the mean (`"AVG"`) or the largest (`"MAX"`) magnitude in it.
+    """
+
+    size: tuple[int, int]
+    pooling: str = "AVG"
+
+    def __post_init__(self) -> None:
+        meaning = "the inputs and outputs of a block, such as (4, 1)"
+        object.__setattr__(self, "size", check_pair("block_size", self.size, meaning))
+        check_choice("block_pooling", self.pooling, ("AVG", "MAX"))
+
+    def mask(self, magnitudes: Any, sparsity: Any) -> Any:
+        """See `Pattern.mask`. At least one block stays."""
+        positions, *sides = magnitudes.shape
+        counts = [-(-side // size) for side, size in zip(sides, self.size, strict=True)]
+        grid = [positions, counts[0], self.size[0], counts[1], self.size[1]]
+
+        def in_blocks(values: Any) -> Any:
+            missing = [
+                [0, count * size - side]
+                for count, size, side in zip(counts, self.size, sides, strict=True)
+            ]
+            return ops.reshape(ops.pad(values, [[0, 0], *missing]), grid)
+
+        blocks = in_blocks(magnitudes)
+        if self.pooling == "MAX":
+            pooled = ops.max(blocks, axis=(2, 4), keepdims=True)
+        else:
+            cells = ops.sum(in_blocks(ops.ones_like(magnitudes)), axis=(2, 4), keepdims=True)
+            pooled = ops.sum(blocks, axis=(2, 4), keepdims=True) / cells
+        mask = ops.broadcast_to(Single().mask(pooled, sparsity), grid)
+        whole = [positions, counts[0] * self.size[0], counts[1] * self.size[1]]
+        return ops.reshape(mask, whole)[:, : sides[0], : sides[1]]
+
+
+@dataclass(frozen=True)
+class MByN(Pattern):
+    """`zeros` of every `of` consecutive inputs of an output, fewer where less sparsity is asked.
+
+    In the last group, which may be shorter, as many weights stay at most as in the others.
+    """
+
+    zeros: int
+    of: int
+
+    def __post_init__(self) -> None:
+        meaning = "(zeros, out of how many), such as (2, 4)"
+        check_pair("m_by_n", (self.zeros, self.of), meaning)
+        if self.zeros >= self.of:
+            raise ValueError(
+                problem(
+                    f"m_by_n={(self.zeros, self.of)}",
+                    "fewer zeros than weights in a row",
+                    "(2, 4) makes two of every four zero",
+                )
+            )
+
+    def mask(self, magnitudes: Any, sparsity: Any) -> Any:
+        """See `Pattern.mask`."""
+        positions, inputs, outputs = magnitudes.shape
+        groups = -(-inputs // self.of)
+        rows = ops.transpose(magnitudes, (0, 2, 1))
+        # What fills up the last group is smaller than any weight.
+        missing = [[0, 0], [0, 0], [0, groups * self.of - inputs]]
+        rows = ops.pad(rows, missing, constant_values=-1)
+        rows = ops.reshape(rows, [positions, outputs, groups, self.of])
+        zeros = ops.minimum(ops.round(ops.cast(sparsity, "float32") * self.of), self.zeros)
+        mask = _largest(rows, self.of - ops.cast(zeros, "int32"))
+        mask = ops.reshape(mask, [positions, outputs, groups * self.of])[..., :inputs]
+        return ops.transpose(mask, (0, 2, 1))
+
+
+def from_config(config: Mapping[str, Any]) -> Pattern:
+    """The pattern whose `get_config` this is."""
+    options = {key: value for key, value in config.items() if key != "name"}
+    return {kind.__name__: kind for kind in (Single, Blocks, MByN)}[config["name"]](**options)
+
+
+def check_pair(name: str, value: Any, meaning: str) -> tuple[int, int]:
+    """Return `value` as a tuple if it is two whole numbers above 0.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    if not is_pair or not all(type(number) is int and number > 0 for number in value):
+        raise ValueError(
+            problem(f"{name}={value!r}", f"two whole numbers: {meaning}", f"correct `{name}`")
+        )
+    return value[0], value[1]
+
+
+def _kept(size: int, sparsity: Any) -> Any:
+    # float32 cannot count the weights of a large kernel.
+    share = 1.0 - ops.cast(sparsity, "float64")
+    return ops.maximum(ops.cast(ops.round(share * size), "int32"), 1)
+
+
+def _largest(magnitudes: Any, count: Any) -> Any:
+    """Where the `count` largest values along the last axis are; of equal ones, the first.
+
+    TF-MOT keeps all values that are equal to the smallest that stays: a kernel whose weights are
+    all equal is never pruned.
+    """
+    falling = ops.flip(ops.sort(magnitudes, axis=-1), axis=-1)
+    smallest = ops.take(falling, ops.reshape(count - 1, [1]), axis=-1)
+    above = magnitudes > smallest
+    tied = ops.cast(magnitudes == smallest, "int32")
+    room = count - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
+    return above | ((tied > 0) & (ops.cumsum(tied, axis=-1) <= room))
