@@ -31,6 +31,14 @@ def test_prune_and_quantize(tmp_path, capsys):
     assert "80.0% zeros" in capsys.readouterr().out
 
 
+def test_factorize(tmp_path, capsys):
+    path = tmp_path / "student.tflite"
+    results = run("factorize.py", "--epochs", 1, "--images", 640, "--output", path)
+    assert list(results) == ["teacher", "factorized", "distilled"]
+    assert results["distilled"][1] == path.stat().st_size < 0.2 * results["teacher"][1]
+    assert "all parameters: 105,866 -> 12,042" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_to_microcontroller(tmp_path):
     pytest.importorskip("tflite_micro")

@@ -317,6 +317,9 @@ def test_distillation_recovers_what_the_student_has_lost():
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["channel", "spatial"])
 def test_a_factorized_student_is_pruned_quantized_and_converted(student, images, form):
+    # Probabilities that differ from one another.
+    last = student.get_layer("probabilities")
+    last.kernel.assign(30 * last.kernel)
     factorized = factorize(student, energy=0.7, form=form)
     assert {layer.form for layer in factorized.factorization.layers.values()} == {form, "dense"}
 
@@ -329,6 +332,7 @@ def test_a_factorized_student_is_pruned_quantized_and_converted(student, images,
 
     quantized = quantize_aware(factorized, images)
     expected = factorized.predict(images, verbose=0)
-    np.testing.assert_allclose(quantized.predict(images, verbose=0), expected, atol=0.03)
+    assert np.std(expected) > 0.2
+    np.testing.assert_allclose(quantized.predict(images, verbose=0), expected, atol=0.08)
     converted = keras_kd.tflite.convert(quantized, "int8", images)
-    np.testing.assert_allclose(converted.predict(images), expected, atol=0.04)
+    np.testing.assert_allclose(converted.predict(images), expected, atol=0.1)
