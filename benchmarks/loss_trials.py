@@ -106,15 +106,18 @@ class Classroom:
         dataset: training and test images.
         setting: sizes, epochs and learning rates.
         cache: the directory that keeps trained teachers.
+
+    Attributes:
+        scored: the images that the setting scores on, and their labels.
     """
 
     def __init__(self, dataset: Dataset, setting: Setting, cache: Path) -> None:
         self.setting = setting
         self._x, self._y = dataset.x_train, dataset.y_train
         if setting.scored_on == "test":
-            self._scored = dataset.x_test, dataset.y_test
+            self.scored = dataset.x_test, dataset.y_test
         else:
-            self._scored = self._x[-VALIDATION_IMAGES:], self._y[-VALIDATION_IMAGES:]
+            self.scored = self._x[-VALIDATION_IMAGES:], self._y[-VALIDATION_IMAGES:]
         self.teacher_path = cache / f"teacher-{setting.of_the_teacher}.keras"
         if not self.teacher_path.exists():
             with replacing(self.teacher_path) as temporary:
@@ -123,7 +126,7 @@ class Classroom:
 
     def score(self, model: keras.Model) -> float:
         """The accuracy in percent on the images that the setting scores on."""
-        images, labels = self._scored
+        images, labels = self.scored
         return 100 * accuracy(model.predict(images, batch_size=500, verbose=0), labels)
 
     def learner(self, row: Row | None, seed: int) -> tuple[keras.Model, keras.Model]:
@@ -132,7 +135,7 @@ class Classroom:
         keras.utils.set_random_seed(seed)
         student = convolutional_network(self.setting.student_channels, "student")
         learner = student if row is None else self._distiller(row, student)
-        self._compile(learner, self.setting.student_learning_rate, self.setting.student_steps)
+        compile_classifier(learner, self.setting.student_learning_rate, self.setting.student_steps)
         return student, learner
 
     def trial(self, row: Row | None, seed: int) -> float:
@@ -176,7 +179,7 @@ class Classroom:
         keras.utils.set_random_seed(0)
         teacher = convolutional_network(setting.teacher_channels, "teacher")
         steps = setting.teacher_epochs * (setting.teacher_images // setting.batch_size)
-        self._compile(teacher, setting.teacher_learning_rate, steps)
+        compile_classifier(teacher, setting.teacher_learning_rate, steps)
         teacher.fit(
             self.batches(setting.teacher_images, setting.teacher_epochs, 0),
             shuffle=False,
@@ -184,14 +187,15 @@ class Classroom:
         )
         return teacher
 
-    @staticmethod
-    def _compile(model: keras.Model, learning_rate: float, steps: int) -> None:
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        model.compile(
-            keras.optimizers.Adam(schedule),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            jit_compile=False,
-        )
+
+def compile_classifier(model: keras.Model, learning_rate: float, steps: int) -> None:
+    """Let a model of logits learn for so many steps."""
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    model.compile(
+        keras.optimizers.Adam(schedule),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
 
 
 def convolutional_network(channels: tuple[int, ...], name: str) -> keras.Model:
