@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from keras_kd._keras import mask_of
 from keras_kd.compression.bridge.serialized import (
     arguments_from_text,
     arguments_to_text,
@@ -21,6 +23,8 @@ class Operation:
     What else the operation was given, such as the 2 in `2 * x`, is part of it.
     """
 
+    # The Keras 3 layer that computes the same, if there is one; of the same name.
+    equivalent: keras.layers.Layer | None = None
     trainable = False
     weights: tuple[Any, ...] = ()
     variables: tuple[Any, ...] = ()
@@ -37,7 +41,9 @@ class Operation:
         arguments = arguments_to_text(
             (node.arguments.args, node.arguments.kwargs), keras.backend.is_keras_tensor
         )
-        return cls(to_text(node.operation), arguments, node.operation.name)
+        made = cls(to_text(node.operation), arguments, node.operation.name)
+        made.equivalent = _equivalent(node)
+        return made
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Operation:
@@ -48,6 +54,16 @@ class Operation:
         """What `from_config` takes."""
         return {"operation": self.operation, "arguments": self.arguments, "name": self.name}
 
+    @property
+    def kind(self) -> type[keras.Operation]:
+        """The class of the operation."""
+        return type(self._operation)
+
+    def constants(self) -> list[Any]:
+        """What the operation was given besides tensors, without what is None."""
+        arguments = arguments_from_text(self.arguments, defaultdict(lambda: None))
+        return [leaf for leaf in keras.tree.flatten(arguments) if leaf is not None]
+
     def __call__(self, tensors: Any) -> Any:
         """Compute with one tensor or a list of them, symbolic or not."""
         tensors = list(tensors) if isinstance(tensors, Sequence) else [tensors]
@@ -55,3 +71,37 @@ class Operation:
         return self._operation(*args, **kwargs)
 
     call = __call__
+
+
+_MERGES = ("Add", "Maximum", "Minimum", "Multiply", "Subtract")
+_ACTIVATIONS = ("Gelu", "Relu", "Relu6", "Sigmoid", "Silu", "Softmax", "Tanh")
+
+
+def _equivalent(node: Any) -> keras.layers.Layer | None:
+    """The layer that computes what an operation does, where that is certain.
+
+    TF-MOT knows how to quantize it, for one.
+    """
+    operation, kind = node.operation, type(node.operation).__name__
+    if not type(operation).__module__.startswith("keras."):
+        return None
+    leaves = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
+    alike = all(
+        keras.backend.is_keras_tensor(leaf)
+        and mask_of(leaf) is None
+        and (len(leaf.shape), leaf.dtype) == (len(leaves[0].shape), leaves[0].dtype)
+        for leaf in leaves
+    )
+    if not alike or not keras.backend.is_float_dtype(leaves[0].dtype):
+        return None
+    options = {"name": operation.name, "dtype": leaves[0].dtype}
+    rank = len(leaves[0].shape)
+    if kind in _MERGES and len(leaves) == 2:
+        return getattr(keras.layers, kind)(**options)
+    if kind == "Concatenate" and operation.axis % rank > 0:
+        return keras.layers.Concatenate(axis=operation.axis, **options)
+    if kind in _ACTIVATIONS and len(leaves) == 1:
+        default = type(operation)(name=operation.name)
+        if default.get_config() == operation.get_config():
+            return keras.layers.Activation(kind.lower(), **options)
+    return None

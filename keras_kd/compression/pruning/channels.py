@@ -16,7 +16,8 @@ import numpy as np
 
 from keras_kd.compression.bridge.graph import Graph, Slot
 from keras_kd.compression.bridge.rebuilding import rebuild
-from keras_kd.compression.bridge.translation import LayerRecord, weight_name
+from keras_kd.compression.bridge.translation import LayerRecord
+from keras_kd.compression.bridge.weights import weight_name
 from keras_kd.compression.pruning.flow import Kernel, follow, shapes_of
 
 # The group of the channels that must stay: of the inputs, of the outputs, and of what layers read

@@ -15,9 +15,14 @@ import keras
 import numpy as np
 
 from keras_kd.compression.bridge.graph import Call, Graph, Slot
-from keras_kd.compression.bridge.translation import weight_name
+from keras_kd.compression.bridge.operations import Operation
+from keras_kd.compression.bridge.weights import weight_name
 
 Shape = tuple[int | None, ...]
+
+# Every rule takes the domain, the layer, the channels and the shapes of its inputs and the shape of
+# its output, and gives the channels of the output, or None where it does not know.
+Rule = Callable[[Any, Any, list[Any], list[Shape], Shape], Any]
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,9 @@ def _follow_call(
     call: Call, channels: Mapping[Slot, Any], shapes: Mapping[Slot, Shape], domain: Domain
 ) -> list[Any]:
     operands = [channels[slot] for slot in call.operands()]
-    if _is_plain(call) and all(operand is not None for operand in operands):
+    rule = _rule_of(call)
+    if rule is not None and all(operand is not None for operand in operands):
         inputs = [shapes[slot] for slot in call.operands()]
-        rule = _RULES[type(call.layer).__name__]
         result = rule(domain, call.layer, operands, inputs, shapes[call.results[0]])
         if result is not None:
             return [result]
@@ -97,26 +102,23 @@ def _follow_call(
     return [domain.opaque(operands, size) for size in sizes]
 
 
-def _is_plain(call: Call) -> bool:
-    """Whether a layer that has a rule is called on a tensor, or a list of tensors, only."""
+def _rule_of(call: Call) -> Rule | None:
+    """The rule for a layer that is called on a tensor, or a list of tensors, only."""
     args, kwargs = call.arguments
     name = type(call.layer).__name__
-    return (
-        name in _RULES
-        and type(call.layer) is getattr(keras.layers, name, None)
-        and len(args) == 1
-        and not any(isinstance(leaf, Slot) for leaf in keras.tree.flatten(kwargs))
-        and getattr(call.layer, "data_format", "channels_last") == "channels_last"
+    is_known = type(call.layer) in (Operation, getattr(keras.layers, name, None))
+    is_plain = len(args) == 1 and not any(
+        isinstance(leaf, Slot) for leaf in keras.tree.flatten(kwargs)
     )
+    if not (is_known and is_plain):
+        return None
+    if getattr(call.layer, "data_format", "channels_last") != "channels_last":
+        return None
+    return _RULES.get(name)
 
 
 def _channel_count(shape: Shape) -> int | None:
     return shape[-1] if len(shape) > 1 else None
-
-
-# Every rule takes the domain, the layer, the channels and the shapes of its inputs and the shape of
-# its output, and gives the channels of the output, or None where it does not know.
-Rule = Callable[[Any, Any, list[Any], list[Shape], Shape], Any]
 
 
 def _pass(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
@@ -185,6 +187,18 @@ def _merge(domain: Domain, layer: Any, operands: list, inputs: list[Shape], outp
     return domain.merged(layer, spread)
 
 
+def _operate(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
+    """`x + y`, `2 * x`, `keras.ops.relu(x)`."""
+    kind = layer.kind.__name__
+    is_known = layer.kind.__module__.startswith("keras.src.ops.")
+    if not is_known or any(np.ndim(constant) for constant in layer.constants()):
+        return None
+    if kind in _MERGING_OPERATIONS and len(operands) == 2:
+        return _merge(domain, layer, operands, inputs, output)
+    is_elementwise = kind in (*_MERGING_OPERATIONS, *_ELEMENTWISE_OPERATIONS.split())
+    return operands[0] if is_elementwise and len(operands) == 1 else None
+
+
 def _concatenate(
     domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape
 ) -> Any:
@@ -225,6 +239,12 @@ _ELEMENTWISE = """
     tanh_shrink threshold
 """
 
+_MERGING_OPERATIONS = ("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide")
+_ELEMENTWISE_OPERATIONS = """
+    Abs Absolute Elu Exp Gelu HardSigmoid HardSilu LeakyRelu Negative Relu Relu6 Selu Sigmoid Silu
+    Softplus Square Tanh
+"""
+
 _FORWARD = Kernel("kernel", reads=-2, writes=-1, option="filters")
 _BACKWARD = Kernel("kernel", reads=-1, writes=-2, option="filters")
 _SEPARABLE = Kernel("pointwise_kernel", reads=-2, writes=-1, option="filters")
@@ -253,6 +273,7 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Flatten", "Reshape"), _reshape),
     "Activation": _activate,
     "Concatenate": _concatenate,
+    "Operation": _operate,
     "Permute": _permute,
     "Rescaling": _rescale,
 }

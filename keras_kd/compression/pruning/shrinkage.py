@@ -12,7 +12,7 @@ from keras_kd._keras import check_model
 from keras_kd._tables import aligned
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.graph import Graph
-from keras_kd.compression.bridge.translation import weight_name
+from keras_kd.compression.bridge.weights import weight_name
 from keras_kd.compression.pruning.flow import KERNELS, shapes_of
 from keras_kd.compression.stripping import strip
 

@@ -79,15 +79,19 @@ def masked_outputs(model, smaller, inputs):
 
     def run(layer):
         def masked(*args, **kwargs):
-            pairs = [tf.split(tensor, 2) for tensor in keras.tree.flatten(args)]
-            if isinstance(layer, (*MIXING, *OPAQUE)):
-                if isinstance(layer, OPAQUE):
-                    assert not any(flags.numpy().any() for _, flags in pairs)
-                pairs = [(data * (1 - flags), flags) for data, flags in pairs]
-            operands = [data for data, _ in pairs]
-            data = layer(operands if isinstance(args[0], list) else operands[0], **kwargs)
-            flags = flags_after(layer, [flags for _, flags in pairs], data)
-            return tf.concat([data, tf.cast(flags, data.dtype)], 0)
+            flags = []
+
+            def operand(leaf):
+                if not tf.is_tensor(leaf):
+                    return leaf
+                data, flag = tf.split(leaf, 2)
+                flags.append(flag)
+                return data * (1 - flag) if isinstance(layer, MIXING) else data
+
+            data = layer(*keras.tree.map_structure(operand, args), **kwargs)
+            if isinstance(layer, OPAQUE):
+                assert not any(flag.numpy().any() for flag in flags)
+            return tf.concat([data, tf.cast(flags_after(layer, flags, data), data.dtype)], 0)
 
         return masked
 
@@ -183,6 +187,17 @@ def inverted_residual_net():
     return keras.Model(inputs, head(layers.Add()([x, y])))
 
 
+def operations_net():
+    """Sums, products and activations that are no layers."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.ops.relu(conv(8, "stem")(inputs))
+    y = layers.BatchNormalization()(conv(8, "branch")(x))
+    x = x + y * (layers.ReLU(6.0)(y + 3.0) * (1 / 6))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = x * keras.ops.sigmoid(conv(8, "gate", 1)(gate))
+    return keras.Model(inputs, head(conv(6, "last")(x)))
+
+
 def dense_net():
     inputs = keras.Input((8, 8, 3))
     x = conv(4, "stem")(inputs)
@@ -220,11 +235,34 @@ def test_the_filters_that_stay_are_those_of_the_largest_norm():
         np.testing.assert_array_equal(after, np.asarray(before)[..., kept])
 
 
-@pytest.mark.parametrize("build", [residual_net, inverted_residual_net, dense_net])
-@pytest.mark.parametrize("importance", ["l1", "l2", "batch_normalization"])
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("build", [residual_net, inverted_residual_net, dense_net, operations_net])
+@pytest.mark.parametrize(
+    ("importance", "scope"),
+    [("l1", "layer"), ("l2", "global"), ("batch_normalization", "global")],
+)
 def test_outputs_are_those_of_the_masked_student(build, importance, scope):
     check(build(), 0.4, importance=importance, scope=scope)
+
+
+def test_operations_between_layers_hand_channels_on():
+    smaller = check(operations_net(), 0.5)
+    assert widths(smaller) == {"stem": 4, "branch": 4, "gate": 4, "last": 3, "logits": 3}
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x + np.arange(8, dtype="float32"),
+        lambda x: x[..., ::2],
+        lambda x: keras.ops.softmax(x),
+        lambda x: keras.ops.max(x, -1, keepdims=True),
+    ],
+)
+def test_what_an_operation_of_unknown_effect_reads_stays(operation):
+    inputs = keras.Input((8, 8, 3))
+    x = conv(8, "first")(conv(6, "early")(inputs))
+    model = randomized(keras.Model(inputs, head(operation(x))))
+    assert widths(remove_filters(model, 0.5)) == {"early": 3, "first": 8, "logits": 3}
 
 
 def test_layers_that_are_added_lose_the_same_filters():
