@@ -40,6 +40,16 @@ def test_factorize(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_compress_in_steps(tmp_path, capsys):
+    path = tmp_path / "student.tflite"
+    result = run("compress_in_steps.py", "--epochs", 1, "--images", 640, "--output", path)
+    kinds = ["factorize", "remove_filters", "prune", "cluster", "quantize_aware"]
+    assert [stage.name for stage in result.stages] == ["start", *kinds]
+    assert result.stages[-1].sparsity > 0.68
+    assert f"{path.stat().st_size:,} bytes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_to_microcontroller(tmp_path):
     pytest.importorskip("tflite_micro")
     agreement = run(
