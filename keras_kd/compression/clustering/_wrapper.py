@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from keras_kd.compression._tfmot import cluster_config, cluster_wrapper
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
+from keras_kd.compression.bridge.weights import named_weights
 from keras_kd.compression.clustering._centroids import initial_centroids
 from keras_kd.compression.clustering._lookup import nearest
 from keras_kd.compression.clustering.weights import channel_axis, parts
@@ -32,12 +34,12 @@ INITIALIZATIONS = {
 class _Kernel:
     """A clustered weight: where the layer has it, and the variables that were added for it.
 
-    `axis` is that of the channels if each has values of its own. `kept` is False where a weight
-    is to stay zero.
+    `slot` is the attribute of `owner` that holds it. `axis` is that of the channels if each has
+    values of its own. `kept` is False where a weight is to stay zero.
     """
 
     owner: Any
-    attribute: str
+    slot: str
     original: tf.Variable
     axis: int | None
     centroids: tf.Variable
@@ -84,10 +86,16 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
         self.supports_masking = layer.supports_masking
         # So that Keras passes masks and the training flag as it does to the layer itself.
         self._call_spec = layer._call_spec
+        # The layer leaves its mask on its outputs.
+        self._compute_output_and_mask_jointly = True
 
     def build(self, input_shape: Any) -> None:
         """Build the layer, and add what its weights share and where they are to stay zero."""
         tf_keras.layers.Wrapper.build(self, input_shape)
+        if self.layer.weights:
+            self._add_kernels()
+
+    def _add_kernels(self) -> None:
         # Past Keras' own __setattr__, for which the layer's weights would be the wrapper's too.
         vars(self)["_kernels"] = [
             self._add_kernel(number, owner, attribute)
@@ -95,7 +103,9 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
         ]
 
     def _add_kernel(self, number: int, owner: Any, attribute: str) -> _Kernel:
-        original = getattr(owner, attribute)
+        original = _variable(getattr(owner, attribute))
+        # In Keras 3 some kernels are properties.
+        slot = attribute if attribute in vars(owner) else f"_{attribute}"
         axis = channel_axis(owner) if self.cluster_per_channel else None
         groups = 1 if axis is None else original.shape[axis]
         # Zero is one of the values, and needs no variable.
@@ -112,7 +122,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
                 trainable=False,
                 initializer=lambda shape, dtype: tf.ones(shape, dtype),
             )
-        return _Kernel(owner, attribute, original, axis, centroids, kept)
+        return _Kernel(owner, slot, original, axis, centroids, kept)
 
     def initialize(self) -> None:
         """Choose the values anew for the weights that the layer has now."""
@@ -133,20 +143,26 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
 
     def call(self, *args: Any, **options: Any) -> Any:
         """The layer's outputs with its clustered weights."""
+        if "_kernels" not in vars(self):
+            # A layer of Keras 3 has its weights once it was called.
+            self.layer(*args, **options)
+            with tf.init_scope():
+                self._add_kernels()
         with self._clustered_weights():
             return self.layer(*args, **options)
 
     @contextmanager
     def _clustered_weights(self) -> Iterator[None]:
         average = self.cluster_gradient_aggregation == _Aggregation.AVG
+        before = [vars(kernel.owner)[kernel.slot] for kernel in self._kernels]
         try:
             for kernel in self._kernels:
                 values = tf.cast(kernel.clustered(average), kernel.owner.compute_dtype)
-                vars(kernel.owner)[kernel.attribute] = values
+                vars(kernel.owner)[kernel.slot] = values
             yield
         finally:
-            for kernel in self._kernels:
-                vars(kernel.owner)[kernel.attribute] = kernel.original
+            for kernel, weight in zip(self._kernels, before, strict=True):
+                vars(kernel.owner)[kernel.slot] = weight
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask that the wrapped layer computes."""
@@ -174,8 +190,14 @@ def dismantle(layer: Any) -> Sequence[LayerRecord] | None:
         return None
     record = record_of(layer.layer)
     clustered = {id(weight): value for weight, value in layer.clustered()}
-    weights = {
-        name: clustered.get(id(weight), value)
-        for (name, value), weight in zip(record.weights.items(), layer.layer.weights, strict=True)
+    shared = {
+        name: clustered[id(_variable(weight))]
+        for name, weight in named_weights(layer.layer).items()
+        if id(_variable(weight)) in clustered
     }
-    return [replace(record, weights=weights)]
+    return [replace(record, weights={**record.weights, **shared})]
+
+
+def _variable(weight: Any) -> tf.Variable:
+    """TensorFlow's own variable, which Keras 3 wraps."""
+    return weight.value if isinstance(weight, keras.Variable) else weight

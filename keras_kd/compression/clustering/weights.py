@@ -14,6 +14,7 @@ CLUSTERABLE_WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "Conv2DTranspose": ("kernel",),
     "Conv3D": ("kernel",),
     "Conv3DTranspose": ("kernel",),
+    "ConvLSTMCell": ("kernel", "recurrent_kernel"),
     "Dense": ("kernel",),
     "EinsumDense": ("kernel",),
     "Embedding": ("embeddings",),
@@ -34,15 +35,24 @@ DEPTHWISE_WEIGHTS: Mapping[str, tuple[str, ...]] = {
 def parts(layer: Any) -> Iterator[tuple[Any, str]]:
     """The parts of a layer of either Keras that hold weights to cluster, and the weights' names.
 
-    A part is the layer itself, one inside it, or the cell of a recurrent one.
+    A part is the layer itself, one inside it, or the cell of a recurrent one. A class of another
+    name says with `get_clusterable_weights()`, the protocol of TF-MOT, what can be clustered.
     """
     seen = set()
-    for part in layer._flatten_layers():
-        known = {**CLUSTERABLE_WEIGHTS, **DEPTHWISE_WEIGHTS}.get(type(part).__name__, ())
-        names = [name for name in known if hasattr(part, name)]
-        if names and id(part) not in seen:
+    for part in getattr(layer, "keras_layer", layer)._flatten_layers():
+        if id(part) not in seen:
             seen.add(id(part))
-            yield from ((part, name) for name in names)
+            yield from ((part, name) for name in _names(part))
+
+
+def _names(part: Any) -> list[str]:
+    known = {**CLUSTERABLE_WEIGHTS, **DEPTHWISE_WEIGHTS}.get(type(part).__name__)
+    if known is not None:
+        return [name for name in known if hasattr(part, name)]
+    # Of the class: TF-MOT gives the method to each layer that it wraps.
+    if hasattr(type(part), "get_clusterable_weights"):
+        return [name for name, _ in part.get_clusterable_weights()]
+    return []
 
 
 def is_clusterable(layer: Any) -> bool:
@@ -61,6 +71,6 @@ def channel_axis(part: Any) -> int | None:
     Kernels have the same axes whether images have their channels first or last.
     """
     name = type(part).__name__
-    if name not in CLUSTERABLE_WEIGHTS or "Conv" not in name:
+    if name not in CLUSTERABLE_WEIGHTS or "Conv" not in name or name.endswith("Cell"):
         return None
     return -2 if name.endswith("Transpose") else -1

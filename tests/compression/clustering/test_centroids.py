@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_model_optimization.python.core.clustering.keras import clustering_centroids
+
+from keras_kd.compression.clustering._centroids import initial_centroids
+from keras_kd.compression.clustering._wrapper import INITIALIZATIONS
+
+
+def weights(count=200, zeros=0):
+    values = np.random.default_rng(0).normal(size=count).astype("float32")
+    values[:zeros] = 0
+    return values
+
+
+@pytest.mark.parametrize("name", ["kmeans++", "linear", "density"])
+def test_the_values_are_those_of_tf_mot_at_a_scale_of_one(name):
+    values = weights()
+    values /= np.abs(values).max()
+    factory = clustering_centroids.CentroidsInitializerFactory
+    theirs = factory.get_centroid_initializer(INITIALIZATIONS[name])(values, 8)
+    received = initial_centroids(values, 8, INITIALIZATIONS[name], False)
+    np.testing.assert_allclose(received, theirs.get_cluster_centroids(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", INITIALIZATIONS)
+@pytest.mark.parametrize("keep_zeros", [False, True])
+def test_small_weights_get_values_in_proportion(name, keep_zeros):
+    values = weights(zeros=100 * keep_zeros)
+    for scale in (1e-4, 1e4):
+        tf.random.set_seed(3)
+        expected = initial_centroids(values, 9, INITIALIZATIONS[name], keep_zeros)
+        assert expected.shape == (9 - keep_zeros,)
+        assert len(np.unique(expected)) >= 6
+        tf.random.set_seed(3)
+        received = initial_centroids(values * scale, 9, INITIALIZATIONS[name], keep_zeros)
+        np.testing.assert_allclose(received, expected * scale, rtol=1e-4)
+
+
+def test_tf_mot_itself_finds_no_densities_in_small_weights():
+    # The trap that the scaling avoids: a margin of 0.01 around weights of 0.0001.
+    factory = clustering_centroids.CentroidsInitializerFactory
+    theirs = factory.get_centroid_initializer(INITIALIZATIONS["density"])(weights() * 1e-4, 9)
+    assert len(np.unique(theirs.get_cluster_centroids())) <= 4
+
+
+def test_where_zeros_stay_the_values_are_divided_between_the_signs():
+    values = np.concatenate([np.zeros(50), np.linspace(1, 2, 75), -np.linspace(1, 2, 25)])
+    found = initial_centroids(values, 9, INITIALIZATIONS["linear"], True)
+    assert np.sum(found > 0) == 6
+    assert np.sum(found < 0) == 2
+
+
+@pytest.mark.parametrize("name", INITIALIZATIONS)
+def test_few_different_weights_are_the_values(name):
+    values = np.array([0.5, -1, 0.5, 0, 0.5])
+    received = initial_centroids(values, 6, INITIALIZATIONS[name], False)
+    assert sorted(set(received)) == [-1, 0, 0.5]
+    received = initial_centroids(values, 6, INITIALIZATIONS[name], True)
+    assert sorted(set(received)) == [-1, 0.5]
+    assert received.shape == (5,)
+
+
+@pytest.mark.parametrize("keep_zeros", [False, True])
+def test_nothing_but_zeros(keep_zeros):
+    received = initial_centroids(np.zeros(9), 4, INITIALIZATIONS["kmeans++"], keep_zeros)
+    np.testing.assert_array_equal(received, np.zeros(4 - keep_zeros))
