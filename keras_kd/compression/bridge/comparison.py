@@ -18,40 +18,63 @@ _TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2, "bfloat16": 5e-
 _UNKNOWN_SIZE = 32
 
 
-class DifferenceError(ValueError):
-    """Twins compute different outputs; `call` is the first that does, None if no single one."""
+class Comparison:
+    """What a model computes of random inputs, to compare its twins in tf_keras with.
 
-    def __init__(self, model: keras.Model, call: graphs.Call | None) -> None:
-        first = f"first at layer {call.path!r} of class {type(call.layer).__name__}" if call else ""
-        super().__init__(
-            problem(
-                f"model {model.name!r}, which gives other outputs when it is rebuilt in tf_keras"
-                f" ({first or 'no single layer does'})",
-                "the same outputs to 1e-5",
-                "replace that layer by one that both Kerases compute alike",
-            )
-        )
-        self.call = call
-
-
-def verify(model: keras.Model, rebuilt: Any) -> None:
-    """Compare the outputs of a model and its twin in tf_keras on random input.
-
-    Neither is changed, even where calling a model changes its state.
-
-    Raises:
-        DifferenceError: if they differ; the message names the first layer that does.
+    The model is called, but its state stays as it is.
     """
-    graph = graphs.read(model)
-    values = random_inputs(graph)
-    structured = keras.tree.map_structure(lambda slot: values[slot], graph.inputs)
-    with _unchanged(graph.layers()), _unchanged(rebuilt.layers):
-        expected = keras.tree.flatten(model(structured, training=False))
-        received = keras.tree.flatten(rebuilt(structured, training=False))
-    differences = [_difference(*pair) for pair in zip(expected, received, strict=True)]
-    if max(differences) > 1:
-        with _unchanged(graph.layers()), _unchanged(rebuilt.layers):
-            raise DifferenceError(model, _first_difference(model, rebuilt, values))
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._graph = graphs.read(model)
+        self._values = random_inputs(self._graph)
+        self._tolerance = _tolerance(self._graph)
+        with _unchanged(self._graph.layers()):
+            self._expected = keras.tree.flatten(model(self._structured(), training=False))
+
+    def check(self, rebuilt: Any) -> None:
+        """Compare with a twin.
+
+        Raises:
+            LayerError: if it computes something else; the message names the first layer that does.
+        """
+        with _unchanged(rebuilt.layers):
+            received = keras.tree.flatten(rebuilt(self._structured(), training=False))
+        pairs = zip(self._expected, received, strict=True)
+        if all(_are_close(one, other, self._tolerance) for one, other in pairs):
+            return
+        call = self._first_difference(rebuilt)
+        first = f"first at layer {call.path!r} of class {type(call.layer).__name__}" if call else ""
+        raise graphs.LayerError(
+            problem(
+                f"model {self._model.name!r}, which gives other outputs when it is rebuilt in"
+                f" tf_keras ({first or 'no single layer does'})",
+                f"the same outputs to {self._tolerance:g}",
+                "replace that layer by one that both Kerases compute alike",
+            ),
+            call.layer if call else None,
+        )
+
+    def _structured(self) -> Any:
+        return keras.tree.map_structure(self._values.get, self._graph.inputs)
+
+    def _first_difference(self, rebuilt: Any) -> graphs.Call | None:
+        """Which call is the first to compute something else, seen by running both one by one."""
+        names = self._graph.names()
+        layers = self._graph.layers()
+        own = {id(layer): [layer] for layer in layers}
+        twins = {id(layer): [rebuilt.get_layer(names[id(layer)])] for layer in layers}
+        ours, theirs = dict(self._values), dict(self._values)
+        with _unchanged(layers), _unchanged(rebuilt.layers):
+            for call, _ in zip(
+                graphs.steps(self._graph, own, ours),
+                graphs.steps(self._graph, twins, theirs),
+                strict=True,
+            ):
+                pairs = [(ours[slot], theirs[slot]) for slot in call.results]
+                if not all(_are_close(*pair, self._tolerance) for pair in pairs):
+                    return call
+        return None
 
 
 def random_inputs(graph: Graph, examples: int = 2) -> dict[graphs.Slot, Any]:
@@ -100,31 +123,19 @@ def _unchanged(layers: Iterable[Any]) -> Iterator[None]:
             variables[key].assign(value)
 
 
-def _difference(expected: Any, received: Any) -> float:
-    """The largest difference as a multiple of what is tolerated."""
-    tolerance = _TOLERANCE.get(keras.backend.standardize_dtype(expected.dtype), 0.0)
-    expected, received = (np.asarray(keras.ops.cast(x, "float32")) for x in (expected, received))
-    if expected.shape != received.shape or not np.array_equal(
-        np.isnan(expected), np.isnan(received)
-    ):
-        return float("inf")
-    scale = max(1.0, float(np.nanmax(np.abs(expected), initial=0.0)))
-    largest = float(np.nanmax(np.abs(expected - received), initial=0.0))
-    return largest / (scale * tolerance) if tolerance else largest * float("inf")
+def _tolerance(graph: Graph) -> float:
+    """What the least precise of the layers allows."""
+    dtypes = {getattr(layer, "compute_dtype", "float32") for layer in graph.layers()}
+    return max(_TOLERANCE.get(dtype, 0.0) for dtype in {"float32", *dtypes})
 
 
-def _first_difference(
-    model: keras.Model, rebuilt: Any, values: dict[graphs.Slot, Any]
-) -> graphs.Call | None:
-    """Which call is the first to compute something else, seen by running both one by one."""
-    graph = graphs.read(model)
-    names = graph.names()
-    own = {id(layer): [layer] for layer in graph.layers()}
-    twins = {id(layer): [rebuilt.get_layer(names[id(layer)])] for layer in graph.layers()}
-    ours, theirs = dict(values), dict(values)
-    for call, _ in zip(
-        graphs.steps(graph, own, ours), graphs.steps(graph, twins, theirs), strict=True
-    ):
-        if any(_difference(ours[slot], theirs[slot]) > 1 for slot in call.results):
-            return call
-    return None
+def _are_close(expected: Any, received: Any, tolerance: float) -> bool:
+    """Whether two tensors are equal up to a multiple of the largest value, if that is above 1."""
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(expected.dtype)):
+        return bool(np.array_equal(expected, received))
+    expected, received = (np.asarray(keras.ops.cast(x, "float64")) for x in (expected, received))
+    if expected.shape != received.shape:
+        return False
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = max(1.0, float(np.max(finite, initial=0.0)))
+    return np.allclose(expected, received, rtol=0.0, atol=scale * tolerance, equal_nan=True)

@@ -20,6 +20,20 @@ from keras_kd._keras import is_keras_model, is_tf_keras_model, mask_of
 from keras_kd.compression.bridge.operations import Operation
 
 
+class LayerError(ValueError):
+    """A layer of a graph, `layer`, cannot be replaced by what was made for it."""
+
+    def __init__(self, message: str, layer: Any) -> None:
+        super().__init__(message)
+        self.layer = layer
+
+
+# Layers of tf_keras that take an initial state.
+_RECURRENT = frozenset(
+    ("Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "LSTM", "RNN", "SimpleRNN")
+)
+
+
 @dataclass(frozen=True)
 class Slot:
     """Stands for one tensor of a graph."""
@@ -140,7 +154,7 @@ def steps(
     """Run the calls on `values`, symbolic or not, and yield each call after it has run.
 
     Raises:
-        CallError: if a layer cannot be called; the message names it.
+        LayerError: if a layer cannot be called; the message names it.
     """
     for call in graph.calls:
         args, kwargs = _filled(call.arguments, values)
@@ -151,24 +165,17 @@ def steps(
                 results = layer(*args, **kwargs)
                 args, kwargs = (results,), {}
         except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
-            raise CallError(call, error) from error
+            raise LayerError(
+                problem(
+                    f"layer {call.path!r} ({type(call.layer).__name__}), which cannot be called in"
+                    f" the other Keras: {one_line(error)}",
+                    "a layer that works in both",
+                    "replace the layer, or leave it out of the student",
+                ),
+                call.layer,
+            ) from error
         values.update(zip(call.results, keras.tree.flatten(results), strict=True))
         yield call
-
-
-class CallError(ValueError):
-    """A layer could not be called."""
-
-    def __init__(self, call: Call, error: Exception) -> None:
-        super().__init__(
-            problem(
-                f"layer {call.path!r} ({type(call.layer).__name__}), which cannot be called in the"
-                f" other Keras: {one_line(error)}",
-                "a layer that works in both",
-                "replace the layer, or leave it out of the student",
-            )
-        )
-        self.call = call
 
 
 class _Reader:
@@ -263,7 +270,12 @@ class _TfKerasNodes:
 
     @staticmethod
     def arguments(node: Any) -> tuple[Any, bool]:
-        return (tuple(node.call_args), dict(node.call_kwargs)), True
+        args, kwargs = tuple(node.call_args), dict(node.call_kwargs)
+        if type(node.layer).__name__ in _RECURRENT and isinstance(args[0], (list, tuple)):
+            # The initial state stands behind the sequence, however it was passed.
+            sequence, *kwargs["initial_state"] = args[0]
+            args = (sequence, *args[1:])
+        return (args, kwargs), True
 
 
 def _functional(model: Any, path: str | None = None) -> Any:

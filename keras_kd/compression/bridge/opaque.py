@@ -37,18 +37,13 @@ class BatchNormalization(tf_keras.layers.BatchNormalization):
         return {**super().get_config(), "fused": False}
 
 
-class _KerasCode(tf_keras.layers.Layer):
-    """Runs code of Keras 3, which does its own casts and is not rewritten by AutoGraph."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(autocast=False, **options)
-
-    def _autographed_call(self) -> Any:
-        return self.call
+def scope() -> Any:
+    """A context in which TF-MOT's copies keep `BatchNormalization` as it is."""
+    return tf_keras.utils.custom_object_scope({"BatchNormalization": BatchNormalization})
 
 
 @tf_keras.saving.register_keras_serializable(_PACKAGE)
-class OpaqueLayer(_KerasCode):
+class OpaqueLayer(tf_keras.layers.Layer):
     """A Keras 3 layer as a layer of tf_keras: it trains, saves, loads and can be copied.
 
     Args:
@@ -62,7 +57,7 @@ class OpaqueLayer(_KerasCode):
     _auto_track_sub_layers = False
 
     def __init__(self, layer: str, frozen: Sequence[int] = (), **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(autocast=False, **options)
         safe_mode = tf_keras.src.saving.serialization_lib.in_safe_mode() is not False
         self.keras_layer = from_text(layer, safe_mode=safe_mode)
         self._config = Untracked({"layer": layer, "frozen": list(frozen)})
@@ -84,6 +79,11 @@ class OpaqueLayer(_KerasCode):
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None, **options: Any) -> Any:
         """What the Keras 3 layer computes; what it adds as losses is added here."""
+        return self._compute(inputs, training, mask, options)
+
+    # Keras 3 does not let AutoGraph rewrite layers either.
+    @tf.autograph.experimental.do_not_convert
+    def _compute(self, inputs: Any, training: Any, mask: Any, options: dict[str, Any]) -> Any:
         layer = self.keras_layer
         inputs = _with_masks(inputs, mask)
         if mask is not None and _accepts(layer, "mask"):
@@ -132,11 +132,11 @@ class OpaqueLayer(_KerasCode):
 
 
 @tf_keras.saving.register_keras_serializable(_PACKAGE)
-class OperationLayer(_KerasCode):
+class OperationLayer(tf_keras.layers.Layer):
     """An operation of Keras 3 as a layer of tf_keras; see `Operation` for the arguments."""
 
     def __init__(self, operation: str, arguments: str, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(autocast=False, **options)
         self.operation = Operation(operation, arguments, self.name)
 
     def get_config(self) -> dict[str, Any]:
@@ -145,6 +145,10 @@ class OperationLayer(_KerasCode):
 
     def call(self, inputs: Any) -> Any:
         """What the operation computes of one tensor or a list of them."""
+        return self._compute(inputs)
+
+    @tf.autograph.experimental.do_not_convert
+    def _compute(self, inputs: Any) -> Any:
         return self.operation(inputs)
 
 

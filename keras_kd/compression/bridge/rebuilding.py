@@ -12,7 +12,7 @@ import keras
 
 from keras_kd._keras import check_model, is_tf_keras_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.bridge.comparison import DifferenceError, random_inputs, verify
+from keras_kd.compression.bridge.comparison import Comparison, random_inputs
 from keras_kd.compression.bridge.graph import Graph
 from keras_kd.compression.bridge.operations import Operation
 from keras_kd.compression.bridge.translation import (
@@ -26,7 +26,7 @@ from keras_kd.compression.bridge.translation import (
     to_tf_keras_record,
 )
 
-__all__ = ["Dismantle", "random_inputs", "rebuild", "to_keras", "to_tf_keras", "verify"]
+__all__ = ["Dismantle", "random_inputs", "rebuild", "to_keras", "to_tf_keras"]
 
 Dismantle = Callable[[Any], Sequence[LayerRecord]]
 
@@ -59,13 +59,15 @@ def to_tf_keras(model: Any) -> Any:
     graph = graphs.read(model)
     if is_tf_keras_model(model):
         return rebuild(graph, tf_keras(), lambda layer: [record_of(layer)])
+    # First, since some layers build their weights when they are first called.
+    comparison = Comparison(model)
     translation = _Translation(graph)
     while True:
         try:
             rebuilt = rebuild(graph, tf_keras(), translation.records)
-            verify(model, rebuilt)
-        except (graphs.CallError, DifferenceError) as error:
-            if error.call is None or not translation.keep(error.call.layer):
+            comparison.check(rebuilt)
+        except graphs.LayerError as error:
+            if error.layer is None or not translation.keep(error.layer):
                 raise
         else:
             return rebuilt
@@ -80,15 +82,17 @@ class _Translation:
 
     def keep(self, layer: Any) -> bool:
         """Keep a layer as it is from now on; False if it is already."""
-        known = id(layer) in self._kept or isinstance(layer, Operation)
+        known = id(layer) in self._kept
         self._kept.add(id(layer))
         return not known
 
     def records(self, layer: Any) -> list[LayerRecord]:
         """The tf_keras record of a Keras 3 layer."""
+        if isinstance(layer, Operation) and layer.equivalent is None:
+            self.keep(layer)
         if id(layer) not in self._kept:
             try:
-                record = to_tf_keras_record(record_of(layer))
+                record = to_tf_keras_record(record_of(getattr(layer, "equivalent", layer)))
                 self._check_calls(layer, record.layer_class)
                 return [record]
             except NoCounterpart:
@@ -140,9 +144,17 @@ def rebuild(
     }
     layers = {key: [wrap(layer) for layer, _ in parts] for key, parts in made.items()}
     model = graphs.build(graph, kit, layers)
-    for layer, record in (part for parts in made.values() for part in parts):
-        set_weights(layer, record)
+    for layer in graph.layers():
+        for new_layer, record in made[id(layer)]:
+            _set_weights(new_layer, record, layer)
     return model
+
+
+def _set_weights(new_layer: Any, record: LayerRecord, layer: Any) -> None:
+    try:
+        set_weights(new_layer, record)
+    except ValueError as error:
+        raise graphs.LayerError(str(error), layer) from error
 
 
 def _renamed(record: LayerRecord, own: str, flat: str) -> LayerRecord:

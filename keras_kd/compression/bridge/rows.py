@@ -19,6 +19,7 @@ class Row:
     `options` and `weights` map Keras 3 names to tf_keras names; `parts` are the options that hold
     layers; `hidden` are options that the tf_keras layer takes without naming them; `of_built` are
     options that tf_keras adds to the config of a built layer and asks for in `from_config`;
+    `is_alike` says of a config of Keras 3 whether the tf_keras layer computes the same with it;
     `to_keras` turns the values of options that Keras 3 wants in another form; `finish` is called on
     a layer of either Keras once its weights are there.
     """
@@ -29,6 +30,7 @@ class Row:
     parts: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     of_built: tuple[str, ...] = ()
+    is_alike: Callable[[Mapping[str, Any]], bool] = lambda config: True
     to_keras: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     finish: Callable[[Any], None] = lambda layer: None
 
@@ -60,7 +62,7 @@ _ALIKE = """
     Cropping3D Dense Dot Dropout ELU EinsumDense Embedding Flatten GRUCell GaussianDropout
     GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
     GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization Identity LSTMCell
-    LayerNormalization Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum Minimum
+    Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum Minimum
     Multiply PReLU Permute ReLU RepeatVector Rescaling Reshape SeparableConv1D
     SeparableConv2D SimpleRNNCell Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D
     Subtract UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D
@@ -77,6 +79,8 @@ ROWS = {
         Row("DepthwiseConv2D", weights={"kernel": "depthwise_kernel"}),
         Row("GRU", hidden=("zero_output_for_mask",)),
         Row("LSTM", hidden=("zero_output_for_mask",)),
+        # Keras 3 reshapes the weights of several axes where tf_keras transposes them.
+        Row("LayerNormalization", is_alike=lambda config: np.size(config["axis"]) == 1),
         Row("LeakyReLU", options={"negative_slope": "alpha"}),
         Row("MultiHeadAttention", of_built=("query_shape", "key_shape", "value_shape")),
         Row("Normalization", finish=lambda layer: layer.finalize_state()),

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 
 # What was made into text in this process may be made again without being registered with Keras,
 # and may hold Python code: the user has just passed it.
@@ -115,11 +115,11 @@ def arguments_from_text(text: str, tensors: list[Any]) -> Any:
 
 
 def _not_copied(item: Any, error: Exception) -> ValueError:
-    first_line = str(error).strip().partition("\n")[0].rstrip(".")
+    reason = one_line(str(error).strip().partition("\n\n")[0]).rstrip(".")
     return ValueError(
         problem(
             f"{item.name!r} of class {type(item).__name__}, which cannot be made again from its"
-            f" config: {first_line}",
+            f" config: {reason}",
             "a layer or operation that Keras can save and load",
             f"give {type(item).__name__} the methods `get_config` and `from_config`",
         )

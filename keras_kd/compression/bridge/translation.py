@@ -72,22 +72,20 @@ def to_tf_keras_record(record: LayerRecord) -> LayerRecord:
     Raises:
         NoCounterpart: if tf_keras has no such layer, or not with these options; names the layer.
     """
-    if record.layer_class is Operation:
-        from keras_kd.compression.bridge.opaque import OperationLayer
-
-        return replace(record, layer_class=OperationLayer)
     return _translate(record, tf_keras())
 
 
 def to_opaque_record(layer: Any) -> LayerRecord:
-    """The record of a tf_keras layer that holds a Keras 3 layer as it is.
+    """The record of a tf_keras layer that holds a Keras 3 layer, or an operation, as it is.
 
     Raises:
         ValueError: if the layer cannot be made again from its config; names the layer.
     """
-    from keras_kd.compression.bridge.opaque import OpaqueLayer, frozen_parts
+    from keras_kd.compression.bridge.opaque import OpaqueLayer, OperationLayer, frozen_parts
 
     record = record_of(layer)
+    if isinstance(layer, Operation):
+        return replace(record, layer_class=OperationLayer)
     config = {
         "layer": to_text(layer),
         "frozen": frozen_parts(layer),
@@ -110,7 +108,9 @@ def to_keras_record(record: LayerRecord) -> LayerRecord:
         return LayerRecord(Operation, record.name, config, {})
     if record.layer_class is OpaqueLayer:
         layer = from_text(record.config["layer"])
-        config = {**config_of(layer), "trainable": record.config["trainable"]}
+        config = config_of(layer)
+        if "trainable" in config:
+            config["trainable"] = record.config["trainable"]
         return replace(record, layer_class=type(layer), config=config)
     return _translate(record, keras)
 
@@ -167,6 +167,8 @@ def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
             )
         )
     back = target is keras
+    if not back and not row.is_alike(record.config):
+        raise NoCounterpart(f"layer {record.name!r} computes something else in tf_keras")
     layer_class = row.keras_class if back else row.tf_keras_class
     options, weights = (_inverted(x) if back else x for x in (row.options, row.weights))
     config = {
@@ -297,6 +299,8 @@ def _parameters(layer_class: type) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Arrays as Python numbers; 0.3 that was stored in float32 is 0.3 again."""
+    if isinstance(value, Mapping) and value.get("class_name") in ("__numpy__", "__tensor__"):
+        value = np.asarray(keras.saving.deserialize_keras_object(value)).tolist()
     if isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0:
         value = value.item()
     if isinstance(value, float) and float(np.float32(value)) == value:

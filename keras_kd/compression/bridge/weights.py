@@ -28,6 +28,8 @@ def named_weights(layer: Any) -> dict[str, Any]:
     name, the part of the layer stands in front, as `"query_dense/kernel"`, or they are numbered.
     Counters of random generators come last.
     """
+    # An opaque layer has the names of the Keras 3 layer that it holds.
+    layer = getattr(layer, "keras_layer", layer)
     weights = [*layer.weights, *_seeds(layer)]
     names = [weight_name(weight) for weight in weights]
     if len(set(names)) < len(names):

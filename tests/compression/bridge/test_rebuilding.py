@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_kd.compression import to_tf_keras
 from keras_kd.compression.bridge import rebuilding
+from keras_kd.compression.bridge.comparison import Comparison
 from keras_kd.compression.bridge.graph import read
 
 
@@ -350,4 +351,4 @@ def test_other_outputs_are_an_error_that_names_the_layer():
     rebuilt = to_tf_keras(model)
     rebuilt.get_layer("bad").bias.assign([1.0, 1.0])
     with pytest.raises(ValueError, match=r"first at layer 'bad' of class Dense.*to 1e-5"):
-        rebuilding.verify(model, rebuilt)
+        Comparison(model).check(rebuilt)
