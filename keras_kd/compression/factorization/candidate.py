@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +34,11 @@ class Option:
     def squared_error(self) -> float:
         """The square of the relative error of the kernel in the Frobenius norm."""
         return float(self.decomposition.squared_errors[self.rank])
+
+    @property
+    def loss(self) -> float:
+        """The negative logarithm of the share of the squared singular values that is kept."""
+        return -math.log1p(-self.squared_error)
 
 
 class Candidate:

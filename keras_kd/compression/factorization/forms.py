@@ -162,9 +162,9 @@ def forms_of(layer: Any, form: str) -> tuple[Form, ...]:
 def obstacle(layer: Any) -> str | None:
     """Why the layer of Keras 3 has no low-rank form here; None if it has one."""
     if type(layer) not in FORMS:
-        return f"a {type(layer).__name__} has no low-rank form here"
+        return f"there is no low-rank form of {type(layer).__name__} here"
     if getattr(layer, "groups", 1) > 1:
-        return f"a convolution in {layer.groups} groups has no low-rank form here"
+        return f"there is no low-rank form of a convolution in {layer.groups} groups here"
     if layer.kernel_constraint is not None:
         return "its kernel has a constraint, which a product of two would not keep"
     if layer.lora_enabled or layer.quantization_mode is not None:

@@ -45,12 +45,15 @@ def _nothing_saved(candidate: Candidate, option: Option) -> str:
 
 
 def by_parameters(candidates: Sequence[Candidate], before: int, target: int) -> Decisions:
-    """The ranks that lose least in sum while the model has at most `target` parameters.
+    """The ranks that keep most while the model has at most `target` parameters.
 
-    What is lost of a layer is the square of its kernel's relative error. Step by step the layer
-    that loses least per parameter saved becomes smaller, along the lower convex hull of its
-    options; the last step goes only as far as it must. Before that last step no other choice of as
-    many parameters loses less, and a smaller target makes no layer larger.
+    What is kept is the product over all layers of the shares of the squared singular values, as
+    what one layer drops the next ones cannot bring back (Zhang et al., "Accelerating very deep
+    convolutional networks for classification and detection", IEEE TPAMI 2016); no layer is reduced
+    to nothing for the sake of others. Step by step the layer that loses least for each parameter
+    saved becomes smaller, along the lower convex hull of its options; the last step goes only as
+    far as it must. Up to that last step no other choice with as few parameters keeps more, and a
+    smaller target makes no layer larger.
 
     Args:
         candidates: the layers that may be factorized.
@@ -60,8 +63,8 @@ def by_parameters(candidates: Sequence[Candidate], before: int, target: int) -> 
     Raises:
         ValueError: if rank 1 everywhere takes more; the message says how many.
 
-    Reference: Everett, "Generalized Lagrange multiplier method for solving problems of optimum
-    allocation of resources", Operations Research 1963.
+    Reference for the convex hull: Everett, "Generalized Lagrange multiplier method for solving
+    problems of optimum allocation of resources", Operations Research 1963.
     """
     excess = before - target
     sizes = {candidate.name: candidate.kernel.size for candidate in candidates}
@@ -90,17 +93,15 @@ def by_parameters(candidates: Sequence[Candidate], before: int, target: int) -> 
 
 def _least_lossy(candidate: Candidate, size: int) -> Option:
     fitting = (option for option in candidate.savings if option.parameters <= size)
-    return min(fitting, key=lambda option: (option.squared_error, option.parameters))
+    return min(fitting, key=lambda option: (option.loss, option.parameters))
 
 
 def _steps(candidate: Candidate) -> list[tuple[float, Candidate, Option]]:
     """The options on the lower convex hull, from the largest: (loss per parameter, .., option)."""
     points = [(candidate.kernel.size, 0.0)]
     steps: list[tuple[float, Candidate, Option]] = []
-    for option in sorted(
-        candidate.savings, key=lambda option: (-option.parameters, option.squared_error)
-    ):
-        size, loss = option.parameters, option.squared_error
+    for option in sorted(candidate.savings, key=lambda option: (-option.parameters, option.loss)):
+        size, loss = option.parameters, option.loss
         while (slope := _slope(points[-1], (size, loss))) is not None and (
             steps and steps[-1][0] >= slope
         ):

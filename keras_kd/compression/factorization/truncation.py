@@ -58,8 +58,8 @@ def factorize(
             drops only what is below the precision of float32.
         target_parameters: the number of parameters that the model may have, non-trainable ones
             included, or as a float below 1, their share of the student's. The ranks are chosen
-            for all layers together: the sum of squared relative errors of the kernels is as small
-            as the number allows.
+            for all layers together, so that the product of what is kept of each kernel's squared
+            singular values is as large as the number allows (Zhang et al., 2016).
         form: "channel" or "spatial" for Conv2D. "auto" takes, with `rank`, the form of smaller
             error, and with `energy`, the form of fewer parameters.
         layers: the layers to factorize: names, types (`keras.layers.Dense`), or a function that is

@@ -176,10 +176,10 @@ class OwnDense(layers.Dense):
     [
         (layers.Dense(3), None),
         (layers.Conv2D(4, 3), None),
-        (layers.Conv2D(4, 3, groups=2), "in 2 groups"),
+        (layers.Conv2D(4, 3, groups=2), "of a convolution in 2 groups"),
         (layers.Dense(3, kernel_constraint="non_neg"), "its kernel has a constraint"),
-        (layers.DepthwiseConv2D(3), "a DepthwiseConv2D has no low-rank form"),
-        (OwnDense(3), "a OwnDense has no low-rank form"),
+        (layers.DepthwiseConv2D(3), "no low-rank form of DepthwiseConv2D"),
+        (OwnDense(3), "no low-rank form of OwnDense"),
     ],
 )
 def test_layers_without_a_low_rank_form(layer, reason):

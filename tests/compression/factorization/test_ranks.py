@@ -33,17 +33,20 @@ SIZES = {"slow": 63, "fast": 48, "conv": 108}
 BEFORE = 1000
 
 
+def loss_of(option):
+    return -np.log(1 - option.squared_error)
+
+
 def outcome(decisions):
-    """Parameters of the model and the sum of squared errors."""
+    """Parameters of the model, and minus the logarithm of the product of what is kept."""
     options = {name: item for name, item in decisions.items() if isinstance(item, Option)}
     saved = sum(SIZES[name] - option.parameters for name, option in options.items())
-    return BEFORE - saved, sum(option.squared_error for option in options.values())
+    return BEFORE - saved, sum(map(loss_of, options.values()))
 
 
 def all_outcomes(candidates):
     choices = [
-        [(SIZES[c.name], 0.0), *((o.parameters, o.squared_error) for o in c.savings)]
-        for c in candidates
+        [(SIZES[c.name], 0.0), *((o.parameters, loss_of(o)) for o in c.savings)] for c in candidates
     ]
     rest = BEFORE - sum(SIZES.values())
     for combination in itertools.product(*choices):
@@ -144,3 +147,10 @@ def test_a_rank_that_saves_nothing_leaves_the_layer(candidates):
     assert isinstance(ranks.by_rank(candidates[:1], {"slow": 3})["slow"], Option)
     beyond = ranks.by_rank(candidates[:1], {"slow": 100})["slow"]
     assert beyond.startswith("rank 7 of 7")
+
+
+def test_no_layer_is_reduced_to_nothing_for_the_sake_of_others():
+    # With equal singular values a sum of errors would not mind to drop all of the first layer.
+    flat = [candidate(name, layers.Dense(32), (None, 32), 0.0) for name in ("one", "other")]
+    decisions = ranks.by_parameters(flat, 2048, 700)
+    assert {name: option.rank for name, option in decisions.items()} == {"one": 5, "other": 5}
