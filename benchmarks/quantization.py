@@ -36,27 +36,23 @@ import keras_kd.data
 
 CALIBRATION_IMAGES = 500
 
-FLOAT_WAYS = [
-    Way("alone", None, 32),
-    Way("alone", "labels", 32),
-    Way("taught", None, 32),
-    Way("taught", "teacher", 32),
-]
+# In the order in which they are run.
 WAYS = [
-    *FLOAT_WAYS,
+    *(Way(start, None, 32) for start in ("taught", "alone")),
     *(
         way
-        for bits in (8, 4)
+        for bits in (4, 8)
         for way in (
-            Way("alone", None, bits),
-            Way("alone", "labels", bits),
-            Way("alone", "labels", bits, aware=True),
-            Way("taught", None, bits),
-            Way("taught", "teacher", bits),
-            Way("taught", "labels", bits, aware=True),
             Way("taught", "teacher", bits, aware=True),
+            Way("taught", "labels", bits, aware=True),
+            Way("taught", None, bits),
         )
     ),
+    *(Way("alone", None, bits) for bits in (4, 8)),
+    *(Way("alone", "labels", bits, aware=True) for bits in (4, 8)),
+    # As long as quantization-aware training takes, but in float.
+    *(Way("taught", "teacher", bits) for bits in (32, 4, 8)),
+    *(Way("alone", "labels", bits) for bits in (32, 4, 8)),
 ]
 HEAD = (
     "| weights | float student | then | accuracy, % | against float | bytes |\n"
@@ -92,8 +88,8 @@ def run_trials(
     setting = asdict(place[0])
     wanted = [
         (way, seed)
-        for seed in seeds
         for way in ways
+        for seed in seeds
         if results.find({**asdict(way), "setting": setting, "seed": seed}) is None
     ]
     with workers(jobs) as pool:
@@ -140,7 +136,7 @@ def table(ways: list[Way], setting: Setting, seeds: range, results: Results) -> 
         return np.array([trial["accuracy"] for trial in measured(way)])
 
     lines = [HEAD]
-    for way in ways:
+    for way in sorted(ways, key=lambda way: (-way.weight_bits, way.aware, way.start)):
         before = Way(way.start, None, 32)
         if None in measured(way) or None in measured(before):
             continue
