@@ -1,7 +1,8 @@
 """What changes the form of a student's weights, and what brings it back to a plain model."""
 
 from keras_kd.compression.bridge.rebuilding import to_tf_keras
-from keras_kd.compression.clustering.sharing import cluster
+from keras_kd.compression.clustering.clusters import Clusters, clusters
+from keras_kd.compression.clustering.sharing import cluster, load_clustered
 from keras_kd.compression.factorization.report import Factorization, FactorizedLayer
 from keras_kd.compression.factorization.truncation import factorize
 from keras_kd.compression.pruning.dead_filters import remove_dead_filters
@@ -15,18 +16,28 @@ from keras_kd.compression.quantization.summary import (
     quantization_summary,
 )
 from keras_kd.compression.quantization.training import quantize_aware
+from keras_kd.compression.steps.pipeline import pipeline
+from keras_kd.compression.steps.result import PipelineResult, Stage
+from keras_kd.compression.steps.step import Step
 from keras_kd.compression.stripping import strip
 
 __all__ = [
+    "Clusters",
     "Factorization",
     "FactorizedLayer",
     "LayerQuantization",
+    "PipelineResult",
     "Quantization",
     "Shrinkage",
     "Sparsity",
+    "Stage",
+    "Step",
     "cluster",
+    "clusters",
     "factorize",
+    "load_clustered",
     "load_pruned",
+    "pipeline",
     "prune",
     "quantization_summary",
     "quantize_aware",
