@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 import tf_keras
 
+from keras_kd._checks import problem
 from keras_kd._keras import Untracked, mask_of, take_losses
 from keras_kd.compression.bridge.operations import Operation
 from keras_kd.compression.bridge.serialized import from_text
@@ -70,6 +71,26 @@ class OpaqueLayer(tf_keras.layers.Layer):
         """The configuration from which a copy is made."""
         return {**super().get_config(), **self._config.value}
 
+    def build(self, input_shape: Any) -> None:
+        """Nothing: the weights are built in the first call, which alone knows all arguments.
+
+        Raises:
+            ValueError: if tf_keras loads the layer from a SavedModel, in which it calls it too late
+                to give it its weights.
+        """
+        if not tf_keras.src.engine.base_layer_utils.call_context().in_call:
+            raise ValueError(
+                problem(
+                    f"a SavedModel with the layer {self.name!r} ({type(self).__name__})",
+                    "a model in a .keras or .h5 file",
+                    "save the model as .keras, or load the SavedModel with tf.saved_model.load",
+                )
+            )
+        super().build(input_shape)
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Nothing, as `build`."""
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call with the Keras 3 layer's own arguments."""
         # tf_keras wants one argument in front, and tells `training` and `mask` by their names.
@@ -114,7 +135,9 @@ class OpaqueLayer(tf_keras.layers.Layer):
         self._is_tracked = True
         self.keras_layer.trainable = True
         self._freeze_parts()
-        for weight in named_weights(self.keras_layer).values():
+        for name, weight in named_weights(self.keras_layer).items():
+            # Files in HDF5 want names that are unique in a layer.
+            weight.value._handle_name = f"{self.name}/{name}:0"
             weights = self._trainable_weights if weight.trainable else self._non_trainable_weights
             weights.append(weight.value)
             if weight.regularizer is not None:
