@@ -46,10 +46,11 @@ def convert(
         quantization: how numbers are stored, see above.
         representative_data: examples like those that the student was trained on, scaled in the
             same way, from which the ranges of its activations are read. Needed for "int8" unless
-            the student is quantization-aware in every layer (TF-MOT leaves some, such as Rescaling
-            and swish, in float). An array, a dict of arrays by input name, a
+            the student is quantization-aware in every layer (`quantization_summary` names those
+            that compute in float). An array, a dict of arrays by input name, a
             `tf.data.Dataset` or a generator of batches; at most 500 examples are used. Other
-            quantizations need none and do not look at it.
+            quantizations need none and do not look at it. Students that may loop over time are
+            calibrated in a process of their own, because some loops end it.
         target: "android", or "microcontroller": TensorFlow Lite Micro (TFLM), which runs "float32"
             and "int8" only. Weights are aligned to 16 bytes for it, and if tflite-micro is
             installed, the file is run in it and its results compared with LiteRT's.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,10 @@ import numpy as np
 from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
 from keras_kd.tflite._stderr import captured_stderr
-from keras_kd.tflite.flatbuffer import FlatBufferModel
 from keras_kd.tflite.signature import Signature
+
+_WORKER = Path(__file__).with_name("_converter_worker.py")
+_MOST_SECONDS = 1800
 
 
 def run_converter(
@@ -38,17 +43,12 @@ def run_converter(
         with (
             tempfile.TemporaryDirectory(prefix="keras_kd_") as directory,
             captured_stderr() as stderr,
-            warnings.catch_warnings(),
         ):
-            # TensorFlow announces at every conversion that tf.lite will move to LiteRT.
-            warnings.simplefilter("ignore")
             saved = os.path.join(directory, "saved_model")
             may_loop = _save(signature, saved)
             if examples is not None and may_loop:
-                _check_no_loop(signature, _converter(saved).convert())
-            converter = _converter(saved)
-            _configure(converter, quantization, examples, target)
-            return converter.convert()
+                return _in_own_process(signature, directory, quantization, examples, target)
+            return convert_saved_model(saved, quantization, examples, target)
     except _LoopError:
         raise
     except Exception as error:
@@ -62,21 +62,71 @@ def run_converter(
         ) from error
 
 
+def convert_saved_model(
+    path: str, quantization: str, examples: dict[str, np.ndarray] | None, target: str
+) -> bytes:
+    """The bytes that TensorFlow's converter makes of a SavedModel; see `run_converter`."""
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        # TensorFlow announces at every conversion that tf.lite will move to LiteRT.
+        warnings.simplefilter("ignore")
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            path, signature_keys=["serving_default"]
+        )
+        _configure(converter, quantization, examples, target)
+        return converter.convert()
+
+
 class _LoopError(ValueError):
     """A student that cannot be calibrated."""
 
 
-def _check_no_loop(signature: Signature, content: bytes) -> None:
-    """Refuse what would end the process: the converter's calibrator crashes in a loop."""
-    if "WHILE" in FlatBufferModel(content).operator_counts():
-        raise _LoopError(
-            problem(
-                f"the student {signature.model.name!r} with a loop over time for int8",
-                "a student without loops",
-                "build its recurrent layers with unroll=True, or choose "
-                "quantization='dynamic_int8'",
-            )
+def _in_own_process(
+    signature: Signature,
+    directory: str,
+    quantization: str,
+    examples: dict[str, np.ndarray],
+    target: str,
+) -> bytes:
+    """Convert where a crash ends nothing else: the converter's calibrator cannot run all loops."""
+    folder = Path(directory)
+    np.savez(folder / "examples.npz", **examples)
+    try:
+        process = subprocess.run(
+            [sys.executable, str(_WORKER), directory, quantization, target],
+            capture_output=True,
+            check=False,
+            timeout=_MOST_SECONDS,
         )
+    except subprocess.TimeoutExpired as error:
+        raise _loop_error(signature, f"that took over {_MOST_SECONDS} seconds") from error
+    if (folder / "model.tflite").exists():
+        return (folder / "model.tflite").read_bytes()
+    if (folder / "error.txt").exists():
+        raise _loop_error(signature, (folder / "error.txt").read_text(encoding="utf-8")[:300])
+    ending = f"signal {-process.returncode}"
+    if process.returncode >= 0:
+        ending = one_line(process.stderr.decode(errors="replace"))[-300:]
+    raise _loop_error(signature, f"its process was ended by {ending}")
+
+
+def _loop_error(signature: Signature, reason: str) -> _LoopError:
+    is_keras = is_keras_model(signature.model)
+    as_operator = (
+        "pass keras_kd.compression.to_tf_keras(student), whose LSTM is one operator in the file, "
+        if is_keras
+        else ""
+    )
+    return _LoopError(
+        problem(
+            f"the student {signature.model.name!r} with a loop over time, on which the converter's "
+            f"calibration for int8 fails ({reason})",
+            "recurrent layers that the converter can calibrate",
+            f"{as_operator}build its recurrent layers with unroll=True, or choose "
+            "quantization='dynamic_int8'",
+        )
+    )
 
 
 def _save(signature: Signature, path: str) -> bool:
@@ -101,12 +151,6 @@ def _save(signature: Signature, path: str) -> bool:
     graph = concrete.graph.as_graph_def()
     nodes = [*graph.node, *(node for part in graph.library.function for node in part.node_def)]
     return any(node.op.endswith("While") for node in nodes)
-
-
-def _converter(saved_model: str) -> Any:
-    import tensorflow as tf
-
-    return tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
 
 
 def _configure(

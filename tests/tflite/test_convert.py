@@ -146,12 +146,24 @@ def test_nothing_quantized_is_refused():
         tflite.convert(student, "dynamic_int8")
 
 
-@pytest.mark.parametrize("layer", ["LSTM", "GRU"])
-def test_loops_are_refused_for_int8_instead_of_ending_the_process(layer):
-    student = keras.Sequential([keras.Input((5, 3)), getattr(keras.layers, layer)(4)])
+@pytest.mark.slow
+def test_loops_that_cannot_be_calibrated_do_not_end_the_process():
+    student = keras.Sequential([keras.Input((5, 3)), keras.layers.GRU(4)])
     data = np.random.default_rng(0).random((8, 5, 3), np.float32)
-    with pytest.raises(ValueError, match=r"with a loop over time for int8.*unroll=True"):
+    with pytest.raises(ValueError, match=r"a loop over time.*ended by signal.*unroll=True"):
         tflite.convert(student, "int8", data)
+
+
+@pytest.mark.slow
+def test_an_lstm_of_tf_keras_is_one_operator_in_int8():
+    from keras_kd.compression import to_tf_keras
+
+    student = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4)])
+    data = np.random.default_rng(0).random((64, 5, 3), np.float32)
+    model = tflite.convert(to_tf_keras(student), "int8", data)
+    assert model.operators["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 1
+    assert model.flatbuffer.float_operators() == []
+    assert tflite.verify(model, student, data).largest_difference < 0.1
 
 
 def test_a_recurrent_student_starts_every_example_afresh():
