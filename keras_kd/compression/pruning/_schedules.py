@@ -82,9 +82,8 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Whether to update the masks at `step`, and to which sparsity."""
         step = tf.cast(step, tf.int64)
-        in_range = (step >= self._begin) & (step <= self._end)
-        # The first step is 1.
-        is_first = tf.equal(step, tf.maximum(self._begin, 1))
+        in_range = (step > self._begin) & (step <= self._end)
+        is_first = tf.equal(step, self._begin + 1)
         is_turn = tf.equal((self._end - step) % self._frequency, 0)
         span = tf.cast(tf.maximum(self._end - self._begin, 1), tf.float32)
         rest = 1.0 - tf.clip_by_value(tf.cast(step - self._begin, tf.float32) / span, 0.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -60,6 +61,14 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
         names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
         return super().add_weight(next(free for free in names if free not in taken), **options)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call with the layer's own arguments."""
+        # tf_keras wants one argument in front, and tells `training` and `mask` by their names.
+        call = getattr(self.layer, "keras_layer", self.layer).call
+        names = list(inspect.signature(call).parameters)
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
+        return super().__call__(named.pop(names[0]), **named)
+
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped layer's outputs."""
         outputs = self.layer.call(*args, **kwargs)
@@ -86,7 +95,9 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
         if isinstance(self.pruning_schedule, _schedules.Schedule):
             self.pruning_schedule.check_ready()
         if index == 0:
-            self.pruning_step.assign_add(1)
+            # Not before there is a batch: a step that finds the data at an end is none.
+            with tf.control_dependencies([weight]):
+                self.pruning_step.assign_add(1)
         is_due, sparsity = self.pruning_schedule(self.pruning_step)
         _, mask, _ = self.pruning_vars[index]
         mask.assign(
@@ -138,10 +149,6 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
             matrices = self.pattern.mask(axes.as_matrices(magnitudes), sparsity)
             mask = axes.as_kernel(matrices, weight.shape)
         return tf.cast(mask, magnitudes.dtype)
-
-
-# What a file with a pruned student holds beside layers of tf_keras; TF-MOT's scope has its own.
-SCOPE = {"PruneLowMagnitude": PruneLowMagnitude}
 
 
 class _Constraint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -68,7 +69,8 @@ def prune(
             `final_sparsity` to `frequency`.
         initial_sparsity: share of zeros at the first update; None is 0.0.
         power: exponent of the polynomial; None is 3.
-        begin_step: training step (batch) after which the masks are first chosen; None is 0.
+        begin_step: training step (batch), after which the next one chooses the first masks; None is
+            0.
         end_step: training step at which `final_sparsity` is reached.
         begin_epoch: as `begin_step`, in epochs counted from 0.
         end_epoch: as `end_step`: the epoch, counted from 0, at whose beginning it is reached.
@@ -81,9 +83,10 @@ def prune(
         m_by_n: (m, n): of every n consecutive inputs of an output, m are zero at the end, fewer
             before, as the schedule says. That is n consecutive values of the file's tensors: TFLite
             stores the inputs last (of an embedding, one word's values).
-        policy: `"xnnpack"` to prune only the 1x1 convolutions that XNNPACK, TFLite's library for
-            CPUs, computes faster where most weights are zero (Elsen et al., 2020). The student must
-            be of the form that it can do that with.
+        policy: `"xnnpack"` to prune only the 1x1 convolutions in which XNNPACK, TFLite's library
+            for CPUs, can skip zeros (Elsen et al., 2020). The student must be of the form that it
+            can do that with; the zeros must be stored sparsely, as TensorFlow's converter does with
+            `tf.lite.Optimize.EXPERIMENTAL_SPARSITY`.
         layers: the layers to prune: names, types (`keras.layers.Dense`), or a function that is
             given a layer and says whether to prune it. None for every layer that can be.
         skip: the layers that stay dense, in the same forms.
@@ -157,11 +160,18 @@ def load_pruned(path: Any, custom_objects: Mapping[str, Any] | None = None) -> A
         A `tf_keras.Model` that trains on where it was, with `training_callbacks` of its own.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if there is no pruned student in the file.
     """
-    from keras_kd.compression.pruning import _wrapper
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            problem(f"path={str(path)!r}, where there is nothing", "a file", "correct the path")
+        )
+    # Their classes are known to tf_keras once they are imported.
+    from keras_kd.compression.bridge import opaque  # noqa: F401
+    from keras_kd.compression.pruning import _wrapper  # noqa: F401
 
-    with tf_keras().saving.custom_object_scope({**(custom_objects or {}), **_wrapper.SCOPE}):
+    with tf_keras().saving.custom_object_scope(custom_objects or {}):
         loaded = tf_keras().models.load_model(path)
     return _with_callbacks(loaded)
 

@@ -44,6 +44,14 @@ def final_sparsities(
     for name, share in named.items():
         _check_share(f"final_sparsity of layer {name!r}", share)
     chosen = _select(graph, list(named) if layers is None else layers, skip)
+    if not set(chosen) & set(named):
+        raise ValueError(
+            problem(
+                f"layers={layers!r}, none of which has a final_sparsity ({sorted(named)} have)",
+                "layers that both name",
+                "leave `layers` out",
+            )
+        )
     return {name: float(named[name]) for name in chosen if name in named}
 
 

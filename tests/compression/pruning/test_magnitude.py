@@ -6,7 +6,16 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 from keras import layers
 
-from keras_kd.compression import prune, quantize_aware, sparsity, strip, to_tf_keras
+from keras_kd.compression import (
+    load_pruned,
+    prune,
+    quantize_aware,
+    sparsity,
+    strip,
+    to_tf_keras,
+)
+
+PolynomialDecay = tfmot.sparsity.keras.PolynomialDecay
 
 
 def cnn(frozen=False):
@@ -216,6 +225,50 @@ def test_block_sparsity_zeroes_whole_blocks():
     assert sorted(per_block) == [0.0] * 8 + [1.0] * 8
 
 
+def test_blocks_of_convolutions_lie_at_each_position_of_the_kernel():
+    student = keras.Sequential(
+        [keras.Input((4, 4, 8)), layers.Conv2D(4, 3, name="conv"), layers.Flatten()]
+    )
+    pruned = prune(student, 0.5, block_size=(4, 1), block_pooling="MAX", end_step=2)
+    pruned.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(16, 4, 4, 8)).astype("float32")
+    pruned.fit(x, np.zeros((16, 16)), batch_size=8, verbose=0)
+    zeros = strip(pruned).get_layer("conv").kernel.numpy().reshape(9, 2, 4, 4) == 0
+    assert set(zeros.mean(axis=2).ravel()) == {0.0, 1.0}
+    assert zeros.mean() == 0.5
+
+
+def test_tf_mot_itself_refuses_blocks_of_convolutions():
+    layer = tfmot.sparsity.keras.prune_low_magnitude(
+        tf_keras.layers.Conv2D(4, 3), block_size=(4, 1)
+    )
+    with pytest.raises(ValueError, match="2-dimensional weights"):
+        layer.build((None, 4, 4, 8))
+
+
+def test_a_depthwise_kernel_is_pruned_where_it_is_named():
+    pruned = train(prune(cnn(), {layers.DepthwiseConv2D: 0.5, "hidden": 0.75}))
+    measured = sparsity(strip(pruned)).layers
+    assert measured["depthwise"] == pytest.approx(0.5, abs=1 / 36)
+    assert measured["hidden"] == 0.75
+    assert measured["conv"] == measured["logits"] == 0.0
+
+
+def test_schedules_of_tf_mot_are_taken():
+    # Every 100th step, in TF-MOT: never in this training.
+    pruned = train(prune(mlp(), schedule=PolynomialDecay(0.0, 0.6, 0, 8)))
+    assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.01)
+
+
+def test_a_file_without_a_pruned_layer(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.keras', where there is nothing"):
+        load_pruned(tmp_path / "nothing.keras")
+    path = tmp_path / "plain.keras"
+    to_tf_keras(dense()).save(path)
+    with pytest.raises(ValueError, match=r"without a pruned layer.*tf_keras.models.load_model"):
+        load_pruned(path)
+
+
 def test_two_of_four_weights_in_a_row_are_zero():
     pruned = prune(dense(units=8, inputs=16), m_by_n=(2, 4))
     pruned.compile("sgd", "mse")
@@ -300,13 +353,33 @@ def test_nested_students_are_flattened_and_pruned():
         ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
         ({"skip": ["conv", "separable", "hidden", "logits"]}, "no chosen layer can be pruned"),
         ({"block_size": 4}, "block_size=4"),
-        ({"m_by_n": (4, 4)}, "m_by_n"),
+        ({"m_by_n": (4, 4)}, r"m_by_n=\(4, 4\).*fewer zeros"),
+        ({"m_by_n": (1, 2), "block_size": (2, 2)}, "m_by_n=.*with block_size=.*one of the two"),
+        ({"block_pooling": "MAX"}, "block_pooling='MAX' without blocks"),
+        ({"block_size": (2, 2), "block_pooling": "MEAN"}, "block_pooling='MEAN'.*'AVG', 'MAX'"),
+        ({"schedule": "linear"}, "schedule='linear'.*'polynomial', 'constant'"),
+        ({"schedule": "constant", "power": 2}, "schedule='constant' with power"),
+        ({"power": 0}, "power=0.*above 0"),
+        ({"begin_step": 1, "end_epoch": 2}, "in steps.*and in epochs"),
+        (
+            {"schedule": PolynomialDecay(0, 0.5, 0, 9), "final_sparsity": 0.5, "begin_step": 0},
+            "PolynomialDecay object.*with final_sparsity, begin_step.*leave them out",
+        ),
+        (
+            {"schedule": PolynomialDecay(0, 0.8, 0, 9), "m_by_n": (2, 4)},
+            "no final_sparsity other than m / n",
+        ),
         ({"m_by_n": (2, 4), "final_sparsity": 0.8}, "no final_sparsity other than m / n"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         prune(cnn(), **arguments)
+
+
+def test_a_schedule_must_be_one():
+    with pytest.raises(TypeError, match=r"schedule=0.5.*PruningSchedule.*subclass"):
+        prune(cnn(), schedule=0.5)
 
 
 def test_a_selection_must_be_names_types_or_a_function():

@@ -1,0 +1,128 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from keras import layers
+
+from keras_kd.compression import prune, sparsity
+
+
+def student():
+    wide = keras.initializers.RandomNormal(seed=0)
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, kernel_initializer=wide, name="hidden"),
+            layers.Dense(3, kernel_initializer=wide, name="logits"),
+        ]
+    )
+
+
+def data():
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(32, 6)).astype("float32"), generator.integers(0, 3, 32)
+
+
+def fit(pruned, data=None, callbacks=(), **options):
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile("adam", loss)
+    callbacks = [*callbacks, *pruned.training_callbacks()]
+    arguments = (
+        {"x": data} if data is not None else dict(zip("xy", globals()["data"](), strict=True))
+    )
+    pruned.fit(**arguments, callbacks=callbacks, shuffle=False, verbose=0, **options)
+    return pruned
+
+
+class Shares(tf_keras.callbacks.Callback):
+    """The sparsity after each epoch."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(sparsity(self.model).overall)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"begin_epoch": 1, "end_epoch": 3}, [0, 0.25, 0.5, 0.5]),
+        ({"schedule": "constant", "begin_epoch": 1, "end_epoch": 2}, [0, 0.5, 0.5, 0.5]),
+        ({"schedule": "constant", "begin_step": 5}, [0, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_the_schedule_in_epochs_and_steps(options, expected):
+    shares = Shares()
+    power = {} if "schedule" in options else {"power": 1}
+    fit(prune(student(), 0.5, **options, **power), callbacks=[shares], batch_size=8, epochs=4)
+    assert shares.seen == pytest.approx(expected, abs=0.02)
+
+
+def endless(count):
+    x, y = data()
+    return tf.data.Dataset.from_generator(
+        lambda: ((x[:8], y[:8]) for _ in range(count)),
+        output_signature=(tf.TensorSpec((None, 6)), tf.TensorSpec((None,), tf.int64)),
+    )
+
+
+def test_data_of_unknown_length_prune_from_the_second_epoch_on():
+    shares = Shares()
+    pruned = prune(student(), 0.5)
+    with pytest.raises(ValueError, match=r"unknown length for a single epoch.*steps_per_epoch"):
+        fit(pruned, endless(4))
+    fit(pruned, endless(4), callbacks=[shares], epochs=3)
+    assert shares.seen[0] == 0
+    assert shares.seen[2] == pytest.approx(0.5)
+    assert pruned.layers[1].pruning_schedule.timetable.end_step == 9
+    assert pruned.layers[1].pruning_step == 12
+
+
+def test_an_end_in_the_past_is_refused():
+    pruned = prune(student(), 0.5, end_epoch=1)
+    with pytest.raises(ValueError, match=r"end_epoch.*begins after the first epoch"):
+        fit(pruned, endless(4), epochs=3)
+
+
+class Stop(RuntimeError):
+    pass
+
+
+class Interrupt(tf_keras.callbacks.Callback):
+    """Ends the process, as far as a test can."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise Stop
+
+
+def test_a_training_that_was_interrupted_goes_on_with_the_same_masks(tmp_path):
+    whole = fit(prune(student(), 0.5), batch_size=8, epochs=4)
+
+    def backup():
+        return tf_keras.callbacks.BackupAndRestore(tmp_path)
+
+    with pytest.raises(Stop):
+        fit(prune(student(), 0.5), callbacks=[backup(), Interrupt()], batch_size=8, epochs=4)
+    resumed = fit(prune(student(), 0.5), callbacks=[backup()], batch_size=8, epochs=4)
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    timetables = [pruned.layers[1].pruning_schedule.timetable for pruned in (whole, resumed)]
+    assert timetables[0] == timetables[1]
+
+
+def test_a_callback_that_brings_earlier_weights_back_is_warned_of():
+    stopping = tf_keras.callbacks.EarlyStopping(
+        "loss", mode="max", patience=2, restore_best_weights=True
+    )
+    pruned = prune(student(), 0.5, begin_epoch=1)
+    with pytest.warns(UserWarning, match=r"\['hidden', 'logits'\] are less.*EarlyStopping"):
+        fit(pruned, callbacks=[stopping], batch_size=8, epochs=4)
+
+
+def test_a_training_that_is_too_short_says_so():
+    pruned = prune(student(), 0.5, end_step=50)
+    with pytest.warns(UserWarning, match=r"\['hidden', 'logits'\].*, 8 steps.*\(step 50\)"):
+        fit(pruned, batch_size=8, epochs=2)

@@ -1,0 +1,272 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow_model_optimization as tfmot
+import tf_keras
+from keras import layers
+
+import keras_kd
+from keras_kd.compression import load_pruned, prune, sparsity, strip, to_tf_keras
+
+
+def data(model, classes=3):
+    generator = np.random.default_rng(0)
+    x = [generator.normal(size=(32, *i.shape[1:])).astype("float32") for i in model.inputs]
+    return x, generator.integers(0, classes, 32)
+
+
+def train(pruned, epochs=2, callbacks=(), optimizer="adam", **options):
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(optimizer, loss, **options)
+    x, y = data(pruned)
+    callbacks = [*callbacks, *pruned.training_callbacks()]
+    pruned.fit(x, y, batch_size=8, epochs=epochs, verbose=0, callbacks=callbacks)
+    return pruned
+
+
+def outputs(model, x):
+    return np.asarray(model(x if len(x) > 1 else x[0], training=False))
+
+
+def dense():
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu", name="hidden"),
+            layers.Dense(3, name="logits"),
+        ]
+    )
+
+
+def siamese():
+    left, right = keras.Input((6,)), keras.Input((6,))
+    shared = layers.Dense(8, name="shared")
+    both = layers.Concatenate()([shared(left), shared(right)])
+    return keras.Model([left, right], layers.Dense(3, name="logits")(both))
+
+
+def recurrent():
+    x = keras.Input((5, 4))
+    h = layers.LSTM(4, return_sequences=True, name="lstm")(x)
+    h = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")(h)
+    h = layers.TimeDistributed(layers.Dense(4), name="each")(h)
+    return keras.Model(x, layers.Dense(3, name="logits")(layers.SimpleRNN(4, name="rnn")(h)))
+
+
+def attentive():
+    x = keras.Input((5, 4))
+    h = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    h = layers.EinsumDense("abc,cd->abd", output_shape=(None, 8), name="einsum")(h)
+    h = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(h))
+    return keras.Model(x, layers.Dense(3, name="logits")(h))
+
+
+@keras.saving.register_keras_serializable("test_wrapper")
+class Mixed(layers.Layer):
+    """A layer that tf_keras does not have, with two inputs and one weight of two to prune."""
+
+    def build(self, first_shape, second_shape):
+        self.kernel = self.add_weight(shape=(6, 8), name="kernel")
+        self.gate = self.add_weight(shape=(8,), name="gate")
+
+    def call(self, first, second):
+        return keras.ops.matmul(first, self.kernel) * self.gate + keras.ops.mean(second)
+
+    def get_prunable_weights(self):
+        return [self.kernel]
+
+
+def custom():
+    left, right = keras.Input((6,)), keras.Input((6,))
+    mixed = Mixed(name="mixed")(left, right)
+    return keras.Model([left, right], layers.Dense(3, name="logits")(mixed))
+
+
+STUDENTS = {
+    "recurrent": (recurrent, {"lstm", "both", "each", "rnn", "logits"}),
+    "attentive": (attentive, {"attention", "einsum", "logits"}),
+    "custom": (custom, {"mixed", "logits"}),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["custom", "attentive", pytest.param("recurrent", marks=pytest.mark.slow)]
+)
+def test_every_kernel_is_as_sparse_after_training_stripping_and_loading(name, tmp_path):
+    build, expected = STUDENTS[name]
+    pruned = train(prune(build(), 0.5))
+    x, _ = data(pruned)
+    stripped = strip(pruned)
+    for form in (pruned, stripped):
+        measured = sparsity(form)
+        assert set(measured.layers) == expected
+        for kernel in measured.kernels:
+            assert kernel.share == pytest.approx(0.5, abs=1 / kernel.weights), kernel
+    np.testing.assert_allclose(outputs(stripped, x), outputs(pruned, x), atol=1e-5)
+    for file in ("student.keras", "student.h5"):
+        pruned.save(tmp_path / file)
+        loaded = load_pruned(tmp_path / file)
+        np.testing.assert_allclose(outputs(loaded, x), outputs(pruned, x), atol=1e-6)
+        assert sparsity(train(loaded, epochs=1)) == sparsity(pruned)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        tf_keras.layers.Bidirectional(tf_keras.layers.LSTM(2)),
+        tf_keras.layers.TimeDistributed(tf_keras.layers.Dense(2)),
+        tf_keras.layers.EinsumDense("abc,cd->abd", output_shape=(None, 8)),
+        tf_keras.layers.Conv1DTranspose(2, 2),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_tf_mot_itself_refuses_these_layers(layer):
+    with pytest.raises(ValueError, match="initialize `Prune` with a supported layer"):
+        tfmot.sparsity.keras.prune_low_magnitude(layer)
+
+
+def test_tf_mot_itself_cannot_build_attention():
+    x = tf_keras.Input((5, 4))
+    layer = tf_keras.layers.MultiHeadAttention(2, 4)
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        tfmot.sparsity.keras.prune_low_magnitude(layer)(x, x)
+
+
+def steps_of(model):
+    return {int(layer.pruning_step) for layer in model.layers if hasattr(layer, "pruning_step")}
+
+
+def test_a_layer_that_is_called_twice_counts_a_step_once():
+    pruned = train(prune(siamese(), 0.5, end_step=8))
+    assert steps_of(pruned) == {8}
+    assert sparsity(pruned).layers == {"shared": 0.5, "logits": 0.5}
+
+
+def test_tf_mot_itself_counts_calls():
+    model = tfmot.sparsity.keras.prune_low_magnitude(to_tf_keras(siamese()))
+    model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = data(model)
+    callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks)
+    assert model.get_layer("prune_low_magnitude_shared").pruning_step == 8
+    assert model.get_layer("prune_low_magnitude_logits").pruning_step == 4
+
+
+class ZerosSeen(tf_keras.callbacks.Callback):
+    """The share of zeros in the kernels themselves after each step."""
+
+    def on_train_begin(self, logs=None):
+        self.shares = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        kernel = self.model.get_layer("prune_low_magnitude_hidden").layer.kernel.numpy()
+        self.shares.append(np.mean(kernel == 0))
+
+
+def test_no_callback_sees_weights_that_are_not_masked_yet():
+    seen = ZerosSeen()
+    train(prune(dense(), 0.5, schedule="constant", end_step=1), callbacks=[seen])
+    assert seen.shares == [0.5] * 8
+
+
+def test_with_tf_mot_itself_masked_weights_come_back_after_each_step():
+    seen = ZerosSeen()
+    schedule = tfmot.sparsity.keras.ConstantSparsity(0.5, 0, frequency=1)
+    model = tfmot.sparsity.keras.prune_low_magnitude(to_tf_keras(dense()), schedule)
+    model.training_callbacks = lambda: [tfmot.sparsity.keras.UpdatePruningStep()]
+    train(model, callbacks=[seen])
+    assert max(seen.shares) < 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps_per_execution": 4},
+        {"jit_compile": True},
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("pattern", [{}, {"m_by_n": (2, 4)}])
+def test_ways_of_running_a_step(options, pattern):
+    pruned = train(prune(dense(), 0.5, **pattern), **options)
+    assert steps_of(pruned) == {8}
+    assert sparsity(pruned).layers["hidden"] == pytest.approx(1 / 3 if pattern else 0.5)
+
+
+def test_in_mixed_precision_masks_are_in_full_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        student = dense()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    optimizer = tf_keras.mixed_precision.LossScaleOptimizer(tf_keras.optimizers.Adam())
+    pruned = train(prune(student, 0.5), optimizer=optimizer)
+    assert sparsity(pruned).overall == pytest.approx(0.5)
+    assert {mask.dtype.name for _, mask, _ in pruned.layers[1].pruning_vars} == {"float32"}
+
+
+def test_a_constraint_of_the_layer_itself_holds_too():
+    student = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(3, kernel_constraint="non_neg", name="logits")]
+    )
+    pruned = train(prune(student, 0.25, end_step=3), optimizer=tf_keras.optimizers.SGD(1.0))
+    kernel = strip(pruned).layers[-1].kernel.numpy()
+    assert (kernel >= 0).all()
+    assert sparsity(pruned).overall >= 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        ({"m_by_n": (1, 4)}, {"name": "MByN", "zeros": 1, "of": 4}),
+        (
+            {"block_size": (2, 1), "block_pooling": "MAX"},
+            {"name": "Blocks", "size": (2, 1), "pooling": "MAX"},
+        ),
+    ],
+)
+def test_patterns_and_schedules_survive_the_config(options, pattern):
+    pruned = prune(dense(), begin_step=2, end_step=9, frequency=3, power=1, **options)
+    copy = type(pruned).from_config(pruned.get_config())
+    wrapper = copy.get_layer("prune_low_magnitude_hidden")
+    assert wrapper.pattern.get_config() == pattern
+    expected = pruned.layers[1].pruning_schedule.get_config()
+    assert wrapper.pruning_schedule.get_config() == expected
+    assert expected["config"]["plan"]["end_step"] == 9
+
+
+def test_tf_mot_itself_loses_m_by_n():
+    wrapper = tfmot.sparsity.keras.prune_low_magnitude(
+        tf_keras.layers.Dense(4), sparsity_m_by_n=(2, 4)
+    )
+    assert type(wrapper).from_config(wrapper.get_config()).sparsity_m_by_n is None
+
+
+def test_weights_and_masks_are_saved_and_loaded_while_training(tmp_path):
+    with pytest.warns(UserWarning, match="less sparse than was asked for"):
+        pruned = train(prune(dense(), 0.5, end_step=16))
+    again = prune(dense(), 0.5, end_step=16)
+    for path in (tmp_path / "weights.weights.h5", tmp_path / "weights.h5", tmp_path / "weights"):
+        pruned.save_weights(path)
+        again.load_weights(path)
+        for one, other in zip(pruned.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert steps_of(again) == {8}
+    assert 0 < sparsity(again).overall < 0.5
+    assert sparsity(train(again)).overall == 0.5
+
+
+def test_a_recurrent_student_learns_features_under_a_distiller():
+    teacher, student = recurrent(), recurrent()
+    pruned = prune(student, 0.5)
+    losses = [
+        keras_kd.losses.SoftTargets(2.0),
+        keras_kd.losses.Hint("lstm", "lstm"),
+    ]
+    distiller = keras_kd.Distiller(teacher, pruned, losses)
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    [x], y = data(pruned)
+    history = distiller.fit(x, y, batch_size=8, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert sparsity(strip(pruned)).overall == pytest.approx(0.5, abs=0.02)
+    assert steps_of(pruned) == {12}
