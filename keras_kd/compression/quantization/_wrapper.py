@@ -10,7 +10,7 @@ from typing import Any
 import tf_keras
 
 from keras_kd.compression._tfmot import quantize_layer, tfmot, tfmot_utils
-from keras_kd.compression.bridge.translation import LayerRecord, record_of
+from keras_kd.compression.bridge.translation import LayerRecord, named_weights, record_of
 from keras_kd.compression.quantization import _convolutions
 from keras_kd.compression.quantization._quantizers import (
     FixedRangeQuantizer,
@@ -277,7 +277,7 @@ def dismantle(layer: Any) -> list[LayerRecord] | None:
         for weight, _, variables in layer.weight_quantizers
     }
     weights = {
-        name: held.get(id(weight), value)
-        for (name, value), weight in zip(record.weights.items(), layer.layer.weights, strict=True)
+        name: held.get(id(weight), record.weights[name])
+        for name, weight in named_weights(layer.layer).items()
     }
     return [replace(record, weights=weights)]

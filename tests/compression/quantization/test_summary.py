@@ -1,0 +1,63 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_kd.compression import quantization_summary, quantize_aware
+
+
+def student():
+    image = keras.Input((6, 6, 2), name="image")
+    x = layers.Conv2D(4, 3, use_bias=False, name="conv")(image)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="normalization")(x))
+    y = layers.Conv2D(4, 1, name="side")(x)
+    x = layers.Concatenate(name="both")([x, y])
+    x = layers.Flatten(name="flat")(layers.Rescaling(0.5, name="half")(x))
+    x = layers.Dense(5, activation="sigmoid", name="gate")(x)
+    return keras.Model(image, layers.Dense(3, name="logits")(x))
+
+
+def test_every_layer_is_told():
+    x = np.random.default_rng(0).uniform(0, 1, (40, 6, 6, 2)).astype("float32")
+    aware = quantize_aware(student(), x, skip="logits", weight_bits=4, activation_bits=6)
+    summary = quantization_summary(aware)
+    notes = {row.name: row.note for row in summary.layers}
+    assert notes == {
+        "image": "",
+        "conv": "folded with 'normalization'",
+        "normalization": "rounded after 'relu'",
+        "relu": "",
+        "side": "rounded after 'both'",
+        "both": "",
+        "half": "computes in float: TF-MOT has no quantizer for Rescaling",
+        "flat": "range of its input",
+        "gate": "",
+        "logits": "float: it was not chosen",
+    }
+    assert {row.name for row in summary.layers if row.is_float} == {"logits"}
+    assert {
+        row.name: (row.weight_bits, row.per_axis) for row in summary.layers if row.weight_bits
+    } == {
+        "conv": (4, True),
+        "side": (4, True),
+        "gate": (4, False),
+    }
+    assert {row.name for row in summary.layers if row.output_bits == 6} == {
+        "image",
+        "relu",
+        "both",
+        "half",
+        "gate",
+    }
+    low, high = summary["image"].output_range
+    assert (low, high) == pytest.approx((0, x.max()))
+    line = next(line for line in str(summary).splitlines() if line.startswith("gate"))
+    assert "Dense" in line
+    assert "4 bits per tensor" in line
+    with pytest.raises(KeyError):
+        summary["nobody"]
+
+
+def test_plain_students_have_no_summary():
+    with pytest.raises(ValueError, match=r"not quantization-aware.*`quantize_aware` returned"):
+        quantization_summary(student())
