@@ -1,0 +1,31 @@
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_kd.compression import sparsity
+from keras_kd.tflite import convert
+
+
+@pytest.fixture(scope="module")
+def script():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+        yield importlib.import_module("filters")
+
+
+def test_a_copy_has_the_share_of_zeros_in_every_kernel(script):
+    student = script.residual_student(widths=(4, 8))
+    zeros = script.with_zeros(student, 0.5)
+    assert sparsity(zeros).overall == pytest.approx(0.5, abs=0.01)
+    assert sparsity(student).overall == 0
+    for one, other in zip(zeros.weights, student.weights, strict=True):
+        value = one.numpy()
+        np.testing.assert_array_equal(value[value != 0], other.numpy()[value != 0])
+
+
+def test_each_file_is_measured(script):
+    took = script.microseconds({"small": convert(script.residual_student(widths=(4,)))}, 2, 2)
+    assert list(took) == ["small"]
+    assert took["small"] > 0
