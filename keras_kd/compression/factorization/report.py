@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from keras_kd.compression._table import aligned
+
 
 @dataclass(frozen=True)
 class FactorizedLayer:
@@ -59,25 +61,15 @@ class Factorization:
 
     def __str__(self) -> str:
         rows = [_HEADINGS, *(_cells(name, layer) for name, layer in self.layers.items())]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        aligned = [
-            "  ".join(
-                cell.ljust(width) if index < _LEFT else cell.rjust(width)
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
         share = self.parameters_after / self.parameters_before
         total = (
             f"all parameters: {self.parameters_before:,} -> {self.parameters_after:,} ({share:.1%})"
         )
         kept = [f"kept {name}: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join([*aligned, total, *kept])
+        return "\n".join([aligned(rows, text_columns=3), total, *kept])
 
 
 _HEADINGS = ("layer", "form", "kernel", "rank", "of", "before", "after", "error", "output error")
-# So many columns hold text.
-_LEFT = 3
 
 
 def _cells(name: str, layer: FactorizedLayer) -> tuple[str, ...]:
