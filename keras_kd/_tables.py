@@ -17,7 +17,7 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int =
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, cells)) for cells in columns]
     lines = []
-    for cells in [header, ["-" * width for width in widths], *rows]:
+    for cells in [header, *rows]:
         padded = [
             cell.ljust(width) if number < left else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(cells, widths, strict=True))

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_model
-from keras_kd.compression._table import aligned
+from keras_kd._tables import aligned
 from keras_kd.compression.bridge.weights import named_weights
 from keras_kd.compression.clustering.weights import (
     CLUSTERABLE_WEIGHTS,
@@ -89,10 +89,10 @@ class Clusters:
         return sum(kernel.gzip_bytes for kernel in self.kernels)
 
     def __str__(self) -> str:
-        rows = [_HEADINGS, *map(_cells, self.kernels)]
+        rows = [*map(_cells, self.kernels)]
         weights = sum(kernel.weights for kernel in self.kernels)
         rows.append(("overall", "", _count(weights), "", "", *_sizes(self)))
-        return aligned(rows, text_columns=2)
+        return aligned(_HEADINGS, rows, left=2)
 
 
 _HEADINGS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from keras_kd.compression._table import aligned
+from keras_kd._tables import aligned
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Factorization:
     parameters_after: int
 
     def __str__(self) -> str:
-        rows = [_HEADINGS, *(_cells(name, layer) for name, layer in self.layers.items())]
+        rows = [_cells(name, layer) for name, layer in self.layers.items()]
         share = self.parameters_after / self.parameters_before
         total = (
             f"all parameters: {self.parameters_before:,} -> {self.parameters_after:,} ({share:.1%})"
         )
         kept = [f"kept {name}: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join([aligned(rows, text_columns=3), total, *kept])
+        return "\n".join([aligned(_HEADINGS, rows, left=3), total, *kept])
 
 
 _HEADINGS = ("layer", "form", "kernel", "rank", "of", "before", "after", "error", "output error")

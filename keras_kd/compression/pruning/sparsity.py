@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_model
-from keras_kd.compression._table import aligned
+from keras_kd._tables import aligned
 from keras_kd.compression.bridge.weights import named_weights
 from keras_kd.compression.pruning.kernels import FAMILIES, is_depthwise, kernel_names
 from keras_kd.compression.state import state_of
@@ -67,7 +67,7 @@ class Sparsity:
             for row in self.kernels
         ]
         overall = ("overall", "", str(self.weights), str(self.zeros), f"{self.overall:.1%}")
-        return aligned([headings, *rows, overall], text_columns=2)
+        return aligned(headings, [*rows, overall], left=2)
 
 
 def sparsity(model: Any) -> Sparsity:

@@ -55,7 +55,6 @@ def test_it_reads_as_a_table():
     )
     assert str(shrinkage(student, remove_filters(student, 0.5))).splitlines() == [
         "filters or units of  before  after  left",
-        "-------------------  ------  -----  ----",
         "hidden                1,000    500   50%",
         "logits                    2      2  100%",
         "all parameters       13,002  6,502   50%",
