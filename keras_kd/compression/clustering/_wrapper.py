@@ -179,6 +179,10 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
         frozen = [] if self.trainable else self._trainable_weights
         return super().non_trainable_weights + frozen
 
+    # TF-MOT's are those of the layer alone, without the values that its weights share.
+    get_weights = tf_keras.layers.Wrapper.get_weights
+    set_weights = tf_keras.layers.Wrapper.set_weights
+
     def clustered(self) -> list[tuple[tf.Variable, np.ndarray]]:
         """Each weight that is clustered, and the value that the layer computes with."""
         return [(kernel.original, kernel.clustered(False).numpy()) for kernel in self._kernels]

@@ -119,3 +119,12 @@ def test_a_recurrent_layer_skips_what_is_masked():
     embeddings = clustered.get_layer("cluster_words")(short)
     other = clustered.get_layer("cluster_lstm")(embeddings)
     np.testing.assert_allclose(clustered(padded), other, atol=1e-6)
+
+
+def test_weights_copied_layer_by_layer_bring_their_values():
+    one, other = cluster(student_of("conv1d"), 4), cluster(student_of("conv1d"), 4)
+    for weight in one.trainable_weights:
+        weight.assign(2 * weight)
+    for source, target in zip(one.layers, other.layers, strict=True):
+        target.set_weights(source.get_weights())
+    np.testing.assert_array_equal(one(data()[0]), other(data()[0]))
