@@ -104,23 +104,24 @@ def random_inputs(graph: Graph, examples: int = 2) -> dict[graphs.Slot, Any]:
 
 @contextmanager
 def _unchanged(layers: Iterable[Any]) -> Iterator[None]:
-    """Give non-trainable variables and the states of recurrent layers their values back."""
+    """Begin with recurrent states of zero; in the end all state has the values it had before."""
     parts = [part for layer in layers for part in getattr(layer, "_flatten_layers", list)()]
-    variables = {
-        id(variable): variable
+    states = [
+        state
         for part in parts
-        for variable in [
-            *part.non_trainable_variables,
-            *(keras.tree.flatten(part.states) if getattr(part, "stateful", False) else ()),
-        ]
-        if variable is not None
-    }
-    before = {key: np.asarray(variable).copy() for key, variable in variables.items()}
+        if getattr(part, "stateful", False)
+        for state in keras.tree.flatten(part.states)
+        if state is not None
+    ]
+    others = [variable for part in parts for variable in part.non_trainable_variables]
+    before = [(variable, np.asarray(variable).copy()) for variable in [*states, *others]]
+    for state in states:
+        state.assign(np.zeros(state.shape))
     try:
         yield
     finally:
-        for key, value in before.items():
-            variables[key].assign(value)
+        for variable, value in before:
+            variable.assign(value)
 
 
 def _tolerance(graph: Graph) -> float:

@@ -90,7 +90,9 @@ class Graph:
         It is the layer's own name; where flattening brings two layers of one name together, each
         gets the names of the models around it in front, and a number where that is not enough.
         """
-        paths = {id(call.layer): call.path for call in reversed(self.calls)}
+        paths: dict[int, str] = {}
+        for call in self.calls:
+            paths.setdefault(id(call.layer), call.path)
         own = {key: path.rsplit("/", 1)[-1] for key, path in paths.items()}
         count = Counter([*own.values(), *(spec.name for spec in self.input_specs)])
         names: dict[int, str] = {}

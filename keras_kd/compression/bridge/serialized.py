@@ -17,7 +17,14 @@ from keras_kd._checks import one_line, problem
 # What was made into text in this process may be made again without being registered with Keras,
 # and may hold Python code: the user has just passed it.
 _SEEN: dict[str, dict[str, Any]] = {}
+# All of these, for layers within layers that are made again from their configs.
+_CUSTOM_OBJECTS: dict[str, Any] = {}
 
+_SERIALIZED = (
+    keras.constraints.Constraint,
+    keras.initializers.Initializer,
+    keras.regularizers.Regularizer,
+)
 _VOCABULARIES = ("IntegerLookup", "StringLookup", "TextVectorization")
 
 
@@ -36,6 +43,7 @@ def to_text(item: keras.Operation) -> str:
             serialized.pop(unneeded, None)
         text = json.dumps(serialized, sort_keys=True)
         _SEEN[text] = custom
+        _CUSTOM_OBJECTS.update(custom)
         from_text(text)
     except Exception as error:
         # A user's own get_config and from_config can raise anything.
@@ -61,7 +69,7 @@ def from_config(layer_class: type, config: Mapping[str, Any]) -> Any:
             "registered_name": layer_class.__name__,
             "config": dict(config),
         },
-        custom_objects={layer_class.__name__: layer_class},
+        custom_objects={**_CUSTOM_OBJECTS, layer_class.__name__: layer_class},
         safe_mode=False,
     )
 
@@ -72,6 +80,8 @@ def config_of(layer: Any) -> dict[str, Any]:
     Raises:
         ValueError: if the layer has no config; names the layer.
     """
+    if isinstance(layer, keras.layers.Layer):
+        _CUSTOM_OBJECTS.update(_custom_objects(layer))
     try:
         with _lambdas_allowed():
             return {**layer.get_config(), **_own_functions(layer), **_vocabulary(layer)}
@@ -160,8 +170,10 @@ def _custom_objects(item: Any) -> dict[str, Any]:
     layers = item._flatten_layers() if isinstance(item, keras.layers.Layer) else [item]
     found: dict[str, Any] = {}
     for layer in layers:
-        functions = [value for value in vars(layer).values() if isinstance(value, FunctionType)]
-        for custom in (type(layer), *functions):
+        values = vars(layer).values()
+        functions = [value for value in values if isinstance(value, FunctionType)]
+        classes = [type(value) for value in values if isinstance(value, _SERIALIZED)]
+        for custom in (type(layer), *functions, *classes):
             if not custom.__module__.startswith("keras."):
                 found[keras.saving.get_registered_name(custom)] = custom
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,9 @@ _PARTS = {
 
 def weight_name(weight: Any) -> str:
     """`"kernel"` for a variable that Keras 3 calls `kernel` and tf_keras `block/conv/kernel:0`."""
-    return weight.name.split("/")[-1].split(":")[0]
+    name = weight.name.split("/")[-1].split(":")[0]
+    # Keras 3 counts the variables that were given no name over all models.
+    return re.sub(r"^variable_\d+$", "variable", name)
 
 
 def named_weights(layer: Any) -> dict[str, Any]:

@@ -350,5 +350,5 @@ def test_other_outputs_are_an_error_that_names_the_layer():
     )()
     rebuilt = to_tf_keras(model)
     rebuilt.get_layer("bad").bias.assign([1.0, 1.0])
-    with pytest.raises(ValueError, match=r"first at layer 'bad' of class Dense.*to 1e-5"):
+    with pytest.raises(ValueError, match=r"first at layer 'bad' of class Dense.*to 1e-05"):
         Comparison(model).check(rebuilt)
