@@ -84,8 +84,8 @@ def measure(
     name: str, epochs: int, plain: keras.Model, metrics: Mapping[str, float], seconds: float
 ) -> Stage:
     """Measure a plain student."""
-    kernels = dict(prunable_weights(plain))
-    counts = [count for count in map(_distinct_values, kernels.values()) if count is not None]
+    kernels = [kernel for _, kernel in prunable_weights(plain)]
+    counts = [count for count in map(_distinct_values, kernels) if count is not None]
     return Stage(
         name=name,
         epochs=epochs,
