@@ -7,7 +7,8 @@ from keras_kd.compression.factorization.report import Factorization, FactorizedL
 from keras_kd.compression.factorization.truncation import factorize
 from keras_kd.compression.pruning.dead_filters import remove_dead_filters
 from keras_kd.compression.pruning.filters import remove_filters
-from keras_kd.compression.pruning.magnitude import load_pruned, prune
+from keras_kd.compression.pruning.loading import load_pruned
+from keras_kd.compression.pruning.magnitude import prune
 from keras_kd.compression.pruning.shrinkage import Shrinkage, shrinkage
 from keras_kd.compression.pruning.sparsity import Sparsity, sparsity
 from keras_kd.compression.quantization.summary import (

@@ -14,7 +14,7 @@ import tf_keras
 
 from keras_kd.compression._tfmot import pruning_wrapper
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
-from keras_kd.compression.bridge.weights import named_weights, weight_name
+from keras_kd.compression.bridge.weights import weight_name
 from keras_kd.compression.pruning import _schedules, patterns
 from keras_kd.compression.pruning.kernels import kernels
 from keras_kd.compression.pruning.patterns import Pattern
@@ -169,11 +169,10 @@ def dismantle(layer: Any) -> Sequence[LayerRecord] | None:
     if not isinstance(layer, pruning_wrapper.PruneLowMagnitude):
         return None
     record = record_of(layer.layer)
-    masks = {id(weight): mask.numpy() for weight, mask, _ in layer.pruning_vars}
-    weights = {
-        name: np.where(masks.get(id(weight), 1) == 0, 0, record.weights[name]).astype(
-            record.weights[name].dtype
-        )
-        for name, weight in named_weights(layer.layer).items()
+    names = {id(kernel.variable): kernel.name for kernel in kernels(layer.layer)}
+    masked = {
+        names[id(weight)]: np.where(mask.numpy() == 0, 0, weight.numpy()).astype(weight.dtype.name)
+        for weight, mask, _ in layer.pruning_vars
+        if id(weight) in names
     }
-    return [replace(record, weights=weights)]
+    return [replace(record, weights={**record.weights, **masked})]

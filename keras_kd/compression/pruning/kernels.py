@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
 from keras_kd.compression.bridge.weights import named_weights
 from keras_kd.compression.pruning.patterns import Axes
 
@@ -33,10 +31,14 @@ def kernels(layer: Any) -> list[Kernel]:
     """
     plain, family = _plain(layer), _family(layer)
     axes = _axes_of_unknown if family is None else family.axes
-    own = {_key(weight): weight for weight in plain.weights}
     weights = named_weights(layer)
     return [
-        Kernel(name, weights[name], axes(plain, own[_key(weights[name])]))
+        Kernel(
+            name,
+            # A layer of tf_keras that holds one of Keras 3 has its variables' own variables.
+            weights[name] if plain is layer else weights[name].value,
+            axes(plain, weights[name]),
+        )
         for name in kernel_names(layer, weights)
     ]
 
@@ -48,8 +50,8 @@ def kernel_names(layer: Any, names: Collection[str]) -> list[str]:
         return [name for name in names if name.split("/")[-1] in family.names]
     if not names or not hasattr(plain, "get_prunable_weights"):
         return []
-    wanted = {_key(weight) for weight in plain.get_prunable_weights()}
-    return [name for name, weight in named_weights(layer).items() if _key(weight) in wanted]
+    wanted = {id(weight) for weight in plain.get_prunable_weights()}
+    return [name for name, weight in named_weights(plain).items() if id(weight) in wanted]
 
 
 def is_depthwise(layer: Any) -> bool:
@@ -146,11 +148,6 @@ _INSIDE = {
 def _plain(layer: Any) -> Any:
     """The layer itself: one that tf_keras does not have is kept inside one of the bridge's."""
     return getattr(layer, "keras_layer", layer)
-
-
-def _key(weight: Any) -> int:
-    """Equal for a variable of Keras 3 and the one of TensorFlow that holds its value."""
-    return id(weight.value if isinstance(weight, keras.Variable) else weight)
 
 
 def _family(layer: Any) -> _Family | None:

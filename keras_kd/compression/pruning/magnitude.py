@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-from keras_kd._checks import check_choice, check_number, problem
+from keras_kd._checks import check_choice, problem
 from keras_kd._keras import check_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.pruning.arguments import curve_of, final_sparsity_of, pattern_of
 from keras_kd.compression.pruning.kernels import kernels
 from keras_kd.compression.pruning.latency import check_supports_sparse_inference, is_pointwise
-from keras_kd.compression.pruning.patterns import Blocks, MByN, Pattern, Single, check_pair
+from keras_kd.compression.pruning.loading import with_callbacks
+from keras_kd.compression.pruning.patterns import Pattern
 from keras_kd.compression.pruning.schedule import Plan
 from keras_kd.compression.pruning.targets import FinalSparsity, final_sparsities
 from keras_kd.compression.selection import Selection
 from keras_kd.compression.state import check_state
 
-_SCHEDULES = ("polynomial", "constant")
 _POLICIES = ("xnnpack",)
 
 
@@ -110,14 +110,14 @@ def prune(
     """
     check_model("student", student)
     plan = Plan(begin_step, end_step, begin_epoch, end_epoch, frequency)
-    pattern = _pattern(block_size, block_pooling, m_by_n)
+    pattern = pattern_of(block_size, block_pooling, m_by_n)
     given = {
         "final_sparsity": final_sparsity,
         "initial_sparsity": initial_sparsity,
         "power": power,
         **{name: getattr(plan, name) for name in plan.given},
     }
-    final = _final_sparsity(schedule, given, pattern)
+    final = final_sparsity_of(schedule, given, pattern)
     graph = graphs.read(student)
     check_state(graph, (), "call `strip` first, and prune before `cluster` and `quantize_aware`")
     if policy is not None:
@@ -127,7 +127,7 @@ def prune(
     shares = final_sparsities(graph, final, layers, skip)
     if policy is not None:
         _check_pointwise(graph, shares)
-    initial, power = _curve(schedule, initial_sparsity, power, min(shares.values()))
+    initial, power = curve_of(schedule, initial_sparsity, power, min(shares.values()))
 
     from keras_kd.compression.pruning import _schedules, _wrapper
 
@@ -145,136 +145,7 @@ def prune(
         return _wrapper.PruneLowMagnitude(layer, own, pattern)
 
     pruned = rebuild(graphs.read(plain), tf_keras(), lambda layer: [record_of(layer)], wrap)
-    return _with_callbacks(pruned)
-
-
-def load_pruned(path: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """Read a pruned student that its own `save` has written, with its masks and its schedule.
-
-    Args:
-        path: a `.keras` or `.h5` file, or a directory. It may hold code that runs while it is read:
-            open only files from a source that you trust.
-        custom_objects: classes and functions of your own by name.
-
-    Returns:
-        A `tf_keras.Model` that trains on where it was, with `training_callbacks` of its own.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if there is no pruned student in the file.
-    """
-    if not os.path.exists(path):
-        raise FileNotFoundError(
-            problem(f"path={str(path)!r}, where there is nothing", "a file", "correct the path")
-        )
-    # Their classes are known to tf_keras once they are imported.
-    from keras_kd.compression.bridge import opaque  # noqa: F401
-    from keras_kd.compression.pruning import _wrapper  # noqa: F401
-
-    with tf_keras().saving.custom_object_scope(custom_objects or {}):
-        loaded = tf_keras().models.load_model(path)
-    return _with_callbacks(loaded)
-
-
-def _with_callbacks(pruned: Any) -> Any:
-    from keras_kd.compression.pruning import _callback, _wrapper
-
-    wrappers = [layer for layer in pruned.layers if isinstance(layer, _wrapper.PruneLowMagnitude)]
-    if not wrappers:
-        raise ValueError(
-            problem(
-                f"model {pruned.name!r} without a pruned layer",
-                "what `save` of a student of `prune` has written",
-                "read other models with tf_keras.models.load_model",
-            )
-        )
-    pruned.training_callbacks = lambda: [_callback.PruningCallback(wrappers)]
-    return pruned
-
-
-def _pattern(block_size: Any, block_pooling: Any, m_by_n: Any) -> Pattern:
-    if m_by_n is not None and block_size is not None:
-        raise ValueError(
-            problem(
-                f"m_by_n={m_by_n!r} with block_size={block_size!r}",
-                "one of the two",
-                "leave the other out",
-            )
-        )
-    if block_pooling is not None and block_size is None:
-        raise ValueError(
-            problem(
-                f"block_pooling={block_pooling!r} without blocks",
-                "the size of the blocks too",
-                "pass block_size=(4, 1), or leave block_pooling out",
-            )
-        )
-    if block_size is not None:
-        return Blocks(block_size, "AVG" if block_pooling is None else block_pooling)
-    if m_by_n is not None:
-        return MByN(*check_pair("m_by_n", m_by_n, "(zeros, out of how many), such as (2, 4)"))
-    return Single()
-
-
-def _final_sparsity(schedule: Any, given: Mapping[str, Any], pattern: Pattern) -> FinalSparsity:
-    """What the arguments say of the end, once they do not contradict one another."""
-    final = given["final_sparsity"]
-    unwanted: tuple[str, ...] = ()
-    if isinstance(schedule, str):
-        check_choice("schedule", schedule, _SCHEDULES)
-        unwanted = ("initial_sparsity", "power") if schedule == "constant" else ()
-    else:
-        final = _final_of(schedule)
-        unwanted = tuple(given)
-    contradicting = [name for name in unwanted if given[name] is not None]
-    if contradicting:
-        raise ValueError(
-            problem(
-                f"schedule={schedule!r} with {', '.join(contradicting)}",
-                "a schedule that these belong to",
-                "leave them out",
-            )
-        )
-    if not isinstance(pattern, MByN):
-        return 0.8 if final is None else final
-    share = pattern.zeros / pattern.of
-    if final is not None and (not isinstance(final, int | float) or abs(final - share) > 1e-6):
-        raise ValueError(
-            problem(
-                f"m_by_n={(pattern.zeros, pattern.of)} with final_sparsity={final!r}",
-                "no final_sparsity other than m / n",
-                "leave final_sparsity out, or choose another m_by_n",
-            )
-        )
-    return share
-
-
-def _final_of(schedule: Any) -> float | None:
-    """The last sparsity of a `PruningSchedule`; None where it does not say."""
-    is_schedule = any(base.__name__ == "PruningSchedule" for base in type(schedule).__mro__)
-    if not is_schedule:
-        raise TypeError(
-            problem(
-                f"schedule={schedule!r}",
-                "'polynomial', 'constant' or an object of tfmot.sparsity.keras.PruningSchedule",
-                "choose one of these, or subclass PruningSchedule",
-            )
-        )
-    return getattr(schedule, "final_sparsity", getattr(schedule, "target_sparsity", None))
-
-
-def _curve(
-    schedule: Any, initial: float | None, power: float | None, lowest: float
-) -> tuple[float | None, float]:
-    """The initial sparsity, None for the final one, and the exponent."""
-    if schedule == "constant":
-        return None, 1.0
-    initial = 0.0 if initial is None else initial
-    initial = check_number(
-        "initial_sparsity", initial, at_least=0, at_most=lowest, fix="leave it at 0.0"
-    )
-    power = 3.0 if power is None else power
-    return initial, check_number("power", power, above=0, fix="3 prunes most at the beginning")
+    return with_callbacks(pruned)
 
 
 def _check_pointwise(graph: graphs.Graph, chosen: Collection[str]) -> None:

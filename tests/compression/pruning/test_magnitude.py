@@ -7,7 +7,6 @@ import tf_keras
 from keras import layers
 
 from keras_kd.compression import (
-    load_pruned,
     prune,
     quantize_aware,
     sparsity,
@@ -258,15 +257,6 @@ def test_schedules_of_tf_mot_are_taken():
     # Every 100th step, in TF-MOT: never in this training.
     pruned = train(prune(mlp(), schedule=PolynomialDecay(0.0, 0.6, 0, 8)))
     assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.01)
-
-
-def test_a_file_without_a_pruned_layer(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.keras', where there is nothing"):
-        load_pruned(tmp_path / "nothing.keras")
-    path = tmp_path / "plain.keras"
-    to_tf_keras(dense()).save(path)
-    with pytest.raises(ValueError, match=r"without a pruned layer.*tf_keras.models.load_model"):
-        load_pruned(path)
 
 
 def test_two_of_four_weights_in_a_row_are_zero():

@@ -264,7 +264,8 @@ def test_a_recurrent_student_learns_features_under_a_distiller():
         keras_kd.losses.Hint("lstm", "lstm"),
     ]
     distiller = keras_kd.Distiller(teacher, pruned, losses)
-    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    optimizer = keras.optimizers.Adam(0.02)
+    distiller.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     [x], y = data(pruned)
     history = distiller.fit(x, y, batch_size=8, epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
