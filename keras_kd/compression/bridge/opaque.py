@@ -38,11 +38,6 @@ class BatchNormalization(tf_keras.layers.BatchNormalization):
         return {**super().get_config(), "fused": False}
 
 
-def scope() -> Any:
-    """A context in which TF-MOT's copies keep `BatchNormalization` as it is."""
-    return tf_keras.utils.custom_object_scope({"BatchNormalization": BatchNormalization})
-
-
 @tf_keras.saving.register_keras_serializable(_PACKAGE)
 class OpaqueLayer(tf_keras.layers.Layer):
     """A Keras 3 layer as a layer of tf_keras: it trains, saves, loads and can be copied.
@@ -113,7 +108,7 @@ class OpaqueLayer(tf_keras.layers.Layer):
             self._build_keras_layer(inputs, options)
             self._track_weights()
         self._match_trainable()
-        if _accepts(layer, "training"):
+        if training is not None and _accepts(layer, "training"):
             # Where tf_keras traces a model for the first time it is a tensor without a value.
             options["training"] = bool(tf.get_static_value(training))
         take_losses(layer)
@@ -138,8 +133,12 @@ class OpaqueLayer(tf_keras.layers.Layer):
         for name, weight in named_weights(self.keras_layer).items():
             # Files in HDF5 want names that are unique in a layer.
             weight.value._handle_name = f"{self.name}/{name}:0"
+            # Where the optimizers of tf_keras look for it.
+            weight.value._constraint = weight.constraint
             weights = self._trainable_weights if weight.trainable else self._non_trainable_weights
             weights.append(weight.value)
+            # tf_keras' optimizers look for it there.
+            weight.value._constraint = weight.constraint
             if weight.regularizer is not None:
                 self.add_loss(functools.partial(_regularization, weight))
 
