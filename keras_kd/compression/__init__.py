@@ -11,6 +11,7 @@ from keras_kd.compression.pruning.loading import load_pruned
 from keras_kd.compression.pruning.magnitude import prune
 from keras_kd.compression.pruning.shrinkage import Shrinkage, shrinkage
 from keras_kd.compression.pruning.sparsity import Sparsity, sparsity
+from keras_kd.compression.quantization.loading import load_quantization_aware
 from keras_kd.compression.quantization.summary import (
     LayerQuantization,
     Quantization,
@@ -38,6 +39,7 @@ __all__ = [
     "factorize",
     "load_clustered",
     "load_pruned",
+    "load_quantization_aware",
     "pipeline",
     "prune",
     "quantization_summary",

@@ -42,6 +42,13 @@ def in_other_keras(value: Any, target: ModuleType) -> Callable[..., Any] | None:
     return _registered(function) if function is not None else None
 
 
+def register_all() -> None:
+    """Make tf_keras know all of Keras 3's functions, for files that another process has written."""
+    for name in vars(keras.activations):
+        if not name.startswith("_") and name not in ("deserialize", "get", "serialize"):
+            in_other_keras(name, tf_keras())
+
+
 def _from_tf_keras(name: str) -> Callable[..., Any] | None:
     registered = tf_keras().saving.get_registered_object(name)
     if registered is not None:

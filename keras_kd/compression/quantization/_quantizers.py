@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_kd.compression._tfmot import quantize_aware_activation, tfmot
+from keras_kd.compression.quantization.placement import function_name
 from keras_kd.compression.quantization.structure import ZERO
 
 _quantizers = tfmot.quantization.keras.quantizers
@@ -126,6 +127,9 @@ class QuantizedActivation(quantize_aware_activation.QuantizeAwareActivation):
     """
 
     _FUSED_OR_FIXED = frozenset({"linear", "relu", "relu6", "softmax", "sigmoid", "tanh"})
+
+    def _name(self, activation: Callable[..., Any]) -> str:
+        return function_name(activation)
 
     def _is_supported_activation(self, activation: Callable[..., Any]) -> bool:
         return True

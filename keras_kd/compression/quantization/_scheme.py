@@ -13,7 +13,7 @@ import tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import record_of
-from keras_kd.compression.clustering.weights import parts
+from keras_kd.compression.clustering.weights import channel_axis, parts
 from keras_kd.compression.quantization._quantizers import (
     StructureKeeper,
     WeightQuantizer,
@@ -78,9 +78,12 @@ class Scheme:
         """The structures to keep in a layer, by the paths of its weights."""
         if not (self.preserve and layer.trainable):
             return {}
-        found = {
-            path: structure_of(getattr(*part_of(layer, path)).numpy()) for path in _paths(layer)
-        }
+        found = {}
+        for path in _paths(layer):
+            part, attribute = part_of(layer, path)
+            axis = channel_axis(part)
+            kernel = getattr(part, attribute).numpy()
+            found[path] = structure_of(kernel, -1 if axis is None else axis)
         return {path: structure for path, structure in found.items() if structure is not None}
 
     def _config(

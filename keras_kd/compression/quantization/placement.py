@@ -140,10 +140,21 @@ def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> lis
     ]
 
 
+def class_name(layer: Any) -> str:
+    """The class of a layer, or of the Keras 3 layer that the bridge keeps in it."""
+    return type(getattr(layer, "keras_layer", layer)).__name__
+
+
 def activation_name(layer: Any) -> str:
     """The name of a layer's activation; "linear" for a layer without."""
     activation = getattr(layer, "activation", None)
-    return "linear" if activation is None else getattr(activation, "__name__", "unnamed")
+    return "linear" if activation is None else function_name(activation)
+
+
+def function_name(function: Any) -> str:
+    """The name of one of Keras' own functions; users' functions may go by the same names."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"own {name}" if hasattr(function, "keras_function") else name
 
 
 class _Places:
@@ -249,7 +260,7 @@ class _Places:
     def _reason(self, layer: Any) -> str:
         if id(layer) in self._reasons:
             return self._reasons[id(layer)]
-        name = type(layer).__name__
+        name = class_name(layer)
         if name == "Embedding":
             return "TF-MOT has no quantizer for Embedding"
         if name in _RECURRENT.split():

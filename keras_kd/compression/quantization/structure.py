@@ -10,7 +10,7 @@ MOST_CLUSTERS = 256
 ZERO = -1
 
 
-def structure_of(kernel: np.ndarray) -> np.ndarray | None:
+def structure_of(kernel: np.ndarray, channel_axis: int = -1) -> np.ndarray | None:
     """Which weights of a kernel are to stay zero, and which are to stay equal.
 
     Weights count as clustered if the kernel, or each of its output channels, has at most
@@ -18,7 +18,8 @@ def structure_of(kernel: np.ndarray) -> np.ndarray | None:
     value has nothing to keep.
 
     Args:
-        kernel: any shape; output channels are on the last axis.
+        kernel: any shape.
+        channel_axis: the axis of its output channels.
 
     Returns:
         For each weight `ZERO`, or the position in the flattened kernel of the first weight that it
@@ -32,16 +33,11 @@ def structure_of(kernel: np.ndarray) -> np.ndarray | None:
     if _are_clusters(flat):
         leaders = _first_of_each_value(flat)
     elif kernel.ndim > 1:
-        channels = leaders.reshape(-1, kernel.shape[-1])
-        values = flat.reshape(channels.shape)
-        if all(_are_clusters(channel) for channel in values.T):
-            leaders = np.stack(
-                [
-                    positions[_first_of_each_value(channel)]
-                    for positions, channel in zip(channels.T, values.T, strict=True)
-                ],
-                axis=-1,
-            ).reshape(-1)
+        places = np.moveaxis(leaders.reshape(kernel.shape), channel_axis, -1)
+        channels = places.reshape(-1, kernel.shape[channel_axis]).T
+        if all(_are_clusters(flat[channel]) for channel in channels):
+            for channel in channels:
+                leaders[channel] = channel[_first_of_each_value(flat[channel])]
     leaders = np.where(flat == 0, ZERO, leaders).astype(np.int32).reshape(kernel.shape)
     is_free = np.array_equal(leaders.reshape(-1), np.arange(flat.size))
     return None if is_free else leaders

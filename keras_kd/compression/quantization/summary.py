@@ -11,7 +11,7 @@ from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd._tables import aligned
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild
-from keras_kd.compression.quantization.placement import Kind, Placement, place
+from keras_kd.compression.quantization.placement import Kind, Placement, class_name, place
 from keras_kd.compression.quantization.structure import parts_of_structure
 from keras_kd.compression.state import QUANTIZATION_AWARE, state_of
 from keras_kd.compression.stripping import dismantle
@@ -129,7 +129,7 @@ def _row(layer: Any, wrapper: Any, placement: Placement) -> LayerQuantization:
     output = None if wrapper is None else wrapper.output_quantizer
     return LayerQuantization(
         name=layer.name,
-        kind=type(layer).__name__,
+        kind=class_name(layer),
         weight_bits=rounding[0].num_bits if rounding else None,
         per_axis=any(item.per_axis for item in rounding) if rounding else None,
         keeps=tuple(dict.fromkeys(part for one in kept for part in parts_of_structure(one))),

@@ -55,13 +55,13 @@ def test_a_normalization_is_folded_only_into_a_convolution_that_nothing_else_rea
     image = tf_layers.Input((8, 8, 2))
     x = tf_layers.Conv2D(2, 1, name="alone")(image)
     x = tf_layers.BatchNormalization(name="folded")(x)
-    y = tf_layers.Conv2D(2, 1, name="read twice")(x)
+    y = tf_layers.Conv2D(2, 1, name="twice")(x)
     z = tf_layers.BatchNormalization(name="kept")(y)
-    w = tf_layers.BatchNormalization(axis=1, name="on rows")(tf_layers.Conv2D(2, 1, name="c")(z))
+    w = tf_layers.BatchNormalization(axis=1, name="on_rows")(tf_layers.Conv2D(2, 1, name="c")(z))
     places, _ = placed(tf_keras.Model(image, [tf_layers.Add()([y, z]), w]))
     assert not places["alone"].activation
     assert places["folded"].output
-    assert places["read twice"].activation
+    assert places["twice"].activation
     assert places["kept"].output
     assert places["c"].activation
 
@@ -150,3 +150,13 @@ def test_layers_that_were_not_chosen():
 def test_kinds_of_layers_of_keras_3(layer, kind):
     assert kind_of(layer) is kind
     assert supports(layer) is (kind is not Kind.FLOAT)
+
+
+def test_functions_of_ones_own_are_not_taken_for_others_of_their_name():
+    def relu(x):
+        return -x
+
+    # As the bridge makes it.
+    relu.keras_function = relu
+    places, _ = placed(chain(tf_layers.Dense(4, name="dense"), tf_layers.Activation(relu)))
+    assert places["dense"].activation
