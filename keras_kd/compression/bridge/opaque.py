@@ -137,8 +137,6 @@ class OpaqueLayer(tf_keras.layers.Layer):
             weight.value._constraint = weight.constraint
             weights = self._trainable_weights if weight.trainable else self._non_trainable_weights
             weights.append(weight.value)
-            # tf_keras' optimizers look for it there.
-            weight.value._constraint = weight.constraint
             if weight.regularizer is not None:
                 self.add_loss(functools.partial(_regularization, weight))
 
