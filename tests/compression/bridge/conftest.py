@@ -1,0 +1,159 @@
+"""The same step of training in both Kerases, and how close the two come."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_kd.compression import strip, to_tf_keras
+from keras_kd.compression.bridge.graph import read
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one model does with one batch; `gradients` and `state` go by the weights' names."""
+
+    inference: list[np.ndarray]
+    training: list[np.ndarray]
+    penalty: float
+    input_gradients: list[np.ndarray]
+    gradients: dict[str, np.ndarray]
+    state: dict[str, np.ndarray]
+
+
+def steps(model: keras.Model, twin: Any, inputs: Any) -> tuple[Step, Step]:
+    """One step with the loss `sum(random * outputs) + penalties` in each of the two.
+
+    The gradients of the tf_keras model take the place of its weights, so that `strip` brings them
+    to where Keras 3 has these weights.
+    """
+    inference = [_outputs(one, inputs) for one in (model, twin)]
+    own, twins = (_backward(one, inputs) for one in (model, twin))
+    weights = named_weights(model)
+    gradients = {id(w): g for w, g in zip(model.trainable_weights, own[3], strict=True)}
+    expected = {name: gradients[id(w)] for name, w in weights.items() if w.trainable}
+    for weight, gradient in zip(twin.trainable_weights, twins[3], strict=True):
+        weight.assign(gradient)
+    others = named_weights(strip(twin))
+    received = {name: np.asarray(w) for name, w in others.items() if w.trainable}
+    return (
+        Step(inference[0], *own[:3], expected, _state(weights)),
+        Step(inference[1], *twins[:3], received, _state(others)),
+    )
+
+
+def named_weights(model: Any) -> dict[str, Any]:
+    """The weights of a Keras 3 model by `layer/position/name`."""
+    graph = read(model)
+    names = graph.names()
+    return {
+        f"{names[id(layer)]}/{position}/{weight.path.split('/')[-1]}": weight
+        for layer in graph.layers()
+        for position, weight in enumerate(getattr(layer, "weights", ()))
+    }
+
+
+def check_round_trip(model: keras.Model, back: keras.Model, inputs: Any) -> None:
+    """The weights that `strip` brings back are the same bit for bit, and as trainable."""
+    ours, theirs = named_weights(model), named_weights(back)
+    assert list(ours) == list(theirs)
+    for name, one in ours.items():
+        other = theirs[name]
+        assert (one.trainable, one.dtype) == (other.trainable, other.dtype), name
+        if one.dtype != "string":
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=name)
+    _far(_outputs(model, inputs), _outputs(back, inputs), 1e-6, 1.0)
+
+
+def compare(
+    expected: Step, received: Step, tolerance: float, gradient_tolerance: float
+) -> dict[str, float]:
+    """The largest differences; raises where one exceeds its tolerance, relative as in `_far`."""
+    largest = max(
+        (float(np.max(np.abs(g), initial=0)) for g in expected.gradients.values()), default=0.0
+    )
+    return {
+        "inference": _far(expected.inference, received.inference, tolerance, 1.0),
+        "training": _far(expected.training, received.training, tolerance, 1.0),
+        "penalty": _far([expected.penalty], [received.penalty], tolerance, 1.0),
+        "input gradients": _far(expected.input_gradients, received.input_gradients, tolerance, 1.0),
+        # A bias of attention's keys, or before a BatchNormalization, has no gradient but what
+        # rounding leaves.
+        "gradients": _far(
+            expected.gradients, received.gradients, gradient_tolerance, 1e-3 * largest
+        ),
+        "state": _far(expected.state, received.state, tolerance, 1e-3),
+    }
+
+
+def _far(expected: Any, received: Any, tolerance: float, least: float) -> float:
+    """The largest difference of two arrays as a part of the largest value, `least` or above."""
+    if isinstance(expected, dict):
+        assert list(expected) == list(received)
+    else:
+        expected, received = dict(enumerate(expected)), dict(enumerate(received))
+        assert len(expected) == len(received)
+    worst = 0.0
+    for name, one in expected.items():
+        one, other = (np.asarray(value, "float64") for value in (one, received[name]))
+        assert one.shape == other.shape, name
+        np.testing.assert_array_equal(np.isnan(one), np.isnan(other), err_msg=str(name))
+        scale = max(least, float(np.nanmax(np.abs(one), initial=0.0)), 1e-30)
+        difference = float(np.nanmax(np.abs(one - other), initial=0.0)) / scale
+        assert difference <= tolerance, f"{name}: {difference:.2e} of {scale:.2e}"
+        worst = max(worst, difference)
+    return worst
+
+
+def _outputs(model: Any, inputs: Any, training: bool = False) -> list[np.ndarray]:
+    return [np.asarray(value) for value in keras.tree.flatten(model(inputs, training=training))]
+
+
+def _backward(model: Any, inputs: Any) -> tuple[list[np.ndarray], float, list[Any], list[Any]]:
+    """Outputs, penalty, gradients with respect to the inputs and to the trainable weights."""
+    generator = np.random.default_rng(0)
+    inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+    sources = [tensor for tensor in keras.tree.flatten(inputs) if tensor.dtype.is_floating]
+    weights = [w.value if isinstance(w, keras.Variable) else w for w in model.trainable_weights]
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        outputs = keras.tree.flatten(model(inputs, training=True))
+        penalties = [tf.cast(tf.reduce_sum(loss), "float64") for loss in model.losses]
+        penalty = tf.add_n(penalties) if penalties else tf.constant(0.0, "float64")
+        total = penalty
+        for output in outputs:
+            if output.dtype.is_floating:
+                weighted = tf.cast(output, "float64") * generator.normal(size=output.shape)
+                total += tf.reduce_sum(weighted)
+    gradients = tape.gradient(total, [*sources, *weights])
+    dense = [
+        np.zeros(source.shape) if gradient is None else np.asarray(tf.convert_to_tensor(gradient))
+        for source, gradient in zip([*sources, *weights], gradients, strict=True)
+    ]
+    values = [np.asarray(tf.cast(output, "float64")) if output.dtype.is_floating else
+              np.asarray(output) for output in outputs]  # fmt: skip
+    return values, float(penalty), dense[: len(sources)], dense[len(sources) :]
+
+
+def _state(weights: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {
+        name: np.asarray(weight)
+        for name, weight in weights.items()
+        if not weight.trainable and "seed_generator" not in weight.path
+    }
+
+
+@pytest.fixture(scope="session")
+def assert_same_step():
+    """Rebuild a model, bring it back, take a step in both Kerases; returns the differences."""
+
+    def check(model, inputs, tolerance=1e-5, gradient_tolerance=None):
+        twin = to_tf_keras(model)
+        check_round_trip(model, strip(twin), inputs)
+        step = steps(model, twin, inputs)
+        return compare(*step, tolerance, gradient_tolerance or tolerance)
+
+    return check
