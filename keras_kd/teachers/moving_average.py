@@ -108,6 +108,9 @@ class MovingAverage(Teacher):
             if "float" in keras.backend.standardize_dtype(weight.dtype):
                 own, new = ops.convert_to_tensor(average), ops.convert_to_tensor(weight)
                 average.assign(own + ops.cast(1.0 - decay, own.dtype) * (new - own))
+            else:
+                # Masks and counters have no average.
+                average.assign(weight)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -135,8 +138,7 @@ def _copy(student: Any) -> Any:
         raise _not_copied(
             student,
             one_line(error),
-            "give a subclassed model get_config and from_config that build all of its layers, and "
-            "take the average of a student before it is pruned or quantized",
+            "give a subclassed model get_config and from_config that build all of its layers",
         ) from error
     return copy
 

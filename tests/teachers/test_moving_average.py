@@ -160,13 +160,27 @@ def test_a_student_without_configuration_cannot_be_copied(examples):
 
 
 @pytest.mark.slow
-def test_a_pruned_student_is_copied_and_a_quantized_one_refused(student, examples):
-    pruned = keras_kd.compression.prune(student, final_sparsity=0.5, begin_step=0, end_step=2)
-    teacher = MovingAverage()
-    teacher.meet(pruned)
-    np.testing.assert_allclose(teacher(examples[0], None).outputs, pruned(examples[0]), rtol=1e-6)
-    with pytest.raises(ValueError, match="take the average of a student before it is pruned or"):
-        MovingAverage().meet(keras_kd.compression.quantize_aware(student))
+@pytest.mark.parametrize(
+    "compress",
+    [
+        lambda student: keras_kd.compression.prune(student, 0.5, begin_step=0, end_step=2),
+        lambda student: keras_kd.compression.cluster(student, 4),
+        keras_kd.compression.quantize_aware,
+    ],
+    ids=["pruned", "clustered", "quantization-aware"],
+)
+def test_a_compressed_student_is_copied_and_followed(compress, student, examples):
+    compressed = compress(student)
+    teacher = MovingAverage(0.5)
+    teacher.meet(compressed)
+    expected = compressed(examples[0]).numpy()
+    np.testing.assert_allclose(teacher(examples[0], None).outputs, expected, rtol=1e-6)
+    distiller = keras_kd.Distiller(teacher, compressed)
+    distiller.compile("sgd", "sparse_categorical_crossentropy")
+    distiller.fit(*examples, epochs=2, verbose=0)
+    followed = np.asarray(teacher(examples[0], None).outputs)
+    assert np.isfinite(followed).all()
+    assert not np.allclose(followed, expected, rtol=1e-6)
 
 
 def test_before_a_student():
