@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._keras import mask_of
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.graph import Graph
 
@@ -73,6 +74,8 @@ class Comparison:
             ):
                 pairs = [(ours[slot], theirs[slot]) for slot in call.results]
                 if not all(_are_close(*pair, self._tolerance) for pair in pairs):
+                    return call
+                if any(mask_of(one) is not None and mask_of(other) is None for one, other in pairs):
                     return call
         return None
 

@@ -172,13 +172,6 @@ class OperationLayer(tf_keras.layers.Layer):
         return self.operation(inputs)
 
 
-def frozen_parts(layer: keras.layers.Layer) -> list[int]:
-    """Which of the layers inside a trainable layer do not train."""
-    parts = layer._flatten_layers(include_self=False)
-    # Freezing a layer freezes all in it, and so does unfreezing.
-    return [index for index, part in enumerate(parts) if layer.trainable and not part.trainable]
-
-
 def _with_masks(inputs: Any, mask: Any) -> Any:
     """The same tensors with exactly these masks on them."""
     flat = keras.tree.flatten(inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -37,13 +37,15 @@ class LayerRecord:
     """A layer taken apart: enough to make it again.
 
     `config` is the layer's own `get_config()`, or holds records in place of the layers inside;
-    `weights` maps the names of `named_weights`, such as `"kernel"`, to values.
+    `weights` maps the names of `named_weights`, such as `"kernel"`, to values; `frozen` says which
+    layers inside a Keras 3 layer do not train though it does, as numbers in Keras' own order.
     """
 
     layer_class: type
     name: str
     config: Mapping[str, Any]
     weights: Mapping[str, np.ndarray]
+    frozen: Sequence[int] = ()
 
 
 # What an option that only one Keras has must be, where its default says "as configured".
@@ -63,7 +65,7 @@ class NoCounterpart(ValueError):
 def record_of(layer: Any) -> LayerRecord:
     """Take apart a plain layer of either Keras."""
     weights = {name: np.asarray(weight) for name, weight in named_weights(layer).items()}
-    return LayerRecord(type(layer), layer.name, config_of(layer), weights)
+    return LayerRecord(type(layer), layer.name, config_of(layer), weights, _frozen_parts(layer))
 
 
 def to_tf_keras_record(record: LayerRecord) -> LayerRecord:
@@ -81,14 +83,14 @@ def to_opaque_record(layer: Any) -> LayerRecord:
     Raises:
         ValueError: if the layer cannot be made again from its config; names the layer.
     """
-    from keras_kd.compression.bridge.opaque import OpaqueLayer, OperationLayer, frozen_parts
+    from keras_kd.compression.bridge.opaque import OpaqueLayer, OperationLayer
 
     record = record_of(layer)
     if isinstance(layer, Operation):
         return replace(record, layer_class=OperationLayer)
     config = {
         "layer": to_text(layer),
-        "frozen": frozen_parts(layer),
+        "frozen": record.frozen,
         "dtype": _policy_name(record, layer.dtype_policy.name),
         "trainable": layer.trainable,
     }
@@ -111,7 +113,8 @@ def to_keras_record(record: LayerRecord) -> LayerRecord:
         config = config_of(layer)
         if "trainable" in config:
             config["trainable"] = record.config["trainable"]
-        return replace(record, layer_class=type(layer), config=config)
+        frozen = record.config["frozen"]
+        return replace(record, layer_class=type(layer), config=config, frozen=frozen)
     return _translate(record, keras)
 
 
@@ -150,9 +153,26 @@ def set_weights(layer: Any, record: LayerRecord) -> None:
         )
     for name, value in record.weights.items():
         weights[name].assign(value)
+    if isinstance(layer, keras.layers.Layer):
+        _freeze(layer, record)
     row = row_of(type(layer))
     if record.weights and row is not None:
         row.finish(layer)
+
+
+def _frozen_parts(layer: Any) -> list[int]:
+    if not isinstance(layer, keras.layers.Layer) or not layer.trainable:
+        # Freezing a layer freezes all in it, and so does unfreezing.
+        return []
+    parts = layer._flatten_layers(include_self=False)
+    return [index for index, part in enumerate(parts) if not part.trainable]
+
+
+def _freeze(layer: keras.layers.Layer, record: LayerRecord) -> None:
+    """Freeze what is inside a built layer, which a config does not reach."""
+    parts = list(layer._flatten_layers(include_self=False))
+    for index in record.frozen if layer.trainable else range(len(parts)):
+        parts[index].trainable = False
 
 
 def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:

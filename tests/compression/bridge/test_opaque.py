@@ -112,7 +112,9 @@ def test_a_frozen_layer_stays_frozen_and_can_be_thawed():
     # Neither weights nor moving statistics.
     for one, other in zip(before, block.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert not strip(rebuilt).get_layer("block").trainable
+    back = strip(rebuilt).get_layer("block")
+    assert not back.trainable
+    assert not back.normalization.trainable
     block.trainable = True
     compiled(rebuilt, tf_keras).fit(X, Y, verbose=0)
     assert np.any(before[0] != block.get_weights()[0])
@@ -121,7 +123,10 @@ def test_a_frozen_layer_stays_frozen_and_can_be_thawed():
 def test_a_frozen_part_of_a_layer_stays_frozen():
     model = with_block()
     model.get_layer("block").first.trainable = False
-    block = to_tf_keras(model).get_layer("block")
+    rebuilt = to_tf_keras(model)
+    block = rebuilt.get_layer("block")
+    back = strip(rebuilt).get_layer("block")
+    assert (back.first.trainable, back.second.trainable) == (False, True)
     assert [weight.name for weight in block.non_trainable_weights[:2]] == [
         "block/kernel:0",
         "block/bias:0",
@@ -174,6 +179,14 @@ def test_masks_go_through_it():
     x = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 0, 0]])
     for expected, received in zip(model(x), to_tf_keras(model)(x), strict=True):
         np.testing.assert_allclose(received, expected, rtol=1e-6)
+
+
+def test_a_layer_that_loses_masks_in_tf_keras_is_kept():
+    words = keras.Input((5,), dtype="int32")
+    scaled = layers.Rescaling(2.0)(layers.Embedding(6, 3, mask_zero=True)(words))
+    model = keras.Model(words, layers.GlobalAveragePooling1D()(scaled))
+    x = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 0, 0]])
+    np.testing.assert_allclose(to_tf_keras(model)(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 def test_several_inputs_and_arguments_by_name():
