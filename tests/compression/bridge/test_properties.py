@@ -170,7 +170,7 @@ SERIES = {
     "causal attention": lambda x: layers.MultiHeadAttention(1, 2)(x, x, use_causal_mask=True),
     "transformer": _transformer,
     "einsum dense": lambda x: layers.EinsumDense(
-        "abc,cd->abd", output_shape=(None, 3), bias_axes="d"
+        "abc,cd->abd", output_shape=(x.shape[1], 3), bias_axes="d"
     )(x),
     "time-distributed": lambda x: layers.TimeDistributed(layers.Dense(3))(x),
     "masking": _layer(layers.Masking, PADDING),
@@ -216,7 +216,7 @@ PIECES: dict[str, tuple[Callable[..., Any] | None, Callable[[Any], bool]]] = {
     **{name: (make, lambda x: _is_float(x, 4)) for name, make in IMAGES.items()},
     **{name: (make, lambda x: _is_float(x, 3)) for name, make in SERIES.items()},
     **{name: (make, lambda x: _is_float(x, 2)) for name, make in VECTORS.items()},
-    **{name: (make, lambda x: not _is_float(x)) for name, make in INDICES.items()},
+    **{name: (make, lambda x: x.dtype == "int32") for name, make in INDICES.items()},
 }
 INPUTS = {
     "image": ((6, 4, 3), "float32"),
@@ -227,7 +227,8 @@ INPUTS = {
 
 
 def _is_float(x, rank=None):
-    return x.dtype == "float32" and len(x.shape) in ((rank,) if rank else (2, 3, 4))
+    ranks = (rank,) if rank else (2, 3, 4)
+    return x.dtype == "float32" and len(x.shape) in ranks and None not in x.shape[1:]
 
 
 def build(plan):
