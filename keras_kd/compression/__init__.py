@@ -2,16 +2,15 @@
 
 from keras_kd.compression.bridge.rebuilding import to_tf_keras
 from keras_kd.compression.clustering.clusters import Clusters, clusters
-from keras_kd.compression.clustering.sharing import cluster, load_clustered
+from keras_kd.compression.clustering.sharing import cluster
 from keras_kd.compression.factorization.report import Factorization, FactorizedLayer
 from keras_kd.compression.factorization.truncation import factorize
+from keras_kd.compression.loading import load
 from keras_kd.compression.pruning.dead_filters import remove_dead_filters
 from keras_kd.compression.pruning.filters import remove_filters
-from keras_kd.compression.pruning.loading import load_pruned
 from keras_kd.compression.pruning.magnitude import prune
 from keras_kd.compression.pruning.shrinkage import Shrinkage, shrinkage
 from keras_kd.compression.pruning.sparsity import Sparsity, sparsity
-from keras_kd.compression.quantization.loading import load_quantization_aware
 from keras_kd.compression.quantization.summary import (
     LayerQuantization,
     Quantization,
@@ -37,9 +36,7 @@ __all__ = [
     "cluster",
     "clusters",
     "factorize",
-    "load_clustered",
-    "load_pruned",
-    "load_quantization_aware",
+    "load",
     "pipeline",
     "prune",
     "quantization_summary",

@@ -62,7 +62,7 @@ def cluster(
 
     Returns:
         A functional `tf_keras.Model`; compile it before training. `strip` makes a plain Keras 3
-        model of it. `load_clustered` reads its files.
+        model of it. `load` reads it back from a file.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -125,39 +125,6 @@ def cluster(
     for wrapper in wrappers:
         wrapper.initialize()
     return clustered
-
-
-def load_clustered(path: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """Read a clustered student that its own `save` has written.
-
-    Args:
-        path: a `.keras` or `.h5` file, or a directory. It may hold code that runs while it is read:
-            open only files from a source that you trust.
-        custom_objects: classes and functions of your own by name.
-
-    Returns:
-        A `tf_keras.Model` that trains on where it was.
-
-    Raises:
-        ValueError: if there is no clustered student in the file.
-    """
-    # Importing them lets tf_keras load files with these layers; in a wrapper in a `.h5` file a
-    # layer of the bridge has no package in front of its name.
-    from keras_kd.compression.bridge.opaque import OpaqueLayer
-    from keras_kd.compression.clustering import _wrapper
-
-    known = {"OpaqueLayer": OpaqueLayer, **(custom_objects or {})}
-    with tf_keras().saving.custom_object_scope(known):
-        loaded = tf_keras().models.load_model(path)
-    if not any(isinstance(layer, _wrapper.ClusterWeights) for layer in loaded.layers):
-        raise ValueError(
-            problem(
-                f"model {loaded.name!r} without a clustered layer",
-                "what `save` of a student of `cluster` has written",
-                "read other models with tf_keras.models.load_model",
-            )
-        )
-    return loaded
 
 
 def _plain(student: Any, graph: graphs.Graph) -> Any:

@@ -14,6 +14,13 @@ from keras_kd.compression.pruning._wrapper import PruneLowMagnitude
 from keras_kd.compression.pruning.schedule import Training
 
 
+def set_callbacks(student: Any) -> None:
+    """Give a student with pruned layers what makes the callbacks that it needs while it trains."""
+    wrappers = [layer for layer in student.layers if isinstance(layer, PruneLowMagnitude)]
+    if wrappers:
+        student.training_callbacks = lambda: [PruningCallback(wrappers)]
+
+
 class PruningCallback(tf_keras.callbacks.Callback):
     """Fixes open schedules when the length of the training is known, and checks what was reached.
 

@@ -13,7 +13,6 @@ from keras_kd.compression.bridge.translation import record_of
 from keras_kd.compression.pruning.arguments import curve_of, final_sparsity_of, pattern_of
 from keras_kd.compression.pruning.kernels import kernels
 from keras_kd.compression.pruning.latency import check_supports_sparse_inference, is_pointwise
-from keras_kd.compression.pruning.loading import with_callbacks
 from keras_kd.compression.pruning.patterns import Pattern
 from keras_kd.compression.pruning.schedule import Plan
 from keras_kd.compression.pruning.targets import FinalSparsity, final_sparsities
@@ -93,7 +92,7 @@ def prune(
 
     Returns:
         A functional `tf_keras.Model`; compile it before training. `strip` makes a plain Keras 3
-        model of it, `load_pruned` reads it back from a file.
+        model of it, `load` reads it back from a file.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -129,7 +128,7 @@ def prune(
         _check_pointwise(graph, shares)
     initial, power = curve_of(schedule, initial_sparsity, power, min(shares.values()))
 
-    from keras_kd.compression.pruning import _schedules, _wrapper
+    from keras_kd.compression.pruning import _callback, _schedules, _wrapper
 
     plain = to_tf_keras(student)
     _check_axes([plain.get_layer(name) for name in shares], pattern)
@@ -145,7 +144,8 @@ def prune(
         return _wrapper.PruneLowMagnitude(layer, own, pattern)
 
     pruned = rebuild(graphs.read(plain), tf_keras(), lambda layer: [record_of(layer)], wrap)
-    return with_callbacks(pruned)
+    _callback.set_callbacks(pruned)
+    return pruned
 
 
 def _check_pointwise(graph: graphs.Graph, chosen: Collection[str]) -> None:

@@ -68,8 +68,8 @@ def quantize_aware(
             then share the mean of their gradients. It holds for layers in float too.
 
     Returns:
-        A functional `tf_keras.Model`; compile it before training. `load_quantization_aware` reads
-        it back from a file.
+        A functional `tf_keras.Model`; compile it before training. `load` reads it back from a
+        file.
 
     Raises:
         TypeError: if an argument is of another type.

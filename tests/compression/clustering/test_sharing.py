@@ -10,7 +10,7 @@ import keras_kd
 from keras_kd.compression import (
     cluster,
     clusters,
-    load_clustered,
+    load,
     prune,
     quantize_aware,
     sparsity,
@@ -337,7 +337,7 @@ def test_layers_of_a_pruned_student_are_chosen_by_their_own_names():
 def test_a_clustered_student_saves_and_loads(name, tmp_path):
     clustered = train(cluster(prune(cnn(), 0.5, end_step=1), 4, per_channel=True))
     clustered.save(tmp_path / name)
-    loaded = load_clustered(tmp_path / name)
+    loaded = load(tmp_path / name)
     x, y = data(clustered)
     # A copy of the normalization computes in another order.
     np.testing.assert_allclose(outputs(loaded, x), outputs(clustered, x), atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import tf_keras
 from keras import layers
 
-from keras_kd.compression import cluster, clusters, load_clustered, strip
+from keras_kd.compression import cluster, clusters, load, strip
 
 
 class Scaled(layers.Layer):
@@ -89,16 +89,9 @@ def test_files(name, suffix, tmp_path):
     x, _ = data()
     clustered = cluster(student_of(name), 4)
     clustered.save(tmp_path / f"student.{suffix}")
-    loaded = load_clustered(tmp_path / f"student.{suffix}")
+    loaded = load(tmp_path / f"student.{suffix}")
     np.testing.assert_allclose(loaded(x), clustered(x), atol=1e-6)
     assert clusters(loaded).layers == clusters(clustered).layers
-
-
-def test_a_file_without_clusters(tmp_path):
-    plain = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,), name="dense")])
-    plain.save(tmp_path / "plain.keras")
-    with pytest.raises(ValueError, match=r"without a clustered layer.*tf_keras.models.load_model"):
-        load_clustered(tmp_path / "plain.keras")
 
 
 def test_dropout_inside_a_clustered_layer_drops_in_training_only():

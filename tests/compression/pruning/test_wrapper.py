@@ -6,7 +6,7 @@ import tf_keras
 from keras import layers
 
 import keras_kd
-from keras_kd.compression import load_pruned, prune, sparsity, strip, to_tf_keras
+from keras_kd.compression import load, prune, sparsity, strip, to_tf_keras
 
 
 def data(model, classes=3):
@@ -105,7 +105,7 @@ def test_every_kernel_is_as_sparse_after_training_stripping_and_loading(name, tm
     np.testing.assert_allclose(outputs(stripped, x), outputs(pruned, x), atol=1e-5)
     for file in ("student.keras", "student.h5"):
         pruned.save(tmp_path / file)
-        loaded = load_pruned(tmp_path / file)
+        loaded = load(tmp_path / file)
         np.testing.assert_allclose(outputs(loaded, x), outputs(pruned, x), atol=1e-6)
         assert sparsity(train(loaded, epochs=1)) == sparsity(pruned)
 

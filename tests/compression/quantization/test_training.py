@@ -9,7 +9,7 @@ from keras import layers
 from keras_kd import tflite
 from keras_kd.compression import (
     cluster,
-    load_quantization_aware,
+    load,
     prune,
     quantization_summary,
     quantize_aware,
@@ -188,7 +188,7 @@ def test_a_saved_student_loads_trains_on_and_strips(trained, tmp_path, name):
     pruned = strip(train(prune(trained, 0.5)))
     student = quantize_aware(pruned, x, input_range=(-3, 6))
     student.save(tmp_path / name)
-    loaded = load_quantization_aware(tmp_path / name)
+    loaded = load(tmp_path / name)
     np.testing.assert_array_equal(outputs(loaded, x), outputs(student, x))
     np.testing.assert_array_equal(
         strip(loaded).get_layer("conv").kernel, pruned.get_layer("conv").kernel
