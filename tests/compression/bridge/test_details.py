@@ -192,6 +192,7 @@ NORMALIZATIONS = table(
         "LayerNormalization": lambda: layers.LayerNormalization(),
         "LayerNormalization epsilon": lambda: layers.LayerNormalization(epsilon=0.1),
         "LayerNormalization axes": lambda: layers.LayerNormalization(axis=[1, 3]),
+        "LayerNormalization axes in another order": lambda: layers.LayerNormalization(axis=[1, -1]),
         "LayerNormalization axis 1": lambda: layers.LayerNormalization(axis=1),
         "LayerNormalization bare": lambda: layers.LayerNormalization(center=False, scale=False),
         "LayerNormalization no center": lambda: layers.LayerNormalization(center=False),

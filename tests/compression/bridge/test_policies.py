@@ -275,6 +275,12 @@ def _blocks(**options):
     return with_random_weights(keras.Sequential(stack))
 
 
+def _frozen(model):
+    for layer in model.layers:
+        layer.trainable = not isinstance(layer, Block)
+    return model
+
+
 def _mixed():
     first, second = keras.Input((4,)), keras.Input((3,))
     total, others = Mix()(first, second, factor=0.5)
@@ -285,6 +291,7 @@ def _mixed():
 CUSTOM = {
     "all a layer can have": lambda: _blocks(),
     "a frozen part": lambda: _blocks(frozen=True),
+    "frozen as a whole": lambda: _frozen(_blocks()),
     "activity regularizer": lambda: _blocks(activity_regularizer="l2"),
     "float64": lambda: _blocks(dtype="float64"),
     "several inputs and outputs": _mixed,
