@@ -50,6 +50,15 @@ def select(
             )
     left_alone = set() if skip is None else _matching("skip", skip, by_name)
     chosen = [name for name in by_name if name in (wanted & supported) - left_alone]
+    if not chosen and not any(getattr(layer, "trainable_weights", ()) for layer in graph.layers()):
+        raise ValueError(
+            problem(
+                f"a student {graph.name!r} without trainable weights, none of which can be"
+                f" {purpose}",
+                "layers that train",
+                "set student.trainable = True; a Distiller freezes the models it takes as teachers",
+            )
+        )
     if not chosen:
         raise ValueError(
             problem(

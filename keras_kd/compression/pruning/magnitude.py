@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from numbers import Real
 from typing import Any
 
 from keras_kd._checks import check_choice, problem
@@ -87,7 +88,8 @@ def prune(
             can do that with; the zeros must be stored sparsely, as TensorFlow's converter does with
             `tf.lite.Optimize.EXPERIMENTAL_SPARSITY`.
         layers: the layers to prune: names, types (`keras.layers.Dense`), or a function that is
-            given a layer and says whether to prune it. None for every layer that can be.
+            given a layer and says whether to prune it. None for every layer that can be, without
+            those whose kernels are too small for `block_size` or `m_by_n`.
         skip: the layers that stay dense, in the same forms.
 
     Returns:
@@ -132,6 +134,8 @@ def prune(
 
     plain = to_tf_keras(student)
     _check_axes([plain.get_layer(name) for name in shares], pattern)
+    is_default = layers is None and (final_sparsity is None or isinstance(final_sparsity, Real))
+    shares = _fitting(shares, plain, pattern, must_fit=not is_default)
 
     def wrap(layer: Any) -> Any:
         if layer.name not in shares:
@@ -146,6 +150,28 @@ def prune(
     pruned = rebuild(graphs.read(plain), tf_keras(), lambda layer: [record_of(layer)], wrap)
     _callback.set_callbacks(pruned)
     return pruned
+
+
+def _fitting(
+    shares: dict[str, float], plain: Any, pattern: Pattern, must_fit: bool
+) -> dict[str, float]:
+    """The shares of the layers whose kernels are large enough for the pattern."""
+
+    def fits(kernel: Any) -> bool:
+        shape = kernel.variable.shape
+        return kernel.axes is None or pattern.fits(*kernel.axes.sizes(shape))
+
+    small = [name for name in shares if not all(map(fits, kernels(plain.get_layer(name))))]
+    if small and (must_fit or len(small) == len(shares)):
+        raise ValueError(
+            problem(
+                f"{pattern} for the layers {small}, whose kernels are too small for it: none of "
+                "their weights could become zero",
+                "kernels of more inputs, or of more than one block",
+                f"pass skip={small}, or a smaller pattern",
+            )
+        )
+    return {name: share for name, share in shares.items() if name not in small}
 
 
 def _check_pointwise(graph: graphs.Graph, chosen: Collection[str]) -> None:

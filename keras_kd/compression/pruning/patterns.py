@@ -26,20 +26,21 @@ class Axes:
 
     def as_matrices(self, kernel: Any) -> Any:
         """`kernel` in the shape (positions, inputs, outputs)."""
-        return ops.reshape(ops.transpose(kernel, self._order), self._sizes(kernel.shape))
+        return ops.reshape(ops.transpose(kernel, self._order), self.sizes(kernel.shape))
 
     def as_kernel(self, matrices: Any, shape: Sequence[int]) -> Any:
         """The inverse of `as_matrices`, for a kernel of `shape`."""
         turned = ops.reshape(matrices, [shape[axis] for axis in self._order])
         return ops.transpose(turned, sorted(range(len(shape)), key=self._order.__getitem__))
 
+    def sizes(self, shape: Sequence[int]) -> list[int]:
+        """How many positions, inputs and outputs a kernel of `shape` has."""
+        roles = (self.positions, self.inputs, self.outputs)
+        return [math.prod(shape[axis] for axis in role) for role in roles]
+
     @property
     def _order(self) -> tuple[int, ...]:
         return (*self.positions, *self.inputs, *self.outputs)
-
-    def _sizes(self, shape: Sequence[int]) -> list[int]:
-        roles = (self.positions, self.inputs, self.outputs)
-        return [math.prod(shape[axis] for axis in role) for role in roles]
 
 
 class Pattern(ABC):
@@ -58,6 +59,10 @@ class Pattern(ABC):
         Returns:
             Booleans in the shape of `magnitudes`.
         """
+
+    def fits(self, positions: int, inputs: int, outputs: int) -> bool:
+        """Whether a kernel of these sizes can have a zero at all."""
+        return positions * inputs * outputs > 1
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes the pattern of again."""
@@ -91,10 +96,17 @@ class Blocks(Pattern):
         object.__setattr__(self, "size", check_pair("block_size", self.size, meaning))
         check_choice("block_pooling", self.pooling, ("AVG", "MAX"))
 
+    def fits(self, positions: int, inputs: int, outputs: int) -> bool:
+        """See `Pattern.fits`."""
+        return positions * math.prod(self._counts((inputs, outputs))) > 1
+
+    def _counts(self, sides: Sequence[int]) -> list[int]:
+        return [-(-side // size) for side, size in zip(sides, self.size, strict=True)]
+
     def mask(self, magnitudes: Any, sparsity: Any) -> Any:
         """See `Pattern.mask`. At least one block stays."""
         positions, *sides = magnitudes.shape
-        counts = [-(-side // size) for side, size in zip(sides, self.size, strict=True)]
+        counts = self._counts(sides)
         grid = [positions, counts[0], self.size[0], counts[1], self.size[1]]
 
         def in_blocks(values: Any) -> Any:
@@ -136,6 +148,10 @@ class MByN(Pattern):
                     "(2, 4) makes two of every four zero",
                 )
             )
+
+    def fits(self, positions: int, inputs: int, outputs: int) -> bool:
+        """See `Pattern.fits`."""
+        return inputs > self.of - self.zeros
 
     def mask(self, magnitudes: Any, sparsity: Any) -> Any:
         """See `Pattern.mask`."""

@@ -367,6 +367,34 @@ def test_bad_arguments(arguments, message):
         prune(cnn(), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"m_by_n": (2, 4), "layers": "conv"}, r"MByN.*\['conv'\].*too small.*skip=\['conv'\]"),
+        ({"block_size": (1000, 1000)}, r"Blocks.*\['hidden', 'logits'\].*too small"),
+    ],
+)
+def test_a_pattern_larger_than_a_kernel_is_refused_where_it_is_asked_for(arguments, message):
+    student = cnn() if "m_by_n" in arguments else mlp()
+    with pytest.raises(ValueError, match=message):
+        prune(student, **arguments)
+
+
+def test_layers_too_small_for_a_pattern_stay_dense_where_none_are_named():
+    pruned = prune(cnn(), m_by_n=(2, 4), end_step=1)
+    assert "conv" in {layer.name for layer in pruned.layers}
+    assert {"prune_low_magnitude_separable", "prune_low_magnitude_hidden"} <= {
+        layer.name for layer in pruned.layers
+    }
+
+
+def test_a_frozen_student_is_said_to_be_frozen():
+    student = mlp()
+    student.trainable = False
+    with pytest.raises(ValueError, match=r"without trainable weights.*trainable = True"):
+        prune(student)
+
+
 def test_a_schedule_must_be_one():
     with pytest.raises(TypeError, match=r"schedule=0.5.*PruningSchedule.*subclass"):
         prune(cnn(), schedule=0.5)
