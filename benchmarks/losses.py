@@ -17,10 +17,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from loss_results import Results, table
 from loss_trials import ALONE, Classroom, Row, Setting
 from step import medians, repeated_step
+from trials import Trial, run_trials, workers
 
 import keras_kd.data
 from keras_kd import losses, schedules
@@ -85,15 +84,6 @@ def described(name: str) -> dict[str, Any]:
     return ALONE if row is None else row.description
 
 
-def one_thread() -> None:
-    """Make this process compute on one core and repeatably; before TensorFlow does anything."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.experimental.enable_op_determinism()
-
-
 @cache
 def classroom(setting: Setting, data_dir: Path | None, kept: Path) -> Classroom:
     """The teacher and the images, which a process loads once."""
@@ -121,37 +111,20 @@ def costs(names: list[str], rounds: int, *place: Any) -> dict[str, float]:
     return medians(steps, rounds)
 
 
-def run_trials(
-    names: list[str], seeds: range, place: tuple, jobs: int, results: Results
-) -> Iterator[str]:
-    """Run what is missing in the results and yield a line on each trial as it ends."""
+def run(names: list[str], seeds: range, place: tuple, jobs: int, results: Results) -> Iterator[str]:
+    """Train what is missing in the results; see `trials.run_trials`."""
     setting = asdict(place[0])
-    wanted = [
-        (name, seed)
+    trials = [
+        Trial(
+            f"{name}, seed {seed}",
+            {**described(name), "setting": setting, "seed": seed},
+            (name, seed),
+        )
         for seed in seeds
         for name in names
-        if results.find({**described(name), "setting": setting, "seed": seed}) is None
     ]
-    with workers(jobs) as pool:
-        if wanted:
-            accuracy = pool.submit(teacher_accuracy, *place).result()
-            results.add({"loss": "the teacher", "setting": setting}, accuracy=accuracy)
-            yield f"the teacher: {accuracy:.2f} %"
-        running = {pool.submit(trial, name, seed, *place): (name, seed) for name, seed in wanted}
-        for number, future in enumerate(as_completed(running), 1):
-            name, seed = running[future]
-            start = f"{number}/{len(wanted)} {name}, seed {seed}:"
-            if future.exception() is not None:
-                yield f"{start} failed: {future.exception()}"
-                continue
-            measured = future.result()
-            results.add({**described(name), "setting": setting, "seed": seed}, **measured)
-            yield f"{start} {measured['accuracy']:.2f} % ({measured['seconds']:.0f} s)"
-
-
-def workers(count: int) -> ProcessPoolExecutor:
-    """Processes of one core each."""
-    return ProcessPoolExecutor(count, get_context("spawn"), one_thread)
+    teacher = teacher_accuracy, {"loss": "the teacher", "setting": setting}
+    return run_trials(trial, trials, place, jobs, results, teacher)
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -196,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
             description = {**described(name), "setting": asdict(setting), "cost": True}
             results.add(description, milliseconds=milliseconds)
     else:
-        for line in run_trials(options.only, seeds, place, options.jobs, results):
+        for line in run(options.only, seeds, place, options.jobs, results):
             print(line, file=sys.stderr, flush=True)
     names = ["alone", *(name for name in options.only if name != "alone")]
     print(table([described(name) for name in names], asdict(setting), seeds, results))

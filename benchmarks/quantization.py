@@ -17,7 +17,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import as_completed
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -29,8 +28,8 @@ import numpy as np
 from distillation_gain import mean_and_standard_error
 from loss_results import Results
 from loss_trials import Classroom
-from losses import workers
 from quantization_trials import Setting, Way, Workshop
+from trials import Trial, run_trials
 
 import keras_kd.data
 
@@ -81,32 +80,20 @@ def trial(way: Way, seed: int, *place: object) -> dict[str, float]:
     return {**measured, "seconds": time.perf_counter() - start}
 
 
-def run_trials(
-    ways: list[Way], seeds: range, place: tuple, jobs: int, results: Results
-) -> Iterator[str]:
-    """Run what is missing in the results and yield a line on each trial as it ends."""
+def run(ways: list[Way], seeds: range, place: tuple, jobs: int, results: Results) -> Iterator[str]:
+    """Make the files that are missing in the results; see `trials.run_trials`."""
     setting = asdict(place[0])
-    wanted = [
-        (way, seed)
+    trials = [
+        Trial(
+            f"{described(way)}, seed {seed}",
+            {**asdict(way), "setting": setting, "seed": seed},
+            (way, seed),
+        )
         for way in ways
         for seed in seeds
-        if results.find({**asdict(way), "setting": setting, "seed": seed}) is None
     ]
-    with workers(jobs) as pool:
-        if wanted:
-            accuracy = pool.submit(teacher_accuracy, *place).result()
-            results.add({"start": "the teacher", "setting": setting}, accuracy=accuracy)
-            yield f"the teacher: {accuracy:.2f} %"
-        running = {pool.submit(trial, way, seed, *place): (way, seed) for way, seed in wanted}
-        for number, future in enumerate(as_completed(running), 1):
-            way, seed = running[future]
-            start = f"{number}/{len(wanted)} {described(way)}, seed {seed}:"
-            if future.exception() is not None:
-                yield f"{start} failed: {future.exception()}"
-                continue
-            measured = future.result()
-            results.add({**asdict(way), "setting": setting, "seed": seed}, **measured)
-            yield f"{start} {measured['accuracy']:.2f} % ({measured['seconds']:.0f} s)"
+    teacher = teacher_accuracy, {"start": "the teacher", "setting": setting}
+    return run_trials(trial, trials, place, jobs, results, teacher)
 
 
 def described(way: Way) -> str:
@@ -197,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     ways = [way for way in WAYS if way.weight_bits in (32, *options.bits)]
     results, seeds = Results(options.output), range(options.seeds)
     place = setting, options.data_dir, options.cache
-    for line in run_trials(ways, seeds, place, options.jobs, results):
+    for line in run(ways, seeds, place, options.jobs, results):
         print(line, file=sys.stderr, flush=True)
     print(table(ways, setting, seeds, results))
 

@@ -156,7 +156,7 @@ def test_results_outlive_the_process(results, scripts):
 def test_what_is_there_is_not_run_again(benchmark, results):
     setting = benchmark.Setting()
     file_trials(results, benchmark.described("Hint"), asdict(setting), [1.0, 2.0])
-    assert not list(benchmark.run_trials(["Hint"], range(2), (setting,), 1, results))
+    assert not list(benchmark.run(["Hint"], range(2), (setting,), 1, results))
 
 
 def test_results_of_another_setting_do_not_count(benchmark, results, scripts):

@@ -129,7 +129,7 @@ def test_losses_are_differences_seed_by_seed(benchmark, results):
 def test_what_is_there_is_not_run_again(benchmark, results):
     setting, way = benchmark.Setting(), benchmark.WAYS[0]
     file_trials(results, way, setting, [1.0, 2.0])
-    assert not list(benchmark.run_trials([way], range(2), (setting,), 1, results))
+    assert not list(benchmark.run([way], range(2), (setting,), 1, results))
 
 
 def test_results_of_another_setting_do_not_count(benchmark, results):
