@@ -71,6 +71,17 @@ def check_integer(name: str, value: Any, *, at_least: int | None = None, fix: st
     return int(value)
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        TypeError: if it is anything else, of which Python would say whether it is true.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(problem(f"{name}={value!r}", "True or False", "choose one of them"))
+    return value
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """Return `value` if it is one of `choices`.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, check_integer, problem
+from keras_kd._checks import check_choice, check_flag, check_integer, problem
 from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
@@ -87,6 +87,7 @@ def cluster(
     check_integer("number_of_clusters", number_of_clusters, at_least=2, fix=fix)
     check_choice("initialization", initialization, _INITIALIZATIONS)
     check_choice("gradient_aggregation", gradient_aggregation, _AGGREGATIONS)
+    check_flag("per_channel", per_channel)
     _check_preserve_sparsity(preserve_sparsity)
     graph = graphs.read(student)
     check_state(graph, (PRUNED,), "call `strip` first, and cluster before `quantize_aware`")

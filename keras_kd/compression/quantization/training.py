@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from keras_kd._checks import check_integer, check_number, problem
+import numpy as np
+
+from keras_kd._checks import check_flag, check_integer, check_number, problem
 from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd._representative import representative_examples
 from keras_kd.compression.bridge import graph as graphs
@@ -17,6 +20,8 @@ from keras_kd.compression.selection import Selection, select
 from keras_kd.compression.state import CLUSTERED, PRUNED, check_state
 from keras_kd.compression.stripping import dismantle
 
+# A few outliers are what a fixed range is there to cut off.
+_TOLERATED_OUTSIDE = 0.01
 InputRange = tuple[float, float] | Mapping[str, tuple[float, float]] | None
 
 
@@ -90,6 +95,8 @@ def quantize_aware(
         _checked_bits(name, bits)
         for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits))
     )
+    check_flag("per_axis", per_axis)
+    check_flag("preserve", preserve)
     check_state(
         graphs.read(student),
         (PRUNED, CLUSTERED),
@@ -103,6 +110,7 @@ def quantize_aware(
     examples = None
     if representative_data is not None:
         examples = representative_examples(representative_data, model_inputs(plain))
+        _warn_of_clipping(examples, limits)
 
     from keras_kd.compression.quantization import _scheme
 
@@ -110,6 +118,26 @@ def quantize_aware(
     quantized = scheme.apply(graph, chosen)
     calibrate(quantized, examples)
     return quantized
+
+
+def _warn_of_clipping(
+    examples: Mapping[str, np.ndarray], limits: Mapping[str, tuple[float, float] | None]
+) -> None:
+    for name, fixed in limits.items():
+        if fixed is None:
+            continue
+        low, high = fixed
+        outside = float(np.mean((examples[name] < low) | (examples[name] > high)))
+        if outside > _TOLERATED_OUTSIDE:
+            warnings.warn(
+                problem(
+                    f"input_range={fixed} for the input {name!r}, with {outside:.1%} of the "
+                    "representative_data outside of it",
+                    "a range that holds the inputs: others are clipped to it",
+                    "widen the range, scale the data, or leave input_range out",
+                ),
+                stacklevel=3,
+            )
 
 
 def _in_float32(layer: Any) -> list[Any]:

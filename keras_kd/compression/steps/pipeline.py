@@ -207,9 +207,9 @@ def _rehearse(steps: Sequence[Step], plain: keras.Model) -> None:
 def _some_of(x: Any, student: keras.Model) -> Any:
     """Inputs of some training examples, or None if reading them would use them up."""
     if isinstance(x, Mapping):
-        return {name: array[:_CALIBRATION_EXAMPLES] for name, array in _own(x, student).items()}
+        return _own(x, student)
     if hasattr(x, "shape"):
-        return x[:_CALIBRATION_EXAMPLES]
+        return x
     if hasattr(x, "__getitem__") and hasattr(x, "__len__"):
         return _inputs((x[number] for number in range(len(x))), student)
     # An iterator is its own iterator, and is used up once read.

@@ -585,3 +585,15 @@ def test_regularization_is_counted_once():
     )
     [loss] = quantize_aware(student).losses
     assert float(loss) == pytest.approx(float(student.losses[0]))
+
+
+def test_a_range_that_clips_the_data_is_warned_of(trained):
+    x, _ = data()
+    with pytest.warns(UserWarning, match=r"input_range=\(0.0, 1.0\).*outside of it.*clipped"):
+        quantize_aware(trained, x, input_range=(0, 1))
+
+
+@pytest.mark.parametrize("argument", ["per_axis", "preserve"])
+def test_flags_must_be_true_or_false(trained, argument):
+    with pytest.raises(TypeError, match=f"{argument}='no'.*True or False"):
+        quantize_aware(trained, **{argument: "no"})
