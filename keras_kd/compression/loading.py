@@ -29,7 +29,7 @@ def load(path: str | os.PathLike, custom_objects: Mapping[str, Any] | None = Non
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read.
     """
-    if not os.path.exists(path):
+    if not isinstance(path, str | os.PathLike) or not os.path.exists(path):
         raise FileNotFoundError(
             problem(
                 f"the path {str(path)!r}, where there is nothing",

@@ -142,6 +142,8 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
 
     def _mask(self, index: int, weight: Any, sparsity: Any) -> tf.Tensor:
         magnitudes = tf.abs(weight)
+        # A mask that left no NaN would hide from everybody that the training has failed.
+        magnitudes = tf.where(tf.math.is_nan(magnitudes), magnitudes.dtype.max, magnitudes)
         axes = self._axes[index]
         if axes is None:
             mask = self.pattern.mask(magnitudes, sparsity)

@@ -43,6 +43,14 @@ class Checkpoint:
         self._stages: list[dict[str, Any]] = []
         if self._directory is None:
             return
+        if self._directory.exists() and not self._directory.is_dir():
+            raise NotADirectoryError(
+                problem(
+                    f"directory={str(directory)!r}, which is a file",
+                    "a directory, which may be missing yet",
+                    "pass another path",
+                )
+            )
         self._fingerprint = _fingerprint(start)
         if self._manifest.exists():
             self._read()

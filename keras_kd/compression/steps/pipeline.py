@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_kd._checks import one_line, problem
 from keras_kd.compression.steps.checkpoint import Checkpoint
@@ -61,8 +62,8 @@ def pipeline(
 
     Raises:
         TypeError: if the steps are no steps.
-        ValueError: if the order is impossible (with the reason), a step cannot be done, the
-            distiller is not compiled, or the directory holds something else.
+        ValueError: if the order is impossible (with the reason), a step cannot be done or ends in
+            NaN, the distiller is not compiled, or the directory holds something else.
 
     Example:
         ```python
@@ -82,8 +83,16 @@ def pipeline(
         model = keras_kd.tflite.convert(result.student, "int8", x_train[:500])
         ```
     """
-    steps = list(steps)
+    steps = [steps] if isinstance(steps, Step) else list(steps)
     check_order(steps)
+    if "epochs" in fit_arguments:
+        raise TypeError(
+            problem(
+                f"epochs={fit_arguments['epochs']!r} for the whole pipeline",
+                "a number of epochs for each step",
+                'write Step("prune", epochs=3)',
+            )
+        )
     _check_distiller(distiller)
     start = strip(distiller.student)
     checkpoint = Checkpoint(directory, start, steps)
@@ -118,6 +127,7 @@ def pipeline(
         plain = strip(trained)
         if step.kind != "quantize_aware":
             trained = plain
+        _check_finite(plain, step)
         stage = measure(step.kind, step.epochs, plain, metrics, time.perf_counter() - began)
         _warn_of_losses(checkpoint.stages, stage)
         checkpoint.save(plain, trained, stage)
@@ -234,6 +244,19 @@ def _own(inputs: Mapping[str, Any], student: keras.Model) -> dict[str, Any]:
     """Named inputs without those that only the teacher sees."""
     names = {tensor.name for tensor in student.inputs}
     return {name: value for name, value in inputs.items() if name in names}
+
+
+def _check_finite(plain: keras.Model, step: Step) -> None:
+    for weight in plain.weights:
+        value = np.asarray(weight)
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise ValueError(
+                problem(
+                    f"a weight {weight.path!r} that is NaN or infinite after {step!r}",
+                    "a student that has learned something",
+                    "check the data for NaN, or lower the learning rate of the step",
+                )
+            )
 
 
 def _warn_of_losses(before: Sequence[Stage], after: Stage) -> None:

@@ -8,7 +8,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_kd._checks import check_integer, problem
+from keras_kd._checks import check_integer, check_number, problem
+from keras_kd._keras import short
 from keras_kd.compression.clustering.sharing import cluster
 from keras_kd.compression.factorization.truncation import factorize
 from keras_kd.compression.pruning.filters import remove_filters
@@ -49,8 +50,9 @@ class Step:
         **settings: arguments of the function.
 
     Raises:
-        TypeError: if `epochs` is no whole number.
-        ValueError: if there is no such compression, or it has no such argument.
+        TypeError: if `epochs` is no whole number, or `learning_rate` no number or schedule.
+        ValueError: if there is no such compression, it has no such argument, or a number is out of
+            range.
 
     Example:
         >>> Step("prune", epochs=3, final_sparsity=0.7)
@@ -63,6 +65,9 @@ class Step:
         self.kind = _known("kind", kind, COMPRESSIONS)
         at_least = 0 if kind in _ACT_AT_ONCE else 1
         self.epochs = check_integer("epochs", epochs, at_least=at_least, fix="use 2 or more")
+        if learning_rate is not None and not callable(learning_rate):
+            fix = "try 1e-4, or a schedule of keras.optimizers.schedules"
+            check_number("learning_rate", learning_rate, above=0, fix=fix)
         self.learning_rate = learning_rate
         self.settings = settings
         parameters = list(inspect.signature(COMPRESSIONS[kind]).parameters)[1:]
@@ -151,4 +156,4 @@ def _named(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    return repr(getattr(value, "__name__", value))[:60]
+    return short(getattr(value, "__name__", value))

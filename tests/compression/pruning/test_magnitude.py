@@ -388,6 +388,16 @@ def test_layers_too_small_for_a_pattern_stay_dense_where_none_are_named():
     }
 
 
+def test_a_training_that_failed_is_not_hidden_by_zeros():
+    student = mlp()
+    pruned = prune(student, 0.5, schedule="constant", end_step=1)
+    pruned.compile("sgd", "mse")
+    x, _ = data(student)
+    pruned.fit(x * np.nan, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
+    kernel = strip(pruned).get_layer("hidden").kernel.numpy()
+    assert np.isnan(kernel).mean() == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_frozen_student_is_said_to_be_frozen():
     student = mlp()
     student.trainable = False

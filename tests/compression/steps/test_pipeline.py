@@ -202,3 +202,17 @@ def test_without_epochs_a_step_only_compresses(distiller):
     assert isinstance(result.student, keras.Model)
     assert result.stages[1].epochs == 0
     assert result.stages[1].parameters < result.stages[0].parameters
+
+
+def test_a_student_that_has_learned_nan_is_refused(distiller):
+    step = Step("factorize", rank=4, learning_rate=1e30)
+    with pytest.raises(ValueError, match=r"weight '.*NaN or infinite after factorize.*learning"):
+        run(distiller, step)
+
+
+def test_arguments_that_are_not_for_a_pipeline(distiller, tmp_path):
+    with pytest.raises(TypeError, match=r"epochs=3 for the whole pipeline.*Step\("):
+        run(distiller, epochs=3)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"file', which is a file"):
+        run(distiller, directory=tmp_path / "file")

@@ -45,6 +45,8 @@ def test_the_reason_is_found_also_where_other_steps_stand_between():
         (lambda: Step("prune", epochs=0), ValueError, "epochs=0.*at least 1"),
         (lambda: Step("cluster", epochs=-1), ValueError, "epochs=-1.*at least 0"),
         (lambda: Step("prune", epochs="3"), TypeError, "epochs='3'"),
+        (lambda: Step("prune", learning_rate="fast"), TypeError, "learning_rate='fast'"),
+        (lambda: Step("prune", learning_rate=0), ValueError, "learning_rate=0.*above 0"),
         (lambda: check_order([]), ValueError, "no steps"),
         (lambda: check_order(["prune"]), TypeError, "'prune' of type str among the steps"),
     ],
