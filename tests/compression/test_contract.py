@@ -401,3 +401,14 @@ def test_weights_go_to_a_student_that_is_compressed_alike(one, digits, tmp_path)
     one.student.save_weights(path)
     again.load_weights(path)
     np.testing.assert_array_equal(scores(again, digits[2]), scores(one.student, digits[2]))
+
+
+def test_it_is_the_same_when_it_is_saved_and_loaded(one, digits, tmp_path):
+    path = tmp_path / "student.keras"
+    one.student.save(path)
+    is_plain = isinstance(one.student, keras.Model)
+    loaded = keras.models.load_model(path) if is_plain else compression.load(path)
+    # A copy may multiply in another order.
+    assert difference(scores(loaded, digits[2]), scores(one.student, digits[2])) <= 1e-6
+    one.case.promise(one.kernels(compression.strip(loaded)), False)
+    assert hasattr(loaded, "training_callbacks") == hasattr(one.student, "training_callbacks")
