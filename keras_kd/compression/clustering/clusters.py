@@ -14,14 +14,13 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_model
 from keras_kd._tables import aligned
-from keras_kd.compression.bridge.weights import named_weights
 from keras_kd.compression.clustering.weights import (
     CLUSTERABLE_WEIGHTS,
     DEPTHWISE_WEIGHTS,
     channel_axis,
     parts,
 )
-from keras_kd.compression.state import state_of
+from keras_kd.compression.stripping import unwrapped
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _measured(model: Any) -> Iterator[KernelClusters]:
         if is_model(layer):
             yield from _measured(layer)
             continue
-        plain, weights = _plain(layer)
+        plain, weights = unwrapped(layer)
         wanted = "|".join({re.escape(name) for _, name in parts(plain)})
         # Where a layer has several weights of one name, they have paths or numbers.
         kernels = [name for name in weights if re.fullmatch(rf"(.*/)?({wanted})(_\d+)?", name)]
@@ -150,16 +149,6 @@ def _measured(model: Any) -> Iterator[KernelClusters]:
             value = np.asarray(weights[name])
             if _counts(plain, value):
                 yield _measure(plain, name, value)
-
-
-def _plain(layer: Any) -> tuple[Any, Mapping[str, Any]]:
-    """The layer inside a layer of TF-MOT, or the layer itself, and its weights by name."""
-    if state_of(layer) is None or not hasattr(layer, "layer"):
-        return layer, named_weights(layer)
-    from keras_kd.compression.stripping import dismantle
-
-    [record] = dismantle(layer)
-    return layer.layer, record.weights
 
 
 def _counts(layer: Any, kernel: np.ndarray) -> bool:

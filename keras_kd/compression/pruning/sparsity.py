@@ -11,9 +11,8 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_model
 from keras_kd._tables import aligned
-from keras_kd.compression.bridge.weights import named_weights
 from keras_kd.compression.pruning.kernels import FAMILIES, is_depthwise, kernel_names
-from keras_kd.compression.state import state_of
+from keras_kd.compression.stripping import unwrapped
 
 
 @dataclass(frozen=True)
@@ -120,18 +119,8 @@ def _values(model: Any) -> Iterator[tuple[str, str, np.ndarray]]:
         if is_model(layer):
             yield from _values(layer)
             continue
-        plain, weights = _plain(layer)
+        plain, weights = unwrapped(layer)
         for name in kernel_names(plain, weights):
             value = np.asarray(weights[name])
             if not is_depthwise(plain) or np.any(value == 0):
                 yield plain.name, name, value
-
-
-def _plain(layer: Any) -> tuple[Any, Mapping[str, Any]]:
-    """The layer inside a layer of TF-MOT, or the layer itself, and its weights by name."""
-    if state_of(layer) is None or not hasattr(layer, "layer"):
-        return layer, named_weights(layer)
-    from keras_kd.compression.stripping import dismantle
-
-    [record] = dismantle(layer)
-    return layer.layer, record.weights
