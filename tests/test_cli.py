@@ -11,8 +11,8 @@ import pytest
 from keras_kd import cli, tflite
 from keras_kd.data.named import NAMES
 from keras_kd.quickstart import Settings
-from keras_kd.tflite._litert import KERNELS
-from keras_kd.tflite.convert import QUANTIZATIONS, TARGETS
+from keras_kd.tflite.conversion.convert import QUANTIZATIONS, TARGETS
+from keras_kd.tflite.runtimes.litert import KERNELS
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ LiteRT and TFLM are imported when they are used.
 """
 
 from keras_kd.tflite import microcontroller
-from keras_kd.tflite.c_source import write_c_source
-from keras_kd.tflite.convert import convert
-from keras_kd.tflite.latency import Latency
-from keras_kd.tflite.runtime import TFLiteModel
+from keras_kd.tflite.conversion.convert import convert
+from keras_kd.tflite.microcontroller.c_source import write_c_source
+from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.runtimes.latency import Latency
 from keras_kd.tflite.tensors import TensorInfo
-from keras_kd.tflite.verification import Verification, verify
+from keras_kd.tflite.verification.verification import Verification, verify
 
 __all__ = [
     "Latency",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from keras_kd._checks import check_integer, problem
 from keras_kd._files import replacing
-from keras_kd.tflite import microcontroller
-from keras_kd.tflite.flatbuffer import ALIGNMENT
-from keras_kd.tflite.runtime import TFLiteModel
+from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
+from keras_kd.tflite.microcontroller.running import run_stored
+from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
 
 _BYTES_PER_LINE = 12
@@ -96,7 +96,7 @@ def write_c_source(
         )
     if arena_bytes is None:
         inputs = {tensor.name: random_stored(tensor, 1) for tensor in model.inputs}
-        arena_bytes = microcontroller.run_stored(model, inputs).arena_bytes
+        arena_bytes = run_stored(model, inputs).arena_bytes
     fix = "leave it out to have it measured"
     arena_bytes = check_integer("arena_bytes", arena_bytes, at_least=1, fix=fix)
     content = model.flatbuffer.aligned()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.runtime import TFLiteModel
+from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 
 _VARIABLE_OPERATORS = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")

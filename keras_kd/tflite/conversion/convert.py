@@ -7,12 +7,13 @@ from typing import Any
 from keras_kd._checks import check_choice, problem
 from keras_kd._keras import check_model
 from keras_kd._representative import representative_examples
-from keras_kd.tflite import microcontroller
-from keras_kd.tflite.converter import run_converter
-from keras_kd.tflite.result import check_result
-from keras_kd.tflite.runtime import TFLiteModel
-from keras_kd.tflite.signature import Signature
-from keras_kd.tflite.students import check_unwrapped, in_float32, is_quantization_aware
+from keras_kd.tflite.conversion.converter import run_converter
+from keras_kd.tflite.conversion.result import check_result
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.students import check_unwrapped, in_float32, is_quantization_aware
+from keras_kd.tflite.microcontroller import running
+from keras_kd.tflite.microcontroller.agreement import check_agreement
+from keras_kd.tflite.model import TFLiteModel
 
 QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8")
 TARGETS = ("android", "microcontroller")
@@ -82,8 +83,8 @@ def convert(
     check_result(model, signature.inputs, quantization, target)
     if target == "microcontroller":
         model = TFLiteModel(model.flatbuffer.aligned())
-        if microcontroller.is_installed():
-            microcontroller.check_agreement(model)
+        if running.is_installed():
+            check_agreement(model)
     return model
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
-from keras_kd.tflite._stderr import captured_stderr
-from keras_kd.tflite.signature import Signature
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.runtimes.stderr import captured_stderr
 
 _WORKER = Path(__file__).with_name("_converter_worker.py")
 _MOST_SECONDS = 1800

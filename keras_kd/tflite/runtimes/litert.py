@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_kd._checks import one_line, problem
-from keras_kd.tflite._stderr import CapturedText, captured_stderr
+from keras_kd.tflite.runtimes.stderr import CapturedText, captured_stderr
 from keras_kd.tflite.tensors import TensorInfo
 
 KERNELS = ("xnnpack", "builtin")

@@ -7,6 +7,7 @@ import pytest
 
 from keras_kd import tflite
 from keras_kd.tflite import TFLiteModel, microcontroller
+from keras_kd.tflite.microcontroller import running
 
 needs_tflm = pytest.mark.skipif(
     not microcontroller.is_installed(), reason="tflite-micro is not installed"
@@ -84,7 +85,7 @@ def test_damaged_bytes_end_in_litert(micro_model, images, monkeypatch):
 
 def _replace_worker(monkeypatch, path, code):
     path.write_text(code)
-    monkeypatch.setattr(microcontroller, "_WORKER", path)
+    monkeypatch.setattr(running, "_WORKER", path)
 
 
 @needs_tflm
@@ -115,13 +116,13 @@ def test_no_example(micro_model, images):
 
 
 def test_without_tflm_the_extra_is_named(micro_model, images, monkeypatch):
-    monkeypatch.setattr(microcontroller, "is_installed", lambda: False)
+    monkeypatch.setattr(running, "is_installed", lambda: False)
     with pytest.raises(ImportError, match=r"pip install 'keras-kd\[micro\]'"):
         microcontroller.run(micro_model, images)
 
 
 def test_without_tflm_conversion_works(student, images, monkeypatch):
-    monkeypatch.setattr(microcontroller, "is_installed", lambda: False)
+    monkeypatch.setattr(running, "is_installed", lambda: False)
     assert tflite.convert(student, "int8", images, "microcontroller").size > 0
 
 
@@ -129,7 +130,7 @@ def test_without_tflm_conversion_works(student, images, monkeypatch):
 def test_the_worker_imports_neither_keras_nor_tensorflow():
     code = (
         "import runpy, sys; sys.path.insert(0, ''); "
-        f"runpy.run_path({os.fspath(microcontroller._WORKER)!r}, run_name='worker'); "
+        f"runpy.run_path({os.fspath(running._WORKER)!r}, run_name='worker'); "
         "print(sorted({'keras', 'keras_kd', 'tensorflow', 'tf_keras'} & set(sys.modules)))"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

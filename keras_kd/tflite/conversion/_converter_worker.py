@@ -7,15 +7,16 @@ converter's depend on. Writes `model.tflite` there, or why not to `error.txt`.
 
 import os
 import sys
+from pathlib import Path
 
 # Python puts the directory of this file first, whose modules must not hide others of their name;
 # the package itself may lie where nothing but the importing process has found it.
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[0] = str(Path(__file__).resolve().parents[3])
 
 import numpy as np  # noqa: E402
 
 from keras_kd._checks import one_line  # noqa: E402
-from keras_kd.tflite.converter import convert_saved_model  # noqa: E402
+from keras_kd.tflite.conversion.converter import convert_saved_model  # noqa: E402
 
 
 def main(directory: str, quantization: str, target: str) -> None:

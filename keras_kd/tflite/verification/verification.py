@@ -10,9 +10,9 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd._examples import examples_by_name
 from keras_kd._keras import check_model
-from keras_kd.tflite.runtime import TFLiteModel
-from keras_kd.tflite.signature import Signature
-from keras_kd.tflite.students import in_float32
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.students import in_float32
+from keras_kd.tflite.model import TFLiteModel
 
 _BATCH_SIZE = 256
 

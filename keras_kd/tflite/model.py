@@ -14,9 +14,9 @@ import numpy as np
 from keras_kd._checks import check_choice, check_integer, check_number, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._files import replacing
-from keras_kd.tflite._litert import KERNELS, LiteRTInterpreter
-from keras_kd.tflite.flatbuffer import FlatBufferModel
-from keras_kd.tflite.latency import Latency, measure_microseconds
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.runtimes.latency import Latency, measure_microseconds
+from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
 from keras_kd.tflite.tensors import check_scale, random_stored
 
 _MOST_THREADS = 1024

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kd.tflite.signature import Signature
+from keras_kd.tflite.conversion.signature import Signature
 
 
 def _names(model):

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_kd import tflite
-from keras_kd.tflite.result import check_result
+from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.tensors import TensorInfo
 
 FLOATS = TensorInfo("x", (1, 4), np.dtype("float32"))

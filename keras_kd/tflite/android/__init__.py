@@ -1,0 +1,1 @@
+"""What Android's libraries want to find in a file."""

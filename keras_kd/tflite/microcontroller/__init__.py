@@ -1,0 +1,23 @@
+"""TensorFlow Lite Micro (TFLM): run a model as a microcontroller would, and write it as source.
+
+Importing this loads no runtime.
+"""
+
+from keras_kd.tflite.microcontroller.agreement import Agreement, check_agreement
+from keras_kd.tflite.microcontroller.c_source import write_c_source
+from keras_kd.tflite.microcontroller.running import (
+    MicrocontrollerRun,
+    is_installed,
+    run,
+    run_stored,
+)
+
+__all__ = [
+    "Agreement",
+    "MicrocontrollerRun",
+    "check_agreement",
+    "is_installed",
+    "run",
+    "run_stored",
+    "write_c_source",
+]

@@ -1,0 +1,1 @@
+"""What runs a file here: LiteRT, its messages, its time."""
