@@ -15,9 +15,11 @@ from keras_kd._checks import check_choice, check_integer, check_number, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._files import replacing
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.contents.inspection import Inspection, inspect_file
 from keras_kd.tflite.runtimes.latency import Latency, measure_microseconds
 from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
 from keras_kd.tflite.tensors import check_scale, random_stored
+from keras_kd.tflite.verification.verification import Verification, verify
 
 _MOST_THREADS = 1024
 
@@ -30,9 +32,11 @@ class TFLiteModel:
 
     Args:
         content: the bytes of a .tflite file, with a batch size of 1.
+        verification: how they compare with the student, if they have just been made from it.
 
     Attributes:
         content: those bytes.
+        verification: the evidence of the `convert` that made them; None for a file from elsewhere.
         inputs: the inputs, a `TensorInfo` each, in the order of the file.
         outputs: the outputs, likewise.
 
@@ -48,7 +52,7 @@ class TFLiteModel:
         ```
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, verification: Verification | None = None) -> None:
         if not isinstance(content, bytes | bytearray | memoryview):
             raise TypeError(
                 problem(
@@ -58,6 +62,7 @@ class TFLiteModel:
                 )
             )
         self.content = bytes(content)
+        self.verification = verification
         self._interpreters: dict[tuple[str, int], LiteRTInterpreter] = {}
         interpreter = self._interpreter("xnnpack", 1)
         self.inputs = interpreter.inputs
@@ -171,6 +176,20 @@ class TFLiteModel:
                 output[index] = result[0]
         return {tensor.name: output for tensor, output in zip(self.outputs, outputs, strict=True)}
 
+    def inspect(self) -> Inspection:
+        """What is in the file: its bytes by kind, its operators, its tensors. `print` shows it."""
+        return inspect_file(self.content, self.flatbuffer, self.inputs, self.outputs)
+
+    def verify(self, student: Any, x: Any, labels: Any = None) -> Verification:
+        """Compare the file with the student that it was made from: `keras_kd.tflite.verify`.
+
+        Args:
+            student: the Keras 3 or tf_keras model.
+            x: examples, as for `predict`.
+            labels: the right classes, if the accuracy is to be told.
+        """
+        return verify(self, student, x, labels)
+
     def benchmark(self, runs: int = 200, threads: int = 1, kernels: str = "xnnpack") -> Latency:
         """Measure how long LiteRT takes for one example here, after a tenth as many warm-up runs.
 
@@ -205,7 +224,7 @@ class TFLiteModel:
         return f"<TFLiteModel {self.size} bytes: {inputs} -> {', '.join(map(str, self.outputs))}>"
 
     def __reduce__(self) -> tuple:
-        return TFLiteModel, (self.content,)
+        return TFLiteModel, (self.content, self.verification)
 
     def _interpreter(self, kernels: str, threads: int) -> LiteRTInterpreter:
         key = kernels, threads

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,10 @@ class TensorInfo:
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype.name}{list(self.shape)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in types that JSON knows."""
+        return {**asdict(self), "shape": list(self.shape), "dtype": self.dtype.name}
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """Real numbers to what the tensor stores: rounded, clipped to its range."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,36 @@ from keras_kd._checks import problem
 # TFLM reads weights in place with instructions that need this; the converter aligns to 4.
 ALIGNMENT = 16
 FILE_IDENTIFIER = b"TFL3"
+
+_FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16")
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """One tensor as it is written in a file.
+
+    Attributes:
+        name: its name in the file, or its number where names were stripped.
+        subgraph: the number of the subgraph that it belongs to.
+        type: the name of its type in the schema, for example "INT8".
+        shape: its shape, () also where it is not known.
+        bytes: how many bytes of values are stored for it: 0 unless it is constant.
+        scales: how many scales it has: 0 if it is not quantized, 1 or one for each channel.
+        is_read: whether an operator reads it or the subgraph returns it.
+    """
+
+    name: str
+    subgraph: int
+    type: str
+    shape: tuple[int, ...]
+    bytes: int
+    scales: int
+    is_read: bool
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floating-point numbers."""
+        return self.type in _FLOATS
 
 
 class FlatBufferModel:
@@ -64,13 +96,35 @@ class FlatBufferModel:
 
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""
-        names = _names_by_value(self._schema.TensorType)
-        return {
-            names[tensor.type]
-            for subgraph in self._model.subgraphs
-            for tensor in subgraph.tensors
-            if self._model.buffers[tensor.buffer].data is not None
-        }
+        return {tensor.type for tensor in self.tensors() if tensor.bytes}
+
+    def float_tensors(self) -> list[str]:
+        """The names of the tensors between inputs and outputs that are in floating point."""
+        graph = self._model.subgraphs[0]
+        ends = {int(i) for i in (*graph.inputs, *graph.outputs)}
+        return [
+            tensor.name
+            for index, tensor in enumerate(self.tensors())
+            if tensor.is_float and tensor.is_read and index not in ends
+        ]
+
+    def tensors(self) -> Iterator[FileTensor]:
+        """Every tensor of every subgraph, in the order of the file."""
+        types = _names_by_value(self._schema.TensorType)
+        for number, graph in enumerate(self._model.subgraphs):
+            read = _read_tensors(graph)
+            for index, tensor in enumerate(graph.tensors):
+                scales = getattr(tensor.quantization, "scale", None)
+                values = self._model.buffers[tensor.buffer].data
+                yield FileTensor(
+                    name=_text(tensor.name) or f"tensor {index}",
+                    subgraph=number,
+                    type=types.get(tensor.type, f"TYPE_{tensor.type}"),
+                    shape=tuple(map(int, [] if tensor.shape is None else tensor.shape)),
+                    bytes=0 if values is None else len(values),
+                    scales=0 if scales is None else len(scales),
+                    is_read=index in read,
+                )
 
     def input_ranges(self) -> list[tuple[float, float] | None]:
         """For each input of the model the real numbers that it can tell apart: from, to.
@@ -80,10 +134,67 @@ class FlatBufferModel:
         graph = self._model.subgraphs[0]
         return [self._range(self._first_quantized(graph, index)) for index in graph.inputs]
 
+    def output_steps(self) -> list[float]:
+        """For each output of the model how far apart two numbers are that it can tell apart.
+
+        0.0 where floats are computed to the end.
+        """
+        graph = self._model.subgraphs[0]
+        return [self._step(self._last_quantized(graph, index)) for index in graph.outputs]
+
+    @property
+    def schema_version(self) -> int:
+        """The version of the format."""
+        return int(self._model.version)
+
+    @property
+    def subgraph_names(self) -> list[str]:
+        """The names of the graphs: the first is the model, others are bodies of its loops."""
+        return [_text(graph.name) for graph in self._model.subgraphs]
+
+    @property
+    def metadata_names(self) -> list[str]:
+        """Under which names something is kept in the file, for example "TFLITE_METADATA"."""
+        return [_text(entry.name) for entry in self._model.metadata or []]
+
     def aligned(self) -> bytes:
         """The file with every weight at a multiple of 16 bytes from its start."""
+        return self._packed(self._model)
+
+    def metadata(self, name: str) -> bytes | None:
+        """What the file keeps under a name, for example "TFLITE_METADATA"; None if nothing."""
+        buffers = self._model.buffers or []
+        for entry in self._metadata_entries(name):
+            if entry.buffer < len(buffers) and buffers[entry.buffer].data is not None:
+                return np.asarray(buffers[entry.buffer].data, np.uint8).tobytes()
+        return None
+
+    def with_metadata(self, name: str, content: bytes) -> bytes:
+        """The file, aligned, with the content under a name in place of what was there.
+
+        What lies behind the model, such as an archive, is left out.
+        """
+        replaced = self._metadata_entries(name)
+        model = copy.copy(self._model)
+        model.metadata = [entry for entry in model.metadata or [] if entry not in replaced]
+        # A damaged entry may point to weights.
+        needed = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+        needed |= {entry.buffer for entry in model.metadata}
+        emptied = {entry.buffer for entry in replaced} - needed
+        model.buffers = [
+            self._schema.BufferT() if index in emptied else buffer
+            for index, buffer in enumerate(model.buffers)
+        ]
+        model.metadata.append(self._schema.MetadataT(name, len(model.buffers)))
+        model.buffers.append(self._schema.BufferT(np.frombuffer(content, np.uint8)))
+        return self._packed(model)
+
+    def _metadata_entries(self, name: str) -> list[Any]:
+        return [entry for entry in self._model.metadata or [] if entry.name == name.encode()]
+
+    def _packed(self, model: Any) -> bytes:
         builder = _aligning_builder(self._size)
-        builder.Finish(self._model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+        builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
         return bytes(builder.Output())
 
     def _operators(self, graph: Any) -> Iterator[tuple[str, Any]]:
@@ -96,11 +207,8 @@ class FlatBufferModel:
 
         The converter may leave an output that nothing reads in floating point.
         """
-        types = self._schema.TensorType
-        floats = (types.FLOAT16, types.FLOAT32, types.FLOAT64, types.BFLOAT16)
-        read = {int(i) for operator in graph.operators or [] for i in operator.inputs}
-        read.update(int(i) for i in graph.outputs)
-        return {i for i in read if i >= 0 and graph.tensors[i].type in floats}
+        floats = {getattr(self._schema.TensorType, name) for name in _FLOATS}
+        return {i for i in _read_tensors(graph) if graph.tensors[i].type in floats}
 
     def _first_quantized(self, graph: Any, index: int) -> Any:
         """The tensor itself, or what QUANTIZE makes of it if nothing else reads it."""
@@ -108,6 +216,18 @@ class FlatBufferModel:
         if len(readers) == 1 and readers[0][0] == "QUANTIZE":
             return graph.tensors[readers[0][1].outputs[0]]
         return graph.tensors[index]
+
+    def _last_quantized(self, graph: Any, index: int) -> Any:
+        """The tensor itself, or what DEQUANTIZE makes it of."""
+        for name, operator in self._operators(graph):
+            if name == "DEQUANTIZE" and index in operator.outputs:
+                return graph.tensors[operator.inputs[0]]
+        return graph.tensors[index]
+
+    @staticmethod
+    def _step(tensor: Any) -> float:
+        scales = getattr(tensor.quantization, "scale", None)
+        return 0.0 if scales is None or len(scales) == 0 else float(max(scales))
 
     def _range(self, tensor: Any) -> tuple[float, float] | None:
         limits = {
@@ -128,6 +248,17 @@ class FlatBufferModel:
             return (code.customCode or b"CUSTOM").decode(errors="replace")
         names = _names_by_value(self._schema.BuiltinOperator)
         return names.get(builtin, f"OPERATOR_{builtin}")
+
+
+def _read_tensors(graph: Any) -> set[int]:
+    """Indices of the tensors that an operator reads or the graph returns."""
+    read = {int(i) for operator in graph.operators or [] for i in operator.inputs}
+    read.update(int(i) for i in graph.outputs)
+    return {i for i in read if i >= 0}
+
+
+def _text(stored: bytes | None) -> str:
+    return (stored or b"").decode(errors="replace")
 
 
 def _names_by_value(enumeration: type) -> dict[int, str]:

@@ -1,0 +1,174 @@
+"""What the bytes of a .tflite file are there for, each of them counted once."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_kd._checks import problem
+
+KINDS = ("weights", "quantization", "names", "metadata", "overhead")
+
+
+def bytes_by_kind(content: bytes) -> dict[str, int]:
+    """How many bytes of a file are what, by kind; together they are the size of the file.
+
+    | kind | what it counts |
+    |---|---|
+    | "weights" | the values of constant tensors |
+    | "quantization" | scales, zero points and ranges |
+    | "names" | of tensors, subgraphs, signatures and custom operators |
+    | "metadata" | what was added about the model, files behind it (labels) included |
+    | "overhead" | the rest: the graph, its tables and offsets, and padding |
+
+    Args:
+        content: the bytes of a .tflite file.
+
+    Raises:
+        ValueError: if they are damaged.
+    """
+    kinds = _Kinds(content)
+    try:
+        kinds.read_model()
+    except (struct.error, zipfile.BadZipFile) as error:
+        raise ValueError(
+            problem(
+                f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
+                "an undamaged .tflite model",
+                "convert the student again, or copy the file again",
+            )
+        ) from error
+    return kinds.counts()
+
+
+class _Kinds:
+    """Walks through a file and notes of what kind each byte is.
+
+    The numbers of the fields are those of the TFLite schema; a published one never changes.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._kinds = np.full(len(content), KINDS.index("overhead"), np.uint8)
+
+    def counts(self) -> dict[str, int]:
+        counts = np.bincount(self._kinds, minlength=len(KINDS))
+        return {kind: int(count) for kind, count in zip(KINDS, counts, strict=True)}
+
+    def read_model(self) -> None:
+        model = _Table(self._content, 0).referred()
+        for operator_code in model.tables(1):
+            self._mark_string(operator_code, 1)
+        for subgraph in model.tables(2):
+            self._read_subgraph(subgraph)
+        self._mark_string(model, 3)
+        described = set()
+        for metadata in model.tables(6):
+            self._mark_string(metadata, 0, "metadata")
+            described.add(metadata.number(1, "<I"))
+        for index, buffer in enumerate(model.tables(4)):
+            self._read_buffer(buffer, "metadata" if index in described else "weights")
+        for signature in model.tables(7):
+            self._mark_string(signature, 2)
+            for entry in (*signature.tables(0), *signature.tables(1)):
+                self._mark_string(entry, 0)
+        self._mark_attached_files()
+
+    def _read_subgraph(self, subgraph: _Table) -> None:
+        self._mark_string(subgraph, 4)
+        for tensor in subgraph.tables(0):
+            self._mark_string(tensor, 3)
+            quantization = tensor.field(4)
+            if quantization is not None:
+                self._read_quantization(quantization.referred())
+
+    def _read_quantization(self, record: _Table) -> None:
+        self._mark(record.position, record.size, "quantization")
+        for field, item_size in ((0, 4), (1, 4), (2, 4), (3, 8)):
+            self._mark_vector(record, field, item_size, "quantization")
+
+    def _read_buffer(self, buffer: _Table, kind: str) -> None:
+        start, items = buffer.vector(0)
+        self._mark(start, items, kind)
+        # The values of models above 2 GB lie behind the tables.
+        self._mark(buffer.number(1, "<Q"), buffer.number(2, "<Q"), kind)
+
+    def _mark_attached_files(self) -> None:
+        """Files such as labels are an archive behind the model."""
+        file = io.BytesIO(self._content)
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                start = min((member.header_offset for member in archive.infolist()), default=None)
+            if start is not None:
+                self._mark(start, len(self._content) - start, "metadata")
+
+    def _mark_string(self, table: _Table, field: int, kind: str = "names") -> None:
+        # A zero ends a string and is not counted in its length.
+        self._mark_vector(table, field, 1, kind, end=1)
+
+    def _mark_vector(
+        self, table: _Table, field: int, item_size: int, kind: str, end: int = 0
+    ) -> None:
+        """Note the items of a vector and the number of them, which stands in front."""
+        start, items = table.vector(field)
+        if start:
+            self._mark(start - 4, 4 + items * item_size + end, kind)
+
+    def _mark(self, start: int, size: int, kind: str) -> None:
+        self._kinds[start : start + size] = KINDS.index(kind)
+
+
+class _Table:
+    """A table of a FlatBuffer, or any other place in it."""
+
+    def __init__(self, content: bytes, position: int) -> None:
+        self.position = position
+        self._content = content
+
+    @property
+    def size(self) -> int:
+        """How many bytes its fields take where it stands."""
+        return self._read("<H", self._directory + 2)
+
+    def referred(self) -> _Table:
+        """What the offset at this place refers to."""
+        return _Table(self._content, self.position + self._read("<I", self.position))
+
+    def field(self, number: int) -> _Table | None:
+        """The place of a field; None if the table does not have it."""
+        entry = 4 + 2 * number
+        if entry >= self._read("<H", self._directory):
+            return None
+        offset = self._read("<H", self._directory + entry)
+        return _Table(self._content, self.position + offset) if offset else None
+
+    def number(self, number: int, form: str) -> int:
+        """The integer in a field, of one of the forms of `struct`; 0 if there is none."""
+        place = self.field(number)
+        return 0 if place is None else self._read(form, place.position)
+
+    def vector(self, number: int) -> tuple[int, int]:
+        """Where the items of a vector begin, and how many there are; (0, 0) without one."""
+        place = self.field(number)
+        if place is None:
+            return 0, 0
+        start = place.referred().position
+        return start + 4, self._read("<I", start)
+
+    def tables(self, number: int) -> Iterator[_Table]:
+        """The tables of a vector of them."""
+        start, items = self.vector(number)
+        for index in range(items):
+            yield _Table(self._content, start + 4 * index).referred()
+
+    @property
+    def _directory(self) -> int:
+        """Where it is written which field stands where."""
+        return self.position - self._read("<i", self.position)
+
+    def _read(self, form: str, position: int) -> int:
+        return struct.unpack_from(form, self._content, position)[0]
