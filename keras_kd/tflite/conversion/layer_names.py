@@ -1,0 +1,100 @@
+"""Which layers of a student an operator of its file came from.
+
+The converter names tensors after TensorFlow's operations, merges several into one operator, and
+gives outputs a name of its own. TensorFlow in turn numbers the scopes of layers in ways that cannot
+be read back: "conv_1" may be the layer "conv" or the layer "conv_1".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from keras_kd._keras import original_name
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.students import layers_of
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """The way from names in a file to names of layers.
+
+    Attributes:
+        scopes: by TensorFlow's scope the layer that opened it, as the path from the outermost of
+            nested models: ("backbone", "conv").
+        outputs: by name of an output the operation that computes it.
+    """
+
+    scopes: Mapping[str, tuple[str, ...]]
+    outputs: Mapping[str, str]
+
+    def all(self) -> list[str]:
+        """The path of every layer that was called, "backbone/conv", sorted."""
+        return sorted({"/".join(path) for path in self.scopes.values()})
+
+    def behind(self, tensor_names: Iterable[str]) -> list[str]:
+        """The paths of the layers that the named tensors came from, sorted."""
+        operations = [name for names in tensor_names for name in names.split(";")]
+        paths = {self._path(operation) for operation in operations}
+        return sorted("/".join(path) for path in paths if path)
+
+    def _path(self, operation: str) -> tuple[str, ...]:
+        scope = operation
+        while scope and scope not in self.scopes:
+            scope = scope.rpartition("/")[0]
+        return self.scopes.get(scope, ())
+
+
+def layer_names(signature: Signature) -> LayerNames:
+    """Trace a student once more, as for the file, and note in which scope each layer runs."""
+    import tensorflow as tf
+
+    scopes: dict[str, tuple[str, ...]] = {}
+    outputs: dict[str, str] = {}
+    path: list[str] = []
+
+    def noting(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def noted_call(*args: Any, **kwargs: Any) -> Any:
+            path.append(name)
+            scopes[tf.compat.v1.get_default_graph().get_name_scope()] = tuple(path)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                path.pop()
+
+        return noted_call
+
+    def traced(**inputs: Any) -> dict[str, Any]:
+        results = signature(inputs)
+        outputs.update({name: tensor.op.name for name, tensor in results.items()})
+        return results
+
+    specs = {
+        tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
+        for tensor in signature.inputs
+    }
+    with _calls_replaced(layers_of(signature.model), noting):
+        tf.function(traced, autograph=False).get_concrete_function(**specs)
+    return LayerNames(scopes, outputs)
+
+
+@contextmanager
+def _calls_replaced(
+    layers: list[Any], replacement: Callable[[Callable[..., Any], str], Callable[..., Any]]
+) -> Iterator[None]:
+    unique = list({id(layer): layer for layer in layers}.values())
+    originals = [(layer, vars(layer).get("call")) for layer in unique]
+    try:
+        for layer in unique:
+            # Past Keras' own __setattr__, for which this would be a part of the layer.
+            name = original_name(layer.name)
+            object.__setattr__(layer, "call", replacement(layer.call, name))
+        yield
+    finally:
+        for layer, call in originals:
+            if call is not None:
+                object.__setattr__(layer, "call", call)
+            elif "call" in vars(layer):
+                object.__delattr__(layer, "call")

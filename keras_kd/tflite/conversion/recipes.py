@@ -1,0 +1,217 @@
+"""Recipes: which layer of a student gets which form, in a user's words and the quantizer's."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_kd._checks import check_choice, problem
+from keras_kd.tflite.conversion.layer_names import LayerNames
+from keras_kd.tflite.conversion.operators import Operator, float_weights
+
+FORMS = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4")
+REST = "*"
+_CALIBRATED = ("int8", "int16x8")
+# What a form becomes for operators that cannot take it: the quantizer has 4 bits for few.
+_INSTEAD = {"int4": "dynamic_int8"}
+# Below, 4 bits save less than 128 bytes. First layers are so small, and lose most by rounding.
+_WORTH_4_BITS = 256
+_FIX = "pass for example {'conv.*': 'int8', '*': 'int4'}"
+
+
+class LayerRecipe:
+    """A mapping from regular expressions for names of layers to forms, for one file.
+
+    Args:
+        recipe: see `keras_kd.tflite.conversion.quantizer.quantize`.
+        operators: those of the file.
+        names: of the layers in it.
+
+    Attributes:
+        forms: by scope the form asked for.
+
+    Raises:
+        TypeError: if a key is no string.
+        ValueError: if the mapping is empty, if a key is no regular expression or matches no layer,
+            or if a form is unknown.
+    """
+
+    def __init__(
+        self, recipe: Mapping[str, str], operators: Sequence[Operator], names: LayerNames
+    ) -> None:
+        if not recipe:
+            raise ValueError(problem("an empty recipe", "a form for at least one layer", _FIX))
+        patterns = {key: _checked(key, form) for key, form in recipe.items()}
+        patterns.pop(REST, None)
+        self._operators = operators
+        self._explicit: set[str] = set()
+        self.forms: dict[str, str] = {}
+        matched = set()
+        for operator in operators:
+            called = operator.names()
+            keys = [key for key, pattern in patterns.items() if any(map(pattern.fullmatch, called))]
+            matched.update(keys)
+            if keys:
+                self._explicit.add(operator.scope)
+            form = recipe[keys[0]] if keys else recipe.get(REST, "float32")
+            self.forms[operator.scope] = form
+        _check_all_matched(sorted(set(patterns) - matched), names)
+        sizes = [_size(one) for one in operators if self.forms[one.scope] == "int4"]
+        self._worth_4_bits = _WORTH_4_BITS if max(sizes, default=0) >= _WORTH_4_BITS else 0
+
+    def entries(self, algorithm: Any) -> list[dict[str, Any]]:
+        """The same as a recipe of ai-edge-quantizer: one entry for each operator that it quantizes.
+
+        Args:
+            algorithm: how the scales of 4-bit weights are chosen.
+        """
+        from ai_edge_quantizer.recipe_manager import RecipeManager
+
+        manager = RecipeManager()
+        for operator in self._operators:
+            for form in self._attempts(operator):
+                try:
+                    _add(manager, operator, form, algorithm)
+                except ValueError:  # The quantizer's policy has no such form of this operator.
+                    continue
+                break
+        return manager.get_quantization_recipe()
+
+    def warn_of_other_forms(self, content: bytes, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Name what the quantizer left in float without a word, and what it could not do as told.
+
+        Args:
+            content: the quantized file.
+            entries: the recipe that it was made with.
+        """
+        left = float_weights(content)
+        bits = {entry["regex"]: _bits_of_weights(entry) for entry in entries}
+        others = []
+        for operator in self._operators:
+            form = self.forms[operator.scope]
+            place = _place(operator)
+            if form == "float32":
+                continue
+            if left.intersection(operator.kernels) or (form in _CALIBRATED and place not in bits):
+                others.append(f"{operator}: float32 instead of {form}")
+            elif operator.scope in self._explicit and form == "int4" and bits.get(place) == 8:
+                others.append(f"{operator}: dynamic_int8 instead of int4")
+        if others:
+            warnings.warn(
+                problem(
+                    "layers that ai-edge-quantizer cannot bring into the form asked for "
+                    f"({'; '.join(others)})",
+                    "operators for which it has the form",
+                    "choose another form for them, or leave it so",
+                ),
+                stacklevel=5,
+            )
+
+    def _attempts(self, operator: Operator) -> list[str]:
+        """The form asked for, and what can stand in for it; nothing if there is nothing to do."""
+        form = self.forms[operator.scope]
+        # Without weights nothing but activations can be quantized.
+        idle = not operator.kernels and form not in _CALIBRATED
+        if operator.kind is None or form == "float32" or idle:
+            return []
+        forms = [form, *([_INSTEAD[form]] if form in _INSTEAD else [])]
+        is_small = operator.scope not in self._explicit and _size(operator) < self._worth_4_bits
+        return forms[1:] if form == "int4" and is_small else forms
+
+
+def checked_entries(recipe: Any, operators: Sequence[Operator]) -> list[dict[str, Any]]:
+    """A recipe in the form of ai-edge-quantizer, if every expression in it finds something.
+
+    Args:
+        recipe: a list of dicts, or its manager.
+        operators: those of the file.
+
+    Raises:
+        TypeError: if it is something else.
+        ValueError: if an expression is found in no name.
+    """
+    getter = getattr(recipe, "get_quantization_recipe", None)
+    entries = getter() if callable(getter) else recipe
+    is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes)
+    if not is_list or not entries or not all(map(_is_entry, entries)):
+        raise TypeError(
+            problem(
+                f"a recipe of type {type(recipe).__name__}",
+                "a mapping from layers to forms, or a recipe of ai-edge-quantizer: a list of dicts "
+                "with 'regex', 'operation', 'algorithm_key' and 'op_config', or its manager",
+                _FIX,
+            )
+        )
+    scopes = [operator.scope for operator in operators]
+    for entry in entries:
+        if not any(re.search(entry["regex"], scope) for scope in scopes):
+            raise ValueError(
+                problem(
+                    f"a recipe in which {entry['regex']!r} is found in no tensor's name",
+                    f"a regular expression that is found in one of {scopes}",
+                    "correct it, or pass a mapping from names of layers to forms",
+                )
+            )
+    return [dict(entry) for entry in entries]
+
+
+def _checked(key: Any, form: Any) -> re.Pattern:
+    if not isinstance(key, str):
+        raise TypeError(
+            problem(f"a recipe with the key {key!r}", "regular expressions for layers", _FIX)
+        )
+    check_choice(f"recipe[{key!r}]", form, FORMS)
+    try:
+        return re.compile("" if key == REST else key)
+    except re.error as error:
+        raise ValueError(
+            problem(
+                f"a recipe with the key {key!r} ({error})",
+                "a regular expression for names of layers, or '*'",
+                _FIX,
+            )
+        ) from error
+
+
+def _check_all_matched(missed: list[str], names: LayerNames) -> None:
+    if missed:
+        raise ValueError(
+            problem(
+                f"a recipe in which {', '.join(map(repr, missed))} matches no layer in the file",
+                f"regular expressions for whole names out of {names.all()}",
+                "correct the expression: 'conv.*' stands for all names that begin with conv",
+            )
+        )
+
+
+def _size(operator: Operator) -> int:
+    return sum(operator.kernels.values())
+
+
+def _place(operator: Operator) -> str:
+    return rf"^{re.escape(operator.scope)}$"
+
+
+def _add(manager: Any, operator: Operator, form: str, algorithm: Any) -> None:
+    from ai_edge_quantizer.recipe import AlgorithmName
+
+    place = _place(operator), operator.kind
+    if form == "float16":
+        manager.add_weight_only_config(*place, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    elif form == "int4":
+        manager.add_dynamic_config(*place, 4, algorithm_key=algorithm)
+    elif form == "dynamic_int8":
+        manager.add_dynamic_config(*place, 8)
+    else:
+        manager.add_static_config(*place, 8 if form == "int8" else 16, 8)
+
+
+def _bits_of_weights(entry: Mapping[str, Any]) -> int:
+    return entry["op_config"]["weight_tensor_config"]["num_bits"]
+
+
+def _is_entry(entry: Any) -> bool:
+    needed = {"regex", "operation", "algorithm_key", "op_config"}
+    return isinstance(entry, Mapping) and needed <= set(entry)
