@@ -1,11 +1,11 @@
 """From a trained student to verified bytes on a device.
 
 `convert` makes a `TFLiteModel`, `verify` compares it with the student, `microcontroller` runs it in
-TensorFlow Lite Micro and `write_c_source` puts it into firmware. Importing this loads no runtime:
-LiteRT and TFLM are imported when they are used.
+TensorFlow Lite Micro and `write_c_source` puts it into firmware; `android` brings it into the form
+that phones want. Importing this loads no runtime: LiteRT and TFLM are imported when they are used.
 """
 
-from keras_kd.tflite import microcontroller
+from keras_kd.tflite import android, microcontroller
 from keras_kd.tflite.conversion.convert import convert
 from keras_kd.tflite.microcontroller.c_source import write_c_source
 from keras_kd.tflite.model import TFLiteModel
@@ -18,6 +18,7 @@ __all__ = [
     "TFLiteModel",
     "TensorInfo",
     "Verification",
+    "android",
     "convert",
     "microcontroller",
     "verify",

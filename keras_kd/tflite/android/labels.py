@@ -1,0 +1,106 @@
+"""The names of classes, and the text file that holds them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_kd._checks import problem
+from keras_kd.tflite.android.text import has_control_characters
+
+# The most classes known to anybody, ImageNet's 21 841, take a tenth of this.
+_MOST_BYTES = 4 * 1024 * 1024
+
+
+def check_labels(labels: Any) -> tuple[str, ...]:
+    """Return the labels as a tuple if a phone can show them and tell them apart.
+
+    Raises:
+        TypeError: if they are not a sequence of text.
+        ValueError: if there is none, or one that is empty, that occurs twice, that begins or ends
+            with a space or that has a control character such as the end of a line in it.
+    """
+    fix = "pass the name of each class in the order of the outputs, for example ['cat', 'dog']"
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise TypeError(
+            problem(f"labels of type {type(labels).__name__}", "a list of class names", fix)
+        )
+    if not labels:
+        raise ValueError(problem("no labels", "one for each class", fix))
+    seen: dict[str, int] = {}
+    for index, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise TypeError(
+                problem(f"the label {label!r} of class {index}", "text", f"pass {str(label)!r}")
+            )
+        if not label or label != label.strip() or has_control_characters(label):
+            raise ValueError(
+                problem(
+                    f"the label {label!r} of class {index}",
+                    "text on one line, with neither a space at its ends nor control characters",
+                    "give the class a name that can be shown",
+                )
+            )
+        if label in seen:
+            raise ValueError(
+                problem(
+                    f"the label {label!r} of the classes {seen[label]} and {index}",
+                    "labels that differ",
+                    f"add what tells them apart, for example {f'{label} (2)'!r}",
+                )
+            )
+        seen[label] = index
+    return tuple(labels)
+
+
+def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
+    """Read labels from a text file: one on each line, in the order of the outputs, in UTF-8.
+
+    Spaces at the ends of lines and empty lines at the end of the file are left out, and so is the
+    mark with which some editors begin a file.
+
+    Args:
+        path: the file, usually called `labels.txt`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not text, or if what is in it cannot be labels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            problem(
+                f"the path {str(path)!r}", "a text file with a label on each line", "check the path"
+            )
+        )
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise ValueError(
+            problem(
+                f"a file {str(path)!r} of {size} bytes",
+                f"at most {_MOST_BYTES}: a label on each line",
+                "check the path",
+            )
+        )
+    try:
+        return labels_from_bytes(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def labels_from_bytes(content: bytes) -> tuple[str, ...]:
+    """The labels in the content of a file; see `read_labels`."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            problem(
+                f"labels that are not UTF-8 (byte {error.start})",
+                "a text file with a label on each line",
+                "save the file as UTF-8",
+            )
+        ) from error
+    # Not splitlines: it also splits at characters that a label may not have.
+    return check_labels([line.strip(" \t\r") for line in text.rstrip().split("\n")])

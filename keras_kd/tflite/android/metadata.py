@@ -1,0 +1,131 @@
+"""What an image classifier for Android says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from keras_kd._checks import check_number, problem
+from keras_kd.tflite.android.calibration import ScoreCalibration
+from keras_kd.tflite.android.labels import check_labels
+from keras_kd.tflite.android.text import has_control_characters
+
+CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What `add_metadata` writes into a .tflite file, and MediaPipe and Android Studio read.
+
+    A phone's pixels are numbers of 0..255. The file gets `(pixel - mean) / std`, which must be what
+    the student was trained on; `normalization` tells mean and standard deviation for a range. By
+    default the pixels arrive as they are.
+
+    Args:
+        labels: the name of each class, in the order of the student's outputs: a list, or what
+            `read_labels` returned.
+        name: what the model is called.
+        description: what it does, in a sentence or more.
+        author: who made it.
+        license: under which it may be used, for example "Apache-2.0".
+        version: its own version, for example "1.2.0".
+        mean: one number for all channels, or one each for red, green and blue.
+        std: what is divided by, likewise.
+        score_calibration: how scores become comparable between classes; None leaves them.
+
+    Raises:
+        TypeError: if a value is of another type.
+        ValueError: if labels are empty or occur twice, if numbers are not finite, if a standard
+            deviation is not above 0, or if there are not as many calibrated classes as labels.
+
+    Example:
+        ```python
+        mean, std = keras_kd.tflite.android.normalization(0, 1)
+        metadata = keras_kd.tflite.android.Metadata(["cat", "dog"], name="pets", mean=mean, std=std)
+        ```
+    """
+
+    labels: Sequence[str]
+    name: str = ""
+    description: str = ""
+    author: str = ""
+    license: str = ""
+    version: str = ""
+    mean: float | Sequence[float] = (0.0,)
+    std: float | Sequence[float] = (1.0,)
+    score_calibration: ScoreCalibration | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.default == "":
+                _check_text(field.name, getattr(self, field.name))
+        object.__setattr__(self, "labels", check_labels(self.labels))
+        object.__setattr__(self, "mean", _per_channel("mean", self.mean))
+        object.__setattr__(self, "std", _per_channel("std", self.std, above=0.0))
+        self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        calibration = self.score_calibration
+        if calibration is None:
+            return
+        if not isinstance(calibration, ScoreCalibration):
+            raise TypeError(
+                problem(
+                    f"score_calibration of type {type(calibration).__name__}",
+                    "a keras_kd.tflite.android.ScoreCalibration",
+                    "pass ScoreCalibration([(scale, slope, offset), ...]), a row for each class",
+                )
+            )
+        if len(calibration.sigmoids) != len(self.labels):
+            raise ValueError(
+                problem(
+                    f"a score calibration of {len(calibration.sigmoids)} classes",
+                    f"as many as there are labels, {len(self.labels)}",
+                    "add None for each class without a calibration of its own",
+                )
+            )
+
+
+def normalization(low: float, high: float) -> tuple[float, float]:
+    """Mean and standard deviation that bring pixels of 0..255 to the range `low` to `high`.
+
+    That is `pixel / 255 * (high - low) + low`, written as `(pixel - mean) / std`: (0, 255) for 0
+    to 1, (127.5, 127.5) for -1 to 1, (0, 1) for 0 to 255.
+
+    Args:
+        low: what the student was trained to take for black.
+        high: what it was trained to take for white.
+
+    Raises:
+        TypeError: if they are not numbers.
+        ValueError: if they are not finite, or if `high` is not above `low`.
+    """
+    low = check_number("low", low, fix="pass 0.0")
+    high = check_number("high", high, above=low, fix="pass 1.0")
+    std = 255 / (high - low)
+    # Not -low, which would be a negative zero.
+    return (0 - low) * std, std
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(problem(f"{name}={value!r}", "text", f"pass {name}={str(value)!r}"))
+    if has_control_characters(value, allowed="\r\n\t"):
+        raise ValueError(
+            problem(
+                f"{name}={value!r} with control characters",
+                "text that can be shown",
+                "leave them out",
+            )
+        )
+
+
+def _per_channel(name: str, value: Any, above: float | None = None) -> tuple[float, ...]:
+    fix = f"pass {name}=127.5, or a number for each of red, green and blue"
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if len(values) not in (1, CHANNELS):
+        raise ValueError(
+            problem(f"{name}={value!r}", "one number, or one for each of three channels", fix)
+        )
+    return tuple(check_number(name, number, above=above, fix=fix) for number in values)

@@ -1,0 +1,116 @@
+"""Reading metadata from a .tflite file, whoever made it."""
+
+from __future__ import annotations
+
+from keras_kd._checks import problem
+from keras_kd.tflite.android import schema
+from keras_kd.tflite.android.archive import read_file
+from keras_kd.tflite.android.calibration import (
+    TRANSFORMATIONS,
+    ScoreCalibration,
+    calibration_from_csv,
+)
+from keras_kd.tflite.android.labels import labels_from_bytes
+from keras_kd.tflite.android.metadata import Metadata
+from keras_kd.tflite.android.tables import TableReader
+from keras_kd.tflite.model import TFLiteModel
+
+
+def read_metadata(model: TFLiteModel) -> Metadata:
+    """Read what an image classifier says of itself, also one that others have made.
+
+    Nothing is written to disk, and nothing outside of the file is read.
+
+    Args:
+        model: a model with metadata, such as `add_metadata` returns.
+
+    Raises:
+        ValueError: if there are no metadata or no labels, if what is there is damaged, or if it
+            could not be a `Metadata`: see there.
+    """
+    content = model.flatbuffer.metadata(schema.ENTRY)
+    if content is None:
+        raise ValueError(
+            problem(
+                "a model without TFLite metadata",
+                "one that says what its classes are called",
+                "write them with keras_kd.tflite.android.add_metadata",
+            )
+        )
+    root = TableReader.root(content, schema.FILE_IDENTIFIER)
+    graph = _first(root.tables(schema.Model.SUBGRAPHS), "a part about the graph")
+    image = _first(graph.tables(schema.Subgraph.INPUTS), "a part about the input")
+    scores = _first(graph.tables(schema.Subgraph.OUTPUTS), "a part about the output")
+    mean, std = _normalization(image)
+    return Metadata(
+        labels=labels_from_bytes(
+            _associated_file(model, scores, schema.AssociatedFileType.LABELS, "labels")
+        ),
+        name=root.text(schema.Model.NAME),
+        description=root.text(schema.Model.DESCRIPTION),
+        author=root.text(schema.Model.AUTHOR),
+        license=root.text(schema.Model.LICENSE),
+        version=root.text(schema.Model.VERSION),
+        mean=mean,
+        std=std,
+        score_calibration=_score_calibration(model, scores),
+    )
+
+
+def _normalization(image: TableReader) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation; a file that stores pixels as they are may have none."""
+    options = _options(image, schema.ProcessUnitOptions.NORMALIZATION)
+    if options is None:
+        return (0.0,), (1.0,)
+    return options.floats(schema.Normalization.MEAN), options.floats(schema.Normalization.STD)
+
+
+def _score_calibration(model: TFLiteModel, scores: TableReader) -> ScoreCalibration | None:
+    options = _options(scores, schema.ProcessUnitOptions.SCORE_CALIBRATION)
+    if options is None:
+        return None
+    kind = schema.AssociatedFileType.SCORE_CALIBRATION
+    text = _associated_file(model, scores, kind, "score calibration").decode(errors="replace")
+    transformation = options.number(schema.ScoreCalibration.TRANSFORMATION, "<B")
+    if transformation >= len(TRANSFORMATIONS):
+        raise ValueError(
+            problem(
+                f"the score transformation {transformation}",
+                f"a number below {len(TRANSFORMATIONS)}",
+                "read the file with a newer version of this package, or write its metadata again",
+            )
+        )
+    default_score = options.number(schema.ScoreCalibration.DEFAULT_SCORE, "<f")
+    return calibration_from_csv(text, TRANSFORMATIONS[transformation], default_score)
+
+
+def _options(tensor: TableReader, kind: schema.ProcessUnitOptions) -> TableReader | None:
+    """The options of the first process unit of a kind."""
+    for unit in tensor.tables(schema.Tensor.PROCESS_UNITS):
+        if unit.number(schema.ProcessUnit.OPTIONS_TYPE, "<B") == kind:
+            return unit.table(schema.ProcessUnit.OPTIONS)
+    return None
+
+
+def _associated_file(
+    model: TFLiteModel, tensor: TableReader, kind: schema.AssociatedFileType, what: str
+) -> bytes:
+    """What the first associated file of a kind holds; others are translations."""
+    for file in tensor.tables(schema.Tensor.FILES):
+        if file.number(schema.AssociatedFile.TYPE, "<B") == kind:
+            return read_file(model.content, file.text(schema.AssociatedFile.NAME))
+    raise ValueError(_missing(f"a file of {what}"))
+
+
+def _first(tables: list[TableReader], what: str) -> TableReader:
+    if not tables:
+        raise ValueError(_missing(what))
+    return tables[0]
+
+
+def _missing(what: str) -> str:
+    return problem(
+        f"TFLite metadata without {what}",
+        "the metadata of an image classifier",
+        "write them again with keras_kd.tflite.android.add_metadata",
+    )

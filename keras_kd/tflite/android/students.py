@@ -1,0 +1,144 @@
+"""Students in the form that Android's libraries want: color images in, scores out."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd._keras import check_model, is_keras_model, tf_keras
+from keras_kd.tflite.android.metadata import CHANNELS
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.students import in_float32
+from keras_kd.tflite.tensors import TensorInfo
+
+_RANDOM_EXAMPLES = 16
+_TOLERANCE = 1e-3
+
+
+def with_color_input(student: Any) -> Any:
+    """A grey-scale student as a model of color images, which is what MediaPipe hands over.
+
+    In front of the student stands a fixed 1x1 convolution with the weights 1/3: grey is the mean of
+    red, green and blue, so a grey image in three equal channels gives what it gave before.
+
+    A quantization-aware student does not know the range of this convolution: convert it with
+    `representative_data` of color images, such as `numpy.repeat(x_train[:500], 3, axis=-1)`.
+
+    Args:
+        student: a Keras 3 or tf_keras model of images of shape (height, width, 1) or
+            (height, width). Its weights are shared, not copied, unless it is in mixed precision.
+
+    Returns:
+        A model of the same Keras, of images of shape (height, width, 3) in the same range of
+        values. Its input and its output keep their names.
+
+    Raises:
+        ValueError: if the student takes anything else, or has several outputs.
+    """
+    student = in_float32(check_model("student", student))
+    signature, library = Signature(student), _library(student)
+    image = _only_input(signature)
+    if len(image.shape) not in (3, 4) or image.shape[3:] not in ((), (1,)):
+        raise ValueError(
+            problem(
+                f"a student with the input {image}",
+                "grey-scale images of shape (height, width, 1) or (height, width)",
+                "convert a student of color images as it is",
+            )
+        )
+    size = image.shape[1:3]
+    color = library.Input((*size, CHANNELS), name=image.name)
+    grey = library.layers.Conv2D(
+        1,
+        1,
+        use_bias=False,
+        kernel_initializer=library.initializers.Constant(1 / CHANNELS),
+        trainable=False,
+        dtype="float32",
+        name="mean_of_channels",
+    )(color)
+    if len(image.shape) == 3:
+        grey = library.layers.Reshape(size, name="without_channels")(grey)
+    name, output = _only_output(signature, grey)
+    # It costs nothing in the file, and gives the output its name.
+    output = library.layers.Activation("linear", name=name)(output)
+    return library.Model(color, output, name=student.name)
+
+
+def with_softmax(student: Any) -> Any:
+    """A student of logits as a model of probabilities, which is what MediaPipe shows.
+
+    Args:
+        student: a Keras 3 or tf_keras model with one input, and the logits of at least two classes
+            as its output. Its weights are shared, not copied, unless it is in mixed precision.
+
+    Returns:
+        A model of the same Keras that ends in a Softmax layer. Its input keeps its name, its output
+        is called "scores".
+
+    Raises:
+        ValueError: if the outputs are probabilities already, or not those of several classes.
+    """
+    student = in_float32(check_model("student", student))
+    signature, library = Signature(student), _library(student)
+    inputs = _only_input(signature)
+    tensor = library.Input(inputs.shape[1:], name=inputs.name, dtype=inputs.dtype.name)
+    _, logits = _only_output(signature, tensor)
+    _check_logits(logits, signature, inputs)
+    scores = library.layers.Softmax(dtype="float32", name="scores")(logits)
+    return library.Model(tensor, scores, name=student.name)
+
+
+def _library(student: Any) -> ModuleType:
+    return keras if is_keras_model(student) else tf_keras()
+
+
+def _only_input(signature: Signature) -> TensorInfo:
+    if len(signature.inputs) != 1:
+        raise ValueError(
+            problem(
+                f"a student with {len(signature.inputs)} inputs",
+                "an image classifier, with one",
+                "take the part that looks at the image: keras.Model(image, scores)",
+            )
+        )
+    return signature.inputs[0]
+
+
+def _only_output(signature: Signature, tensor: Any) -> tuple[str, Any]:
+    outputs = signature({signature.inputs[0].name: tensor})
+    if len(outputs) != 1:
+        raise ValueError(
+            problem(
+                f"a student with the outputs {', '.join(outputs)}",
+                "an image classifier, with one",
+                "take the part that classifies: keras.Model(student.input, student.output[0])",
+            )
+        )
+    return next(iter(outputs.items()))
+
+
+def _check_logits(logits: Any, signature: Signature, inputs: TensorInfo) -> None:
+    if len(logits.shape) != 2 or logits.shape[-1] < 2:
+        raise ValueError(
+            problem(
+                f"a student with an output of shape {tuple(logits.shape)}",
+                "(examples, classes) with at least two classes: a softmax over one is always 1",
+                "end a student of one score in a Dense layer with activation='sigmoid'",
+            )
+        )
+    shape = (_RANDOM_EXAMPLES, *inputs.shape[1:])
+    examples = np.random.default_rng(0).random(shape).astype(inputs.dtype)
+    (values,) = (np.asarray(output) for output in signature({inputs.name: examples}).values())
+    if values.min() >= 0 and np.allclose(values.sum(axis=-1), 1, atol=_TOLERANCE):
+        raise ValueError(
+            problem(
+                f"the student {signature.model.name!r}, whose outputs are probabilities already",
+                "logits",
+                "convert it as it is: a second softmax would make all classes alike",
+            )
+        )

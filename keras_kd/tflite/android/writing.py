@@ -1,0 +1,147 @@
+"""Putting metadata into a .tflite file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from keras_kd.tflite.android import schema
+from keras_kd.tflite.android.archive import append_files
+from keras_kd.tflite.android.classifier import check_classifier
+from keras_kd.tflite.android.metadata import Metadata
+from keras_kd.tflite.android.tables import write_tables
+from keras_kd.tflite.model import TFLiteModel
+
+LABELS_FILE = "labels.txt"
+CALIBRATION_FILE = "score_calibration.csv"
+
+
+def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
+    """Write metadata into an image classifier, so that MediaPipe and Android Studio understand it.
+
+    The result is a file of the same weights, aligned to 16 bytes, that LiteRT runs as before. The
+    labels lie behind it in a zip archive: `unzip student.tflite labels.txt` shows them. Metadata
+    that the model had are replaced.
+
+    What MediaPipe's ImageClassifier would refuse on the phone, or take with meaningless results, is
+    refused here.
+
+    Args:
+        model: what `convert(student, ..., target="android")` returned: one image of three channels
+            in, one score for each class out.
+        metadata: what to write.
+
+    Returns:
+        A new model with the evidence (`verification`) of `model`, which stays as it is.
+
+    Raises:
+        ValueError: if the model is no image classifier that MediaPipe runs, if its outputs are not
+            scores of 0..1, if there are not as many labels as classes, or if mean and standard
+            deviation bring pixels to other numbers than the file was calibrated on.
+
+    Example:
+        ```python
+        mean, std = keras_kd.tflite.android.normalization(0, 1)
+        metadata = keras_kd.tflite.android.Metadata(["cat", "dog"], name="pets", mean=mean, std=std)
+        keras_kd.tflite.android.add_metadata(model, metadata).save("pets.tflite")
+        ```
+    """
+    check_classifier(model, metadata)
+    written = write_tables(_model_table(model, metadata), schema.FILE_IDENTIFIER)
+    content = model.flatbuffer.with_metadata(schema.ENTRY, written)
+    described = TFLiteModel(append_files(content, _files(metadata)))
+    if model.verification is not None:
+        # The weights are those that were compared; what is in the file has changed.
+        described.verification = replace(model.verification, inspection=described.inspect())
+    return described
+
+
+def _files(metadata: Metadata) -> dict[str, bytes]:
+    # A new line at the end of either would be one class more to some readers.
+    files = {LABELS_FILE: "\n".join(metadata.labels)}
+    if metadata.score_calibration is not None:
+        files[CALIBRATION_FILE] = metadata.score_calibration.to_csv()
+    return {name: text.encode() for name, text in files.items()}
+
+
+def _model_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:
+    return {
+        schema.Model.NAME: metadata.name,
+        schema.Model.DESCRIPTION: metadata.description,
+        schema.Model.VERSION: metadata.version,
+        schema.Model.SUBGRAPHS: [
+            {
+                schema.Subgraph.INPUTS: [_image_table(model, metadata)],
+                schema.Subgraph.OUTPUTS: [_scores_table(model, metadata)],
+            }
+        ],
+        schema.Model.AUTHOR: metadata.author,
+        schema.Model.LICENSE: metadata.license,
+        schema.Model.MIN_PARSER_VERSION: schema.MIN_PARSER_VERSION,
+    }
+
+
+def _image_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:
+    _, height, width, _ = model.inputs[0].shape
+    size = {schema.ImageSize.WIDTH: width, schema.ImageSize.HEIGHT: height}
+    image = {
+        schema.ImageProperties.COLOR_SPACE: schema.ColorSpace.RGB,
+        schema.ImageProperties.DEFAULT_SIZE: size,
+    }
+    normalization = {
+        schema.Normalization.MEAN: metadata.mean,
+        schema.Normalization.STD: metadata.std,
+    }
+    return {
+        schema.Tensor.NAME: model.inputs[0].name,
+        schema.Tensor.DESCRIPTION: "The image to classify.",
+        schema.Tensor.CONTENT: _content(schema.ContentProperties.IMAGE, image),
+        schema.Tensor.PROCESS_UNITS: [
+            _process_unit(schema.ProcessUnitOptions.NORMALIZATION, normalization)
+        ],
+    }
+
+
+def _scores_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:
+    table: dict[int, Any] = {
+        schema.Tensor.NAME: model.outputs[0].name,
+        schema.Tensor.DESCRIPTION: "The score of each class.",
+        schema.Tensor.CONTENT: _content(schema.ContentProperties.FEATURE, {}),
+        schema.Tensor.FILES: [
+            _file(LABELS_FILE, "The name of each class.", schema.AssociatedFileType.LABELS)
+        ],
+    }
+    calibration = metadata.score_calibration
+    if calibration is not None:
+        transformation = schema.ScoreTransformation[calibration.transformation.upper()]
+        options = {
+            schema.ScoreCalibration.TRANSFORMATION: transformation,
+            schema.ScoreCalibration.DEFAULT_SCORE: calibration.default_score,
+        }
+        table[schema.Tensor.PROCESS_UNITS] = [
+            _process_unit(schema.ProcessUnitOptions.SCORE_CALIBRATION, options)
+        ]
+        table[schema.Tensor.FILES].append(
+            _file(
+                CALIBRATION_FILE,
+                "Scale, slope, offset and least score of each class.",
+                schema.AssociatedFileType.SCORE_CALIBRATION,
+            )
+        )
+    return table
+
+
+def _content(kind: schema.ContentProperties, properties: dict[int, Any]) -> dict[int, Any]:
+    return {schema.Content.PROPERTIES_TYPE: kind, schema.Content.PROPERTIES: properties}
+
+
+def _process_unit(kind: schema.ProcessUnitOptions, options: dict[int, Any]) -> dict[int, Any]:
+    return {schema.ProcessUnit.OPTIONS_TYPE: kind, schema.ProcessUnit.OPTIONS: options}
+
+
+def _file(name: str, description: str, kind: schema.AssociatedFileType) -> dict[int, Any]:
+    return {
+        schema.AssociatedFile.NAME: name,
+        schema.AssociatedFile.DESCRIPTION: description,
+        schema.AssociatedFile.TYPE: kind,
+    }

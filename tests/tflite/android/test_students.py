@@ -1,0 +1,112 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_kd import tflite
+from keras_kd.tflite import android
+
+
+def _colored(images):
+    return np.repeat(images, 3, axis=-1)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional", "subclassed", "tf_keras"])
+def test_grey_images_give_what_they_gave(make_student, kind):
+    student, images = make_student(kind)
+    before = _array(student(images))
+    color = android.with_color_input(student)
+    assert color.input_shape == (None, 8, 8, 3)
+    np.testing.assert_allclose(_array(color(_colored(images))), before, atol=1e-5)
+    np.testing.assert_array_equal(_array(student(images)), before)
+
+
+def _array(output):
+    return np.asarray(output["scores"] if isinstance(output, dict) else output)
+
+
+def test_grey_is_the_mean_of_the_channels(student, images):
+    color = np.random.default_rng(1).random((8, 8, 8, 3), np.float32)
+    expected = student(color.mean(axis=-1, keepdims=True))
+    np.testing.assert_allclose(android.with_color_input(student)(color), expected, atol=1e-5)
+
+
+def test_the_convolution_does_not_train(student):
+    color = android.with_color_input(student)
+    layer = color.get_layer("mean_of_channels")
+    assert layer.trainable_variables == []
+    np.testing.assert_array_equal(layer.kernel, np.full((1, 1, 3, 1), np.float32(1 / 3)))
+    assert len(color.trainable_variables) == len(student.trainable_variables)
+    assert color.trainable_variables[0] is student.trainable_variables[0]
+
+
+def test_names_stay(make_student):
+    for kind in ("functional", "sequential", "subclassed", "tf_keras"):
+        student, _ = make_student(kind)
+        model, color = tflite.convert(student), tflite.convert(android.with_color_input(student))
+        assert color.inputs[0].name == model.inputs[0].name
+        assert color.outputs[0].name == model.outputs[0].name
+        assert sum(color.operators.values()) == sum(model.operators.values()) + 1
+
+
+def test_images_without_channels():
+    student = keras.Sequential([keras.Input((8, 8), name="image"), keras.layers.Flatten()])
+    color = np.random.default_rng(1).random((4, 8, 8, 3), np.float32)
+    expected = color.mean(axis=-1).reshape(4, -1)
+    np.testing.assert_allclose(android.with_color_input(student)(color), expected, atol=1e-6)
+
+
+def test_quantization_aware_students(make_student):
+    student, images = make_student("quantization-aware")
+    scores = android.with_softmax(android.with_color_input(student))
+    with pytest.raises(ValueError, match=r"CONV_2D.*representative_data"):
+        tflite.convert(scores, "int8")
+    model = tflite.convert(scores, "int8", _colored(images))
+    assert model.flatbuffer.float_operators() == []
+    assert model.inputs[0].shape == (1, 8, 8, 3)
+    assert model.outputs[0].name == "scores"
+    expected = np.asarray(scores(_colored(images)))
+    np.testing.assert_allclose(model.predict(_colored(images)), expected, atol=0.02)
+
+
+def test_mixed_precision_is_left_behind(make_student):
+    student, images = make_student("mixed precision")
+    color = android.with_softmax(android.with_color_input(student))
+    assert color(_colored(images)).dtype == "float32"
+    model = tflite.convert(color)
+    expected = np.asarray(keras.ops.softmax(keras.ops.cast(student(images), "float32")))
+    np.testing.assert_allclose(model.predict(_colored(images)), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "tf_keras"])
+def test_softmax(make_student, kind):
+    student, images = make_student(kind)
+    scores = android.with_softmax(student)
+    np.testing.assert_allclose(
+        scores(images), keras.ops.softmax(np.asarray(student(images))), atol=1e-6
+    )
+    model = tflite.convert(scores)
+    assert model.operators["SOFTMAX"] == 1
+    assert model.outputs[0].name == "scores"
+    assert model.inputs[0].name == tflite.convert(student).inputs[0].name
+
+
+def test_students_that_take_no_grey_images(make_student, color_student):
+    several, _ = make_student("several inputs and outputs")
+    with pytest.raises(ValueError, match="2 inputs"):
+        android.with_color_input(several)
+    with pytest.raises(ValueError, match=r"\[1, 8, 8, 3\].*convert a student of color images"):
+        android.with_color_input(color_student)
+    image = keras.Input((8, 8, 1))
+    double = keras.Model(image, [keras.layers.Flatten(name=name)(image) for name in "ab"])
+    with pytest.raises(ValueError, match="outputs a, b"):
+        android.with_color_input(double)
+    with pytest.raises(ValueError, match=r"keras\.Model or a tf_keras\.Model"):
+        android.with_color_input("student.keras")
+
+
+def test_students_that_need_no_softmax(student):
+    with pytest.raises(ValueError, match=r"probabilities already.*second softmax"):
+        android.with_softmax(student)
+    single = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match=r"\(None, 1\).*activation='sigmoid'"):
+        android.with_softmax(single)
