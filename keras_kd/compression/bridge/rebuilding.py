@@ -41,9 +41,10 @@ def to_tf_keras(model: Any) -> Any:
     layer that computes something else in tf_keras is kept as well.
 
     Layers keep their names. Models nested in the model are flattened; where that brings two layers
-    of one name together, each gets its model's name in front (`backbone_conv`). Weights, inputs
-    and outputs (one, a list or a dict) and frozen layers are kept; initializers, the optimizer and
-    what `compile` has set are not.
+    of one name together, each gets its model's name in front (`backbone_conv`). Flattening can
+    change the order of layers, and with it that of `get_weights()`, also after `strip`: pair
+    weights by their layers' names. Weights, inputs and outputs (one, a list or a dict) and frozen
+    layers are kept; initializers, the optimizer and what `compile` has set are not.
 
     Args:
         model: a Sequential or Functional `keras.Model`. A `tf_keras.Model` is copied.

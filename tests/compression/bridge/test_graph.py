@@ -60,6 +60,18 @@ def test_names_are_unique_also_where_the_models_around_make_them_equal():
     np.testing.assert_allclose(to_tf_keras(model)(X), model(X), rtol=1e-5, atol=1e-6)
 
 
+def test_weights_go_by_names_where_flattening_changes_the_order_of_layers(assert_same_step):
+    def inner(name):
+        stack = [layers.Dense(4, name="first"), layers.Dense(4, name="second")]
+        return keras.Sequential([keras.Input((4,)), *stack], name=name)
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [inner("left")(inputs), inner("right")(inputs)])
+    assert_same_step(model, X)
+    order = [layer.name for layer in strip(to_tf_keras(model)).layers[1:]]
+    assert order == ["left_first", "right_first", "left_second", "right_second"]
+
+
 def test_operations_are_calls_of_their_tensors_only():
     inputs = keras.Input((4,))
     graph = read(keras.Model(inputs, 1 - inputs * 2.0))
