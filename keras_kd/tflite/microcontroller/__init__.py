@@ -5,6 +5,7 @@ Importing this loads no runtime.
 
 from keras_kd.tflite.microcontroller.agreement import Agreement, check_agreement
 from keras_kd.tflite.microcontroller.c_source import write_c_source
+from keras_kd.tflite.microcontroller.project import write_project
 from keras_kd.tflite.microcontroller.running import (
     MicrocontrollerRun,
     is_installed,
@@ -20,4 +21,5 @@ __all__ = [
     "run",
     "run_stored",
     "write_c_source",
+    "write_project",
 ]

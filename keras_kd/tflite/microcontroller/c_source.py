@@ -10,55 +10,16 @@ from keras_kd._checks import check_integer, problem
 from keras_kd._files import replacing
 from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
 from keras_kd.tflite.microcontroller.running import run_stored
+from keras_kd.tflite.microcontroller.templates import fill, lines_of
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
 
-_BYTES_PER_LINE = 12
-# Keywords of C and C++ could not come in front of "_data", so none has to be refused.
+# What it names gets an ending, so that no keyword of C or C++ has to be refused.
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-
-_HEADER = """\
-/* {size} bytes of a TensorFlow Lite model. Made by keras_kd; do not edit. */
-#ifndef {upper}_DATA_H_
-#define {upper}_DATA_H_
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-/* The model, for tflite::GetModel(). */
-extern const unsigned char {name}_data[];
-extern const unsigned int {name}_data_length;
-
-#ifdef __cplusplus
-}}
-#endif
-
-/* Size of the tensor arena, as measured in TensorFlow Lite Micro on a 64-bit computer: an upper
- * bound for a 32-bit microcontroller. */
-#define {upper}_ARENA_BYTES {arena_bytes}
-
-/* Operators to add to a tflite::MicroMutableOpResolver<{upper}_OPERATOR_COUNT>:
-{operators}
- */
-#define {upper}_OPERATOR_COUNT {operator_count}
-
-/* Inputs and outputs, in order; real value = scale * (stored value - zero point):
-{tensors}
- */
-
-#endif /* {upper}_DATA_H_ */
-"""
-
-_SOURCE = """\
-// {size} bytes of a TensorFlow Lite model. Made by keras_kd; do not edit.
-#include "{name}_data.h"
-
-alignas({alignment}) const unsigned char {name}_data[] = {{
-{values}
-}};
-const unsigned int {name}_data_length = {size};
-"""
+_MEASURED = (
+    "as measured in TensorFlow Lite Micro on a 64-bit computer, an upper\n"
+    " * bound for the reference kernels on a 32-bit microcontroller."
+)
 
 
 def write_c_source(
@@ -71,7 +32,7 @@ def write_c_source(
 
     The source is C++11, as TFLM is; the header can also be included from C. Beside the bytes it
     has what the firmware needs to set TFLM up: the size of the arena, the operators, and the scales
-    of inputs and outputs.
+    of inputs and outputs. `write_project` writes these and all that goes with them.
 
     Args:
         model: the model, converted with `target="microcontroller"`.
@@ -86,6 +47,29 @@ def write_c_source(
         ImportError: if the arena is to be measured and tflite-micro is not installed.
         ValueError: if `name` is not an identifier, or if TFLM refuses the model.
     """
+    check_name(name)
+    origin = "as given."
+    if arena_bytes is None:
+        inputs = {tensor.name: random_stored(tensor, 1) for tensor in model.inputs}
+        arena_bytes = run_stored(model, inputs).arena_bytes
+        origin = _MEASURED
+    fix = "leave it out to have it measured"
+    arena_bytes = check_integer("arena_bytes", arena_bytes, at_least=1, fix=fix)
+    texts = data_source(model, name, arena_bytes, origin)
+    folder = Path(directory)
+    paths = folder / f"{name}_data.h", folder / f"{name}_data.cc"
+    for path, text in zip(paths, texts, strict=True):
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return paths
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that C could not use.
+
+    Raises:
+        ValueError: if it is not an identifier.
+    """
     if not (isinstance(name, str) and _IDENTIFIER.fullmatch(name)):
         raise ValueError(
             problem(
@@ -94,42 +78,49 @@ def write_c_source(
                 "pass a name such as 'digits'",
             )
         )
-    if arena_bytes is None:
-        inputs = {tensor.name: random_stored(tensor, 1) for tensor in model.inputs}
-        arena_bytes = run_stored(model, inputs).arena_bytes
-    fix = "leave it out to have it measured"
-    arena_bytes = check_integer("arena_bytes", arena_bytes, at_least=1, fix=fix)
+
+
+def data_source(
+    model: TFLiteModel, name: str, arena_bytes: int, arena_origin: str
+) -> tuple[str, str]:
+    """The texts of the header and of the source that hold the model."""
     content = model.flatbuffer.aligned()
-    header = _HEADER.format(
+    upper = name.upper()
+    tensors = (*model.inputs, *model.outputs)
+    header = fill(
+        "data.h",
         name=name,
-        upper=name.upper(),
+        upper=upper,
         size=len(content),
         arena_bytes=arena_bytes,
+        arena_origin=arena_origin,
         operators="\n".join(f" *   {operator}" for operator in model.operators),
         operator_count=len(model.operators),
-        tensors="\n".join(_described(tensor) for tensor in (*model.inputs, *model.outputs)),
+        tensors="\n".join(f" *   {_described(tensor)}" for tensor in tensors),
+        constants=_constants(model, upper),
     )
-    source = _SOURCE.format(
-        name=name, size=len(content), alignment=ALIGNMENT, values=_hexadecimal(content)
-    )
-    folder = Path(directory)
-    paths = folder / f"{name}_data.h", folder / f"{name}_data.cc"
-    for path, text in zip(paths, (header, source), strict=True):
-        with replacing(path) as temporary:
-            temporary.write_text(text)
-    return paths
+    values = lines_of((f"0x{byte:02x}" for byte in content), "    ")
+    source = fill("data.cc", name=name, size=len(content), alignment=ALIGNMENT, values=values)
+    return header, source
 
 
 def _described(tensor: TensorInfo) -> str:
     quantization = f", scale {tensor.scale!r}, zero point {tensor.zero_point}"
     # A name in a foreign file could end the comment.
-    text = f"{tensor}{quantization if tensor.is_quantized else ''}".replace("*/", "* /")
-    return f" *   {text}"
+    return f"{tensor}{quantization if tensor.is_quantized else ''}".replace("*/", "* /")
 
 
-def _hexadecimal(content: bytes) -> str:
-    lines = (
-        ", ".join(f"0x{byte:02x}" for byte in content[start : start + _BYTES_PER_LINE])
-        for start in range(0, len(content), _BYTES_PER_LINE)
-    )
-    return "\n".join(f"    {line}," for line in lines)
+def _constants(model: TFLiteModel, upper: str) -> str:
+    """Sizes, scales and zero points by the number of the input or output."""
+    lines = []
+    for kind, tensors in (("INPUT", model.inputs), ("OUTPUT", model.outputs)):
+        for number, tensor in enumerate(tensors):
+            prefix = f"#define {upper}_{kind}_{number}"
+            size = 1
+            for length in tensor.shape:
+                size *= length
+            lines.append(f"{prefix}_SIZE {size}")
+            if tensor.is_quantized:
+                lines.append(f"{prefix}_SCALE {tensor.scale!r}f")
+                lines.append(f"{prefix}_ZERO_POINT ({tensor.zero_point})")
+    return "\n".join(lines)

@@ -18,6 +18,9 @@ from keras_kd._checks import problem
 from keras_kd.tflite.model import TFLiteModel
 
 _WORKER = Path(__file__).with_name("_tflm_worker.py")
+# A student runs in milliseconds. What is damaged can run forever.
+_SECONDS_TO_START = 60
+_SECONDS_PER_EXAMPLE = 10
 _ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 
 
@@ -77,13 +80,7 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
         folder = Path(directory)
         (folder / "model.tflite").write_bytes(model.content)
         np.savez(folder / "inputs.npz", **{str(i): array for i, array in enumerate(ordered)})
-        process = subprocess.run(
-            [sys.executable, str(_WORKER), directory, str(len(model.outputs))],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        process = _run_worker(directory, len(model.outputs), len(ordered[0]))
         if process.returncode != 0:
             raise ValueError(_refusal(process))
         with np.load(folder / "outputs.npz") as stored:
@@ -99,6 +96,29 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
         )
     outputs = {t.name: t.dequantize(stored_outputs[t.name]) for t in model.outputs}
     return MicrocontrollerRun(outputs, stored_outputs, int(total.group(1)))
+
+
+def _run_worker(directory: str, outputs: int, examples: int) -> subprocess.CompletedProcess[str]:
+    seconds = _SECONDS_TO_START + _SECONDS_PER_EXAMPLE * examples
+    try:
+        return subprocess.run(
+            [sys.executable, str(_WORKER), directory, str(outputs)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(
+            problem(
+                f"a model that did not finish {examples} examples in TensorFlow Lite Micro within "
+                f"{seconds} seconds",
+                f"at most {_SECONDS_PER_EXAMPLE} seconds for an example",
+                "convert the student again if the file may be damaged; otherwise it is too large "
+                "for a microcontroller",
+            )
+        ) from error
 
 
 def _refusal(process: subprocess.CompletedProcess[str]) -> str:
