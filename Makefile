@@ -7,8 +7,11 @@ INSTALLED := $(VENV)/.installed
 # stays with one of them, so that what its tests share is made once.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
+PAGE := examples/web
+NEEDS_NPM = @command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 2; }
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all lint format benchmark clean
+.PHONY: help install quickstart test test-all test-web lint format benchmark models web clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,6 +33,15 @@ test: $(INSTALLED) ## run the tests that take a few minutes
 test-all: $(INSTALLED) ## run every test
 	$(PYTEST)
 
+test-web: $(INSTALLED) ## install Chromium and the page's packages, test the page in the browser
+	$(NEEDS_NPM)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && apt-get update && \
+		apt-get install --yes chromium; } || \
+		{ echo "Chromium is missing: install it, as root with apt-get install chromium"; exit 2; }
+	cd $(PAGE) && npm ci
+	$(BIN)/python -m pytest tests/web -rs
+
 lint: $(INSTALLED) ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,5 +53,17 @@ format: $(INSTALLED) ## put the code into the project's format
 benchmark: $(INSTALLED) ## measure speed side by side with keras.distillation; print ratios
 	$(BIN)/python benchmarks/step.py
 
+models: $(INSTALLED) ## rebuild tflite_models from the data of TFDS in DATA_DIR (an hour)
+	$(BIN)/python tflite_models/make.py $(DATA_DIR)
+
+web: $(PAGE)/node_modules/.package-lock.json ## serve a page on which a student reads your digits
+	node $(PAGE)/serve.mjs
+
+# The file that npm writes when all packages are there.
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
+	$(NEEDS_NPM)
+	cd $(PAGE) && npm ci --omit=dev
+	@touch $@
+
 clean: ## remove the virtual environment and what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PAGE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache
