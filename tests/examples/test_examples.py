@@ -1,10 +1,13 @@
 """Every example runs, on a tiny setting."""
 
+import re
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from keras_kd.tflite import android
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -58,6 +61,33 @@ def test_to_microcontroller(tmp_path):
     assert agreement > 0.9
     names = {path.name for path in (tmp_path / "firmware").iterdir()}
     assert names == {"digits_data.h", "digits_data.cc"}
+
+
+@pytest.mark.slow
+def test_to_android(tmp_path, capsys):
+    path = tmp_path / "digits.tflite"
+    model = run("to_android.py", "--epochs", 1, "--images", 640, "--output", path)
+    assert path.read_bytes() == model.content
+    metadata = android.read_metadata(model)
+    assert metadata.labels == tuple("0123456789")
+    assert f"int8         {model.size:7,} bytes" in capsys.readouterr().out
+    # The app in the documentation uses what is in this file.
+    page = (EXAMPLES.parent / "docs" / "android.md").read_text()
+    code = "".join(re.findall(r"```(?:kotlin|java)\n(.*?)```", page, re.DOTALL))
+    expected = {
+        r'"(\w+\.tflite)"': path.name,
+        r'createInputBuffer\("(\w+)"': model.inputs[0].name,
+        r'createOutputBuffer\("(\w+)"': model.outputs[0].name,
+        r'(?:mapOf|Map\.of)\("(\w+)"(?: to|,) image\)': model.inputs[0].name,
+        r'(?:mapOf|Map\.of)\("(\w+)"(?: to|,) scores\)': model.outputs[0].name,
+        r"SIZE = (\d+)": str(model.inputs[0].shape[1]),
+        r"MEAN = (\d+)f": f"{metadata.mean[0]:g}",
+        r"STD = (\d+)f": f"{metadata.std[0]:g}",
+    }
+    for pattern, name in expected.items():
+        found = re.findall(pattern, code)
+        # In Kotlin and in Java; both libraries name the file.
+        assert found == [name] * (4 if "tflite" in pattern else 2), pattern
 
 
 @pytest.mark.slow

@@ -43,6 +43,19 @@ def test_the_evidence_comes_along(color_model, color_student, color_images, plai
     assert sum(added.verification.bytes.values()) == added.size
 
 
+def test_the_runtime_of_new_apps_finds_inputs_and_outputs_by_name(described, color_images):
+    """LiteRT's CompiledModel, with the names of which docs/android.md speaks."""
+    from ai_edge_litert.compiled_model import CompiledModel
+
+    model = CompiledModel.from_buffer(described.content)
+    image = model.create_input_buffer_by_name("serving_default", "image")
+    scores = model.create_output_buffer_by_name("serving_default", "scores")
+    image.write(color_images[:1])
+    model.run_by_name("serving_default", {"image": image}, {"scores": scores})
+    expected = described.predict(color_images[:1])[0]
+    np.testing.assert_allclose(scores.read(3, np.float32), expected, atol=1e-6)
+
+
 def test_other_tools_find_the_files(described, tmp_path):
     path = described.save(tmp_path / "fruit.tflite")
     with zipfile.ZipFile(path) as archive:
