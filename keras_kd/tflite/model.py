@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, check_integer, check_number, problem
+from keras_kd._checks import check_choice, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._files import replacing
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.contents.inspection import Inspection, inspect_file
-from keras_kd.tflite.runtimes.latency import Latency, measure_microseconds
+from keras_kd.tflite.runtimes.benchmark import Benchmark, measure_latency, run_benchmark
+from keras_kd.tflite.runtimes.latency import Latency
 from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
-from keras_kd.tflite.tensors import check_scale, random_stored
+from keras_kd.tflite.tensors import check_scale, concrete, random_stored
+from keras_kd.tflite.verification.comparison import FileComparison, compare_files
 from keras_kd.tflite.verification.verification import Verification, verify
-
-_MOST_THREADS = 1024
 
 
 class TFLiteModel:
@@ -168,12 +168,14 @@ class TFLiteModel:
         """
         interpreter = self._interpreter(check_choice("kernels", kernels, KERNELS), 1)
         ordered = [inputs[tensor.name] for tensor in self.inputs]
-        examples = len(ordered[0])
-        outputs = [np.empty((examples, *tensor.shape[1:]), tensor.dtype) for tensor in self.outputs]
-        for index in range(examples):
-            results = interpreter.run([array[index : index + 1] for array in ordered])
-            for output, result in zip(outputs, results, strict=True):
-                output[index] = result[0]
+        results = [
+            interpreter.run([array[index : index + 1] for array in ordered])
+            for index in range(len(ordered[0]))
+        ]
+        # One that shows the shape where there is no example.
+        outputs = [np.empty((0, *concrete(t.shape[1:])), t.dtype) for t in self.outputs]
+        if results:
+            outputs = [np.concatenate(of_examples) for of_examples in zip(*results, strict=True)]
         return {tensor.name: output for tensor, output in zip(self.outputs, outputs, strict=True)}
 
     def inspect(self) -> Inspection:
@@ -190,30 +192,55 @@ class TFLiteModel:
         """
         return verify(self, student, x, labels)
 
-    def benchmark(self, runs: int = 200, threads: int = 1, kernels: str = "xnnpack") -> Latency:
-        """Measure how long LiteRT takes for one example here, after a tenth as many warm-up runs.
+    def compare(
+        self, others: Mapping[str, TFLiteModel], x: Any, labels: Any = None
+    ) -> FileComparison:
+        """Set other files beside this one: sizes, results and time on the same examples.
 
         Args:
-            runs: how many runs are measured.
-            threads: how many threads LiteRT may use.
-            kernels: as in `predict`.
+            others: what they are called, and the files. They have the inputs and outputs of this
+                one, in any form.
+            x: examples, as for `predict`.
+            labels: the right classes, as for `verify`, if accuracies are to be told.
         """
-        fix = "pass a whole number such as 200"
-        runs = check_integer("runs", runs, at_least=1, fix=fix)
-        threads = int(
-            check_number("threads", threads, at_least=1, at_most=_MOST_THREADS, fix="pass 1")
-        )
-        interpreter = self._interpreter(check_choice("kernels", kernels, KERNELS), threads)
-        interpreter.run([random_stored(tensor, 1) for tensor in self.inputs])
-        microseconds = measure_microseconds(interpreter.invoke, runs)
-        return Latency(
-            median=float(np.median(microseconds)),
-            mean=float(np.mean(microseconds)),
-            p95=float(np.percentile(microseconds, 95)),
-            runs=runs,
-            threads=threads,
-            kernels=kernels,
-        )
+        return compare_files(self, others, x, labels)
+
+    def benchmark(
+        self,
+        runs: int = 200,
+        threads: int | Sequence[int] | None = None,
+        kernels: str | Sequence[str] | None = None,
+        x: Any = None,
+    ) -> Benchmark:
+        """Measure how long LiteRT takes for one example here, and how much memory.
+
+        Args:
+            runs: how many runs are measured in each setting.
+            threads: how many threads LiteRT may use, or several such numbers. None: 1, and as many
+                as there are cores.
+            kernels: as in `predict`, or several of them. None: XNNPACK and LiteRT's own.
+            x: what is run: the first of these examples. None: random numbers; a file that takes
+                sequences of any length gets one of length 32.
+
+        Raises:
+            ValueError: if an option is out of range, or if `x` does not fit.
+        """
+        return run_benchmark(self.content, self._one_example(x), runs, threads, kernels)
+
+    def latency(
+        self, runs: int = 200, threads: int = 1, kernels: str = "xnnpack", x: Any = None
+    ) -> Latency:
+        """The time alone, in one setting; see `benchmark`."""
+        return measure_latency(self.content, self._one_example(x), runs, threads, kernels)
+
+    def _one_example(self, x: Any) -> list[np.ndarray]:
+        """Stored values for each input, in the order of the file."""
+        if x is None:
+            return [random_stored(tensor, 1) for tensor in self.inputs]
+        stored = self.quantize_inputs(x)
+        if len(next(iter(stored.values()))) == 0:
+            raise ValueError(problem("x without an example", "at least one", "pass x_test[:1]"))
+        return [stored[tensor.name][:1] for tensor in self.inputs]
 
     @cached_property
     def _input_ranges(self) -> list[tuple[float, float] | None]:

@@ -16,14 +16,14 @@ class TensorInfo:
 
     Attributes:
         name: its name in the signature of the model.
-        shape: its shape, the batch size 1 in front.
+        shape: its shape, the batch size 1 in front; None where any size can be fed.
         dtype: its numpy dtype.
         scale: real value = scale * (stored value - zero_point); 0.0 when it is not quantized.
         zero_point: see `scale`.
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     dtype: np.dtype
     scale: float = 0.0
     zero_point: int = 0
@@ -33,8 +33,14 @@ class TensorInfo:
         """Whether integers stand for real numbers here."""
         return self.scale != 0.0
 
+    @property
+    def takes_any_length(self) -> bool:
+        """Whether some of its sizes are those of what is fed."""
+        return None in self.shape
+
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype.name}{list(self.shape)}"
+        sizes = ("any" if size is None else str(size) for size in self.shape)
+        return f"{self.name} {self.dtype.name}[{', '.join(sizes)}]"
 
     def to_json(self) -> dict[str, Any]:
         """The same in types that JSON knows."""
@@ -56,13 +62,22 @@ class TensorInfo:
         return shifted * np.float32(self.scale)
 
 
+# Long enough for the kernels of common models, short enough to be computed at once.
+_ANY_SIZE = 32
+
+
+def concrete(shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    """A shape that can be fed: 32 where any size can."""
+    return tuple(_ANY_SIZE if size is None else size for size in shape)
+
+
 def random_stored(tensor: TensorInfo, examples: int, seed: int = 0) -> np.ndarray:
     """Values that any model accepts, as `tensor` stores them, shaped (examples, ...).
 
     Quantized tensors get every value that they can store, floats get 0 to 1, and integers that
-    stand for themselves (words, categories) get 0.
+    stand for themselves (words, categories) get 0. Where any size can be fed, it is 32.
     """
-    shape = (examples, *tensor.shape[1:])
+    shape = (examples, *concrete(tensor.shape[1:]))
     generator = np.random.default_rng(seed)
     if tensor.is_quantized:
         limits = np.iinfo(tensor.dtype)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+# What slows the machine down for a moment then slows every action down for a tenth of its runs.
+_ROUNDS = 10
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Latency:
         p95: 95 % of the runs took at most this long.
         runs: how many runs were measured.
         threads: how many threads LiteRT was given.
-        kernels: "xnnpack" or "builtin".
+        kernels: "xnnpack", "builtin" or "reference"; see `TFLiteModel.predict`.
     """
 
     median: float
@@ -30,13 +33,41 @@ class Latency:
     kernels: str
 
 
-def measure_microseconds(action: Callable[[], None], runs: int) -> np.ndarray:
-    """The duration of each of `runs` calls, after a tenth as many that are not counted."""
-    for _ in range(1 + runs // 10):
-        action()
-    nanoseconds = np.empty(runs)
-    for index in range(runs):
-        start = time.perf_counter_ns()
-        action()
-        nanoseconds[index] = time.perf_counter_ns() - start
-    return nanoseconds / 1000
+def summarized(microseconds: np.ndarray, threads: int, kernels: str) -> Latency:
+    """The durations of some runs in a few numbers."""
+    return Latency(
+        median=float(np.median(microseconds)),
+        mean=float(np.mean(microseconds)),
+        p95=float(np.percentile(microseconds, 95)),
+        runs=len(microseconds),
+        threads=threads,
+        kernels=kernels,
+    )
+
+
+def measure_microseconds(actions: Sequence[Callable[[], None]], runs: int) -> list[np.ndarray]:
+    """How long each of several actions takes, in turns, so that they can be compared.
+
+    Every turn begins with a run that is not counted: it finds the caches as another action left
+    them. Before the first turn there are a tenth as many runs of each that are not counted either.
+
+    Args:
+        actions: what is measured.
+        runs: how many runs of each are measured.
+
+    Returns:
+        For each action the durations of its runs in microseconds, shaped (runs,).
+    """
+    for action in actions:
+        for _ in range(runs // 10):
+            action()
+    turns = np.array_split(np.arange(runs), min(_ROUNDS, runs))
+    nanoseconds = np.empty((len(actions), runs))
+    for turn in turns:
+        for row, action in zip(nanoseconds, actions, strict=True):
+            action()
+            for index in turn:
+                start = time.perf_counter_ns()
+                action()
+                row[index] = time.perf_counter_ns() - start
+    return list(nanoseconds / 1000)

@@ -10,7 +10,13 @@ from keras_kd._checks import one_line, problem
 from keras_kd.tflite.runtimes.stderr import CapturedText, captured_stderr
 from keras_kd.tflite.tensors import TensorInfo
 
-KERNELS = ("xnnpack", "builtin")
+KERNELS = ("xnnpack", "builtin", "reference")
+# What LiteRT calls them: members of its OpResolverType.
+RESOLVERS = {
+    "xnnpack": "BUILTIN",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
 
 
 class LiteRTInterpreter:
@@ -18,7 +24,8 @@ class LiteRTInterpreter:
 
     Args:
         content: the bytes of a .tflite file.
-        kernels: "xnnpack", what runs on phones, or "builtin", LiteRT's own.
+        kernels: "xnnpack", what runs on phones, "builtin", LiteRT's own, or "reference", its
+            slow and plain ones.
         threads: how many threads it may use.
 
     Raises:
@@ -28,21 +35,20 @@ class LiteRTInterpreter:
     def __init__(self, content: bytes, kernels: str = "xnnpack", threads: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        resolvers = {
-            "xnnpack": OpResolverType.BUILTIN,
-            "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        }
         with captured_stderr() as stderr:
             failure = None
+            self._shapes: list[tuple[int, ...]] | None = None
             try:
                 self._interpreter = Interpreter(
                     model_content=content,
                     num_threads=threads,
-                    experimental_op_resolver_type=resolvers[kernels],
+                    experimental_op_resolver_type=OpResolverType[RESOLVERS[kernels]],
                 )
-                self._interpreter.allocate_tensors()
                 self.inputs, self._input_indices = self._tensors("input")
                 self.outputs, self._output_indices = self._tensors("output")
+                if not any(tensor.takes_any_length for tensor in self.inputs):
+                    # Otherwise the sizes in the file say nothing, and may be too small to run.
+                    self._interpreter.allocate_tensors()
             except (RuntimeError, ValueError) as error:
                 failure = error
         if failure is not None:
@@ -55,14 +61,39 @@ class LiteRTInterpreter:
             ) from failure
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run one example: stored values in, in the order of `inputs`, stored values out."""
+        """Run one example: stored values in, in the order of `inputs`, stored values out.
+
+        Raises:
+            ValueError: if the model cannot be run, or not on inputs of these sizes.
+        """
         interpreter = self._interpreter
+        self._resize([value.shape for value in inputs])
         # The state of an LSTM would otherwise leak from one example into the next.
         interpreter.reset_all_variables()
         for index, value in zip(self._input_indices, inputs, strict=True):
             interpreter.set_tensor(index, value)
         self.invoke()
         return [interpreter.get_tensor(index) for index in self._output_indices]
+
+    def _resize(self, shapes: list[tuple[int, ...]]) -> None:
+        """Lay out memory for inputs of these shapes, if it is not for them already."""
+        if shapes == self._shapes or not any(t.takes_any_length for t in self.inputs):
+            return
+        self._shapes = None
+        try:
+            for index, shape in zip(self._input_indices, shapes, strict=True):
+                self._interpreter.resize_tensor_input(index, shape, strict=True)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                problem(
+                    f"inputs of the shapes {shapes}, which the model cannot take "
+                    f"({one_line(error)})",
+                    f"sizes that fit {', '.join(map(str, self.inputs))} and its layers",
+                    "pass longer examples: kernels and pooling need some length",
+                )
+            ) from error
+        self._shapes = shapes
 
     def invoke(self) -> None:
         """Run once more on the inputs that are set already."""
@@ -76,6 +107,25 @@ class LiteRTInterpreter:
                     "convert the student again, or copy the file again",
                 )
             ) from error
+
+    def operators_outside_delegates(self) -> tuple[str, ...]:
+        """The operators that LiteRT's own kernels run, one name for each, in the order of the file.
+
+        LiteRT keeps those that a delegate such as XNNPACK has replaced in its list: the ones that
+        run are found by going back from the outputs.
+        """
+        makers: dict[int, dict] = {}
+        # Delegates come last in the list and take the place of what they replaced.
+        for operator in self._interpreter._get_ops_details():
+            makers.update((int(index), operator) for index in operator["outputs"])
+        running: dict[int, str] = {}
+        tensors = list(self._output_indices)
+        while tensors:
+            operator = makers.get(tensors.pop())
+            if operator is not None and operator["index"] not in running:
+                running[operator["index"]] = operator["op_name"]
+                tensors += [int(index) for index in operator["inputs"]]
+        return tuple(name for _, name in sorted(running.items()) if name != "DELEGATE")
 
     def _tensors(self, kind: str) -> tuple[tuple[TensorInfo, ...], list[int]]:
         """The inputs or outputs in the order of the file, and their indices in the interpreter."""
@@ -100,10 +150,20 @@ def _tensor_info(name: str, detail: dict) -> TensorInfo:
     scale, zero_point = detail["quantization"]
     return TensorInfo(
         name=name,
-        shape=tuple(int(size) for size in detail["shape"]),
+        shape=_shape(detail),
         dtype=np.dtype(detail["dtype"]),
         scale=float(scale),
         zero_point=int(zero_point),
+    )
+
+
+def _shape(detail: dict) -> tuple[int | None, ...]:
+    """The shape, None where any size can be fed; the batch is the one in the file."""
+    sizes = [int(size) for size in detail["shape"]]
+    free = [int(size) == -1 for size in detail.get("shape_signature", [])] or [False] * len(sizes)
+    return tuple(
+        None if any_size and axis else size
+        for axis, (size, any_size) in enumerate(zip(sizes, free, strict=True))
     )
 
 

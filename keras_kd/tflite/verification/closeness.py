@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 # Fewer steps than this apart, two outputs cannot be told from rounding.
 _STEPS = 4
+# Fewer values than this may all be small by chance, beside what rounding them costs.
+_FEWEST_VALUES = 16
+# At this share of the deviation nothing of the student is left: its mean alone would be as close.
+# It counts where a few examples are far from the rest, and the typical ones say little.
+_NOTHING_LEFT = 0.8
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class _Tolerance:
 
     Attributes:
         of_range: as a share of the range of the student's outputs, 0 included. It alone decides
-            where the outputs hardly vary: untrained students, a single example.
+            where the outputs hardly vary, as in untrained students.
         of_deviation: as a share of their standard deviation: what is left of the signal. Its
             square is error power over signal power.
         is_calibrated: whether values beyond what the file was calibrated on are cut off.
@@ -56,9 +61,9 @@ def check_close(verification: Verification, quantization: str) -> None:
     float16 cannot hold. Every output is judged by itself.
 
     Args:
-        verification: how the file compares with the student. If its data are random, they may lie
-            beyond what an "int8" or "int16x8" file was calibrated on, and are no evidence
-            against it.
+        verification: how the file compares with the student. Not all of it is evidence against a
+            file: random data may lie beyond what "int8" and "int16x8" were calibrated on, and a few
+            values may all be small by chance. NaN always is.
         quantization: what was asked of `keras_kd.tflite.convert`.
 
     Raises:
@@ -83,6 +88,8 @@ def check_close(verification: Verification, quantization: str) -> None:
 def _is_evidence(
     verification: Verification, output: OutputDifference, tolerance: _Tolerance
 ) -> bool:
+    if output.values < _FEWEST_VALUES:
+        return False
     if tolerance.is_calibrated and verification.data == "random":
         return False
     # Where the best two classes are close, a rounded file may return the number of the other.
@@ -95,17 +102,20 @@ def _check_output(output: OutputDifference, tolerance: _Tolerance, quantization:
         tolerance.of_deviation * output.deviation,
         _STEPS * output.step,
     )
-    if output.typical_difference > allowed:
-        raise ValueError(
-            problem(
-                f"a file whose output {output.name!r} is off by {output.typical_difference:.3g} "
-                f"and more in one of ten examples; the student's goes from {output.low:.3g} to "
-                f"{output.high:.3g}",
-                f"at most {allowed:.3g} for {quantization}: this file computes something else "
-                "than the student",
-                _fix(quantization),
+    for difference, limit, where in (
+        (output.typical_difference, allowed, "and more in one of ten examples"),
+        (output.square_difference, max(allowed, _NOTHING_LEFT * output.deviation), "on average"),
+    ):
+        if difference > limit:
+            raise ValueError(
+                problem(
+                    f"a file whose output {output.name!r} is off by {difference:.3g} {where}; the "
+                    f"student's goes from {output.low:.3g} to {output.high:.3g}",
+                    f"at most {limit:.3g} for {quantization}: this file computes something else "
+                    "than the student",
+                    _fix(quantization),
+                )
             )
-        )
 
 
 def _fix(quantization: str) -> str:

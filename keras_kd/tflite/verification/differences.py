@@ -1,15 +1,22 @@
-"""How far one output of a file is from the student's, collected batch by batch."""
+"""How far outputs are from those that they should equal, collected batch by batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.tflite.verification.labels import choices, class_numbers, labels_by_output
 
+# Of dense outputs (a class for every pixel) not many fit into memory at once.
+_BATCH_SIZE = 32
 # A few examples may fall on the other side of a decision (a sign, an argmax) by rounding alone.
 _TYPICAL_SHARE = 0.9
+
+Outputs = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -20,23 +27,26 @@ class OutputDifference:
 
     Attributes:
         name: the name of the output.
+        values: how many numbers were compared, all examples together.
         largest_difference: the largest absolute difference.
         mean_difference: the mean absolute difference.
-        typical_difference: what the root mean square difference stays below in nine of ten
-            examples.
-        agreement: the share of choices that are the same; see `choices`.
-        low: the smallest value of the student, 0.0 if that is lower.
-        high: its largest value, 0.0 if that is higher.
-        deviation: the standard deviation of its values.
+        square_difference: the root mean square difference; its square is the error power.
+        typical_difference: what it stays below in nine of ten examples.
+        agreement: the share of choices that are the same; see `Verification`.
+        low: the smallest value of the student, or 0.0 if that is lower.
+        high: its largest value, or 0.0 if that is higher.
+        deviation: the standard deviation of its values; its square is the signal power.
         step: how far apart two numbers are that the file can tell apart; 0.0 for floats.
         is_float: whether the values are real numbers; class numbers, for example, are not.
-        right: the share of labels that the file gets right; None without labels.
-        student_right: the share that the student gets right, likewise.
+        accuracy: the share of labels that the file gets right; None without labels.
+        student_accuracy: the share that the student gets right, likewise.
     """
 
     name: str
+    values: int
     largest_difference: float
     mean_difference: float
+    square_difference: float
     typical_difference: float
     agreement: float
     low: float
@@ -44,48 +54,82 @@ class OutputDifference:
     deviation: float
     step: float
     is_float: bool
-    right: float | None = None
-    student_right: float | None = None
+    accuracy: float | None = None
+    student_accuracy: float | None = None
 
 
-class DifferenceMeter:
-    """Compares one output, a batch at a time, and keeps a few numbers for each example.
+def measure_differences(
+    received: Callable[[dict[str, np.ndarray]], Outputs],
+    expected: Callable[[dict[str, np.ndarray]], Outputs],
+    examples: Mapping[str, np.ndarray],
+    steps: Mapping[str, float],
+    labels: Any = None,
+) -> tuple[OutputDifference, ...]:
+    """Compare what two functions make of the same examples.
 
     Args:
-        name: the name of the output.
-        step: see `OutputDifference`.
+        received: from a batch of inputs by name to a file's outputs by name.
+        expected: likewise, to what they should be.
+        examples: arrays by input name, shaped (examples, ...).
+        steps: for each output of the file, in its order, `OutputDifference.step`.
+        labels: None, an array for a single output, or a dict by output name.
+
+    Raises:
+        ValueError: if there is no example, if the outputs have other names or shapes, or if the
+            labels do not fit.
     """
+    count = len(next(iter(examples.values())))
+    if count == 0:
+        raise ValueError(problem("x without an example", "at least one", "pass x_test[:500]"))
+    classes = labels_by_output(labels, list(steps), count)
+    meters = {name: _DifferenceMeter(name, step) for name, step in steps.items()}
+    for start in range(0, count, _BATCH_SIZE):
+        chosen = slice(start, start + _BATCH_SIZE)
+        batch = {name: array[chosen] for name, array in examples.items()}
+        outputs, references = received(batch), expected(batch)
+        _check_same_outputs(outputs, references)
+        for name, meter in meters.items():
+            of_batch = classes[name][chosen] if name in classes else None
+            meter.add(outputs[name], references[name], of_batch)
+    return tuple(meter.result() for meter in meters.values())
+
+
+def overall(outputs: Sequence[OutputDifference]) -> dict[str, Any]:
+    """What the outputs together come to: the worst of them, and the mean accuracy."""
+    labelled = [output for output in outputs if output.accuracy is not None]
+    return {
+        "largest_difference": max(output.largest_difference for output in outputs),
+        "mean_difference": max(output.mean_difference for output in outputs),
+        "agreement": min(output.agreement for output in outputs),
+        "accuracy": _mean([output.accuracy for output in labelled]),
+        "student_accuracy": _mean([output.student_accuracy for output in labelled]),
+    }
+
+
+class _DifferenceMeter:
+    """Compares one output, a batch at a time, and keeps a few numbers for each example."""
 
     def __init__(self, name: str, step: float) -> None:
         self._name = name
         self._step = step
         self._is_float = True
+        self._values = 0
         self._threshold: float | None = None
         self._measured: list[np.ndarray] = []
         self._same: list[np.ndarray] = []
         self._right: list[np.ndarray] = []
         self._student_right: list[np.ndarray] = []
 
-    def add(
-        self, received: np.ndarray, expected: np.ndarray, labels: np.ndarray | None = None
-    ) -> None:
-        """Compare a batch.
-
-        Args:
-            received: what the file computes, shaped (examples, ...).
-            expected: what the student computes, likewise.
-            labels: the classes; see `class_numbers`.
-
-        Raises:
-            ValueError: if the labels do not fit.
-        """
+    def add(self, received: np.ndarray, expected: np.ndarray, labels: np.ndarray | None) -> None:
+        """Compare a batch; arrays are shaped (examples, ...)."""
         self._is_float = bool(np.issubdtype(expected.dtype, np.floating))
+        self._values += expected.size
         received, expected = received.astype(np.float64), expected.astype(np.float64)
         self._measured.append(_measured(received, expected))
         if self._threshold is None:
             # A probability or a logit.
             self._threshold = 0.5 if expected.min() >= 0 and expected.max() <= 1 else 0.0
-        chosen, by_student = (self._choices(values) for values in (received, expected))
+        chosen, by_student = self._choices(received), self._choices(expected)
         self._same.append(chosen == by_student)
         if labels is not None:
             classes = class_numbers(labels, expected.shape, self._name)
@@ -95,11 +139,13 @@ class DifferenceMeter:
     def result(self) -> OutputDifference:
         """What all batches together say."""
         largest, mean, power, middle, variance, low, high = np.concatenate(self._measured).T
-        typical = np.quantile(np.sqrt(power), _TYPICAL_SHARE, method="higher")
+        typical = np.quantile(np.sqrt(power), _TYPICAL_SHARE, method="inverted_cdf")
         return OutputDifference(
             name=self._name,
+            values=self._values,
             largest_difference=float(largest.max()),
             mean_difference=float(mean.mean()),
+            square_difference=float(np.sqrt(power.mean())),
             typical_difference=float(typical),
             agreement=_share(self._same),
             low=float(min(low.min(), 0)),
@@ -108,58 +154,12 @@ class DifferenceMeter:
             deviation=float(np.sqrt(variance.mean() + middle.var())),
             step=self._step,
             is_float=self._is_float,
-            right=_share(self._right) if self._right else None,
-            student_right=_share(self._student_right) if self._right else None,
+            accuracy=_share(self._right) if self._right else None,
+            student_accuracy=_share(self._student_right) if self._right else None,
         )
 
     def _choices(self, values: np.ndarray) -> np.ndarray:
-        return choices(values, self._threshold) if self._is_float else values.astype(np.int64)
-
-
-def choices(values: np.ndarray, threshold: float) -> np.ndarray:
-    """Which class is chosen where, of values shaped (examples, ..., classes).
-
-    One number instead of several classes chooses between 0 and 1: 1 above `threshold`.
-    """
-    if _classes(values.shape) > 1:
-        return values.argmax(axis=-1)
-    return (values > threshold).astype(np.int64).reshape(_places(values.shape))
-
-
-def class_numbers(labels: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Labels as the numbers of classes, shaped like the choices of an output.
-
-    Args:
-        labels: numbers shaped (examples, ...) or (examples, ..., 1), or one-hot rows like the
-            outputs.
-        shape: the shape of the outputs, (examples, ..., classes).
-        name: the name of the output, for messages.
-
-    Raises:
-        ValueError: if they have another shape or are no numbers of classes.
-    """
-    places, classes = _places(shape), _classes(shape)
-    if classes > 1 and labels.shape == shape:
-        return labels.argmax(axis=-1)
-    if labels.shape not in (places, (*places, 1)):
-        raise ValueError(
-            problem(
-                f"labels of shape {labels.shape} for {shape[0]} examples of the output {name!r} "
-                f"of shape {shape}",
-                f"class numbers of shape {places}, or one-hot rows like the output",
-                "pass the labels that the student was trained on",
-            )
-        )
-    numbers, last = labels.reshape(places), max(classes, 2) - 1
-    if np.any(numbers != np.floor(numbers)) or numbers.min() < 0 or numbers.max() > last:
-        raise ValueError(
-            problem(
-                f"labels from {numbers.min():g} to {numbers.max():g} for the output {name!r}",
-                f"whole numbers from 0 to {last}, the classes",
-                "number the classes from 0; leave labels out if the student does not classify",
-            )
-        )
-    return numbers.astype(np.int64)
+        return choices(values, self._threshold) if self._is_float else values
 
 
 def _measured(received: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -185,14 +185,21 @@ def _measured(received: np.ndarray, expected: np.ndarray) -> np.ndarray:
     )
 
 
-def _classes(shape: tuple[int, ...]) -> int:
-    return shape[-1] if len(shape) > 1 else 1
-
-
-def _places(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the choices: one for each example, and for each pixel or word in it."""
-    return shape[:-1] if len(shape) > 1 else shape
+def _check_same_outputs(received: Outputs, expected: Outputs) -> None:
+    shapes = [{name: array.shape for name, array in each.items()} for each in (received, expected)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            problem(
+                f"a file with the outputs {shapes[0]}",
+                f"those that it is compared with, {shapes[1]}",
+                "pass the student that the file was made from",
+            )
+        )
 
 
 def _share(flags: list[np.ndarray]) -> float:
     return float(np.concatenate([flag.ravel() for flag in flags]).mean())
+
+
+def _mean(shares: list[Any]) -> float | None:
+    return float(np.mean(shares)) if shares else None

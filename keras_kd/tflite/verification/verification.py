@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, problem
+from keras_kd._checks import check_choice
 from keras_kd._examples import examples_by_name
+from keras_kd._json import json_value
 from keras_kd._keras import check_model
 from keras_kd.tflite.contents.inspection import Inspection
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import in_float32
-from keras_kd.tflite.verification.differences import DifferenceMeter, OutputDifference
+from keras_kd.tflite.verification.differences import (
+    OutputDifference,
+    measure_differences,
+    overall,
+)
 
 if TYPE_CHECKING:
     from keras_kd.tflite.model import TFLiteModel
 
-# Of dense outputs (a class for every pixel) not many fit into memory at once.
-_BATCH_SIZE = 32
 _DATA = ("given", "representative", "random")
 
 
@@ -70,8 +72,7 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in types that JSON knows; infinite differences become None."""
-        plain = {**asdict(self), "inspection": self.inspection.to_json()}
-        return _without_infinity(plain)
+        return json_value({**asdict(self), "inspection": self.inspection.to_json()})
 
     def __str__(self) -> str:
         inside = len(self.float_tensors)
@@ -123,43 +124,26 @@ def verify(
     check_choice("data", data, _DATA)
     signature = Signature(in_float32(student))
     examples = examples_by_name(x, signature.inputs)
-    count = len(next(iter(examples.values())))
-    if count == 0:
-        raise ValueError(problem("x without an example", "at least one", "pass x_test[:500]"))
-    steps = dict(zip((t.name for t in model.outputs), model.flatbuffer.output_steps(), strict=True))
-    meters = {name: DifferenceMeter(name, step) for name, step in steps.items()}
-    classes = _labels_by_output(labels, list(meters), count)
-    for chosen in _batches(count):
-        batch = {name: array[chosen] for name, array in examples.items()}
-        received, expected = model.predict_by_name(batch), _student_outputs(signature, batch)
-        _check_same_outputs(received, expected)
-        for name, meter in meters.items():
-            of_batch = classes[name][chosen] if name in classes else None
-            meter.add(received[name], expected[name], of_batch)
-    return _summary(model, tuple(meter.result() for meter in meters.values()), count, data)
-
-
-def _summary(
-    model: TFLiteModel, outputs: tuple[OutputDifference, ...], count: int, data: str
-) -> Verification:
-    rights = [output.right for output in outputs if output.right is not None]
-    by_student = [o.student_right for o in outputs if o.student_right is not None]
+    outputs = measure_differences(
+        model.predict_by_name,
+        lambda batch: _student_outputs(signature, batch),
+        examples,
+        output_steps(model),
+        labels,
+    )
     return Verification(
-        examples=count,
+        examples=len(next(iter(examples.values()))),
         data=data,
-        largest_difference=max(output.largest_difference for output in outputs),
-        mean_difference=max(output.mean_difference for output in outputs),
-        agreement=min(output.agreement for output in outputs),
-        accuracy=float(np.mean(rights)) if rights else None,
-        student_accuracy=float(np.mean(by_student)) if by_student else None,
         outputs=outputs,
         inspection=model.inspect(),
+        **overall(outputs),
     )
 
 
-def _batches(count: int) -> Iterator[slice]:
-    for start in range(0, count, _BATCH_SIZE):
-        yield slice(start, start + _BATCH_SIZE)
+def output_steps(model: TFLiteModel) -> dict[str, float]:
+    """By the name of each output how far apart two numbers are that the file can tell apart."""
+    names = [tensor.name for tensor in model.outputs]
+    return dict(zip(names, model.flatbuffer.output_steps(), strict=True))
 
 
 def _student_outputs(signature: Signature, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -167,62 +151,6 @@ def _student_outputs(signature: Signature, batch: dict[str, np.ndarray]) -> dict
 
     with tf.device("CPU:0"):
         return {name: np.asarray(value) for name, value in signature(batch).items()}
-
-
-def _labels_by_output(labels: Any, names: list[str], count: int) -> dict[str, np.ndarray]:
-    if labels is None:
-        return {}
-    if not isinstance(labels, Mapping):
-        if len(names) > 1:
-            raise ValueError(
-                problem(
-                    f"labels of type {type(labels).__name__} for a file with {len(names)} outputs",
-                    f"a dict with some of the keys {names}",
-                    f"pass labels={{{names[0]!r}: ...}}",
-                )
-            )
-        labels = {names[0]: labels}
-    unknown = sorted(set(labels) - set(names))
-    if unknown:
-        raise ValueError(
-            problem(
-                f"labels for the outputs {unknown}",
-                f"some of {names}",
-                "use the names of the file's outputs as keys",
-            )
-        )
-    arrays = {name: np.asarray(values) for name, values in labels.items()}
-    for name, array in arrays.items():
-        if array.shape[:1] != (count,) or array.dtype.kind not in "biuf":
-            raise ValueError(
-                problem(
-                    f"labels of shape {array.shape} and type {array.dtype} for the output "
-                    f"{name!r} and {count} examples",
-                    "the number of a class for each example",
-                    "pass as many labels as examples: x[:500], labels[:500]",
-                )
-            )
-    return arrays
-
-
-def _check_same_outputs(received: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    shapes = [{name: array.shape for name, array in each.items()} for each in (received, expected)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            problem(
-                f"a file with the outputs {shapes[0]}",
-                f"those of the student, {shapes[1]}",
-                "pass the student that the file was made from",
-            )
-        )
-
-
-def _without_infinity(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_infinity(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_infinity(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _percent(share: float) -> str:

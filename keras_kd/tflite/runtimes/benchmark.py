@@ -1,0 +1,164 @@
+"""What a file costs here: its time in LiteRT in several settings, and its memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import check_choice, check_integer, check_number
+from keras_kd._tables import aligned
+from keras_kd.tflite.runtimes.latency import Latency, measure_microseconds, summarized
+from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
+from keras_kd.tflite.runtimes.memory import measure_memory
+
+_MOST_THREADS = 1024
+# The third, "reference", is for comparing results.
+_USUAL_KERNELS = ("xnnpack", "builtin")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a file costs on the machine at hand. `print` shows it.
+
+    The first of the latencies counts as that of the file: `median`, `mean`, `p95`, `runs`,
+    `threads` and `kernels` are its own.
+
+    Attributes:
+        latencies: one for each setting, measured in turns so that they can be compared.
+        peak_memory_bytes: the most memory that a fresh process held that loads the file and runs
+            it, Python, NumPy and LiteRT included.
+        model_memory_bytes: the part of it that comes with the model: the file, its weights as the
+            kernels want them, its activations, and the code of its kernels. It is right to about
+            0.1 MB.
+        outside_xnnpack: the operators that XNNPACK leaves to LiteRT's own kernels, one name for
+            each, in the order of the file; none if it runs the whole graph.
+    """
+
+    latencies: tuple[Latency, ...]
+    peak_memory_bytes: int
+    model_memory_bytes: int
+    outside_xnnpack: tuple[str, ...]
+
+    @property
+    def median(self) -> float:
+        """Half of the runs took at most this many microseconds."""
+        return self.latencies[0].median
+
+    @property
+    def mean(self) -> float:
+        """The average run in microseconds."""
+        return self.latencies[0].mean
+
+    @property
+    def p95(self) -> float:
+        """95 % of the runs took at most this many microseconds."""
+        return self.latencies[0].p95
+
+    @property
+    def runs(self) -> int:
+        """How many runs were measured in each setting."""
+        return self.latencies[0].runs
+
+    @property
+    def threads(self) -> int:
+        """How many threads LiteRT was given."""
+        return self.latencies[0].threads
+
+    @property
+    def kernels(self) -> str:
+        """The kernels, for example "xnnpack"."""
+        return self.latencies[0].kernels
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, in types that JSON knows."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [
+            [t.kernels, str(t.threads), *(f"{time:,.1f}" for time in (t.median, t.mean, t.p95))]
+            for t in self.latencies
+        ]
+        header = ["kernels", "threads", "median µs", "mean µs", "95 % µs"]
+        outside = ", ".join(self.outside_xnnpack)
+        return "\n".join(
+            [
+                aligned(header, rows),
+                f"{self.runs:,} runs each; XNNPACK runs "
+                f"{f'everything but {outside}' if outside else 'the whole graph'}",
+                f"peak memory: {self.peak_memory_bytes / 1e6:.1f} MB in a process of its own, "
+                f"{self.model_memory_bytes / 1e6:.1f} MB of it for the model",
+            ]
+        )
+
+
+def run_benchmark(
+    content: bytes,
+    inputs: Sequence[np.ndarray],
+    runs: int,
+    threads: int | Sequence[int] | None,
+    kernels: str | Sequence[str] | None,
+) -> Benchmark:
+    """Measure time and memory; see `TFLiteModel.benchmark`.
+
+    Args:
+        content: the bytes of a file.
+        inputs: one example: stored values for each input, in the order of the file.
+        runs: how many runs are measured in each setting.
+        threads: how many threads LiteRT may use, in turn. None: 1, and as many as there are cores.
+        kernels: one of `TFLiteModel.predict`'s or several, in turn. None: XNNPACK and LiteRT's own.
+    """
+    runs = check_integer("runs", runs, at_least=1, fix="pass a whole number such as 200")
+    settings = [
+        (check_choice("kernels", kind, KERNELS), _checked_threads(count))
+        for kind in _each(kernels, _USUAL_KERNELS)
+        for count in _each(threads, _usual_threads())
+    ]
+    interpreters = [LiteRTInterpreter(content, *setting) for setting in settings]
+    for interpreter in interpreters:
+        interpreter.run(inputs)
+    measured = measure_microseconds([each.invoke for each in interpreters], runs)
+    memory = measure_memory(content, inputs, settings[0][0])
+    by_xnnpack = LiteRTInterpreter(content, "xnnpack")
+    by_xnnpack.run(inputs)
+    return Benchmark(
+        latencies=tuple(
+            summarized(microseconds, count, kind)
+            for microseconds, (kind, count) in zip(measured, settings, strict=True)
+        ),
+        peak_memory_bytes=memory.peak_bytes,
+        model_memory_bytes=memory.model_bytes,
+        outside_xnnpack=by_xnnpack.operators_outside_delegates(),
+    )
+
+
+def measure_latency(
+    content: bytes, inputs: Sequence[np.ndarray], runs: int, threads: int, kernels: str
+) -> Latency:
+    """Measure time in one setting; see `run_benchmark`."""
+    runs = check_integer("runs", runs, at_least=1, fix="pass a whole number such as 200")
+    threads = _checked_threads(threads)
+    interpreter = LiteRTInterpreter(content, check_choice("kernels", kernels, KERNELS), threads)
+    interpreter.run(inputs)
+    return summarized(measure_microseconds([interpreter.invoke], runs)[0], threads, kernels)
+
+
+def _each(given: Any, usual: Sequence[Any]) -> Sequence[Any]:
+    if given is None:
+        return usual
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+
+
+def _usual_threads() -> list[int]:
+    """One, and as many as the process may use at once."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    return sorted({1, min(cores, _MOST_THREADS)})
+
+
+def _checked_threads(count: Any) -> int:
+    number = check_integer("threads", count, at_least=1, fix="pass 1")
+    return int(check_number("threads", number, at_most=_MOST_THREADS, fix="pass 1"))

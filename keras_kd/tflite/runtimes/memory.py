@@ -1,0 +1,77 @@
+"""How much memory LiteRT takes for a model, measured in a process with nothing else in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_kd._checks import one_line, problem
+from keras_kd.tflite.contents.smallest import smallest_model
+from keras_kd.tflite.runtimes.litert import RESOLVERS
+
+_WORKER = Path(__file__).with_name("_memory_worker.py")
+_MOST_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory that a model takes in LiteRT, on one thread.
+
+    Attributes:
+        peak_bytes: the most that the process ever held, Python, NumPy and LiteRT included.
+        model_bytes: the part of it that comes with the model: the file, its weights as the kernels
+            want them, its activations, and the code of its kernels. The rest is there for the
+            smallest model too.
+    """
+
+    peak_bytes: int
+    model_bytes: int
+
+
+def measure_memory(content: bytes, inputs: Sequence[np.ndarray], kernels: str) -> Memory:
+    """Run one example in a fresh process and read the most memory that it held.
+
+    Args:
+        content: the bytes of a file that LiteRT has run before.
+        inputs: stored values for each input, in the order of the file.
+        kernels: one of `TFLiteModel.predict`'s.
+
+    Raises:
+        ValueError: if the process fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="keras_kd_") as directory:
+        folder = Path(directory)
+        (folder / "smallest.tflite").write_bytes(smallest_model())
+        (folder / "model.tflite").write_bytes(content)
+        np.savez(folder / "inputs.npz", **{str(i): array for i, array in enumerate(inputs)})
+        try:
+            process = subprocess.run(
+                [sys.executable, str(_WORKER), directory, RESOLVERS[kernels]],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=_MOST_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _failure(f"took over {_MOST_SECONDS} seconds") from error
+        if process.returncode != 0:
+            raise _failure(f"ended with {one_line(process.stderr)[-300:]!r}")
+        before, after = map(int, (folder / "memory.txt").read_text(encoding="utf-8").split())
+    return Memory(peak_bytes=after, model_bytes=after - before)
+
+
+def _failure(reason: str) -> ValueError:
+    return ValueError(
+        problem(
+            f"a model whose memory cannot be measured: the process for it {reason}",
+            "a process that runs the model in LiteRT",
+            "see that there is memory left for a second process",
+        )
+    )

@@ -1,0 +1,155 @@
+"""Several files side by side on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd._examples import examples_by_name
+from keras_kd._json import json_value
+from keras_kd._tables import aligned
+from keras_kd.tflite.runtimes.latency import measure_microseconds
+from keras_kd.tflite.runtimes.litert import LiteRTInterpreter
+from keras_kd.tflite.verification.differences import measure_differences, overall
+from keras_kd.tflite.verification.verification import output_steps
+
+if TYPE_CHECKING:
+    from keras_kd.tflite.model import TFLiteModel
+
+FIRST = "this file"
+_RUNS = 100
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file of a comparison.
+
+    Attributes:
+        name: what it is called.
+        size: its size in bytes.
+        compressed_size: its size after gzip.
+        latency_microseconds: the median time for one example, in XNNPACK on one thread.
+        agreement: the share of choices that are those of the first file; see `Verification`.
+        largest_difference: how far an output is from that of the first file at most.
+        mean_difference: how far on average, in the output where that is largest.
+        accuracy: the share of labels that it gets right; None without labels.
+    """
+
+    name: str
+    size: int
+    compressed_size: int
+    latency_microseconds: float
+    agreement: float
+    largest_difference: float
+    mean_difference: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class FileComparison:
+    """Several files side by side. `print` shows it.
+
+    Attributes:
+        examples: how many examples they were run on.
+        rows: one for each file; the others are compared with the first.
+    """
+
+    examples: int
+    rows: tuple[FileRow, ...]
+
+    def __getitem__(self, name: str) -> FileRow:
+        """The row of the file called `name`.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        names = ", ".join(repr(row.name) for row in self.rows)
+        raise KeyError(problem(f"the name {name!r}", f"one of {names}", "use one of these names"))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, in types that JSON knows; infinite differences become None."""
+        return json_value(asdict(self))
+
+    def __str__(self) -> str:
+        header = ["file", "bytes", "gzip", "µs", "agrees %", "largest", "mean", "accuracy %"]
+        with_labels = self.rows[0].accuracy is not None
+        columns = len(header) if with_labels else len(header) - 1
+        rows = [_cells(row)[:columns] for row in self.rows]
+        return f"{self.examples:,} examples\n{aligned(header[:columns], rows)}"
+
+
+def compare_files(
+    first: TFLiteModel, others: Mapping[str, TFLiteModel], x: Any, labels: Any = None
+) -> FileComparison:
+    """Run several files on the same examples; see `TFLiteModel.compare`.
+
+    Raises:
+        ValueError: if there is no other file, if the examples or the labels do not fit, or if a
+            file has other inputs or outputs than the first.
+    """
+    if not others:
+        raise ValueError(
+            problem("no other file", "at least one", "pass {'int8': int8_model} or the like")
+        )
+    if FIRST in others:
+        raise ValueError(
+            problem(f"a file called {FIRST!r}", "another name", "that is what the first is called")
+        )
+    files = {FIRST: first, **others}
+    examples = examples_by_name(x, first.inputs)
+    latencies = _medians(list(files.values()), examples)
+    rows = [
+        _row(name, file, first, examples, labels, latency)
+        for (name, file), latency in zip(files.items(), latencies, strict=True)
+    ]
+    return FileComparison(len(next(iter(examples.values()))), tuple(rows))
+
+
+def _row(
+    name: str,
+    file: TFLiteModel,
+    first: TFLiteModel,
+    examples: dict[str, np.ndarray],
+    labels: Any,
+    latency: float,
+) -> FileRow:
+    try:
+        outputs = measure_differences(
+            file.predict_by_name, first.predict_by_name, examples, output_steps(file), labels
+        )
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    result = overall(outputs)
+    del result["student_accuracy"]
+    return FileRow(name, file.size, file.compressed_size, latency, **result)
+
+
+def _medians(files: list[TFLiteModel], examples: dict[str, np.ndarray]) -> list[float]:
+    """Microseconds, measured in turns so that they can be compared."""
+    interpreters = [LiteRTInterpreter(file.content) for file in files]
+    example = {name: array[:1] for name, array in examples.items()}
+    for file, interpreter in zip(files, interpreters, strict=True):
+        stored = file.quantize_inputs(example)
+        interpreter.run([stored[tensor.name] for tensor in file.inputs])
+    measured = measure_microseconds([each.invoke for each in interpreters], _RUNS)
+    return [float(np.median(microseconds)) for microseconds in measured]
+
+
+def _cells(row: FileRow) -> list[str]:
+    return [
+        row.name,
+        f"{row.size:,}",
+        f"{row.compressed_size:,}",
+        f"{row.latency_microseconds:,.1f}",
+        f"{100 * row.agreement:.2f}",
+        f"{row.largest_difference:.3g}",
+        f"{row.mean_difference:.3g}",
+        "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
+    ]

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from keras_kd.tflite.verification.differences import measure_differences, overall
+
+
+def measure(received, expected, labels=None, step=0.0):
+    """The differences of two arrays that are handed out batch by batch."""
+    examples = {"index": np.arange(len(expected))}
+    (output,) = measure_differences(
+        lambda batch: {"output": received[batch["index"]]},
+        lambda batch: {"output": expected[batch["index"]]},
+        examples,
+        {"output": step},
+        labels,
+    )
+    return output
+
+
+@pytest.fixture
+def outputs():
+    """More than two batches."""
+    return np.random.default_rng(0).normal(3.0, 2.0, (70, 4, 5)).astype("float32")
+
+
+def test_batches_do_not_show(outputs):
+    noise = np.random.default_rng(1).normal(0, 0.1, outputs.shape)
+    measured = measure(outputs + noise, outputs, step=0.25)
+    difference = np.abs(noise)
+    assert measured.largest_difference == pytest.approx(difference.max(), rel=1e-5)
+    assert measured.mean_difference == pytest.approx(difference.mean(), rel=1e-5)
+    assert measured.deviation == pytest.approx(outputs.std(), rel=1e-5)
+    assert (measured.low, measured.high) == (outputs.min(), outputs.max())
+    assert measured.step == 0.25
+    assert measured.square_difference == pytest.approx(np.sqrt(np.mean(noise**2)), rel=1e-5)
+    powers = np.sqrt(np.square(noise).mean(axis=(1, 2)))
+    assert np.mean(powers <= measured.typical_difference * 1.0001) == pytest.approx(0.9)
+    same = (outputs + noise).argmax(-1) == outputs.argmax(-1)
+    assert measured.agreement == same.mean() < 1
+
+
+def test_the_range_includes_zero(outputs):
+    assert measure(outputs + 100, outputs + 100).low == 0.0
+    assert measure(outputs - 100, outputs - 100).high == 0.0
+
+
+def test_a_deviation_beside_a_large_offset():
+    values = np.array([[0.0], [2.0]]) + 1e8
+    assert measure(values, values).deviation == 1.0
+
+
+def test_nine_of_ten_examples_are_typical(outputs):
+    received = outputs.copy()
+    received[:7] += 10
+    assert measure(received, outputs).typical_difference == 0.0
+    received[7] += 10
+    assert measure(received, outputs).typical_difference == pytest.approx(10, rel=1e-5)
+    assert measure(outputs[:1] + 10, outputs[:1]).typical_difference == pytest.approx(10, rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_must_be_the_same(outputs, value):
+    expected = outputs.copy()
+    expected[3, 1, 2] = value
+    for received, reference in ((expected, outputs), (outputs, expected)):
+        assert measure(received, reference).largest_difference == np.inf
+    measured = measure(expected, expected)
+    assert (measured.largest_difference, measured.mean_difference) == (0.0, 0.0)
+    assert np.isfinite([measured.deviation, measured.low, measured.high]).all()
+
+
+def test_probabilities_and_logits_choose_at_their_own_thresholds():
+    probabilities, logits = np.array([[0.4], [0.9]]), np.array([[0.4], [-3.0]])
+    assert measure(probabilities + 0.2, probabilities).agreement == 0.5
+    assert measure(logits + 0.2, logits).agreement == 1.0
+    assert measure(logits - 0.5, logits).agreement == 0.5
+
+
+def test_class_numbers_are_compared_as_they_are():
+    expected = np.array([1, 2, 3, 2])
+    measured = measure(np.array([1, 2, 0, 2]), expected, labels=np.array([1, 1, 0, 0]))
+    assert not measured.is_float
+    assert measured.agreement == 0.75
+
+
+def test_accuracies(outputs):
+    received = -outputs
+    labels = outputs.argmax(-1)
+    labels[0] = (labels[0] + 1) % 5
+    measured = measure(received, outputs, labels)
+    assert measured.student_accuracy == pytest.approx(69 / 70)
+    assert measured.accuracy == (received.argmax(-1) == labels).mean()
+    assert measure(received, outputs).accuracy is None
+
+
+def test_the_worst_output_counts():
+    values = np.eye(4, dtype="float32")
+    outputs = measure_differences(
+        lambda batch: {"a": batch["x"], "b": batch["x"][:, ::-1] * 2},
+        lambda batch: {"a": batch["x"], "b": batch["x"]},
+        {"x": values},
+        {"a": 0.0, "b": 0.0},
+        {"a": [0, 1, 2, 3], "b": [0, 1, 1, 0]},
+    )
+    assert overall(outputs) == {
+        "largest_difference": 2.0,
+        "mean_difference": 0.75,
+        "agreement": 0.0,
+        "accuracy": 0.75,
+        "student_accuracy": 0.75,
+    }
+
+
+def test_other_outputs_and_no_example():
+    def named(name):
+        return lambda batch: {name: batch["x"]}
+
+    with pytest.raises(ValueError, match=r"outputs \{'a': \(2, 3\)\}.*\{'b': \(2, 3\)\}"):
+        measure_differences(named("a"), named("b"), {"x": np.ones((2, 3))}, {"a": 0.0})
+    with pytest.raises(ValueError, match="x without an example"):
+        measure_differences(named("a"), named("a"), {"x": np.ones((0, 3))}, {"a": 0.0})
