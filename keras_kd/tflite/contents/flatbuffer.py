@@ -94,6 +94,26 @@ class FlatBufferModel:
             found |= {name for name, o in self._operators(graph) if floats.intersection(o.outputs)}
         return sorted(found - {"QUANTIZE", "DEQUANTIZE"})
 
+    def hybrid_operators(self) -> list[str]:
+        """The sorted names of the operators that give real numbers and read integers as weights.
+
+        DEQUANTIZE is among them where it turns stored integers into real weights.
+        """
+        found: set[str] = set()
+        for graph in self._model.subgraphs:
+            floats = self._float_tensors(graph)
+            weights = {i for i, tensor in enumerate(graph.tensors) if self._is_quantized(tensor)}
+            found |= {
+                name
+                for name, operator in self._operators(graph)
+                if floats.intersection(operator.outputs) and weights.intersection(operator.inputs)
+            }
+        return sorted(found)
+
+    def most_scales(self) -> int:
+        """The largest number of scales of a stored tensor: 1, or one for each channel."""
+        return max((tensor.scales for tensor in self.tensors() if tensor.bytes), default=0)
+
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""
         return {tensor.type for tensor in self.tensors() if tensor.bytes}
@@ -114,7 +134,6 @@ class FlatBufferModel:
         for number, graph in enumerate(self._model.subgraphs):
             read = _read_tensors(graph)
             for index, tensor in enumerate(graph.tensors):
-                scales = getattr(tensor.quantization, "scale", None)
                 values = self._model.buffers[tensor.buffer].data
                 yield FileTensor(
                     name=_text(tensor.name) or f"tensor {index}",
@@ -122,7 +141,7 @@ class FlatBufferModel:
                     type=types.get(tensor.type, f"TYPE_{tensor.type}"),
                     shape=tuple(map(int, [] if tensor.shape is None else tensor.shape)),
                     bytes=0 if values is None else len(values),
-                    scales=0 if scales is None else len(scales),
+                    scales=_scales(tensor),
                     is_read=index in read,
                 )
 
@@ -160,6 +179,17 @@ class FlatBufferModel:
     def aligned(self) -> bytes:
         """The file with every weight at a multiple of 16 bytes from its start."""
         return self._packed(self._model)
+
+    def without_names(self) -> bytes:
+        """The file, aligned, without the names of tensors and graphs and its description.
+
+        They are a sixth of a small file, and no runtime reads them. Those of inputs and outputs
+        stay: they are in the signature.
+        """
+        model = copy.copy(self._model)
+        model.description = None
+        model.subgraphs = [_without_names(graph) for graph in model.subgraphs]
+        return self._packed(model)
 
     def metadata(self, name: str) -> bytes | None:
         """What the file keeps under a name, for example "TFLITE_METADATA"; None if nothing."""
@@ -202,6 +232,10 @@ class FlatBufferModel:
         for operator in graph.operators or []:
             yield names[operator.opcodeIndex], operator
 
+    def _is_quantized(self, tensor: Any) -> bool:
+        """Whether it is stored in the file, as integers that stand for real numbers."""
+        return self._model.buffers[tensor.buffer].data is not None and _scales(tensor) > 0
+
     def _float_tensors(self, graph: Any) -> set[int]:
         """Indices of the floating-point tensors that something reads.
 
@@ -232,10 +266,11 @@ class FlatBufferModel:
     def _range(self, tensor: Any) -> tuple[float, float] | None:
         limits = {
             self._schema.TensorType.INT8: (-128, 127),
+            self._schema.TensorType.INT16: (-32768, 32767),
             self._schema.TensorType.UINT8: (0, 255),
         }
         quantization = tensor.quantization
-        if tensor.type not in limits or quantization is None or not np.size(quantization.scale):
+        if tensor.type not in limits or not _scales(tensor):
             return None
         scale, zero_point = float(quantization.scale[0]), int(quantization.zeroPoint[0])
         low, high = limits[tensor.type]
@@ -259,6 +294,21 @@ def _read_tensors(graph: Any) -> set[int]:
 
 def _text(stored: bytes | None) -> str:
     return (stored or b"").decode(errors="replace")
+
+
+def _scales(tensor: Any) -> int:
+    """How many scales a tensor has: 0 for one that is not quantized."""
+    quantization = tensor.quantization
+    return 0 if quantization is None or quantization.scale is None else len(quantization.scale)
+
+
+def _without_names(graph: Any) -> Any:
+    graph = copy.copy(graph)
+    graph.name = None
+    graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+    for tensor in graph.tensors:
+        tensor.name = None
+    return graph
 
 
 def _names_by_value(enumeration: type) -> dict[int, str]:

@@ -1,8 +1,8 @@
 """Run TensorFlow's converter. A process of its own: calibrating a loop can end it.
 
 It is started by its path. Arguments: a directory with `saved_model` and `examples.npz` (arrays by
-input name, shaped (examples, ...)), and the options of `keras_kd.tflite.convert` that the
-converter's depend on. Writes `model.tflite` there, or why not to `error.txt`.
+input name, shaped (examples, ...)), and the converter's options. Writes `model.tflite` there, or
+why not to `error.txt`.
 """
 
 import os
@@ -16,16 +16,16 @@ sys.path[0] = str(Path(__file__).resolve().parents[3])
 import numpy as np  # noqa: E402
 
 from keras_kd._checks import one_line  # noqa: E402
-from keras_kd.tflite.conversion.converter import convert_saved_model  # noqa: E402
+from keras_kd.tflite.conversion.converter import Options, convert_saved_model  # noqa: E402
 
 
-def main(directory: str, quantization: str, target: str) -> None:
+def main(directory: str, options: str) -> None:
     """Convert the model in the directory."""
     with np.load(os.path.join(directory, "examples.npz")) as stored:
         examples = dict(stored)
     saved = os.path.join(directory, "saved_model")
     try:
-        content = convert_saved_model(saved, quantization, examples, target)
+        content = convert_saved_model(saved, Options.loads(options), examples)
     except Exception as error:
         with open(os.path.join(directory, "error.txt"), "w", encoding="utf-8") as file:
             file.write(f"{type(error).__name__}: {one_line(error)}")

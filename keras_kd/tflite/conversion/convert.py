@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_kd._checks import check_choice, problem
+import numpy as np
+
+from keras_kd._checks import check_choice, check_flag, problem
 from keras_kd._keras import check_model
-from keras_kd._representative import representative_examples
-from keras_kd.tflite.conversion.converter import run_converter
+from keras_kd._representative import InputRange, representative_examples
+from keras_kd.tflite.conversion.converter import Options, run_converter
+from keras_kd.tflite.conversion.evidence import evidence_for
+from keras_kd.tflite.conversion.forms import FORMS, Form, check_integer_inputs
+from keras_kd.tflite.conversion.layer_names import layer_names
+from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import check_unwrapped, in_float32, is_quantization_aware
-from keras_kd.tflite.microcontroller import running
-from keras_kd.tflite.microcontroller.agreement import check_agreement
+from keras_kd.tflite.conversion.students import (
+    check_layers,
+    check_unwrapped,
+    in_float32,
+    is_quantization_aware,
+)
+from keras_kd.tflite.conversion.targets import TARGETS, Target
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.verification.closeness import check_close
+from keras_kd.tflite.verification.verification import verify
 
-QUANTIZATIONS = ("float32", "float16", "dynamic_int8", "int8")
-TARGETS = ("android", "microcontroller")
-_MICROCONTROLLER_QUANTIZATIONS = ("float32", "int8")
+QUANTIZATIONS = tuple(FORMS)
 
 
 def convert(
@@ -25,20 +35,32 @@ def convert(
     quantization: str = "float32",
     representative_data: Any = None,
     target: str = "android",
+    *,
+    per_tensor: bool = False,
+    input_range: InputRange = None,
+    recipe: Any = None,
+    verification_data: Any = None,
+    labels: Any = None,
 ) -> TFLiteModel:
-    """Convert a trained student to TFLite and check what came out.
+    """Convert a trained student to TFLite, check what came out and compare it with the student.
 
     The file takes one example at a time and names its inputs and outputs as the student does. It
     needs nothing but the built-in operators of the runtimes. What is asked for is asserted on the
-    result: the types of inputs, outputs and weights, no Flex and no variable operators.
+    result: the types of inputs, outputs and weights, no Flex and no variable operators. A file that
+    computes something else than the student is refused.
 
-    | quantization | weights | computes in | inputs and outputs |
-    |---|---|---|---|
-    | "float32" | float32 | float32 | float32 |
-    | "float16" | float16 | float32 | float32 |
-    | "dynamic_int8" | int8 in large kernels | int8 and float32 | float32 |
-    | "int8", target "android" | int8 | int8 | float32, which MediaPipe accepts |
-    | "int8", target "microcontroller" | int8 | int8 | int8 |
+    | quantization | weights | computes in | inputs and outputs | needs data | runs on |
+    |---|---|---|---|---|---|
+    | "float32" | float32 | float32 | float32 | no | all targets |
+    | "float16" | float16 | float32 | float32 | no | android, web |
+    | "dynamic_int8" | int8 in large kernels | int8 and float32 | float32 | no | android, web |
+    | "int8" | int8 | int8 | float32; int8 on microcontrollers | yes | all targets |
+    | "int16x8" | int8 | int16 | float32; int16 on microcontrollers | yes | all targets |
+    | "int4" | int4 in most kernels | int8 and float32 | float32 | no | android, web |
+
+    "int16x8" has no fast kernels on phones. A student with sizes that it leaves open, such as
+    `keras.Input((None, 8))`, becomes a file whose input is resized to what it is fed; on
+    microcontrollers and in browsers sizes must be known.
 
     Args:
         student: a trained Keras 3 or tf_keras model. Pruned ones are stripped first, with
@@ -46,18 +68,30 @@ def convert(
             convert to "int8" only. Models in mixed precision are converted in float32.
         quantization: how numbers are stored, see above.
         representative_data: examples like those that the student was trained on, scaled in the
-            same way, from which the ranges of its activations are read. Needed for "int8" unless
-            the student is quantization-aware in every layer (`quantization_summary` names those
-            that compute in float). An array, a dict of arrays by input name, a
-            `tf.data.Dataset` or a generator of batches; at most 500 examples are used. Other
-            quantizations need none and do not look at it. Students that may loop over time are
-            calibrated in a process of their own, because some loops end it.
-        target: "android", or "microcontroller": TensorFlow Lite Micro (TFLM), which runs "float32"
-            and "int8" only. Weights are aligned to 16 bytes for it, and if tflite-micro is
-            installed, the file is run in it and its results compared with LiteRT's.
+            same way, from which the ranges of its activations are read. Needed for "int8" and
+            "int16x8" unless the student is quantization-aware in every layer
+            (`quantization_summary` names those that compute in float). An array, a dict of arrays
+            by input name, a `tf.data.Dataset` or a generator of batches, a `.npy` or `.npz` file, a
+            directory of images, or the name of a TFDS data set; at most 500 examples are used.
+            Students that may loop over time are calibrated in a process of their own, because some
+            loops end it.
+        target: "android", "microcontroller" or "web". "microcontroller" is TensorFlow Lite Micro
+            (TFLM): the names of inner tensors are left out, weights are aligned to 16 bytes, and if
+            tflite-micro is installed, the file is run in it and its results compared with LiteRT's.
+            "web" is LiteRT in browsers (`@litertjs/core`).
+        per_tensor: for "int8", whether weights have one scale per tensor. Some accelerators need
+            this; one per channel, the default, is more precise.
+        input_range: (low, high), the range that the student was trained on; a dict by input name
+            where there are several. `representative_data` in another are refused.
+        recipe: different forms for different layers, instead of `quantization`: a dict from names
+            of layers (regular expressions) to quantizations, or a recipe of ai-edge-quantizer.
+        verification_data: examples on which the file is compared with the student: an array or a
+            dict by input name. By default up to 100 of `representative_data`, without them random
+            numbers in `input_range` (or from 0 to 1).
+        labels: the right classes of `verification_data`, for the accuracy.
 
     Returns:
-        The converted model.
+        The converted model. Its `verification` is the evidence: see `Verification`.
 
     Raises:
         TypeError: if `representative_data` is of another type.
@@ -67,55 +101,92 @@ def convert(
     Example:
         ```python
         model = keras_kd.tflite.convert(student, "int8", representative_data=x_train[:500])
+        print(model.verification)
         model.save("student.tflite")
         ```
     """
     check_model("student", student)
-    check_choice("quantization", quantization, QUANTIZATIONS)
-    check_choice("target", target, TARGETS)
-    _check_target(quantization, target)
-    _check_student(student, quantization, representative_data)
+    form = FORMS[check_choice("quantization", quantization, QUANTIZATIONS)]
+    place = TARGETS[check_choice("target", target, tuple(TARGETS))]
+    options = Options(form, place.stores_integers, check_flag("per_tensor", per_tensor))
+    _check_options(options, place, recipe)
+    _check_student(student, form, representative_data, recipe)
+    check_layers(student, form)
     signature = Signature(in_float32(student))
+    place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
+    check_integer_inputs(form, {tensor.name: tensor.dtype for tensor in signature.inputs})
     examples = None
-    if quantization == "int8" and representative_data is not None:
-        examples = representative_examples(representative_data, signature.inputs)
-    model = TFLiteModel(run_converter(signature, quantization, examples, target))
-    check_result(model, signature.inputs, quantization, target)
-    if target == "microcontroller":
-        model = TFLiteModel(model.flatbuffer.aligned())
-        if running.is_installed():
-            check_agreement(model)
+    if representative_data is not None:
+        examples = representative_examples(
+            representative_data,
+            signature.inputs,
+            input_range=input_range,
+            student=signature.model,
+        )
+    evidence = evidence_for(signature, verification_data, labels, examples, input_range)
+
+    model = TFLiteModel(_converted(signature, options, recipe, examples))
+    check_result(model, signature.inputs, options, examples is not None, recipe is not None)
+    verification = verify(model, student, evidence.examples, evidence.labels, data=evidence.data)
+    # How far off the layers of a recipe may be is that of the roughest form.
+    check_close(verification, "int4" if recipe is not None else quantization)
+    model = TFLiteModel(place.finished(model), verification)
+    place.check(model)
     return model
 
 
-def _check_target(quantization: str, target: str) -> None:
-    if target == "microcontroller" and quantization not in _MICROCONTROLLER_QUANTIZATIONS:
+def _converted(
+    signature: Signature, options: Options, recipe: Any, examples: dict[str, np.ndarray] | None
+) -> bytes:
+    """The bytes of the file; nothing of them is checked."""
+    form = options.form
+    content = run_converter(signature, options, examples if form.needs_data else None)
+    if recipe is None and not form.is_by_layer:
+        return content
+    forms = {"*": form.name} if recipe is None else recipe
+    return quantize(content, forms, examples, layer_names(signature))
+
+
+def _check_options(options: Options, place: Target, recipe: Any) -> None:
+    form = options.form
+    if options.per_tensor and not form.has_choice_of_scales:
         raise ValueError(
             problem(
-                f"quantization={quantization!r} for target='microcontroller'",
-                f"one of {', '.join(map(repr, _MICROCONTROLLER_QUANTIZATIONS))}: TensorFlow Lite "
-                "Micro refuses the others",
-                "choose quantization='int8'",
+                f"per_tensor=True for quantization={form.name!r}",
+                "quantization='int8', the only form with a choice of scales",
+                "choose quantization='int8', or leave per_tensor out",
+            )
+        )
+    if recipe is None:
+        place.check_form(form.name)
+    elif form.name != "float32":
+        raise ValueError(
+            problem(
+                f"quantization={form.name!r} beside a recipe",
+                "a recipe that says the form of every layer",
+                f"leave quantization out; pass recipe={{..., '*': {form.name!r}}} for the rest",
             )
         )
 
 
-def _check_student(student: Any, quantization: str, representative_data: Any) -> None:
+def _check_student(student: Any, form: Form, representative_data: Any, recipe: Any) -> None:
     check_unwrapped(student)
     if is_quantization_aware(student):
-        if quantization != "int8":
+        if recipe is not None or not form.takes_quantization_aware:
+            asked = "a recipe" if recipe is not None else f"quantization={form.name!r}"
             raise ValueError(
                 problem(
-                    f"quantization={quantization!r} for a quantization-aware student",
+                    f"{asked} for a quantization-aware student",
                     "'int8', the form that it was trained for",
                     "choose quantization='int8', or pass keras_kd.compression.strip(student)",
                 )
             )
-    elif quantization == "int8" and representative_data is None:
+    elif form.needs_data and representative_data is None:
         raise ValueError(
             problem(
-                "quantization='int8' without representative_data",
+                f"quantization={form.name!r} without representative_data",
                 "examples from which the ranges of the activations are read",
-                "pass representative_data=x_train[:500], or a quantization-aware student",
+                "pass representative_data=x_train[:500]"
+                + (", or a quantization-aware student" if form.takes_quantization_aware else ""),
             )
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
+from keras_kd.tflite.conversion.forms import FORMS, Form
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.runtimes.stderr import captured_stderr
 
@@ -22,19 +25,40 @@ _WORKER = Path(__file__).with_name("_converter_worker.py")
 _MOST_SECONDS = 1800
 
 
+@dataclass(frozen=True)
+class Options:
+    """What the converter is to make.
+
+    Attributes:
+        form: how numbers are stored.
+        stores_integers: whether inputs and outputs of integer forms are integers.
+        per_tensor: whether weights have one scale per tensor instead of one per channel.
+    """
+
+    form: Form
+    stores_integers: bool = False
+    per_tensor: bool = False
+
+    def dumps(self) -> str:
+        """All of it as text, for another process."""
+        return json.dumps([self.form.name, self.stores_integers, self.per_tensor])
+
+    @classmethod
+    def loads(cls, text: str) -> Options:
+        """What `dumps` has written."""
+        name, stores_integers, per_tensor = json.loads(text)
+        return cls(FORMS[name], stores_integers, per_tensor)
+
+
 def run_converter(
-    signature: Signature,
-    quantization: str,
-    examples: dict[str, np.ndarray] | None,
-    target: str,
+    signature: Signature, options: Options, examples: dict[str, np.ndarray] | None
 ) -> bytes:
     """The bytes that TensorFlow's converter makes of a student; nothing of them is checked.
 
     Args:
         signature: the student, with names.
-        quantization: one of `keras_kd.tflite.convert`'s.
-        examples: for calibration, by input name; None if the student knows its ranges.
-        target: one of `keras_kd.tflite.convert`'s.
+        options: what is asked for.
+        examples: for calibration, by input name; None if the form or the student needs none.
 
     Raises:
         ValueError: if the converter cannot convert the student; with what it wrote.
@@ -47,8 +71,8 @@ def run_converter(
             saved = os.path.join(directory, "saved_model")
             may_loop = _save(signature, saved)
             if examples is not None and may_loop:
-                return _in_own_process(signature, directory, quantization, examples, target)
-            return convert_saved_model(saved, quantization, examples, target)
+                return _in_own_process(signature, directory, options, examples)
+            return convert_saved_model(saved, options, examples)
     except _LoopError:
         raise
     except Exception as error:
@@ -56,14 +80,14 @@ def run_converter(
             problem(
                 f"the student {signature.model.name!r}, which the converter refuses "
                 f"({_summary(error)}; it wrote: {stderr.last_lines(3)})",
-                f"a student that TensorFlow's converter can turn into {quantization}",
+                f"a student that TensorFlow's converter can turn into {options.form.name}",
                 "replace the layer that is named, or choose another quantization",
             )
         ) from error
 
 
 def convert_saved_model(
-    path: str, quantization: str, examples: dict[str, np.ndarray] | None, target: str
+    path: str, options: Options, examples: dict[str, np.ndarray] | None
 ) -> bytes:
     """The bytes that TensorFlow's converter makes of a SavedModel; see `run_converter`."""
     import tensorflow as tf
@@ -74,7 +98,7 @@ def convert_saved_model(
         converter = tf.lite.TFLiteConverter.from_saved_model(
             path, signature_keys=["serving_default"]
         )
-        _configure(converter, quantization, examples, target)
+        _configure(converter, options, examples)
         return converter.convert()
 
 
@@ -85,16 +109,15 @@ class _LoopError(ValueError):
 def _in_own_process(
     signature: Signature,
     directory: str,
-    quantization: str,
+    options: Options,
     examples: dict[str, np.ndarray],
-    target: str,
 ) -> bytes:
     """Convert where a crash ends nothing else: the converter's calibrator cannot run all loops."""
     folder = Path(directory)
     np.savez(folder / "examples.npz", **examples)
     try:
         process = subprocess.run(
-            [sys.executable, str(_WORKER), directory, quantization, target],
+            [sys.executable, str(_WORKER), directory, options.dumps()],
             capture_output=True,
             check=False,
             timeout=_MOST_SECONDS,
@@ -153,20 +176,16 @@ def _save(signature: Signature, path: str) -> bool:
     return any(node.op.endswith("While") for node in nodes)
 
 
-def _configure(
-    converter: Any, quantization: str, examples: dict[str, np.ndarray] | None, target: str
-) -> None:
+def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray] | None) -> None:
     import tensorflow as tf
 
-    if quantization == "float32":
-        return
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantization == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8" and target == "microcontroller":
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-    if examples is not None:
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    form = options.form
+    form.configure(converter, per_tensor=options.per_tensor)
+    if form.integers is not None and options.stores_integers:
+        stored = getattr(tf, form.integers)
+        converter.inference_input_type = converter.inference_output_type = stored
+    if form.integers is not None and examples is not None:
+        converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
 
 

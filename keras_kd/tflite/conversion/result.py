@@ -7,35 +7,39 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.tflite.conversion.converter import Options
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 
 _VARIABLE_OPERATORS = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
-_WEIGHTS = {"float16": "FLOAT16", "dynamic_int8": "INT8"}
 
 
 def check_result(
-    model: TFLiteModel, inputs: Sequence[TensorInfo], quantization: str, target: str
+    model: TFLiteModel,
+    inputs: Sequence[TensorInfo],
+    options: Options,
+    is_calibrated: bool,
+    is_by_recipe: bool = False,
 ) -> None:
     """Refuse a file that is not what was asked for.
 
     Args:
         model: what the converter made.
         inputs: what the student takes.
-        quantization: what was asked for.
-        target: where it will run.
+        options: what was asked for.
+        is_calibrated: whether ranges were read from examples.
+        is_by_recipe: whether its layers have forms of their own, of which nothing is asserted.
 
     Raises:
         ValueError: if it needs more than built-in operators without variables, or if its inputs,
-            its outputs, its weights or its operators do not have the types asked for.
+            its outputs, its weights, their scales or its operators are not what was asked for.
     """
     _check_operators(model)
-    _check_weights(model, quantization)
-    if quantization == "int8":
-        _check_integer_only(model)
-    integers = quantization == "int8" and target == "microcontroller"
-    _check_inputs(model, inputs, integers)
-    _check_outputs(model, integers)
+    if not is_by_recipe:
+        options.form.check_contents(model.flatbuffer, is_calibrated)
+    if options.per_tensor:
+        _check_one_scale(model)
+    _check_ends(model, inputs, options.form.integers if options.stores_integers else None)
 
 
 def _check_operators(model: TFLiteModel) -> None:
@@ -51,33 +55,20 @@ def _check_operators(model: TFLiteModel) -> None:
         )
 
 
-def _check_weights(model: TFLiteModel, quantization: str) -> None:
-    wanted = _WEIGHTS.get(quantization)
-    if wanted is not None and wanted not in model.flatbuffer.weight_types():
+def _check_one_scale(model: TFLiteModel) -> None:
+    most = model.flatbuffer.most_scales()
+    if most > 1:
         raise ValueError(
             problem(
-                f"a file without any {wanted.lower()} weights from the converter",
-                f"{quantization} weights; kernels of fewer than 1024 values stay float32 in "
-                "dynamic_int8",
-                "choose quantization='int8' or 'float32' for so small a student",
+                f"a file with weights of {most} scales",
+                "one scale for each tensor, as per_tensor=True says",
+                "leave per_tensor out: a quantization-aware student has learnt its scales",
             )
         )
 
 
-def _check_integer_only(model: TFLiteModel) -> None:
-    operators = model.flatbuffer.float_operators()
-    if operators:
-        raise ValueError(
-            problem(
-                f"a file in which {', '.join(operators)} compute in floating point",
-                "integers only, as quantization='int8' says",
-                "pass representative_data: a quantization-aware student needs it where TF-MOT "
-                "leaves layers in float",
-            )
-        )
-
-
-def _check_inputs(model: TFLiteModel, inputs: Sequence[TensorInfo], integers: bool) -> None:
+def _check_ends(model: TFLiteModel, inputs: Sequence[TensorInfo], integers: str | None) -> None:
+    """The types of inputs and outputs; `integers` is None where real numbers are as they are."""
     wanted = {tensor.name: tensor for tensor in inputs}
     for tensor in model.inputs:
         student = wanted.get(tensor.name)
@@ -90,18 +81,15 @@ def _check_inputs(model: TFLiteModel, inputs: Sequence[TensorInfo], integers: bo
                 )
             )
         _check_type(tensor, student.dtype, integers)
-
-
-def _check_outputs(model: TFLiteModel, integers: bool) -> None:
     for tensor in model.outputs:
         real = tensor.is_quantized or np.issubdtype(tensor.dtype, np.floating)
         _check_type(tensor, np.dtype("float32") if real else tensor.dtype, integers)
 
 
-def _check_type(tensor: TensorInfo, dtype: np.dtype, integers: bool) -> None:
-    """A real number is stored in int8 with a scale, or as it is; an integer always as it is."""
-    quantized = integers and np.issubdtype(dtype, np.floating)
-    expected = np.dtype("int8") if quantized else dtype
+def _check_type(tensor: TensorInfo, dtype: np.dtype, integers: str | None) -> None:
+    """A real number is stored with a scale, or as it is; an integer always as it is."""
+    quantized = integers is not None and np.issubdtype(dtype, np.floating)
+    expected = np.dtype(integers) if quantized else dtype
     if tensor.dtype != expected or tensor.is_quantized != quantized:
         raise ValueError(
             problem(

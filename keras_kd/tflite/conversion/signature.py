@@ -36,11 +36,12 @@ class Signature:
             or a dict of tensors; its outputs too.
 
     Attributes:
-        inputs: a `TensorInfo` for each input, the batch size 1 in front of its shape.
+        inputs: a `TensorInfo` for each input, the batch size 1 in front of its shape. Sizes that
+            the model leaves open, such as the length of a sequence, are None.
 
     Raises:
-        ValueError: if the model has not been built, if its inputs are nested more deeply, or if a
-            dimension other than the batch is unknown.
+        ValueError: if the model has not been built, if its inputs are nested more deeply, or if
+            one of them takes text.
     """
 
     def __init__(self, model: Any) -> None:
@@ -51,7 +52,7 @@ class Signature:
         self._keys = list(structure) if isinstance(structure, dict) else None
         self._is_list = isinstance(structure, list)
         self.inputs = tuple(
-            TensorInfo(name, _with_batch_of_one(name, tensor.shape), np.dtype(tensor.dtype))
+            TensorInfo(name, _with_batch_of_one(name, tensor.shape), _dtype(name, tensor.dtype))
             for name, tensor in zip(names, inputs, strict=True)
         )
 
@@ -131,17 +132,30 @@ def _as_list(structure: Any) -> list[_Input]:
     return structure if isinstance(structure, list) else [structure]
 
 
-def _with_batch_of_one(name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    if len(shape) == 0 or None in shape[1:]:
+def _with_batch_of_one(name: str, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    if len(shape) == 0:
         raise ValueError(
             problem(
                 f"an input {name!r} of shape {shape}",
-                "a known size in every dimension but the first",
-                "build the student with the size that the device will feed, for example "
+                "a batch of examples",
+                "build the student with the shape of one example, for example "
                 "keras.Input((28, 28, 1))",
             )
         )
     return (1, *shape[1:])
+
+
+def _dtype(name: str, dtype: str) -> np.dtype:
+    if dtype == "string":
+        raise ValueError(
+            problem(
+                f"a student with text in its input {name!r}",
+                "numbers: a file has no operator for text",
+                "look words up before the student, with the same layer outside of it, and build "
+                "the student on keras.Input(..., dtype='int32')",
+            )
+        )
+    return np.dtype(dtype)
 
 
 def _named_outputs(model: Any, outputs: Any) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -36,3 +37,34 @@ def test_what_computes_in_floating_point(float_model, micro_model, student, imag
 def test_types_of_weights(float_model, micro_model):
     assert float_model.flatbuffer.weight_types() == {"FLOAT32", "INT32"}
     assert micro_model.flatbuffer.weight_types() == {"INT8", "INT32"}
+
+
+def test_names_are_left_out_for_microcontrollers(float_model, images, micro_model):
+    floats = float_model.flatbuffer
+    named, nameless = floats.aligned(), floats.without_names()
+    inner = [tensor.name for tensor in floats.tensors()]
+    # A name also has a length, an offset and padding.
+    assert len(named) - len(nameless) > sum(map(len, inner))
+    assert b"conv2d" in named
+    assert b"conv2d" not in nameless
+    assert all(offset % 16 == 0 for offset in _offsets(nameless))
+    stripped = tflite.TFLiteModel(nameless)
+    assert [t.name for t in (*stripped.inputs, *stripped.outputs)] == ["image", "output"]
+    np.testing.assert_array_equal(
+        stripped.predict({"image": images}), tflite.TFLiteModel(named).predict(images)
+    )
+    assert stripped.flatbuffer.without_names() == nameless
+    assert all(t.name.startswith("tensor ") for t in micro_model.flatbuffer.tensors())
+
+
+def test_weights_that_are_integers_beside_activations_that_are_not(student, float_model):
+    assert float_model.flatbuffer.hybrid_operators() == []
+    dynamic = tflite.convert(student, "dynamic_int8").flatbuffer
+    assert dynamic.hybrid_operators() == ["FULLY_CONNECTED"]
+
+
+def test_integer_inputs_have_no_range():
+    student = keras.Sequential([keras.Input((4,), dtype="uint8"), keras.layers.Rescaling(2.0)])
+    model = tflite.convert(student)
+    assert model.flatbuffer.input_ranges() == [None]
+    assert model.predict(np.full((1, 4), 3, np.uint8)).tolist() == [[6.0] * 4]

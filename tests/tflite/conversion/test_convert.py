@@ -6,76 +6,40 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
+from keras_kd.tflite.conversion import convert
+from keras_kd.tflite.conversion.signature import Signature
 
-# Largest difference to the student, relative to its largest output.
-TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "dynamic_int8": 3e-2, "int8": 6e-2}
-FORMS = [
-    ("float32", "android"),
-    ("float16", "android"),
-    ("dynamic_int8", "android"),
-    ("int8", "android"),
-    ("float32", "microcontroller"),
-    ("int8", "microcontroller"),
+NAMES = [
+    ("sequential", ["input"], ["logits"]),
+    ("functional", ["image"], ["output"]),
+    ("subclassed", ["input"], ["scores"]),
+    ("several inputs and outputs", ["a", "z"], ["kind", "output"]),
+    ("tf_keras", ["input"], ["logits"]),
 ]
-KINDS = [
-    "sequential",
-    "functional",
-    "subclassed",
-    "mixed precision",
-    "several inputs and outputs",
-    "tf_keras",
-]
-CASES = [
-    # In a few seconds: each form of one student, and the most demanding form of each student.
-    pytest.param(
-        kind,
-        *form,
-        marks=[pytest.mark.slow] if kind != "functional" and form != FORMS[-1] else [],
-    )
-    for kind in KINDS
-    for form in FORMS
-]
-CASES += [("quantization-aware", "int8", target) for target in ("android", "microcontroller")]
-INPUTS = {"functional": ["image"], "several inputs and outputs": ["a", "z"]}
-OUTPUTS = {
-    "functional": ["output"],
-    "subclassed": ["scores"],
-    "several inputs and outputs": ["kind", "output"],
-}
 
 
-@pytest.mark.parametrize(("kind", "quantization", "target"), CASES)
-def test_contract(make_student, kind, quantization, target):
-    student, data = make_student(kind)
-    before = [np.array(weight) for weight in student.get_weights()]
-    needs_data = quantization == "int8" and kind != "quantization-aware"
-
-    model = tflite.convert(student, quantization, data if needs_data else None, target)
-
-    assert [tensor.name for tensor in model.inputs] == INPUTS.get(kind, ["input"])
-    assert sorted(tensor.name for tensor in model.outputs) == OUTPUTS.get(kind, ["logits"])
-    integers = (quantization, target) == ("int8", "microcontroller")
-    for tensor in (*model.inputs, *model.outputs):
-        assert tensor.shape[0] == 1
-        assert tensor.dtype == (np.int8 if integers else np.float32)
-        assert tensor.is_quantized == integers
-    if quantization == "int8":
-        assert model.flatbuffer.float_operators() == []
-    if quantization == "float16":
-        assert "FLOAT16" in model.flatbuffer.weight_types()
+@pytest.mark.parametrize(("kind", "inputs", "outputs"), NAMES)
+def test_names_are_the_students(make_student, kind, inputs, outputs):
+    student, _ = make_student(kind)
+    model = tflite.convert(student, target="microcontroller")
+    assert [tensor.name for tensor in model.inputs] == inputs
+    assert sorted(tensor.name for tensor in model.outputs) == outputs
     assert not {"MUL", "SUB"} & set(model.operators), "BatchNormalization was not folded"
-    verification = tflite.verify(model, student, data)
-    outputs = student.predict(data, verbose=0)
-    largest = max(np.abs(output).max() for output in keras.tree.flatten(outputs))
-    assert verification.largest_difference <= TOLERANCES[quantization] * largest
-    for weight, original in zip(student.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, original)
 
 
-@pytest.mark.parametrize("quantization", ["float16", "dynamic_int8"])
-def test_what_tflm_refuses_is_refused_for_microcontrollers(student, quantization):
-    with pytest.raises(ValueError, match=r"Micro refuses the others. To fix it: choose .*'int8'"):
-        tflite.convert(student, quantization, target="microcontroller")
+def test_outputs_of_one_shape_are_not_confused():
+    first = keras.Input((6,), name="first")
+    second = keras.Input((6,), name="second")
+    tasks = {name: keras.layers.Dense(4) for name in ("c", "a", "b")}
+    outputs = {name: layer(first if name == "a" else second) for name, layer in tasks.items()}
+    student = keras.Model({"second": second, "first": first}, outputs)
+    rng = np.random.default_rng(0)
+    x = {name: rng.random((5, 6), np.float32) for name in ("first", "second")}
+    expected = {name: np.asarray(value) for name, value in student(x).items()}
+    for target in ("android", "microcontroller"):
+        received = tflite.convert(student, target=target).predict_by_name(x)
+        for name in tasks:
+            np.testing.assert_allclose(received[name], expected[name], atol=1e-6)
 
 
 def test_an_operator_that_tflm_lacks_is_named(images):
@@ -223,11 +187,112 @@ def test_nothing_is_left_behind_and_nothing_is_printed(student, tmp_path, monkey
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"quantization": "int4"}, "quantization='int4'.*'dynamic_int8'"),
+        ({"quantization": "int2"}, "quantization='int2'.*'dynamic_int8'"),
+        (
+            {"quantization": "dynamic_int8", "per_tensor": True},
+            "per_tensor=True for quantization='dynamic_int8'.*'int8', the only form",
+        ),
+        ({"per_tensor": 1}, "per_tensor=1.*True or False"),
+        (
+            {"quantization": "int8", "recipe": {"*": "int4"}},
+            r"quantization='int8' beside a recipe.*pass recipe=\{..., '\*': 'int8'\}",
+        ),
+        ({"labels": [1]}, "labels without verification_data"),
+        ({"input_range": (1, 0)}, r"input_range=\(1, 0\).*from low to high"),
         ({"target": "toaster"}, "target='toaster'.*'microcontroller'"),
         ({"student": "student.keras"}, "student='student.keras'.*a keras.Model"),
     ],
 )
 def test_unknown_options(student, arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         tflite.convert(**{"student": student, **arguments})
+
+
+def test_the_evidence_comes_with_the_file(student, images):
+    labels = student.predict(images, verbose=0).argmax(axis=1)
+    given = tflite.convert(student, verification_data=images, labels=labels).verification
+    assert (given.data, given.examples) == ("given", 64)
+    assert given.accuracy == given.student_accuracy == 1.0
+    calibrated = tflite.convert(student, "int8", np.repeat(images, 3, axis=0)).verification
+    assert (calibrated.data, calibrated.examples) == ("representative", 100)
+    assert calibrated.largest_difference > given.largest_difference
+    unknown = tflite.convert(student)
+    assert (unknown.verification.data, unknown.verification.examples) == ("random", 32)
+    assert tflite.TFLiteModel(unknown.content).verification is None
+
+
+def test_a_file_that_computes_something_else_is_refused(student, images, monkeypatch):
+    other = keras.models.clone_model(student)
+    real = convert.run_converter
+    monkeypatch.setattr(
+        convert, "run_converter", lambda _, *options: real(Signature(other), *options)
+    )
+    with pytest.raises(ValueError, match=r"output 'output' is off by .*computes something else"):
+        tflite.convert(student, "float32", images)
+
+
+def test_one_scale_per_tensor_or_per_channel(student, images):
+    for target in ("android", "microcontroller"):
+        by_channel = tflite.convert(student, "int8", images, target)
+        by_tensor = tflite.convert(student, "int8", images, target, per_tensor=True)
+        assert by_channel.flatbuffer.most_scales() == 10
+        assert by_tensor.flatbuffer.most_scales() == 1
+        assert by_tensor.flatbuffer.float_operators() == []
+        assert by_tensor.size < by_channel.size
+
+
+def test_a_quantization_aware_student_has_learnt_its_scales(make_student):
+    aware, images = make_student("quantization-aware")
+    with pytest.raises(ValueError, match=r"weights of \d+ scales.*leave per_tensor out"):
+        tflite.convert(aware, "int8", images, per_tensor=True)
+
+
+def test_data_in_another_range_than_the_students_are_refused(student, images):
+    with pytest.raises(ValueError, match=r"representative_data.*input_range"):
+        tflite.convert(student, "int8", images * 255, input_range=(0, 1))
+
+
+def test_random_evidence_stays_in_the_range_of_the_inputs(images):
+    student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.Softmax()])
+    largest = [
+        tflite.convert(student, input_range=limits).verification.outputs[0].high
+        for limits in ((0, 1e-6), (0, 100))
+    ]
+    assert largest[0] == pytest.approx(0.5, abs=1e-3)
+    assert largest[1] > 0.9
+
+
+def test_a_recipe_gives_layers_forms_of_their_own(student, images):
+    pytest.importorskip("ai_edge_quantizer")
+    recipe = {"logits": "int4", "*": "float32"}
+    model = tflite.convert(student, recipe=recipe, verification_data=images)
+    assert model.flatbuffer.weight_types() >= {"INT4", "FLOAT32"}
+    assert not any(tensor.is_quantized for tensor in (*model.inputs, *model.outputs))
+
+
+def test_a_recipe_with_weights_that_tflm_would_misread_is_refused(student):
+    pytest.importorskip("ai_edge_quantizer")
+    with pytest.raises(ValueError, match=r"FULLY_CONNECTED compute in floating point with weights"):
+        tflite.convert(student, target="microcontroller", recipe={"logits": "dynamic_int8"})
+
+
+@pytest.mark.parametrize("size", [9, 20, 3])
+def test_sizes_that_a_student_leaves_open_are_those_of_what_is_fed(any_length, size):
+    student, model = any_length
+    x = np.random.default_rng(1).random((4, size, 8), np.float32)
+    assert str(model.inputs[0]) == "input float32[1, any, 8]"
+    np.testing.assert_allclose(model.predict(x), student.predict(x, verbose=0), atol=1e-6)
+
+
+def test_too_short_an_example(any_length):
+    with pytest.raises(ValueError, match=r"shapes \[\(1, 2, 8\)\], which the model cannot take"):
+        any_length[1].predict(np.zeros((1, 2, 8), np.float32))
+    # It is not left in a state in which the next one fails.
+    assert any_length[1].predict(np.zeros((1, 5, 8), np.float32)).shape == (1, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def any_length():
+    layers = [keras.layers.Conv1D(4, 3), keras.layers.LSTM(4, return_sequences=True)]
+    student = keras.Sequential([keras.Input((None, 8)), *layers])
+    return student, tflite.convert(student)

@@ -1,11 +1,15 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_kd import tflite
+from keras_kd.tflite.conversion.converter import Options
+from keras_kd.tflite.conversion.forms import FORMS
 from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.tensors import TensorInfo
 
+INT8 = Options(FORMS["int8"])
 FLOATS = TensorInfo("x", (1, 4), np.dtype("float32"))
 
 
@@ -41,7 +45,7 @@ def test_variable_operators_are_named(tmp_path):
     content = _converted(Counter(), tmp_path, experimental_enable_resource_variables=True)
     model = tflite.TFLiteModel(content)
     with pytest.raises(ValueError, match=r"operators .*VAR_HANDLE.*without variables"):
-        check_result(model, [FLOATS], "float32", "android")
+        check_result(model, [FLOATS], Options(FORMS["float32"]), False)
 
 
 def test_flex_operators_do_not_even_load(tmp_path):
@@ -51,18 +55,26 @@ def test_flex_operators_do_not_even_load(tmp_path):
 
 
 def test_a_float_file_is_no_int8_file(float_model):
-    with pytest.raises(ValueError, match=r"CONV_2D, .* compute in floating point.*integers only"):
-        check_result(float_model, float_model.inputs, "int8", "android")
+    with pytest.raises(ValueError, match=r"without any int8 weights"):
+        check_result(float_model, float_model.inputs, INT8, True)
+
+
+def test_layers_that_stay_in_float(images):
+    rounding = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Activation("softsign")]
+    )
+    with pytest.raises(ValueError, match=r"compute in floating point.*replace the layers"):
+        tflite.convert(rounding, "int8", images)
 
 
 def test_types_of_inputs_and_outputs(student, images, micro_model):
     phone = tflite.convert(student, "int8", images)
     with pytest.raises(ValueError, match=r"tensor 'image' is float32.*int8 with a scale"):
-        check_result(phone, phone.inputs, "int8", "microcontroller")
+        check_result(phone, phone.inputs, Options(FORMS["int8"], stores_integers=True), True)
     with pytest.raises(ValueError, match=r"tensor 'image' is int8 with the scale 0.00.*float32"):
-        check_result(micro_model, phone.inputs, "int8", "android")
+        check_result(micro_model, phone.inputs, INT8, True)
 
 
 def test_names_and_shapes_of_inputs(float_model):
     with pytest.raises(ValueError, match=r"input image float32\[1, 8, 8, 1\].*x float32\[1, 4\]"):
-        check_result(float_model, [FLOATS], "float32", "android")
+        check_result(float_model, [FLOATS], Options(FORMS["float32"]), False)

@@ -69,9 +69,16 @@ def test_a_model_that_was_never_built(build):
         Signature(build())
 
 
-def test_an_unknown_dimension():
-    with pytest.raises(ValueError, match=r"'sound' of shape \(None, None, 3\).*a known size"):
-        Signature(_model(x := keras.Input((None, 3), name="sound"), keras.layers.Dense(2)(x)))
+def test_sizes_that_are_left_open():
+    signature = Signature(_model(x := keras.Input((None, 3), name="sound"), keras.layers.ReLU()(x)))
+    assert [tensor.shape for tensor in signature.inputs] == [(1, None, 3)]
+
+
+def test_texts_are_refused():
+    word = keras.Input((1,), dtype="string", name="word")
+    lookup = keras.layers.StringLookup(vocabulary=["a"])
+    with pytest.raises(ValueError, match=r"text in its input 'word'.*look words up before"):
+        Signature(_model(word, lookup(word)))
 
 
 def test_nested_inputs():

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kd.tflite import students
+from keras_kd.tflite.conversion import students
 
 
 def test_a_student_in_float32_is_not_copied(student):

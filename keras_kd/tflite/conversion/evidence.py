@@ -1,0 +1,96 @@
+"""The examples on which a file is compared with its student."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd._examples import examples_by_name
+from keras_kd._representative import InputRange, checked_ranges
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.students import layers_of
+from keras_kd.tflite.tensors import TensorInfo, concrete
+
+# Enough to see a file that computes something else, few enough to wait for.
+_MOST_EXAMPLES = 100
+_RANDOM_EXAMPLES = 32
+# How many words or categories a layer knows; numbers beyond them have no meaning.
+_COUNTS = {"Embedding": "input_dim", "CategoryEncoding": "num_tokens"}
+
+
+class Evidence(NamedTuple):
+    """Examples by input name, shaped (examples, ...), their labels, and what they are.
+
+    `data` is "given", "representative" or "random".
+    """
+
+    examples: dict[str, np.ndarray]
+    labels: Any
+    data: str
+
+
+def evidence_for(
+    signature: Signature,
+    given: Any,
+    labels: Any,
+    representative: dict[str, np.ndarray] | None,
+    input_range: InputRange,
+) -> Evidence:
+    """The best examples there are: those given, else representative ones, else random ones.
+
+    Args:
+        signature: the student.
+        given: an array or a dict by input name; all of it is used.
+        labels: of the given ones.
+        representative: those for calibration; some of them are used.
+        input_range: from where to where random real numbers go, by default 0 to 1; a dict by
+            input name where there are several.
+
+    Raises:
+        ValueError: if the given ones do not fit the student, or if labels come without them.
+    """
+    if given is not None:
+        return Evidence(
+            examples_by_name(given, signature.inputs, "verification_data"), labels, "given"
+        )
+    if labels is not None:
+        raise ValueError(
+            problem(
+                "labels without verification_data",
+                "the examples that they belong to",
+                "pass verification_data=x_test, labels=y_test",
+            )
+        )
+    if representative is not None:
+        count = len(next(iter(representative.values())))
+        chosen = np.linspace(0, count - 1, min(count, _MOST_EXAMPLES)).round().astype(int)
+        some = {name: array[chosen] for name, array in representative.items()}
+        return Evidence(some, None, "representative")
+    ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
+    words = _smallest_vocabulary(signature.model)
+    generator = np.random.default_rng(0)
+    some = {t.name: _random(t, generator, ranges[t.name], words) for t in signature.inputs}
+    return Evidence(some, None, "random")
+
+
+def _random(
+    tensor: TensorInfo,
+    generator: np.random.Generator,
+    limits: tuple[float, float] | None,
+    words: int,
+) -> np.ndarray:
+    shape = (_RANDOM_EXAMPLES, *concrete(tensor.shape[1:]))
+    if np.issubdtype(tensor.dtype, np.floating):
+        return generator.uniform(*(limits or (0.0, 1.0)), shape).astype(tensor.dtype)
+    return generator.integers(0, words, shape).astype(tensor.dtype)
+
+
+def _smallest_vocabulary(model: Any) -> int:
+    counts = [
+        getattr(layer, _COUNTS[type(layer).__name__])
+        for layer in layers_of(model)
+        if type(layer).__name__ in _COUNTS
+    ]
+    return min(counts, default=2)

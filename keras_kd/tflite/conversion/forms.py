@@ -1,0 +1,145 @@
+"""The forms in which a file can hold a student: one row each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a file stores weights and computes.
+
+    Attributes:
+        name: what users call it.
+        weights: the type, as the schema names it, that some of its weights must have; None where
+            nothing is to be asserted.
+        integers: the numpy type in which it computes; None where activations are real numbers.
+        operations: the set of `tf.lite.OpsSet` that the converter may use, if not its default.
+        supported_type: the type, as `tf` names it, that the converter is told to store.
+        is_optimized: whether the converter is told to quantize at all.
+        has_choice_of_scales: whether weights can have one scale per tensor as well as per channel.
+        takes_integer_inputs: whether the student may have inputs that are no real numbers.
+        is_by_layer: whether ai-edge-quantizer makes it, which TensorFlow's converter cannot.
+        too_small: when the converter gives nothing the type asked for.
+    """
+
+    name: str
+    weights: str | None = None
+    integers: str | None = None
+    operations: str | None = None
+    supported_type: str | None = None
+    is_optimized: bool = True
+    has_choice_of_scales: bool = False
+    takes_integer_inputs: bool = True
+    is_by_layer: bool = False
+    too_small: str = ""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether ranges of activations must be known: from examples, or from training."""
+        return self.integers is not None
+
+    @property
+    def takes_quantization_aware(self) -> bool:
+        """Whether it is the form that quantization-aware students were trained for."""
+        return self.integers == "int8"
+
+    def configure(self, converter: Any, *, per_tensor: bool) -> None:
+        """Set the options of a `tf.lite.TFLiteConverter`, the data for calibration excepted."""
+        import tensorflow as tf
+
+        if self.is_optimized:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if self.supported_type is not None:
+            converter.target_spec.supported_types = [getattr(tf, self.supported_type)]
+        # It has no public name; the bytes are checked afterwards.
+        converter._experimental_disable_per_channel = per_tensor
+
+    def check_contents(self, contents: FlatBufferModel, is_calibrated: bool) -> None:
+        """Refuse a file that is in another form.
+
+        Args:
+            contents: the file.
+            is_calibrated: whether ranges were read from examples.
+
+        Raises:
+            ValueError: if no weight has the type asked for, or if operators compute in floating
+                point where integers were asked for.
+        """
+        if self.weights is not None and self.weights not in contents.weight_types():
+            raise ValueError(
+                problem(
+                    f"a file without any {self.weights.lower()} weights from the converter",
+                    f"{self.name} weights{self.too_small}",
+                    "choose quantization='int8' or 'float32' for such a student",
+                )
+            )
+        operators = contents.float_operators()
+        if self.integers is not None and operators:
+            fix = (
+                "replace the layers that compute them, or choose quantization='dynamic_int8'"
+                if is_calibrated
+                else "pass representative_data: a quantization-aware student needs it where TF-MOT "
+                "leaves layers in float"
+            )
+            raise ValueError(
+                problem(
+                    f"a file in which {', '.join(operators)} compute in floating point",
+                    f"integers only, as quantization={self.name!r} says",
+                    fix,
+                )
+            )
+
+
+FORMS = {
+    form.name: form
+    for form in (
+        Form("float32", is_optimized=False),
+        Form("float16", weights="FLOAT16", supported_type="float16"),
+        Form(
+            "dynamic_int8",
+            weights="INT8",
+            too_small="; kernels of fewer than 1024 values stay float32 in dynamic_int8",
+        ),
+        Form(
+            "int8",
+            integers="int8",
+            operations="TFLITE_BUILTINS_INT8",
+            has_choice_of_scales=True,
+        ),
+        Form(
+            "int16x8",
+            integers="int16",
+            operations="EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+            takes_integer_inputs=False,
+        ),
+        Form("int4", weights="INT4", is_optimized=False, is_by_layer=True),
+    )
+}
+
+
+def check_integer_inputs(form: Form, dtypes: dict[str, np.dtype]) -> None:
+    """Refuse words and pixels that are integers where the converter cannot calibrate them.
+
+    Args:
+        form: what was asked for.
+        dtypes: of the student's inputs, by name.
+
+    Raises:
+        ValueError: if there are some.
+    """
+    integers = [name for name, dtype in dtypes.items() if not np.issubdtype(dtype, np.floating)]
+    if integers and not form.takes_integer_inputs:
+        raise ValueError(
+            problem(
+                f"quantization={form.name!r} for a student with integers in its inputs {integers}",
+                "real numbers in every input: the converter cannot calibrate the others",
+                "choose quantization='int8' or 'dynamic_int8'",
+            )
+        )

@@ -1,0 +1,148 @@
+"""Where a file will run: what each place takes, and what it refuses in which words."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from keras_kd._checks import problem
+from keras_kd.tflite.conversion.forms import FORMS
+from keras_kd.tflite.microcontroller import running
+from keras_kd.tflite.microcontroller.agreement import check_agreement
+from keras_kd.tflite.model import TFLiteModel
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place where files run.
+
+    Attributes:
+        name: what users call it.
+        stores_integers: whether inputs and outputs of integer forms are integers; otherwise they
+            are float32.
+        takes_any_length: whether inputs may be resized there.
+        refused: the forms that it does not run, and what to choose instead.
+        slow: the forms that it runs, but much slower than users expect, and what to choose instead.
+        finished: the bytes of a model as they are best for it.
+        check: raises ValueError if the finished model does not run there.
+    """
+
+    name: str
+    stores_integers: bool
+    takes_any_length: bool
+    finished: Callable[[TFLiteModel], bytes]
+    check: Callable[[TFLiteModel], None]
+    refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    slow: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def check_form(self, form: str) -> None:
+        """Refuse, or warn of, a form before any work is done for it.
+
+        Raises:
+            ValueError: if it does not run there.
+        """
+        received = f"quantization={form!r} for target={self.name!r}"
+        if form in self.refused:
+            why, fix = self.refused[form]
+            allowed = ", ".join(repr(name) for name in FORMS if name not in self.refused)
+            raise ValueError(problem(received, f"one of {allowed}: {why}", fix))
+        if form in self.slow:
+            why, fix = self.slow[form]
+            warnings.warn(problem(received, why, fix), stacklevel=3)
+
+    def check_lengths(self, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
+        """Refuse inputs of any length where memory is laid out once.
+
+        Args:
+            shapes: of the inputs, by name; None where a size is unknown.
+
+        Raises:
+            ValueError: if there are some and the target takes none.
+        """
+        free = [f"{name!r} of shape {shape}" for name, shape in shapes.items() if None in shape]
+        if free and not self.takes_any_length:
+            raise ValueError(
+                problem(
+                    f"an input {', '.join(free)} for target={self.name!r}",
+                    "a known size in every dimension: inputs cannot be resized there",
+                    "build the student with the size that the device will feed, for example "
+                    "keras.Input((100, 8)), and copy the weights",
+                )
+            )
+
+
+def _as_it_is(model: TFLiteModel) -> bytes:
+    return model.content
+
+
+def _small_and_aligned(model: TFLiteModel) -> bytes:
+    return model.flatbuffer.without_names()
+
+
+def _check_floats_outside(model: TFLiteModel) -> None:
+    """MediaPipe and the browser's runtime refuse a file that takes or gives quantized numbers."""
+    integers = [str(tensor) for tensor in (*model.inputs, *model.outputs) if tensor.is_quantized]
+    if integers:
+        raise ValueError(
+            problem(
+                f"a file with {', '.join(integers)}",
+                "float32 in its inputs and outputs: MediaPipe and browsers refuse the others",
+                "leave inputs and outputs out of the recipe",
+            )
+        )
+
+
+def _check_microcontroller(model: TFLiteModel) -> None:
+    hybrid = model.flatbuffer.hybrid_operators()
+    if hybrid:
+        # TFLM runs some of these without a word, and what they compute is wrong.
+        raise ValueError(
+            problem(
+                f"a file in which {', '.join(hybrid)} compute in floating point with weights that "
+                "are integers",
+                "weights and activations that are both integers or both float32: TensorFlow Lite "
+                "Micro refuses the others, or computes something else",
+                "choose 'int8' or 'float32' for these layers in the recipe",
+            )
+        )
+    if running.is_installed():
+        check_agreement(model)
+
+
+_HYBRID = "TensorFlow Lite Micro refuses the others", "choose quantization='int8'"
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            "android",
+            stores_integers=False,
+            takes_any_length=True,
+            finished=_as_it_is,
+            check=_check_floats_outside,
+            slow={
+                "int16x8": (
+                    "a form with fast kernels: XNNPACK has none for this one, which then takes "
+                    "up to 60 times as long as int8",
+                    "choose quantization='int8', or 'float16' for the precision",
+                )
+            },
+        ),
+        Target(
+            "microcontroller",
+            stores_integers=True,
+            takes_any_length=False,
+            finished=_small_and_aligned,
+            check=_check_microcontroller,
+            refused=dict.fromkeys(("float16", "dynamic_int8", "int4"), _HYBRID),
+        ),
+        Target(
+            "web",
+            stores_integers=False,
+            takes_any_length=False,
+            finished=_as_it_is,
+            check=_check_floats_outside,
+        ),
+    )
+}
