@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_kd.tflite.contents.flatbuffer import FILE_IDENTIFIER
 
-_WITH_PER_CHANNEL_SCALES = 3
+_CONVOLUTION_VERSION = 5
 
 
 def with_dense_as_convolution(content: bytes) -> bytes:
@@ -72,7 +72,8 @@ class _Rewriter:
         value, kernel = (graph.tensors[index] for index in operator.inputs[:2])
         # The kernels of CONV_2D are always constant.
         is_constant = self._model.buffers[kernel.buffer].data is not None
-        return value.type in (types.INT8, types.INT16) and kernel.type == types.INT8 and is_constant
+        integers = value.type in (types.INT8, types.INT16)
+        return integers and kernel.type in (types.INT8, types.INT4) and is_constant
 
     def _as_convolution(self, graph: Any, operator: Any) -> list[Any]:
         """RESHAPE, CONV_2D, RESHAPE: positions lie along the height, features are channels."""
@@ -147,6 +148,6 @@ class _Rewriter:
     def _code(self, name: str) -> int:
         code = self._schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = getattr(self._schema.BuiltinOperator, name)
-        code.version = _WITH_PER_CHANNEL_SCALES if name == "CONV_2D" else 1
+        code.version = _CONVOLUTION_VERSION if name == "CONV_2D" else 1
         self._model.operatorCodes.append(code)
         return len(self._model.operatorCodes) - 1

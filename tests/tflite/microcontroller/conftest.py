@@ -1,0 +1,51 @@
+"""Compilers, and a folder written for one model."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from keras_kd.tflite import microcontroller
+
+STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
+# The interface of TFLM for main.cc, see tflm/tflm.h.
+TFLM = Path(__file__).with_name("tflm")
+CROSS = "arm-none-eabi-g++"
+
+
+@pytest.fixture(scope="session")
+def compile_strictly():
+    """A function that compiles or links with g++ (or another compiler) and every warning an error.
+
+    It skips the test where the compiler is not installed.
+    """
+
+    def compile_files(*arguments, compiler="g++", standard="c++11"):
+        if shutil.which(compiler) is None:
+            pytest.skip(f"{compiler} is not installed")
+        command = [compiler, *STRICT, f"-std={standard}", *map(str, arguments)]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert process.returncode == 0, process.stderr
+
+    return compile_files
+
+
+@pytest.fixture(scope="session")
+def tflm():
+    """The directory of headers that stand in for those of TFLM, and of what implements them."""
+    return TFLM
+
+
+@pytest.fixture(scope="session")
+def projects(tmp_path_factory, micro_model, float_model, images):
+    """Folders written for a model in int8 and one in float32, by their type."""
+    if not microcontroller.is_installed():
+        pytest.skip("tflite-micro is not installed")
+    folders = {}
+    for kind, model in (("int8", micro_model), ("float32", float_model)):
+        folders[kind] = tmp_path_factory.mktemp("firmware") / "digits"
+        microcontroller.write_project(
+            model, folders[kind], "digits", images, labels=[f"label {i}" for i in range(10)]
+        )
+    return folders
