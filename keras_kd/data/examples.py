@@ -1,37 +1,48 @@
-"""Examples that a user keeps in NumPy files."""
+"""Examples and labels that a user keeps in NumPy files."""
 
 from __future__ import annotations
 
+import math
 import os
+import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._archives import check_members
+from keras_kd._checks import one_line, problem
+
+_EXPECTED = "numbers saved with numpy.save or numpy.savez"
+# What numpy.savez calls an array that was given no name.
+_UNNAMED = "arr_0"
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def load_examples(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]:
     """Load examples from a `.npy` or `.npz` file; pickled objects in it are refused, not run.
 
     Returns:
-        The array of a `.npy`, or of a `.npz` that holds one; else a dict with the arrays of the
-        `.npz` by their names, which are those of a model's inputs.
+        The array of a `.npy`, or of a `.npz` whose only array has no name of its own; else a dict
+        with the arrays of the `.npz` by their names, which are those of a model's inputs.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or holds something else than numbers.
     """
     path = Path(path)
-    expected = "numbers saved with numpy.save or numpy.savez"
     if not path.is_file():
-        raise FileNotFoundError(problem(f"the path {str(path)!r}", expected, "check the path"))
+        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
     try:
         arrays = _read(path)
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds for damaged files.
         raise ValueError(
             problem(
-                f"the file {str(path)!r}, which NumPy cannot read ({type(error).__name__})",
-                expected,
+                f"the file {str(path)!r}, which NumPy cannot read ({one_line(error)[:200]})",
+                _EXPECTED,
                 "save the examples again with numpy.save",
             )
         ) from error
@@ -45,16 +56,65 @@ def load_examples(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]
                     "save the examples as the model takes them",
                 )
             )
-    return arrays if len(arrays) > 1 else next(iter(arrays.values()))
+    return arrays[_UNNAMED] if list(arrays) == [_UNNAMED] else arrays
+
+
+def load_labels(path: str | os.PathLike) -> np.ndarray:
+    """Load the class of each example from a `.npy` file, or a `.npz` with one array.
+
+    Returns:
+        Class indices, int64, shape (examples,).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds something else than one class for each example.
+    """
+    labels = load_examples(path)
+    if isinstance(labels, dict) and len(labels) == 1:
+        (labels,) = labels.values()
+    fix = "save the indices of the classes: numpy.save('labels.npy', y_test)"
+    expected = "class indices, whole numbers from 0 in the shape (examples,)"
+    if isinstance(labels, dict):
+        received = f"{len(labels)} arrays"
+        raise ValueError(problem(f"{received} of labels in {str(path)!r}", expected, fix))
+    if labels.shape[1:] == (1,):
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+        received = f"labels of shape {labels.shape} and type {labels.dtype}"
+        if labels.ndim == 2:
+            fix = "save the indices of the classes: numpy.save('labels.npy', y_test.argmax(axis=1))"
+        raise ValueError(problem(f"{received} in {str(path)!r}", expected, fix))
+    return labels.astype("int64")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return {path.stem: loaded}
-    with loaded:
-        arrays = {name: loaded[name] for name in loaded.files}
-    # Of other zip archives NumPy gives the files as bytes.
-    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ValueError("no arrays")
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return {_UNNAMED: _array(file, path.stat().st_size)}
+    check_members(path)
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith(".npy"):
+                raise ValueError(f"its member {member.filename!r} is no array")
+            with archive.open(member) as file:
+                name = member.filename.removesuffix(".npy")
+                arrays[name] = _array(file, member.file_size)
+    if not arrays:
+        raise ValueError("it has no arrays")
     return arrays
+
+
+def _array(file: IO[bytes], size: int) -> np.ndarray:
+    """One array, if as much of it is there as its header says."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"it is of the version {version} of NumPy's format")
+    shape, _, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("it has Python objects in it, which are not loaded")
+    declared = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or declared > size:
+        raise ValueError(f"its header says {declared} bytes, and there are {size}")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)

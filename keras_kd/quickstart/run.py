@@ -12,13 +12,13 @@ import keras
 from rich.console import Console
 
 from keras_kd import compression, tflite
+from keras_kd._files import check_output, filling
 from keras_kd._version import __version__
 from keras_kd.data import Dataset
 from keras_kd.evaluation import Comparison, compare
 from keras_kd.evaluation.extra import check_report_extra
 from keras_kd.evaluation.table import print_table
 from keras_kd.quickstart import variants
-from keras_kd.quickstart.artifacts import check_output, filling
 from keras_kd.quickstart.narrator import Narrator
 from keras_kd.quickstart.page import page
 from keras_kd.quickstart.settings import Settings

@@ -1,0 +1,97 @@
+"""Reading models that come from anywhere, without running code that comes with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_kd._checks import one_line, problem
+from keras_kd._model_files import keras_files, saved_models
+
+_EXPECTED = (
+    "a model saved by Keras 3 as .keras or .h5, or a SavedModel directory such as model.export "
+    "writes"
+)
+
+
+def load_model(
+    path: str | os.PathLike, custom_objects: Mapping[str, Any] | None = None
+) -> keras.Model:
+    """Load a model that was trained elsewhere; code inside a file is refused, not run.
+
+    `.keras` and `.h5` are loaded by Keras 3 in its safe mode, after their sizes and names have been
+    checked. A SavedModel is a program of TensorFlow: it is loaded if its operations compute tensors
+    from tensors and do nothing else, and becomes a model with one layer that cannot be trained on.
+
+    Args:
+        path: a `.keras` or `.h5` file, or the directory of a SavedModel.
+        custom_objects: the user's own classes and functions that the model is made of, by name.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `path`.
+        ValueError: if it is no model, is damaged, or needs code that is not there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
+    if path.is_dir() and saved_models.is_saved_model(path):
+        read = saved_models.load
+    elif path.is_file() and path.suffix in keras_files.SUFFIXES:
+        read = keras_files.load
+    else:
+        kind = "directory" if path.is_dir() else "file"
+        raise ValueError(
+            problem(f"the {kind} {str(path)!r}", _EXPECTED, "load it as you saved it, and save it")
+        )
+    try:
+        model = read(path, dict(custom_objects or {}))
+    except Exception as error:  # Damage shows as errors of zipfile, json, h5py, Keras and others.
+        raise ValueError(_refusal(path, error)) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            problem(
+                f"the file {str(path)!r} with a {type(model).__name__}", _EXPECTED, "save a model"
+            )
+        )
+    return model
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    reason = _first_sentence(error)
+    expected, fix = _EXPECTED, "copy it again, or save the model again, as .keras"
+    text = one_line(error)
+    if "Could not locate" in text or "Unknown layer" in text:
+        expected += ", and the code of its own classes"
+        fix = (
+            "name the Python file or module that defines them, for example --custom-objects "
+            "layers.py; it is imported, so that what is in it runs: name only code that you trust"
+        )
+        if "keras_kd" in text:
+            expected, fix = _EXPECTED, "save the student alone: distiller.student.save(...)"
+    elif "ambda" in text:
+        expected += ", without code in it"
+        fix = (
+            "replace Lambda layers by operations of keras.ops or by a layer class of your own "
+            "(--custom-objects), or load it in Python and call keras_kd.tflite.convert there"
+        )
+    elif keras_files.is_of_keras_2(path):
+        reason = f"a model of Keras 2: {reason}"
+        fix = (
+            "if you trust the file, load it with tf_keras, write a SavedModel with "
+            "model.export('directory') and pass this directory"
+        )
+    return problem(
+        f"the {'directory' if path.is_dir() else 'file'} {str(path)!r}, which is refused "
+        f"({reason})",
+        expected,
+        fix,
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    text = one_line(error) or type(error).__name__
+    return text.split(". ")[0][:200].rstrip(".")

@@ -1,0 +1,238 @@
+"""`keras-kd convert`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_kd._checks import problem
+from keras_kd.cli.arguments import (
+    DATA,
+    MODEL,
+    add_custom_objects,
+    add_json,
+    labels,
+    load_model,
+    representative_data,
+)
+from keras_kd.cli.destination import Destination
+from keras_kd.cli.terminal import Outcome, working
+
+if TYPE_CHECKING:
+    from keras_kd import tflite
+
+_TEXTS = ("name", "description", "author", "license", "model_version")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "convert",
+        help="convert a Keras model to .tflite and show that it computes the same",
+        description="Convert a trained model to .tflite, compare the file with the model, and "
+        "show the evidence.",
+    )
+    parser.add_argument("model", type=Path, metavar=MODEL)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.tflite|DIR",
+        help="a file, or a directory; with --target microcontroller a directory gets a whole "
+        "project, ready to compile (default: MODEL.tflite beside the model)",
+    )
+    add_custom_objects(parser)
+    add_json(parser)
+    _add_form(parser)
+    _add_evidence(parser)
+    _add_metadata(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_form(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("form of the file")
+    group.add_argument(
+        "--quantization",
+        choices=("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4"),
+        default="float32",
+        help="how numbers are stored (default: %(default)s)",
+    )
+    group.add_argument(
+        "--target",
+        choices=("android", "microcontroller", "web"),
+        default="android",
+        help="where the file will run (default: %(default)s)",
+    )
+    group.add_argument(
+        "--representative-data",
+        metavar=DATA,
+        help="examples like those that the model was trained on, from which int8 and int16x8 read "
+        "ranges; .npz: an array for each input",
+    )
+    group.add_argument(
+        "--input-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="the range that the model was trained on, for example 0 1; other data are warned of",
+    )
+    group.add_argument(
+        "--per-tensor",
+        action="store_true",
+        help="one scale for a whole kernel instead of one for each filter",
+    )
+
+
+def _add_evidence(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("evidence")
+    group.add_argument(
+        "--verification-data",
+        metavar=DATA,
+        help="what model and file are compared on (default: the representative data, else random)",
+    )
+    group.add_argument(
+        "--verification-labels",
+        type=Path,
+        metavar="LABELS.npy",
+        help="the class of each of these examples; shows how many model and file get right",
+    )
+
+
+def _add_metadata(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "labels and metadata",
+        "With --labels, a file for android gets the metadata that MediaPipe and Android Studio "
+        "read; for other targets the labels lie beside the file, in the directory.",
+    )
+    group.add_argument(
+        "--labels", type=Path, metavar="LABELS.txt", help="the name of each class, one on a line"
+    )
+    group.add_argument("--name", help="what the model is called (default: its file's name)")
+    group.add_argument("--description", help="what it does")
+    group.add_argument("--author", help="who made it")
+    group.add_argument("--license", help="under which it may be used, for example Apache-2.0")
+    group.add_argument("--model-version", help="its own version, for example 1.2.0")
+    group.add_argument(
+        "--color-input",
+        action="store_true",
+        help="let a grey-scale model take color images, which is what phones have",
+    )
+    group.add_argument(
+        "--softmax",
+        action="store_true",
+        help="let a model of logits give probabilities, which is what phones show",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> Outcome:
+    from keras_kd import tflite
+
+    destination = Destination.of(arguments.model, arguments.output, arguments.target)
+    names = _class_names(arguments, destination)
+    with working("reading the examples") as say:
+        data = _for_student(representative_data(arguments.representative_data), arguments)
+        compared = _for_student(representative_data(arguments.verification_data), arguments)
+        classes = labels(arguments.verification_labels)
+        say("loading the model")
+        student = _student(arguments)
+        say(f"converting to {arguments.quantization} and comparing")
+        model = tflite.convert(
+            student,
+            arguments.quantization,
+            data,
+            arguments.target,
+            per_tensor=arguments.per_tensor,
+            input_range=arguments.input_range and tuple(arguments.input_range),
+            verification_data=compared,
+            labels=classes,
+        )
+        evidence = model.verification
+        if arguments.target == "android" and names:
+            model = tflite.android.add_metadata(model, _metadata(arguments, names))
+        say("writing")
+        examples = next((each for each in (compared, data) if _is_in_memory(each)), None)
+        written = [str(path) for path in destination.write(model, names, examples)]
+    inspection = model.inspect()
+    return Outcome(
+        "\n".join(
+            [
+                *_listed("Inputs", map(str, model.inputs)),
+                *_listed("Outputs", map(str, model.outputs)),
+                str(evidence),
+                *_listed("Written", written),
+            ]
+        ),
+        {
+            "files": written,
+            "inspection": inspection.to_json(),
+            "verification": evidence.to_json(),
+        },
+    )
+
+
+def _class_names(arguments: argparse.Namespace, destination: Destination) -> tuple[str, ...]:
+    from keras_kd.tflite import android
+
+    texts = [name for name in _TEXTS if getattr(arguments, name) is not None]
+    if arguments.labels is None and texts:
+        raise ValueError(
+            problem(
+                f"--{texts[0].replace('_', '-')} without --labels",
+                "the name of each class: metadata are for classifiers",
+                "add --labels labels.txt, or leave it out",
+            )
+        )
+    if arguments.target != "android" and (texts or (arguments.labels and destination.is_file)):
+        raise ValueError(
+            problem(
+                f"metadata with --target {arguments.target}",
+                "--target android, whose files hold them, or only --labels and a directory",
+                "choose a directory as --output, and leave out other metadata",
+            )
+        )
+    return () if arguments.labels is None else android.read_labels(arguments.labels)
+
+
+def _student(arguments: argparse.Namespace) -> Any:
+    from keras_kd.tflite import android
+
+    student = load_model(arguments.model, arguments.custom_objects)
+    if arguments.color_input:
+        student = android.with_color_input(student)
+    return android.with_softmax(student) if arguments.softmax else student
+
+
+def _for_student(data: Any, arguments: argparse.Namespace) -> Any:
+    """The examples, grey ones in three equal channels if the student gets a color input."""
+    import numpy as np
+
+    if arguments.color_input and isinstance(data, np.ndarray):
+        data = data[..., np.newaxis] if data.ndim == 3 else data
+        return np.repeat(data, 3, axis=-1) if data.shape[-1] == 1 else data
+    return data
+
+
+def _is_in_memory(data: Any) -> bool:
+    """Whether these are arrays, not the name of a data set or a directory."""
+    return data is not None and not isinstance(data, str)
+
+
+def _metadata(arguments: argparse.Namespace, names: tuple[str, ...]) -> tflite.android.Metadata:
+    from keras_kd.tflite import android
+
+    mean, std = android.normalization(*(arguments.input_range or (0, 1)))
+    return android.Metadata(
+        names,
+        name=arguments.name or arguments.model.stem,
+        description=arguments.description or "",
+        author=arguments.author or "",
+        license=arguments.license or "",
+        version=arguments.model_version or "",
+        mean=mean,
+        std=std,
+    )
+
+
+def _listed(heading: str, lines: Iterable[str]) -> list[str]:
+    return [f"{heading}:", *(f"  {line}" for line in lines)]

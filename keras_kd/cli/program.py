@@ -1,0 +1,72 @@
+"""From the words on the command line to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from keras_kd._checks import one_line
+from keras_kd._version import __version__
+from keras_kd.cli import benchmark, convert, inspect, quickstart, report, terminal, verify
+from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
+
+# What the shell reports for a program that was ended by Ctrl-C.
+INTERRUPTED = 128 + signal.SIGINT
+# And for one whose output nobody reads any more. Windows has no signal of that name.
+BROKEN_PIPE = 128 + 13
+_COMMANDS = (quickstart, convert, inspect, verify, benchmark, report)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments after the program's name; None: those of this process.
+
+    Returns:
+        The exit code: 0, 2 on bad input, 130 after Ctrl-C, 141 if nobody reads the output.
+    """
+    try:
+        arguments = parser().parse_args(argv)
+        _run(arguments)
+        sys.stdout.flush()
+    except SystemExit as exit_:  # argparse ends so, after --help and after bad options.
+        return int(exit_.code or 0)
+    except KeyboardInterrupt:
+        terminal.say(f"{PROGRAM}: interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads, such as `head`, has seen enough; nor is there anyone to flush to at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        terminal.say(f"{PROGRAM}: error: {one_line(error) or type(error).__name__}")
+        return BAD_INPUT
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    result = Parser(
+        prog=PROGRAM,
+        description="Knowledge distillation for Keras: from a teacher to a verified student on a "
+        "device.",
+    )
+    result.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = result.add_subparsers(metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(commands)
+    return result
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    as_json = getattr(arguments, "json", False)
+    with terminal.quiet(print_elsewhere=as_json) as warnings:
+        outcome = arguments.run(arguments)
+    for warning in warnings:
+        terminal.say(f"{PROGRAM}: warning: {warning}")
+    if outcome is not None:
+        terminal.show(outcome, as_json)

@@ -1,0 +1,136 @@
+"""What a command shows: its results, its progress, and none of what libraries write besides."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_kd._checks import one_line
+
+_PACKAGE = Path(__file__).parents[1]
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a command, for people and for programs.
+
+    Attributes:
+        text: what is printed.
+        data: what is printed with `--json`.
+    """
+
+    text: str
+    data: dict[str, Any]
+
+
+def show(outcome: Outcome, as_json: bool) -> None:
+    """Print the result to standard output."""
+    if as_json:
+        print(json.dumps(_without_nan(outcome.data), indent=2, allow_nan=False))
+    else:
+        print(_printable(outcome.text, sys.stdout.encoding))
+
+
+def say(line: str) -> None:
+    """Print a line to standard error."""
+    print(_printable(line, sys.stderr.encoding), file=sys.stderr)
+
+
+@contextmanager
+def quiet(*, print_elsewhere: bool) -> Iterator[list[str]]:
+    """Keep from the terminal what libraries write there while a command runs.
+
+    What TensorFlow's C++ writes to file descriptor 2 is lost; who has set TensorFlow's log level
+    sees what they asked for. Python's own standard error stays.
+
+    Args:
+        print_elsewhere: whether what is printed goes to standard error, so that standard output
+            holds nothing but JSON.
+
+    Yields:
+        A list which in the end has this package's warnings, a line each.
+    """
+    lines: list[str] = []
+    with ExitStack() as stack:
+        if _LOG_LEVEL not in os.environ:
+            stack.enter_context(_without_native_messages())
+        if print_elsewhere:
+            stack.enter_context(redirect_stdout(sys.stderr))
+        caught = stack.enter_context(warnings.catch_warnings(record=True))
+        yield lines
+        own = [warning for warning in caught if _PACKAGE in Path(warning.filename).parents]
+        lines += dict.fromkeys(
+            one_line(warning.message)
+            for warning in own
+            if issubclass(warning.category, UserWarning)
+        )
+
+
+@contextmanager
+def working(description: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something is going on; yields a function that says what."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(_plain(description)) as status:
+        yield lambda text: status.update(_plain(text))
+
+
+@contextmanager
+def _without_native_messages() -> Iterator[None]:
+    os.environ[_LOG_LEVEL] = "3"
+    sys.stderr.flush()
+    python_stderr, original = sys.stderr, os.dup(2)
+    with (
+        open(os.devnull, "w") as nowhere,
+        os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as kept,
+    ):
+        os.dup2(nowhere.fileno(), 2)
+        sys.stderr = kept
+        try:
+            yield
+        finally:
+            sys.stderr = python_stderr
+            os.dup2(original, 2)
+            os.close(original)
+            del os.environ[_LOG_LEVEL]
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(f"{text} ...")
+
+
+def _printable(text: str, encoding: str | None) -> str:
+    """The text, with escapes for what would steer the terminal or what it cannot show.
+
+    Names in files of others may hold anything.
+    """
+    safe = "".join(
+        character if character.isprintable() or character == "\n" else ascii(character)[1:-1]
+        for character in text
+    )
+    encoding = encoding or "utf-8"
+    return safe.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _without_nan(value: Any) -> Any:
+    """The value in what JSON has: neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,54 @@
+import sys
+
+import pytest
+
+from keras_kd._model_files.custom_objects import import_custom_objects
+
+CODE = """
+import keras
+from keras.layers import Dense
+
+class Own(keras.layers.Layer):
+    pass
+
+def activation(x):
+    return x
+
+_hidden = Own
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A name of a file and module in the working directory, forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    yield "own_objects_of_a_test"
+    sys.modules.pop("own_objects_of_a_test", None)
+
+
+@pytest.mark.parametrize("suffix", [".py", ""])
+def test_what_a_file_or_module_defines(suffix, own, tmp_path):
+    (tmp_path / f"{own}.py").write_text(CODE)
+    path = list(sys.path)
+    assert sorted(import_custom_objects(own + suffix)) == ["Own", "activation"]
+    assert sys.path == path
+
+
+def test_missing(own):
+    with pytest.raises(FileNotFoundError, match="own layers"):
+        import_custom_objects(f"{own}.py")
+    with pytest.raises(ImportError, match="cannot be imported \\(ModuleNotFoundError"):
+        import_custom_objects(own)
+
+
+def test_code_that_fails(own, tmp_path):
+    (tmp_path / f"{own}.py").write_text("1 / 0")
+    with pytest.raises(ImportError, match="ZeroDivisionError: division by zero"):
+        import_custom_objects(f"{own}.py")
+    assert own not in sys.modules
+
+
+def test_nothing_in_it(own, tmp_path):
+    (tmp_path / f"{own}.py").write_text("from keras.layers import Dense")
+    with pytest.raises(ValueError, match="defines no class or function"):
+        import_custom_objects(f"{own}.py")

@@ -1,0 +1,197 @@
+import json
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from keras_kd._model_files import load_model
+from keras_kd._model_files.keras_files import is_of_keras_2
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+@pytest.fixture
+def hdf5(model, tmp_path):
+    model.save(tmp_path / "model.h5")
+    return tmp_path / "model.h5"
+
+
+def changed_config(path, change):
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    change(config)
+    return {"config.json": json.dumps(config)}
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"config.json": b"{"}, "Expecting property name"),
+        ({"config.json": b"[]"}, "which is refused"),
+        ({"config.json": None}, "no config.json"),
+        ({"model.weights.h5": None}, "no config.json or no model.weights.h5"),
+        ({"model.weights.h5": b"\x89HDF\r\n\x1a\n"}, "which is refused"),
+        ({"../escaped": b""}, "would escape"),
+        ({"assets/../../escaped": b""}, "would escape"),
+        ({"/tmp/escaped": b""}, "would escape"),
+        ({"C:\\escaped": b""}, "would escape"),
+    ],
+)
+def test_members(members, reason, path, rewritten, tmp_path):
+    before = sorted(tmp_path.parent.rglob("*"))
+    file = rewritten(path, members)
+    with pytest.raises(ValueError, match=reason):
+        load_model(file)
+    assert sorted(tmp_path.parent.rglob("*")) == sorted([*before, file])
+
+
+def test_two_members_of_one_name(path):
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("config.json", b"{}")
+    with pytest.raises(ValueError, match="two members of one name"):
+        load_model(path)
+
+
+def test_a_member_that_is_far_larger_than_what_is_stored(path, rewritten):
+    zeros = bytes(70 * 1024 * 1024)
+    file = rewritten(path, {"model.weights.h5": zeros}, zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 1_000_000
+    with pytest.raises(ValueError, match=r"'model.weights.h5' declares 73400320 bytes"):
+        load_model(file)
+
+
+def test_compressed_archives_are_fine(path, rewritten):
+    assert load_model(rewritten(path, {}, zipfile.ZIP_DEFLATED)).output_shape == (None, 3)
+
+
+def test_a_layer_of_a_trillion_units_is_refused_before_it_is_built(path, rewritten):
+    def enlarge(config):
+        config["config"]["layers"][1]["config"]["units"] = 10**12
+
+    file = rewritten(path, changed_config(path, enlarge))
+    with pytest.raises(ValueError, match=r"the model declares 12000000000000 bytes"):
+        load_model(file)
+
+
+def test_an_hdf5_of_a_trillion_units(hdf5):
+    with h5py.File(hdf5, "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["layers"][1]["config"]["units"] = 10**12
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(ValueError, match=r"the model declares 12000000000000 bytes"):
+        load_model(hdf5)
+
+
+def test_outputs_that_no_device_holds(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.RepeatVector(10**10)])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"'repeat_vector.*' returns 30000000000 numbers"):
+        load_model(tmp_path / "model.keras")
+
+
+def test_the_rehearsal_leaves_no_trace(path):
+    keras.backend.clear_session()
+    load_model(path)
+    assert keras.layers.Dense(1).name == "dense"
+
+
+def test_a_dataset_that_is_far_larger_than_the_file(hdf5):
+    with h5py.File(hdf5, "a") as file:
+        file["model_weights"].create_dataset("giant", (10**12,), "float32", chunks=(1000,))
+    with pytest.raises(ValueError, match="its weights declares 40000000000"):
+        load_model(hdf5)
+
+
+@pytest.mark.parametrize("link", [h5py.ExternalLink("/etc/passwd", "/a"), h5py.SoftLink("/a")])
+def test_links_in_hdf5(hdf5, link):
+    with h5py.File(hdf5, "a") as file:
+        file["model_weights"]["elsewhere"] = link
+    with pytest.raises(ValueError, match="its 'model_weights/elsewhere' is a link"):
+        load_model(hdf5)
+
+
+def test_a_dataset_in_another_file(hdf5, tmp_path):
+    (tmp_path / "secret").write_bytes(bytes(100))
+    with h5py.File(hdf5, "a") as file:
+        file["model_weights"].create_dataset(
+            "secret", (25,), "float32", external=[(str(tmp_path / "secret"), 0, 100)]
+        )
+    with pytest.raises(ValueError, match="lies in another file"):
+        load_model(hdf5)
+
+
+def test_weights_alone(model, tmp_path):
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(ValueError, match="weights but no model"):
+        load_model(tmp_path / "model.weights.h5")
+
+
+KERAS_2 = """
+import sys
+import tf_keras
+from tf_keras import layers
+
+dense = tf_keras.Sequential([tf_keras.Input((2,)), layers.Dense(3, "relu")])
+dense.save(f"{sys.argv[1]}/dense.h5")
+dense.save(f"{sys.argv[1]}/dense.keras")
+hard = tf_keras.Sequential([tf_keras.Input((2,)), layers.Dense(3, "hard_sigmoid")])
+hard.save(f"{sys.argv[1]}/hard.h5")
+hard.save(f"{sys.argv[1]}/hard.keras")
+lstm = tf_keras.Sequential([tf_keras.Input((4, 2)), layers.LSTM(3)])
+lstm.save(f"{sys.argv[1]}/lstm.h5")
+lstm.export(f"{sys.argv[1]}/lstm")
+"""
+
+
+@pytest.fixture(scope="module")
+def keras_2(tmp_path_factory):
+    """Files that Keras 2 wrote, in a process of its own."""
+    directory = tmp_path_factory.mktemp("keras_2")
+    subprocess.run([sys.executable, "-c", KERAS_2, str(directory)], check=True, capture_output=True)
+    return directory
+
+
+@pytest.mark.slow
+def test_models_of_keras_2(keras_2):
+    """What Keras 3 reads as it was meant, and where the user is told what to do instead."""
+    assert load_model(keras_2 / "dense.h5").output_shape == (None, 3)
+    assert load_model(keras_2 / "dense.keras").output_shape == (None, 3)
+    assert load_model(keras_2 / "lstm").output_shape == (None, 3)
+    for name in ("hard.keras", "hard.h5", "lstm.h5"):
+        assert is_of_keras_2(keras_2 / name)
+        with pytest.raises(ValueError, match=r"of Keras 2: .*write a SavedModel with model.export"):
+            load_model(keras_2 / name)
+
+
+def test_no_file_is_handed_to_tf_keras(path, hdf5):
+    """Its loader runs code; nothing here imports it."""
+    script = (
+        "import sys; from keras_kd._model_files import load_model; "
+        f"load_model({str(path)!r}); load_model({str(hdf5)!r}); "
+        "sys.exit('tf_keras' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damage_is_refused_or_harmless(seed, path, hdf5):
+    random = np.random.default_rng(seed)
+    file = (path, hdf5)[seed % 2]
+    content = bytearray(file.read_bytes())
+    for place in random.integers(0, len(content), 12):
+        content[place] = random.integers(0, 256)
+    file.write_bytes(content)
+    try:
+        message = str(load_model(file).output_shape)
+    except ValueError as error:
+        message = str(error)
+    assert message
+    assert "\n" not in message
