@@ -67,6 +67,14 @@ def _check_image(image: TensorInfo) -> None:
                 "keras_kd.tflite.android.with_color_input(student) does it for grey-scale images",
             )
         )
+    if None in image.shape:
+        raise ValueError(
+            problem(
+                f"a model with the input {image}",
+                "a known height and width, to which MediaPipe scales images",
+                "build the student on an Input with them, for example keras.Input((224, 224, 3))",
+            )
+        )
     if image.shape[-1] != CHANNELS:
         raise ValueError(
             problem(

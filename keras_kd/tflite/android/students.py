@@ -16,6 +16,8 @@ from keras_kd.tflite.conversion.students import in_float32
 from keras_kd.tflite.tensors import TensorInfo
 
 _RANDOM_EXAMPLES = 16
+# For sizes that a student leaves open, such as the length of a sequence.
+_ANY_SIZE = 32
 _TOLERANCE = 1e-3
 
 
@@ -42,11 +44,11 @@ def with_color_input(student: Any) -> Any:
     student = in_float32(check_model("student", student))
     signature, library = Signature(student), _library(student)
     image = _only_input(signature)
-    if len(image.shape) not in (3, 4) or image.shape[3:] not in ((), (1,)):
+    if len(image.shape) not in (3, 4) or image.shape[3:] not in ((), (1,)) or None in image.shape:
         raise ValueError(
             problem(
                 f"a student with the input {image}",
-                "grey-scale images of shape (height, width, 1) or (height, width)",
+                "grey-scale images of shape (height, width, 1) or (height, width), both known",
                 "convert a student of color images as it is",
             )
         )
@@ -131,7 +133,7 @@ def _check_logits(logits: Any, signature: Signature, inputs: TensorInfo) -> None
                 "end a student of one score in a Dense layer with activation='sigmoid'",
             )
         )
-    shape = (_RANDOM_EXAMPLES, *inputs.shape[1:])
+    shape = (_RANDOM_EXAMPLES, *(size or _ANY_SIZE for size in inputs.shape[1:]))
     examples = np.random.default_rng(0).random(shape).astype(inputs.dtype)
     (values,) = (np.asarray(output) for output in signature({inputs.name: examples}).values())
     if values.min() >= 0 and np.allclose(values.sum(axis=-1), 1, atol=_TOLERANCE):

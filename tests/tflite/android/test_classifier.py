@@ -1,6 +1,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 import pytest
 
 from keras_kd import tflite
@@ -27,6 +28,21 @@ def test_other_inputs_are_refused(make_student, plain):
     _refused(tflite.convert(rows), plain, r"images of shape \(1, height, width, 3\)")
     several, _ = make_student("several inputs and outputs")
     _refused(tflite.convert(several), plain, "2 inputs and 2 outputs")
+
+
+def test_open_sizes_are_refused(plain):
+    layers = keras.layers
+    student = keras.Sequential(
+        [
+            keras.Input((None, None, 3), name="image"),
+            layers.Conv2D(3, 3),
+            layers.GlobalAveragePooling2D(),
+            layers.Softmax(),
+        ]
+    )
+    data = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    model = tflite.convert(student, verification_data=data)
+    _refused(model, plain, r"\[1, any, any, 3\].*known height and width")
 
 
 def test_maps_are_no_classes(plain):

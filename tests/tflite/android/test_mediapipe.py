@@ -6,9 +6,11 @@ interpreter.
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
+import warnings
 from pathlib import Path
 
 import keras
@@ -27,6 +29,9 @@ PYTHON = os.environ.get("KERAS_KD_MEDIAPIPE_PYTHON") or (str(OWN) if OWN.is_file
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="no MediaPipe: make test-android")
 
 IMAGES = 150
+QUANTIZATIONS = ["float32", "float16", "dynamic_int8", "int8", "int16x8"]
+if importlib.util.find_spec("ai_edge_quantizer") is not None:
+    QUANTIZATIONS.append("int4")
 MEAN, STD = android.normalization(0, 1)
 PLAIN = android.Metadata([f"digit {name}" for name in "0123456789"], mean=MEAN, std=STD)
 CALIBRATION = android.ScoreCalibration(
@@ -68,8 +73,10 @@ def models(student, digits):
     """Files that MediaPipe runs, by name."""
     color = android.with_color_input(android.with_softmax(student))
     representative = _colored(digits.x_train[:200])
-    quantizations = ("float32", "float16", "dynamic_int8", "int8")
-    files = {name: tflite.convert(color, name, representative) for name in quantizations}
+    with warnings.catch_warnings():
+        # No phone is fast in int16x8.
+        warnings.simplefilter("ignore", UserWarning)
+        files = {name: tflite.convert(color, name, representative) for name in QUANTIZATIONS}
     described = {name: android.add_metadata(model, PLAIN) for name, model in files.items()}
     calibrated = dataclasses.replace(PLAIN, score_calibration=CALIBRATION)
     described["calibrated"] = android.add_metadata(files["float32"], calibrated)
@@ -134,7 +141,7 @@ def _scores(results, name):
     return np.array([[row[str(index)] for index in range(10)] for row in result["scores"]])
 
 
-@pytest.mark.parametrize("quantization", ["float32", "float16", "dynamic_int8", "int8"])
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_a_phone_says_what_litert_says(results, models, digits, quantization):
     expected = models[quantization].predict(_colored(digits.x_test))
     scores = _scores(results, quantization)
@@ -143,7 +150,8 @@ def test_a_phone_says_what_litert_says(results, models, digits, quantization):
     # 8 bits round what differs in the last digit of a float to the next step of 1/256.
     tolerance = 1 / 256 + 1e-6 if quantization == "int8" else 1e-4
     np.testing.assert_allclose(scores, expected, atol=tolerance)
-    assert (scores.argmax(axis=1) == digits.y_test).mean() > 0.8
+    least = 0.6 if quantization == "int4" else 0.8
+    assert (scores.argmax(axis=1) == digits.y_test).mean() > least
 
 
 def test_labels_and_names_are_shown(results):

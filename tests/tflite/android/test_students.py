@@ -91,12 +91,23 @@ def test_softmax(make_student, kind):
     assert model.inputs[0].name == tflite.convert(student).inputs[0].name
 
 
+def test_softmax_of_a_sequence_of_any_length():
+    student = keras.Sequential(
+        [keras.Input((None, 4)), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).random((2, 7, 4), np.float32)
+    np.testing.assert_allclose(android.with_softmax(student)(x).numpy().sum(axis=1), 1, atol=1e-6)
+
+
 def test_students_that_take_no_grey_images(make_student, color_student):
     several, _ = make_student("several inputs and outputs")
     with pytest.raises(ValueError, match="2 inputs"):
         android.with_color_input(several)
     with pytest.raises(ValueError, match=r"\[1, 8, 8, 3\].*convert a student of color images"):
         android.with_color_input(color_student)
+    open_sizes = keras.Sequential([keras.Input((None, None, 1)), keras.layers.ReLU()])
+    with pytest.raises(ValueError, match=r"\[1, any, any, 1\].*both known"):
+        android.with_color_input(open_sizes)
     image = keras.Input((8, 8, 1))
     double = keras.Model(image, [keras.layers.Flatten(name=name)(image) for name in "ab"])
     with pytest.raises(ValueError, match="outputs a, b"):
