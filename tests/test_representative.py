@@ -70,7 +70,17 @@ def test_data_that_do_not_fit(data, message):
         representative_examples(data, IMAGE)
 
 
-@pytest.mark.parametrize("data", [7, "images.npy"])
+@pytest.mark.parametrize("data", [7, b"mnist"])
 def test_data_that_are_no_data(data):
     with pytest.raises(TypeError, match=r"representative_data of type .*tf.data.Dataset"):
         representative_examples(data, IMAGE)
+
+
+def test_a_file_of_arrays(tmp_path):
+    x = _images(20)
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", image=x)
+    for path in (tmp_path / "x.npy", str(tmp_path / "x.npz")):
+        np.testing.assert_array_equal(representative_examples(path, IMAGE)["image"], x)
+    with pytest.raises(FileNotFoundError, match=r"path '.*missing\.npy'"):
+        representative_examples(tmp_path / "missing.npy", IMAGE)

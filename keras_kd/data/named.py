@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, problem
+from keras_kd._checks import check_choice, check_integer, one_line, problem
 from keras_kd.data.dataset import Dataset, from_bytes
+from keras_kd.data.images import decode_image, with_progress
 
 NAMES = ("mnist", "fashion_mnist")
+# "cifar10", "cifar10:test[:20%]", "imagenet_resized/32x32:train"
+_NAME = re.compile(r"(?P<name>\w+(/[\w.\-]+)?)(:(?P<split>.+))?", re.ASCII)
+
+_PARTS = 10
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -28,7 +35,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
         FileNotFoundError: if the directory does not hold the data set.
         ModuleNotFoundError: if tensorflow-datasets is not installed.
     """
-    builder = _builder(name, data_dir)
+    builder = _builder(check_choice("name", name, NAMES), data_dir)
     training, test = _read(builder, "train"), _read(builder, "test")
     return from_bytes(name, training, test, tuple(builder.info.features["label"].names))
 
@@ -37,8 +44,51 @@ def load_arrays(
     name: str, data_dir: str | os.PathLike | None = None
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Like `load`, as the stored integers: ((x_train, y_train), (x_test, y_test))."""
-    builder = _builder(name, data_dir)
+    builder = _builder(check_choice("name", name, NAMES), data_dir)
     return _read(builder, "train"), _read(builder, "test")
+
+
+def is_name(text: str) -> bool:
+    """Whether a text could be the name of a data set, as `load_named_images` takes it."""
+    return _NAME.fullmatch(text) is not None
+
+
+def load_named_images(
+    name: str, shape: Sequence[int], most: int, data_dir: str | os.PathLike | None = None
+) -> np.ndarray:
+    """Load evenly spaced images of any data set that is already on the disk.
+
+    Args:
+        name: its name in TFDS, and a split if it is not "train": "cifar10", "cifar10:test".
+        shape: (height, width, channels) to which they are brought, as `load_images` does.
+        most: how many images at most.
+        data_dir: as for `load`.
+
+    Returns:
+        float32 in 0..255, shape (images, height, width, channels).
+
+    Raises:
+        ValueError: if there is no such split, no image in an example, or if files are damaged.
+        FileNotFoundError: if the directory does not hold the data set.
+        ModuleNotFoundError: if tensorflow-datasets is not installed.
+    """
+    check_integer("most", most, at_least=1, fix="pass a whole number of at least 1")
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise ValueError(
+            problem(
+                f"the data set {name!r}", "a name such as 'mnist' or 'mnist:test'", "correct it"
+            )
+        )
+    builder, split = _builder(parts["name"], data_dir), parts["split"] or "train"
+    key = _image_feature(builder)
+    _check_split(builder, split)
+    try:
+        encoded = _evenly_spaced(builder, split, key, most)
+        images = [decode_image(one, shape) for one in with_progress(encoded, f"Reading {name}")]
+    except Exception as error:  # Damage shows as many kinds of TensorFlow and TFDS errors.
+        raise ValueError(_damaged(builder.name, builder.data_dir)) from error
+    return np.stack(images)
 
 
 def _tensorflow_datasets() -> ModuleType:
@@ -57,7 +107,6 @@ def _tensorflow_datasets() -> ModuleType:
 
 
 def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
-    check_choice("name", name, NAMES)
     tfds = _tensorflow_datasets()
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR")
@@ -79,6 +128,64 @@ def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
     if not prepared:
         raise FileNotFoundError(missing)
     return builder
+
+
+def _image_feature(builder: Any) -> str:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    images = [key for key in features if isinstance(features[key], tfds.features.Image)]
+    if not images:
+        raise ValueError(
+            problem(
+                f"the data set {builder.name!r} with the features {sorted(features)}",
+                "a data set of images",
+                "pass arrays instead",
+            )
+        )
+    return "image" if "image" in images else images[0]
+
+
+def _check_split(builder: Any, split: str) -> None:
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            problem(
+                f"the split {split!r} of {builder.name!r} ({one_line(error)[:200]})",
+                f"one of {sorted(builder.info.splits)}, or a part of it",
+                f"write for example '{builder.name}:{next(iter(builder.info.splits), 'train')}'",
+            )
+        ) from error
+    if count == 0:
+        raise ValueError(
+            problem(
+                f"the split {split!r} of {builder.name!r} without an example",
+                "at least one image",
+                "choose another part of it",
+            )
+        )
+
+
+def _evenly_spaced(builder: Any, split: str, key: str, most: int) -> list[bytes]:
+    """The files of images from the beginnings of equal parts of a split.
+
+    Images one by one would mean to read the whole split.
+    """
+    import tensorflow_datasets as tfds
+
+    count = builder.info.splits[split].num_examples
+    parts = min(_PARTS, most, count)
+    datasets = builder.as_dataset(
+        split=tfds.even_splits(split, parts),
+        decoders={key: tfds.decode.SkipDecoding()},
+        shuffle_files=False,
+    )
+    return [
+        example[key].numpy()
+        for place, dataset in enumerate(datasets)
+        for example in dataset.take((place + 1) * most // parts - place * most // parts)
+    ]
 
 
 def _read(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from keras_kd._checks import check_flag, check_integer, check_number, problem
+from keras_kd._checks import check_flag, check_integer, problem
 from keras_kd._keras import check_model, is_keras_model, tf_keras
-from keras_kd._representative import representative_examples
+from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.quantization.calibration import calibrate, model_inputs
@@ -19,10 +16,6 @@ from keras_kd.compression.quantization.placement import supports
 from keras_kd.compression.selection import Selection, select
 from keras_kd.compression.state import CLUSTERED, PRUNED, check_state
 from keras_kd.compression.stripping import dismantle
-
-# A few outliers are what a fixed range is there to cut off.
-_TOLERATED_OUTSIDE = 0.01
-InputRange = tuple[float, float] | Mapping[str, tuple[float, float]] | None
 
 
 def quantize_aware(
@@ -53,9 +46,10 @@ def quantize_aware(
             is not changed.
         representative_data: inputs like those that the student is trained on, from which the ranges
             of activations are measured: an array, a dict of arrays by input name where there are
-            several inputs, or an iterable of batches of these. Without it they begin at -6 to 6 and
-            follow slowly while the student trains, which costs accuracy in trainings of fewer than
-            some thousand steps.
+            several inputs, an iterable of batches of these, or for images the path of a directory
+            or the name of a data set in TFDS, as for `tflite.convert`. Without it they begin at -6
+            to 6 and follow slowly while the student trains, which costs accuracy in trainings of
+            fewer than some thousand steps.
         layers: the layers that are quantized, by name, type or function; by default all that can
             be. What is not chosen stays in float while the student trains.
         skip: layers that stay in float, likewise.
@@ -106,11 +100,12 @@ def quantize_aware(
     graph = graphs.read(plain)
     own = graphs.read(student) if is_keras_model(student) else graph
     chosen = select(own, layers, skip, supports, "quantized")
-    limits = _checked_ranges(input_range, [spec.name for spec in graph.input_specs])
+    limits = _with_zero(checked_ranges(input_range, [spec.name for spec in graph.input_specs]))
     examples = None
     if representative_data is not None:
-        examples = representative_examples(representative_data, model_inputs(plain))
-        _warn_of_clipping(examples, limits)
+        examples = representative_examples(
+            representative_data, model_inputs(plain), input_range=input_range, student=plain
+        )
 
     from keras_kd.compression.quantization import _scheme
 
@@ -118,26 +113,6 @@ def quantize_aware(
     quantized = scheme.apply(graph, chosen)
     calibrate(quantized, examples)
     return quantized
-
-
-def _warn_of_clipping(
-    examples: Mapping[str, np.ndarray], limits: Mapping[str, tuple[float, float] | None]
-) -> None:
-    for name, fixed in limits.items():
-        if fixed is None:
-            continue
-        low, high = fixed
-        outside = float(np.mean((examples[name] < low) | (examples[name] > high)))
-        if outside > _TOLERATED_OUTSIDE:
-            warnings.warn(
-                problem(
-                    f"input_range={fixed} for the input {name!r}, with {outside:.1%} of the "
-                    "representative_data outside of it",
-                    "a range that holds the inputs: others are clipped to it",
-                    "widen the range, scale the data, or leave input_range out",
-                ),
-                stacklevel=3,
-            )
 
 
 def _in_float32(layer: Any) -> list[Any]:
@@ -163,39 +138,17 @@ def _checked_bits(name: str, bits: Any) -> int:
     return bits
 
 
-def _checked_ranges(
-    input_range: InputRange, names: list[str]
-) -> dict[str, tuple[float, float] | None]:
-    """The range of each input by name; None where it is measured."""
-    if input_range is None:
-        return dict.fromkeys(names)
-    if not isinstance(input_range, Mapping):
-        input_range = dict.fromkeys(names, input_range)
-    unknown = set(input_range) - set(names)
-    if unknown:
-        raise ValueError(
-            problem(
-                f"input_range for the inputs {sorted(unknown)}",
-                f"names out of {names}",
-                "use the names of the student's inputs",
+def _with_zero(
+    ranges: Mapping[str, tuple[float, float] | None],
+) -> Mapping[str, tuple[float, float] | None]:
+    """The same ranges, if each of them holds zero."""
+    for limits in ranges.values():
+        if limits is not None and not limits[0] <= 0 <= limits[1]:
+            raise ValueError(
+                problem(
+                    f"input_range=({limits[0]:g}, {limits[1]:g})",
+                    "a range that holds zero, which padding needs",
+                    "pass input_range=(0, 1) for pixels of 0 to 1",
+                )
             )
-        )
-    return {name: _checked_range(input_range.get(name)) for name in names}
-
-
-def _checked_range(limits: Any) -> tuple[float, float] | None:
-    if limits is None:
-        return None
-    fix = "pass input_range=(0, 1) for pixels of 0 to 1"
-    if not isinstance(limits, tuple | list) or len(limits) != 2:
-        raise TypeError(problem(f"input_range={limits!r}", "two numbers (from, to)", fix))
-    low, high = (check_number("input_range", number, fix=fix) for number in limits)
-    if not low <= 0 <= high or low == high:
-        raise ValueError(
-            problem(
-                f"input_range={limits!r}",
-                "a range that holds zero, which padding needs, and more than zero",
-                fix,
-            )
-        )
-    return low, high
+    return ranges

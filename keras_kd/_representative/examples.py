@@ -1,47 +1,82 @@
-"""Representative data: the examples from which the ranges of activations are read."""
+"""Representative data in any form: at most some hundred checked examples by input name."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._examples import InputInfo, examples_by_name
+from keras_kd._representative.evidence import warn_of_other_data
+from keras_kd._representative.pictures import load_pictures
+from keras_kd._representative.ranges import InputRange, check_in_ranges, checked_ranges
+from keras_kd.data.examples import load_examples
 
 # Ranges hardly move after some hundred examples, and each one costs a run of the float model.
 MAX_EXAMPLES = 500
 _SOURCE = "representative_data"
 
 
-def representative_examples(data: Any, inputs: Sequence[InputInfo]) -> dict[str, np.ndarray]:
+def representative_examples(
+    data: Any,
+    inputs: Sequence[InputInfo],
+    *,
+    input_range: InputRange = None,
+    student: Any = None,
+) -> dict[str, np.ndarray]:
     """At most `MAX_EXAMPLES` checked examples by input name, shaped (examples, ...).
 
     Args:
         data: an array shaped (examples, ...), a dict of arrays by input name, or an iterable of
             batches such as a `tf.data.Dataset` or a generator. A batch is an array or a dict; of a
             tuple, as in `fit`, only the first part is used. Of arrays, evenly spaced examples are
-            taken, of batches the first.
-        inputs: what the student takes.
+            taken, of batches the first. Or a path or a name: a `.npy` or `.npz` file with such
+            arrays, a directory of images (`keras_kd.data.images.load_images`), or a data set that
+            TFDS keeps on the disk, such as "mnist" or "cifar10:test". Images are resized to the
+            student's input and scaled to `input_range`; without it they stay at 0..255 for a
+            student that begins with a Rescaling or Normalization for that, and for others are
+            scaled to 0..1, with a warning.
+        inputs: what the student takes, in the order of its inputs.
+        input_range: (low, high), the range that the student was trained on; a dict by input name
+            where there are several. Data that are scaled in another way are refused, and there is a
+            warning if more than 1 % of the values lie outside.
+        student: the model, for which the data are checked where no range is given: a warning says
+            if its first BatchNormalization has seen other values in training, or if images are
+            scaled in a way that hardly any student is trained on.
 
     Raises:
         TypeError: if `data` is none of these.
-        ValueError: if there is nothing in it, or if names, shapes, types or values do not fit.
+        FileNotFoundError: if there is no such file, directory or data set.
+        ValueError: if there is nothing in it, or if names, shapes, types, values or the range do
+            not fit.
     """
+    ranges = checked_ranges(input_range, [tensor.name for tensor in inputs])
+    if isinstance(data, str | os.PathLike):
+        if Path(data).suffix in (".npy", ".npz"):
+            data = load_examples(data)
+        else:
+            data = load_pictures(data, inputs, MAX_EXAMPLES, ranges, student)
     if isinstance(data, Mapping) or hasattr(data, "__array__"):
         examples = _evenly_spaced(examples_by_name(data, inputs, _SOURCE))
-    elif isinstance(data, Iterable) and not isinstance(data, str | bytes):
+    elif isinstance(data, Iterable) and not isinstance(data, bytes):
         examples = _first(data, inputs)
     else:
         raise TypeError(
             problem(
                 f"{_SOURCE} of type {type(data).__name__}",
-                "an array, a dict of arrays, a tf.data.Dataset or a generator of batches",
+                "an array, a dict of arrays, a tf.data.Dataset, a generator of batches, a "
+                "directory of images or the name of a data set",
                 "pass some hundred training examples, for example x_train[:500]",
             )
         )
     _check_informative(examples)
+    check_in_ranges(examples, ranges)
+    if student is not None and input_range is None:
+        warn_of_other_data(examples, inputs, student)
     return examples
 
 

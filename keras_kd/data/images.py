@@ -1,0 +1,170 @@
+"""Images from a directory, as a model takes them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from keras_kd._checks import check_integer, one_line, problem
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+CHANNELS = (1, 3, 4)
+# Who waits longer than this wants to see that something happens.
+_SECONDS_WITHOUT_NEWS = 3
+_MOST_NAMED = 5
+
+
+def load_images(
+    directory: str | os.PathLike, shape: Sequence[int], most: int | None = None
+) -> np.ndarray:
+    """Load images from a directory and the directories in it, resized to what a model takes.
+
+    Files are taken in the order of their paths; of animations the first frame. Images are stretched
+    to the shape, with antialiasing. Transparency is dropped, and color becomes grey by its
+    luminance, where the model does not take it. What begins with a dot is no image.
+
+    Args:
+        directory: holds files that end in .png, .jpg, .jpeg, .bmp or .gif, whether in directories
+            of classes or not.
+        shape: (height, width, channels) of the result; 1, 3 or 4 channels.
+        most: how many images at most. They are as many of each directory as it has, evenly spaced
+            in it. None: all.
+
+    Returns:
+        float32 in 0..255, shape (images, height, width, channels).
+
+    Raises:
+        FileNotFoundError: if there is no such directory.
+        ValueError: if there is no image in it, if some cannot be read, or if the shape is another.
+    """
+    height, width, channels = _checked_shape(shape)
+    files = _chosen(_image_files(Path(directory)), most)
+    images, damaged = [], []
+    for file in with_progress(files, "Reading images"):
+        try:
+            images.append(decode_image(file.read_bytes(), (height, width, channels)))
+        except ValueError as error:
+            damaged.append(f"{file} ({error})")
+    if damaged:
+        more = f" and {len(damaged) - _MOST_NAMED} more" if len(damaged) > _MOST_NAMED else ""
+        raise ValueError(
+            problem(
+                f"images that cannot be read: {', '.join(damaged[:_MOST_NAMED])}{more}",
+                "undamaged images in the format that their name says",
+                "delete them or copy them again",
+            )
+        )
+    return np.stack(images)
+
+
+def decode_image(content: bytes, shape: Sequence[int]) -> np.ndarray:
+    """The image in the bytes of a file, as in `load_images`.
+
+    Raises:
+        ValueError: if it is damaged or of another format; the message is TensorFlow's.
+    """
+    import tensorflow as tf
+
+    height, width, channels = shape
+    # TensorFlow turns the four channels of a JPEG for printers into three only when asked to.
+    stored_channels = 3 if tf.io.is_jpeg(content) else 0
+    try:
+        image = tf.io.decode_image(content, stored_channels, expand_animations=False)
+    except (tf.errors.OpError, ValueError) as error:
+        raise ValueError(one_line(getattr(error, "message", error))[:100]) from error
+    resized = tf.image.resize(
+        _with_channels(tf.cast(image, tf.float32), channels), (height, width), antialias=True
+    )
+    return resized.numpy()
+
+
+def with_progress(items: Sequence, description: str) -> Iterator:
+    """The items, one by one; if they take more than some seconds, a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    started = time.monotonic()
+    console = Console(stderr=True)
+    progress = Progress(console=console, transient=True)
+    task = progress.add_task(description, total=len(items))
+    is_shown = False
+    try:
+        for item in items:
+            is_late = time.monotonic() - started > _SECONDS_WITHOUT_NEWS
+            if is_late and console.is_terminal and not is_shown:
+                progress.start()
+                is_shown = True
+            yield item
+            progress.advance(task)
+    finally:
+        if is_shown:
+            progress.stop()
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(shape) != 3 or None in shape or shape[-1] not in CHANNELS:
+        raise ValueError(
+            problem(
+                f"images for an input of shape {tuple(shape)} without the batch",
+                "(height, width, channels), all of them known, and 1, 3 or 4 channels",
+                "pass arrays that fit instead",
+            )
+        )
+    return tuple(shape)
+
+
+def _image_files(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise FileNotFoundError(
+            problem(f"the path {str(directory)!r}", "a directory of images", "check the path")
+        )
+    found = [
+        path
+        for path in directory.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+        and path.is_file()
+    ]
+    if not found:
+        raise ValueError(
+            problem(
+                f"the directory {str(directory)!r} without an image",
+                f"files that end in {', '.join(SUFFIXES)}, there or in directories of classes",
+                "name the directory that holds the images",
+            )
+        )
+    return sorted(found, key=lambda path: (path.parent.as_posix(), path.name))
+
+
+def _chosen(files: list[Path], most: int | None) -> list[Path]:
+    """As many of each directory, as far as it has them, evenly spaced."""
+    if most is None or len(files) <= most:
+        return files
+    check_integer("most", most, at_least=1, fix="pass a whole number of at least 1")
+    groups = [list(group) for _, group in groupby(files, key=lambda path: path.parent)]
+    chosen: dict[Path, list[Path]] = {}
+    for position, group in enumerate(sorted(groups, key=len)):
+        left = most - sum(map(len, chosen.values()))
+        share = min(len(group), -(-left // (len(groups) - position)))
+        places = np.linspace(0, len(group) - 1, share).round().astype(int)
+        chosen[group[0].parent] = [group[place] for place in places]
+    return [file for group in groups for file in chosen[group[0].parent]]
+
+
+def _with_channels(image, channels: int):
+    """An image in 0..255 with as many channels as asked for; it has 1 to 4: grey, color, alpha."""
+    import tensorflow as tf
+
+    stored = image.shape[-1]
+    opaque = tf.fill([*image.shape[:-1], 1], 255.0)
+    has_alpha = stored in (2, 4)
+    colors, alpha = (image[..., :-1], image[..., -1:]) if has_alpha else (image, opaque)
+    if channels == 1:
+        return colors if colors.shape[-1] == 1 else tf.image.rgb_to_grayscale(colors)
+    colors = colors if colors.shape[-1] == 3 else tf.image.grayscale_to_rgb(colors)
+    return colors if channels == 3 else tf.concat([colors, alpha], axis=-1)
