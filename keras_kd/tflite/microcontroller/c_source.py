@@ -9,7 +9,7 @@ from pathlib import Path
 from keras_kd._checks import check_integer, problem
 from keras_kd._files import replacing
 from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
-from keras_kd.tflite.microcontroller.running import run_stored
+from keras_kd.tflite.microcontroller.running import check_sizes, run_stored
 from keras_kd.tflite.microcontroller.templates import fill, lines_of
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
@@ -48,6 +48,7 @@ def write_c_source(
         ValueError: if `name` is not an identifier, or if TFLM refuses the model.
     """
     check_name(name)
+    check_sizes(model)
     origin = "as given."
     if arena_bytes is None:
         inputs = {tensor.name: random_stored(tensor, 1) for tensor in model.inputs}

@@ -69,6 +69,7 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
                 "pip install 'keras-kd[micro]'",
             )
         )
+    check_sizes(model)
     ordered = [inputs[tensor.name] for tensor in model.inputs]
     if len(ordered[0]) == 0:
         raise ValueError(
@@ -96,6 +97,23 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
         )
     outputs = {t.name: t.dequantize(stored_outputs[t.name]) for t in model.outputs}
     return MicrocontrollerRun(outputs, stored_outputs, int(total.group(1)))
+
+
+def check_sizes(model: TFLiteModel) -> None:
+    """Refuse inputs of any length: TFLM plans its memory once, for the sizes in the file.
+
+    Raises:
+        ValueError: if the model has one.
+    """
+    resizable = [str(tensor) for tensor in model.inputs if tensor.takes_any_length]
+    if resizable:
+        raise ValueError(
+            problem(
+                f"a model with {', '.join(resizable)}",
+                "inputs of a fixed size: TensorFlow Lite Micro cannot resize them",
+                "convert a student that is built with the size that the device will feed",
+            )
+        )
 
 
 def _run_worker(directory: str, outputs: int, examples: int) -> subprocess.CompletedProcess[str]:

@@ -67,7 +67,7 @@ def test_the_folder_is_complete(projects, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("compiler", ["g++", "arm-none-eabi-g++"])
-def test_model_and_vectors_compile_alone(projects, kind, compiler, compile_strictly, tmp_path):
+def test_it_compiles_without_warnings(projects, kind, compiler, compile_strictly, tflm, tmp_path):
     for name in ("digits_data", "digits_vectors"):
         compile_strictly(
             "-c", projects[kind] / f"{name}.cc", "-o", tmp_path / f"{name}.o", compiler=compiler
@@ -78,6 +78,10 @@ def test_model_and_vectors_compile_alone(projects, kind, compiler, compile_stric
         arguments = ["-c", header, "-o", tmp_path / "header.o", f"-I{projects[kind]}"]
         arguments.append("-Wno-unused-variable")
         compile_strictly(*arguments, compiler=c_compiler, standard="c99")
+    compile_strictly(
+        "-c", projects[kind] / "main.cc", f"-I{tflm}", "-o", tmp_path / "main.o",
+        compiler=compiler, standard="c++17",
+    )  # fmt: skip
 
 
 def test_the_array_is_aligned_and_has_the_bytes(projects, micro_model, compile_strictly, tmp_path):

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -97,3 +98,22 @@ def test_the_worker_imports_neither_keras_nor_tensorflow():
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout.strip() == "[]", process.stderr
+
+
+@needs_tflm
+def test_what_never_ends_is_ended(micro_model, images, monkeypatch, tmp_path):
+    _replace_worker(monkeypatch, tmp_path / "endless.py", "import time; time.sleep(600)")
+    monkeypatch.setattr(running, "_SECONDS_TO_START", 0.2)
+    monkeypatch.setattr(running, "_SECONDS_PER_EXAMPLE", 0.1)
+    with pytest.raises(ValueError, match=r"did not finish 4 examples .* within 0\.6.* seconds"):
+        microcontroller.run(micro_model, images[:4])
+
+
+@needs_tflm
+def test_inputs_of_any_length_are_refused():
+    student = keras.Sequential([keras.Input((None, 3)), keras.layers.Conv1D(4, 3)])
+    model = tflite.convert(student)
+    with pytest.raises(ValueError, match=r"\[1, any, 3\]\. Expected inputs of a fixed size"):
+        microcontroller.run(model, np.zeros((2, 9, 3), np.float32))
+    with pytest.raises(ValueError, match="inputs of a fixed size"):
+        tflite.write_c_source(model, "nowhere", arena_bytes=1000)
