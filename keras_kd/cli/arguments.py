@@ -50,13 +50,16 @@ def load_model(path: Path, custom_objects: str | None) -> keras.Model:
     return _model_files.load_model(path, own)
 
 
-def representative_data(given: str | None) -> Any:
-    """Examples from a NumPy file; directories and names are read where they are used."""
+def examples(given: str | None) -> Any:
+    """Examples from a NumPy file."""
     from keras_kd.data import load_examples
 
-    if given is None or _is_name_or_directory(given):
-        return given
-    return load_examples(given)
+    return None if given is None else load_examples(given)
+
+
+def representative_data(given: str | None) -> Any:
+    """Examples from a NumPy file; directories and names are read where they are used."""
+    return given if given is None or _is_name_or_directory(given) else examples(given)
 
 
 def labels(path: Path | None) -> np.ndarray | None:

@@ -38,8 +38,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--kernels",
         nargs="+",
-        choices=("xnnpack", "builtin"),
-        help="those of phones, or those that microcontrollers share (default: both)",
+        choices=("xnnpack", "builtin", "reference"),
+        help="those of phones, LiteRT's own, or those that microcontrollers share (default: the "
+        "first two)",
     )
     add_json(parser)
     parser.set_defaults(run=_run)

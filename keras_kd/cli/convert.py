@@ -13,6 +13,7 @@ from keras_kd.cli.arguments import (
     MODEL,
     add_custom_objects,
     add_json,
+    examples,
     labels,
     load_model,
     representative_data,
@@ -88,7 +89,7 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("evidence")
     group.add_argument(
         "--verification-data",
-        metavar=DATA,
+        metavar="DATA.npy|DATA.npz",
         help="what model and file are compared on (default: the representative data, else random)",
     )
     group.add_argument(
@@ -132,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     names = _class_names(arguments, destination)
     with working("reading the examples") as say:
         data = _for_student(representative_data(arguments.representative_data), arguments)
-        compared = _for_student(representative_data(arguments.verification_data), arguments)
+        compared = _for_student(examples(arguments.verification_data), arguments)
         classes = labels(arguments.verification_labels)
         say("loading the model")
         student = _student(arguments)
@@ -151,8 +152,8 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         if arguments.target == "android" and names:
             model = tflite.android.add_metadata(model, _metadata(arguments, names))
         say("writing")
-        examples = next((each for each in (compared, data) if _is_in_memory(each)), None)
-        written = [str(path) for path in destination.write(model, names, examples)]
+        vectors = next((each for each in (compared, data) if _is_in_memory(each)), None)
+        written = [str(path) for path in destination.write(model, names, vectors)]
     inspection = model.inspect()
     return Outcome(
         "\n".join(

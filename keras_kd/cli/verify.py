@@ -9,6 +9,7 @@ from keras_kd.cli.arguments import (
     MODEL,
     add_custom_objects,
     add_json,
+    examples,
     labels,
     load_model,
 )
@@ -50,15 +51,14 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(arguments: argparse.Namespace) -> Outcome:
     from keras_kd import tflite
-    from keras_kd.data import load_examples
 
     with working("reading the examples") as say:
-        examples = load_examples(arguments.data)
+        compared = examples(arguments.data)
         classes = labels(arguments.labels)
         file = tflite.TFLiteModel.load(arguments.file)
         say("loading the model")
         model = load_model(arguments.against, arguments.custom_objects)
         say("running both on the examples")
-        verification = file.verify(model, examples, classes)
+        verification = file.verify(model, compared, classes)
     data = {"file": str(arguments.file), "against": str(arguments.against)}
     return Outcome(str(verification), {**data, **verification.to_json()})

@@ -1,7 +1,10 @@
+import gc
+
 import numpy as np
 import pytest
 
 from keras_kd.data import load_examples
+from keras_kd.data.examples import load_labels
 
 
 def test_an_array(tmp_path):
@@ -9,9 +12,11 @@ def test_an_array(tmp_path):
     np.testing.assert_array_equal(load_examples(tmp_path / "x.npy"), [[0, 1], [2, 3], [4, 5]])
 
 
-def test_one_array_or_several_in_an_archive(tmp_path):
+def test_names_in_an_archive_are_those_of_inputs(tmp_path):
+    np.savez(tmp_path / "unnamed.npz", np.ones(3))
+    np.testing.assert_array_equal(load_examples(tmp_path / "unnamed.npz"), np.ones(3))
     np.savez(tmp_path / "one.npz", a=np.ones(3))
-    np.testing.assert_array_equal(load_examples(tmp_path / "one.npz"), np.ones(3))
+    assert list(load_examples(tmp_path / "one.npz")) == ["a"]
     np.savez_compressed(tmp_path / "two.npz", a=np.ones(3), b=np.zeros(3))
     assert sorted(load_examples(tmp_path / "two.npz")) == ["a", "b"]
 
@@ -39,12 +44,33 @@ def test_damaged(tmp_path, content):
         load_examples(tmp_path / "x.npz")
 
 
-def test_a_giant_declared_size_is_refused(tmp_path):
-    np.save(tmp_path / "x.npy", np.zeros(10, "uint8"))
-    content = (tmp_path / "x.npy").read_bytes()
-    (tmp_path / "x.npy").write_bytes(content.replace(b"(10,)", b"(9999999999999,)", 1))
+@pytest.mark.parametrize("save", [np.save, np.savez])
+@pytest.mark.parametrize("shape", [b"(9999999999999,)", b"(0, -5)", b"(True,)", b"(2**60,)"])
+def test_what_the_header_says_is_checked_first(tmp_path, save, shape):
+    path = tmp_path / ("x.npy" if save is np.save else "x.npz")
+    with path.open("wb") as file:
+        save(file, np.zeros(10, "uint8"))
+    content = path.read_bytes().replace(b"(10,)" + b" " * (len(shape) - 5), shape, 1)
+    path.write_bytes(content)
     with pytest.raises(ValueError, match="which NumPy cannot read"):
-        load_examples(tmp_path / "x.npy")
+        load_examples(path)
+
+
+def test_an_archive_that_declares_far_more_than_is_stored(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros(80_000_000, "uint8"))
+    with pytest.raises(ValueError, match=r"'x.npy' declares 800\d+ bytes"):
+        load_examples(tmp_path / "x.npz")
+
+
+def test_a_cut_off_archive_leaves_no_file_open(tmp_path, recwarn):
+    np.savez(tmp_path / "x.npz", a=np.ones(300), b=np.zeros(300))
+    content = (tmp_path / "x.npz").read_bytes()
+    for share in (0.2, 0.5, 0.99):
+        (tmp_path / "x.npz").write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match="which NumPy cannot read"):
+            load_examples(tmp_path / "x.npz")
+    gc.collect()
+    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
 
 
 def test_an_archive_without_arrays(tmp_path):
@@ -58,3 +84,33 @@ def test_something_else_than_numbers_per_example(tmp_path, array):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(ValueError, match="Expected numbers, shaped"):
         load_examples(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_labels(tmp_path, shape):
+    np.save(tmp_path / "y.npy", np.array([2, 0, 1], "uint8").reshape(shape))
+    labels = load_labels(tmp_path / "y.npy")
+    assert labels.dtype == "int64"
+    assert labels.tolist() == [2, 0, 1]
+    np.savez(tmp_path / "y.npz", y=labels)
+    assert load_labels(tmp_path / "y.npz").tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0.5, 1.0]), "class indices"),
+        (np.array([-1, 2]), "class indices"),
+        (np.eye(3, dtype="int64"), r"argmax\(axis=1\)"),
+    ],
+)
+def test_what_is_no_label(tmp_path, labels, message):
+    np.save(tmp_path / "y.npy", labels)
+    with pytest.raises(ValueError, match=message):
+        load_labels(tmp_path / "y.npy")
+
+
+def test_several_arrays_of_labels(tmp_path):
+    np.savez(tmp_path / "y.npz", a=np.zeros(2, "int64"), b=np.zeros(2, "int64"))
+    with pytest.raises(ValueError, match="2 arrays of labels"):
+        load_labels(tmp_path / "y.npz")
