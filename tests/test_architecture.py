@@ -21,6 +21,7 @@ ROOMS = [
     "schedules",
     "_files",
     "_archives",
+    "_json",
     "_tables",
     "_model_files",
     "_examples",

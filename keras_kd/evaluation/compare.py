@@ -79,6 +79,23 @@ def _check(models: Mapping[str, Any], dataset: Dataset, sources: Mapping[str, An
         raise ValueError(
             problem("a data set without test images", "at least one", "pass one that has some")
         )
+    if len(dataset.x_test) != len(dataset.y_test):
+        raise ValueError(
+            problem(
+                f"{len(dataset.x_test)} test images and {len(dataset.y_test)} labels",
+                "a label for each image",
+                "cut both to the same length",
+            )
+        )
+    largest = int(dataset.y_test.max())
+    if largest >= dataset.number_of_classes:
+        raise ValueError(
+            problem(
+                f"the label {largest} in a data set of {dataset.number_of_classes} classes",
+                f"labels from 0 to {dataset.number_of_classes - 1}",
+                "name all classes, or pass the labels of these models",
+            )
+        )
     unknown = sorted(set(sources) - set(models))
     if unknown:
         raise ValueError(
@@ -144,7 +161,7 @@ def _file(model: Any, example: np.ndarray) -> dict[str, Any]:
     return {
         "bytes": model.size,
         "compressed_bytes": model.compressed_size,
-        "latency": model.benchmark().median,
+        "latency_microseconds": model.latency().median,
         "arena_bytes": _arena_bytes(model, example),
     }
 

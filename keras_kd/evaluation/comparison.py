@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_kd._checks import problem
 from keras_kd._files import replacing
+from keras_kd._json import json_value
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +32,7 @@ class Measurement:
         sparsity: share of zeros in the kernels of the Keras model, 0..1.
         bytes: size of the `.tflite`.
         compressed_bytes: size of the `.tflite` after gzip.
-        latency: median microseconds for one image in LiteRT, one thread.
+        latency_microseconds: median time for one image in LiteRT, one thread.
         arena_bytes: memory that TensorFlow Lite for Microcontrollers takes for tensors.
     """
 
@@ -46,7 +46,7 @@ class Measurement:
     sparsity: float | None = None
     bytes: int | None = None
     compressed_bytes: int | None = None
-    latency: float | None = None
+    latency_microseconds: float | None = None
     arena_bytes: int | None = None
 
 
@@ -91,31 +91,28 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison in types that JSON knows; NaN becomes None."""
-        return _without_nan(asdict(self))
+        return json_value(asdict(self))
 
-    def save_json(self, path: str | Path) -> None:
-        """Write `to_dict()` to a file."""
+    def save_json(self, path: str | Path) -> Path:
+        """Write `to_dict()` to a file and return its path."""
+        path = Path(path)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        return path
 
-    def save_report(self, path: str | Path, page: Page | None = None) -> None:
+    def save_report(self, path: str | Path, page: Page | None = None) -> Path:
         """Write an HTML page that needs no other file: the table, with texts and plots around it.
 
         Args:
             path: where it goes.
             page: the texts and plots. None: a title and accuracy over size.
 
+        Returns:
+            The path of the page.
+
         Raises:
             ModuleNotFoundError: without the `report` extra (jinja2, matplotlib).
         """
         from keras_kd.evaluation.report import save_report
 
-        save_report(self, path, page)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return save_report(self, path, page)

@@ -98,7 +98,7 @@ def share_of_teacher(teacher: Measurement, student: Measurement) -> str:
         ("weights", "parameters", count),
         ("file", "bytes", lambda value: f"{count(value)} bytes"),
         ("file, gzip", "compressed_bytes", lambda value: f"{count(value)} bytes"),
-        ("latency", "latency", lambda value: f"{tenths(value)} µs"),
+        ("latency", "latency_microseconds", lambda value: f"{tenths(value)} µs"),
     ]
     bars = []
     for label, field, write in quantities:

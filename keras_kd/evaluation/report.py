@@ -75,8 +75,8 @@ def default_page(comparison: Comparison) -> Page:
     return Page(title=f"Models on {comparison.dataset}", figures=figures)
 
 
-def save_report(comparison: Comparison, path: str | Path, page: Page | None = None) -> None:
-    """Write the comparison as one HTML file.
+def save_report(comparison: Comparison, path: str | Path, page: Page | None = None) -> Path:
+    """Write the comparison as one HTML file and return its path.
 
     Args:
         comparison: what the table shows.
@@ -98,5 +98,7 @@ def save_report(comparison: Comparison, path: str | Path, page: Page | None = No
         examples=count(comparison.examples),
         version=__version__,
     )
+    path = Path(path)
     with replacing(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+    return path

@@ -63,7 +63,13 @@ COLUMNS = (
     Column("sparsity", "zeros", "%", whole_percent, "share of zeros in the kernels"),
     Column("bytes", "file", "bytes", count, "size of the .tflite"),
     Column("compressed_bytes", "gzip", "bytes", count, "size of the .tflite after gzip"),
-    Column("latency", "latency", "µs", tenths, "median time for one image in LiteRT, one thread"),
+    Column(
+        "latency_microseconds",
+        "latency",
+        "µs",
+        tenths,
+        "median time for one image in LiteRT, one thread",
+    ),
     Column("arena_bytes", "arena", "bytes", count, "working memory in TensorFlow Lite Micro"),
 )
 

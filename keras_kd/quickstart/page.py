@@ -34,7 +34,8 @@ def page(comparison: Comparison, epochs: int, seed: int) -> Page:
                 f"teacher takes {teacher.compressed_bytes / 1000:,.0f} kB",
             ),
             Highlight(
-                f"{smallest.latency:.0f} µs", "for one image in LiteRT on one thread of this CPU"
+                f"{smallest.latency_microseconds:.0f} µs",
+                "for one image in LiteRT on one thread of this CPU",
             ),
         ],
         figures=_figures(comparison),

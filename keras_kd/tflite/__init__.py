@@ -6,14 +6,20 @@ that phones want. Importing this loads no runtime: LiteRT and TFLM are imported 
 """
 
 from keras_kd.tflite import android, microcontroller
+from keras_kd.tflite.contents.inspection import Inspection
 from keras_kd.tflite.conversion.convert import convert
 from keras_kd.tflite.microcontroller.c_source import write_c_source
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.runtimes.benchmark import Benchmark
 from keras_kd.tflite.runtimes.latency import Latency
 from keras_kd.tflite.tensors import TensorInfo
+from keras_kd.tflite.verification.comparison import FileComparison
 from keras_kd.tflite.verification.verification import Verification, verify
 
 __all__ = [
+    "Benchmark",
+    "FileComparison",
+    "Inspection",
     "Latency",
     "TFLiteModel",
     "TensorInfo",

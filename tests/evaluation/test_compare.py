@@ -54,7 +54,7 @@ def test_a_file_gets_what_its_keras_model_gets_and_sizes(dataset, model, file):
     assert student.sparsity == teacher.sparsity == 0.0
     assert student.bytes == len(file.content)
     assert student.compressed_bytes < student.bytes
-    assert student.latency > 0
+    assert student.latency_microseconds > 0
     assert teacher.bytes is None
     assert (comparison.dataset, comparison.examples) == ("bright or dark", 40)
 

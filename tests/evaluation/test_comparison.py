@@ -14,7 +14,7 @@ def comparison():
     teacher = Measurement("teacher", 0.991, 0.9905, (1.0, 0.98), 1.0, 0.0, 400_000, 0.0)
     student = Measurement(
         "student <small>", 0.97, 0.968, (0.96, float("nan")), 0.975, 0.08, 6_000, 0.8,
-        bytes=11_392, compressed_bytes=4_084, latency=8.6, arena_bytes=4_720,
+        bytes=11_392, compressed_bytes=4_084, latency_microseconds=8.6, arena_bytes=4_720,
     )  # fmt: skip
     return Comparison("digits", 2_000, ("zero", "one"), (teacher, student))
 
@@ -49,7 +49,7 @@ def test_columns_without_a_value_are_left_out():
 
 
 def test_json_holds_everything_and_is_strict(comparison, tmp_path):
-    comparison.save_json(tmp_path / "results.json")
+    assert comparison.save_json(str(tmp_path / "results.json")) == tmp_path / "results.json"
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -81,7 +81,8 @@ def test_the_report_needs_no_other_file_and_escapes_names(comparison, tmp_path):
 
 
 def test_the_page_made_by_default_plots_accuracy_over_size(comparison, tmp_path):
-    comparison.save_report(tmp_path / "report.html")
+    path = comparison.save_report(str(tmp_path / "report.html"))
+    assert path == tmp_path / "report.html"
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.count("<svg") == 1
     assert "Accuracy over size" in html

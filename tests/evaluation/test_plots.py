@@ -11,7 +11,8 @@ CLASSES = ("zero", "one & two")
 def measurement(name, accuracy, bytes_):
     return Measurement(
         name, accuracy, accuracy, (accuracy, accuracy - 0.01),
-        parameters=bytes_ // 4, bytes=bytes_, compressed_bytes=bytes_ // 2, latency=bytes_ / 1000,
+        parameters=bytes_ // 4, bytes=bytes_, compressed_bytes=bytes_ // 2,
+        latency_microseconds=bytes_ / 1000,
     )  # fmt: skip
 
 

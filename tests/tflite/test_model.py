@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import keras
@@ -136,19 +137,42 @@ def test_unknown_kernels(float_model, images):
         float_model.predict(images, kernels="gpu")
 
 
-def test_benchmark(float_model):
-    latency = float_model.benchmark(runs=20, kernels="builtin")
+def test_latency_is_the_time_alone(float_model, images):
+    latency = float_model.latency(runs=20, kernels="builtin", x=images)
     assert 0 < latency.median <= latency.p95
-    assert latency.mean > 0
     assert (latency.runs, latency.threads, latency.kernels) == (20, 1, "builtin")
-    with pytest.raises(ValueError, match=r"runs=0.*at least 1"):
-        float_model.benchmark(runs=0)
+
+
+@pytest.mark.parametrize("measure", ["benchmark", "latency"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runs": 0}, r"runs=0.*at least 1"),
+        ({"threads": 5000}, r"threads=5000.*at most 1024"),
+        ({"kernels": "gpu"}, r"kernels='gpu'.*'xnnpack', 'builtin'"),
+        ({"x": np.empty((0, 8, 8, 1), np.float32)}, "x without an example"),
+        ({"x": np.ones((1, 7, 8, 1), np.float32)}, r"x of shape \(1, 7, 8, 1\)"),
+    ],
+)
+def test_what_cannot_be_measured(float_model, measure, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(float_model, measure)(**options)
+
+
+def test_the_evidence_of_a_conversion_goes_with_the_model(float_model, student, images, tmp_path):
+    evidence = float_model.verify(student, images)
+    model = TFLiteModel(float_model.content, evidence)
+    assert model.verification is evidence
+    assert pickle.loads(pickle.dumps(model)).verification == evidence
+    assert copy.copy(model).verification == evidence
+    # A file may be from anywhere.
+    assert TFLiteModel.load(model.save(tmp_path / "student.tflite")).verification is None
 
 
 def test_a_model_can_be_pickled_and_says_what_it_is(micro_model, images):
-    copy = pickle.loads(pickle.dumps(micro_model))
-    np.testing.assert_array_equal(copy.predict(images), micro_model.predict(images))
-    assert "image int8[1, 8, 8, 1] -> output int8[1, 10]" in repr(copy)
+    again = pickle.loads(pickle.dumps(micro_model))
+    np.testing.assert_array_equal(again.predict(images), micro_model.predict(images))
+    assert "image int8[1, 8, 8, 1] -> output int8[1, 10]" in repr(again)
 
 
 def test_the_runtime_prints_nothing(float_model, images, capfd):

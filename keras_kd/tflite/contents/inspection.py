@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from keras_kd._json import json_value
 from keras_kd._tables import aligned
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
@@ -54,11 +55,11 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in types that JSON knows."""
-        return {
-            **asdict(self),
+        ends = {
             "inputs": [tensor.to_json() for tensor in self.inputs],
             "outputs": [tensor.to_json() for tensor in self.outputs],
         }
+        return json_value({**asdict(self), **ends})
 
     def __str__(self) -> str:
         return "\n\n".join([self._ends(), self._kinds(), self._operators(), self._tensors()])

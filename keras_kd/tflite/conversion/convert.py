@@ -127,12 +127,13 @@ def convert(
 
     model = TFLiteModel(_converted(signature, options, recipe, examples))
     check_result(model, signature.inputs, options, examples is not None, recipe is not None)
+    # The evidence is about the very bytes that are returned.
+    model = TFLiteModel(place.finished(model))
     verification = verify(model, student, evidence.examples, evidence.labels, data=evidence.data)
     # How far off the layers of a recipe may be is that of the roughest form.
     check_close(verification, "int4" if recipe is not None else quantization)
-    model = TFLiteModel(place.finished(model), verification)
     place.check(model)
-    return model
+    return TFLiteModel(model.content, verification)
 
 
 def _converted(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_choice, check_integer, check_number
+from keras_kd._json import json_value
 from keras_kd._tables import aligned
 from keras_kd.tflite.runtimes.latency import Latency, measure_microseconds, summarized
 from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
@@ -75,7 +76,7 @@ class Benchmark:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in types that JSON knows."""
-        return asdict(self)
+        return json_value(asdict(self))
 
     def __str__(self) -> str:
         rows = [

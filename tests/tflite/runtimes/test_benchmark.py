@@ -1,0 +1,72 @@
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from keras_kd import tflite
+
+
+@pytest.fixture(scope="module")
+def benchmark(float_model):
+    return float_model.benchmark(runs=20)
+
+
+def test_rows_are_with_and_without_xnnpack_on_one_and_all_cores(benchmark):
+    cores = len(os.sched_getaffinity(0))
+    settings = [(row.kernels, row.threads) for row in benchmark.latencies]
+    counts = sorted({1, cores})
+    assert settings == [(kind, count) for kind in ("xnnpack", "builtin") for count in counts]
+    for row in benchmark.latencies:
+        assert 0 < row.median <= row.p95
+        assert row.runs == 20
+
+
+def test_the_first_row_counts(benchmark):
+    first = benchmark.latencies[0]
+    assert (benchmark.median, benchmark.mean, benchmark.p95) == (
+        first.median,
+        first.mean,
+        first.p95,
+    )
+    assert (benchmark.runs, benchmark.threads, benchmark.kernels) == (20, 1, "xnnpack")
+
+
+def test_memory(benchmark):
+    assert 0 <= benchmark.model_memory_bytes < benchmark.peak_memory_bytes < 300_000_000
+
+
+def test_settings_can_be_chosen(micro_model, images):
+    benchmark = micro_model.benchmark(5, threads=[2, 1], kernels="builtin", x=images)
+    assert [(row.kernels, row.threads) for row in benchmark.latencies] == [
+        ("builtin", 2),
+        ("builtin", 1),
+    ]
+    assert "builtin        2" in str(benchmark)
+
+
+def test_a_table_and_json(benchmark, float_model):
+    lines = str(benchmark).splitlines()
+    assert lines[0].split()[:2] == ["kernels", "threads"]
+    assert len(lines) == 1 + len(benchmark.latencies) + 2
+    assert lines[-2] == "20 runs each; XNNPACK runs the whole graph"
+    plain = benchmark.to_json()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["latencies"][0]["median"] == benchmark.median
+
+
+def test_what_xnnpack_leaves_to_other_kernels_is_named():
+    student = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            keras.layers.Embedding(20, 8),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    words = np.zeros((1, 5), np.int32)
+    benchmark = tflite.convert(student).benchmark(3, threads=1, x=words)
+    assert "GATHER" in benchmark.outside_xnnpack
+    assert "FULLY_CONNECTED" not in benchmark.outside_xnnpack
+    assert f"everything but {', '.join(benchmark.outside_xnnpack)}\n" in str(benchmark)

@@ -1,0 +1,73 @@
+import os
+import resource
+
+import keras
+import numpy as np
+import pytest
+
+from keras_kd import tflite
+from keras_kd.tflite.contents.smallest import smallest_model
+from keras_kd.tflite.runtimes import memory
+from keras_kd.tflite.runtimes.memory import measure_memory
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A file with 8 MB of weights."""
+    student = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(2000)])
+    return tflite.convert(student)
+
+
+def test_the_process_is_a_fresh_one(float_model):
+    measured = measure_memory(float_model.content, [np.zeros((1, 8, 8, 1), np.float32)], "xnnpack")
+    # Linux would hand down the peak of this process, TensorFlow included.
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert measured.peak_bytes < own / 2
+    assert 0 <= measured.model_bytes < 4 * MEGABYTE < measured.peak_bytes
+
+
+@pytest.mark.parametrize("kernels", ["xnnpack", "builtin"])
+def test_weights_are_counted(wide, kernels):
+    measured = measure_memory(wide.content, [np.zeros((1, 1000), np.float32)], kernels)
+    assert 8 * MEGABYTE <= measured.model_bytes < 40 * MEGABYTE
+
+
+def test_sequences_of_the_length_that_is_fed(float_model):
+    content = _of_any_length()
+    short, long = (
+        measure_memory(content, [np.zeros((1, length, 8), np.float32)], "builtin").model_bytes
+        for length in (8, 80_000)
+    )
+    assert long > short + 2 * MEGABYTE
+
+
+def _of_any_length():
+    import tensorflow as tf
+
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((1, None, 8))])
+        def run(self, x):
+            return tf.nn.relu(x)
+
+    module = Module()
+    concrete = module.run.get_concrete_function()
+    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert()
+
+
+def test_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
+    measure_memory(smallest_model(), [np.ones(1, np.float32)], "xnnpack")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_that_fails_says_why():
+    with pytest.raises(ValueError, match=r"cannot be measured: the process for it ended with .*"):
+        measure_memory(b"not a model", [np.ones(1, np.float32)], "xnnpack")
+
+
+def test_a_process_that_does_not_end(monkeypatch):
+    monkeypatch.setattr(memory, "_MOST_SECONDS", 0.01)
+    with pytest.raises(ValueError, match=r"took over 0.01 seconds"):
+        measure_memory(smallest_model(), [np.ones(1, np.float32)], "xnnpack")
