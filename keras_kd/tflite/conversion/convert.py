@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_kd._checks import check_choice, check_flag, problem
 from keras_kd._keras import check_model
-from keras_kd._representative import InputRange, representative_examples
+from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.tflite.conversion.converter import Options, run_converter
-from keras_kd.tflite.conversion.evidence import evidence_for
+from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import FORMS, Form, check_integer_inputs
 from keras_kd.tflite.conversion.layer_names import layer_names
 from keras_kd.tflite.conversion.quantizer import quantize
@@ -87,7 +87,8 @@ def convert(
             of layers (regular expressions) to quantizations, or a recipe of ai-edge-quantizer.
         verification_data: examples on which the file is compared with the student: an array or a
             dict by input name. By default up to 100 of `representative_data`, without them random
-            numbers in `input_range` (or from 0 to 1).
+            numbers: in `input_range`, else in the range that a quantization-aware student has
+            learnt, else from 0 to 1.
         labels: the right classes of `verification_data`, for the accuracy.
 
     Returns:
@@ -115,6 +116,7 @@ def convert(
     signature = Signature(in_float32(student))
     place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
     check_integer_inputs(form, {tensor.name: tensor.dtype for tensor in signature.inputs})
+    ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
     examples = None
     if representative_data is not None:
         examples = representative_examples(
@@ -123,12 +125,13 @@ def convert(
             input_range=input_range,
             student=signature.model,
         )
-    evidence = evidence_for(signature, verification_data, labels, examples, input_range)
+    evidence = known_evidence(signature, verification_data, labels, examples)
 
     model = TFLiteModel(_converted(signature, options, recipe, examples))
     check_result(model, signature.inputs, options, examples is not None, recipe is not None)
     # The evidence is about the very bytes that are returned.
     model = TFLiteModel(place.finished(model))
+    evidence = evidence or random_evidence(signature, model, ranges)
     verification = verify(model, student, evidence.examples, evidence.labels, data=evidence.data)
     # How far off the layers of a recipe may be is that of the roughest form.
     check_close(verification, "int4" if recipe is not None else quantization)

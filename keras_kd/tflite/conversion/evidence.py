@@ -8,9 +8,10 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._examples import examples_by_name
-from keras_kd._representative import InputRange, checked_ranges
+from keras_kd._representative import Ranges
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import layers_of
+from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, concrete
 
 # Enough to see a file that computes something else, few enough to wait for.
@@ -31,30 +32,26 @@ class Evidence(NamedTuple):
     data: str
 
 
-def evidence_for(
+def known_evidence(
     signature: Signature,
     given: Any,
     labels: Any,
     representative: dict[str, np.ndarray] | None,
-    input_range: InputRange,
-) -> Evidence:
-    """The best examples there are: those given, else representative ones, else random ones.
+) -> Evidence | None:
+    """The best real examples that there are: those given, else representative ones.
 
     Args:
         signature: the student.
         given: an array or a dict by input name; all of it is used.
         labels: of the given ones.
         representative: those for calibration; some of them are used.
-        input_range: from where to where random real numbers go, by default 0 to 1; a dict by
-            input name where there are several.
 
     Raises:
         ValueError: if the given ones do not fit the student, or if labels come without them.
     """
     if given is not None:
-        return Evidence(
-            examples_by_name(given, signature.inputs, "verification_data"), labels, "given"
-        )
+        examples = examples_by_name(given, signature.inputs, "verification_data")
+        return Evidence(examples, labels, "given")
     if labels is not None:
         raise ValueError(
             problem(
@@ -63,27 +60,42 @@ def evidence_for(
                 "pass verification_data=x_test, labels=y_test",
             )
         )
-    if representative is not None:
-        count = len(next(iter(representative.values())))
-        chosen = np.linspace(0, count - 1, min(count, _MOST_EXAMPLES)).round().astype(int)
-        some = {name: array[chosen] for name, array in representative.items()}
-        return Evidence(some, None, "representative")
-    ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
+    if representative is None:
+        return None
+    count = len(next(iter(representative.values())))
+    chosen = np.linspace(0, count - 1, min(count, _MOST_EXAMPLES)).round().astype(int)
+    some = {name: array[chosen] for name, array in representative.items()}
+    return Evidence(some, None, "representative")
+
+
+def random_evidence(signature: Signature, model: TFLiteModel, ranges: Ranges) -> Evidence:
+    """Random numbers where there are no examples.
+
+    Args:
+        signature: the student.
+        model: the file: where it can hold some numbers only, they are taken from these.
+        ranges: by input name from where to where real numbers go; None where that is not known:
+            then it is what the file can hold, or 0 to 1.
+    """
+    held = dict(zip((t.name for t in model.inputs), model.flatbuffer.input_ranges(), strict=True))
     words = _smallest_vocabulary(signature.model)
     generator = np.random.default_rng(0)
-    some = {t.name: _random(t, generator, ranges[t.name], words) for t in signature.inputs}
+    some = {
+        t.name: _random(t, generator, ranges[t.name] or held[t.name] or (0.0, 1.0), words)
+        for t in signature.inputs
+    }
     return Evidence(some, None, "random")
 
 
 def _random(
     tensor: TensorInfo,
     generator: np.random.Generator,
-    limits: tuple[float, float] | None,
+    limits: tuple[float, float],
     words: int,
 ) -> np.ndarray:
     shape = (_RANDOM_EXAMPLES, *concrete(tensor.shape[1:]))
     if np.issubdtype(tensor.dtype, np.floating):
-        return generator.uniform(*(limits or (0.0, 1.0)), shape).astype(tensor.dtype)
+        return generator.uniform(*limits, shape).astype(tensor.dtype)
     return generator.integers(0, words, shape).astype(tensor.dtype)
 
 

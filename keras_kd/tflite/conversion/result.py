@@ -35,11 +35,13 @@ def check_result(
             its outputs, its weights, their scales or its operators are not what was asked for.
     """
     _check_operators(model)
-    if not is_by_recipe:
-        options.form.check_contents(model.flatbuffer, is_calibrated)
+    _check_inputs(model, inputs)
+    if is_by_recipe:
+        return
+    options.form.check_contents(model.flatbuffer, is_calibrated)
     if options.per_tensor:
         _check_one_scale(model)
-    _check_ends(model, inputs, options.form.integers if options.stores_integers else None)
+    _check_types(model, inputs, options.form.integers if options.stores_integers else None)
 
 
 def _check_operators(model: TFLiteModel) -> None:
@@ -67,12 +69,10 @@ def _check_one_scale(model: TFLiteModel) -> None:
         )
 
 
-def _check_ends(model: TFLiteModel, inputs: Sequence[TensorInfo], integers: str | None) -> None:
-    """The types of inputs and outputs; `integers` is None where real numbers are as they are."""
-    wanted = {tensor.name: tensor for tensor in inputs}
+def _check_inputs(model: TFLiteModel, inputs: Sequence[TensorInfo]) -> None:
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
     for tensor in model.inputs:
-        student = wanted.get(tensor.name)
-        if student is None or tensor.shape != student.shape:
+        if shapes.get(tensor.name) != tensor.shape:
             raise ValueError(
                 problem(
                     f"a file with the input {tensor}",
@@ -80,7 +80,13 @@ def _check_ends(model: TFLiteModel, inputs: Sequence[TensorInfo], integers: str 
                     "report this student: the converter changed its inputs",
                 )
             )
-        _check_type(tensor, student.dtype, integers)
+
+
+def _check_types(model: TFLiteModel, inputs: Sequence[TensorInfo], integers: str | None) -> None:
+    """The types at both ends; `integers` is None where real numbers are stored as they are."""
+    dtypes = {tensor.name: tensor.dtype for tensor in inputs}
+    for tensor in model.inputs:
+        _check_type(tensor, dtypes[tensor.name], integers)
     for tensor in model.outputs:
         real = tensor.is_quantized or np.issubdtype(tensor.dtype, np.floating)
         _check_type(tensor, np.dtype("float32") if real else tensor.dtype, integers)

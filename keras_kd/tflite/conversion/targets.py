@@ -88,12 +88,22 @@ def _check_floats_outside(model: TFLiteModel) -> None:
             problem(
                 f"a file with {', '.join(integers)}",
                 "float32 in its inputs and outputs: MediaPipe and browsers refuse the others",
-                "leave inputs and outputs out of the recipe",
+                "leave the first and the last layer out of the recipe, or choose "
+                "target='microcontroller'",
             )
         )
 
 
 def _check_microcontroller(model: TFLiteModel) -> None:
+    if "INT4" in model.flatbuffer.weight_types():
+        raise ValueError(
+            problem(
+                "a file with weights of 4 bits for target='microcontroller'",
+                "weights of 8 bits or float32: of 4 bits TensorFlow Lite Micro runs some "
+                "convolutions, but no dense layers with a scale for each channel",
+                "choose 'int8' for these layers in the recipe",
+            )
+        )
     hybrid = model.flatbuffer.hybrid_operators()
     if hybrid:
         # TFLM runs some of these without a word, and what they compute is wrong.
@@ -111,6 +121,11 @@ def _check_microcontroller(model: TFLiteModel) -> None:
 
 
 _HYBRID = "TensorFlow Lite Micro refuses the others", "choose quantization='int8'"
+_WITHOUT_XNNPACK = (
+    "a form with fast kernels: XNNPACK has none for this one, which then takes up to 60 times as "
+    "long as int8",
+    "choose quantization='int8', or 'float16' for the precision",
+)
 
 TARGETS = {
     target.name: target
@@ -121,13 +136,7 @@ TARGETS = {
             takes_any_length=True,
             finished=_as_it_is,
             check=_check_floats_outside,
-            slow={
-                "int16x8": (
-                    "a form with fast kernels: XNNPACK has none for this one, which then takes "
-                    "up to 60 times as long as int8",
-                    "choose quantization='int8', or 'float16' for the precision",
-                )
-            },
+            slow={"int16x8": _WITHOUT_XNNPACK},
         ),
         Target(
             "microcontroller",
@@ -143,6 +152,7 @@ TARGETS = {
             takes_any_length=False,
             finished=_as_it_is,
             check=_check_floats_outside,
+            slow={"int16x8": _WITHOUT_XNNPACK},
         ),
     )
 }

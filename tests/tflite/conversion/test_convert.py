@@ -73,7 +73,7 @@ def test_layers_that_a_quantization_aware_student_leaves_in_float_need_data(imag
     student = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Rescaling(2.0, -1.0), keras.layers.Conv2D(4, 3)]
     )
-    aware = compression.quantize_aware(student)
+    aware = compression.quantize_aware(student, images)
     with pytest.raises(ValueError, match=r"MUL compute in floating point.*pass representative_d"):
         tflite.convert(aware, "int8")
     model = tflite.convert(aware, "int8", images)
