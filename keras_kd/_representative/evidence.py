@@ -42,6 +42,7 @@ class _Normalization(NamedTuple):
     """What reached a BatchNormalization, and what it remembers, by channel."""
 
     name: str
+    examples: int
     mean: np.ndarray
     variance: np.ndarray
     remembered_mean: np.ndarray
@@ -65,8 +66,7 @@ def warn_of_other_data(
     seen = _first_normalization(examples, inputs, student)
     if seen is not None:
         surprise, share = _surprise(seen)
-        count = min(_MOST_EXAMPLES, len(next(iter(examples.values()))))
-        if surprise > _MOST_SURPRISE + _SURPRISE_OF_ONE / count:
+        if surprise > _MOST_SURPRISE + _SURPRISE_OF_ONE / seen.examples:
             _warn(
                 "representative_data that are unlike the student's training data: at its layer "
                 f"{seen.name!r} the values differ from the averages of training by {surprise:.2g} "
@@ -128,8 +128,11 @@ def _arguments(
     examples: Mapping[str, np.ndarray], inputs: Sequence[InputInfo], student: Any
 ) -> Any:
     """Some examples in the structure that the student is called with; None if it is not known."""
-    ordered = [examples[tensor.name][:_MOST_EXAMPLES] for tensor in inputs]
-    if not getattr(student, "inputs", None):
+    tensors = getattr(student, "inputs", None)
+    # Models for one example at a time take no more.
+    most = (tensors[0].shape[0] if tensors else None) or _MOST_EXAMPLES
+    ordered = [examples[tensor.name][:most] for tensor in inputs]
+    if not tensors:
         return ordered[0] if len(ordered) == 1 else None
     structure = symbolic_inputs(student)
     if isinstance(structure, Mapping):
@@ -174,6 +177,7 @@ def _statistics(layer: Any, values: np.ndarray) -> _Normalization:
     others = tuple(i for i in range(values.ndim) if i != axis % values.ndim)
     return _Normalization(
         layer.name,
+        len(values),
         values.mean(axis=others),
         values.var(axis=others),
         np.asarray(layer.moving_mean, dtype="float32"),

@@ -164,6 +164,16 @@ def test_nested_students_and_several_inputs(trained, digits):
         examples({"b": x[:200] * 255, "a": numbers}, model)
 
 
+def test_students_that_take_one_example(trained, digits):
+    image = keras.Input(batch_shape=(1, 28, 28, 1))
+    model = keras.Model(image, trained("normalized")(image))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        examples(digits[0][:200], model)
+    with pytest.warns(UserWarning, match="at its layer 'normalization'"):
+        examples(digits[0][:200] * 255, model)
+
+
 def test_students_are_left_as_they_were(trained, digits):
     model = trained("normalized")
     before = model.get_weights()
