@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,6 @@ _WORKER = Path(__file__).with_name("_tflm_worker.py")
 # A student runs in milliseconds. What is damaged can run forever.
 _SECONDS_TO_START = 60
 _SECONDS_PER_EXAMPLE = 10
-_ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,9 @@ class MicrocontrollerRun:
     Attributes:
         outputs: by output name real numbers, shaped (examples, ...).
         stored_outputs: by output name the values as the outputs store them, likewise.
-        arena_bytes: the memory that TFLM took for activations and bookkeeping. It is an upper bound
-            for a 32-bit microcontroller, where pointers are smaller.
+        arena_bytes: the memory that TFLM needs for activations and bookkeeping: the smallest arena
+            in which the model ran here, to 64 bytes. It is an upper bound for the same kernels on
+            a 32-bit microcontroller, where pointers are smaller.
     """
 
     outputs: dict[str, np.ndarray]
@@ -86,17 +85,9 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
             raise ValueError(_refusal(process))
         with np.load(folder / "outputs.npz") as stored:
             stored_outputs = {t.name: stored[str(i)] for i, t in enumerate(model.outputs)}
-    total = _ARENA_TOTAL.search(process.stderr)
-    if total is None:
-        raise ValueError(
-            problem(
-                f"no arena size from TFLM but {process.stderr[:300]!r}",
-                "'Arena allocation total N bytes'",
-                "install the tested version: pip install --upgrade 'keras-kd[micro]'",
-            )
-        )
+            arena_bytes = int(stored["arena"])
     outputs = {t.name: t.dequantize(stored_outputs[t.name]) for t in model.outputs}
-    return MicrocontrollerRun(outputs, stored_outputs, int(total.group(1)))
+    return MicrocontrollerRun(outputs, stored_outputs, arena_bytes)
 
 
 def check_sizes(model: TFLiteModel) -> None:
