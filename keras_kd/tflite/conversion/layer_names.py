@@ -30,12 +30,8 @@ class LayerNames:
     scopes: Mapping[str, tuple[str, ...]]
     outputs: Mapping[str, str]
 
-    def all(self) -> list[str]:
-        """The path of every layer that was called, "backbone/conv", sorted."""
-        return sorted({"/".join(path) for path in self.scopes.values()})
-
     def behind(self, tensor_names: Iterable[str]) -> list[str]:
-        """The paths of the layers that the named tensors came from, sorted."""
+        """The paths of the layers that the named tensors came from, "backbone/conv", sorted."""
         operations = [name for names in tensor_names for name in names.split(";")]
         paths = {self._path(operation) for operation in operations}
         return sorted("/".join(path) for path in paths if path)

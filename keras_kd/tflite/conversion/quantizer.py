@@ -81,7 +81,7 @@ def quantize(content: bytes, recipe: Any, examples: Examples, names: LayerNames)
         )
     operators = read_operators(content, names)
     if isinstance(recipe, Mapping):
-        return _quantize_layers(content, LayerRecipe(recipe, operators, names), examples)
+        return _quantize_layers(content, LayerRecipe(recipe, operators), examples)
     return _run(content, checked_entries(recipe, operators), examples)
 
 

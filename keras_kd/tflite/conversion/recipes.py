@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_kd._checks import check_choice, problem
-from keras_kd.tflite.conversion.layer_names import LayerNames
 from keras_kd.tflite.conversion.operators import Operator, float_weights
 
 FORMS = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4")
@@ -27,7 +26,6 @@ class LayerRecipe:
     Args:
         recipe: see `keras_kd.tflite.conversion.quantizer.quantize`.
         operators: those of the file.
-        names: of the layers in it.
 
     Attributes:
         forms: by scope the form asked for.
@@ -38,9 +36,7 @@ class LayerRecipe:
             or if a form is unknown.
     """
 
-    def __init__(
-        self, recipe: Mapping[str, str], operators: Sequence[Operator], names: LayerNames
-    ) -> None:
+    def __init__(self, recipe: Mapping[str, str], operators: Sequence[Operator]) -> None:
         if not recipe:
             raise ValueError(problem("an empty recipe", "a form for at least one layer", _FIX))
         patterns = {key: _checked(key, form) for key, form in recipe.items()}
@@ -57,7 +53,7 @@ class LayerRecipe:
                 self._explicit.add(operator.scope)
             form = recipe[keys[0]] if keys else recipe.get(REST, "float32")
             self.forms[operator.scope] = form
-        _check_all_matched(sorted(set(patterns) - matched), names)
+        _check_all_matched(sorted(set(patterns) - matched), operators)
         sizes = [_size(one) for one in operators if self.forms[one.scope] == "int4"]
         self._worth_4_bits = _WORTH_4_BITS if max(sizes, default=0) >= _WORTH_4_BITS else 0
 
@@ -175,12 +171,14 @@ def _checked(key: Any, form: Any) -> re.Pattern:
         ) from error
 
 
-def _check_all_matched(missed: list[str], names: LayerNames) -> None:
+def _check_all_matched(missed: list[str], operators: Sequence[Operator]) -> None:
     if missed:
+        names = sorted({path for operator in operators for path in operator.layers})
         raise ValueError(
             problem(
-                f"a recipe in which {', '.join(map(repr, missed))} matches no layer in the file",
-                f"regular expressions for whole names out of {names.all()}",
+                f"a recipe in which {', '.join(map(repr, missed))} matches no layer that has an "
+                "operator in the file",
+                f"regular expressions for whole names out of {names}",
                 "correct the expression: 'conv.*' stands for all names that begin with conv",
             )
         )
