@@ -1,4 +1,6 @@
 import gc
+import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -44,14 +46,18 @@ def test_damaged(tmp_path, content):
         load_examples(tmp_path / "x.npz")
 
 
-@pytest.mark.parametrize("save", [np.save, np.savez])
-@pytest.mark.parametrize("shape", [b"(9999999999999,)", b"(0, -5)", b"(True,)", b"(2**60,)"])
-def test_what_the_header_says_is_checked_first(tmp_path, save, shape):
-    path = tmp_path / ("x.npy" if save is np.save else "x.npz")
-    with path.open("wb") as file:
-        save(file, np.zeros(10, "uint8"))
-    content = path.read_bytes().replace(b"(10,)" + b" " * (len(shape) - 5), shape, 1)
-    path.write_bytes(content)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("shape", [(10**13,), (0, -5), (-10,), (2**70,), (11,), (2**40, 0, 2**40)])
+def test_what_the_header_says_is_checked_first(tmp_path, suffix, shape):
+    content = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, header)
+    content.write(bytes(10))
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content.getvalue())
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content.getvalue())
     with pytest.raises(ValueError, match="which NumPy cannot read"):
         load_examples(path)
 
