@@ -8,10 +8,12 @@ INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 PAGE := examples/web
+# MediaPipe needs a newer absl-py than TF-MOT bears.
+MEDIAPIPE := .venv-mediapipe
 NEEDS_NPM = @command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-web lint format benchmark models web clean
+.PHONY: help install quickstart test test-all test-android test-web lint format benchmark models web clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +34,15 @@ test: $(INSTALLED) ## run the tests that take a few minutes
 
 test-all: $(INSTALLED) ## run every test
 	$(PYTEST)
+
+test-android: $(INSTALLED) $(MEDIAPIPE)/.installed ## install MediaPipe by itself, run files for Android in it
+	$(BIN)/python -m pytest tests/tflite/android -rs
+
+$(MEDIAPIPE)/.installed:
+	test -x $(MEDIAPIPE)/bin/python || $(PYTHON) -m venv $(MEDIAPIPE)
+	@echo "Installing MediaPipe into $(MEDIAPIPE): about a minute, once."
+	$(MEDIAPIPE)/bin/python -m pip install --quiet --disable-pip-version-check 'mediapipe>=1.2,<2'
+	@touch $@
 
 test-web: $(INSTALLED) ## install Chromium and the page's packages, test the page in the browser
 	$(NEEDS_NPM)
@@ -66,4 +77,4 @@ $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
 	@touch $@
 
 clean: ## remove the virtual environment and what was built
-	rm -rf $(VENV) $(PAGE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(MEDIAPIPE) $(PAGE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache
