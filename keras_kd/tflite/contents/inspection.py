@@ -66,7 +66,7 @@ class Inspection:
 
     def _ends(self) -> str:
         rows = [
-            [kind, tensor.name, tensor.dtype.name, str(list(tensor.shape)), *_quantization(tensor)]
+            [kind, tensor.name, tensor.dtype.name, _sizes(tensor.shape), *_quantization(tensor)]
             for kind, tensors in (("input", self.inputs), ("output", self.outputs))
             for tensor in tensors
         ]
@@ -96,7 +96,7 @@ class Inspection:
     def _tensors(self) -> str:
         stored = [tensor for tensor in self.tensors if tensor.bytes]
         rows = [
-            [_short(t.name), t.type.lower(), str(list(t.shape)), str(t.scales), f"{t.bytes:,}"]
+            [_short(t.name), t.type.lower(), _sizes(t.shape), str(t.scales), f"{t.bytes:,}"]
             for t in stored[:_SHOWN_TENSORS]
         ]
         table = aligned(["constant tensor", "type", "shape", "scales", "bytes"], rows, left=3)
@@ -142,6 +142,10 @@ def inspect_file(
 def _version(stored: bytes | None) -> str | None:
     """The buffer has a fixed size, zeros behind the text."""
     return (stored or b"").rstrip(b"\0").decode(errors="replace") or None
+
+
+def _sizes(shape: tuple[int | None, ...]) -> str:
+    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
 
 
 def _quantization(tensor: TensorInfo) -> tuple[str, str]:

@@ -35,8 +35,8 @@ class Benchmark:
         model_memory_bytes: the part of it that comes with the model: the file, its weights as the
             kernels want them, its activations, and the code of its kernels. It is right to about
             0.1 MB.
-        outside_xnnpack: the operators that XNNPACK leaves to LiteRT's own kernels, one name for
-            each, in the order of the file; none if it runs the whole graph.
+        outside_xnnpack: the operators that XNNPACK leaves to LiteRT's own kernels, each named once,
+            in the order of the file; none if it runs the whole graph.
     """
 
     latencies: tuple[Latency, ...]

@@ -81,9 +81,10 @@ class LiteRTInterpreter:
             return
         self._shapes = None
         try:
-            for index, shape in zip(self._input_indices, shapes, strict=True):
-                self._interpreter.resize_tensor_input(index, shape, strict=True)
-            self._interpreter.allocate_tensors()
+            with captured_stderr():
+                for index, shape in zip(self._input_indices, shapes, strict=True):
+                    self._interpreter.resize_tensor_input(index, shape, strict=True)
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 problem(
@@ -109,7 +110,7 @@ class LiteRTInterpreter:
             ) from error
 
     def operators_outside_delegates(self) -> tuple[str, ...]:
-        """The operators that LiteRT's own kernels run, one name for each, in the order of the file.
+        """The operators that LiteRT's own kernels run, each named once, in the order of the file.
 
         LiteRT keeps those that a delegate such as XNNPACK has replaced in its list: the ones that
         run are found by going back from the outputs.
@@ -125,7 +126,8 @@ class LiteRTInterpreter:
             if operator is not None and operator["index"] not in running:
                 running[operator["index"]] = operator["op_name"]
                 tensors += [int(index) for index in operator["inputs"]]
-        return tuple(name for _, name in sorted(running.items()) if name != "DELEGATE")
+        names = dict.fromkeys(name for _, name in sorted(running.items()))
+        return tuple(name for name in names if name != "DELEGATE")
 
     def _tensors(self, kind: str) -> tuple[tuple[TensorInfo, ...], list[int]]:
         """The inputs or outputs in the order of the file, and their indices in the interpreter."""

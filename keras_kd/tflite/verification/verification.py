@@ -114,8 +114,7 @@ def verify(
         x: examples, as for `TFLiteModel.predict`.
         labels: the right classes of a classifier: numbers shaped (examples,), or one-hot rows; a
             dict by output name if there are several outputs, not necessarily all of them.
-        data: what the examples are, for `Verification.data`. Those that are "random" are cut off
-            where an integer file cuts them off.
+        data: what the examples are, for `Verification.data`.
 
     Raises:
         ValueError: if `x` does not fit the inputs, if there is no example in it, if the labels do
@@ -125,8 +124,6 @@ def verify(
     check_choice("data", data, _DATA)
     signature = Signature(in_float32(student))
     examples = examples_by_name(x, signature.inputs)
-    if data == "random":
-        examples = _within_ranges(model, examples)
     outputs = measure_differences(
         model.predict_by_name,
         lambda batch: _student_outputs(signature, batch),
@@ -141,16 +138,6 @@ def verify(
         inspection=model.inspect(),
         **overall(outputs),
     )
-
-
-def _within_ranges(model: TFLiteModel, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Random numbers cut off at what the inputs were calibrated on, which nobody drew them for."""
-    ranges = zip(model.inputs, model.flatbuffer.input_ranges(), strict=True)
-    limits = {tensor.name: limit for tensor, limit in ranges if limit is not None}
-    return {
-        name: np.clip(array, *limits[name]) if name in limits else array
-        for name, array in examples.items()
-    }
 
 
 def output_steps(model: TFLiteModel) -> dict[str, float]:

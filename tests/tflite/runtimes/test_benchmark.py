@@ -70,3 +70,18 @@ def test_what_xnnpack_leaves_to_other_kernels_is_named():
     assert "GATHER" in benchmark.outside_xnnpack
     assert "FULLY_CONNECTED" not in benchmark.outside_xnnpack
     assert f"everything but {', '.join(benchmark.outside_xnnpack)}\n" in str(benchmark)
+
+
+@pytest.fixture(scope="module")
+def of_any_length():
+    layers = [keras.layers.Conv1D(4, 3), keras.layers.GlobalAveragePooling1D()]
+    return tflite.convert(keras.Sequential([keras.Input((None, 8)), *layers]))
+
+
+def test_a_file_for_sequences_of_any_length(of_any_length, capfd):
+    x = np.zeros((2, 300, 8), np.float32)
+    assert of_any_length.benchmark(3, threads=1).runs == 3
+    assert of_any_length.latency(3, x=x).runs == 3
+    assert "[1, any, 8]" in str(of_any_length.inspect())
+    assert of_any_length.compare({"again": of_any_length}, x)["again"].agreement == 1.0
+    assert capfd.readouterr() == ("", "")
