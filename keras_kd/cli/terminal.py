@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -63,6 +64,7 @@ def quiet(*, print_elsewhere: bool) -> Iterator[list[str]]:
     with ExitStack() as stack:
         if _LOG_LEVEL not in os.environ:
             stack.enter_context(_without_native_messages())
+            stack.enter_context(_without_logs())
         if print_elsewhere:
             stack.enter_context(redirect_stdout(sys.stderr))
         caught = stack.enter_context(warnings.catch_warnings(record=True))
@@ -106,6 +108,20 @@ def _without_native_messages() -> Iterator[None]:
             os.dup2(original, 2)
             os.close(original)
             del os.environ[_LOG_LEVEL]
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep what libraries log in Python, such as Keras' advice on files that it reads.
+
+    Their handlers would also hold on to a standard error that is closed when the command ends.
+    """
+    previous = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
 
 
 def _plain(text: str) -> Any:
