@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -40,8 +41,13 @@ def check_unwrapped(student: Any) -> None:
 _LOOKUPS = ("Hashing", "HashedCrossing", "IntegerLookup", "StringLookup", "TextVectorization")
 
 
-def check_layers(student: Any, form: Form) -> None:
+def check_layers(student: Any, form: Form, missing: Collection[str] = ()) -> None:
     """Refuse layers that cannot be converted, before TensorFlow says so in its own words.
+
+    Args:
+        student: the student.
+        form: what was asked for.
+        missing: operators that the place where it will run lacks.
 
     Raises:
         ValueError: if there are some.
@@ -64,6 +70,17 @@ def check_layers(student: Any, form: Form) -> None:
                     f"with output_mode={layer.output_mode!r})",
                     "layers that TFLite has operators for: it cannot count",
                     "use output_mode='one_hot', or apply the layer to the data before the student",
+                )
+            )
+        if kind == "Embedding" and isinstance(layer, keras.Layer) and "SELECT" in missing:
+            # That of Keras 3 also looks up negative numbers, from the end; that of tf_keras does
+            # not, and needs no such operator.
+            raise ValueError(
+                problem(
+                    f"the student {student.name!r} with the layer {layer.name!r} (an Embedding of "
+                    "Keras 3) for target='microcontroller'",
+                    "layers without the operator SELECT, which TensorFlow Lite Micro lacks",
+                    "pass keras_kd.compression.to_tf_keras(student), whose Embedding needs none",
                 )
             )
         if form.needs_data and _is_fused_in_both_directions(layer):

@@ -10,6 +10,7 @@ from keras_kd._checks import problem
 from keras_kd.tflite.conversion.forms import FORMS
 from keras_kd.tflite.microcontroller import running
 from keras_kd.tflite.microcontroller.agreement import check_agreement
+from keras_kd.tflite.microcontroller.operators import registrations
 from keras_kd.tflite.model import TFLiteModel
 
 
@@ -22,6 +23,7 @@ class Target:
         stores_integers: whether inputs and outputs of integer forms are integers; otherwise they
             are float32.
         takes_any_length: whether inputs may be resized there.
+        missing: operators that it lacks and that innocent layers convert to.
         refused: the forms that it does not run, and what to choose instead.
         slow: the forms that it runs, but much slower than users expect, and what to choose instead.
         finished: the bytes of a model as they are best for it.
@@ -33,6 +35,7 @@ class Target:
     takes_any_length: bool
     finished: Callable[[TFLiteModel], bytes]
     check: Callable[[TFLiteModel], None]
+    missing: frozenset[str] = frozenset()
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     slow: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -95,13 +98,14 @@ def _check_floats_outside(model: TFLiteModel) -> None:
 
 
 def _check_microcontroller(model: TFLiteModel) -> None:
-    if "INT4" in model.flatbuffer.weight_types():
+    registrations(model.operators)
+    if "INT4" in model.flatbuffer.weight_types() and not running.is_installed():
         raise ValueError(
             problem(
                 "a file with weights of 4 bits for target='microcontroller'",
-                "weights of 8 bits or float32: of 4 bits TensorFlow Lite Micro runs some "
-                "convolutions, but no dense layers with a scale for each channel",
-                "choose 'int8' for these layers in the recipe",
+                "TensorFlow Lite Micro to be installed, which tells whether it runs them: it does "
+                "in convolutions, but not in dense layers with a scale for each channel",
+                "pip install 'keras-kd[micro]', or choose 'int8'",
             )
         )
     hybrid = model.flatbuffer.hybrid_operators()
@@ -144,6 +148,7 @@ TARGETS = {
             takes_any_length=False,
             finished=_small_and_aligned,
             check=_check_microcontroller,
+            missing=frozenset({"SELECT"}),
             refused=dict.fromkeys(("float16", "dynamic_int8", "int4"), _HYBRID),
         ),
         Target(

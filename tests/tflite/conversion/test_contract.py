@@ -67,6 +67,13 @@ def tf_keras_recurrent(make):
     return tf_keras.Sequential([tf_keras.Input((5, 8)), body, *head(tf_keras)]), numbers(5, 8)
 
 
+def embedding_of_tf_keras():
+    import tf_keras
+
+    body = [tf_keras.layers.Embedding(20, 8), tf_keras.layers.Flatten(), *head(tf_keras)]
+    return tf_keras.Sequential([tf_keras.Input((5,), dtype="int32"), *body]), words(5)
+
+
 def normalized():
     normalization = layers.Normalization()
     normalization.adapt(numbers(6) * 5)
@@ -109,6 +116,7 @@ KINDS = {
     "resizing": lambda: picture(layers.Resizing(6, 6)),
     "cropping": lambda: picture(layers.CenterCrop(6, 6)),
     "augmentation": lambda: picture(layers.RandomFlip(), layers.RandomRotation(0.1)),
+    "embedding of tf_keras": embedding_of_tf_keras,
     "embedding": lambda: (
         sequential(layers.Embedding(20, 8), layers.Flatten(), shape=(5,), dtype="int32"),
         words(5),
@@ -163,10 +171,21 @@ REFUSED = [
     ("multi-hot", ".*", ".*", r"'multi_hot'.*it cannot count.*'one_hot', or apply"),
     (LOOKUP, ".*", ".*", r"no operator for lookups.*apply that layer to the data before"),
     ("quantization-aware", "(?!int8$).*", ".*", r"'int8', the form that it was trained for"),
+    (
+        "embedding|words of any number",
+        ".*",
+        "microcontroller",
+        r"operator SELECT.*compression.to_tf_keras",
+    ),
     (ANY_LENGTH, ".*", "microcontroller|web", r"cannot be resized there.*build the student with"),
     ("fused bidirectional", "int8|int16x8", ".*", r"LSTMs in two directions.*unroll=True"),
+    ("fused LSTM", "int16x8", ".*", r"the converter refuses .*not yet supported for op"),
+    ("fused LSTM", "int8", "microcontroller", r"differ from LiteRT's.*SEQUENCE_LSTM"),
+    ("resizing", "int16x8", "microcontroller", r"Micro refuses .*RESIZE_BILINEAR"),
+    ("one-hot|rescaled bytes", "int8", ".*", r"CAST.* compute in floating point.*replace the"),
     ("loop.*", "int8|int16x8", ".*", r"a loop over time.*unroll=True, or choose"),
-    ("embedding|words.*|one-hot|rescaled bytes", "int16x8", ".*", r"integers in its inputs"),
+    ("one-hot", "float32", "microcontroller", r"operators .*ONE_HOT"),
+    ("embedding.*|words.*|one-hot|rescaled bytes", "int16x8", ".*", r"integers in its inputs"),
 ]
 # Quick ones; the rest is slow.
 FAST = {

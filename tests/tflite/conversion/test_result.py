@@ -55,16 +55,17 @@ def test_flex_operators_do_not_even_load(tmp_path):
 
 
 def test_a_float_file_is_no_int8_file(float_model):
-    with pytest.raises(ValueError, match=r"without any int8 weights"):
+    with pytest.raises(ValueError, match=r"CONV_2D, .* compute in floating point.*integers only"):
         check_result(float_model, float_model.inputs, INT8, True)
 
 
-def test_layers_that_stay_in_float(images):
-    rounding = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Activation("softsign")]
+def test_layers_that_stay_in_float():
+    one_hot = keras.layers.CategoryEncoding(6, output_mode="one_hot")
+    categories = keras.Sequential(
+        [keras.Input((1,), dtype="int32"), one_hot, keras.layers.Dense(3)]
     )
-    with pytest.raises(ValueError, match=r"compute in floating point.*replace the layers"):
-        tflite.convert(rounding, "int8", images)
+    with pytest.raises(ValueError, match=r"CAST compute in floating point.*replace the layers"):
+        tflite.convert(categories, "int8", np.arange(6, dtype="int32")[:, None])
 
 
 def test_types_of_inputs_and_outputs(student, images, micro_model):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_kd.tflite.conversion import students
+from keras_kd.tflite.conversion.forms import FORMS
 
 
 def test_a_student_in_float32_is_not_copied(student):
@@ -51,3 +52,26 @@ def test_wrappers_are_found_in_nested_models(make_student):
     aware, _ = make_student("quantization-aware")
     assert students.is_quantization_aware(tf_keras.Sequential([aware]))
     assert not students.is_quantization_aware(make_student("tf_keras")[0])
+
+
+def test_an_embedding_of_keras_3_needs_an_operator_that_tflm_lacks():
+    words = keras.Sequential([keras.Input((5,), dtype="int32"), keras.layers.Embedding(20, 4)])
+    students.check_layers(words, FORMS["int8"])
+    with pytest.raises(ValueError, match=r"operator SELECT.*compression.to_tf_keras\(student\)"):
+        students.check_layers(words, FORMS["int8"], {"SELECT"})
+
+
+def test_fused_lstms_in_two_directions_compute_something_else_in_integers():
+    import tf_keras
+
+    of = tf_keras.layers
+    fused, unrolled = (
+        tf_keras.Sequential(
+            [tf_keras.Input((5, 3)), of.Bidirectional(of.LSTM(4, unroll=unroll), name="both")]
+        )
+        for unroll in (False, True)
+    )
+    students.check_layers(fused, FORMS["float32"])
+    students.check_layers(unrolled, FORMS["int8"])
+    with pytest.raises(ValueError, match=r"layer 'both', LSTMs in two directions.*unroll=True"):
+        students.check_layers(fused, FORMS["int8"])
