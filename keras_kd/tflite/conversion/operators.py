@@ -15,20 +15,21 @@ class Operator:
     """An operator of a float32 file.
 
     Attributes:
-        kind: what the quantizer calls its type; None if it does not know it.
+        type_name: its type in the schema of TFLite, such as "CONV_2D".
+        kind: what the quantizer calls that type; None if it does not know it.
         scope: what the quantizer matches regular expressions with.
         layers: the paths of the layers that it came from.
         kernels: by name the number of values in its weights of two dimensions or more.
     """
 
+    type_name: str
     kind: Any
     scope: str
     layers: tuple[str, ...]
     kernels: dict[str, int]
 
     def __str__(self) -> str:
-        kind = "an operator unknown to it" if self.kind is None else self.kind.value
-        return f"{', '.join(self.layers) or 'no layer'} ({kind})"
+        return f"{', '.join(self.layers) or 'no layer'} ({self.type_name})"
 
     def names(self) -> set[str]:
         """The paths of its layers, their own names and those of the models that they are in."""
@@ -37,23 +38,25 @@ class Operator:
 
 def read_operators(content: bytes, names: LayerNames) -> list[Operator]:
     """Every operator of a file, in its order."""
+    from ai_edge_quantizer.qtyping import BuiltinOperator
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as utils
 
+    types = {value: name for name, value in vars(BuiltinOperator).items()}
     model = utils.read_model(bytearray(content))
     computed = _names_of_outputs(model, names)
     found = []
     for graph in model.subgraphs:
         for operator in graph.operators or []:
             code = model.operatorCodes[operator.opcodeIndex]
+            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
             kernels = _kernels(operator, graph, model)
             tensors = [*(utils.get_tensor_name(graph.tensors[i]) for i in operator.outputs)]
             if graph is model.subgraphs[0]:
                 tensors += [computed[i] for i in operator.outputs if i in computed]
             found.append(
                 Operator(
-                    utils.TFL_OP_CODE_TO_NAME.get(
-                        max(code.builtinCode, code.deprecatedBuiltinCode)
-                    ),
+                    types.get(builtin, f"OPERATOR_{builtin}"),
+                    utils.TFL_OP_CODE_TO_NAME.get(builtin),
                     utils.get_op_scope(operator, graph.tensors),
                     tuple(names.behind([*tensors, *kernels])),
                     kernels,

@@ -18,7 +18,7 @@ def operators(student):
     signature = Signature(student)
     content = run_converter(signature, Options(FORMS["float32"]), None)
     found = read_operators(content, layer_names(signature))
-    return [(operator.kind and operator.kind.value, operator.layers) for operator in found]
+    return [(operator.type_name, operator.layers) for operator in found]
 
 
 def test_names_that_tensorflow_cannot_tell_apart():
