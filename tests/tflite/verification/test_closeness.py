@@ -3,6 +3,9 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
+from keras_kd.tflite.conversion import forms
+from keras_kd.tflite.conversion.converter import Options, run_converter
+from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.verification.closeness import check_close
 from keras_kd.tflite.verification.differences import measure_differences
 from keras_kd.tflite.verification.verification import Verification
@@ -215,12 +218,15 @@ def test_numbers_that_float16_cannot_hold():
 
 
 @pytest.mark.slow
-def test_a_bidirectional_lstm_in_int8():
+def test_what_the_converter_makes_of_a_bidirectional_lstm_in_int8():
     from keras_kd.compression import to_tf_keras
 
     keras.utils.set_random_seed(0)
     layer = keras.layers.Bidirectional(keras.layers.LSTM(4))
     student = to_tf_keras(keras.Sequential([keras.Input((5, 3)), layer]))
     x = np.random.default_rng(0).random((64, 5, 3), np.float32)
+    # `convert` knows of it and does not get this far.
+    signature = Signature(student)
+    content = run_converter(signature, Options(forms.FORMS["int8"]), {"input": x})
     with pytest.raises(ValueError, match=WRONG):
-        check_close(tflite.convert(student, "int8", x).verify(student, x), "int8")
+        check_close(tflite.TFLiteModel(content).verify(student, x), "int8")
