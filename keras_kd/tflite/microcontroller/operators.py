@@ -43,7 +43,7 @@ def registrations(operators: Iterable[str]) -> list[str]:
     if unknown:
         raise ValueError(
             problem(
-                f"a model with the operators {', '.join(unknown)}",
+                f"a model that TensorFlow Lite Micro refuses: operators {', '.join(unknown)}",
                 "operators that TensorFlow Lite Micro knows",
                 "replace the layers that compute them: upsampling by bilinear interpolation or a "
                 "transposed convolution, gelu by relu",
