@@ -11,11 +11,13 @@ from keras_kd._files import replacing
 from keras_kd._version import __version__
 from keras_kd.evaluation import plots
 from keras_kd.evaluation.extra import report_module
-from keras_kd.evaluation.table import count, used_columns
+from keras_kd.evaluation.table import count, percent, tenths, used_columns
 
 if TYPE_CHECKING:
     from keras_kd.evaluation.comparison import Comparison
 
+# More would make a plot longer than a screen.
+_MOST_CLASSES = 40
 _TEMPLATE = Path(__file__).with_name("report.html")
 
 
@@ -62,17 +64,67 @@ class Page:
 
 
 def default_page(comparison: Comparison) -> Page:
-    """A page with the plot that makes sense for any comparison."""
+    """A page with the numbers and plots that make sense for any comparison."""
+    return Page(
+        title=f"Models on {comparison.dataset}",
+        introduction=(
+            "Every accuracy was measured by running the model itself on "
+            f"{count(comparison.examples)} test examples; a .tflite runs in LiteRT, as on the "
+            "device."
+        ),
+        highlights=_highlights(comparison),
+        figures=_figures(comparison),
+        notes=["Times are of this computer's processor, not of a phone or a microcontroller."],
+    )
+
+
+def _highlights(comparison: Comparison) -> list[Highlight]:
+    best = max(comparison.rows, key=lambda row: row.accuracy)
+    highlights = [Highlight(f"{percent(best.accuracy)} %", f"right, by {best.name}")]
+    files = [row for row in comparison.rows if row.bytes is not None]
+    if files:
+        smallest = min(files, key=lambda row: row.bytes)
+        fastest = min(files, key=lambda row: row.latency_microseconds)
+        highlights += [
+            Highlight(f"{smallest.bytes / 1000:,.1f} kB", f"the smallest file, {smallest.name}"),
+            Highlight(
+                f"{tenths(fastest.latency_microseconds)} µs",
+                f"the fastest file, {fastest.name}, for one example on one thread",
+            ),
+        ]
+    return highlights
+
+
+def _figures(comparison: Comparison) -> list[Figure]:
+    files = [row for row in comparison.rows if row.bytes is not None]
+    first, last = comparison.rows[0], comparison.rows[-1]
     figures = []
-    if any(row.bytes for row in comparison.rows):
+    if files:
         figures.append(
             Figure(
                 "Accuracy over size",
                 "Further up is more accurate, further left is smaller.",
-                plots.accuracy_over_size(comparison.rows),
+                plots.accuracy_over_size(files),
             )
         )
-    return Page(title=f"Models on {comparison.dataset}", figures=figures)
+    if first is not last and len(comparison.class_names) <= _MOST_CLASSES:
+        figures.append(
+            Figure(
+                f"“{first.name}” and “{last.name}”",
+                "The accuracy of the first and of the last model on each class.",
+                plots.per_class(first, last, comparison.class_names),
+            )
+        )
+    if len(files) > 1:
+        figures.append(
+            Figure(
+                f"Against “{files[0].name}”",
+                "Points of accuracy won or lost, and what is left of the compressed file (the "
+                "dotted line is its size before).",
+                plots.cost(files[0], files[1:]),
+            )
+        )
+    return figures
 
 
 def save_report(comparison: Comparison, path: str | Path, page: Page | None = None) -> Path:

@@ -35,17 +35,23 @@ def test_benchmark_puts_files_side_by_side(models, folder, run):
 
 
 def test_report(models, folder, run):
-    files = [models / "model.tflite", models / "model.keras"]
+    (folder / "copy.tflite").write_bytes((models / "model.tflite").read_bytes())
+    files = [models / "model.tflite", folder / "copy.tflite", models / "model.keras"]
     data = ["--data", models / "examples.npy", "--labels", models / "labels.npy"]
     names = ["--class-names", models / "labels.txt", "--teacher", models / "model.keras"]
     out = run("report", *files, *data, *names, "--output", "results")
     assert "100.00" in out
     page = (folder / "results" / "report.html").read_text(encoding="utf-8")
     assert "model.tflite" in page
-    assert "<svg" in page
+    assert page.count("<svg") == 3
+    assert "right, by model.tflite" in page
     written = json.loads((folder / "results" / "results.json").read_text())
-    assert [row["name"] for row in written["rows"]] == ["model.tflite", "model.keras"]
-    assert [row["agreement"] for row in written["rows"]] == [1.0, 1.0]
+    assert [row["name"] for row in written["rows"]] == [
+        "model.tflite",
+        "copy.tflite",
+        "model.keras",
+    ]
+    assert [row["agreement"] for row in written["rows"]] == [1.0] * 3
     assert written["class_names"] == ["one", "two", "three"]
 
 

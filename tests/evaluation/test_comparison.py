@@ -80,12 +80,14 @@ def test_the_report_needs_no_other_file_and_escapes_names(comparison, tmp_path):
         assert elsewhere not in html
 
 
-def test_the_page_made_by_default_plots_accuracy_over_size(comparison, tmp_path):
+def test_the_page_made_by_default_compares_the_first_with_the_last(comparison, tmp_path):
     path = comparison.save_report(str(tmp_path / "report.html"))
     assert path == tmp_path / "report.html"
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert html.count("<svg") == 1
+    # There is one file only: nothing to compare its size with.
+    assert html.count("<svg") == 2
     assert "Accuracy over size" in html
+    assert "“teacher” and “student &lt;small&gt;”" in html
 
 
 def test_a_report_that_fails_leaves_what_was_there(comparison, tmp_path):
