@@ -285,8 +285,11 @@ that a second time takes minutes:
     {command}
 
 DIRECTORY_OF_TFDS is a data directory of `tensorflow-datasets` with `mnist` and `fashion_mnist` in
-it. `cards.json` has what is on the cards for programs. No figure is typed by hand, and no setting
-was chosen on test images. Times are of the processor on the card, with whatever else it did.
+it. The same versions on the same processor make the same bytes: a test trains twice, for a few
+steps, and compares.
+
+`cards.json` has what is on the cards for programs. No figure is typed by hand, and no setting was
+chosen on test images. Times are of the processor on the card, with whatever else it did.
 
 `clothes/examples.npz` has the first test images of Fashion-MNIST (copyright 2017 Zalando SE, MIT
 licence, https://github.com/zalandoresearch/fashion-mnist), for tests where the whole data set is
