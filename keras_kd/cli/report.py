@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 NUMBERS = "results.json"
+# More than any page could show; a damaged file may say that it has two billion.
+_MOST_CLASSES = 100_000
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -140,7 +142,7 @@ def _dataset(
     else:
         is_file = isinstance(model, TFLiteModel)
         shape = model.outputs[0].shape if is_file else model.output_shape
-        names = tuple(map(str, range(int(shape[-1]))))
+        names = _numbers(int(shape[-1]))
     return Dataset(
         name=Path(arguments.data).stem,
         x_train=examples[:0],
@@ -149,3 +151,16 @@ def _dataset(
         y_test=classes,
         class_names=names,
     )
+
+
+def _numbers(classes: int) -> tuple[str, ...]:
+    """Classes without names go by their numbers."""
+    if classes > _MOST_CLASSES:
+        raise ValueError(
+            problem(
+                f"a first file with {classes} scores for an example",
+                f"a classifier of at most {_MOST_CLASSES} classes",
+                "check the file with keras-kd inspect",
+            )
+        )
+    return tuple(map(str, range(classes)))

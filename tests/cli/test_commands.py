@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from keras_kd.cli import report
+
 
 def test_inspect_as_json(models, run):
     result = json.loads(run("inspect", models / "model.tflite", "--json"))
@@ -61,3 +63,9 @@ def test_report_as_json_of_one_file(models, folder, run):
     assert result["files"] == ["report/report.html", "report/results.json"]
     assert result["rows"][0]["name"] == "model"
     assert result["class_names"] == ["0", "1", "2"]
+
+
+def test_a_report_needs_a_number_of_classes_that_a_page_can_show():
+    assert report._numbers(3) == ("0", "1", "2")
+    with pytest.raises(ValueError, match=r"2147483647 scores .*at most 100000 classes"):
+        report._numbers(2**31 - 1)

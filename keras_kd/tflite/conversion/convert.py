@@ -78,8 +78,9 @@ def convert(
             loops end it.
         target: "android", "microcontroller" or "web". "microcontroller" is TensorFlow Lite Micro
             (TFLM): the names of inner tensors are left out, weights are aligned to 16 bytes, and if
-            tflite-micro is installed, the file is run in it and its results compared with LiteRT's.
-            "web" is LiteRT in browsers (`@litertjs/core`).
+            tflite-micro is installed, the file is run in it, where it must give the bits of
+            LiteRT's reference kernels on the examples that it is verified on. "web" is LiteRT in
+            browsers (`@litertjs/core`).
         per_tensor: for "int8", whether weights have one scale per tensor. Some accelerators need
             this; one per channel, the default, is more precise.
         input_range: (low, high), the range that the student was trained on; a dict by input name
@@ -136,7 +137,7 @@ def convert(
     verification = verify(model, student, evidence.examples, evidence.labels, data=evidence.data)
     # How far off the layers of a recipe may be is that of the roughest form.
     check_close(verification, "int4" if recipe is not None else quantization)
-    place.check(model)
+    place.check(model, evidence.examples)
     return TFLiteModel(model.content, verification)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# TensorFlow's marks of information and warnings, with the date or seconds: "I0000 00:00:1795 ...".
+_CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl")
 
 
 class CapturedText:
@@ -18,6 +22,7 @@ class CapturedText:
     def last_lines(self, count: int) -> str:
         """The last `count` lines that say something, joined by "; "."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
+        lines = [line for line in lines if not _CHATTER.match(line)]
         return "; ".join(lines[-count:])
 
 

@@ -1,5 +1,9 @@
+import numpy as np
 import pytest
 
+from keras_kd import tflite
+from keras_kd.tflite import microcontroller
+from keras_kd.tflite.conversion import targets
 from keras_kd.tflite.conversion.targets import TARGETS
 
 
@@ -22,8 +26,23 @@ def test_sizes_must_be_known_where_inputs_are_not_resized(target):
     TARGETS["android"].check_lengths({"x": (1, None, 3)})
 
 
-def test_a_file_with_integers_at_its_ends_is_not_for_phones(micro_model):
-    TARGETS["microcontroller"].check(micro_model)
+def test_a_file_with_integers_at_its_ends_is_not_for_phones(micro_model, images):
+    examples = {"image": images}
+    TARGETS["microcontroller"].check(micro_model, examples)
     for target in ("android", "web"):
         with pytest.raises(ValueError, match=r"image int8\[1, 8, 8, 1\].*MediaPipe and browsers"):
-            TARGETS[target].check(micro_model)
+            TARGETS[target].check(micro_model, examples)
+
+
+@pytest.mark.skipif(not microcontroller.is_installed(), reason="needs tflite-micro")
+def test_tflm_runs_the_examples_that_a_file_is_verified_on(student, images, monkeypatch):
+    compared = []
+    monkeypatch.setattr(targets, "compare_stored", lambda _, stored: compared.append(stored))
+    model = tflite.convert(
+        student, "int8", images, "microcontroller", verification_data=images[:20]
+    )
+    [stored] = compared
+    expected = model.quantize_inputs(images[:20])["image"]
+    np.testing.assert_array_equal(stored["image"][8:], expected)
+    assert stored["image"][:8].min() == -128
+    assert stored["image"][:8].max() == 127

@@ -21,3 +21,11 @@ def test_gives_the_descriptor_back_after_an_error(capfd):
         os.stat("no such file")
     print("after", file=sys.stderr)
     assert capfd.readouterr().err == "after\n"
+
+
+def test_what_tensorflow_says_of_itself_is_no_reason():
+    with captured_stderr() as captured:
+        os.write(2, b"W0000 00:00:1795296727.525442 10342 loader.cc:1] slow\nerror: no kernel\n")
+        os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called\n")
+        os.write(2, b"I0000 00:00:1795296727.525442 10342 reader.cc:83] Reading SavedModel\n")
+    assert captured.last_lines(3) == "error: no kernel"
