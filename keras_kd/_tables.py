@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from keras_kd._checks import problem
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -24,3 +27,16 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int =
         ]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def row_named(rows: Sequence[Any], name: str) -> Any:
+    """The row whose attribute `name` is `name`.
+
+    Raises:
+        KeyError: if there is none.
+    """
+    for row in rows:
+        if row.name == name:
+            return row
+    names = ", ".join(repr(row.name) for row in rows)
+    raise KeyError(problem(f"the name {name!r}", f"one of {names}", "use one of these names"))

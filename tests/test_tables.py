@@ -1,4 +1,8 @@
-from keras_kd._tables import aligned
+from types import SimpleNamespace
+
+import pytest
+
+from keras_kd._tables import aligned, row_named
 
 
 def test_words_begin_at_the_left_and_numbers_end_at_the_right():
@@ -17,3 +21,10 @@ def test_a_last_column_of_words_leaves_no_spaces_behind():
 
 def test_a_table_without_rows_is_its_header():
     assert aligned(["layer"], []) == "layer"
+
+
+def test_rows_are_found_by_name():
+    rows = [SimpleNamespace(name="teacher"), SimpleNamespace(name="student")]
+    assert row_named(rows, "student") is rows[1]
+    with pytest.raises(KeyError, match=r"the name 'other'.*one of 'teacher', 'student'"):
+        row_named(rows, "other")

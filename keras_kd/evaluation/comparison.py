@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_kd._checks import problem
 from keras_kd._files import replacing
 from keras_kd._json import json_value
+from keras_kd._tables import row_named
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,11 +72,7 @@ class Comparison:
         Raises:
             KeyError: if there is none.
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        names = ", ".join(repr(row.name) for row in self.rows)
-        raise KeyError(problem(f"the name {name!r}", f"one of {names}", "use one of these names"))
+        return row_named(self.rows, name)
 
     def table(self) -> Table:
         """A `rich` table; `rich.print(comparison.table())` shows it."""

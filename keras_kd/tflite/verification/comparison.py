@@ -11,7 +11,7 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd._examples import examples_by_name
 from keras_kd._json import json_value
-from keras_kd._tables import aligned
+from keras_kd._tables import aligned, row_named
 from keras_kd.tflite.runtimes.latency import measure_microseconds
 from keras_kd.tflite.runtimes.litert import LiteRTInterpreter
 from keras_kd.tflite.verification.differences import measure_differences, overall
@@ -67,11 +67,7 @@ class FileComparison:
         Raises:
             KeyError: if there is none.
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        names = ", ".join(repr(row.name) for row in self.rows)
-        raise KeyError(problem(f"the name {name!r}", f"one of {names}", "use one of these names"))
+        return row_named(self.rows, name)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in types that JSON knows; infinite differences become None."""
