@@ -100,3 +100,13 @@ def shapes_fit(first: Sequence[int | None], second: Sequence[int | None]) -> boo
         one is None or other is None or one == other
         for one, other in zip(first, second, strict=True)
     )
+
+
+def check_type(name: str, value: Any, expected: type, fix: str) -> None:
+    """Refuse what is not of the type `expected`.
+
+    Raises:
+        TypeError: if it is not; `fix` is what to pass instead.
+    """
+    if not isinstance(value, expected):
+        raise TypeError(problem(f"{name}={value!r:.100}", f"a {expected.__name__}", f"pass {fix}"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_kd._checks import check_choice, check_number, one_line, problem
+from keras_kd._checks import check_choice, check_number, check_type, one_line, problem
 
 
 def test_a_problem_is_one_line_in_three_parts():
@@ -53,3 +53,11 @@ def test_choices():
         check_choice("colour", "green", ("red", "blue"))
     with pytest.raises(ValueError, match=r"Received colour=array\(\[1, 2\]\)"):
         check_choice("colour", np.array([1, 2]), ("red", "blue"))
+
+
+def test_types():
+    check_type("name", "text", str, "'text'")
+    with pytest.raises(
+        TypeError, match=r"^Received name=3\. Expected a str\. .*pass 'x'\."
+    ):
+        check_type("name", 3, str, "'x'")

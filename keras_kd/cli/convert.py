@@ -148,9 +148,9 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             verification_data=compared,
             labels=classes,
         )
-        evidence = model.verification
         if arguments.target == "android" and names:
             model = tflite.android.add_metadata(model, _metadata(arguments, names))
+        evidence = model.verification
         say("writing")
         vectors = next((each for each in (compared, data) if _is_in_memory(each)), None)
         written = [str(path) for path in destination.write(model, names, vectors)]

@@ -102,7 +102,7 @@ def normalization(low: float, high: float) -> tuple[float, float]:
         ValueError: if they are not finite, or if `high` is not above `low`.
     """
     low = check_number("low", low, fix="pass 0.0")
-    high = check_number("high", high, above=low, fix="pass 1.0")
+    high = check_number("high", high, above=low, fix="pass the smaller number first, as in (0, 1)")
     std = 255 / (high - low)
     # Not -low, which would be a negative zero.
     return (0 - low) * std, std

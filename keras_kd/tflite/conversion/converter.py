@@ -144,7 +144,7 @@ def _loop_error(signature: Signature, reason: str) -> _LoopError:
     return _LoopError(
         problem(
             f"the student {signature.model.name!r} with a loop over time, on which the converter's "
-            f"calibration for int8 fails ({reason})",
+            f"calibration fails ({reason})",
             "recurrent layers that the converter can calibrate",
             f"{as_operator}build its recurrent layers with unroll=True, or choose "
             "quantization='dynamic_int8'",

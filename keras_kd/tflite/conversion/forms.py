@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,8 @@ class Form:
         operators = contents.float_operators()
         if self.integers is not None and operators:
             fix = (
-                "replace the layers that compute them, or choose quantization='dynamic_int8'"
+                f"{_ways_out(operators)}replace the layers that compute them, or choose "
+                "quantization='dynamic_int8'"
                 if is_calibrated
                 else "pass representative_data: a quantization-aware student needs it where TF-MOT "
                 "leaves layers in float"
@@ -95,6 +97,13 @@ class Form:
                     fix,
                 )
             )
+
+
+def _ways_out(operators: Sequence[str]) -> str:
+    """What may help short of another student; ends in a comma."""
+    if "NEG" in operators:
+        return "pass keras_kd.compression.to_tf_keras(student), whose LayerNormalization has none, "
+    return ""
 
 
 FORMS = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_number, problem
+from keras_kd._checks import check_number, check_type, problem
 from keras_kd._files import check_output, filling
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
@@ -25,6 +25,8 @@ from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
 
 _RANDOM_EXAMPLES = 8
+# Every file of a project names who made it.
+_MARK = b"keras_kd"
 
 
 def write_project(
@@ -59,6 +61,7 @@ def write_project(
     Raises:
         ImportError: if tflite-micro is not installed.
         FileNotFoundError, NotADirectoryError, PermissionError: if nothing can be written there.
+        FileExistsError: if a file that is not of this package would be replaced.
         ValueError: if an argument does not fit, if TFLM does not know an operator or refuses the
             model, or if its outputs are not those of LiteRT (see `check_agreement`).
 
@@ -68,6 +71,7 @@ def write_project(
         tflite.microcontroller.write_project(model, "firmware/digits", "digits", x_test[:100])
         ```
     """
+    check_type("model", model, TFLiteModel, "TFLiteModel.load('student.tflite')")
     check_name(name)
     margin = check_number("margin", margin, at_least=0, at_most=10, fix="pass 0.2 for 20 %")
     _check_labels(model, labels)
@@ -95,10 +99,24 @@ def write_project(
         vector_origin="random values" if x is None else "of the examples given",
     )
     texts = project.texts()
+    _check_own(folder / file for file in texts)
     with filling(folder) as temporary:
         for file, text in texts.items():
             (temporary / file).write_text(text, encoding="utf-8")
     return tuple(sorted(folder / file for file in texts))
+
+
+def _check_own(files: Iterable[Path]) -> None:
+    """Refuse to replace a user's own README.md or main.cc; ours say who made them."""
+    for file in files:
+        if file.exists() and _MARK not in file.read_bytes():
+            raise FileExistsError(
+                problem(
+                    f"the directory {str(file.parent)!r}, whose {file.name} is not of keras_kd",
+                    "an empty directory, or one that was written before",
+                    "choose another directory, or move that file",
+                )
+            )
 
 
 def _check_labels(model: TFLiteModel, labels: Sequence[str] | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import check_type, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._json import json_value
 from keras_kd._tables import aligned, row_named
@@ -90,6 +90,16 @@ def compare_files(
         ValueError: if there is no other file, if the examples or the labels do not fit, or if a
             file has other inputs or outputs than the first.
     """
+    if not isinstance(others, Mapping):
+        raise TypeError(
+            problem(
+                f"other files in a {type(others).__name__}",
+                "a dict of models by name",
+                "pass {'int8': int8_model} or the like",
+            )
+        )
+    for name, other in others.items():
+        check_type(name, other, type(first), "TFLiteModel.load('student.tflite')")
     if not others:
         raise ValueError(
             problem("no other file", "at least one", "pass {'int8': int8_model} or the like")

@@ -179,7 +179,7 @@ REFUSED = [
     ),
     (ANY_LENGTH, ".*", "microcontroller|web", r"cannot be resized there.*build the student with"),
     ("fused bidirectional", "int8|int16x8", ".*", r"LSTMs in two directions.*unroll=True"),
-    ("fused LSTM", "int16x8", ".*", r"the converter refuses .*not yet supported for op"),
+    ("fused LSTM", "int16x8", ".*", r"not yet supported for op"),
     ("resizing", "int16x8", "microcontroller", r"Micro refuses .*RESIZE_BILINEAR"),
     ("rescaled bytes", "float32", "microcontroller", r"Micro refuses .*UINT8 .*CAST"),
     ("transformer", "int8", ".*", r"NEG compute in floating point.*replace the layers"),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
+from keras_kd.compression import to_tf_keras
 from keras_kd.tflite import microcontroller
 from keras_kd.tflite.microcontroller import running
 
@@ -175,3 +176,15 @@ def test_weights_of_4_bits_are_bit_equal_too():
     assert "INT4" in model.flatbuffer.weight_types()
     agreement = microcontroller.check_agreement(model, data)
     assert (agreement.equal, agreement.allowed_difference) == (1, 0)
+
+
+@needs_tflm
+def test_where_both_say_nan_they_agree():
+    """A mean over no words: all of them are padding."""
+    words = keras.Input((4,), dtype="int32", name="words")
+    x = keras.layers.Embedding(5, 3, mask_zero=True)(words)
+    student = keras.Model(words, keras.layers.GlobalAveragePooling1D()(x))
+    model = tflite.convert(to_tf_keras(student))
+    padding = np.zeros((2, 4), np.int32)
+    assert np.isnan(model.predict(padding)).all()
+    assert microcontroller.check_agreement(model, padding).equal == 1

@@ -312,3 +312,15 @@ def test_an_operator_that_tflm_does_not_know_is_refused(micro_model, monkeypatch
     with pytest.raises(ValueError, match="operators GELU"):
         microcontroller.write_project(micro_model, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_tflm
+def test_a_project_takes_the_place_of_an_older_one_and_of_nothing_else(micro_model, tmp_path):
+    files = tflite.microcontroller.write_project(micro_model, tmp_path)
+    assert tflite.microcontroller.write_project(micro_model, tmp_path) == files
+    (tmp_path / "README.md").write_text("My own notes.")
+    with pytest.raises(FileExistsError, match=r"whose README.md is not of keras_kd"):
+        tflite.microcontroller.write_project(micro_model, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "My own notes."
+    with pytest.raises(TypeError, match=r"model='x.tflite'.*a TFLiteModel.*TFLiteModel.load"):
+        tflite.microcontroller.write_project("x.tflite", tmp_path)

@@ -59,6 +59,10 @@ def test_what_cannot_be_compared(float_model, micro_model, images):
         float_model.compare({}, images)
     with pytest.raises(ValueError, match="a file called 'this file'"):
         float_model.compare({"this file": micro_model}, images)
+    with pytest.raises(TypeError, match=r"other files in a list.*a dict of models by name"):
+        float_model.compare([micro_model], images)
+    with pytest.raises(TypeError, match=r"int8='x.tflite'. Expected a TFLiteModel"):
+        float_model.compare({"int8": "x.tflite"}, images)
     layers = [keras.layers.Flatten(), keras.layers.Dense(3, name="kind")]
     other = keras.Sequential([keras.Input((8, 8, 1), name="image"), *layers])
     with pytest.raises(ValueError, match=r"smaller: Received a file with the outputs \{'kind'"):
