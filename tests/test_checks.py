@@ -57,7 +57,5 @@ def test_choices():
 
 def test_types():
     check_type("name", "text", str, "'text'")
-    with pytest.raises(
-        TypeError, match=r"^Received name=3\. Expected a str\. .*pass 'x'\."
-    ):
+    with pytest.raises(TypeError, match=r"^Received name=3\. Expected a str\. .*pass 'x'\."):
         check_type("name", 3, str, "'x'")
