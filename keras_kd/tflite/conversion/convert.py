@@ -113,8 +113,8 @@ def convert(
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
     options = Options(form, place.stores_integers, check_flag("per_tensor", per_tensor))
     _check_options(options, place, recipe)
-    _check_student(student, form, representative_data, recipe)
     check_layers(student, form, place.missing)
+    _check_student(student, form, representative_data, recipe)
     signature = Signature(in_float32(student))
     place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
     check_integer_inputs(form, {tensor.name: tensor.dtype for tensor in signature.inputs})
