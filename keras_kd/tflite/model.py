@@ -19,7 +19,7 @@ from keras_kd.tflite.contents.inspection import Inspection, inspect_file
 from keras_kd.tflite.runtimes.benchmark import Benchmark, measure_latency, run_benchmark
 from keras_kd.tflite.runtimes.latency import Latency
 from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
-from keras_kd.tflite.tensors import check_scale, concrete, random_stored
+from keras_kd.tflite.tensors import check_scale, random_stored
 from keras_kd.tflite.verification.comparison import FileComparison, compare_files
 from keras_kd.tflite.verification.verification import Verification, verify
 
@@ -167,15 +167,7 @@ class TFLiteModel:
             Arrays by output name, shaped (examples, ...).
         """
         interpreter = self._interpreter(check_choice("kernels", kernels, KERNELS), 1)
-        ordered = [inputs[tensor.name] for tensor in self.inputs]
-        results = [
-            interpreter.run([array[index : index + 1] for array in ordered])
-            for index in range(len(ordered[0]))
-        ]
-        # One that shows the shape where there is no example.
-        outputs = [np.empty((0, *concrete(t.shape[1:])), t.dtype) for t in self.outputs]
-        if results:
-            outputs = [np.concatenate(of_examples) for of_examples in zip(*results, strict=True)]
+        outputs = interpreter.run_each([inputs[tensor.name] for tensor in self.inputs])
         return {tensor.name: output for tensor, output in zip(self.outputs, outputs, strict=True)}
 
     def inspect(self) -> Inspection:

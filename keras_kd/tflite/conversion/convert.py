@@ -9,6 +9,7 @@ import numpy as np
 from keras_kd._checks import check_choice, check_flag, problem
 from keras_kd._keras import check_model
 from keras_kd._representative import InputRange, checked_ranges, representative_examples
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.converter import Options, run_converter
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import FORMS, Form, check_integer_inputs
@@ -138,7 +139,8 @@ def convert(
     # How far off the layers of a recipe may be is that of the roughest form.
     check_close(verification, "int4" if recipe is not None else quantization)
     place.check(model, evidence.examples)
-    return TFLiteModel(model.content, verification)
+    model.verification = verification
+    return model
 
 
 def _converted(
@@ -160,7 +162,7 @@ def _converted(
 
 def _is_float_by_chance(content: bytes) -> bool:
     """Whether only SPLIT stayed in float: of one unrolled GRU it did in every second file."""
-    return TFLiteModel(content).flatbuffer.float_operators() == ["SPLIT"]
+    return FlatBufferModel(content).float_operators() == ["SPLIT"]
 
 
 def _check_options(options: Options, place: Target, recipe: Any) -> None:

@@ -118,12 +118,7 @@ def compare_stored(
 
 def _run_reference(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     interpreter = LiteRTInterpreter(with_dense_as_convolution(model.content), "reference")
-    ordered = [inputs[tensor.name] for tensor in model.inputs]
-    results = [
-        interpreter.run([array[index : index + 1] for array in ordered])
-        for index in range(len(ordered[0]))
-    ]
-    return [np.concatenate(output) for output in zip(*results, strict=True)]
+    return interpreter.run_each([inputs[tensor.name] for tensor in model.inputs])
 
 
 def _differences(received: list[np.ndarray], expected: list[np.ndarray]) -> np.ndarray:

@@ -21,7 +21,7 @@ def fill(template: str, **values: Any) -> str:
 
 def lines_of(values: Iterable[str], indentation: str) -> str:
     """Initializers, a comma behind each, in lines of up to 100 characters."""
-    lines, line = [], indentation.rstrip(" ")
+    lines = []
     start = line = indentation[:-1]
     for value in values:
         if len(line) + len(value) + 2 > _WIDTH:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_kd._checks import one_line, problem
 from keras_kd.tflite.runtimes.stderr import CapturedText, captured_stderr
-from keras_kd.tflite.tensors import TensorInfo
+from keras_kd.tflite.tensors import TensorInfo, concrete
 
 KERNELS = ("xnnpack", "builtin", "reference")
 # What LiteRT calls them: members of its OpResolverType.
@@ -74,6 +74,17 @@ class LiteRTInterpreter:
             interpreter.set_tensor(index, value)
         self.invoke()
         return [interpreter.get_tensor(index) for index in self._output_indices]
+
+    def run_each(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As `run`, on any number of examples, one by one: arrays shaped (examples, ...)."""
+        results = [
+            self.run([array[index : index + 1] for array in inputs])
+            for index in range(len(inputs[0]))
+        ]
+        if results:
+            return [np.concatenate(of_examples) for of_examples in zip(*results, strict=True)]
+        # They show the shapes where there is no example.
+        return [np.empty((0, *concrete(t.shape[1:])), t.dtype) for t in self.outputs]
 
     def _resize(self, shapes: list[tuple[int, ...]]) -> None:
         """Lay out memory for inputs of these shapes, if it is not for them already."""
