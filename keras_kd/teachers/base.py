@@ -23,10 +23,13 @@ class Teacher:
     Attributes:
         name: for messages.
         supports_jit: whether a step that asks the teacher can be compiled by XLA.
+        brings_outputs: whether the data bring what the teacher says (see `joined`), and not what it
+            is asked about.
     """
 
     name: str
     supports_jit: bool = True
+    brings_outputs: bool = False
 
     def __call__(self, inputs: Any, student: Tapped) -> Tapped:
         """The targets of a batch; the Distiller stops every gradient into them.
