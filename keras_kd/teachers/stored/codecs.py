@@ -1,0 +1,423 @@
+"""Between a teacher's tensors and the fields of fixed-size records.
+
+A codec stores one tensor, such as one output or the features of one layer. What it rounds away is
+bounded, and the bound is part of its description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import check_choice, check_integer, check_number, problem
+
+DTYPES = ("float32", "float16", "uint8")
+
+Field = tuple[str, str, tuple[int, ...]]
+
+_LARGEST = {
+    "float32": float(np.finfo("float32").max),
+    "float16": float(np.finfo("float16").max),
+    "uint8": float(np.finfo("float16").max),
+}
+# Records are little-endian on every machine.
+_FLOATS = {"float32": "<f4", "float16": "<f2", "uint8": "<f2"}
+_STEPS = 255
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Every value of a tensor.
+
+    `"float32"` is exact. `"float16"` is off by at most 2^-11 (0.05 %) of each value, and below
+    6.1e-5 by at most 2^-25. `"uint8"` divides each row, which is the last axis, into 255 steps
+    between its least and its greatest value, both rounded outward to float16: it is off by at most
+    half a step, (high - low) / 510, and by float32's own rounding of the sum.
+
+    Where logits are off by at most e, a probability softmax(logits / T) is off by at most
+    tanh(e / 2T) < e / 2T.
+
+    Args:
+        name: the tensor's name.
+        shape: its shape for one example.
+        dtype: `"float32"`, `"float16"` or `"uint8"`.
+
+    Raises:
+        ValueError: if a size of the shape is not known, or the dtype is none of these.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _check_shape(self.name, self.shape))
+        check_choice("dtype", self.dtype, DTYPES)
+
+    @property
+    def fields(self) -> list[Field]:
+        """Name, dtype and shape of each field, as `numpy.dtype` takes them."""
+        if self.dtype != "uint8":
+            return [(f"{self.name}:values", _FLOATS[self.dtype], self.shape)]
+        return [
+            (f"{self.name}:values", "|u1", self.shape),
+            (f"{self.name}:low", "<f2", self.shape[:-1]),
+            (f"{self.name}:high", "<f2", self.shape[:-1]),
+        ]
+
+    @property
+    def decoded(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype, and shape for one example, of each array that `decode` returns."""
+        return {"values": ("float16" if self.dtype == "float16" else "float32", self.shape)}
+
+    def encode(self, array: Any, *, first_example: int = 0) -> dict[str, np.ndarray]:
+        """The fields of a batch.
+
+        Args:
+            array: of shape `(examples, *shape)`.
+            first_example: the number of the first of them, for messages.
+
+        Raises:
+            ValueError: if the shape is another, or a value is NaN, infinite, or beyond the dtype.
+        """
+        values = _check_values(self, array, first_example)
+        if self.dtype != "uint8":
+            return {f"{self.name}:values": values.astype(_FLOATS[self.dtype])}
+        rows = values if self.shape else values[:, None]
+        low = _rounded(rows.min(axis=-1), -np.inf)
+        high = _rounded(rows.max(axis=-1), np.inf)
+        start, step = _start_and_step(low, high)
+        codes = np.rint((rows - start) / np.where(step > 0, step, 1.0))
+        return {
+            f"{self.name}:values": codes.astype("uint8").reshape(values.shape),
+            f"{self.name}:low": low,
+            f"{self.name}:high": high,
+        }
+
+    def decode(self, records: np.ndarray) -> dict[str, np.ndarray]:
+        """`"values"`, `(examples, *shape)`: float16 as it is stored, else float32."""
+        values = records[f"{self.name}:values"]
+        if self.dtype != "uint8":
+            return {"values": np.ascontiguousarray(values)}
+        start, step = _start_and_step(records[f"{self.name}:low"], records[f"{self.name}:high"])
+        if not self.shape:
+            start, step = start[:, 0], step[:, 0]
+        return {"values": start + step * values}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `codec_from_json` takes."""
+        return {"kind": "dense", **asdict(self), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The largest logits of a softmax, and the mass of all the others together.
+
+    Per row the numbers of the k classes of the largest logits, packed to as many bits as a class
+    needs; z_j - z_1, how far the logits after the first are below it, which is all that a softmax
+    sees; and for each temperature T the remainder, log sum exp((z_c - z_1) / T) over the other
+    classes c. With 1000 classes, k = 16 and float16 these are 20 + 30 + 2 = 52 bytes.
+
+    `"float16"` is off by at most 2^-11 (0.05 %) of each difference and of each remainder, and below
+    6.1e-5 by at most 2^-25. `"uint8"` divides the differences of a row into 255 steps from 0 to the
+    farthest, rounded up to float16, so that each is off by at most half a step, farthest / 510;
+    remainders are float16. `"float32"` rounds differences and remainders to 2^-24 of each.
+
+    Where differences are off by at most d and a remainder by r, the probabilities at T of the k
+    classes and of the rest are off by at most tanh(e / 2) < e / 2 with e = max(d / T, r).
+
+    Args:
+        name: the tensor's name.
+        shape: its full shape for one example, `(..., classes)`.
+        top_k: how many classes are kept, k.
+        dtype: of the differences: `"float32"`, `"float16"` or `"uint8"`.
+        temperatures: those at which the remainder is kept.
+
+    Raises:
+        TypeError: if `top_k` is no integer or a temperature no number.
+        ValueError: if there are fewer than two classes or than k, a size of the shape is not known,
+            or a temperature is not above 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    top_k: int
+    dtype: str = "float16"
+    temperatures: tuple[float, ...] = (4.0,)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _check_shape(self.name, self.shape))
+        check_choice("dtype", self.dtype, DTYPES)
+        if not self.shape or self.shape[-1] < 2:
+            raise ValueError(
+                problem(
+                    f"top_k={self.top_k!r} for {self.name!r} of shape {self.shape}",
+                    "a distribution over at least two classes on the last axis",
+                    "leave out top_k, which stores all values",
+                )
+            )
+        fix = f"use a number from 1 to {self.number_of_classes}, such as 16"
+        if check_integer("top_k", self.top_k, at_least=1, fix=fix) > self.number_of_classes:
+            raise ValueError(
+                problem(
+                    f"top_k={self.top_k} for {self.name!r} with {self.number_of_classes} classes",
+                    "no more than there are classes",
+                    fix,
+                )
+            )
+        object.__setattr__(self, "temperatures", _check_temperatures(self.temperatures))
+
+    @property
+    def number_of_classes(self) -> int:
+        """The size of the last axis."""
+        return self.shape[-1]
+
+    @property
+    def fields(self) -> list[Field]:
+        """Name, dtype and shape of each field, as `numpy.dtype` takes them."""
+        rows, others = self.shape[:-1], self.top_k - 1
+        packed = -(-int(np.prod(rows, dtype=int)) * self.top_k * self._bits // 8)
+        fields = [
+            (f"{self.name}:classes", "|u1", (packed,)),
+            (f"{self.name}:rest", _FLOATS[self.dtype], (*rows, len(self.temperatures))),
+        ]
+        if others:
+            stored = "|u1" if self.dtype == "uint8" else _FLOATS[self.dtype]
+            fields.append((f"{self.name}:differences", stored, (*rows, others)))
+        if others and self.dtype == "uint8":
+            fields.append((f"{self.name}:farthest", "<f2", rows))
+        return fields
+
+    @property
+    def decoded(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype, and shape for one example, of each array that `decode` returns."""
+        rows = self.shape[:-1]
+        return {
+            "values": ("float32", (*rows, self.top_k)),
+            "classes": ("int32", (*rows, self.top_k)),
+            "rest": ("float32", (*rows, len(self.temperatures))),
+        }
+
+    def encode(self, array: Any, *, first_example: int = 0) -> dict[str, np.ndarray]:
+        """The fields of a batch.
+
+        Args:
+            array: logits of shape `(examples, *shape)`.
+            first_example: the number of the first of them, for messages.
+
+        Raises:
+            ValueError: if the shape is another, a logit is NaN or infinite, or one of the k largest
+                is farther below the largest than the dtype reaches.
+        """
+        logits = _check_values(self, array, first_example).astype("float64")
+        # The k largest stand in front, in no order; then they alone are sorted.
+        order = np.argpartition(-logits, self.top_k - 1, axis=-1)
+        first, others = np.split(order, [self.top_k], axis=-1)
+        largest = np.take_along_axis(logits, first, axis=-1)
+        sorting = np.argsort(-largest, axis=-1, kind="stable")
+        classes = np.take_along_axis(first, sorting, axis=-1)
+        values = np.take_along_axis(largest, sorting, axis=-1)
+        highest = values[..., :1]
+        rest = np.take_along_axis(logits, others, axis=-1) - highest
+        fields = {
+            f"{self.name}:classes": self._packed(classes),
+            f"{self.name}:rest": self._remainders(rest),
+        }
+        if self.top_k > 1:
+            differences = highest - values[..., 1:]
+            _check_reach(self, differences, first_example)
+            fields |= self._stored(differences)
+        return fields
+
+    def decode(self, records: np.ndarray) -> dict[str, np.ndarray]:
+        """The k classes and the rest of a batch, in descending order of the logits.
+
+        Returns:
+            `"values"`, float32 of shape `(examples, ..., k)`: z_j - z_1, the first is 0;
+            `"classes"`, int32 of the same shape; `"rest"`, float32 of shape
+            `(examples, ..., temperatures)`, -inf where no mass is left.
+
+        Raises:
+            ValueError: if the records name a class that there is not, or a remainder is NaN.
+        """
+        count = len(records)
+        rows = self.shape[:-1]
+        values = np.zeros((count, *rows, self.top_k), "float32")
+        if self.top_k > 1:
+            differences = records[f"{self.name}:differences"]
+            if self.dtype == "uint8":
+                farthest = records[f"{self.name}:farthest"]
+                _, step = _start_and_step(np.zeros_like(farthest), farthest)
+                differences = step * differences
+            np.negative(differences, out=values[..., 1:], casting="same_kind")
+        classes = self._unpacked(records[f"{self.name}:classes"])
+        rest = records[f"{self.name}:rest"].astype("float32")
+        if classes.max(initial=0) >= self.number_of_classes or not np.all(rest < np.inf):
+            raise ValueError(
+                problem(
+                    f"records of {self.name!r} with a class beyond {self.number_of_classes - 1} or "
+                    "a remainder that is not a number",
+                    "records as keras_kd.teachers.store writes them",
+                    "store the teacher's outputs again",
+                )
+            )
+        return {"values": values, "classes": classes, "rest": rest}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `codec_from_json` takes."""
+        config = {**asdict(self), "shape": list(self.shape)}
+        return {"kind": "top_k", **config, "temperatures": list(self.temperatures)}
+
+    @property
+    def _bits(self) -> int:
+        """How many bits the number of a class takes."""
+        return (self.number_of_classes - 1).bit_length()
+
+    def _packed(self, classes: np.ndarray) -> np.ndarray:
+        octets = np.ascontiguousarray(classes, ">u4").view("uint8")
+        bits = np.unpackbits(octets.reshape(-1, 4), axis=-1)[:, 32 - self._bits :]
+        return np.packbits(bits.reshape(len(classes), -1), axis=-1)
+
+    def _unpacked(self, packed: np.ndarray) -> np.ndarray:
+        shape = (len(packed), *self.shape[:-1], self.top_k)
+        count = int(np.prod(shape[1:], dtype=int))
+        bits = np.unpackbits(packed, axis=-1, count=count * self._bits)
+        wide = np.zeros((len(packed) * count, 32), "uint8")
+        wide[:, 32 - self._bits :] = bits.reshape(-1, self._bits)
+        return np.packbits(wide, axis=-1).view(">u4").astype("int32").reshape(shape)
+
+    def _remainders(self, rest: np.ndarray) -> np.ndarray:
+        """log sum exp(rest / T) for each temperature; -inf where nothing is left."""
+        remainders = np.full((*rest.shape[:-1], len(self.temperatures)), -np.inf)
+        if rest.shape[-1]:
+            for place, temperature in enumerate(self.temperatures):
+                scaled = rest / temperature
+                highest = scaled.max(axis=-1)
+                mass = np.exp(scaled - highest[..., None]).sum(axis=-1)
+                remainders[..., place] = highest + np.log(mass)
+        with np.errstate(over="ignore"):
+            # Below -65504 there is no mass in any precision.
+            return remainders.astype(_FLOATS[self.dtype])
+
+    def _stored(self, differences: np.ndarray) -> dict[str, np.ndarray]:
+        if self.dtype != "uint8":
+            return {f"{self.name}:differences": differences.astype(_FLOATS[self.dtype])}
+        farthest = _rounded(differences[..., -1], np.inf)
+        _, step = _start_and_step(np.zeros_like(farthest), farthest)
+        codes = np.rint(differences / np.where(step > 0, step, 1.0))
+        return {
+            f"{self.name}:differences": codes.astype("uint8"),
+            f"{self.name}:farthest": farthest,
+        }
+
+
+Codec = Dense | TopK
+
+
+def codec_from_json(config: dict[str, Any]) -> Codec:
+    """The codec of which `to_json` has told.
+
+    Raises:
+        TypeError, ValueError: if it is not what a codec says of itself.
+    """
+    kinds = {"dense": Dense, "top_k": TopK}
+    arguments = dict(config) if isinstance(config, dict) else {}
+    kind = kinds.get(arguments.pop("kind", None))
+    if kind is None or set(arguments) != set(kind.__dataclass_fields__):
+        raise ValueError(
+            problem(
+                f"the description {config!r:.200} of a stored tensor",
+                f"one of a kind among {', '.join(kinds)} with all of its entries",
+                "store the teacher's outputs again, or read them with the version of keras_kd that "
+                "stored them",
+            )
+        )
+    return kind(**arguments)
+
+
+def _check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    known = isinstance(shape, list | tuple) and all(
+        isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape
+    )
+    if not known:
+        raise ValueError(
+            problem(
+                f"the shape {shape!r} of {name!r} for one example",
+                "sizes that are known and above 0",
+                "give the model's inputs a fixed size, as in keras.Input((224, 224, 3))",
+            )
+        )
+    return tuple(shape)
+
+
+def _check_temperatures(temperatures: Any) -> tuple[float, ...]:
+    fix = "pass those of the losses that will be used, as in temperatures=(4.0,)"
+    if not isinstance(temperatures, list | tuple) or not temperatures:
+        raise TypeError(problem(f"temperatures={temperatures!r}", "at least one number", fix))
+    numbers = tuple(check_number("temperatures", one, above=0, fix=fix) for one in temperatures)
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(problem(f"temperatures={temperatures!r}", "each of them once", fix))
+    return numbers
+
+
+def _check_values(codec: Codec, array: Any, first_example: int) -> np.ndarray:
+    """The array, in a dtype that NumPy computes with."""
+    values = np.asarray(array)
+    if values.shape[1:] != codec.shape or values.ndim == 0:
+        raise ValueError(
+            problem(
+                f"{codec.name!r} of shape {values.shape}",
+                f"(examples, {', '.join(map(str, codec.shape))})",
+                "give all batches the shape of the first",
+            )
+        )
+    # bfloat16 is not one of NumPy's own.
+    values = values if values.dtype.kind == "f" else values.astype("float32")
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise ValueError(
+            problem(
+                f"NaN or infinite values in {codec.name!r} of example "
+                f"{_first(~finite, first_example)}",
+                "finite numbers",
+                "look at what the teacher says of this example: check its weights, and that the "
+                "data have the range and dtype it was trained on",
+            )
+        )
+    if isinstance(codec, Dense):
+        _check_reach(codec, np.abs(values), first_example)
+    return values
+
+
+def _check_reach(codec: Codec, sizes: np.ndarray, first_example: int) -> None:
+    beyond = sizes > _LARGEST[codec.dtype]
+    if beyond.any():
+        raise ValueError(
+            problem(
+                f"the value {sizes[beyond][0]:g} in {codec.name!r} of example "
+                f"{_first(beyond, first_example)} for dtype={codec.dtype!r}",
+                f"numbers up to {_LARGEST[codec.dtype]:g}",
+                "store with dtype='float32'",
+            )
+        )
+
+
+def _first(found: np.ndarray, first_example: int) -> int:
+    """The number of the first example in which something was found."""
+    return first_example + int(np.argmax(found.reshape(len(found), -1).any(axis=-1)))
+
+
+def _rounded(values: np.ndarray, towards: float) -> np.ndarray:
+    """Values in float16, rounded up (`towards` infinity) or down, never to infinity itself."""
+    nearest = values.astype("<f2")
+    short = nearest < values if towards > 0 else nearest > values
+    return np.where(short, np.nextafter(nearest, np.float16(towards)), nearest).astype("<f2")
+
+
+def _start_and_step(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the codes of each row begin and how far apart they are, float32 `(..., 1)`."""
+    start = low.astype("float32")[..., None]
+    return start, (high.astype("float32")[..., None] - start) / np.float32(_STEPS)
