@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -33,30 +34,38 @@ def load_examples(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or holds something else than numbers.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
-    try:
-        arrays = _read(path)
-    except Exception as error:  # NumPy, zipfile and zlib raise many kinds for damaged files.
-        raise ValueError(
-            problem(
-                f"the file {str(path)!r}, which NumPy cannot read ({one_line(error)[:200]})",
-                _EXPECTED,
-                "save the examples again with numpy.save",
-            )
-        ) from error
-    for name, array in arrays.items():
-        if array.ndim == 0 or array.dtype.kind not in "biuf":
-            raise ValueError(
-                problem(
-                    f"the array {name!r} of shape {array.shape} and type {array.dtype} in "
-                    f"{str(path)!r}",
-                    "numbers, shaped (examples, ...)",
-                    "save the examples as the model takes them",
-                )
-            )
-    return arrays[_UNNAMED] if list(arrays) == [_UNNAMED] else arrays
+    return _numbers(Path(path), _read)
+
+
+def map_examples(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]:
+    """Like `load_examples`, but the array of a `.npy` stays on the disk until it is looked at.
+
+    Of a `.npz` there is nothing to map; its arrays are loaded.
+    """
+    return _numbers(Path(path), _map)
+
+
+def load_keys(path: str | os.PathLike) -> np.ndarray:
+    """Load the keys of examples from a `.npy` file: whole numbers or texts, shape (examples,).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds something else.
+    """
+    keys = _arrays(Path(path), _read)
+    received = f"{len(keys)} arrays"
+    if len(keys) == 1:
+        (array,) = keys.values()
+        if array.ndim == 1 and array.dtype.kind in "iuSU":
+            return array
+        received = f"an array of shape {array.shape} and type {array.dtype}"
+    raise ValueError(
+        problem(
+            f"{received} as keys in {str(path)!r}",
+            "one key for each example, whole numbers or texts, in the shape (examples,)",
+            "save them with numpy.save",
+        )
+    )
 
 
 def load_labels(path: str | os.PathLike) -> np.ndarray:
@@ -87,6 +96,40 @@ def load_labels(path: str | os.PathLike) -> np.ndarray:
     return labels.astype("int64")
 
 
+def _numbers(
+    path: Path, read: Callable[[Path], dict[str, np.ndarray]]
+) -> np.ndarray | dict[str, np.ndarray]:
+    """The arrays of a file, which are numbers."""
+    arrays = _arrays(path, read)
+    for name, array in arrays.items():
+        if array.ndim == 0 or array.dtype.kind not in "biuf":
+            raise ValueError(
+                problem(
+                    f"the array {name!r} of shape {array.shape} and type {array.dtype} in "
+                    f"{str(path)!r}",
+                    "numbers, shaped (examples, ...)",
+                    "save the examples as the model takes them",
+                )
+            )
+    return arrays[_UNNAMED] if list(arrays) == [_UNNAMED] else arrays
+
+
+def _arrays(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of a file, whatever is in them."""
+    if not path.is_file():
+        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
+    try:
+        return read(path)
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds for damaged files.
+        raise ValueError(
+            problem(
+                f"the file {str(path)!r}, which NumPy cannot read ({one_line(error)[:200]})",
+                _EXPECTED,
+                "save the examples again with numpy.save",
+            )
+        ) from error
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
@@ -105,8 +148,25 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _map(path: Path) -> dict[str, np.ndarray]:
+    """As `_read`, without reading what is not looked at."""
+    if zipfile.is_zipfile(path):
+        return _read(path)
+    with path.open("rb") as file:
+        if not _check_header(file, path.stat().st_size):
+            return _read(path)
+    return {_UNNAMED: np.lib.format.open_memmap(path, mode="r")}
+
+
 def _array(file: IO[bytes], size: int) -> np.ndarray:
     """One array, if as much of it is there as its header says."""
+    _check_header(file, size)
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check_header(file: IO[bytes], size: int) -> int:
+    """How many bytes the array has; raises an error if there are fewer, or if it has objects."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"it is of the version {version} of NumPy's format")
@@ -116,5 +176,4 @@ def _array(file: IO[bytes], size: int) -> np.ndarray:
     declared = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or declared > size:
         raise ValueError(f"its header says {declared} bytes, and there are {size}")
-    file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False)
+    return declared

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_kd.data import load_examples
-from keras_kd.data.examples import load_labels
+from keras_kd.data.examples import load_keys, load_labels, map_examples
 
 
 def test_an_array(tmp_path):
@@ -23,32 +23,51 @@ def test_names_in_an_archive_are_those_of_inputs(tmp_path):
     assert sorted(load_examples(tmp_path / "two.npz")) == ["a", "b"]
 
 
-def test_missing(tmp_path):
+def test_a_mapped_array_stays_on_the_disk(tmp_path):
+    array = np.asfortranarray(np.arange(6.0).reshape(3, 2))
+    np.save(tmp_path / "x.npy", array)
+    mapped = map_examples(tmp_path / "x.npy")
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, array)
+    np.savez(tmp_path / "x.npz", a=array)
+    np.testing.assert_array_equal(map_examples(tmp_path / "x.npz")["a"], array)
+    np.save(tmp_path / "none.npy", array[:0])
+    assert map_examples(tmp_path / "none.npy").shape == (0, 2)
+
+
+LOADERS = pytest.mark.parametrize("load", [load_examples, map_examples, load_keys])
+
+
+@LOADERS
+def test_missing(tmp_path, load):
     with pytest.raises(FileNotFoundError, match="Expected numbers saved with numpy"):
-        load_examples(tmp_path / "x.npy")
+        load(tmp_path / "x.npy")
 
 
-def test_a_pickle_is_refused_and_not_run(tmp_path):
+@LOADERS
+def test_a_pickle_is_refused_and_not_run(tmp_path, load):
     class Touch:
         def __reduce__(self):
             return (open, (str(tmp_path / "proof"), "w"))
 
     np.save(tmp_path / "x.npy", np.array([Touch()], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="which NumPy cannot read"):
-        load_examples(tmp_path / "x.npy")
+        load(tmp_path / "x.npy")
     assert not (tmp_path / "proof").exists()
 
 
+@LOADERS
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY", b"PK\x03\x04"])
-def test_damaged(tmp_path, content):
+def test_damaged(tmp_path, content, load):
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(ValueError, match="which NumPy cannot read"):
-        load_examples(tmp_path / "x.npz")
+        load(tmp_path / "x.npz")
 
 
+@LOADERS
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 @pytest.mark.parametrize("shape", [(10**13,), (0, -5), (-10,), (2**70,), (11,), (2**40, 0, 2**40)])
-def test_what_the_header_says_is_checked_first(tmp_path, suffix, shape):
+def test_what_the_header_says_is_checked_first(tmp_path, suffix, shape, load):
     content = io.BytesIO()
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(content, header)
@@ -59,7 +78,7 @@ def test_what_the_header_says_is_checked_first(tmp_path, suffix, shape):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("x.npy", content.getvalue())
     with pytest.raises(ValueError, match="which NumPy cannot read"):
-        load_examples(path)
+        load(path)
 
 
 def test_an_archive_that_declares_far_more_than_is_stored(tmp_path):
@@ -120,3 +139,22 @@ def test_several_arrays_of_labels(tmp_path):
     np.savez(tmp_path / "y.npz", a=np.zeros(2, "int64"), b=np.zeros(2, "int64"))
     with pytest.raises(ValueError, match="2 arrays of labels"):
         load_labels(tmp_path / "y.npz")
+
+
+@pytest.mark.parametrize("keys", [[7, -1, 2**40], ["cat/1.png", "größer"], [b"a", b"bc"]])
+def test_keys(tmp_path, keys):
+    np.save(tmp_path / "keys.npy", np.array(keys))
+    assert load_keys(tmp_path / "keys.npy").tolist() == keys
+
+
+@pytest.mark.parametrize("array", [np.ones(3), np.array(3), np.ones((3, 2), int), np.ones(2, bool)])
+def test_what_is_no_key(tmp_path, array):
+    np.save(tmp_path / "keys.npy", array)
+    with pytest.raises(ValueError, match="one key for each example, whole numbers or texts"):
+        load_keys(tmp_path / "keys.npy")
+
+
+def test_two_arrays_are_no_keys(tmp_path):
+    np.savez(tmp_path / "keys.npz", a=np.arange(3), b=np.arange(3))
+    with pytest.raises(ValueError, match="Received 2 arrays as keys"):
+        load_keys(tmp_path / "keys.npz")
