@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from keras_kd import _keras
 from keras_kd._checks import problem
-from keras_kd.distiller.inputs import Inputs, TeacherInputs
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.teaching import Passes, Teaching
 from keras_kd.schedules import Schedule
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
+from keras_kd.teachers.inputs import Inputs, TeacherInputs
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")

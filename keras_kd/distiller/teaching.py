@@ -17,7 +17,6 @@ from keras_kd.distiller.compatibility import (
     check_inputs,
     check_losses,
 )
-from keras_kd.distiller.inputs import Inputs
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.succession import CompileArguments, successor
@@ -25,6 +24,7 @@ from keras_kd.distiller.watch import TeacherWatch
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tap, Tapped
 from keras_kd.teachers import ModelTeacher, Teacher, as_teacher
+from keras_kd.teachers.inputs import Inputs
 
 _CROSSENTROPIES_OF_PROBABILITIES = (
     "sparse_categorical_crossentropy",

@@ -15,7 +15,6 @@ import tf_keras
 
 from keras_kd import _keras
 from keras_kd._checks import problem
-from keras_kd.distiller.inputs import Inputs, TeacherInputs
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.teaching import Passes, Teaching
@@ -28,6 +27,7 @@ from keras_kd.distiller.translation import (
     translate_structure,
 )
 from keras_kd.schedules import Schedule
+from keras_kd.teachers.inputs import Inputs, TeacherInputs
 
 
 class TfKerasDistiller(Teaching, tf_keras.Model):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd
-from keras_kd.distiller.inputs import Inputs
+from keras_kd.teachers.inputs import Inputs
 
 
 def test_the_same_for_both():
