@@ -23,6 +23,7 @@ ROOMS = [
     "_archives",
     "_json",
     "_tables",
+    "_progress",
     "_model_files",
     "_examples",
     "losses",

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from keras_kd._checks import check_integer, one_line, problem
+from keras_kd._progress import with_progress
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 CHANNELS = (1, 3, 4)
-# Who waits longer than this wants to see that something happens.
-_SECONDS_WITHOUT_NEWS = 3
 _MOST_NAMED = 5
 
 
@@ -81,29 +79,6 @@ def decode_image(content: bytes, shape: Sequence[int]) -> np.ndarray:
         _with_channels(tf.cast(image, tf.float32), channels), (height, width), antialias=True
     )
     return resized.numpy()
-
-
-def with_progress(items: Sequence, description: str) -> Iterator:
-    """The items, one by one; if they take more than some seconds, a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    started = time.monotonic()
-    console = Console(stderr=True)
-    progress = Progress(console=console, transient=True)
-    task = progress.add_task(description, total=len(items))
-    is_shown = False
-    try:
-        for item in items:
-            is_late = time.monotonic() - started > _SECONDS_WITHOUT_NEWS
-            if is_late and console.is_terminal and not is_shown:
-                progress.start()
-                is_shown = True
-            yield item
-            progress.advance(task)
-    finally:
-        if is_shown:
-            progress.stop()
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:

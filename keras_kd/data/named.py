@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_choice, check_integer, one_line, problem
+from keras_kd._progress import with_progress
 from keras_kd.data.dataset import Dataset, from_bytes
-from keras_kd.data.images import decode_image, with_progress
+from keras_kd.data.images import decode_image
 
 NAMES = ("mnist", "fashion_mnist")
 # "cifar10", "cifar10:test[:20%]", "imagenet_resized/32x32:train"
