@@ -1,0 +1,106 @@
+"""Short numbers that change when examples or weights do."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd.teachers.base import Teacher
+from keras_kd.teachers.stored.keys import hashes
+
+# Fixed for ever, as stores hold what follows from it.
+_SEED = 0x6B657261735F6B64
+_DIGEST_BYTES = 16
+
+
+def of_examples(x: Any) -> np.ndarray:
+    """16 bits of each example, of its bytes in all inputs, their shapes and dtypes.
+
+    The upper bits of `a + sum_i b_i w_i mod 2^64`, where `w` are the example's bytes as 32-bit
+    words, and `a` and `b` pseudo-random. Two examples that differ have the same 16 bits with a
+    probability of 2^-16 (Carter and Wegman, "Universal classes of hash functions", 1979; Lemire and
+    Kaser, "Strongly universal string hashing is fast", 2014). It finds mistakes; somebody who knows
+    the constants can make two examples meet.
+
+    Args:
+        x: an array, or a structure of arrays, with the examples along the first axis. Strings count
+            by what they say.
+
+    Returns:
+        A uint16 array of shape `(examples,)`. A row is the same in batches of any size.
+
+    Raises:
+        ValueError: if the arrays do not have the same number of examples.
+    """
+    leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(x)]
+    sizes = {len(leaf) if leaf.ndim else None for leaf in leaves}
+    if len(sizes) != 1 or None in sizes:
+        raise ValueError(
+            problem(
+                f"inputs of shapes {[leaf.shape for leaf in leaves]}",
+                "arrays with the same number of examples along their first axis",
+                "pass a batch",
+            )
+        )
+    total = np.zeros(sizes.pop(), dtype=np.uint64)
+    for number, leaf in enumerate(leaves):
+        total += _hash(number, leaf)
+    return (total >> np.uint64(48)).astype(np.uint16)
+
+
+def of_teacher(teacher: Any) -> str | None:
+    """A digest of the weights of a model, or of all models of a teacher.
+
+    It depends on the weights' values, shapes, dtypes and order, and not on names.
+
+    Returns:
+        32 hexadecimal digits; `None` where there are no weights to see.
+    """
+    models = [teacher]
+    if isinstance(teacher, Teacher):
+        models = [*teacher.models, *teacher.learning_models]
+    weights = [np.asarray(weight) for model in models for weight in getattr(model, "weights", [])]
+    if not weights:
+        return None
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for weight in weights:
+        digest.update(f"{weight.dtype.name}{weight.shape}".encode())
+        digest.update(np.ascontiguousarray(weight).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _hash(number: int, leaf: np.ndarray) -> np.ndarray:
+    """The 64-bit hash of each example in one array of the inputs."""
+    name = leaf.dtype.name
+    if leaf.dtype.kind in "OSU":
+        name, leaf = "string", hashes(leaf)
+    words = _words(leaf)
+    kind = f"{number} {name} {leaf.shape[1:]}".encode()
+    start = np.frombuffer(hashlib.blake2b(kind, digest_size=8).digest(), "<u8")
+    factors = _factors(number, _power_of_two(words.shape[1]))[: words.shape[1]]
+    # einsum widens the words in small blocks; a product of whole arrays would be of 64-bit copies.
+    return start + np.einsum("ij,j->i", words, factors, dtype=np.uint64, casting="same_kind")
+
+
+def _words(leaf: np.ndarray) -> np.ndarray:
+    """The bytes of each example as little-endian 32-bit words, of shape `(examples, words)`."""
+    rows = leaf.reshape(len(leaf), -1)
+    rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<")).view(np.uint8)
+    if rows.shape[1] % 4:
+        rows = np.pad(rows, [(0, 0), (0, -rows.shape[1] % 4)])
+    return rows.view("<u4")
+
+
+@functools.lru_cache(maxsize=32)
+def _factors(number: int, count: int) -> np.ndarray:
+    """Pseudo-random 64-bit factors for one array of the inputs; a longer list begins the same."""
+    return np.random.PCG64([_SEED, number]).random_raw(count)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length() if number else 0
