@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,27 @@ from keras import ops
 from keras_kd import _keras
 
 # The logarithm of a probability that is 0, for float32: infinity would turn products into NaN.
-_IMPOSSIBLE = -1e9
+IMPOSSIBLE = -1e9
 
 OTHER_AXIS = "softmax over another axis than the last"
+
+
+@dataclass(frozen=True)
+class Top:
+    """What belongs to logits of which the k largest are known, and the mass of all the others.
+
+    Where only shapes are needed, the tensors may be `None`.
+
+    Attributes:
+        classes: integer tensor of shape `(batch, ..., k)`, the classes of the logits.
+        rest: for each temperature T of which it is known a tensor of shape `(batch, ...)`,
+            log sum exp(z_c / T) over the other classes c; -inf where there is no mass.
+        number_of_classes: of all.
+    """
+
+    classes: Any
+    rest: Mapping[float, Any]
+    number_of_classes: int
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Logits:
         shares: one share per member, an array with the sum 1.
         known: where members know a part of the classes only, a boolean array of shape
             `(models, classes)` that says which.
+        top: where `logits` are the k largest only, which these are and what the others weigh.
     """
 
     logits: Any
@@ -36,6 +56,7 @@ class Logits:
     members: Any = None
     shares: Any = None
     known: Any = None
+    top: Top | None = None
 
     def at(self, temperature: Any, activation: str) -> Any:
         """Logits that, divided by the temperature, give the output's softened probabilities.
@@ -55,7 +76,7 @@ class Logits:
         # are a distribution for each class, and the member has none for this one.
         own = activation == "sigmoid"
         shares = class_shares(self.shares, self.known if own else None)
-        log_shares = np.where(shares > 0, np.log(np.maximum(shares, 1e-300)), _IMPOSSIBLE)
+        log_shares = np.where(shares > 0, np.log(np.maximum(shares, 1e-300)), IMPOSSIBLE)
         log_shares = ops.cast(per_member(log_shares, softened), softened.dtype)
         if own:
             mean_on, mean_off = (
@@ -64,7 +85,7 @@ class Logits:
             )
             return ops.cast(temperature * (mean_on - mean_off), self.logits.dtype)
         if self.known is not None:
-            softened = ops.where(per_member(self.known, softened), softened, _IMPOSSIBLE)
+            softened = ops.where(per_member(self.known, softened), softened, IMPOSSIBLE)
         mean = ops.logsumexp(ops.log_softmax(softened, axis=-1) + log_shares, axis=0)
         return ops.cast(temperature * mean, self.logits.dtype)
 
@@ -117,6 +138,12 @@ def recognise_logits(output: Any) -> Logits:
     if not possible:
         return Logits(logits, OTHER_AXIS)
     return Logits(logits, possible[0] if len(possible) == 1 else None)
+
+
+def top_of(output: Any) -> Top | None:
+    """What is known of an output of which only the k largest logits are; `None` for others."""
+    remembered = getattr(output, "_keras_kd_logits", None)
+    return None if remembered is None else remembered.top
 
 
 def remember_logits(output: Any, logits: Logits) -> None:

@@ -211,7 +211,7 @@ def _resizing(given: int, size: int) -> np.ndarray:
 
 def _shapes_of(tensors: Any) -> Any:
     """The shapes of a structure of tensors, as lists, which files can hold."""
-    return keras.tree.map_structure(lambda tensor: list(tensor.shape), tensors)
+    return keras.tree.map_structure(lambda tensor: list(shape_of(tensor)), tensors)
 
 
 def _listed(values: Any) -> list[Any]:

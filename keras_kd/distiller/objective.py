@@ -14,6 +14,7 @@ from keras_kd import _keras, _logits, schedules
 from keras_kd._checks import check_number, problem
 from keras_kd.adapters import Bridge
 from keras_kd.losses import DistillationLoss, SoftTargets
+from keras_kd.losses.base import refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
@@ -135,7 +136,7 @@ class Objective:
             ValueError: if the losses cannot compare them.
         """
         for loss, bridge in zip(self.losses, self.bridges, strict=True):
-            bridge.connect(_read(teacher, loss, "teacher"), _read(student, loss, "student"))
+            bridge.connect(_read_teacher(teacher, loss), _read(student, loss, "student"))
 
     def connect_shapes(self, shapes: Sequence[list[Any] | None]) -> None:
         """Connect as before saving, where there is no teacher yet to tell its shapes.
@@ -226,7 +227,7 @@ def _value_of(
     step: Any,
 ) -> Any:
     """One loss, unweighted."""
-    teacher_part, student_part = _read(teacher, loss, "teacher"), _read(student, loss, "student")
+    teacher_part, student_part = _read_teacher(teacher, loss), _read(student, loss, "student")
     mask = _mask(student, student_part, loss)
     if isinstance(loss, keras.distillation.LogitsDistillation):
         teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
@@ -328,6 +329,15 @@ def _read(tapped: Tapped, loss: Any, side: str) -> Any:
     if getattr(loss, "reads_outputs", False):
         return [tapped.outputs, *features]
     return features if isinstance(getattr(loss, f"{side}_layer_name"), list) else features[0]
+
+
+def _read_teacher(tapped: Tapped, loss: Any) -> Any:
+    """What a loss reads of the teacher; those that are not ours know nothing of `top_k`."""
+    part = _read(tapped, loss, "teacher")
+    if not isinstance(loss, DistillationLoss):
+        for top in filter(None, map(_logits.top_of, keras.tree.flatten(part))):
+            refuse_top(top, type(loss).__name__)
+    return part
 
 
 def _mask(student: Tapped, student_part: Any, loss: Any) -> Any:

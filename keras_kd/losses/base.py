@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import schedules
+from keras_kd import _logits, schedules
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.losses.reduction import weighted_mean
 
@@ -132,6 +132,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         context = {"step": step} if self.schedules else {}
         total = 0.0
         for key, teacher_output, student_output in self.pairs(teacher_outputs, student_outputs):
+            self._check_known(teacher_output)
             self.build(shape_of(teacher_output), shape_of(student_output))
             total += self.of_pair(
                 *self.prepare(teacher_output, student_output),
@@ -146,9 +147,11 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         """Check structure and shapes of the outputs that this loss compares.
 
         Raises:
-            ValueError: if an output is missing or the shapes do not fit.
+            ValueError: if an output is missing, the shapes do not fit, or of the teacher's logits
+                only the largest are known and the formula needs all.
         """
         for key, teacher_output, student_output in self.pairs(teacher_outputs, student_outputs):
+            self._check_known(teacher_output)
             self.check_shapes(key, shape_of(teacher_output), shape_of(student_output))
 
     def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
@@ -169,6 +172,18 @@ class DistillationLoss(keras.distillation.DistillationLoss):
                 f"as in {type(self).__name__}(outputs=[...])",
             )
         )
+
+    def check_top(self, top: _logits.Top) -> None:
+        """Check that the largest of a teacher's logits, and the mass of the rest, are enough.
+
+        Raises:
+            ValueError: if the formula needs all logits, as it does unless it says otherwise.
+        """
+        refuse_top(top, type(self).__name__)
+
+    def _check_known(self, teacher_output: Any) -> None:
+        for top in filter(None, map(_logits.top_of, keras.tree.flatten(teacher_output))):
+            self.check_top(top)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -239,7 +254,30 @@ def _part(structure: Any, key: OutputKey | None) -> Any:
 
 
 def shape_of(output: Any) -> Any:
-    """The shape of a tensor, or the shapes of a list of tensors that belong together."""
+    """The shape of a tensor, or the shapes of a list of tensors that belong together.
+
+    Where only the largest of an output's logits are known, the shape of all of them.
+    """
     if isinstance(output, list | tuple):
-        return [tuple(tensor.shape) for tensor in output]
-    return tuple(output.shape)
+        return [shape_of(tensor) for tensor in output]
+    top = _logits.top_of(output)
+    return tuple(output.shape) if top is None else (*output.shape[:-1], top.number_of_classes)
+
+
+def refuse_top(top: _logits.Top, name: str) -> None:
+    """Refuse a teacher's output of which only the largest logits are known.
+
+    Args:
+        top: what is known of it.
+        name: that of the loss, for the message.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        problem(
+            f"the largest logits of {top.number_of_classes} classes, stored with top_k, for {name}",
+            "all logits, which every loss needs but SoftTargets and SoftCrossEntropy",
+            "store the teacher's outputs without top_k, or distil with keras_kd.losses.SoftTargets",
+        )
+    )

@@ -10,8 +10,10 @@ from keras import ops
 
 from keras_kd import schedules
 from keras_kd._checks import check_choice
+from keras_kd._logits import Top
 from keras_kd.losses.base import OutputKey
 from keras_kd.losses.logits.base import TemperedLoss, common_activation, logits_behind, soften
+from keras_kd.losses.logits.top_k import check_known, soften_on_top, softened_top
 
 ACTIVATIONS = ("auto", "softmax", "sigmoid")
 
@@ -34,8 +36,14 @@ def soft_targets(
     Returns:
         A tensor of shape `(...)` for softmax, `(..., classes)` for sigmoid.
     """
-    teacher = soften(ops.stop_gradient(teacher_logits), temperature, activation)
-    student = soften(student_logits, temperature, activation)
+    return _divergence(
+        soften(ops.stop_gradient(teacher_logits), temperature, activation),
+        soften(student_logits, temperature, activation),
+    )
+
+
+def _divergence(teacher: Any, student: Any) -> Any:
+    """KL divergence of distributions given by their logarithms, over the last axis."""
     probability = ops.exp(teacher)
     gap = student - teacher
     # sum p (log p - log q) cancels where p is near q, as at high temperatures, and float32 keeps
@@ -62,15 +70,21 @@ def soft_cross_entropy(
     Arguments and shapes are those of `soft_targets`, from which it differs by the entropy of the
     teacher's distribution: another value, the same gradient.
     """
-    teacher = soften(ops.stop_gradient(teacher_logits), temperature, activation)
-    student = soften(student_logits, temperature, activation)
+    return _cross_entropy(
+        soften(ops.stop_gradient(teacher_logits), temperature, activation),
+        soften(student_logits, temperature, activation),
+    )
+
+
+def _cross_entropy(teacher: Any, student: Any) -> Any:
+    """Cross-entropy of distributions given by their logarithms, over the last axis."""
     return -ops.sum(ops.exp(teacher) * student, axis=-1)
 
 
 class _SoftenedLoss(TemperedLoss):
     """A loss between softened distributions: temperature, its scale, and the activation.
 
-    A subclass names its formula on logits, without the factor T^2, as `_formula`.
+    A subclass names its formula on the logarithms of two distributions as `_formula`.
     """
 
     _formula: Callable[..., Any]
@@ -96,13 +110,22 @@ class _SoftenedLoss(TemperedLoss):
         if activation == "auto":
             activation = common_activation(teacher, student)
         temperature = self.temperature_at(step, student.logits.dtype)
-        values = self._formula(
-            teacher.at(temperature, activation),
-            student.logits,
-            temperature=temperature,
-            activation=activation,
-        )
+        if teacher.top is None:
+            said = soften(teacher.at(temperature, activation), temperature, activation)
+            learned = soften(student.logits, temperature, activation)
+        else:
+            said = softened_top(teacher, temperature)
+            learned = soften_on_top(student.logits, temperature, teacher.top.classes)
+        values = self._formula(ops.stop_gradient(said), learned)
         return values * temperature**2 if self.scale_by_temperature_squared else values
+
+    def check_top(self, top: Top) -> None:
+        """Check that the rest of the teacher's softened distribution is known.
+
+        Raises:
+            ValueError: if it is not known at this temperature, or the classes are no distribution.
+        """
+        check_known(top, type(self).__name__, self.temperature, self.activation)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -128,6 +151,11 @@ class SoftTargets(_SoftenedLoss):
     output unit, p and q are distributions over {on, off}, one for each class, and the values
     are averaged over the classes, as in `keras.losses.BinaryCrossentropy`.
 
+    Of a teacher that was stored with `top_k`, p and q are taken over the teacher's k largest
+    classes and all the others as one more: never more than the loss on all classes, from which it
+    differs by p_rest * KL(p | rest, q | rest), what it says within the others. T has to be one of
+    the temperatures that were stored.
+
     Args:
         temperature: T, above 0; 1 leaves the distributions as they are. A number, a
             `keras.optimizers.schedules.LearningRateSchedule` or a function of the step.
@@ -151,7 +179,7 @@ class SoftTargets(_SoftenedLoss):
         arXiv 1503.02531 (2015).
     """
 
-    _formula = staticmethod(soft_targets)
+    _formula = staticmethod(_divergence)
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -176,4 +204,4 @@ class SoftCrossEntropy(_SoftenedLoss):
         arXiv 1503.02531 (2015).
     """
 
-    _formula = staticmethod(soft_cross_entropy)
+    _formula = staticmethod(_cross_entropy)
