@@ -150,7 +150,7 @@ class Distiller(Teaching, keras.Model):
         """
         teacher = self._teacher.value
         models = [] if teacher is None else teacher.models
-        shapes = [self._inputs.of_teacher(input_shape)] * len(models)
+        shapes = [self._inputs.of_teacher(input_shape) for _ in models]
         models, shapes = [self.student, *models], [self._inputs.of_student(input_shape), *shapes]
         for model, shape in zip(models, shapes, strict=True):
             if not model.built:
@@ -260,7 +260,7 @@ class Distiller(Teaching, keras.Model):
             ],
             "student_loss_weight": serialize_schedule(self.student_loss_weight),
             "bridges": [bridge.shapes for bridge in self.bridges],
-            "teacher_inputs": serialize(self._inputs.teacher_inputs),
+            "teacher_inputs": serialize(self._given_inputs.teacher_inputs),
             "missing_label": self._labels.missing,
             "save_teacher": self.save_teacher,
         }

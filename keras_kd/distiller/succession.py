@@ -29,6 +29,11 @@ class CompileArguments:
                 self._config["learning_rate"] = schedule
         self._others = others
 
+    @property
+    def loss(self) -> Any:
+        """The loss on labels; `None` where there is none."""
+        return self._others["loss"]
+
     def fresh(self, learning_rate: Any = None) -> dict[str, Any]:
         """The arguments for another model, with an optimizer that has no state yet.
 
@@ -57,7 +62,7 @@ def successor(distiller: Any, student: Any, learning_rate: Any) -> Any:
         distiller.distillation_loss_weights,
         distiller.student_loss_weight,
         name=distiller.name,
-        teacher_inputs=distiller._inputs.teacher_inputs,
+        teacher_inputs=distiller._given_inputs.teacher_inputs,
         missing_label=distiller._labels.missing,
         save_teacher=distiller.save_teacher,
     )

@@ -25,6 +25,7 @@ from keras_kd.schedules import Schedule
 from keras_kd.taps import Tap, Tapped
 from keras_kd.teachers import ModelTeacher, Teacher, as_teacher
 from keras_kd.teachers.inputs import Inputs
+from keras_kd.teachers.joined import JoinedInputs
 
 _CROSSENTROPIES_OF_PROBABILITIES = (
     "sparse_categorical_crossentropy",
@@ -53,7 +54,7 @@ class Teaching:
         """Set the attributes that users see. A missing teacher can be set later."""
         _keras.check_backend()
         self._objective = objective
-        self._inputs = inputs
+        self._given_inputs = self._inputs = inputs
         self._labels = labels
         self.student = student
         # Keras would track the layers of taps and teachers as parts of this model.
@@ -76,7 +77,9 @@ class Teaching:
         teacher = as_teacher(teacher)
         for model in teacher.models:
             check_distinct(model, self.student)
-        if self._inputs.are_shared:
+        given = self._given_inputs
+        inputs = JoinedInputs(given) if teacher.brings_outputs else given
+        if inputs.are_shared:
             check_inputs(teacher, self.student)
         teacher.tap(self._objective.teacher_layer_names)
         teacher.meet(self.student)
@@ -85,6 +88,7 @@ class Teaching:
         student_tap = Tap(self.student, names)
         self._connect(teacher, student_tap)
         self._student_tap.value = student_tap
+        self._inputs = inputs
         for model in [*teacher.models, *teacher.learning_models]:
             model.trainable = False
         self._teacher.value = teacher
@@ -174,11 +178,28 @@ class Teaching:
         return self._total_loss(y, sample_weight, passes)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """One step of evaluation: the same losses, and no weight changes."""
+        """One step of evaluation: the same losses, and no weight changes.
+
+        Data without what a stored teacher says of them are measured by their labels alone.
+        """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not self._inputs.reach_teacher(x):
+            return self._test_on_labels(x, y, sample_weight)
         passes = self._new_passes(x, None, training=False)
         loss = self._loss_of_passes(passes, x, y, sample_weight, training=False)
         return self._results(loss, x, y, passes.student.outputs, sample_weight)
+
+    def _test_on_labels(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+        if y is None or self._compile_arguments.value.loss is None:
+            # Raises, and says how the teacher's part gets into the data.
+            self._inputs.of_teacher(x)
+        outputs = self._ask_student(x, training=False).outputs
+        known, weight = self._labels.for_loss(y, sample_weight, outputs)
+        loss = self._student_loss(known, outputs, weight)
+        self._track(self.student_loss_tracker, loss, outputs)
+        results = self._results(loss, x, y, outputs, sample_weight)
+        unknown = {self.distillation_loss_tracker.name, self.total_loss_tracker.name}
+        return {name: value for name, value in results.items() if name not in unknown}
 
     def make_train_function(self, force: bool = False) -> Callable[..., Any]:
         """Keras' compiled step, followed by a look at what the teacher said.
@@ -289,7 +310,9 @@ class Teaching:
         inputs = self._inputs.of_teacher(x)
         if not self._inputs.are_shared:
             check_given(teacher, inputs)
-        return self._teacher_watch.look(teacher(inputs, student))
+        said = teacher(inputs, student)
+        # What is stored was looked at before.
+        return said if teacher.brings_outputs else self._teacher_watch.look(said)
 
     def _ask_student(self, x: Any, training: bool) -> Tapped:
         self._inputs.check(x)

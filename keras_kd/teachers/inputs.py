@@ -63,6 +63,10 @@ class Inputs:
             )
         )
 
+    def reach_teacher(self, x: Any) -> bool:
+        """Whether a batch has something for the teacher: always, see `check`."""
+        return True
+
     def of_teacher(self, x: Any) -> Any:
         """What the teacher sees of a batch.
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras_kd._checks import problem
+from keras_kd.teachers.inputs import Inputs
+
 STUDENT_INPUTS = "student_inputs"
 TEACHER_OUTPUTS = "teacher_outputs"
 
@@ -16,3 +19,43 @@ def joined(student_inputs: Any, teacher_outputs: dict[str, Any]) -> dict[str, An
 def is_joined(x: Any) -> bool:
     """Whether the inputs of a batch come from `joined`."""
     return isinstance(x, dict) and set(x) == {STUDENT_INPUTS, TEACHER_OUTPUTS}
+
+
+class JoinedInputs:
+    """Divides a joined batch between the student and a teacher that is there in its outputs only.
+
+    Args:
+        given: how the user divides what the data hold besides.
+    """
+
+    are_shared = False
+
+    def __init__(self, given: Inputs) -> None:
+        self._given = given
+
+    def check(self, x: Any) -> None:
+        """Any batch will do for the student."""
+
+    def reach_teacher(self, x: Any) -> bool:
+        """Whether a batch brings what the teacher says of it."""
+        return is_joined(x)
+
+    def of_teacher(self, x: Any) -> Any:
+        """What the teacher says of a batch.
+
+        Raises:
+            ValueError: if the batch does not bring it.
+        """
+        if is_joined(x):
+            return x[TEACHER_OUTPUTS]
+        raise ValueError(
+            problem(
+                "data without the teacher's stored outputs, for a StoredTeacher",
+                "each example with the outputs that belong to it",
+                "train on them joined: distiller.fit(stored_teacher.join((x, y)), epochs=10)",
+            )
+        )
+
+    def of_student(self, x: Any) -> Any:
+        """What the student sees of a batch."""
+        return self._given.of_student(x[STUDENT_INPUTS] if is_joined(x) else x)
