@@ -6,6 +6,7 @@ bounded, and the bound is part of its description.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,10 +19,11 @@ DTYPES = ("float32", "float16", "uint8")
 
 Field = tuple[str, str, tuple[int, ...]]
 
+_LARGEST_HALF = float(np.finfo("float16").max)
 _LARGEST = {
     "float32": float(np.finfo("float32").max),
-    "float16": float(np.finfo("float16").max),
-    "uint8": float(np.finfo("float16").max),
+    "float16": _LARGEST_HALF,
+    "uint8": _LARGEST_HALF,
 }
 # Records are little-endian on every machine.
 _FLOATS = {"float32": "<f4", "float16": "<f2", "uint8": "<f2"}
@@ -87,8 +89,8 @@ class Dense:
         if self.dtype != "uint8":
             return {f"{self.name}:values": values.astype(_FLOATS[self.dtype])}
         rows = values if self.shape else values[:, None]
-        low = _rounded(rows.min(axis=-1), -np.inf)
-        high = _rounded(rows.max(axis=-1), np.inf)
+        low = _rounded(rows.min(axis=-1), -_LARGEST_HALF)
+        high = _rounded(rows.max(axis=-1), _LARGEST_HALF)
         start, step = _start_and_step(low, high)
         codes = np.rint((rows - start) / np.where(step > 0, step, 1.0))
         return {
@@ -179,9 +181,8 @@ class TopK:
     def fields(self) -> list[Field]:
         """Name, dtype and shape of each field, as `numpy.dtype` takes them."""
         rows, others = self.shape[:-1], self.top_k - 1
-        packed = -(-int(np.prod(rows, dtype=int)) * self.top_k * self._bits // 8)
         fields = [
-            (f"{self.name}:classes", "|u1", (packed,)),
+            (f"{self.name}:classes", "|u1", (-(-self._bits_of_example // 8),)),
             (f"{self.name}:rest", _FLOATS[self.dtype], (*rows, len(self.temperatures))),
         ]
         if others:
@@ -212,19 +213,20 @@ class TopK:
             ValueError: if the shape is another, a logit is NaN or infinite, or one of the k largest
                 is farther below the largest than the dtype reaches.
         """
-        logits = _check_values(self, array, first_example).astype("float64")
-        # The k largest stand in front, in no order; then they alone are sorted.
-        order = np.argpartition(-logits, self.top_k - 1, axis=-1)
-        first, others = np.split(order, [self.top_k], axis=-1)
-        largest = np.take_along_axis(logits, first, axis=-1)
-        sorting = np.argsort(-largest, axis=-1, kind="stable")
-        classes = np.take_along_axis(first, sorting, axis=-1)
-        values = np.take_along_axis(largest, sorting, axis=-1)
+        logits = _check_values(self, array, first_example)
+        # The k largest stand at the end, in no order; then they alone are sorted.
+        split = self.number_of_classes - self.top_k
+        largest = np.argpartition(logits, split, axis=-1)[..., split:]
+        values = np.take_along_axis(logits, largest, axis=-1).astype("float64")
+        descending = np.argsort(-values, axis=-1, kind="stable")
+        classes = np.take_along_axis(largest, descending, axis=-1)
+        values = np.take_along_axis(values, descending, axis=-1)
         highest = values[..., :1]
-        rest = np.take_along_axis(logits, others, axis=-1) - highest
+        others = logits - highest
+        np.put_along_axis(others, classes, -np.inf, axis=-1)
         fields = {
             f"{self.name}:classes": self._packed(classes),
-            f"{self.name}:rest": self._remainders(rest),
+            f"{self.name}:rest": self._remainders(others),
         }
         if self.top_k > 1:
             differences = highest - values[..., 1:]
@@ -276,28 +278,32 @@ class TopK:
         """How many bits the number of a class takes."""
         return (self.number_of_classes - 1).bit_length()
 
+    @property
+    def _bits_of_example(self) -> int:
+        return math.prod(self.shape[:-1]) * self.top_k * self._bits
+
     def _packed(self, classes: np.ndarray) -> np.ndarray:
         octets = np.ascontiguousarray(classes, ">u4").view("uint8")
         bits = np.unpackbits(octets.reshape(-1, 4), axis=-1)[:, 32 - self._bits :]
-        return np.packbits(bits.reshape(len(classes), -1), axis=-1)
+        return np.packbits(bits.reshape(len(classes), self._bits_of_example), axis=-1)
 
     def _unpacked(self, packed: np.ndarray) -> np.ndarray:
-        shape = (len(packed), *self.shape[:-1], self.top_k)
-        count = int(np.prod(shape[1:], dtype=int))
-        bits = np.unpackbits(packed, axis=-1, count=count * self._bits)
-        wide = np.zeros((len(packed) * count, 32), "uint8")
-        wide[:, 32 - self._bits :] = bits.reshape(-1, self._bits)
-        return np.packbits(wide, axis=-1).view(">u4").astype("int32").reshape(shape)
+        bits = np.unpackbits(packed, axis=-1, count=self._bits_of_example).reshape(-1, self._bits)
+        wide = np.zeros((len(bits), 32), "uint8")
+        wide[:, 32 - self._bits :] = bits
+        classes = np.packbits(wide, axis=-1).view(">u4").astype("int32")
+        return classes.reshape(len(packed), *self.shape[:-1], self.top_k)
 
-    def _remainders(self, rest: np.ndarray) -> np.ndarray:
-        """log sum exp(rest / T) for each temperature; -inf where nothing is left."""
-        remainders = np.full((*rest.shape[:-1], len(self.temperatures)), -np.inf)
-        if rest.shape[-1]:
+    def _remainders(self, others: np.ndarray) -> np.ndarray:
+        """log sum exp(others / T) for each temperature; -inf where nothing is left."""
+        remainders = np.full((*others.shape[:-1], len(self.temperatures)), -np.inf)
+        if self.top_k < self.number_of_classes:
             for place, temperature in enumerate(self.temperatures):
-                scaled = rest / temperature
-                highest = scaled.max(axis=-1)
-                mass = np.exp(scaled - highest[..., None]).sum(axis=-1)
-                remainders[..., place] = highest + np.log(mass)
+                masses = others / temperature
+                highest = masses.max(axis=-1, keepdims=True)
+                masses -= highest
+                np.exp(masses, out=masses)
+                remainders[..., place] = highest[..., 0] + np.log(masses.sum(axis=-1))
         with np.errstate(over="ignore"):
             # Below -65504 there is no mass in any precision.
             return remainders.astype(_FLOATS[self.dtype])
@@ -305,7 +311,7 @@ class TopK:
     def _stored(self, differences: np.ndarray) -> dict[str, np.ndarray]:
         if self.dtype != "uint8":
             return {f"{self.name}:differences": differences.astype(_FLOATS[self.dtype])}
-        farthest = _rounded(differences[..., -1], np.inf)
+        farthest = _rounded(differences[..., -1], _LARGEST_HALF)
         _, step = _start_and_step(np.zeros_like(farthest), farthest)
         codes = np.rint(differences / np.where(step > 0, step, 1.0))
         return {
@@ -325,7 +331,7 @@ def codec_from_json(config: dict[str, Any]) -> Codec:
     """
     kinds = {"dense": Dense, "top_k": TopK}
     arguments = dict(config) if isinstance(config, dict) else {}
-    kind = kinds.get(arguments.pop("kind", None))
+    kind = kinds.get(str(arguments.pop("kind", None)))
     if kind is None or set(arguments) != set(kind.__dataclass_fields__):
         raise ValueError(
             problem(
@@ -374,8 +380,8 @@ def _check_values(codec: Codec, array: Any, first_example: int) -> np.ndarray:
                 "give all batches the shape of the first",
             )
         )
-    # bfloat16 is not one of NumPy's own.
-    values = values if values.dtype.kind == "f" else values.astype("float32")
+    if values.dtype.name not in ("float32", "float64"):
+        values = values.astype("float32")
     finite = np.isfinite(values)
     if not finite.all():
         raise ValueError(
@@ -411,7 +417,7 @@ def _first(found: np.ndarray, first_example: int) -> int:
 
 
 def _rounded(values: np.ndarray, towards: float) -> np.ndarray:
-    """Values in float16, rounded up (`towards` infinity) or down, never to infinity itself."""
+    """Values in float16, rounded up (`towards` the largest) or down (`towards` its negative)."""
     nearest = values.astype("<f2")
     short = nearest < values if towards > 0 else nearest > values
     return np.where(short, np.nextafter(nearest, np.float16(towards)), nearest).astype("<f2")
