@@ -14,20 +14,18 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_choice, check_integer, check_number, problem
-
-DTYPES = ("float32", "float16", "uint8")
+from keras_kd.teachers.stored.precision import (
+    DTYPES,
+    FLOATS,
+    check_reach,
+    check_values,
+    from_steps,
+    rounded_down,
+    rounded_up,
+    to_steps,
+)
 
 Field = tuple[str, str, tuple[int, ...]]
-
-_LARGEST_HALF = float(np.finfo("float16").max)
-_LARGEST = {
-    "float32": float(np.finfo("float32").max),
-    "float16": _LARGEST_HALF,
-    "uint8": _LARGEST_HALF,
-}
-# Records are little-endian on every machine.
-_FLOATS = {"float32": "<f4", "float16": "<f2", "uint8": "<f2"}
-_STEPS = 255
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Dense:
     def fields(self) -> list[Field]:
         """Name, dtype and shape of each field, as `numpy.dtype` takes them."""
         if self.dtype != "uint8":
-            return [(f"{self.name}:values", _FLOATS[self.dtype], self.shape)]
+            return [(f"{self.name}:values", FLOATS[self.dtype], self.shape)]
         return [
             (f"{self.name}:values", "|u1", self.shape),
             (f"{self.name}:low", "<f2", self.shape[:-1]),
@@ -85,16 +83,14 @@ class Dense:
         Raises:
             ValueError: if the shape is another, or a value is NaN, infinite, or beyond the dtype.
         """
-        values = _check_values(self, array, first_example)
+        values = check_values(self.name, self.shape, array, first_example)
+        check_reach(self.name, self.dtype, np.abs(values), first_example)
         if self.dtype != "uint8":
-            return {f"{self.name}:values": values.astype(_FLOATS[self.dtype])}
+            return {f"{self.name}:values": values.astype(FLOATS[self.dtype])}
         rows = values if self.shape else values[:, None]
-        low = _rounded(rows.min(axis=-1), -_LARGEST_HALF)
-        high = _rounded(rows.max(axis=-1), _LARGEST_HALF)
-        start, step = _start_and_step(low, high)
-        codes = np.rint((rows - start) / np.where(step > 0, step, 1.0))
+        low, high = rounded_down(rows.min(axis=-1)), rounded_up(rows.max(axis=-1))
         return {
-            f"{self.name}:values": codes.astype("uint8").reshape(values.shape),
+            f"{self.name}:values": to_steps(rows, low, high).reshape(values.shape),
             f"{self.name}:low": low,
             f"{self.name}:high": high,
         }
@@ -104,10 +100,9 @@ class Dense:
         values = records[f"{self.name}:values"]
         if self.dtype != "uint8":
             return {"values": np.ascontiguousarray(values)}
-        start, step = _start_and_step(records[f"{self.name}:low"], records[f"{self.name}:high"])
-        if not self.shape:
-            start, step = start[:, 0], step[:, 0]
-        return {"values": start + step * values}
+        rows = values if self.shape else values[:, None]
+        low, high = records[f"{self.name}:low"], records[f"{self.name}:high"]
+        return {"values": from_steps(rows, low, high).reshape(values.shape)}
 
     def to_json(self) -> dict[str, Any]:
         """What `codec_from_json` takes."""
@@ -183,10 +178,10 @@ class TopK:
         rows, others = self.shape[:-1], self.top_k - 1
         fields = [
             (f"{self.name}:classes", "|u1", (-(-self._bits_of_example // 8),)),
-            (f"{self.name}:rest", _FLOATS[self.dtype], (*rows, len(self.temperatures))),
+            (f"{self.name}:rest", FLOATS[self.dtype], (*rows, len(self.temperatures))),
         ]
         if others:
-            stored = "|u1" if self.dtype == "uint8" else _FLOATS[self.dtype]
+            stored = "|u1" if self.dtype == "uint8" else FLOATS[self.dtype]
             fields.append((f"{self.name}:differences", stored, (*rows, others)))
         if others and self.dtype == "uint8":
             fields.append((f"{self.name}:farthest", "<f2", rows))
@@ -213,7 +208,7 @@ class TopK:
             ValueError: if the shape is another, a logit is NaN or infinite, or one of the k largest
                 is farther below the largest than the dtype reaches.
         """
-        logits = _check_values(self, array, first_example)
+        logits = check_values(self.name, self.shape, array, first_example)
         # The k largest stand at the end, in no order; then they alone are sorted.
         split = self.number_of_classes - self.top_k
         largest = np.argpartition(logits, split, axis=-1)[..., split:]
@@ -230,7 +225,7 @@ class TopK:
         }
         if self.top_k > 1:
             differences = highest - values[..., 1:]
-            _check_reach(self, differences, first_example)
+            check_reach(self.name, self.dtype, differences, first_example)
             fields |= self._stored(differences)
         return fields
 
@@ -252,8 +247,7 @@ class TopK:
             differences = records[f"{self.name}:differences"]
             if self.dtype == "uint8":
                 farthest = records[f"{self.name}:farthest"]
-                _, step = _start_and_step(np.zeros_like(farthest), farthest)
-                differences = step * differences
+                differences = from_steps(differences, np.zeros_like(farthest), farthest)
             np.negative(differences, out=values[..., 1:], casting="same_kind")
         classes = self._unpacked(records[f"{self.name}:classes"])
         rest = records[f"{self.name}:rest"].astype("float32")
@@ -306,16 +300,14 @@ class TopK:
                 remainders[..., place] = highest[..., 0] + np.log(masses.sum(axis=-1))
         with np.errstate(over="ignore"):
             # Below -65504 there is no mass in any precision.
-            return remainders.astype(_FLOATS[self.dtype])
+            return remainders.astype(FLOATS[self.dtype])
 
     def _stored(self, differences: np.ndarray) -> dict[str, np.ndarray]:
         if self.dtype != "uint8":
-            return {f"{self.name}:differences": differences.astype(_FLOATS[self.dtype])}
-        farthest = _rounded(differences[..., -1], _LARGEST_HALF)
-        _, step = _start_and_step(np.zeros_like(farthest), farthest)
-        codes = np.rint(differences / np.where(step > 0, step, 1.0))
+            return {f"{self.name}:differences": differences.astype(FLOATS[self.dtype])}
+        farthest = rounded_up(differences[..., -1])
         return {
-            f"{self.name}:differences": codes.astype("uint8"),
+            f"{self.name}:differences": to_steps(differences, np.zeros_like(farthest), farthest),
             f"{self.name}:farthest": farthest,
         }
 
@@ -367,63 +359,3 @@ def _check_temperatures(temperatures: Any) -> tuple[float, ...]:
     if len(set(numbers)) < len(numbers):
         raise ValueError(problem(f"temperatures={temperatures!r}", "each of them once", fix))
     return numbers
-
-
-def _check_values(codec: Codec, array: Any, first_example: int) -> np.ndarray:
-    """The array, in a dtype that NumPy computes with."""
-    values = np.asarray(array)
-    if values.shape[1:] != codec.shape or values.ndim == 0:
-        raise ValueError(
-            problem(
-                f"{codec.name!r} of shape {values.shape}",
-                f"(examples, {', '.join(map(str, codec.shape))})",
-                "give all batches the shape of the first",
-            )
-        )
-    if values.dtype.name not in ("float32", "float64"):
-        values = values.astype("float32")
-    finite = np.isfinite(values)
-    if not finite.all():
-        raise ValueError(
-            problem(
-                f"NaN or infinite values in {codec.name!r} of example "
-                f"{_first(~finite, first_example)}",
-                "finite numbers",
-                "look at what the teacher says of this example: check its weights, and that the "
-                "data have the range and dtype it was trained on",
-            )
-        )
-    if isinstance(codec, Dense):
-        _check_reach(codec, np.abs(values), first_example)
-    return values
-
-
-def _check_reach(codec: Codec, sizes: np.ndarray, first_example: int) -> None:
-    beyond = sizes > _LARGEST[codec.dtype]
-    if beyond.any():
-        raise ValueError(
-            problem(
-                f"the value {sizes[beyond][0]:g} in {codec.name!r} of example "
-                f"{_first(beyond, first_example)} for dtype={codec.dtype!r}",
-                f"numbers up to {_LARGEST[codec.dtype]:g}",
-                "store with dtype='float32'",
-            )
-        )
-
-
-def _first(found: np.ndarray, first_example: int) -> int:
-    """The number of the first example in which something was found."""
-    return first_example + int(np.argmax(found.reshape(len(found), -1).any(axis=-1)))
-
-
-def _rounded(values: np.ndarray, towards: float) -> np.ndarray:
-    """Values in float16, rounded up (`towards` the largest) or down (`towards` its negative)."""
-    nearest = values.astype("<f2")
-    short = nearest < values if towards > 0 else nearest > values
-    return np.where(short, np.nextafter(nearest, np.float16(towards)), nearest).astype("<f2")
-
-
-def _start_and_step(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the codes of each row begin and how far apart they are, float32 `(..., 1)`."""
-    start = low.astype("float32")[..., None]
-    return start, (high.astype("float32")[..., None] - start) / np.float32(_STEPS)
