@@ -7,6 +7,9 @@ from keras_kd.teachers.ensemble import Ensemble
 from keras_kd.teachers.function import Function, NumpyFunction
 from keras_kd.teachers.last_exit import LastExit
 from keras_kd.teachers.moving_average import MovingAverage
+from keras_kd.teachers.stored.outputs import store_outputs
+from keras_kd.teachers.stored.storing import store
+from keras_kd.teachers.stored.teacher import StoredTeacher
 
 __all__ = [
     "Ensemble",
@@ -16,7 +19,10 @@ __all__ = [
     "ModelTeacher",
     "MovingAverage",
     "NumpyFunction",
+    "StoredTeacher",
     "Teacher",
     "as_teacher",
     "born_again",
+    "store",
+    "store_outputs",
 ]

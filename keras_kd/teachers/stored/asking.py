@@ -1,0 +1,251 @@
+"""A teacher's forward pass, and the tensors in it that are to be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_kd._checks import check_choice, problem
+from keras_kd._logits import OTHER_AXIS, recognise_logits
+from keras_kd.taps import Tapped
+from keras_kd.teachers.base import Teacher
+from keras_kd.teachers.inputs import Inputs
+from keras_kd.teachers.stored.augmentation import Augmentation, marks
+from keras_kd.teachers.stored.codecs import DTYPES, Dense, TopK
+from keras_kd.teachers.stored.contents import Contents, StoredOutput
+
+LOGITS = "logits"
+_MARKS = "marks of the augmented examples"
+
+
+class About(NamedTuple):
+    """What an output is beside its logits; see `StoredOutput`."""
+
+    activation: str | None
+    puts_out_logits: bool
+    shares: tuple[float, ...] | None
+    known: tuple[tuple[bool, ...], ...] | None
+
+
+class Selection:
+    """What of a teacher is stored, and how.
+
+    Args:
+        outputs: `"logits"`, the name of a layer, or a list of these.
+        top_k: how many logits of a row are kept; `None`: all.
+        dtype: how numbers are stored.
+        temperatures: those at which the mass of the other logits is kept.
+
+    Raises:
+        TypeError: if `outputs` are no names.
+        ValueError: if there is none or one twice, or the dtype is unknown.
+    """
+
+    def __init__(
+        self,
+        outputs: str | Sequence[str],
+        top_k: int | None,
+        dtype: str,
+        temperatures: Sequence[float],
+    ) -> None:
+        names = [outputs] if isinstance(outputs, str) else outputs
+        if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+            raise TypeError(
+                problem(
+                    f"outputs={outputs!r:.100}",
+                    "'logits', the name of a layer, or a list of these",
+                    "pass for example outputs=['logits', 'block3']",
+                )
+            )
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                problem(f"outputs={outputs!r}", "at least one name, and each once", "correct them")
+            )
+        self.has_outputs = LOGITS in names
+        self.layers = [name for name in names if name != LOGITS]
+        if top_k is not None and not self.has_outputs:
+            raise ValueError(
+                problem(
+                    f"top_k={top_k} for outputs={list(names)}",
+                    "'logits' among the outputs: features are stored whole",
+                    "leave out top_k, or add 'logits'",
+                )
+            )
+        self._top_k = top_k
+        self._dtype = check_choice("dtype", dtype, DTYPES)
+        self._temperatures = temperatures
+
+    def feature(self, name: str, shape: Sequence[int]) -> Dense:
+        """How the features of a layer are stored."""
+        return Dense(name, tuple(shape), self._dtype)
+
+    def output(self, name: str, shape: Sequence[int], about: About) -> StoredOutput:
+        """How an output is stored.
+
+        Raises:
+            ValueError: if its logits cannot be, or not its `top_k` largest.
+        """
+        if about.activation == OTHER_AXIS:
+            raise ValueError(
+                problem(
+                    f"an output from a {OTHER_AXIS}",
+                    "the classes on the last axis",
+                    "put keras.layers.Permute and a softmax over the last axis at the model's end",
+                )
+            )
+        if self._top_k is None:
+            return StoredOutput(Dense(name, tuple(shape), self._dtype), *about)
+        if about.shares is not None or about.activation == "sigmoid":
+            kind = "a sigmoid" if about.shares is None else "several teachers, each with its own"
+            raise ValueError(
+                problem(
+                    f"top_k={self._top_k} for logits of {kind}",
+                    "one distribution over the classes",
+                    "leave out top_k; dtype='uint8' stores them in few bytes",
+                )
+            )
+        codec = TopK(name, tuple(shape), self._top_k, self._dtype, tuple(self._temperatures))
+        return StoredOutput(codec, *about)
+
+
+class Asked:
+    """A teacher that is asked batch after batch, in one compiled forward pass.
+
+    Args:
+        teacher: the teacher.
+        inputs: which part of the inputs it sees.
+        selection: what of it is stored.
+        augmentation: what it sees instead of the examples themselves, or `None`.
+
+    Raises:
+        ValueError: if the teacher has no such layers, or says nothing by itself.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        inputs: Inputs,
+        selection: Selection,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        import tensorflow as tf
+
+        if teacher.brings_outputs:
+            raise ValueError(
+                problem(
+                    f"the stored teacher {teacher.name!r} to store",
+                    "a teacher that can be asked",
+                    "use the store that there is",
+                )
+            )
+        self.teacher = teacher
+        self._inputs = inputs
+        self._selection = selection
+        self._augmentation = augmentation
+        self._function = tf.function(self._forward)
+        # What a trace has seen, for what is stored of it.
+        self._structure: Any = None
+        self._names: Any = None
+        self._about: list[About] = []
+        teacher.tap(selection.layers)
+
+    def contents(self, x: Any, keys: np.ndarray) -> Contents:
+        """How what the teacher says of such a batch is stored.
+
+        Args:
+            x: the inputs, a structure of arrays.
+            keys: int64 array of shape `(batch,)`.
+
+        Raises:
+            ValueError: if it cannot be stored.
+        """
+        said = self._ask(x, keys, 0)
+        selection = self._selection
+        features = {
+            name: selection.feature(name, said[name].shape[1:]) for name in selection.layers
+        }
+        if not selection.has_outputs:
+            return Contents(None, features)
+        outputs = [
+            selection.output(name, said[name].shape[1:], about)
+            for name, about in zip(keras.tree.flatten(self._names), self._about, strict=True)
+        ]
+        return Contents(keras.tree.pack_sequence_as(self._names, outputs), features)
+
+    def __call__(self, x: Any, keys: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
+        """What the teacher says of a batch.
+
+        Args:
+            x: the inputs, a structure of arrays.
+            keys: int64 array of shape `(batch,)`.
+
+        Returns:
+            By the name of each codec an array of shape `(batch * versions, ...)`, and the marks of
+            the augmented examples, of shape `(batch * versions,)`, or `None`.
+        """
+        versions = 1 if self._augmentation is None else self._augmentation.versions
+        each = [self._ask(x, keys, version) for version in range(versions)]
+        tensors = {
+            name: np.stack([one[name] for one in each], axis=1).reshape(-1, *values.shape[1:])
+            for name, values in each[0].items()
+        }
+        return tensors, tensors.pop(_MARKS, None)
+
+    def _ask(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
+        import tensorflow as tf
+
+        self._structure = x
+        tensors = [tf.convert_to_tensor(part) for part in keras.tree.flatten(x)]
+        if self._augmentation is not None:
+            tensors.append(tf.constant(self._augmentation.seeds(keys, version)))
+        # One trace for batches of all sizes.
+        specs = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in tensors]
+        said = self._function.get_concrete_function(*specs)(*tensors)
+        return {name: values.numpy() for name, values in said.items()}
+
+    def _forward(self, *tensors: Any) -> dict[str, Any]:
+        parts = list(tensors)
+        seeds = None if self._augmentation is None else parts.pop()
+        x = keras.tree.pack_sequence_as(self._structure, parts)
+        if self._augmentation is not None:
+            x = self._augmentation(x, seeds)
+        said = self.teacher(self._inputs.of_teacher(x), Tapped(None, {}))
+        named = {name: said.features[name] for name in self._selection.layers}
+        if self._selection.has_outputs:
+            named |= self._logits(said.outputs)
+        if self._augmentation is not None:
+            named[_MARKS] = marks(self._inputs.of_student(x))
+        return {name: ops.cast(tensor, "float32") for name, tensor in named.items()}
+
+    def _logits(self, outputs: Any) -> dict[str, Any]:
+        """The logits behind each output, those of the members of a mean, examples first."""
+        self._names = _named(outputs, LOGITS)
+        self._about = []
+        logits = {}
+        pairs = zip(keras.tree.flatten(self._names), keras.tree.flatten(outputs), strict=True)
+        for name, output in pairs:
+            seen = recognise_logits(output)
+            activated = seen.activation is not None and seen.logits is not output
+            shares = known = None
+            if seen.members is not None:
+                shares = tuple(np.asarray(seen.shares).tolist())
+                known = None if seen.known is None else tuple(map(tuple, seen.known.tolist()))
+            self._about.append(About(seen.activation, not activated, shares, known))
+            several = seen.members is not None
+            logits[name] = ops.moveaxis(seen.members, 0, 1) if several else seen.logits
+        return logits
+
+
+def _named(outputs: Any, name: str) -> Any:
+    """The structure of the outputs, with a name in place of each."""
+    if isinstance(outputs, dict):
+        return {key: _named(part, f"{name}/{key}") for key, part in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return type(outputs)(
+            [_named(part, f"{name}/{number}") for number, part in enumerate(outputs)]
+        )
+    return name

@@ -1,0 +1,168 @@
+"""Augmented versions of examples that can be made again: their seeds, and the function on them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_kd._checks import check_integer, problem
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# How far apart `marks` of one augmentation can be, on machines that round in other ways.
+TOLERANCE = 1e-4
+
+
+class Augmentation:
+    """A random change of an example that is the same whenever its seed is.
+
+    Args:
+        function: takes the inputs of one example, without its key, and a seed, an int32 tensor of
+            shape `(2,)` for the stateless operations of TensorFlow (`tf.image.stateless_...`,
+            `tf.random.stateless_...`); returns the inputs changed.
+        versions: how many versions there are of each example.
+        seed: from which all seeds are made.
+
+    Raises:
+        TypeError: if the function cannot be called, or a number is no integer.
+        ValueError: if there is no version, or the seed is below 0.
+    """
+
+    def __init__(
+        self, function: Callable[[Any, Any], Any], versions: int = 1, seed: int = 0
+    ) -> None:
+        if not callable(function):
+            raise TypeError(
+                problem(
+                    f"augment={function!r:.80}",
+                    "a function of the inputs of one example and a seed",
+                    "pass for example lambda image, seed: "
+                    "tf.image.stateless_random_flip_left_right(image, seed)",
+                )
+            )
+        self.versions = check_integer("versions", versions, at_least=1, fix="use 4, for example")
+        self.seed = check_integer("seed", seed, at_least=0, fix="use 0, for example")
+        self._function = function
+
+    def seeds(self, keys: np.ndarray, versions: Any) -> np.ndarray:
+        """The seeds of versions of examples; see `seeds`."""
+        return seeds(self.seed, keys, versions)
+
+    def __call__(self, x: Any, seeds: tf.Tensor) -> Any:
+        """Augmented examples.
+
+        Args:
+            x: the inputs of a batch, a structure of tensors.
+            seeds: int32 tensor of shape `(batch, 2)`.
+        """
+        import tensorflow as tf
+
+        x = keras.tree.map_structure(tf.convert_to_tensor, x)
+        of_one = tf.function(self._function).get_concrete_function(
+            keras.tree.map_structure(lambda part: tf.TensorSpec(part.shape[1:], part.dtype), x),
+            tf.TensorSpec((2,), "int32"),
+        )
+        signature = keras.tree.map_structure(
+            lambda part: tf.TensorSpec(part.shape, part.dtype), of_one.structured_outputs
+        )
+        flat = keras.tree.flatten(x)
+        return tf.map_fn(
+            lambda parts: of_one(keras.tree.pack_sequence_as(x, list(parts[:-1])), parts[-1]),
+            (*flat, seeds),
+            fn_output_signature=signature,
+        )
+
+
+def seeds(seed: int, keys: np.ndarray, versions: Any) -> np.ndarray:
+    """The seeds of versions of examples.
+
+        m(m(m(seed) xor key) xor version)
+
+    in 64 bits, where m is SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+    Generators, OOPSLA 2014); the lower half is the first number.
+
+    Args:
+        seed: the seed of the store.
+        keys: int64 array of shape `(n,)`: positions, integer keys, or hashes of strings.
+        versions: a number, or an array of shape `(n,)`.
+
+    Returns:
+        int32 array of shape `(n, 2)`.
+    """
+    mixed = _split_mix(np.array([seed % 2**64], "uint64"))
+    mixed = _split_mix(mixed ^ np.asarray(keys, "int64").view("uint64"))
+    mixed = _split_mix(mixed ^ np.asarray(versions).astype("uint64"))
+    return mixed.astype("<u8").view("<i4").reshape(-1, 2)
+
+
+def marks(x: Any) -> tf.Tensor:
+    """A number in about -1..1 for each example that tells one augmentation of it from another.
+
+    The sum over all inputs of `sum_i x_i cos(i) / sum_i |x_i|`.
+
+    Args:
+        x: the inputs of a batch, a structure of tensors; strings do not count.
+
+    Returns:
+        float32 tensor of shape `(batch,)`.
+    """
+    import tensorflow as tf
+
+    total: Any = 0.0
+    for part in keras.tree.flatten(x):
+        if part.dtype == tf.string:
+            continue
+        rows = tf.cast(tf.reshape(part, (tf.shape(part)[0], -1)), "float32")
+        waves = tf.cos(tf.cast(tf.range(tf.shape(rows)[1]), "float32"))
+        total += tf.math.divide_no_nan(
+            tf.reduce_sum(rows * waves, axis=1), tf.reduce_sum(tf.abs(rows), axis=1)
+        )
+    first = keras.tree.flatten(x)[0]
+    return tf.broadcast_to(total, tf.shape(first)[:1])
+
+
+class Visits:
+    """Gives each visit of an example its next version: all of them before any comes again.
+
+    Args:
+        examples: how many examples there are.
+        versions: how many versions of each.
+    """
+
+    def __init__(self, examples: int, versions: int) -> None:
+        self._next = np.zeros(examples, np.min_scalar_type(2 * versions))
+        self._versions = versions
+        self._lock = threading.Lock()
+
+    def next_versions(self, examples: np.ndarray) -> np.ndarray:
+        """The version of each of these examples, int64 of shape `(n,)`; they may repeat.
+
+        Args:
+            examples: their numbers.
+        """
+        with self._lock:
+            unique, place, count = np.unique(examples, return_inverse=True, return_counts=True)
+            first = self._next[unique].astype("int64")
+            self._next[unique] = (first + count) % self._versions
+        return (first[place] + _rank(place, count)) % self._versions
+
+
+def _rank(place: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """How often each entry came before."""
+    order = np.argsort(place, kind="stable")
+    starts = np.repeat(np.cumsum(count) - count, count)
+    rank = np.empty(len(place), "int64")
+    rank[order] = np.arange(len(place)) - starts
+    return rank
+
+
+def _split_mix(state: np.ndarray) -> np.ndarray:
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

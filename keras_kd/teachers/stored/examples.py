@@ -1,0 +1,225 @@
+"""Batches as users give them: which part is the key, and what student and teacher see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_kd._checks import problem
+from keras_kd.teachers.inputs import Inputs, TeacherInputs
+
+
+class Parts(NamedTuple):
+    """The inputs of a batch.
+
+    Attributes:
+        key: one key per example; `None` where they are told apart by their positions.
+        x: the inputs without the key; what augmentation changes.
+    """
+
+    key: Any
+    x: Any
+
+
+class Division:
+    """Takes the inputs of a batch apart.
+
+    Args:
+        key: the name of the entry of dict inputs that is the key; `None` for positions.
+        teacher_inputs: what the teacher sees of the rest, see `keras_kd.Distiller`.
+
+    Raises:
+        TypeError: if `key` is no name, or `teacher_inputs` nothing of what it can be.
+    """
+
+    def __init__(self, key: str | None = None, teacher_inputs: TeacherInputs = None) -> None:
+        if not isinstance(key, str | None):
+            raise TypeError(
+                problem(
+                    f"key={key!r:.80}",
+                    "the name of an entry of dict inputs, or None",
+                    "give inputs {'image': x, 'key': numbers} and key='key'",
+                )
+            )
+        self.key = key
+        self.inputs = Inputs(teacher_inputs)
+
+    def __call__(self, x: Any) -> Parts:
+        """The key and the rest; a single entry that is left is not in a dict.
+
+        Raises:
+            ValueError: if there is no such entry.
+        """
+        if self.key is None:
+            return Parts(None, x)
+        entries = sorted(x) if isinstance(x, dict) else []
+        if self.key not in entries or len(entries) < 2:
+            raise ValueError(
+                problem(
+                    f"inputs {entries if entries else type(x).__name__} for key={self.key!r}",
+                    f"a dict of inputs in which {self.key!r} is the key of each example",
+                    "give inputs such as {'image': x, 'key': numbers}",
+                )
+            )
+        rest = {name: part for name, part in x.items() if name != self.key}
+        return Parts(x[self.key], next(iter(rest.values())) if len(rest) == 1 else rest)
+
+
+class Arrays(NamedTuple):
+    """Examples in memory, or mapped into it.
+
+    Attributes:
+        x: a structure of arrays.
+        y: the same, or `None`.
+        sample_weight: the same, or `None`.
+    """
+
+    x: Any
+    y: Any
+    sample_weight: Any
+
+    @property
+    def count(self) -> int:
+        """How many examples."""
+        return len(keras.tree.flatten(self.x)[0])
+
+    def take(self, places: Any) -> Arrays:
+        """Some of the examples."""
+        return Arrays(
+            *keras.tree.map_structure(
+                lambda part: None if part is None else part[places], tuple(self)
+            )
+        )
+
+
+def is_py_dataset(dataset: Any) -> bool:
+    """Whether these are batches by number."""
+    return isinstance(dataset, keras.utils.PyDataset)
+
+
+def is_tf_dataset(dataset: Any) -> bool:
+    """Whether these are the batches of TensorFlow's input pipelines."""
+    import tensorflow as tf
+
+    return isinstance(dataset, tf.data.Dataset)
+
+
+def as_arrays(dataset: Any) -> Arrays | None:
+    """The examples of `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`; `None` for batches.
+
+    Raises:
+        TypeError: if the dataset is nothing that `fit` takes.
+        ValueError: if there are no examples, or not the same number everywhere.
+    """
+    if is_py_dataset(dataset) or is_tf_dataset(dataset):
+        return None
+    is_list_of_batches = isinstance(dataset, list) and all(
+        isinstance(batch, tuple | dict) for batch in dataset
+    )
+    if is_list_of_batches or isinstance(dataset, Iterator):
+        return None
+    if not isinstance(dataset, tuple | dict) and not hasattr(dataset, "shape"):
+        if isinstance(dataset, Iterable) and not isinstance(dataset, list | str | bytes):
+            return None
+        raise _unknown(dataset)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(dataset)
+    arrays = Arrays(*keras.tree.map_structure(_as_array, (x, y, sample_weight)))
+    sizes = {part.shape[:1] for part in keras.tree.flatten(tuple(arrays)) if part is not None}
+    if len(sizes) != 1 or sizes == {()} or sizes == {(0,)}:
+        raise ValueError(
+            problem(
+                f"arrays with {sorted(sizes)} examples",
+                "the same number in all of them, above 0",
+                "pass (x, y) or (x, y, sample_weight), with the examples along the first axis",
+            )
+        )
+    return arrays
+
+
+def batches_of(dataset: Any, batch_size: int) -> Iterator[Any]:
+    """Batches of NumPy arrays, each `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Args:
+        dataset: whatever `fit` takes as data.
+        batch_size: how many examples of arrays at once.
+
+    Raises:
+        TypeError: if it is nothing that `fit` takes.
+        ValueError: if it has no end.
+    """
+    arrays = as_arrays(dataset)
+    if arrays is not None:
+        for first in range(0, arrays.count, batch_size):
+            yield tuple(arrays.take(slice(first, first + batch_size)))
+    elif is_py_dataset(dataset):
+        yield from (dataset[number] for number in range(_number_of_batches(dataset)))
+    else:
+        yield from dataset
+
+
+def number_of_examples(dataset: Any) -> int | None:
+    """How many examples there are, where that is known.
+
+    Raises:
+        ValueError: if they have no end.
+    """
+    arrays = as_arrays(dataset)
+    if arrays is not None:
+        return arrays.count
+    if is_py_dataset(dataset):
+        _number_of_batches(dataset)
+    elif is_tf_dataset(dataset) and int(dataset.cardinality()) == -1:
+        raise _endless()
+    return None
+
+
+def to_numpy(structure: Any) -> Any:
+    """A structure of arrays, with float64 as Keras gives it to models."""
+    return keras.tree.map_structure(_as_given_to_models, structure)
+
+
+def names_of(teacher_inputs: TeacherInputs) -> tuple[str, ...] | None:
+    """The entries that only the teacher sees; `None` where the student sees everything."""
+    if teacher_inputs is None or callable(teacher_inputs):
+        return None
+    return (teacher_inputs,) if isinstance(teacher_inputs, str) else tuple(teacher_inputs)
+
+
+def _as_array(part: Any) -> Any:
+    # A memory-mapped array is one, and is to stay on the disk.
+    return part if part is None or isinstance(part, np.ndarray) else np.asarray(part)
+
+
+def _as_given_to_models(part: Any) -> Any:
+    array = _as_array(part)
+    wide = array is not None and array.dtype == np.float64
+    return array.astype(keras.config.floatx()) if wide else array
+
+
+def _number_of_batches(dataset: Any) -> int:
+    if dataset.num_batches is None:
+        raise _endless()
+    return dataset.num_batches
+
+
+def _endless() -> ValueError:
+    return ValueError(
+        problem(
+            "a dataset without an end",
+            "each example once",
+            "leave out repeat(), or take() the batches of one epoch",
+        )
+    )
+
+
+def _unknown(dataset: Any) -> TypeError:
+    return TypeError(
+        problem(
+            f"a dataset of type {type(dataset).__name__}",
+            "arrays (x, y), a tf.data.Dataset, a keras.utils.PyDataset, or an iterable of batches",
+            "pass arrays as a tuple: (x,), (x, y) or (x, y, sample_weight)",
+        )
+    )

@@ -1,0 +1,284 @@
+"""A teacher of which only what it has said is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kd._checks import check_integer, problem
+from keras_kd.taps import Tapped
+from keras_kd.teachers.base import Teacher
+from keras_kd.teachers.convert import as_teacher
+from keras_kd.teachers.stored import fingerprint
+from keras_kd.teachers.stored.augmentation import Augmentation
+from keras_kd.teachers.stored.description import Description
+from keras_kd.teachers.stored.joining import Joining
+from keras_kd.teachers.stored.lookup import Lookup
+from keras_kd.teachers.stored.records import RecordFile
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class StoredTeacher(Teacher):
+    """Teaches what `store` or `store_outputs` has written down, without the teacher itself.
+
+    A step costs what the student costs. `join` puts the outputs beside each example in the input
+    pipeline; they are read from the disk as they are needed.
+
+    Args:
+        path: the directory of the store.
+        augment: the function with which the examples were augmented, where they were.
+        teacher: the teacher that the store should be of, to make sure that it is; it is not kept.
+        partial: whether a store that was not finished will do, for the examples that it has.
+        name: for messages; the teacher's own by default.
+
+    Attributes:
+        path: the directory.
+        examples: how many examples there are.
+        versions: how many augmented versions of each; 1 without augmentation.
+
+    Raises:
+        FileNotFoundError: if there is no store at `path`.
+        ValueError: if it is damaged, not finished or of another teacher, or needs `augment`.
+
+    Example:
+        ```python
+        stored = keras_kd.teachers.StoredTeacher("teacher.store")
+        distiller = keras_kd.Distiller(stored, student)
+        distiller.compile("adam", loss)
+        distiller.fit(stored.join((x, y), batch_size=64), epochs=10)
+        ```
+    """
+
+    brings_outputs = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        augment: Callable[[Any, Any], Any] | None = None,
+        teacher: Any = None,
+        partial: bool = False,
+        name: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.partial = partial
+        file = RecordFile(self.path)
+        self._description = description = Description.from_json(file.header)
+        self.name = name or description.teacher
+        self.versions = description.versions
+        self.examples = file.count // description.versions
+        self._check_whole(file)
+        if teacher is not None:
+            self._check_digest(teacher)
+        self._augmentation = None
+        if augment is not None:
+            self._check_augmented()
+            self._augmentation = Augmentation(augment, description.versions, description.seed)
+        self._file = file
+        self._lookup = Lookup(file, description)
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return self.examples
+
+    def tap(self, layer_names: Sequence[str]) -> None:
+        """Check that the features of these layers are stored.
+
+        Raises:
+            ValueError: if they are not.
+        """
+        stored = self._description.contents.features
+        missing = [name for name in layer_names if name not in stored]
+        if missing:
+            raise ValueError(
+                problem(
+                    f"the layer names {missing} for the store {str(self.path)!r}, which has the "
+                    f"layers {list(stored)}",
+                    "layers whose features are stored",
+                    "store them too: keras_kd.teachers.store(teacher, dataset, path, "
+                    f"outputs={['logits', *stored, *missing]})",
+                )
+            )
+
+    def shapes(self, student: Tapped | None) -> Tapped | None:
+        """The stored outputs and features."""
+        return self._description.contents.shapes()
+
+    def __call__(self, inputs: Any, student: Tapped | None) -> Tapped:
+        """What the teacher said.
+
+        Args:
+            inputs: what `join` puts beside the examples.
+            student: not needed.
+        """
+        return self._description.contents.said(inputs)
+
+    def join(
+        self,
+        dataset: Any,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        verify: bool = True,
+        *,
+        key: str | None = None,
+    ) -> Any:
+        """Put what the teacher says beside each example.
+
+        With keys the examples may come in any order, some of them or all, any number of times.
+        Without keys they come in the order in which they were stored; shuffle what is returned, or
+        pass arrays, which are shuffled here.
+
+        Of augmented examples each visit gets the next version, all of them before one comes again.
+
+        Args:
+            dataset: what `fit` takes as data: arrays `(x, y)` or `(x,)`, a `tf.data.Dataset` of
+                batches, a `keras.utils.PyDataset`, or a generator of batches.
+            batch_size: of arrays, 32 by default; a `tf.data.Dataset` gets other batches if it is
+                given.
+            shuffle: whether arrays come in another order in each epoch.
+            seed: makes this order the same in each run.
+            verify: whether the fingerprint of each example is compared with the stored one.
+            key: the entry of dict inputs that is the key, if it is not the one of `store`.
+
+        Returns:
+            A `tf.data.Dataset`, a `PyDataset` or a generator for `fit` of a Distiller. A batch is
+            refused with an error that names its examples, if nothing is stored of them, or not of
+            these inputs.
+
+        Raises:
+            TypeError: if the dataset is nothing that `fit` takes.
+            ValueError: if the examples have no key although the store has, or were augmented and
+                the store was opened without `augment`.
+        """
+        self._check_augment()
+        joining = Joining(self._lookup, self._augmentation, verify=verify, key=key)
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, at_least=1, fix="use 32, for example")
+        return joining.join(dataset, batch_size, shuffle, seed)
+
+    def read(self, keys: Any, version: int = 0) -> dict[str, np.ndarray]:
+        """What the teacher said of some examples.
+
+        Args:
+            keys: their keys; their positions, where they have none.
+            version: which of the augmented versions.
+
+        Returns:
+            By `"logits"` (`"logits/name"` of one of several outputs) or the name of a layer an
+            array of shape `(examples, ...)`; with `top_k` three arrays `"logits:values"`,
+            `"logits:classes"` and `"logits:rest"`, see `codecs.TopK.decode`.
+
+        Raises:
+            ValueError: if nothing is stored of a key, there is no such version, or a record is
+                damaged.
+        """
+        number = check_integer("version", version, at_least=0, fix="use 0")
+        if number >= self.versions:
+            raise ValueError(
+                problem(f"version={version}", f"one of {self.versions} versions", "use 0")
+            )
+        keys = np.asarray(keys).reshape(-1)
+        arrays = self._lookup.read(self._lookup.rows(keys), number)
+        plain = {f"{codec.name}:values" for codec in self._description.contents.codecs}
+        plain -= {name for name in plain if name.replace(":values", ":classes") in arrays}
+        return {
+            name.removesuffix(":values") if name in plain else name: values
+            for name, values in arrays.items()
+        }
+
+    def seeds(self, keys: Any, version: int = 0) -> np.ndarray:
+        """The seeds with which some examples were augmented.
+
+        Args:
+            keys: as in `read`.
+            version: as in `read`.
+
+        Returns:
+            int32 array of shape `(examples, 2)`.
+
+        Raises:
+            ValueError: if the store was opened without `augment`.
+        """
+        if self._augmentation is None:
+            raise ValueError(
+                problem(
+                    "a question for seeds without augment",
+                    "a store of augmented examples, opened with their function",
+                    "open it with StoredTeacher(path, augment=function)",
+                )
+            )
+        keys = self._lookup.keys.to_integers(np.asarray(keys).reshape(-1))
+        return self._augmentation.seeds(keys, version)
+
+    def verify(self) -> None:
+        """Read everything and compare all checksums.
+
+        Raises:
+            ValueError: naming what is damaged.
+        """
+        self._file.verify()
+
+    def get_config(self) -> dict[str, Any]:
+        """The path; the outputs stay where they are."""
+        return {"path": str(self.path), "partial": self.partial, "name": self.name}
+
+    def _check_whole(self, file: RecordFile) -> None:
+        description = self._description
+        if file.dtype != description.dtype:
+            raise ValueError(
+                problem(
+                    f"records of {file.dtype} in {str(self.path)!r}, whose header tells of "
+                    f"{description.dtype}",
+                    "a header of these records",
+                    "store the teacher's outputs again",
+                )
+            )
+        if file.complete or (self.partial and self.examples):
+            return
+        raise ValueError(
+            problem(
+                f"the store {str(self.path)!r}, which was not finished: it has the first "
+                f"{self.examples} examples",
+                "a store of all examples",
+                "run the same keras_kd.teachers.store(...) again, which goes on there, or pass "
+                "partial=True for the examples that it has",
+            )
+        )
+
+    def _check_digest(self, teacher: Any) -> None:
+        digest = fingerprint.of_teacher(as_teacher(teacher))
+        if digest != self._description.digest:
+            raise ValueError(
+                problem(
+                    f"a teacher with the weights {digest}, for the store {str(self.path)!r} of "
+                    f"{self._description.teacher!r} with the weights {self._description.digest}",
+                    "the teacher whose outputs are stored",
+                    "store the outputs of this teacher at another path",
+                )
+            )
+
+    def _check_augmented(self) -> None:
+        if self._description.seed is None:
+            raise ValueError(
+                problem(
+                    f"augment for the store {str(self.path)!r} of examples as they are",
+                    "no augmentation, since the teacher saw none",
+                    "leave it out, or store the outputs with augment",
+                )
+            )
+
+    def _check_augment(self) -> None:
+        if self._description.seed is not None and self._augmentation is None:
+            raise ValueError(
+                problem(
+                    f"the store {str(self.path)!r} of augmented examples without augment",
+                    "the function that augmented them",
+                    "open it with StoredTeacher(path, augment=function)",
+                )
+            )
