@@ -21,12 +21,12 @@ from keras_kd.teachers.stored.keys import KeyIndex, Keys, PositionIndex
 from keras_kd.teachers.stored.records import RecordFile
 
 _MOST_NAMED = 3
-_AS_SEEN = "as the teacher saw them: the same values, dtype and shape, without key and augmentation"
-_BY_KEYS = ("keys", f"give the examples the keys that they were stored with, {_AS_SEEN}")
+_AS_SEEN = "as the teacher saw them: the same values, dtype and shape, before any augmentation"
+_BY_KEYS = ("keys", f"give the examples the keys that they were stored with, and {_AS_SEEN}")
 _BY_POSITIONS = (
     "positions",
-    "shuffle after join and not before, or give the examples keys, without which only the data "
-    f"from their beginning and in their order can be joined; and {_AS_SEEN}",
+    "shuffle after join and not before, or give the examples keys: without keys they come in their "
+    f"order, from the first one, and {_AS_SEEN}",
 )
 
 

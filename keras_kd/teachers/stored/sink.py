@@ -90,7 +90,7 @@ class Sink:
             # Records that were there; the last example may lack some of its versions.
             self._there = self._writer.count
             self._file = RecordFile(self.path) if self._there else None
-            self._check_space()
+            self._check_total()
             self._progress = stack.enter_context(
                 Progress(f"Storing {self.description.teacher}", self.total)
             )
@@ -236,9 +236,18 @@ class Sink:
             )
         )
 
-    def _check_space(self) -> None:
+    def _check_total(self) -> None:
         if self.total is None:
             return
+        there = self.examples_there
+        if self.total < there or (self.complete and self.total != there):
+            raise ValueError(
+                problem(
+                    f"{self.total} examples for the store {str(self.path)!r}, which has {there}",
+                    "the data that it was begun with",
+                    "pass the same data, or another path",
+                )
+            )
         missing = self.total * self.description.versions - self._there
         needed = missing * self.description.dtype.itemsize
         free = shutil.disk_usage(self.path).free
