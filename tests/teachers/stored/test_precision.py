@@ -46,9 +46,7 @@ def test_the_largest_of_each_dtype():
     assert largest("float16") == largest("uint8") == 65504.0
     assert largest("float32") == np.finfo("float32").max
     check_reach("x", "float16", np.array([[65504.0]]))
-    with pytest.raises(
-        ValueError, match=r"the value 65505 in 'x' of example 8 for dtype='float16'"
-    ):
+    with pytest.raises(ValueError, match=r"the value 65505 in 'x' of example 8 for dtype='fl"):
         check_reach("x", "float16", np.array([[0.0], [65505.0]]), first_example=7)
 
 
