@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from keras_kd._checks import one_line
 from keras_kd._version import __version__
-from keras_kd.cli import benchmark, convert, inspect, quickstart, report, terminal, verify
+from keras_kd.cli import benchmark, convert, inspect, quickstart, report, store, terminal, verify
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
 
 # What the shell reports for a program that was ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
 # And for one whose output nobody reads any more. Windows has no signal of that name.
 BROKEN_PIPE = 128 + 13
-_COMMANDS = (quickstart, convert, inspect, verify, benchmark, report)
+_COMMANDS = (quickstart, store, convert, inspect, verify, benchmark, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

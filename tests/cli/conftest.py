@@ -48,6 +48,8 @@ def models(tmp_path_factory):
     np.savez(directory / "examples.npz", image=examples)
     np.savez(directory / "misnamed.npz", picture=examples)
     np.save(directory / "labels.npy", model.predict(examples, verbose=0).argmax(axis=1))
+    np.save(directory / "probabilities.npy", model.predict(examples, verbose=0))
+    np.save(directory / "two.npy", np.arange(2))
     np.save(directory / "wrong_labels.npy", np.full(30, 7))
     np.save(directory / "empty.npy", examples[:0])
     np.save(directory / "narrow.npy", examples[:, :4])

@@ -10,11 +10,12 @@ from keras_kd import cli
 from keras_kd.cli.program import parser
 from keras_kd.data.named import NAMES
 from keras_kd.quickstart import Settings
+from keras_kd.teachers.stored.codecs import DTYPES
 from keras_kd.tflite.conversion.convert import QUANTIZATIONS
 from keras_kd.tflite.conversion.targets import TARGETS
 from keras_kd.tflite.runtimes.litert import KERNELS
 
-COMMANDS = ["quickstart", "convert", "inspect", "verify", "benchmark", "report"]
+COMMANDS = ["quickstart", "store", "convert", "inspect", "verify", "benchmark", "report"]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -32,6 +33,7 @@ def test_version(capsys):
     ("command", "option", "values"),
     [
         ("quickstart", "--dataset", NAMES),
+        ("store", "--dtype", DTYPES),
         ("convert", "--quantization", QUANTIZATIONS),
         ("convert", "--target", TARGETS),
         ("benchmark", "--kernels", KERNELS),
@@ -93,7 +95,7 @@ BAD = {
     "convert {models}/model.keras --output x.tflite --labels missing.txt": "path 'missing.txt'",
     "convert .": "the directory '.'",
     "inspect missing.tflite": "the path 'missing.tflite'",
-    "inspect {models}": "Expected a .tflite file",
+    "inspect {models}": "Expected the directory that store() wrote",
     "inspect {models}/empty.tflite": "empty.tflite",
     "inspect {models}/damaged_model.tflite": "damaged_model.tflite",
     "inspect {models}/model.keras": "model.keras",
@@ -109,6 +111,52 @@ BAD = {
     "benchmark {models}/model.tflite --threads -1": "Received threads=-1",
     "benchmark {models}/model.tflite --kernels fast": "invalid choice: 'fast'",
     "report {models}/model.tflite": "the following arguments are required",
+}
+STORE = "store {models}/model.keras --output t.store --data "
+BAD |= {
+    "store": "the following arguments are required: --output",
+    "store --output t.store": "one of the arguments",
+    "store {models}/model.keras --output t.store": "a model without --data",
+    "store {models}/model.keras --predictions x.npy --output t.store": "not allowed with",
+    "store missing.keras --data {models}/examples.npy --output t.store": "path 'missing.keras'",
+    "store {models}/model.keras --data {models}/examples.npy --output a/t.store": "mkdir -p a",
+    "store {models}/model.keras --data {models}/examples.npy --output {models}/model.h5": "a file",
+    "store {models}/model.keras --data {models}/examples.npy --output {models}": "choose another",
+    "store --predictions missing.npy --output t.store": "the path 'missing.npy'",
+    "store --predictions {models}/empty.npy --output t.store": "Received no predictions",
+    "store --predictions {models}/narrow.npy --data {models}/labels.npy --output t.store --keys "
+    "{models}/empty.npy": "one key for each example",
+    "store --predictions {models}/narrow.npy --keys x.npy --output t.store": "the path 'x.npy'",
+    "store --predictions {models}/narrow.npy --data {models}/two.npy --output t.store": (
+        "predictions of 30 examples, and x or keys of 2"
+    ),
+    "store --predictions {models}/narrow.npy --outputs logits --output t.store": "a .npz",
+    "store --predictions {models}/narrow.npy --custom-objects os --output t.store": "with a model",
+    "store --predictions {models}/narrow.npy --probabilities --output t.store": "no softmax gives",
+    "store --predictions {models}/probabilities.npy --output t.store": "activation='softmax'",
+}
+BAD |= {
+    STORE + rest: message
+    for rest, message in {
+        "missing.npy": "the path 'missing.npy'",
+        "{models}/damaged_examples.npy": "which NumPy cannot read",
+        "{models}/damaged_examples.npz": "which NumPy cannot read",
+        "{models}/pickled.npy": "which NumPy cannot read",
+        "{models}/text.npy": "Expected numbers",
+        "{models}/empty.npy": "Received",
+        "{models}/narrow.npy": "data of shape (1, 4, 6, 1) for the input 'image'",
+        "{models}/misnamed.npz": "with the names ['picture']",
+        "{models}/examples.npy --outputs no_such_layer": "no_such_layer",
+        "{models}/examples.npy --top-k 4": "top_k=4",
+        "{models}/examples.npy --top-k 0": "top_k=0",
+        "{models}/examples.npy --top-k 2 --temperature 0": "temperatures=0.0",
+        "{models}/examples.npy --batch-size 0": "batch_size=0",
+        "{models}/examples.npy --dtype int4": "invalid choice: 'int4'",
+        "{models}/examples.npy --probabilities": "--predictions; how a model ends is seen",
+        "{models}/examples.npy --keys {models}/examples.npy": "one key for each example",
+        "{models}/examples.npy --keys {models}/two.npy": "Received",
+        "{models}/examples.npy --keys {models}/text.npy": "Received",
+    }.items()
 }
 INT8 = "convert {models}/model.keras --quantization int8 --output x.tflite --representative-data "
 BAD |= {

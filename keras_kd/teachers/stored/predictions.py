@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.teachers.stored.asking import LOGITS
+from keras_kd.teachers.stored.examples import to_numpy
 
-LOGITS = "logits"
 _EXPECTED = (
     "an array (examples, ...), a dict of such arrays, or an iterable of batches of these or of "
     "pairs (keys, batch)"
@@ -95,8 +96,10 @@ class Predictions:
             raise ValueError(
                 problem("keys=... and pairs (keys, batch)", "one of them", "leave out keys=...")
             )
-        x = None if self._x is None else keras.tree.map_structure(lambda a: a[part], self._x)
-        tensors = {name: np.asarray(array) for name, array in arrays.items()}
+        x = self._x
+        if x is not None:
+            x = to_numpy(keras.tree.map_structure(lambda array: array[part], x))
+        tensors = {name: _numbers(name, array) for name, array in arrays.items()}
         return Batch(tensors, x, None if keys is None else np.asarray(keys))
 
     def _check_lengths(self, examples: int) -> None:
@@ -134,6 +137,17 @@ def _named(piece: Any) -> dict[str, Any]:
     if not arrays:
         raise _unexpected("outputs", piece)
     return arrays
+
+
+def _numbers(name: str, array: Any) -> np.ndarray:
+    array = np.asarray(array)
+    if not np.can_cast(array.dtype, "float64"):
+        raise TypeError(
+            problem(
+                f"{name!r} of type {array.dtype}", "numbers", "pass what the teacher said as floats"
+            )
+        )
+    return array
 
 
 def _count(arrays: dict[str, Any]) -> int:

@@ -46,8 +46,8 @@ def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0
                 f"predictions for example {first_example + int(np.argmax(wrong))} that no "
                 f"{activation} gives",
                 expected,
-                "pass activation=None if they are logits"
-                + (", or 'sigmoid' if each class stands by itself" * (activation == "softmax")),
+                "leave out the activation if they are logits"
+                + (", or say 'sigmoid' if each class stands by itself" * (activation == "softmax")),
             )
         )
     logits = _log(values) if activation == "softmax" else _log(values) - _log(1.0 - values)
@@ -69,8 +69,9 @@ def check_logits(logits: np.ndarray) -> None:
                 "predictions that look like probabilities: no number below 0, and each row has "
                 "the sum 1",
                 "logits; a temperature applied to probabilities teaches next to nothing",
-                "pass activation='softmax', and their logits are stored. If they are logits, "
-                "subtract 1 from all of them, which changes no probability",
+                "pass activation='softmax', or --probabilities on the command line, and their "
+                "logits are stored. If these are logits, subtract 1 from all of them, which "
+                "changes no probability",
             )
         )
 

@@ -96,6 +96,20 @@ def test_something_else(outputs):
         batches(outputs)
 
 
+@pytest.mark.parametrize(
+    "outputs", [np.array([["a"]]), np.array([[None]]), np.ones((2, 2), complex)]
+)
+def test_what_are_no_numbers(outputs):
+    with pytest.raises(TypeError, match=r"Received 'logits' of type .*Expected numbers"):
+        batches(outputs)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "bool"])
+def test_numbers_of_any_kind(dtype):
+    (batch,) = batches([tf.cast(LOGITS, dtype)])
+    assert batch.tensors["logits"].dtype == dtype
+
+
 def test_lengths_within_a_batch():
     with pytest.raises(ValueError, match=r"different numbers of examples: \{'logits': 10, 'a': 9"):
         batches({"logits": LOGITS, "a": LOGITS[:9]})

@@ -52,7 +52,9 @@ def test_what_no_softmax_gives(row):
 
 @pytest.mark.parametrize("row", [[-0.1, 0.5], [0.5, 1.1], [np.nan, 1.0]])
 def test_what_no_sigmoid_gives(row):
-    with pytest.raises(ValueError, match=r"example 0 that no sigmoid.*from 0 to 1.*=None"):
+    with pytest.raises(
+        ValueError, match=r"example 0 that no sigmoid.*from 0 to 1.*if they are logits"
+    ):
         logits_of(np.array([row]), "sigmoid")
 
 
