@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from typing import Any
 
 import keras
@@ -89,7 +90,7 @@ def _hash(number: int, leaf: np.ndarray) -> np.ndarray:
 
 def _words(leaf: np.ndarray) -> np.ndarray:
     """The bytes of each example as little-endian 32-bit words, of shape `(examples, words)`."""
-    rows = leaf.reshape(len(leaf), -1)
+    rows = leaf.reshape(len(leaf), math.prod(leaf.shape[1:]))
     rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<")).view(np.uint8)
     if rows.shape[1] % 4:
         rows = np.pad(rows, [(0, 0), (0, -rows.shape[1] % 4)])

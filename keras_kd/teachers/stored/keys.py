@@ -125,7 +125,7 @@ class KeyIndex:
             ]
             raise ValueError(
                 problem(
-                    f"{again.size} keys that occur more than once, such as {', '.join(pairs)}",
+                    f"keys that occur more than once ({again.size} times): {', '.join(pairs)}",
                     "a key of its own for each example",
                     "give each example another key, or leave the key out and keep their order",
                 )
@@ -152,7 +152,11 @@ class KeyIndex:
 
 
 def hashes(strings: np.ndarray) -> np.ndarray:
-    """64 bits of the BLAKE2b digest of each string or bytes, an int64 array of their shape."""
+    """64 bits of the BLAKE2b digest of each string or bytes, an int64 array of their shape.
+
+    Raises:
+        TypeError: if something else is among them.
+    """
     digests = b"".join(
         hashlib.blake2b(_to_bytes(string), digest_size=_HASH_BYTES).digest()
         for string in strings.ravel()
@@ -161,7 +165,13 @@ def hashes(strings: np.ndarray) -> np.ndarray:
 
 
 def _to_bytes(string: Any) -> bytes:
-    return string.encode("utf-8", "surrogateescape") if isinstance(string, str) else bytes(string)
+    if isinstance(string, bytes):
+        return string
+    if isinstance(string, str):
+        return string.encode("utf-8", "surrogateescape")
+    raise TypeError(
+        problem(f"{string!r:.60} among strings", "strings or bytes", "convert it to a string")
+    )
 
 
 def _are_strings(keys: np.ndarray) -> bool:
@@ -185,10 +195,11 @@ def _to_int64(keys: np.ndarray) -> np.ndarray:
 def _refuse_unknown(known: np.ndarray, integers: np.ndarray, shown: Any, count: int) -> None:
     if known.all():
         return
-    unknown = np.asarray(integers if shown is None else shown).reshape(-1)[~known]
+    shown = np.asarray(integers if shown is None else shown).reshape(-1)
+    unknown = shown[~known]
     raise ValueError(
         problem(
-            f"{unknown.size} keys of which nothing is stored: {_listed(unknown)}",
+            f"keys of which nothing is stored ({unknown.size} of {shown.size}): {_listed(unknown)}",
             f"keys of the {count} examples that are stored",
             "check that these are the data of which the outputs were stored, and that none were "
             "added since",

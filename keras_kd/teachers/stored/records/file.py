@@ -17,7 +17,7 @@ from keras_kd.teachers.stored.records.journal import JOURNAL, read_journal
 from keras_kd.teachers.stored.records.layout import RECORDS, check_data, check_store
 
 # Mapped pages count as memory of this process until they are given back.
-_RESIDENT_BYTES = 64 << 20
+_RESIDENT_BYTES = 128 << 20
 # Touching a byte maps the pages around it too.
 _FAULT_BYTES = 64 << 10
 
@@ -64,7 +64,7 @@ class RecordFile:
         self._touched = 0
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.directory,)
+        return type(self), (self.directory.absolute(),)
 
     def read(self, rows: Any) -> np.ndarray:
         """Some records, by their numbers.

@@ -192,9 +192,9 @@ def _dtype_from_json(fields: Any) -> np.dtype:
             if type(length) is not int or length <= 0:
                 raise ValueError(f"the field {name!r:.40} of shape {shape!r:.40}")
             size *= length
+            if total + size > _MOST_RECORD_BYTES:
+                raise ValueError(f"records of more than {_MOST_RECORD_BYTES} bytes")
         total += size
-        if total > _MOST_RECORD_BYTES:
-            raise ValueError(f"records of {total} bytes up to the field {name!r:.40}")
     if total == 0:
         raise ValueError("records without a field")
     return np.dtype([(name, number, tuple(shape)) for name, number, shape in fields])

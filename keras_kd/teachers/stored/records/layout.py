@@ -50,7 +50,7 @@ def check_free(directory: Path) -> None:
     ours = {path for pattern in _LEFT_BEHIND for path in directory.glob(pattern)}
     for path in sorted(directory.iterdir()):
         # A writer that was killed before its header was in place leaves the others empty.
-        begun = path.name in (JOURNAL, RECORDS) and path.stat().st_size == 0
+        begun = path.name in (JOURNAL, RECORDS) and path.is_file() and path.stat().st_size == 0
         if path not in ours and not begun:
             raise ValueError(
                 problem(

@@ -7,9 +7,10 @@ import fcntl
 import os
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -95,28 +96,34 @@ class RecordWriter:
         self.dtype = np.dtype(dtype)
         self.complete = False
         self._total = total
-        self._chunk_rows = max(1, CHUNK_BYTES // self.dtype.itemsize)
-        self._journal = self._data = -1
+        self._files = ExitStack()
         given = new_header(header, self.dtype)
+        self._chunk_rows = max(1, CHUNK_BYTES // self.dtype.itemsize)
         check_output(self.directory)
         self.directory.mkdir(exist_ok=True)
         check = check_store if (self.directory / HEADER).exists() else check_free
         check(self.directory)
         self._state = _State(Chunk(0), (), 0, 0, given.checksum)
         self._committed_at = time.monotonic()
-        with self._closing_on_failure():
-            self._journal = _locked(self.directory / JOURNAL)
-            self._data = _opened(self.directory / RECORDS)
-            self._begin(given)
+        try:
+            with self._closing_on_failure():
+                self._journal = self._files.enter_context(_locked(self.directory / JOURNAL))
+                self._data = self._files.enter_context(_opened(self.directory / RECORDS))
+                self._begin(given)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> RecordWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._data >= 0:
-            with self._closing_on_failure():
-                self._commit()
-        self.close()
+        try:
+            if not self._data.closed:
+                with self._closing_on_failure():
+                    self._commit()
+        finally:
+            self.close()
 
     @property
     def count(self) -> int:
@@ -156,25 +163,23 @@ class RecordWriter:
 
     def close(self) -> None:
         """Let go of the store; what is not committed is lost."""
-        for file in (self._data, self._journal):
-            if file >= 0:
-                os.close(file)
-        self._data = self._journal = -1
+        self._files.close()
 
     def _begin(self, given: Header) -> None:
         """Write the header of a store, or take up one that is there."""
         remove_leftovers(self.directory)
         if not (self.directory / HEADER).exists():
             write_header(self.directory, given)
-            _synchronise(self.directory / HEADER)
-            _synchronise(self.directory)
+            for path in (self.directory / HEADER, self.directory, self.directory.parent):
+                _synchronise(path)
         stored = read_header(self.directory)
         check_same(self.directory, stored, given)
         journal = read_journal(self.directory / JOURNAL, stored.checksum)
-        check_data(self.directory, os.fstat(self._data).st_size, journal, self.dtype.itemsize)
+        size = os.fstat(self._data.fileno()).st_size
+        check_data(self.directory, size, journal, self.dtype.itemsize)
         # What was being written when the last writer ended.
-        os.ftruncate(self._data, journal.count * self.dtype.itemsize)
-        os.ftruncate(self._journal, journal.size)
+        self._data.truncate(journal.count * self.dtype.itemsize)
+        self._journal.truncate(journal.size)
         chunk = journal.chunks[-1] if journal.chunks else Chunk(0)
         state = _State(chunk, (), journal.count, journal.size, journal.seal)
         self._state = self._with_room(state)
@@ -201,10 +206,10 @@ class RecordWriter:
         state = self._state
         chunks = [*state.full, state.chunk] if state.chunk.rows else state.full
         if state.chunk.end > state.committed:
-            os.fdatasync(self._data)
+            os.fdatasync(self._data.fileno())
             lines, seal = _lines(chunks, state.seal)
             _write_at(self._journal, lines, state.journal_size)
-            os.fdatasync(self._journal)
+            os.fdatasync(self._journal.fileno())
             size = state.journal_size + len(lines)
             self._state = _State(state.chunk, (), state.chunk.end, size, seal)
         self._committed_at = time.monotonic()
@@ -229,7 +234,7 @@ class RecordWriter:
                     "write to another path",
                 )
             )
-        if self._data < 0:
+        if self._data.closed:
             raise ValueError(
                 problem(
                     f"more records for {str(self.directory)!r}, whose writer is closed",
@@ -256,9 +261,6 @@ class RecordWriter:
             if error.errno in _NO_SPACE:
                 raise self._no_space(error) from error
             raise
-        except ValueError:
-            self.close()
-            raise
 
     def _no_space(self, error: OSError) -> OSError:
         rows = None if self._total is None else max(self._total - self.count, 0)
@@ -274,16 +276,16 @@ class RecordWriter:
         )
 
 
-def _locked(path: Path) -> int:
+def _locked(path: Path) -> FileIO:
     """Open a journal for the only writer that it may have."""
     file = _opened(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Another writer can have finished and replaced the journal in between.
-        if os.fstat(file).st_ino != path.stat().st_ino:
+        if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
             raise BlockingIOError
     except BlockingIOError:
-        os.close(file)
+        file.close()
         raise BlockingIOError(
             problem(
                 f"the store {str(path.parent)!r}, which another writer has open",
@@ -294,11 +296,16 @@ def _locked(path: Path) -> int:
     return file
 
 
-def _opened(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def _opened(path: Path) -> FileIO:
+    """Open a file for reading and writing as it is; make it if it is not there."""
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CREAT, 0o666)
+
+    return FileIO(path, "r+", opener=create)
 
 
-def _lines(chunks: Any, seal: int) -> tuple[bytes, int]:
+def _lines(chunks: Sequence[Chunk], seal: int) -> tuple[bytes, int]:
     """The lines of chunks in a journal, after one with this seal, and the seal of the last one."""
     lines = []
     for chunk in chunks:
@@ -307,11 +314,11 @@ def _lines(chunks: Any, seal: int) -> tuple[bytes, int]:
     return b"".join(lines), seal
 
 
-def _write_at(file: int, content: Any, offset: int) -> None:
+def _write_at(file: FileIO, content: bytes | memoryview, offset: int) -> None:
     """Write all of `content`, for which the system may need several goes."""
     rest = memoryview(content)
     while rest:
-        written = os.pwrite(file, rest, offset)
+        written = os.pwrite(file.fileno(), rest, offset)
         rest, offset = rest[written:], offset + written
 
 

@@ -1,0 +1,32 @@
+"""Write more than fits, then again with more room; prints both errors and counts as JSON.
+
+usage: fill.py ROOT DIRECTORY
+"""
+
+import importlib
+import json
+import resource
+import sys
+
+import light
+
+RecordWriter = light.records_package(sys.argv[1]).RecordWriter
+importlib.import_module("keras_kd.teachers.stored.records.writer").COMMIT_SECONDS = 0.0
+TOTAL = 10_000
+
+
+def attempt(total=TOTAL):
+    try:
+        with RecordWriter(sys.argv[2], light.HEADER, light.DTYPE, total=total) as writer:
+            light.write(writer, TOTAL, 100)
+    except OSError as error:
+        return {"count": writer.count, "errno": error.errno, "error": str(error)}
+    return {"count": writer.count, "errno": None, "error": None}
+
+
+seen = []
+for room, total in ((50_000, TOTAL), (80_000, None), (-1, TOTAL)):
+    # No file may be larger: writing on fails with EFBIG, an error of the kernel.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, -1))
+    seen.append(attempt(total))
+print(json.dumps(seen))

@@ -1,0 +1,27 @@
+import pytest
+
+
+def test_a_kill_at_any_call_to_the_system_leaves_what_can_be_gone_on_with(run, quick_disk):
+    seen = run("kill", "everywhere", quick_disk)
+    assert seen["calls"] > 50
+    # None, some, and all of the 30 records were there.
+    assert {0, 30} < set(seen["counts"])
+
+
+def test_kills_at_random_moments(run, quick_disk):
+    seen = run("kill", "at-random", quick_disk, 40, 1)
+    assert seen["stores"] > 0
+    assert seen["between"] > 5
+
+
+@pytest.mark.slow
+def test_many_kills_at_random_moments(run, quick_disk):
+    seen = run("kill", "at-random", quick_disk, 800, 2)
+    assert seen["stores"] > 20
+    assert seen["between"] > 100
+
+
+@pytest.mark.slow
+def test_kills_on_a_disk(run, tmp_path):
+    seen = run("kill", "at-random", tmp_path, 60, 3)
+    assert seen["between"] > 5
