@@ -115,23 +115,25 @@ class TopK:
 
     Per row the numbers of the k classes of the largest logits, packed to as many bits as a class
     needs; z_j - z_1, how far the logits after the first are below it, which is all that a softmax
-    sees; and for each temperature T the remainder, log sum exp((z_c - z_1) / T) over the other
-    classes c. With 1000 classes, k = 16 and float16 these are 20 + 30 + 2 = 52 bytes.
+    sees; and for each temperature T the log-odds of all the other classes together,
+    log(p_rest / (1 - p_rest)) with p = softmax(z / T). With 1000 classes, k = 16 and float16 these
+    are 20 + 30 + 2 = 52 bytes.
 
-    `"float16"` is off by at most 2^-11 (0.05 %) of each difference and of each remainder, and below
+    `"float16"` is off by at most 2^-11 (0.05 %) of each difference and of the log-odds, and below
     6.1e-5 by at most 2^-25. `"uint8"` divides the differences of a row into 255 steps from 0 to the
-    farthest, rounded up to float16, so that each is off by at most half a step, farthest / 510;
-    remainders are float16. `"float32"` rounds differences and remainders to 2^-24 of each.
+    farthest, rounded up to float16, so that each is off by at most half a step, farthest / 510; the
+    log-odds are float16. `"float32"` rounds all of them to 2^-24 of each.
 
-    Where differences are off by at most d and a remainder by r, the probabilities at T of the k
-    classes and of the rest are off by at most tanh(e / 2) < e / 2 with e = max(d / T, r).
+    So the mass of the rest is off by at most 0.00011, whatever the differences are off by, which
+    only share the remaining mass among the k classes: where they are off by at most d, each
+    probability at T is off by at most tanh(d / 2T) + 0.00011.
 
     Args:
         name: the tensor's name.
         shape: its full shape for one example, `(..., classes)`.
         top_k: how many classes are kept, k.
         dtype: of the differences: `"float32"`, `"float16"` or `"uint8"`.
-        temperatures: those at which the remainder is kept.
+        temperatures: those at which the mass of the rest is kept.
 
     Raises:
         TypeError: if `top_k` is no integer or a temperature no number.
@@ -216,15 +218,15 @@ class TopK:
         descending = np.argsort(-values, axis=-1, kind="stable")
         classes = np.take_along_axis(largest, descending, axis=-1)
         values = np.take_along_axis(values, descending, axis=-1)
-        highest = values[..., :1]
-        others = logits - highest
+        others = logits - values[..., :1]
         np.put_along_axis(others, classes, -np.inf, axis=-1)
+        values -= values[..., :1]
         fields = {
             f"{self.name}:classes": self._packed(classes),
-            f"{self.name}:rest": self._remainders(others),
+            f"{self.name}:rest": self._log_odds(values, others),
         }
         if self.top_k > 1:
-            differences = highest - values[..., 1:]
+            differences = -values[..., 1:]
             check_reach(self.name, self.dtype, differences, first_example)
             fields |= self._stored(differences)
         return fields
@@ -235,10 +237,11 @@ class TopK:
         Returns:
             `"values"`, float32 of shape `(examples, ..., k)`: z_j - z_1, the first is 0;
             `"classes"`, int32 of the same shape; `"rest"`, float32 of shape
-            `(examples, ..., temperatures)`, -inf where no mass is left.
+            `(examples, ..., temperatures)`: log sum exp((z_c - z_1) / T) over the other classes c,
+            -inf where no mass is left.
 
         Raises:
-            ValueError: if the records name a class that there is not, or a remainder is NaN.
+            ValueError: if the records name a class that there is not, or a mass that is no number.
         """
         count = len(records)
         rows = self.shape[:-1]
@@ -250,12 +253,13 @@ class TopK:
                 differences = from_steps(differences, np.zeros_like(farthest), farthest)
             np.negative(differences, out=values[..., 1:], casting="same_kind")
         classes = self._unpacked(records[f"{self.name}:classes"])
-        rest = records[f"{self.name}:rest"].astype("float32")
+        # The mass of the rest stays what it was also where the others were rounded.
+        rest = records[f"{self.name}:rest"] + self._log_masses(values)
         if classes.max(initial=0) >= self.number_of_classes or not np.all(rest < np.inf):
             raise ValueError(
                 problem(
                     f"records of {self.name!r} with a class beyond {self.number_of_classes - 1} or "
-                    "a remainder that is not a number",
+                    "a mass of the rest that is no number",
                     "records as keras_kd.teachers.store writes them",
                     "store the teacher's outputs again",
                 )
@@ -288,19 +292,25 @@ class TopK:
         classes = np.packbits(wide, axis=-1).view(">u4").astype("int32")
         return classes.reshape(len(packed), *self.shape[:-1], self.top_k)
 
-    def _remainders(self, others: np.ndarray) -> np.ndarray:
-        """log sum exp(others / T) for each temperature; -inf where nothing is left."""
-        remainders = np.full((*others.shape[:-1], len(self.temperatures)), -np.inf)
-        if self.top_k < self.number_of_classes:
-            for place, temperature in enumerate(self.temperatures):
-                masses = others / temperature
-                highest = masses.max(axis=-1, keepdims=True)
-                masses -= highest
-                np.exp(masses, out=masses)
-                remainders[..., place] = highest[..., 0] + np.log(masses.sum(axis=-1))
+    def _log_odds(self, values: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """How far the others, which this changes, outweigh the k classes; -inf for no others."""
+        if self.top_k == self.number_of_classes:
+            shape = (*values.shape[:-1], len(self.temperatures))
+            return np.full(shape, -np.inf, FLOATS[self.dtype])
+        highest = others.max(axis=-1, keepdims=True)
+        others -= highest
+        odds = highest / self.temperatures + self._log_masses(others) - self._log_masses(values)
         with np.errstate(over="ignore"):
             # Below -65504 there is no mass in any precision.
-            return remainders.astype(FLOATS[self.dtype])
+            return odds.astype(FLOATS[self.dtype])
+
+    def _log_masses(self, logits: np.ndarray) -> np.ndarray:
+        """log sum exp(logits / T) for each temperature, of rows whose largest is 0."""
+        masses = np.empty((*logits.shape[:-1], len(self.temperatures)), logits.dtype)
+        for place, temperature in enumerate(self.temperatures):
+            softened = logits / temperature
+            masses[..., place] = np.exp(softened, out=softened).sum(axis=-1)
+        return np.log(masses)
 
     def _stored(self, differences: np.ndarray) -> dict[str, np.ndarray]:
         if self.dtype != "uint8":
