@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from keras_kd.teachers.stored.description import (
 )
 from keras_kd.teachers.stored.keys import Keys
 from keras_kd.teachers.stored.records import RecordFile, RecordWriter
+from keras_kd.teachers.stored.records.header import HEADER
+from keras_kd.teachers.stored.records.journal import JOURNAL
+from keras_kd.teachers.stored.records.layout import RECORDS
 
 
 class Sink:
@@ -38,7 +41,8 @@ class Sink:
 
     `skip` or `add` is called once for each batch. `add` takes a whole batch, of which some may be
     there. Whatever ends the `with` block early, the store is valid up to some examples before the
-    last that were added, and the next `Sink` of the same description goes on there.
+    last that were added, and the next `Sink` of the same description goes on there. A store to
+    which nothing was added goes.
 
     Args:
         path: the directory of the store; made where it is missing.
@@ -89,6 +93,7 @@ class Sink:
             )
             # Records that were there; the last example may lack some of its versions.
             self._there = self._writer.count
+            stack.callback(self._remove_empty)
             self._file = RecordFile(self.path) if self._there else None
             self._check_total()
             self._progress = stack.enter_context(
@@ -172,6 +177,15 @@ class Sink:
             )
         if not self._writer.complete:
             self._writer.finish()
+
+    def _remove_empty(self) -> None:
+        """Leave no store without examples, in the way of one of another description."""
+        if not self._there and not self._position:
+            for name in (HEADER, JOURNAL, RECORDS):
+                (self.path / name).unlink(missing_ok=True)
+            # What else is in it is the user's.
+            with suppress(OSError):
+                self.path.rmdir()
 
     def _identities(self, count: int, x: Any, keys: Any) -> np.ndarray:
         """The key and the fingerprint of each example, as far as the store has them."""

@@ -164,6 +164,18 @@ def test_what_cannot_be_stored_leaves_nothing_behind(arguments, message, tmp_pat
 def test_a_key_that_comes_twice(tmp_path):
     with pytest.raises(ValueError, match="the key 'image 3' a second time"):
         store_outputs(LOGITS[:2], tmp_path / "t.store", keys=NAMES[[3, 3]])
+    assert not (tmp_path / "t.store").exists()
+
+
+def test_what_a_user_keeps_there_stays(tmp_path):
+    path = tmp_path / "t.store"
+    store_outputs(LOGITS, path, keys=np.arange(20))
+    (path / "notes.txt").touch()
+    for name in ("journal", "records.bin"):
+        (path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="a second time"):
+        store_outputs(LOGITS, path, keys=np.zeros(20, int))
+    assert [file.name for file in path.iterdir()] == ["notes.txt"]
 
 
 def test_without_examples_only_keys_are_checked(tmp_path):
