@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kd import tflite
+from keras_kd import teachers, tflite
 
 HERE = Path(__file__).parent
 SECONDS = 180
@@ -52,6 +52,10 @@ def good(tmp_path_factory):
     np.save(directory / "data.npy", images)
     np.savez(directory / "data.npz", image=images)
     np.save(directory / "labels.npy", generator.integers(0, 3, 12))
+    np.save(directory / "keys.npy", np.array([f"image {number}" for number in range(12)]))
+    logits = generator.normal(0, 3, (12, 10)).astype("float32")
+    np.save(directory / "logits.npy", logits)
+    teachers.store_outputs(logits, directory / "teacher.store", name="logits")
     (directory / "labels.txt").write_text("Katze\nHund\nMäuse\n", encoding="utf-8")
     tflite.convert(student, "int8", images).save(directory / "model.tflite")
     metadata = tflite.android.Metadata(("cat", "dog", "mouse"), mean=(0.0,), std=(255.0,))
