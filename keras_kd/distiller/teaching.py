@@ -365,7 +365,8 @@ class Teaching:
         for penalty in self.losses:
             total += ops.sum(ops.cast(penalty, total.dtype)) / _keras.number_of_replicas()
         self._track(self.student_loss_tracker, student_loss, student.outputs)
-        self._track(self.distillation_loss_tracker, distillation_loss, student.outputs)
+        marked = self._teacher_watch.mark(distillation_loss)
+        self._track(self.distillation_loss_tracker, marked, student.outputs)
         self._track(self.total_loss_tracker, total, student.outputs)
         return total
 
@@ -404,7 +405,7 @@ class Teaching:
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def step(iterator: Any) -> Any:
             logs = function(iterator)
-            self._teacher_watch.report()
+            self._teacher_watch.read(logs.get(self.distillation_loss_tracker.name))
             self._objective.check_scheduled_values(logs)
             # A student that had no shapes before has them now, and can be saved.
             if self.student.built and not self.built:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from typing import Any
 
@@ -29,8 +30,9 @@ class TeacherWatch:
         self._name = name
         self._softened = softened
         self._not_finite = _counter()
-        self._distributions = _counter()
+        self._distributions = _counter(-1)
         self._first_step_seen = False
+        self._finite = None
 
     def look(self, outputs: Any) -> Any:
         """Note what is wrong with a batch of outputs; return them with 0 for what is not finite.
@@ -41,16 +43,40 @@ class TeacherWatch:
         tensors = [tensor for tensor in keras.tree.flatten(outputs) if _is_float(tensor)]
         finite = [ops.all(ops.isfinite(tensor)) for tensor in tensors]
         if finite:
-            everything_finite = ops.all(ops.stack(finite))
-            self._not_finite.assign_add(1 - ops.cast(everything_finite, "int64"))
-        if self._softened and not self._first_step_seen:
-            for tensor in tensors:
-                for logits in _unrecognised(tensor):
-                    rows = ops.all(_logits.distribution_like(logits))
-                    self._distributions.assign_add(ops.cast(rows, "int64"))
+            self._finite = ops.all(ops.stack(finite)) if len(finite) > 1 else finite[0]
+            self._not_finite.assign_add(ops.cast(ops.logical_not(self._finite), "int64"))
+        unrecognised = [logits for tensor in tensors for logits in _unrecognised(tensor)]
+        if unrecognised and self._softened and not self._first_step_seen:
+            # Once is enough, and a compiled step goes on as it began.
+            tf.cond(
+                self._distributions < 0,
+                lambda: self._count_distributions(unrecognised),
+                lambda: None,
+            )
         if tf.executing_eagerly():
             self.report()
         return keras.tree.map_structure(_finite_or_zero, outputs)
+
+    def _count_distributions(self, tensors: list[Any]) -> None:
+        rows = [ops.all(_logits.distribution_like(tensor)) for tensor in tensors]
+        self._distributions.assign(ops.sum(ops.cast(ops.stack(rows), "int64")))
+
+    def mark(self, loss: Any) -> Any:
+        """The loss for the logs: NaN where the outputs last looked at were not finite."""
+        finite, self._finite = self._finite, None
+        return loss if finite is None else ops.where(finite, loss, math.nan)
+
+    def read(self, loss: Any) -> None:
+        """Report, if the logs of a step give a reason to: reading the notes takes longer.
+
+        Args:
+            loss: the mean of what `mark` returned; `None` where the logs do not have it.
+
+        Raises:
+            ValueError: if the teacher's outputs were NaN or infinite.
+        """
+        if not self._first_step_seen or loss is None or not math.isfinite(loss):
+            self.report()
 
     def report(self) -> None:
         """Raise or warn of what `look` noted since the last report.
@@ -70,7 +96,7 @@ class TeacherWatch:
             )
         if not self._first_step_seen:
             self._first_step_seen = True
-            if int(self._distributions.numpy()):
+            if int(self._distributions.numpy()) > 0:
                 warnings.warn(
                     problem(
                         f"outputs of the teacher {self._name!r} that are probabilities, made by "
@@ -85,11 +111,11 @@ class TeacherWatch:
                 )
 
 
-def _counter() -> tf.Variable:
+def _counter(begin: int = 0) -> tf.Variable:
     # TensorFlow keeps int32 variables on the CPU, where a step that XLA compiled for a GPU cannot
     # reach them.
     return tf.Variable(
-        0,
+        begin,
         dtype="int64",
         trainable=False,
         aggregation=tf.VariableAggregation.SUM,

@@ -44,18 +44,30 @@ def soft_targets(
 
 def _divergence(teacher: Any, student: Any) -> Any:
     """KL divergence of distributions given by their logarithms, over the last axis."""
-    probability = ops.exp(teacher)
-    gap = student - teacher
-    # sum p (log p - log q) cancels where p is near q, as at high temperatures, and float32 keeps
-    # two digits of it. Adding q - p, whose sum is 0, makes every term positive. That difference is
-    # p expm1(log q - log p), which overflows where q is far larger, and there it does not cancel.
-    near = gap < 1.0
-    excess = ops.where(
-        near,
-        probability * ops.expm1(ops.where(near, gap, ops.zeros_like(gap))),
-        ops.exp(student) - probability,
-    )
-    return ops.sum(excess - probability * gap, axis=-1)
+    teacher = ops.stop_gradient(teacher)
+
+    @ops.custom_gradient
+    def from_teacher(student: Any) -> Any:
+        probability = ops.exp(teacher)
+        gap = student - teacher
+        # sum p (log p - log q) cancels where p is near q, as at high temperatures, and float32
+        # keeps two digits of it. Adding q - p, whose sum is 0, makes every term positive. That
+        # difference is p expm1(log q - log p), which overflows where q is far larger, and there it
+        # does not cancel.
+        near = gap < 1.0
+        excess = ops.where(
+            near,
+            probability * ops.expm1(ops.where(near, gap, ops.zeros_like(gap))),
+            ops.exp(student) - probability,
+        )
+
+        def gradient(upstream: Any) -> Any:
+            # The derivative by log q is q - p, and is known already.
+            return ops.expand_dims(upstream, axis=-1) * excess
+
+        return ops.sum(excess - probability * gap, axis=-1), gradient
+
+    return from_teacher(student)
 
 
 def soft_cross_entropy(
