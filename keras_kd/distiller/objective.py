@@ -333,6 +333,15 @@ def _read(tapped: Tapped, loss: Any, side: str) -> Any:
 
 def _read_teacher(tapped: Tapped, loss: Any) -> Any:
     """What a loss reads of the teacher; those that are not ours know nothing of `top_k`."""
+    if tapped.outputs is None and _reads_outputs(loss):
+        raise ValueError(
+            problem(
+                f"{type(loss).__name__} with a teacher that gives features alone",
+                "a teacher that gives outputs, which this loss compares",
+                "store them too, as in keras_kd.teachers.store(..., outputs=['logits', 'layer']), "
+                "or give losses that name layers",
+            )
+        )
     part = _read(tapped, loss, "teacher")
     if not isinstance(loss, DistillationLoss):
         for top in filter(None, map(_logits.top_of, keras.tree.flatten(part))):

@@ -8,7 +8,7 @@ import pytest
 
 import keras_kd
 from keras_kd.distiller.objective import Objective
-from keras_kd.losses import LogitsMSE, SoftTargets
+from keras_kd.losses import Hint, LogitsMSE, SoftTargets
 from keras_kd.taps import Tapped
 
 OUTPUTS = Tapped(np.array([[1.0, 3.0]], "float32"), {})
@@ -92,6 +92,21 @@ def test_a_loss_of_ones_own_counts():
             return keras.ops.sum(student_outputs - teacher_outputs)
 
     assert float(Objective(Mine(), 3.0).distillation_loss(OUTPUTS, OTHERS)) == -6.0
+
+
+@pytest.mark.parametrize("loss", [SoftTargets(), keras.distillation.LogitsDistillation()])
+def test_outputs_that_the_teacher_does_not_give(loss):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        objective = Objective([Hint("hidden", "hidden"), loss])
+    features = Tapped(None, {"hidden": OUTPUTS.outputs})
+    student = Tapped(OTHERS.outputs, {"hidden": OTHERS.outputs})
+    message = f"{type(loss).__name__} with a teacher that gives features alone.*To fix it: store"
+    with pytest.raises(ValueError, match=message):
+        objective.connect(features, student)
+    with pytest.raises(ValueError, match=message):
+        objective.distillation_loss(features, student)
+    assert float(Objective(Hint("hidden", "hidden")).distillation_loss(features, student)) == 2.0
 
 
 def test_weights_may_be_an_array():

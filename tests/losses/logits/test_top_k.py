@@ -162,6 +162,27 @@ def test_the_rest_pulls_its_classes_in_proportion_to_what_the_student_gives_them
     assert_close(gradient, temperature * (q - target) / len(teacher), 1e-5)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_how_far_its_gradient_is_from_that_of_the_full_loss(k, temperature):
+    teacher, student = draw((50, 9), seed=k).astype("float64")
+    _, marked = largest(teacher, k)
+    loss = SoftTargets(temperature)
+    _, gradient = value_and_gradient(loss, top_k(teacher, k, temperature), student)
+    _, full = value_and_gradient(loss, teacher, student)
+    difference = 50 * np.abs(gradient - full)
+    # The k classes have the gradient of the full loss, and the others that of one distribution
+    # among them in place of another: Pinsker's inequality.
+    assert difference[marked].max() < 1e-9
+    p, q = (np.exp(log_softmax(logits / temperature)) for logits in (teacher, student))
+    p_rest = np.where(marked, 0, p).sum(axis=-1)
+    of_top = divergence(*(coarse(x, marked, temperature) for x in (teacher, student)))
+    missing = np.maximum(divergence(p, q) - of_top, 0)
+    sizes = difference.sum(axis=-1)
+    assert (sizes <= temperature * np.sqrt(2 * p_rest * missing) + 1e-9).all()
+    assert (sizes <= 2 * temperature * p_rest + 1e-9).all()
+
+
 @pytest.mark.parametrize("loss_class", LOSSES)
 def test_a_student_that_is_sure_of_the_wrong_class_still_learns_of_the_rest(loss_class):
     # The student gives the rest 1e-17, of which 1 minus the mass of the others knows no digit.
