@@ -109,6 +109,10 @@ class Contents:
             outputs; `None` where they are not stored.
         features: by the name of each stored layer, how it is stored.
 
+    Attributes:
+        codecs: one for each tensor.
+        decoded: dtype, and shape for one example, of each array that `decode` returns.
+
     Raises:
         ValueError: if there is nothing, or two tensors have one name.
     """
@@ -116,6 +120,7 @@ class Contents:
     def __init__(self, outputs: Any = None, features: dict[str, Dense] | None = None) -> None:
         self.outputs = outputs
         self.features = dict(features or {})
+        self.codecs = [*(output.codec for output in self.stored_outputs), *self.features.values()]
         names = [codec.name for codec in self.codecs]
         if not names or len(set(names)) < len(names):
             raise ValueError(
@@ -125,30 +130,16 @@ class Contents:
                     "name each layer once in outputs=['logits', ...]",
                 )
             )
-
-    @property
-    def stored_outputs(self) -> list[StoredOutput]:
-        """Those of the outputs, in the order of their structure."""
-        return [] if self.outputs is None else keras.tree.flatten(self.outputs)
-
-    @property
-    def codecs(self) -> list[Codec]:
-        """One for each tensor."""
-        return [*(output.codec for output in self.stored_outputs), *self.features.values()]
+        self.decoded = {
+            f"{codec.name}:{part}": about
+            for codec in self.codecs
+            for part, about in codec.decoded.items()
+        }
 
     @property
     def fields(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """The fields of a record, as `numpy.dtype` takes them."""
         return [field for codec in self.codecs for field in codec.fields]
-
-    @property
-    def decoded(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Dtype, and shape for one example, of each array that `decode` returns."""
-        return {
-            f"{codec.name}:{part}": about
-            for codec in self.codecs
-            for part, about in codec.decoded.items()
-        }
 
     def encode(self, tensors: dict[str, Any], first_example: int = 0) -> dict[str, np.ndarray]:
         """The fields of a batch.
@@ -166,12 +157,13 @@ class Contents:
         }
 
     def decode(self, records: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays in records, by the names of `decoded`."""
-        return {
-            f"{codec.name}:{part}": values
-            for codec in self.codecs
-            for part, values in codec.decode(records).items()
-        }
+        """The arrays in records, by the names of `decoded`, in their order."""
+        arrays = {}
+        for codec in self.codecs:
+            said = codec.decode(records)
+            for part in codec.decoded:
+                arrays[f"{codec.name}:{part}"] = said[part]
+        return arrays
 
     def said(self, arrays: dict[str, Any]) -> Tapped:
         """What the teacher said.
@@ -212,6 +204,11 @@ class Contents:
         outputs = None if config["outputs"] is None else _from_json(config["outputs"])
         features = {name: codec_from_json(one) for name, one in config["features"].items()}
         return cls(outputs, features)
+
+    @property
+    def stored_outputs(self) -> list[StoredOutput]:
+        """Those of the outputs, in the order of their structure."""
+        return [] if self.outputs is None else keras.tree.flatten(self.outputs)
 
     def _map_outputs(self, function: Callable[[StoredOutput], Any]) -> Any:
         if self.outputs is None:

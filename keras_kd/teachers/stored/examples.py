@@ -178,6 +178,8 @@ def number_of_examples(dataset: Any) -> int | None:
 
 def to_numpy(structure: Any) -> Any:
     """A structure of arrays, with float64 as Keras gives it to models."""
+    if isinstance(structure, np.ndarray):
+        return _as_given_to_models(structure)
     return keras.tree.map_structure(_as_given_to_models, structure)
 
 

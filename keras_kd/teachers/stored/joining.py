@@ -23,6 +23,13 @@ from keras_kd.teachers.stored.examples import (
 from keras_kd.teachers.stored.lookup import Lookup
 
 _USUAL_BATCH_SIZE = 32
+# What is read from arrays in one call of Python.
+_MOST_BATCHES = 16
+_MOST_BYTES = 8 << 20
+
+
+def _as_it_is(*parts: Any) -> tuple:
+    return parts
 
 
 class Joining:
@@ -85,7 +92,9 @@ class Joining:
         self._division(x)
         if batch_size is not None:
             dataset = dataset.rebatch(batch_size)
-        return self._with_outputs(dataset.scan(np.int64(0), _untraced(self._numbered)))
+        if self._division.key is not None:
+            return self._with_outputs(dataset, self._divided)
+        return self._with_outputs(dataset.scan(np.int64(0), _untraced(_numbered)), self._placed)
 
     def batch(self, batch: Any, position: int, version: int | None = None) -> tuple:
         """A batch of arrays with its outputs.
@@ -95,101 +104,105 @@ class Joining:
             position: of its first example, where there are no keys.
             version: of all of its examples; `None`: the next one of each.
         """
-        x, *others = keras.utils.unpack_x_y_sample_weight(batch)
-        key, x = self._division(x)
-        inputs = keras.tree.flatten(self._division.inputs.of_student(x))
-        keys = self._positions(position, len(inputs[0])) if key is None else np.asarray(key)
-        told = None
-        if self.augmentation is not None:
-            versions, seeds = self._next(keys, version)
-            x = self.augmentation(to_numpy(x), seeds)
-            told = marks(self._division.inputs.of_student(x)).numpy()
-            x = keras.tree.map_structure(np.asarray, x)
-        else:
-            versions = 0
-        arrays = self.lookup.checked(keys, inputs if self._verify else None, versions, told)
-        return joined(self._division.inputs.of_student(x), arrays), *_present(*others)
+        key, x, others = self._divided(batch)
+        of_student = self._division.inputs.of_student
+        inputs = keras.tree.flatten(of_student(x))
+        keys = self._keys(np.int64(position) if key is None else np.asarray(key), len(inputs[0]))
+        if self.augmentation is None:
+            return joined(of_student(x), self._look_up(keys, inputs)), *others
+        versions, seeds = self._next(keys, version)
+        augmented = self.augmentation(to_numpy(x), seeds)
+        told = marks(of_student(augmented)).numpy()
+        augmented = keras.tree.map_structure(np.asarray, of_student(augmented))
+        return joined(augmented, self._look_up(keys, inputs, versions, told)), *others
 
     def _of_iterable(self, batches: Iterable) -> Iterator[tuple]:
         position = 0
         for batch in batches:
-            result = self.batch(batch, position)
-            position += len(keras.tree.flatten(result[0])[0])
-            yield result
+            yield self.batch(batch, position)
+            position += _size(batch)
 
     def _of_arrays(self, arrays: Arrays, batch_size: int, shuffle: bool, seed: int | None) -> Any:
         import tensorflow as tf
 
-        own = tuple(_without_lists(part) for part in arrays)
-        flat = [part for part in keras.tree.flatten(own) if part is not None]
-        specs = [_spec(part) for part in flat]
+        structure = tuple(_without_lists(part) for part in arrays)
+        parts = [part for part in keras.tree.flatten(structure) if part is not None]
+        specs = [_spec(part) for part in parts]
 
         def gather(places: np.ndarray) -> list[np.ndarray]:
-            return [_as_tensorflow_takes(to_numpy(part[places])) for part in flat]
+            return [_as_tensorflow_takes(to_numpy(part[places])) for part in parts]
 
-        def take(places: tf.Tensor) -> tuple:
-            taken = iter(_keras.call_numpy(gather, [places], specs))
-            x, *others = keras.tree.map_structure(
-                lambda part: None if part is None else next(taken), own
+        def divided(places: Any, taken: list[Any]) -> tuple:
+            each = iter(taken)
+            batch = keras.tree.map_structure(
+                lambda part: None if part is None else next(each), structure
             )
-            key, x = self._division(x)
-            return (places if key is None else key), x, _present(*others)
+            key, x, others = self._divided(batch)
+            return (places if key is None else key), x, others
 
-        places = _batches_of_places(arrays.count, batch_size, shuffle, seed)
-        parallel = {"num_parallel_calls": tf.data.AUTOTUNE}
-        return self._with_outputs(places.map(_untraced(take), **parallel))
+        def gather_and_look_up(places: np.ndarray) -> list[np.ndarray]:
+            taken = gather(places)
+            keys, x, _ = divided(places, taken)
+            inputs = keras.tree.flatten(self._division.inputs.of_student(x))
+            return [*taken, *self._look_up(keys, inputs).values()]
 
-    def _numbered(self, start: Any, *batch: Any) -> tuple:
-        """The keys of a batch, its inputs, and the rest; one state of `scan` to the next."""
-        import tensorflow as tf
+        def at_once(places: Any) -> tuple:
+            """One call of Python, which costs as much as reading a batch."""
+            found = _keras.call_numpy(gather_and_look_up, [places], [*specs, *self._specs])
+            _, x, others = divided(places, found[: len(parts)])
+            return self._packed(x, found[len(parts) :], others)
 
-        # A dataset of pairs gives them as one argument here, another as it is.
-        x, *others = keras.utils.unpack_x_y_sample_weight(*batch)
-        key, x = self._division(x)
-        count = tf.shape(keras.tree.flatten(x)[0], out_type="int64")[0]
-        if key is None:
-            key = start + tf.range(count)
-            if self._verify:
-                # The data may begin again, which their fingerprints must confirm.
-                key %= self.lookup.examples
-        return start + count, (key, x, _present(*others))
-
-    def _with_outputs(self, dataset: Any) -> Any:
-        """A dataset of joined batches from one of keys, inputs and the rest."""
-        import tensorflow as tf
+        def taken(places: Any) -> tuple:
+            return divided(places, _keras.call_numpy(gather, [places], specs))
 
         if self.augmentation is not None:
+            places = _batches_of_places(arrays.count, batch_size, shuffle, seed)
+            return self._with_outputs(places.map(_untraced(taken), tf.data.AUTOTUNE))
+        several = batch_size * _batches_at_once(batch_size, parts)
+        places = _batches_of_places(arrays.count, several, shuffle, seed)
+        dataset = places.map(_untraced(at_once), tf.data.AUTOTUNE).rebatch(batch_size)
+        count = tf.data.experimental.assert_cardinality(-(-arrays.count // batch_size))
+        return dataset.apply(count).prefetch(tf.data.AUTOTUNE)
+
+    def _with_outputs(self, dataset: Any, divided: Callable = _as_it_is) -> Any:
+        """A dataset of joined batches.
+
+        Args:
+            dataset: the batches.
+            divided: makes of each what `_divided` does.
+        """
+        import tensorflow as tf
+
+        if self.augmentation is None:
+            function = lambda *batch: self._joined(*divided(*batch))  # noqa: E731
+        else:
             # Not in parallel, so that the versions come in the same order each time.
-            dataset = dataset.map(_untraced(self._with_seeds))
-        return dataset.map(_untraced(self._joined), num_parallel_calls=tf.data.AUTOTUNE).prefetch(
-            tf.data.AUTOTUNE
+            dataset = dataset.map(_untraced(lambda *batch: self._with_seeds(*divided(*batch))))
+            function = self._joined_augmented
+        return dataset.map(_untraced(function), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    def _divided(self, *batch: Any) -> tuple:
+        """The key of a batch, its inputs, and what it has beside them."""
+        # A dataset of pairs gives them as two arguments, another what it has as one.
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+            batch if len(batch) > 1 else batch[0]
         )
+        key, x = self._division(x)
+        if sample_weight is not None:
+            return key, x, (y, sample_weight)
+        return key, x, () if y is None else (y,)
 
-    def _with_seeds(self, keys: Any, x: Any, others: Any) -> tuple:
-        import tensorflow as tf
+    def _placed(self, start: Any, batch: Any) -> tuple:
+        _, x, others = self._divided(batch)
+        return start, x, others
 
-        specs = [tf.TensorSpec((None,), "int64"), tf.TensorSpec((None, 2), "int32")]
-        return keys, x, others, *_keras.call_numpy(self._next, [keys], specs)
-
-    def _joined(self, keys: Any, x: Any, others: Any, versions: Any = None, seeds: Any = None):
-        import tensorflow as tf
-
-        of_student = self._division.inputs.of_student
-        inputs = keras.tree.flatten(of_student(x)) if self._verify else []
-        augmented = [] if seeds is None else [versions]
-        if seeds is not None:
-            x = self.augmentation(x, seeds)
-            augmented.append(marks(of_student(x)))
-
-        def look_up(keys: np.ndarray, *parts: np.ndarray) -> list[np.ndarray]:
-            inputs = list(parts[len(augmented) :]) if self._verify else None
-            arrays = self.lookup.checked(keys, inputs, *parts[: len(augmented)])
-            return list(arrays.values())
-
-        decoded = self.lookup.description.contents.decoded
-        specs = [tf.TensorSpec((None, *shape), dtype) for dtype, shape in decoded.values()]
-        outputs = _keras.call_numpy(look_up, [keys, *augmented, *inputs], specs)
-        return joined(of_student(x), dict(zip(decoded, outputs, strict=True))), *others
+    def _keys(self, keys: np.ndarray, count: int) -> np.ndarray:
+        """The keys of a batch; of the place of its first example those of all."""
+        if keys.ndim:
+            return keys
+        places = keys + np.arange(count)
+        # The data may begin again, which their fingerprints must confirm.
+        return places % self.lookup.examples if self._verify else places
 
     def _next(self, keys: np.ndarray, version: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The versions of these examples that come next, and their seeds."""
@@ -197,12 +210,64 @@ class Joining:
             versions = self._visits.next_versions(self.lookup.rows(keys))
         else:
             versions = np.full(len(keys), version % self.lookup.description.versions)
-        integers = self.lookup.keys.to_integers(keys)
-        return versions, self.augmentation.seeds(integers, versions)
+        return versions, self.augmentation.seeds(self.lookup.integers(keys), versions)
 
-    def _positions(self, first: int, count: int) -> np.ndarray:
-        positions = first + np.arange(count)
-        return positions % self.lookup.examples if self._verify else positions
+    def _look_up(
+        self, keys: np.ndarray, inputs: list[np.ndarray], versions: Any = 0, told: Any = None
+    ) -> dict[str, np.ndarray]:
+        keys = self._keys(keys, len(inputs[0]))
+        return self.lookup.checked(keys, inputs if self._verify else None, versions, told)
+
+    def _joined(self, keys: Any, x: Any, others: tuple) -> tuple:
+        def look_up(keys: np.ndarray, *inputs: np.ndarray) -> list[np.ndarray]:
+            return list(self._look_up(keys, list(inputs)).values())
+
+        inputs = keras.tree.flatten(self._division.inputs.of_student(x))
+        found = _keras.call_numpy(look_up, [keys, *inputs], self._specs)
+        return self._packed(x, found, others)
+
+    def _with_seeds(self, keys: Any, x: Any, others: tuple) -> tuple:
+        import tensorflow as tf
+
+        def following(keys: np.ndarray, first: np.ndarray) -> tuple:
+            keys = self._keys(keys, len(first))
+            return keys, *self._next(keys)
+
+        specs = [
+            tf.TensorSpec((None,), keys.dtype),
+            tf.TensorSpec((None,), "int64"),
+            tf.TensorSpec((None, 2), "int32"),
+        ]
+        first = keras.tree.flatten(x)[0]
+        keys, versions, seeds = _keras.call_numpy(following, [keys, first], specs)
+        return keys, x, others, versions, seeds
+
+    def _joined_augmented(
+        self, keys: Any, x: Any, others: tuple, versions: Any, seeds: Any
+    ) -> tuple:
+        def look_up(
+            keys: np.ndarray, versions: np.ndarray, told: np.ndarray, *inputs: np.ndarray
+        ) -> list[np.ndarray]:
+            return list(self._look_up(keys, list(inputs), versions, told).values())
+
+        of_student = self._division.inputs.of_student
+        inputs = keras.tree.flatten(of_student(x))
+        x = self.augmentation(x, seeds)
+        told = marks(of_student(x))
+        found = _keras.call_numpy(look_up, [keys, versions, told, *inputs], self._specs)
+        return self._packed(x, found, others)
+
+    @property
+    def _specs(self) -> list[Any]:
+        """What is read for a batch, as tensors without values."""
+        import tensorflow as tf
+
+        decoded = self.lookup.description.contents.decoded.values()
+        return [tf.TensorSpec((None, *shape), dtype) for dtype, shape in decoded]
+
+    def _packed(self, x: Any, found: list[Any], others: tuple) -> tuple:
+        arrays = dict(zip(self.lookup.description.contents.decoded, found, strict=True))
+        return joined(self._division.inputs.of_student(x), arrays), *others
 
 
 class JoinedPyDataset(keras.utils.PyDataset):
@@ -277,17 +342,24 @@ def _batches_of_places(count: int, batch_size: int, shuffle: bool, seed: int | N
     return batches.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
 
 
+def _batches_at_once(batch_size: int, parts: list[np.ndarray]) -> int:
+    size = batch_size * sum(part[:1].nbytes for part in parts)
+    return int(np.clip(_MOST_BYTES // size, 1, _MOST_BATCHES))
+
+
+def _numbered(start: Any, *batch: Any) -> tuple:
+    """The place of a batch's first example beside the batch; the state of `scan` and its result."""
+    import tensorflow as tf
+
+    batch = batch if len(batch) > 1 else batch[0]
+    x, *_ = keras.utils.unpack_x_y_sample_weight(batch)
+    return start + tf.shape(keras.tree.flatten(x)[0], "int64")[0], (start, batch)
+
+
 def _untraced(function: Callable) -> Callable:
     import tensorflow as tf
 
     return tf.autograph.experimental.do_not_convert(function)
-
-
-def _present(y: Any, sample_weight: Any) -> tuple:
-    """What a batch has beside its inputs."""
-    if sample_weight is not None:
-        return y, sample_weight
-    return () if y is None else (y,)
 
 
 def _without_lists(structure: Any) -> Any:

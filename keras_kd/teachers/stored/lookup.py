@@ -55,7 +55,11 @@ class Lookup:
         Raises:
             ValueError: if nothing is stored of one; the message names it.
         """
-        return self.index.find(self.keys.to_integers(keys) if self._has_keys else keys, keys)
+        return self.index.find(self.integers(keys), keys)
+
+    def integers(self, keys: np.ndarray) -> np.ndarray:
+        """The keys as numbers."""
+        return self.keys.to_integers(keys)
 
     def read(self, examples: np.ndarray, versions: Any = 0) -> dict[str, np.ndarray]:
         """What the teacher said, by the names of `Contents.decoded`.
@@ -67,7 +71,11 @@ class Lookup:
         return self.description.contents.decode(self._records(examples, versions))
 
     def checked(
-        self, keys: np.ndarray, inputs: Any = None, versions: Any = 0, marks: Any = None
+        self,
+        keys: np.ndarray,
+        inputs: list[np.ndarray] | None = None,
+        versions: Any = 0,
+        marks: Any = None,
     ) -> dict[str, np.ndarray]:
         """What the teacher said of a batch, if it was of these examples.
 
@@ -84,7 +92,8 @@ class Lookup:
         """
         records = self._records(self.rows(keys), versions)
         if inputs is not None and self.description.has_fingerprints:
-            differs = records[FINGERPRINT_FIELD] != fingerprint.of_examples(to_numpy(inputs))
+            own = fingerprint.of_examples([to_numpy(part) for part in inputs])
+            differs = records[FINGERPRINT_FIELD] != own
             if differs.any():
                 raise self._wrong_pairing(keys, differs)
         if marks is not None:
