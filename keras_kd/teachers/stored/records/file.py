@@ -18,7 +18,7 @@ from keras_kd.teachers.stored.records.layout import RECORDS, check_data, check_s
 
 # Mapped pages count as memory of this process until they are given back.
 _RESIDENT_BYTES = 128 << 20
-# Touching a byte maps the pages around it too.
+# Touching a byte maps its neighbours too, from one multiple of this to the next.
 _FAULT_BYTES = 64 << 10
 
 
@@ -153,7 +153,7 @@ class RecordFile:
         """Unmap the pages that were read, once they can be many; the system keeps them cached."""
         if self._map is None or len(self._map) <= _RESIDENT_BYTES:
             return
-        self._touched += rows * (self.dtype.itemsize + _FAULT_BYTES)
+        self._touched += rows * (self.dtype.itemsize + 2 * _FAULT_BYTES)
         if self._touched > _RESIDENT_BYTES:
             self._touched = 0
             self._map.madvise(mmap.MADV_DONTNEED)

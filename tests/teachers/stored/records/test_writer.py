@@ -395,6 +395,19 @@ def test_a_damaged_store_is_not_gone_on_with(store, open_writer, name):
     assert content(store) == before
 
 
+def test_a_damaged_journal_can_be_cut_as_the_message_says(store, light, open_writer):
+    before = content(store)
+    journal = store / "journal"
+    journal.write_bytes(before["journal"].replace(b"\n21 7", b"\n21 8"))
+    with pytest.raises(ValueError, match=r"line 4 is damaged; 21 records are whole") as error:
+        open_writer()
+    os.truncate(journal, int(re.search(r"cut it to its first (\d+) bytes", str(error.value))[1]))
+    with open_writer() as opened:
+        assert opened.count == 21
+        light.write(opened, 40)
+    assert content(store) == before
+
+
 def test_a_header_of_types_that_json_does_not_keep(path, light):
     """Tuples come back as lists; that is no other header."""
     for _ in range(2):
