@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_kd._checks import check_choice, problem
-from keras_kd._logits import OTHER_AXIS, recognise_logits
+from keras_kd._logits import OTHER_AXIS, distribution_like, recognise_logits
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
 from keras_kd.teachers.inputs import Inputs
@@ -170,10 +171,11 @@ class Asked:
         }
         if not selection.has_outputs:
             return Contents(None, features)
-        outputs = [
-            selection.output(name, said[name].shape[1:], about)
-            for name, about in zip(keras.tree.flatten(self._names), self._about, strict=True)
-        ]
+        outputs = []
+        for name, about in zip(keras.tree.flatten(self._names), self._about, strict=True):
+            outputs.append(selection.output(name, said[name].shape[1:], about))
+            if about.activation is None:
+                self._check_logits(said[name])
         return Contents(keras.tree.pack_sequence_as(self._names, outputs), features)
 
     def __call__(self, x: Any, keys: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
@@ -194,6 +196,22 @@ class Asked:
             for name, values in each[0].items()
         }
         return tensors, tensors.pop(_MARKS, None)
+
+    def _check_logits(self, values: np.ndarray) -> None:
+        """Warn of probabilities whose logits were not seen."""
+        if values.ndim < 2 or values.shape[-1] < 2:
+            return
+        if np.all(ops.convert_to_numpy(distribution_like(values))):
+            warnings.warn(
+                problem(
+                    f"outputs of the teacher {self.teacher.name!r} that are probabilities, made by "
+                    "something other than a softmax of Keras or TensorFlow",
+                    "logits, or probabilities whose logits can be seen; a temperature applied to "
+                    "probabilities teaches next to nothing",
+                    "end the teacher in keras.layers.Softmax, or store its logarithm",
+                ),
+                stacklevel=4,
+            )
 
     def _ask(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
         import tensorflow as tf
