@@ -1,38 +1,106 @@
 """Time of one training step, side by side in one run: `python benchmarks/step.py`.
 
 Compares a step of `keras_kd.Distiller` with what it consists of (a step of the student alone, and
-the teacher's inference on the same batch) and with a step of `keras.distillation.Distiller`. The
-ways take turns batch by batch, so that whatever else the machine does falls on all of them alike.
+the teacher's inference on the same batch), with a step of `keras.distillation.Distiller`, with the
+same loop in PyTorch where it is installed, and, taught by stored outputs, with a step of the
+student alone. The ways take turns, so that whatever else the machine does falls on all alike.
+
+TensorFlow leaves oneDNN, which PyTorch always uses, off on processors without AVX-512 or AMX. Here
+it is on for both, unless TF_ENABLE_ONEDNN_OPTS says otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
+import machine
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 import keras_kd
 
+try:
+    import torch_step
+except ModuleNotFoundError:
+    torch_step = None
+
 IMAGE = (28, 28, 1)
 CLASSES = 10
+TEACHERS = {"small": (16, 32, 32), "large": (64, 128, 128)}
+STUDENT = (8, 16, 16)
+BATCH_SIZES = (32, 256)
+# Batches of each data set; a data set is gone through again and again, shuffled.
+BATCHES = 8
+# Steps of a way before the next one has its turn. The first of them is not counted: the threads of
+# the one before may still be waiting for work.
+TURN = 4
+BLOCKS = ("block1", "block2", "block3")
+
+ALONE = "student alone"
+PARTS = "student alone + teacher"
+ONLINE = "keras_kd"
+KERAS = "keras.distillation"
+FEATURES = "keras_kd, 3 feature pairs"
+STORED = "keras_kd, stored teacher"
+TORCH = "PyTorch"
+
+
+class Ratio(NamedTuple):
+    """Two ways, and what the time of the one may be in terms of the other."""
+
+    one: str
+    other: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def bound(self) -> str:
+        """The bound in words."""
+        if self.at_most is not None:
+            return f"at most {self.at_most:.2f}"
+        return "" if self.at_least is None else f"at least {self.at_least:.2f}"
+
+    def holds(self, value: float) -> bool:
+        """Whether a measured ratio is within the bound."""
+        value = round(value, 2)
+        return (self.at_most is None or value <= self.at_most) and (
+            self.at_least is None or value >= self.at_least
+        )
+
+
+RATIOS = (
+    Ratio(ONLINE, PARTS, at_most=1.05),
+    Ratio(ONLINE, KERAS, at_most=1.0),
+    Ratio(FEATURES, ONLINE, at_most=1.15),
+    Ratio(TORCH, ONLINE, at_least=1.0),
+    Ratio(STORED, ALONE, at_most=1.05),
+    Ratio(ONLINE, STORED),
+)
+IMPORTS = Ratio("import keras_kd", "import keras", at_most=0.3)
 
 
 def classifier(filters: Sequence[int], name: str) -> keras.Model:
     """A plain CNN that ends in logits."""
     inputs = hidden = keras.Input(IMAGE)
-    for count in filters:
+    for block, count in zip(BLOCKS, filters, strict=True):
         hidden = keras.layers.Conv2D(count, 3, padding="same", activation="relu")(hidden)
-        hidden = keras.layers.MaxPooling2D()(hidden)
+        hidden = keras.layers.MaxPooling2D(name=block)(hidden)
     hidden = keras.layers.GlobalAveragePooling2D()(hidden)
     return keras.Model(inputs, keras.layers.Dense(CLASSES)(hidden), name=name)
 
@@ -43,87 +111,189 @@ def compiled(model: keras.Model) -> keras.Model:
     return model
 
 
-def ways(teacher: keras.Model, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, Callable]:
-    """One step of each kind, on a batch that is on the device already."""
-    student = classifier((8, 16), "student")
-    ours = compiled(keras_kd.Distiller(teacher, keras.models.clone_model(student)))
-    theirs = compiled(
-        keras.distillation.Distiller(
-            teacher,
-            keras.models.clone_model(student),
-            keras.distillation.LogitsDistillation(4.0, loss=keras.losses.KLDivergence()),
-        )
+def examples(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels, by chance."""
+    generator = np.random.default_rng(0)
+    count = BATCHES * batch_size
+    images = generator.random((count, *IMAGE), dtype="float32")
+    return images, generator.integers(0, CLASSES, count)
+
+
+def shuffled(data: tuple[np.ndarray, np.ndarray], batch_size: int) -> tf.data.Dataset:
+    """The examples in batches, as `fit` makes them of arrays."""
+    images, labels = map(tf.constant, data)
+    numbers = tf.data.Dataset.range(len(images)).shuffle(len(images)).batch(batch_size)
+    batches = numbers.map(
+        lambda batch: (tf.gather(images, batch), tf.gather(labels, batch)),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
-    infer = tf.function(lambda images: teacher(images, training=False))
-    images = tf.constant(batch[0])
-    alone = repeated_step(compiled(student), batch)
-    return {
-        "student alone": alone,
-        "student alone + teacher inference": lambda: (alone(), infer(images)),
-        "keras_kd.Distiller": repeated_step(ours, batch),
-        "keras.distillation.Distiller": repeated_step(theirs, batch),
-    }
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def repeated_step(model: keras.Model, batch: tuple[np.ndarray, np.ndarray]) -> Callable[[], None]:
-    """A step of a compiled model that always trains on the same batch."""
-    iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
+def repeated_step(model: keras.Model, batches: tf.data.Dataset) -> Callable[[], Any]:
+    """A step of a compiled model, on one batch after the other."""
+    iterator = iter(batches.repeat())
     model.make_train_function()
     return lambda: model.train_function(iterator)
 
 
-def medians(steps: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each way; they take turns."""
+def ways(teacher: keras.Model, batch_size: int, directory: Path) -> dict[str, Callable[[], Any]]:
+    """One step of each kind."""
+    data = examples(batch_size)
+    batches = shuffled(data, batch_size)
+    first_images = tf.constant(data[0][:batch_size])
+
+    def step_of(*arguments: Any, batches: tf.data.Dataset = batches) -> Callable[[], Any]:
+        student = classifier(STUDENT, "student")
+        return repeated_step(
+            compiled(keras_kd.Distiller(arguments[0], student, *arguments[1:])), batches
+        )
+
+    attention = [
+        keras_kd.losses.SoftTargets(4.0),
+        *(keras_kd.losses.AttentionTransfer(block, block) for block in BLOCKS),
+    ]
+    theirs = keras.distillation.Distiller(
+        teacher,
+        classifier(STUDENT, "student"),
+        keras.distillation.LogitsDistillation(4.0, loss=keras.losses.KLDivergence()),
+    )
+    stored = keras_kd.teachers.store(teacher, data, directory / f"{teacher.name}-{batch_size}")
+    infer = tf.function(lambda images: teacher(images, training=False))
+    alone = repeated_step(compiled(classifier(STUDENT, "student")), batches)
+    found = {
+        ALONE: alone,
+        PARTS: lambda: (alone(), infer(first_images)),
+        ONLINE: step_of(teacher),
+        KERAS: repeated_step(compiled(theirs), batches),
+        FEATURES: step_of(teacher, attention),
+        STORED: step_of(stored, batches=stored.join(data, batch_size=batch_size)),
+    }
+    return found | torch_ways(teacher, data, batch_size)
+
+
+def torch_ways(
+    teacher: keras.Model, data: tuple[np.ndarray, np.ndarray], batch_size: int
+) -> dict[str, Callable[[], Any]]:
+    """The same in PyTorch, in each of its memory formats; nothing where it is not installed."""
+    if torch_step is None:
+        return {}
+    parts = [slice(start, start + batch_size) for start in range(0, len(data[0]), batch_size)]
+    batches = [(data[0][part], data[1][part]) for part in parts]
+
+    def network(filters: Sequence[int]) -> Any:
+        return torch_step.classifier(IMAGE[-1], filters, CLASSES)
+
+    return {
+        f"{TORCH}, {layout}": torch_step.distillation_step(
+            network(TEACHERS[teacher.name]), network(STUDENT), batches, layout
+        )
+        for layout in torch_step.MEMORY_FORMATS
+    }
+
+
+def medians(
+    steps: Mapping[str, Callable[[], Any]], rounds: int, turn: int = TURN
+) -> dict[str, float]:
+    """Median milliseconds of each way; they take turns, in an order that changes."""
     for step in steps.values():
         for _ in range(5):
             step()
     times: dict[str, list[float]] = {name: [] for name in steps}
+    order = random.Random(0)
     for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(1000 * (time.perf_counter() - start))
+        for name in order.sample(list(steps), len(steps)):
+            times[name] += list(_timed(steps[name], turn))[1:]
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def _timed(step: Callable[[], Any], count: int) -> Iterator[float]:
+    for _ in range(count):
+        start = time.perf_counter()
+        step()
+        yield 1000 * (time.perf_counter() - start)
+
+
+def fastest_torch(took: Mapping[str, float]) -> dict[str, float]:
+    """The times, with PyTorch's faster memory format as PyTorch."""
+    formats = [value for name, value in took.items() if name.startswith(TORCH)]
+    return {**took, TORCH: min(formats)} if formats else dict(took)
+
+
+def import_seconds(module: str, times: int) -> list[float]:
+    """Seconds that a fresh process takes to import a module, more often than once."""
+    script = (
+        f"import time; start = time.perf_counter(); import {module}; "
+        "print(time.perf_counter() - start)"
+    )
+    command = [sys.executable, "-c", script]
+    return [
+        float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        for _ in range(times)
+    ]
+
+
 def main() -> None:
-    """Measure every setting and print one table."""
+    """Measure every setting and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=100, help="steps of each way (default 100)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rounds", type=int, default=40, help="turns of each way (default 40)")
+    parser.add_argument(
+        "--imports", type=int, default=5, help="imports in fresh processes (default 5)"
+    )
+    arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
-    teachers = {"small": (16, 32), "large": (64, 128, 128)}
-    generator = np.random.default_rng(0)
-    parts, keras_name = "student alone + teacher inference", "keras.distillation.Distiller"
-    table = Table(title=f"Milliseconds per step, medians of {rounds}")
-    for column in (
-        "teacher",
-        "batch",
-        "alone",
-        "alone + teacher",
-        "keras_kd",
-        "keras",
-        "keras_kd / (alone + teacher)",
-        "keras_kd / keras",
-    ):
-        table.add_column(column, justify="right")
-    for teacher_name, filters in teachers.items():
-        for batch_size in (32, 256):
-            images = generator.random((batch_size, *IMAGE), dtype="float32")
-            labels = generator.integers(0, CLASSES, batch_size)
-            steps = ways(classifier(filters, teacher_name), (images, labels))
-            took = medians(steps, rounds if batch_size == 32 else max(rounds // 4, 10))
-            ours = took["keras_kd.Distiller"]
-            table.add_row(
-                teacher_name,
-                str(batch_size),
-                *(f"{value:.2f}" for value in took.values()),
-                f"{ours / took[parts]:.2f}",
-                f"{ours / took[keras_name]:.2f}",
-            )
-    console = Console(width=140)
-    console.print(table)
-    console.print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} cores")
+    console = Console(width=130)
+    measured = {}
+    settings = [(name, size) for name in TEACHERS for size in BATCH_SIZES]
+    with tempfile.TemporaryDirectory() as directory, Progress(console=console) as progress:
+        for name, batch_size in progress.track(settings, description="Measuring steps"):
+            teacher = classifier(TEACHERS[name], name)
+            rounds = arguments.rounds if batch_size == min(BATCH_SIZES) else arguments.rounds // 2
+            took = medians(ways(teacher, batch_size, Path(directory)), max(rounds, 1))
+            measured[f"{name} teacher, batch {batch_size}"] = fastest_torch(took)
+    console.print(times_table(measured))
+    console.print(ratios_table(measured))
+    with console.status("Measuring imports"):
+        # In turns: the first import of all reads the files from the disk.
+        ours, theirs = zip(
+            *(
+                (import_seconds("keras_kd", 1)[0], import_seconds("keras", 1)[0])
+                for _ in range(arguments.imports)
+            ),
+            strict=True,
+        )
+    difference = statistics.median(ours) - statistics.median(theirs)
+    console.print(
+        f"import keras_kd - import keras: {difference:.2f} s ({IMPORTS.bound()}), medians of "
+        f"{arguments.imports}; import keras alone: {statistics.median(theirs):.2f} s"
+    )
+    if torch_step is None:
+        console.print("PyTorch is not installed: pip install torch")
+    console.print(
+        f"{machine.describe()}; TF_ENABLE_ONEDNN_OPTS={os.environ['TF_ENABLE_ONEDNN_OPTS']}"
+    )
+
+
+def times_table(measured: Mapping[str, Mapping[str, float]]) -> Table:
+    """Milliseconds per step."""
+    table = Table("", *measured, title="Milliseconds per step, medians")
+    for way in next(iter(measured.values())):
+        table.add_row(way, *(f"{took[way]:.2f}" for took in measured.values()))
+    return table
+
+
+def ratios_table(measured: Mapping[str, Mapping[str, float]]) -> Table:
+    """What the ratios are, beside what they may be."""
+    table = Table(
+        "", "bound", *measured, title="Ratios of these medians; ! where a bound is missed"
+    )
+    for ratio in RATIOS:
+        if not all({ratio.one, ratio.other} <= set(took) for took in measured.values()):
+            continue
+        values = [took[ratio.one] / took[ratio.other] for took in measured.values()]
+        shown = [f"{value:.2f}{'' if ratio.holds(value) else ' !'}" for value in values]
+        table.add_row(f"{ratio.one} / {ratio.other}", ratio.bound(), *shown)
+    return table
 
 
 if __name__ == "__main__":
