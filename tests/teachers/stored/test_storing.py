@@ -138,7 +138,7 @@ def test_members_of_an_ensemble_are_stored(dense_model, examples, tmp_path):
     read = stored.read([0, 1])["logits"]
     assert read.shape == (2, 2, 3)
     np.testing.assert_allclose(read[:, 1], members[1].predict(x[:2], verbose=0), atol=1e-6)
-    with pytest.raises(ValueError, match="top_k=2 for logits of several teachers.*uint8"):
+    with pytest.raises(ValueError, match=r"top_k=2 for logits of several teachers.*uint8"):
         store(Ensemble(members), (x,), tmp_path / "t", top_k=2)
 
 
@@ -152,7 +152,7 @@ def test_top_k(teacher, examples, tmp_path):
     )
     assert read["logits:rest"].shape == (20, 2)
     with pytest.raises(
-        ValueError, match="top_k=2 for outputs=.'hidden'.*features are stored whole"
+        ValueError, match=r"top_k=2 for outputs=.'hidden'.*features are stored whole"
     ):
         store(teacher, (x,), tmp_path / "t", outputs="hidden", top_k=2)
 
@@ -208,12 +208,14 @@ def test_an_interrupted_store_goes_on(teacher, examples, tmp_path):
     x, _ = examples
     with pytest.raises(Stop):
         store(teacher, interrupted(x, 12), tmp_path / "s", dtype="float32")
-    with pytest.raises(ValueError, match="was not finished: it has the first 12 examples.*partial"):
+    with pytest.raises(
+        ValueError, match=r"was not finished: it has the first 12 examples.*partial"
+    ):
         StoredTeacher(tmp_path / "s")
     part = StoredTeacher(tmp_path / "s", partial=True)
     expected = teacher.predict(x, verbose=0)
     np.testing.assert_allclose(part.read(np.arange(12))["logits"], expected[:12], atol=1e-6)
-    with pytest.raises(ValueError, match="nothing is stored .*: 12"):
+    with pytest.raises(ValueError, match=r"nothing is stored .*: 12"):
         part.read([12])
 
     # Batches of another size, of which one is there in part.
@@ -229,11 +231,11 @@ def test_what_goes_on_is_the_same(teacher, dense_model, examples, tmp_path):
         store(dense_model(units=6, seed=9, name=teacher.name), (x,), tmp_path / "s")
     with pytest.raises(ValueError, match="float"):
         store(teacher, (x,), tmp_path / "s", dtype="float32")
-    with pytest.raises(ValueError, match="example number 0, which is not the one.*same order"):
+    with pytest.raises(ValueError, match=r"example number 0, which is not the one.*same order"):
         store(teacher, (x[::-1],), tmp_path / "s")
-    with pytest.raises(ValueError, match="4 examples for the store .*, which has 12"):
+    with pytest.raises(ValueError, match=r"4 examples for the store .*, which has 12"):
         store(teacher, (x[:4],), tmp_path / "s")
-    with pytest.raises(ValueError, match="8 examples for the store .*, which has 12"):
+    with pytest.raises(ValueError, match=r"8 examples for the store .*, which has 12"):
         store(teacher, iter([(x[:4],), (x[4:8],)]), tmp_path / "s")
     assert len(store(teacher, (x,), tmp_path / "s")) == 20
 
@@ -250,14 +252,16 @@ def test_a_complete_store_is_not_made_again(examples, tmp_path):
         store(NumpyFunction(said, (3,)), (x,), tmp_path / "s", batch_size=4)
     # In the second run the first batch, for the shapes.
     assert calls == [4] * 7
-    with pytest.raises(ValueError, match="24 examples for the store .*, which has 20"):
+    with pytest.raises(ValueError, match=r"24 examples for the store .*, which has 20"):
         store(NumpyFunction(said, (3,)), (np.concatenate([x, x[:4]]),), tmp_path / "s")
 
 
 def test_the_disk_is_asked_first(teacher, examples, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match="20 records of 8 bytes.*160 bytes on a disk with 100.*top_k"):
+    with pytest.raises(
+        OSError, match=r"20 records of 8 bytes.*160 bytes on a disk with 100.*top_k"
+    ):
         store(teacher, (examples[0],), tmp_path / "s")
 
 
@@ -308,7 +312,7 @@ def test_keys_that_come_twice(teacher, examples, tmp_path):
     x, _ = examples
     inputs = {"image": x, "key": np.arange(20) % 15}
     with pytest.raises(
-        ValueError, match="the key 0 a second time, at the example number 15.*repeat"
+        ValueError, match=r"the key 0 a second time, at the example number 15.*repeat"
     ):
         store(teacher, (inputs,), tmp_path / "s", key="key", batch_size=8)
 
