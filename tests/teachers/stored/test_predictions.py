@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,6 +26,15 @@ def test_a_mapped_array_is_not_read_before_its_turn(tmp_path):
     np.save(tmp_path / "logits.npy", LOGITS)
     (first, *_) = batches(np.load(tmp_path / "logits.npy", mmap_mode="r"))
     assert isinstance(first.tensors["logits"].base, np.memmap)
+
+
+def test_a_data_set_of_hdf5(tmp_path):
+    with h5py.File(tmp_path / "said.h5", "w") as file:
+        file["logits"] = LOGITS
+        file["x"] = X
+        found = batches(file["logits"], file["x"])
+        assert [batch.count for batch in found] == [4, 4, 2]
+        np.testing.assert_array_equal(np.concatenate([batch.x for batch in found]), X)
 
 
 def test_a_dict_of_arrays():
