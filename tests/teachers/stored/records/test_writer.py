@@ -105,30 +105,56 @@ def test_records_are_safe_after_about_a_second(path, light, open_writer, monkeyp
     check_records(path, light, 6)
 
 
-@pytest.mark.usefixtures("small_chunks")
-def test_the_journal_speaks_of_what_is_on_the_disk(path, light, open_writer, monkeypatch):
+@pytest.fixture
+def calls(monkeypatch):
+    """What the system is asked to write and to synchronise, in order, by the files' names."""
     calls = []
 
-    def noting(name):
+    def noting(name, file_name):
         function = getattr(os, name)
 
-        def note(file, *arguments):
-            calls.append((name, Path(os.readlink(f"/proc/self/fd/{file}")).name))
-            return function(file, *arguments)
+        def note(first, *arguments):
+            calls.append((name, Path(file_name(first)).name))
+            return function(first, *arguments)
 
-        return note
+        monkeypatch.setattr(os, name, note)
 
-    for name in ("pwrite", "fdatasync"):
-        monkeypatch.setattr(os, name, noting(name))
+    for name in ("pwrite", "fdatasync", "fsync"):
+        noting(name, lambda file: os.readlink(f"/proc/self/fd/{file}"))
+    noting("replace", lambda path: path)
+    return calls
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_the_journal_speaks_of_what_is_on_the_disk(light, open_writer, calls):
     with open_writer() as opened:
         light.write(opened, 40)
-    unsafe = False
+    unsafe = set()
     for name, file in calls:
-        if file == "records.bin":
-            unsafe = name == "pwrite"
-        assert not (name == "pwrite" and file == "journal" and unsafe)
+        if name == "pwrite":
+            assert file != "journal" or "records.bin" not in unsafe
+            unsafe.add(file)
+        elif name in ("fdatasync", "fsync"):
+            unsafe.discard(file)
     assert ("pwrite", "journal") in calls
-    assert calls[-1] == ("fdatasync", "journal")
+    assert unsafe == set()
+    # The journal of the complete store is on the disk before it has its name, and then its name is.
+    assert [name for name, _ in calls[-3:]] == ["fsync", "replace", "fsync"]
+    assert calls[-3][1] == calls[-2][1]
+    assert calls[-1][1] == "store"
+
+
+def test_what_a_killed_writer_was_writing_is_cut_off(path, light, open_writer):
+    with open_writer() as opened:
+        opened.append(light.records(0, 12))
+    before = content(path)
+    for name, rest in (("journal", b"12 3 0000"), ("records.bin", b"x" * 1000)):
+        (path / name).write_bytes(before[name] + rest)
+    (path / ".journal-abc").write_text("")
+    (path / ".store-abc.json").write_text("")
+    check_records(path, light, 12)
+    open_writer().close()
+    assert content(path) == before
 
 
 def test_an_error_in_the_block_keeps_what_was_appended(path, light, open_writer):
