@@ -48,32 +48,42 @@ class Augmentation:
         self.versions = check_integer("versions", versions, at_least=1, fix="use 4, for example")
         self.seed = check_integer("seed", seed, at_least=0, fix="use 0, for example")
         self._function = function
+        self._compiled: Any = None
 
     def seeds(self, keys: np.ndarray, versions: Any) -> np.ndarray:
-        """The seeds of versions of examples; see `seeds`."""
+        """The seeds of versions of examples; see the function `seeds`."""
         return seeds(self.seed, keys, versions)
 
-    def __call__(self, x: Any, seeds: tf.Tensor) -> Any:
+    def __call__(self, x: Any, seeds: Any) -> Any:
         """Augmented examples.
 
         Args:
-            x: the inputs of a batch, a structure of tensors.
-            seeds: int32 tensor of shape `(batch, 2)`.
+            x: the inputs of a batch, a structure of tensors or arrays.
+            seeds: int32, of shape `(batch, 2)`.
         """
         import tensorflow as tf
 
+        if self._compiled is None:
+            self._compiled = (
+                tf.function(self._function),
+                tf.function(self._each, autograph=False, reduce_retracing=True),
+            )
         x = keras.tree.map_structure(tf.convert_to_tensor, x)
-        of_one = tf.function(self._function).get_concrete_function(
+        return self._compiled[1](x, tf.convert_to_tensor(seeds))
+
+    def _each(self, x: Any, seeds: tf.Tensor) -> Any:
+        import tensorflow as tf
+
+        of_one = self._compiled[0].get_concrete_function(
             keras.tree.map_structure(lambda part: tf.TensorSpec(part.shape[1:], part.dtype), x),
             tf.TensorSpec((2,), "int32"),
         )
         signature = keras.tree.map_structure(
             lambda part: tf.TensorSpec(part.shape, part.dtype), of_one.structured_outputs
         )
-        flat = keras.tree.flatten(x)
         return tf.map_fn(
-            lambda parts: of_one(keras.tree.pack_sequence_as(x, list(parts[:-1])), parts[-1]),
-            (*flat, seeds),
+            lambda parts: of_one(*parts),
+            (*tf.nest.flatten(x), seeds),
             fn_output_signature=signature,
         )
 
