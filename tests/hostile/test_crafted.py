@@ -1,8 +1,12 @@
 """Files made to do harm: to run code, to write elsewhere, to fill the memory."""
 
+import contextlib
 import io
 import json
+import os
 import pickle
+import random
+import shutil
 import struct
 import zipfile
 
@@ -10,6 +14,9 @@ import h5py
 import keras
 import numpy as np
 import pytest
+
+from keras_kd import teachers
+from keras_kd.teachers.stored.records import RecordFile, RecordWriter
 
 MARKER = "the_code_has_run"
 
@@ -192,7 +199,11 @@ def test_data(keras_kd_program, good, tmp_path, kind):
     commands = [
         [*convert, "--representative-data", name],
         ["verify", good / "model.tflite", "--against", good / "model.keras", "--data", name],
+        ["store", good / "model.keras", "--data", name, "--output", "new.store"],
     ]
+    # Predictions may have any name and any shape.
+    if not kind.startswith("another"):
+        commands.append(["store", "--predictions", name, "--output", "new.store"])
     # A report takes one array, whatever it is called: its models may call their inputs otherwise.
     if kind != "another name":
         labels = good / "labels.npy"
@@ -232,3 +243,48 @@ def test_metadata(keras_kd_program, good, tmp_path, command, kind):
     assert ending.megabytes < memory + 1024
     assert [path.name for path in tmp_path.iterdir()] == ["m.tflite"]
     assert not (tmp_path.parent / "escaped").exists()
+
+
+def crafted_store(path, header, dtype, records):
+    """A store all of whose checksums are right, whatever it says."""
+    with RecordWriter(path, header, dtype) as writer:
+        writer.append(records)
+        writer.finish()
+
+
+def test_stores_that_say_anything(keras_kd_program, damage, good, tmp_path):
+    """A header may lie under the right checksum; who reads it finds out, or shows what it says."""
+    file = RecordFile(good / "teacher.store")
+    records = file.read(np.arange(file.count))
+    generator = random.Random(0)
+    work = tmp_path / "work"
+    refused = 0
+    for _ in range(60):
+        changed = damage.json_value(json.dumps(file.header).encode(), generator)
+        crafted_store(work, json.loads(changed), file.dtype, records)
+        try:
+            ending = keras_kd_program(["inspect", "work"], tmp_path)
+            assert ending.code in (0, 2), (changed, ending)
+            assert "Traceback" not in ending.errors
+            if ending.code == 2:
+                refused += 1
+                check_refused(ending, work, ["journal", "records.bin", "store.json"])
+            with contextlib.suppress(ValueError):
+                teachers.StoredTeacher(work).read([0])
+        finally:
+            shutil.rmtree(work)
+    assert refused > 20
+
+
+@pytest.mark.parametrize("name", ["journal", "records.bin", "store.json"])
+def test_a_pipe_in_a_store_is_not_waited_for(keras_kd_program, good, tmp_path, name):
+    work = tmp_path / "work"
+    shutil.copytree(good / "teacher.store", work)
+    (work / name).unlink()
+    os.mkfifo(work / name)
+    for arguments in (
+        ["inspect", "work"],
+        ["store", "--predictions", good / "logits.npy", "--output", "work"],
+    ):
+        ending = keras_kd_program(arguments, tmp_path)
+        check_refused(ending, work, ["journal", "records.bin", "store.json"])
