@@ -46,8 +46,8 @@ def test_as_json(models, folder, run):
     assert (result["examples"], result["complete"]) == (30, True)
     assert result["bytes"] == sum(file.stat().st_size for file in (folder / "t.store").iterdir())
     assert result["bytes_per_example"] == result["bytes"] / 30
-    assert [one["name"] for one in result["tensors"]] == ["logits"]
-    assert result["tensors"][0]["bytes"] == 12
+    assert [one["name"] for one in result["outputs"]] == ["logits"]
+    assert result["outputs"][0]["bytes"] == 12
 
 
 def test_layers_and_the_largest_logits(models, folder, run):
@@ -55,7 +55,7 @@ def test_layers_and_the_largest_logits(models, folder, run):
     words = ["store", models / "model.keras", "--data", models / "examples.npy"]
     words += ["--outputs", "logits", layer, "--top-k", 2, "--temperature", 2, 4]
     result = json.loads(run(*words, "--output", "t.store", "--json"))
-    first, second = result["tensors"]
+    first, second = result["outputs"]
     assert (first["top_k"], first["temperatures"]) == (2, [2.0, 4.0])
     assert (second["name"], second["shape"]) == (layer, [4, 4, 4])
     assert all_of("t.store", layer).shape == (30, 4, 4, 4)
@@ -108,7 +108,7 @@ def test_probabilities(models, folder, logits, run):
 def test_predictions_of_layers(folder, run):
     np.savez("said.npz", logits=np.eye(4) * 3, block=np.ones((4, 2, 2)))
     result = json.loads(run("store", "--predictions", "said.npz", "--output", "t.store", "--json"))
-    assert [one["name"] for one in result["tensors"]] == ["logits", "block"]
+    assert [one["name"] for one in result["outputs"]] == ["logits", "block"]
 
 
 def test_inspect(models, folder, run):
@@ -154,3 +154,29 @@ def test_control_c_leaves_a_store_that_goes_on(folder, run):
         assert (folder / "t.store" / name).read_bytes() == (
             folder / "whole.store" / name
         ).read_bytes()
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+# By this name the package knows that it runs as the command.
+sys.argv[0] = "keras-kd"
+from keras_kd.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_code_2_and_it_goes_on(folder, run):
+    logits = np.random.default_rng(0).normal(0, 3, (4000, 100)).astype("float32")
+    np.save("logits.npy", logits)
+    words = ["store", "--predictions", "logits.npy", "--output", "t.store", "--dtype", "float32"]
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words], check=False, capture_output=True, text=True
+    )
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("keras-kd: error: ")
+    assert "free space and run again: it goes on there" in line
+    run(*words)
+    np.testing.assert_array_equal(all_of("t.store"), logits)

@@ -54,7 +54,7 @@ class Summary:
         key_name: the entry of the data that is the key, or `None`.
         has_fingerprints: whether a wrong pairing is noticed by the examples themselves.
         bytes: the size of all files.
-        tensors: what is stored for each version of each example.
+        outputs: what is stored for each version of each example, layers among them.
     """
 
     path: str
@@ -67,7 +67,7 @@ class Summary:
     key_name: str | None
     has_fingerprints: bool
     bytes: int
-    tensors: tuple[StoredTensor, ...]
+    outputs: tuple[StoredTensor, ...]
 
     @property
     def bytes_per_example(self) -> float:
@@ -99,7 +99,7 @@ class Summary:
     def _table(self) -> str:
         rows = [
             [tensor.name, f"{list(tensor.shape)}", tensor.dtype, _kept(tensor), f"{tensor.bytes:,}"]
-            for tensor in self.tensors
+            for tensor in self.outputs
         ]
         return aligned(["stored", "shape", "type", "values", "bytes"], rows, left=4)
 
@@ -119,7 +119,8 @@ def summarize(path: str | os.PathLike, *, verify: bool = False) -> Summary:
     description = Description.from_json(records.header)
     if verify:
         records.verify()
-    outputs = {output.codec.name: output for output in description.contents.stored_outputs}
+    contents = description.contents
+    about = {output.codec.name: output for output in contents.stored_outputs}
     return Summary(
         path=str(path),
         teacher=description.teacher,
@@ -131,9 +132,7 @@ def summarize(path: str | os.PathLike, *, verify: bool = False) -> Summary:
         key_name=description.key_name,
         has_fingerprints=description.has_fingerprints,
         bytes=sum(file.stat().st_size for file in Path(path).iterdir()),
-        tensors=tuple(
-            _stored(codec, outputs.get(codec.name)) for codec in description.contents.codecs
-        ),
+        outputs=tuple(_stored(codec, about.get(codec.name)) for codec in contents.codecs),
     )
 
 

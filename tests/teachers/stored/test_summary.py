@@ -21,7 +21,7 @@ def test_all_values_and_features(path):
     assert (summary.examples, summary.complete, summary.versions) == (20, True, 1)
     assert summary.bytes == sum(file.stat().st_size for file in path.iterdir())
     assert summary.bytes_per_example == summary.bytes / 20
-    logits, block = summary.tensors
+    logits, block = summary.outputs
     assert (logits.name, logits.shape, logits.dtype, logits.bytes) == (
         "logits",
         (100,),
@@ -38,7 +38,7 @@ def test_all_values_and_features(path):
 def test_the_largest_with_keys(path):
     store_outputs(LOGITS, path, keys=np.arange(20), key="number", top_k=16, temperatures=(1, 4.5))
     summary = summarize(path)
-    (logits,) = summary.tensors
+    (logits,) = summary.outputs
     assert (logits.top_k, logits.temperatures) == (16, (1.0, 4.5))
     # 16 classes of 7 bits, 15 differences and two remainders in float16.
     assert logits.bytes == 14 + 30 + 4
@@ -48,7 +48,7 @@ def test_the_largest_with_keys(path):
 
 def test_probabilities(path):
     store_outputs(np.full((3, 4), 0.25), path, activation="softmax")
-    assert summarize(path).tensors[0].activation == "softmax"
+    assert summarize(path).outputs[0].activation == "softmax"
 
 
 def test_for_json(path):
@@ -56,7 +56,7 @@ def test_for_json(path):
     data = json.loads(json.dumps(summarize(path).to_json()))
     assert data["path"] == str(path)
     assert data["bytes_per_example"] == data["bytes"] / 20
-    assert data["tensors"][0]["shape"] == [100]
+    assert data["outputs"][0]["shape"] == [100]
 
 
 def test_an_interrupted_store(path):
