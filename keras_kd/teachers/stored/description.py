@@ -11,6 +11,8 @@ from keras_kd._checks import problem
 from keras_kd.teachers.stored.contents import Contents
 
 _FORMAT = "keras_kd stored teacher, version 1"
+# The keys of all records, which can be far apart in their own file; a copy that is not believed.
+KEYS_FILE = "keys.bin"
 KEY_FIELD = "key"
 FINGERPRINT_FIELD = "fingerprint"
 AUGMENTED_FIELD = "augmented"

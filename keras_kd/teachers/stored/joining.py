@@ -68,7 +68,9 @@ class Joining:
             None if by_position else (key or description.key_name),
             None if names is None else list(names),
         )
-        self._visits = Visits(lookup.examples, description.versions)
+        self._visits = None
+        if augmentation is not None:
+            self._visits = Visits(lookup.examples, description.versions)
 
     def join(self, dataset: Any, batch_size: int | None, shuffle: bool, seed: int | None) -> Any:
         """The dataset with the outputs; see `StoredTeacher.join`."""

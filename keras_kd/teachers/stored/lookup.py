@@ -14,6 +14,7 @@ from keras_kd.teachers.stored.description import (
     AUGMENTED_FIELD,
     FINGERPRINT_FIELD,
     KEY_FIELD,
+    KEYS_FILE,
     Description,
 )
 from keras_kd.teachers.stored.examples import to_numpy
@@ -61,15 +62,6 @@ class Lookup:
         """The keys as numbers."""
         return self.keys.to_integers(keys)
 
-    def read(self, examples: np.ndarray, versions: Any = 0) -> dict[str, np.ndarray]:
-        """What the teacher said, by the names of `Contents.decoded`.
-
-        Args:
-            examples: their numbers.
-            versions: a number, or one per example.
-        """
-        return self.description.contents.decode(self._records(examples, versions))
-
     def checked(
         self,
         keys: np.ndarray,
@@ -90,7 +82,11 @@ class Lookup:
             ValueError: if nothing is stored of an example, or of another one by this key; the
                 message names the key.
         """
-        records = self._records(self.rows(keys), versions)
+        integers = self.integers(keys)
+        rows = self.index.find(integers, keys) * self.description.versions + versions
+        records = self._file.read(rows)
+        if self._has_keys and not np.array_equal(records[KEY_FIELD], integers):
+            raise self._wrong_keys()
         if inputs is not None and self.description.has_fingerprints:
             own = fingerprint.of_examples([to_numpy(part) for part in inputs])
             differs = records[FINGERPRINT_FIELD] != own
@@ -109,7 +105,7 @@ class Lookup:
         with self._lock:
             if self._index is None:
                 self._index = (
-                    KeyIndex(self._file.column(KEY_FIELD)[:: self.description.versions])
+                    KeyIndex(self._stored_keys())
                     if self._has_keys
                     else PositionIndex(self.examples)
                 )
@@ -119,8 +115,23 @@ class Lookup:
     def _has_keys(self) -> bool:
         return self.description.key_kind != "position"
 
-    def _records(self, examples: np.ndarray, versions: Any) -> np.ndarray:
-        return self._file.read(examples * self.description.versions + versions)
+    def _stored_keys(self) -> np.ndarray:
+        path = self._file.directory / KEYS_FILE
+        if self._file.complete and path.is_file():
+            keys = np.fromfile(path, "<i8")
+            if len(keys) == self.examples:
+                return keys
+        return self._file.column(KEY_FIELD)[:: self.description.versions]
+
+    def _wrong_keys(self) -> ValueError:
+        path = self._file.directory / KEYS_FILE
+        return ValueError(
+            problem(
+                f"the keys in {str(path)!r}, which are not those of the records",
+                "a copy of the records' own keys",
+                "delete this file, which can be done without",
+            )
+        )
 
     def _wrong_pairing(self, keys: np.ndarray, differs: np.ndarray) -> ValueError:
         by, fix = _BY_KEYS if self._has_keys else _BY_POSITIONS

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._files import replacing
 from keras_kd._progress import Progress
 from keras_kd.teachers.stored import fingerprint
 from keras_kd.teachers.stored.description import (
     AUGMENTED_FIELD,
     FINGERPRINT_FIELD,
     KEY_FIELD,
+    KEYS_FILE,
     Description,
 )
 from keras_kd.teachers.stored.keys import Keys
@@ -63,6 +65,7 @@ class Sink:
         self.total = total
         self._keys = Keys(description.key_kind)
         self._position = 0
+        self._taken_keys: list[np.ndarray] = []
         self._seen_keys: set[int] = set()
 
     @property
@@ -175,8 +178,12 @@ class Sink:
                     "pass the same data, or another path",
                 )
             )
-        if not self._writer.complete:
-            self._writer.finish()
+        if self._writer.complete:
+            return
+        if self._taken_keys:
+            with replacing(self.path / KEYS_FILE) as path:
+                np.concatenate(self._taken_keys).astype("<i8").tofile(path)
+        self._writer.finish()
 
     def _remove_empty(self) -> None:
         """Leave no store without examples, in the way of one of another description."""
@@ -236,6 +243,7 @@ class Sink:
                     )
                 )
             self._seen_keys.add(key)
+        self._taken_keys.append(identities[KEY_FIELD].copy())
 
     def _check_room(self, count: int) -> None:
         """Check that the store is not complete without these."""

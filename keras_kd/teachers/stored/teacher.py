@@ -184,7 +184,7 @@ class StoredTeacher(Teacher):
                 problem(f"version={version}", f"one of {self.versions} versions", "use 0")
             )
         keys = np.asarray(keys).reshape(-1)
-        arrays = self._lookup.read(self._lookup.rows(keys), number)
+        arrays = self._lookup.checked(keys, versions=number)
         plain = {f"{codec.name}:values" for codec in self._description.contents.codecs}
         plain -= {name for name in plain if name.replace(":values", ":classes") in arrays}
         return {

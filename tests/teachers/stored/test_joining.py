@@ -1,5 +1,7 @@
 """Each example gets its own outputs, in whatever order and batches it comes."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -147,6 +149,12 @@ def test_py_datasets(options, stored, stored_by_key, teacher, examples):
         np.testing.assert_array_equal(seen, x)
         joined.on_epoch_end()
         assert inner.epochs == 1
+
+
+def test_py_datasets_go_to_other_processes(stored_by_key, teacher, examples):
+    x, y = examples
+    joined = pickle.loads(pickle.dumps(stored_by_key.join(Batches(keyed(x), y, 6))))
+    assert_own_outputs((joined[number] for number in range(4)), teacher)
 
 
 def test_generators(stored, teacher, examples):

@@ -123,6 +123,22 @@ def test_damage_is_named(stored, examples):
         damaged.read([2])
 
 
+def test_the_copy_of_the_keys_is_not_believed(teacher, examples, tmp_path):
+    x, _ = examples
+    stored = store(teacher, ({"image": x, "key": np.arange(20) + 5},), tmp_path / "k", key="key")
+    expected = stored.read([9])["logits"]
+    path = tmp_path / "k/keys.bin"
+    keys = np.fromfile(path, "<i8")
+    np.testing.assert_array_equal(keys, np.arange(20) + 5)
+    keys[::-1].tofile(path)
+    with pytest.raises(ValueError, match=r"keys\.bin', which are not those of the records.*delete"):
+        StoredTeacher(stored.path).read([9])
+    keys[:3].tofile(path)
+    np.testing.assert_array_equal(StoredTeacher(stored.path).read([9])["logits"], expected)
+    path.unlink()
+    np.testing.assert_array_equal(StoredTeacher(stored.path).read([9])["logits"], expected)
+
+
 @pytest.mark.parametrize("save_teacher", [True, False])
 def test_a_distiller_is_saved_with_the_path(
     save_teacher, stored, student, examples, hard_loss, tmp_path

@@ -1,0 +1,47 @@
+"""A bar is shown to people who wait, and to nobody else."""
+
+import pytest
+
+from keras_kd import _progress
+from keras_kd._progress import Progress, with_progress
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What happened to the bar."""
+    from rich.progress import Progress as Bar
+
+    happened = []
+    monkeypatch.setattr(Bar, "start", lambda bar: happened.append("start"))
+    monkeypatch.setattr(Bar, "stop", lambda bar: happened.append("stop"))
+    return happened
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_terminal", "expected"),
+    [(-1, True, ["start", "stop"]), (1000, True, []), (-1, False, [])],
+)
+def test_the_bar_comes_late_and_on_a_terminal(seconds, is_terminal, expected, shown, monkeypatch):
+    monkeypatch.setattr(_progress, "_SECONDS_WITHOUT_NEWS", seconds)
+    monkeypatch.setattr("rich.console.Console.is_terminal", is_terminal)
+    assert list(with_progress([1, 2, 3], "Counting")) == [1, 2, 3]
+    assert shown == expected
+    shown.clear()
+    with Progress("Counting") as progress:
+        progress.advance(2)
+        progress.advance()
+    assert shown == expected
+
+
+def test_the_bar_goes_when_something_fails(shown, monkeypatch):
+    monkeypatch.setattr(_progress, "_SECONDS_WITHOUT_NEWS", -1)
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+
+    def fail():
+        with Progress("Counting") as progress:
+            progress.advance()
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        fail()
+    assert shown == ["start", "stop"]
