@@ -99,6 +99,16 @@ class Lookup:
                 raise self._wrong_augmentation(keys, ~same)
         return self.description.contents.decode(records)
 
+    def verify(self) -> None:
+        """Read everything, compare all checksums, and the copy of the keys with the records' own.
+
+        Raises:
+            ValueError: naming what is damaged.
+        """
+        self._file.verify()
+        if self._has_keys and not np.array_equal(self._stored_keys(), self._own_keys()):
+            raise self._wrong_keys()
+
     @property
     def index(self) -> PositionIndex | KeyIndex:
         """Where the examples are, by their keys as numbers."""
@@ -121,6 +131,9 @@ class Lookup:
             keys = np.fromfile(path, "<i8")
             if len(keys) == self.examples:
                 return keys
+        return self._own_keys()
+
+    def _own_keys(self) -> np.ndarray:
         return self._file.column(KEY_FIELD)[:: self.description.versions]
 
     def _wrong_keys(self) -> ValueError:

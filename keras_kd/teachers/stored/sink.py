@@ -188,7 +188,7 @@ class Sink:
     def _remove_empty(self) -> None:
         """Leave no store without examples, in the way of one of another description."""
         if not self._there and not self._position:
-            for name in (HEADER, JOURNAL, RECORDS):
+            for name in (HEADER, JOURNAL, RECORDS, KEYS_FILE):
                 (self.path / name).unlink(missing_ok=True)
             # What else is in it is the user's.
             with suppress(OSError):

@@ -13,6 +13,7 @@ from keras_kd._tables import aligned
 from keras_kd.teachers.stored.codecs import Codec, TopK
 from keras_kd.teachers.stored.contents import StoredOutput
 from keras_kd.teachers.stored.description import Description
+from keras_kd.teachers.stored.lookup import Lookup
 from keras_kd.teachers.stored.records import RecordFile
 
 
@@ -118,7 +119,7 @@ def summarize(path: str | os.PathLike, *, verify: bool = False) -> Summary:
     records = RecordFile(path)
     description = Description.from_json(records.header)
     if verify:
-        records.verify()
+        Lookup(records, description).verify()
     contents = description.contents
     about = {output.codec.name: output for output in contents.stored_outputs}
     return Summary(

@@ -79,7 +79,6 @@ class StoredTeacher(Teacher):
         if augment is not None:
             self._check_augmented()
             self._augmentation = Augmentation(augment, description.versions, description.seed)
-        self._file = file
         self._lookup = Lookup(file, description)
 
     def __len__(self) -> int:
@@ -222,7 +221,7 @@ class StoredTeacher(Teacher):
         Raises:
             ValueError: naming what is damaged.
         """
-        self._file.verify()
+        self._lookup.verify()
 
     def get_config(self) -> dict[str, Any]:
         """The path; the outputs stay where they are."""

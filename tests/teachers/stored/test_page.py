@@ -11,6 +11,8 @@ import tensorflow as tf
 import keras_kd
 
 PAGE = Path(__file__).parents[3] / "docs" / "stored_teachers.md"
+# Most of the time goes into compiling the steps of its distillers.
+pytestmark = pytest.mark.slow
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.S | re.M)
 
 

@@ -81,6 +81,16 @@ def test_damage(path):
         summarize(path, verify=True)
 
 
+def test_a_damaged_copy_of_the_keys(path):
+    stored = store_outputs(LOGITS, path, keys=np.arange(20))
+    np.arange(1, 21, dtype="<i8").tofile(path / "keys.bin")
+    for verify in (stored.verify, lambda: summarize(path, verify=True)):
+        with pytest.raises(ValueError, match=r"the keys in .*keys\.bin', which are not those"):
+            verify()
+    (path / "keys.bin").unlink()
+    stored.verify()
+
+
 def test_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match="the directory that store"):
         summarize(tmp_path)
