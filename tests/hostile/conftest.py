@@ -56,6 +56,7 @@ def good(tmp_path_factory):
     logits = generator.normal(0, 3, (12, 10)).astype("float32")
     np.save(directory / "logits.npy", logits)
     teachers.store_outputs(logits, directory / "teacher.store", name="logits")
+    teachers.store_outputs(logits, directory / "keyed.store", keys=np.arange(12))
     (directory / "labels.txt").write_text("Katze\nHund\nMäuse\n", encoding="utf-8")
     tflite.convert(student, "int8", images).save(directory / "model.tflite")
     metadata = tflite.android.Metadata(("cat", "dog", "mouse"), mean=(0.0,), std=(255.0,))
