@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -40,12 +41,8 @@ class TeacherWatch:
         With the zeros one bad batch does not turn the student's weights into NaN before Python
         hears of it. No gradient flows back into what is returned.
         """
-        tensors = [tensor for tensor in keras.tree.flatten(outputs) if _is_float(tensor)]
-        finite = [ops.all(ops.isfinite(tensor)) for tensor in tensors]
-        if finite:
-            self._finite = ops.all(ops.stack(finite)) if len(finite) > 1 else finite[0]
-            self._not_finite.assign_add(ops.cast(ops.logical_not(self._finite), "int64"))
-        unrecognised = [logits for tensor in tensors for logits in _unrecognised(tensor)]
+        flat = [tensor for tensor in keras.tree.flatten(outputs) if _is_float(tensor)]
+        unrecognised = [logits for tensor in flat for logits in _unrecognised(tensor)]
         if unrecognised and self._softened and not self._first_step_seen:
             # Once is enough, and a compiled step goes on as it began.
             tf.cond(
@@ -53,9 +50,37 @@ class TeacherWatch:
                 lambda: self._count_distributions(unrecognised),
                 lambda: None,
             )
+        tensors = [part for tensor in flat for part in _parts(tensor)]
+        clean = iter(self._cleaned(tensors) if tensors else [])
         if tf.executing_eagerly():
             self.report()
-        return keras.tree.map_structure(_finite_or_zero, outputs)
+        return keras.tree.map_structure(
+            lambda tensor: _replaced(tensor, clean) if _is_float(tensor) else tensor, outputs
+        )
+
+    def _cleaned(self, tensors: list[Any]) -> list[Any]:
+        """The tensors, with 0 for what is not finite, which is counted."""
+        tensors = [ops.stop_gradient(tensor) for tensor in tensors]
+        sums = [ops.cast(ops.sum(tensor), "float32") for tensor in tensors]
+        # Finite sums have finite terms: one look at each number, and nothing is copied. Terms that
+        # are finite can have a sum that is not, so there is a closer look where it is not.
+        self._finite, *clean = tf.cond(
+            ops.isfinite(ops.sum(ops.stack(sums))),
+            lambda: [tf.constant(True), *tensors],
+            lambda: self._looked_at_closely(tensors),
+        )
+        return clean
+
+    def _looked_at_closely(self, tensors: list[Any]) -> list[Any]:
+        """Whether all is finite, and the tensors with 0 for what is not."""
+        are_finite = [ops.isfinite(tensor) for tensor in tensors]
+        finite = ops.all(ops.stack([ops.all(is_finite) for is_finite in are_finite]))
+        self._not_finite.assign_add(ops.cast(ops.logical_not(finite), "int64"))
+        clean = [
+            ops.where(is_finite, tensor, ops.zeros_like(tensor))
+            for is_finite, tensor in zip(are_finite, tensors, strict=True)
+        ]
+        return [finite, *clean]
 
     def _count_distributions(self, tensors: list[Any]) -> None:
         rows = [ops.all(_logits.distribution_like(tensor)) for tensor in tensors]
@@ -127,19 +152,21 @@ def _is_float(tensor: Any) -> bool:
     return "float" in keras.backend.standardize_dtype(tensor.dtype)
 
 
-def _finite_or_zero(tensor: Any) -> Any:
-    if not _is_float(tensor):
-        return tensor
+def _parts(tensor: Any) -> list[Any]:
+    """An output, and the tensors that are remembered as behind it."""
     seen = _logits.recognise_logits(tensor)
-    clean = _zero_where_not_finite(tensor)
-    members = None if seen.members is None else _zero_where_not_finite(seen.members)
-    logits = _zero_where_not_finite(seen.logits)
-    _logits.remember_logits(clean, dataclasses.replace(seen, logits=logits, members=members))
+    return [tensor, seen.logits, *([] if seen.members is None else [seen.members])]
+
+
+def _replaced(tensor: Any, parts: Iterator[Any]) -> Any:
+    """An output made of other `_parts`, the next ones."""
+    seen = _logits.recognise_logits(tensor)
+    clean = next(parts)
+    changed = {"logits": next(parts)}
+    if seen.members is not None:
+        changed["members"] = next(parts)
+    _logits.remember_logits(clean, dataclasses.replace(seen, **changed))
     return clean
-
-
-def _zero_where_not_finite(tensor: Any) -> Any:
-    return ops.where(ops.isfinite(tensor), ops.stop_gradient(tensor), ops.zeros_like(tensor))
 
 
 def _unrecognised(tensor: Any) -> list[Any]:

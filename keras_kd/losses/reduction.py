@@ -68,6 +68,20 @@ def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) 
     )
 
 
+def of_counted(features: Any, weights: Any, sample_weight: Any, mask: Any) -> Any:
+    """`without_ignored`, where anything can be ignored.
+
+    Args:
+        features: tensor of shape `(batch, ..., channels)`.
+        weights: what `example_weights` makes of the others, shape `(batch,)`.
+        sample_weight: as the loss got it.
+        mask: as the loss got it.
+    """
+    if sample_weight is None and mask is None:
+        return features
+    return without_ignored(features, weights, mask)
+
+
 def without_ignored(features: Any, weights: Any = None, mask: Any = None) -> Any:
     """Zeros in place of examples of weight 0 and of masked positions.
 

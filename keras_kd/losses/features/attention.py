@@ -17,8 +17,11 @@ def attention(features: Any, power: float = 2.0) -> Any:
 
     The mean over the channels of |value|^power, divided by its norm over the positions.
     """
-    energy = ops.mean(ops.power(ops.abs(flat(features)), power), axis=-1)
-    return unit(energy, axis=-1)
+    features = flat(features)
+    strength = ops.square(features) if power == 2.0 else ops.power(ops.abs(features), power)
+    # The gradient of a mean goes through the whole map once more than that of a sum.
+    channels = ops.cast(ops.shape(features)[-1], features.dtype)
+    return unit(ops.sum(strength, axis=-1) / channels, axis=-1)
 
 
 def attention_transfer(teacher_features: Any, student_features: Any, power: float = 2.0) -> Any:

@@ -17,7 +17,7 @@ from keras import ops
 from keras_kd._checks import problem
 from keras_kd.losses.base import OutputKey
 from keras_kd.losses.features.base import FeatureLoss
-from keras_kd.losses.reduction import example_weights, without_ignored
+from keras_kd.losses.reduction import example_weights, of_counted
 
 # What a norm is at least before it divides, as in the published implementations: a map of zeros
 # stays one.
@@ -47,7 +47,7 @@ class MapLoss(FeatureLoss):
         weights, factor = example_weights(some_map, sample_weight, mask)
 
         def kept(features: Any) -> Any:
-            return without_ignored(features, weights, mask)
+            return of_counted(features, weights, sample_weight, mask)
 
         values = self.per_example(
             keras.tree.map_structure(kept, teacher_output),

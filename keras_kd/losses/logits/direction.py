@@ -12,7 +12,7 @@ from keras_kd._checks import check_number
 from keras_kd.losses.base import DistillationLoss, OutputKey
 from keras_kd.losses.geometry import directions
 from keras_kd.losses.logits.base import logits_behind
-from keras_kd.losses.reduction import example_weights, without_ignored
+from keras_kd.losses.reduction import example_weights, of_counted
 
 # Cosines computed in float32 that are nearer than this may be equal.
 _ROUNDING = 1e-6
@@ -135,7 +135,9 @@ class DirectionMatching(DistillationLoss):
         )
         weights, factor = example_weights(student, sample_weight, mask)
         teacher, student = (
-            ops.reshape(without_ignored(logits, weights, mask), (ops.shape(logits)[0], -1))
+            ops.reshape(
+                of_counted(logits, weights, sample_weight, mask), (ops.shape(logits)[0], -1)
+            )
             for logits in (teacher, student)
         )
         return factor * direction_matching(teacher, student, weights, tikhonov=self.tikhonov)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras_kd.losses.features.base import FeatureLoss
-from keras_kd.losses.reduction import example_weights, without_ignored
+from keras_kd.losses.reduction import example_weights, of_counted
 
 
 class BatchLoss(FeatureLoss):
@@ -47,7 +47,7 @@ class BatchLoss(FeatureLoss):
         """The loss of one pair of tensors as a scalar: `of_batch` times the mean weight."""
         weights, factor = example_weights(student_output, sample_weight, mask)
         teacher, student = (
-            without_ignored(features, weights, mask)
+            of_counted(features, weights, sample_weight, mask)
             for features in (teacher_output, student_output)
         )
         return factor * self.of_batch(teacher, student, weights, **context)

@@ -1,0 +1,91 @@
+import importlib
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def step():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+        yield importlib.import_module("step")
+
+
+def test_ways_take_turns_and_the_first_step_of_a_turn_is_not_counted(step):
+    calls = []
+    ways = {name: lambda name=name: calls.append(name) for name in ("one", "other")}
+    medians = step.medians(ways, rounds=3, turn=4)
+    assert set(medians) == {"one", "other"}
+    assert all(milliseconds >= 0 for milliseconds in medians.values())
+    turns = [calls[10 + 4 * turn : 14 + 4 * turn] for turn in range(6)]
+    assert all(len(set(turn)) == 1 for turn in turns)
+    for before in range(0, 6, 2):
+        assert {turns[before][0], turns[before + 1][0]} == {"one", "other"}
+
+
+def test_a_bound_is_held_or_missed_as_it_is_shown(step):
+    at_most, at_least = step.Ratio("a", "b", at_most=1.05), step.Ratio("a", "b", at_least=1.0)
+    assert at_most.holds(1.054)
+    assert not at_most.holds(1.056)
+    assert at_least.holds(0.996)
+    assert not at_least.holds(0.994)
+    assert step.Ratio("a", "b").holds(5.0)
+
+
+def test_the_table_shows_what_was_measured(step):
+    times = dict.fromkeys((step.ALONE, step.PARTS, step.KERAS, step.STORED), 2.0)
+    measured = {"small": {**times, step.ONLINE: 3.0, step.FEATURES: 3.0}}
+    columns = step.ratios_table(measured).columns
+    shown = dict(zip(columns[0].cells, columns[2].cells, strict=True))
+    assert shown[f"{step.ONLINE} / {step.KERAS}"] == "1.50 !"
+    assert shown[f"{step.FEATURES} / {step.ONLINE}"] == "1.00"
+    # There is no row for what was not measured.
+    assert not any(step.TORCH in name for name in shown)
+
+
+def test_the_faster_memory_format_stands_for_pytorch(step):
+    took = step.fastest_torch({"a": 1.0, "PyTorch, NCHW": 3.0, "PyTorch, NHWC": 2.0})
+    assert took["PyTorch"] == 2.0
+    assert step.fastest_torch({"a": 1.0}) == {"a": 1.0}
+
+
+@pytest.mark.slow
+def test_each_way_takes_steps(step, tmp_path):
+    teacher = step.classifier(step.TEACHERS["small"], "small")
+    ways = step.ways(teacher, 8, tmp_path)
+    assert {step.ALONE, step.PARTS, step.ONLINE, step.KERAS, step.FEATURES, step.STORED} <= set(
+        ways
+    )
+    for way in ways.values():
+        way()
+        way()
+
+
+@pytest.mark.slow
+def test_the_loop_of_pytorch_computes_the_same_step(step):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    import torch_step
+
+    images = np.random.default_rng(0).random((8, *step.IMAGE), dtype="float32")
+    ours = step.classifier(step.STUDENT, "student")
+    theirs = torch_step.classifier(step.IMAGE[-1], step.STUDENT, step.CLASSES)
+    layers = [layer for layer in theirs if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    with torch.no_grad():
+        for layer, (kernel, bias) in zip(
+            layers, np.reshape(np.array(ours.weights, dtype=object), (-1, 2)), strict=True
+        ):
+            axes = (3, 2, 0, 1) if len(kernel.shape) == 4 else (1, 0)
+            layer.weight.copy_(torch.from_numpy(kernel.numpy().transpose(axes).copy()))
+            layer.bias.copy_(torch.from_numpy(bias.numpy()))
+        said = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    np.testing.assert_allclose(said, keras.ops.convert_to_numpy(ours(images)), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_imports_are_measured_in_fresh_processes(step):
+    assert "json" in sys.modules
+    (seconds,) = step.import_seconds("json", 1)
+    assert 0 < seconds < 10
