@@ -72,6 +72,11 @@ class Joining:
         if augmentation is not None:
             self._visits = Visits(lookup.examples, description.versions)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether the examples bring keys; else their positions are."""
+        return self._division.key is not None
+
     def join(self, dataset: Any, batch_size: int | None, shuffle: bool, seed: int | None) -> Any:
         """The dataset with the outputs; see `StoredTeacher.join`."""
         arrays = as_arrays(dataset)
@@ -94,7 +99,7 @@ class Joining:
         self._division(x)
         if batch_size is not None:
             dataset = dataset.rebatch(batch_size)
-        if self._division.key is not None:
+        if self.has_keys:
             return self._with_outputs(dataset, self._divided)
         return self._with_outputs(dataset.scan(np.int64(0), _untraced(_numbered)), self._placed)
 
@@ -312,10 +317,8 @@ class JoinedPyDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         """A batch with its outputs."""
-        if self._size is None:
-            # All batches but the last have the size of the first; fingerprints will tell.
-            self._size = _size(self._dataset[0])
-        return self._joining.batch(self._dataset[index], index * self._size, self._epoch)
+        place = 0 if self._joining.has_keys else index * self._size_of_first()
+        return self._joining.batch(self._dataset[index], place, self._epoch)
 
     def on_epoch_begin(self) -> None:
         """Tell the dataset."""
@@ -325,6 +328,12 @@ class JoinedPyDataset(keras.utils.PyDataset):
         """Tell the dataset, and go on to the next versions."""
         self._dataset.on_epoch_end()
         self._epoch += 1
+
+    def _size_of_first(self) -> int:
+        """The size of all batches but the last; if it is not, fingerprints will tell."""
+        if self._size is None:
+            self._size = _size(self._dataset[0])
+        return self._size
 
 
 def _batches_of_places(count: int, batch_size: int, shuffle: bool, seed: int | None) -> Any:
