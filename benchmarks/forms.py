@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from folding import folded
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 import keras_kd.tflite
 from keras_kd.teachers import Function, ModelTeacher, NumpyFunction, Teacher
-from keras_kd.teachers.folded import Folded
 
 
 def eagerly(model: keras.Model, examples: np.ndarray) -> Teacher:
@@ -38,17 +38,21 @@ def in_bfloat16(model: keras.Model, examples: np.ndarray) -> Teacher:
     return ModelTeacher(copy)
 
 
-def frozen(model: keras.Model, examples: np.ndarray, make: Callable = ModelTeacher) -> Teacher:
+def frozen(model: keras.Model, examples: np.ndarray) -> Teacher:
     """Weights as constants, what follows from them alone computed once by Grappler."""
-    teacher = make(model)
     signature = [tf.TensorSpec((None, *examples.shape[1:]))]
-    ask = tf.function(lambda x: teacher(x, None).outputs, input_signature=signature)
+    ask = tf.function(lambda x: model(x, training=False), input_signature=signature)
     return Function(convert_variables_to_constants_v2(ask.get_concrete_function()), "frozen")
 
 
 def normalization_folded(model: keras.Model, examples: np.ndarray) -> Teacher:
-    """Batch normalizations in the weights of convolutions."""
-    return Folded(model)
+    """A copy with batch normalizations in the weights of convolutions."""
+    return ModelTeacher(folded(model))
+
+
+def folded_by_xla(model: keras.Model, examples: np.ndarray) -> Teacher:
+    """The same copy, compiled by XLA."""
+    return by_xla(folded(model), examples)
 
 
 def in_litert(model: keras.Model, examples: np.ndarray, quantization: str) -> Teacher:
@@ -98,7 +102,7 @@ FORMS: dict[str, Callable[[keras.Model, np.ndarray], Teacher]] = {
     "compiled by XLA": by_xla,
     "frozen": frozen,
     "BatchNormalization folded": normalization_folded,
-    "both": partial(frozen, make=Folded),
+    "folded, compiled by XLA": folded_by_xla,
     "LiteRT, float32": partial(in_litert, quantization="float32"),
     "LiteRT, int8": partial(in_litert, quantization="int8"),
     "bfloat16": in_bfloat16,

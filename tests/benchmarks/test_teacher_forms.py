@@ -115,6 +115,41 @@ def test_one_seed_is_refused(benchmark, capsys):
     assert "a standard error needs at least two seeds" in capsys.readouterr().err
 
 
+def normalized(inputs, layer, **kwargs):
+    return keras.layers.BatchNormalization(**kwargs)(layer(inputs))
+
+
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [
+        (keras.layers.Conv2D(3, 2), {}),
+        (keras.layers.Conv2D(3, 2, use_bias=False), {"scale": False}),
+        (keras.layers.DepthwiseConv2D(2, depth_multiplier=2), {"center": False}),
+    ],
+)
+def test_a_normalization_goes_into_the_convolution_before_it(scripts, layer, arguments):
+    inputs = keras.Input((5, 5, 2))
+    model = used(keras.Model(inputs, normalized(inputs, layer, **arguments)))
+    folding = scripts("folding")
+    folded = folding.folded(model)
+    assert not any(isinstance(x, keras.layers.BatchNormalization) for x in folded.layers)
+    x = np.random.default_rng(2).normal(size=(3, 5, 5, 2)).astype("float32")
+    np.testing.assert_allclose(folded(x), model(x, training=False), atol=1e-5)
+
+
+def test_what_something_else_reads_is_not_folded(scripts):
+    inputs = keras.Input((5, 5, 2))
+    read_twice = keras.layers.Conv2D(3, 2)(inputs)
+    activated = keras.layers.Conv2D(3, 2, activation="relu")(inputs)
+    outputs = [keras.layers.BatchNormalization()(tensor) for tensor in (read_twice, activated)]
+    model = used(keras.Model(inputs, [read_twice, *outputs]))
+    assert scripts("folding").foldable(model) == {}
+    folded = scripts("folding").folded(model)
+    x = np.random.default_rng(2).normal(size=(3, 5, 5, 2)).astype("float32")
+    for got, expected in zip(folded(x), model(x, training=False), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 def test_a_form_teaches_in_a_distiller(teachers, images):
     inputs = keras.Input((28, 28, 1))
     student = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
