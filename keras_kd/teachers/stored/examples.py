@@ -176,6 +176,12 @@ def number_of_examples(dataset: Any) -> int | None:
     return None
 
 
+def size_of(batch: Any) -> int:
+    """How many examples a batch has."""
+    x, *_ = keras.utils.unpack_x_y_sample_weight(batch)
+    return len(keras.tree.flatten(x)[0])
+
+
 def to_numpy(structure: Any) -> Any:
     """A structure of arrays, with float64 as Keras gives it to models."""
     if isinstance(structure, np.ndarray):

@@ -17,8 +17,9 @@ from keras_kd.teachers.convert import as_teacher
 from keras_kd.teachers.stored import fingerprint
 from keras_kd.teachers.stored.augmentation import Augmentation
 from keras_kd.teachers.stored.description import Description
-from keras_kd.teachers.stored.joining import Joining
+from keras_kd.teachers.stored.joining import join
 from keras_kd.teachers.stored.lookup import Lookup
+from keras_kd.teachers.stored.matching import Matching
 from keras_kd.teachers.stored.records import RecordFile
 
 
@@ -156,10 +157,10 @@ class StoredTeacher(Teacher):
                 the store was opened without `augment`.
         """
         self._check_augment()
-        joining = Joining(self._lookup, self._augmentation, verify=verify, key=key)
+        matching = Matching(self._lookup, self._augmentation, verify=verify, key=key)
         if batch_size is not None:
             check_integer("batch_size", batch_size, at_least=1, fix="use 32, for example")
-        return joining.join(dataset, batch_size, shuffle, seed)
+        return join(dataset, matching, batch_size, shuffle, seed)
 
     def read(self, keys: Any, version: int = 0) -> dict[str, np.ndarray]:
         """What the teacher said of some examples.

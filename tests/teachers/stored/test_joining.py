@@ -186,6 +186,16 @@ def test_structures_of_inputs(examples, tmp_path):
         np.testing.assert_allclose(model(joined[STUDENT_INPUTS]), expected, atol=1e-6)
 
 
+def test_several_inputs_without_labels(examples, tmp_path):
+    x, _ = examples
+    stored = store(lambda x: x[0] - 2 * x[1], ((x, x + 1),), tmp_path / "s", dtype="float32")
+    dataset = tf.data.Dataset.from_tensor_slices(((x, x + 1),)).batch(6)
+    for data in (dataset, ((x, x + 1),)):
+        (joined,) = next(iter(stored.join(data, shuffle=False)))
+        one, other = joined[STUDENT_INPUTS]
+        np.testing.assert_allclose(joined[TEACHER_OUTPUTS][VALUES], one - 2 * other, atol=1e-6)
+
+
 def test_the_student_does_not_see_the_part_of_the_teacher(teacher, examples, tmp_path):
     x, y = examples
     small, keys = x[:, :2], np.arange(20)
