@@ -151,7 +151,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="students of each (default 3)")
     parser.add_argument("--rounds", type=int, default=40, help="turns of each (default 40)")
     parser.add_argument(
-        "--seconds", type=float, default=60, help="for all turns of a teacher (default 60)"
+        "--seconds", type=float, default=40, help="for all turns of a teacher (default 40)"
     )
     parser.add_argument("--batch-size", type=int, default=64, help="when timing (default 64)")
     parser.add_argument("--epochs", type=int, default=12, help="of a student (default 12)")
