@@ -32,15 +32,23 @@ def _runs_as_command() -> bool:
 
 
 # Importing Keras takes seconds and logs to the terminal. The command decides when; `--help` never.
+# What Keras may find in a file of a Distiller is there from the beginning, the rest when needed.
 if TYPE_CHECKING or not _runs_as_command():
-    from keras_kd import compression, data, evaluation, losses, schedules, teachers, tflite
+    from keras_kd import losses, schedules, teachers
     from keras_kd.distiller import Distiller
+if TYPE_CHECKING:
+    from keras_kd import compression, data, evaluation, tflite
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when the command first uses it."""
+    """Import a public name when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Distiller":
         return importlib.import_module(f"{__name__}.distiller").Distiller
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    """All public names, those too that were not used yet."""
+    return sorted({*globals(), *__all__})

@@ -70,7 +70,7 @@ class Teaching:
     def teacher(self) -> Any:
         """The teacher; `None` after loading a distiller that was saved without it."""
         teacher = self._teacher.value
-        return teacher.model if isinstance(teacher, ModelTeacher) else teacher
+        return teacher.model if type(teacher) is ModelTeacher else teacher
 
     @teacher.setter
     def teacher(self, teacher: Any) -> None:

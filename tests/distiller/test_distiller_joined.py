@@ -86,7 +86,7 @@ def test_a_step_needs_nothing_outside_of_tensorflow(jit_compile, data):
 
 def test_data_without_outputs_are_refused_in_training(data):
     distiller = compiled(keras_kd.Distiller(Quoted(), classifier("student")))
-    with pytest.raises(ValueError, match="without the teacher's stored outputs.*join"):
+    with pytest.raises(ValueError, match=r"without the teacher's stored outputs.*join"):
         distiller.fit(*data, verbose=0)
 
 

@@ -175,3 +175,20 @@ def test_a_loss_of_ones_own_and_a_subclassed_model_are_saved(examples, hard_loss
         fit(model, examples)
     assert_equal_weights(loaded.student, distiller.student)
     assert_equal_weights(loaded.teacher, distiller.teacher)
+
+
+def test_a_teacher_of_the_users_own_class_comes_back_as_such(teacher, student, hard_loss, tmp_path):
+    @keras.saving.register_keras_serializable(package="tests")
+    class Doubled(keras_kd.teachers.ModelTeacher):
+        def __call__(self, inputs, student):
+            said = super().__call__(inputs, student)
+            return said._replace(outputs=2.0 * said.outputs)
+
+    distiller = keras_kd.Distiller(Doubled(teacher), student)
+    distiller.compile("sgd", hard_loss)
+    assert isinstance(distiller.teacher, Doubled)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+    assert isinstance(loaded.teacher, Doubled)
+    for one, other in zip(loaded.teacher.model.get_weights(), teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

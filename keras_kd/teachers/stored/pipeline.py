@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class Pipeline:
         if self._matching.augmentation is not None:
             places = _batches_of_places(arrays.count, batch_size, shuffle, seed)
             return self._with_outputs(places.map(_untraced(taken), tf.data.AUTOTUNE))
-        several = batch_size * _batches_at_once(batch_size, parts)
+        several = batch_size * _batches_at_once(batch_size, parts, self._specs)
         places = _batches_of_places(arrays.count, several, shuffle, seed)
         dataset = places.map(_untraced(at_once), tf.data.AUTOTUNE).rebatch(batch_size)
         count = tf.data.experimental.assert_cardinality(-(-arrays.count // batch_size))
@@ -192,9 +193,10 @@ def _batches_of_places(count: int, batch_size: int, shuffle: bool, seed: int | N
     return batches.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
 
 
-def _batches_at_once(batch_size: int, parts: list[np.ndarray]) -> int:
-    size = batch_size * sum(part[:1].nbytes for part in parts)
-    return int(np.clip(_MOST_BYTES // size, 1, _MOST_BATCHES))
+def _batches_at_once(batch_size: int, parts: list[np.ndarray], outputs: list[Any]) -> int:
+    example = sum(part[:1].nbytes for part in parts)
+    said = sum(math.prod(spec.shape[1:]) * spec.dtype.size for spec in outputs)
+    return int(np.clip(_MOST_BYTES // (batch_size * (example + said)), 1, _MOST_BATCHES))
 
 
 def _untraced(function: Callable) -> Callable:
