@@ -61,8 +61,9 @@ format: $(INSTALLED) ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: $(INSTALLED) ## measure speed side by side with keras.distillation; print ratios
+benchmark: $(INSTALLED) ## measure time and memory beside keras.distillation and PyTorch (15 minutes)
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/memory.py
 
 models: $(INSTALLED) ## rebuild tflite_models from the data of TFDS in DATA_DIR (an hour)
 	$(BIN)/python tflite_models/make.py $(DATA_DIR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,40 +26,43 @@ def classifier(channels: int, filters: Sequence[int], classes: int) -> nn.Sequen
 def distillation_step(
     teacher: nn.Module,
     student: nn.Module,
-    batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    examples: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
     memory_format: str,
     temperature: float = 4.0,
 ) -> Callable[[], None]:
-    """A step of Hinton's distillation, on one batch after the other, which are tensors already."""
+    """A step of Hinton's distillation on the next batch of examples, shuffled, in memory."""
     layout = MEMORY_FORMATS[memory_format]
     teacher = teacher.eval().to(memory_format=layout)
     student = student.train().to(memory_format=layout)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
-    tensors = [
-        (
-            torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).contiguous(memory_format=layout),
-            torch.from_numpy(labels),
-        )
-        for images, labels in batches
-    ]
-    number = 0
+    images = torch.from_numpy(examples[0].transpose(0, 3, 1, 2).copy())
+    images = images.contiguous(memory_format=layout)
+    labels = torch.from_numpy(examples[1])
+    batches = _shuffled(len(images), batch_size)
 
     def step() -> None:
-        nonlocal number
-        images, labels = tensors[number % len(tensors)]
-        number += 1
+        batch = next(batches)
+        seen = images[batch].contiguous(memory_format=layout)
         with torch.inference_mode():
-            taught = functional.log_softmax(teacher(images) / temperature, dim=-1)
-        logits = student(images)
+            taught = functional.log_softmax(teacher(seen) / temperature, dim=-1)
+        logits = student(seen)
         soft = functional.kl_div(
             functional.log_softmax(logits / temperature, dim=-1),
             taught,
             reduction="batchmean",
             log_target=True,
         )
-        loss = 0.5 * functional.cross_entropy(logits, labels) + 0.5 * temperature**2 * soft
+        hard = functional.cross_entropy(logits, labels[batch])
+        loss = 0.5 * hard + 0.5 * temperature**2 * soft
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     return step
+
+
+def _shuffled(count: int, batch_size: int) -> Iterator[torch.Tensor]:
+    """The numbers of the examples of batch after batch, each epoch in a new order."""
+    while True:
+        yield from torch.randperm(count).split(batch_size)

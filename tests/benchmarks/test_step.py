@@ -46,10 +46,10 @@ def test_the_table_shows_what_was_measured(step):
     assert not any(step.TORCH in name for name in shown)
 
 
-def test_the_faster_memory_format_stands_for_pytorch(step):
-    took = step.fastest_torch({"a": 1.0, "PyTorch, NCHW": 3.0, "PyTorch, NHWC": 2.0})
+def test_times_are_those_of_a_step_and_of_the_faster_memory_format(step):
+    took = step.of_single_steps({"a": 1.0, "PyTorch, NCHW": 3.0, "PyTorch, NHWC": 2.0})
     assert took["PyTorch"] == 2.0
-    assert step.fastest_torch({"a": 1.0}) == {"a": 1.0}
+    assert step.of_single_steps({"a": 1.0, step.SEVERAL: 16.0}) == {"a": 1.0, step.SEVERAL: 2.0}
 
 
 @pytest.mark.slow

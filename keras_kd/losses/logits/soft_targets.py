@@ -57,7 +57,7 @@ def _divergence(teacher: Any, student: Any) -> Any:
         near = gap < 1.0
         excess = ops.where(
             near,
-            probability * ops.expm1(ops.where(near, gap, ops.zeros_like(gap))),
+            probability * ops.expm1(ops.minimum(gap, 1.0)),
             ops.exp(student) - probability,
         )
 
