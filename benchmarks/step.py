@@ -183,6 +183,30 @@ def ways(teacher: keras.Model, batch_size: int, directory: Path) -> dict[str, Ca
     return found | torch_ways(teacher, data, batch_size)
 
 
+def tried(teacher: keras.Model, batch_size: int) -> dict[str, Callable[[], Any]]:
+    """What could make a step faster, or tells what it is spent on."""
+    data = examples(batch_size)
+    batches = shuffled(data, batch_size)
+
+    def distiller() -> keras.Model:
+        return keras_kd.Distiller(teacher, classifier(STUDENT, "student"))
+
+    plain, loss = distiller(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    plain.compile("sgd", loss)
+    unfed = compiled(distiller())
+    batch = tuple(part[:batch_size] for part in data)
+    unfed.train_on_batch(*batch)
+    function = tf.function(unfed.train_step)
+    tensors = tuple(map(tf.constant, batch))
+    return {
+        f"{ONLINE}, compiled by XLA": repeated_step(
+            compiled(distiller(), jit_compile=True), batches
+        ),
+        f"{ONLINE}, SGD for Adam": repeated_step(plain, batches),
+        f"{ONLINE}, without a pipeline": lambda: function(tensors),
+    }
+
+
 def torch_ways(
     teacher: keras.Model, data: tuple[np.ndarray, np.ndarray], batch_size: int
 ) -> dict[str, Callable[[], Any]]:
@@ -252,6 +276,9 @@ def main() -> None:
     parser.add_argument(
         "--imports", type=int, default=5, help="imports in fresh processes (default 5)"
     )
+    parser.add_argument(
+        "--tried", action="store_true", help="measure as well what could make a step faster"
+    )
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
     console = Console(width=130)
@@ -261,7 +288,10 @@ def main() -> None:
         for name, batch_size in progress.track(settings, description="Measuring steps"):
             teacher = classifier(TEACHERS[name], name)
             rounds = arguments.rounds if batch_size == min(BATCH_SIZES) else arguments.rounds // 2
-            took = medians(ways(teacher, batch_size, Path(directory)), max(rounds, 1))
+            steps = ways(teacher, batch_size, Path(directory))
+            if arguments.tried:
+                steps |= tried(teacher, batch_size)
+            took = medians(steps, max(rounds, 1))
             measured[f"{name} teacher, batch {batch_size}"] = of_single_steps(took)
     console.print(times_table(measured))
     console.print(ratios_table(measured))
