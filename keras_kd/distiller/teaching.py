@@ -78,7 +78,7 @@ class Teaching:
         for model in teacher.models:
             check_distinct(model, self.student)
         given = self._given_inputs
-        inputs = JoinedInputs(given) if teacher.brings_outputs else given
+        inputs = JoinedInputs(given, teacher.key_name) if teacher.brings_outputs else given
         if inputs.are_shared:
             check_inputs(teacher, self.student)
         teacher.tap(self._objective.teacher_layer_names)

@@ -25,11 +25,14 @@ class Teacher:
         supports_jit: whether a step that asks the teacher can be compiled by XLA.
         brings_outputs: whether the data bring what the teacher says (see `joined`), and not what it
             is asked about.
+        key_name: the entry of dict inputs by which such a teacher knows an example, if there is
+            one.
     """
 
     name: str
     supports_jit: bool = True
     brings_outputs: bool = False
+    key_name: str | None = None
 
     def __call__(self, inputs: Any, student: Tapped) -> Tapped:
         """The targets of a batch; the Distiller stops every gradient into them.

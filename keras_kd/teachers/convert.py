@@ -40,6 +40,6 @@ def as_teacher(teacher: Any) -> Teacher:
             "`teacher`"
             if isinstance(teacher, type)
             else "load or build the model first and pass it as `teacher`; a model of scikit-learn "
-            "teaches through keras_kd.teachers.NumpyFunction",
+            "teaches through keras_kd.teachers.NumpyFunction, a store through StoredTeacher(path)",
         )
     )

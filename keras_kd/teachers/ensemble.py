@@ -107,6 +107,7 @@ class Ensemble(Teacher):
             _checked_classes(indexes)
             for indexes in _one_each("classes", classes, count, default=None)
         ]
+        self._check_asked()
         self._features: list[tuple[Teacher, str, str]] = []
         self._check_inputs()
 
@@ -185,6 +186,18 @@ class Ensemble(Teacher):
         """Rebuild the ensemble from `get_config`."""
         teachers = [keras.saving.deserialize_keras_object(x) for x in config["teachers"]]
         return cls(**{**config, "teachers": teachers})
+
+    def _check_asked(self) -> None:
+        stored = [teacher.name for teacher in self.teachers if teacher.brings_outputs]
+        if stored:
+            raise ValueError(
+                problem(
+                    f"the stored teachers {stored} as members of an ensemble",
+                    "members that are asked about the inputs of a batch",
+                    "store what the ensemble says: keras_kd.teachers.store([first_model, "
+                    "second_model], dataset, path)",
+                )
+            )
 
     def _check_inputs(self) -> None:
         first = self.input_shapes

@@ -26,12 +26,15 @@ class JoinedInputs:
 
     Args:
         given: how the user divides what the data hold besides.
+        key_name: the entry of dict inputs by which examples are known, which data that are not
+            joined still have; the student does not see it.
     """
 
     are_shared = False
 
-    def __init__(self, given: Inputs) -> None:
+    def __init__(self, given: Inputs, key_name: str | None = None) -> None:
         self._given = given
+        self._key_name = key_name
 
     def check(self, x: Any) -> None:
         """Any batch will do for the student."""
@@ -58,4 +61,9 @@ class JoinedInputs:
 
     def of_student(self, x: Any) -> Any:
         """What the student sees of a batch."""
-        return self._given.of_student(x[STUDENT_INPUTS] if is_joined(x) else x)
+        if is_joined(x):
+            return self._given.of_student(x[STUDENT_INPUTS])
+        if isinstance(x, dict) and self._key_name in x:
+            x = {name: part for name, part in x.items() if name != self._key_name}
+            return self._given.of_student(next(iter(x.values())) if len(x) == 1 else x)
+        return self._given.of_student(x)

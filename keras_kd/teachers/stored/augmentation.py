@@ -50,6 +50,29 @@ class Augmentation:
         self._function = function
         self._compiled: Any = None
 
+    def check_repeatable(self, x: Any, keys: np.ndarray) -> None:
+        """Check that the function does the same with the same seeds.
+
+        Args:
+            x: the inputs of a batch, a structure of arrays.
+            keys: one integer per example.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        seeds = self.seeds(keys, 0)
+        once, again = (keras.tree.flatten(self(x, seeds)) for _ in range(2))
+        if not all(map(np.array_equal, once, again)):
+            raise ValueError(
+                problem(
+                    "augment that changes an example in another way each time",
+                    "the same result for the same seed, so that the student sees what the teacher "
+                    "saw",
+                    "use the seed that it is given, and operations such as "
+                    "tf.image.stateless_random_flip_left_right(image, seed)",
+                )
+            )
+
     def seeds(self, keys: np.ndarray, versions: Any) -> np.ndarray:
         """The seeds of versions of examples; see the function `seeds`."""
         return seeds(self.seed, keys, versions)

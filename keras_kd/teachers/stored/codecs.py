@@ -158,7 +158,7 @@ class TopK:
                     "leave out top_k, which stores all values",
                 )
             )
-        fix = f"use a number from 1 to {self.number_of_classes}, such as 16"
+        fix = f"use a number from 1 to {self.number_of_classes}"
         if check_integer("top_k", self.top_k, at_least=1, fix=fix) > self.number_of_classes:
             raise ValueError(
                 problem(

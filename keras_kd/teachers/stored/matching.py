@@ -10,8 +10,17 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd.teachers.joined import joined
 from keras_kd.teachers.stored.augmentation import Augmentation, Visits, marks
+from keras_kd.teachers.stored.description import Description
 from keras_kd.teachers.stored.examples import Division, to_numpy
 from keras_kd.teachers.stored.lookup import Lookup
+
+# An entry beside the outputs whose name says whose they are; there is nothing in it.
+SOURCE = "from "
+
+
+def source_mark(description: Description) -> str:
+    """The name of that entry: the teacher's, and the beginning of the digest of its weights."""
+    return f"{SOURCE}{description.teacher} {(description.digest or '')[:8]}".rstrip()
 
 
 class Matching:
@@ -126,8 +135,16 @@ class Matching:
         inputs = keras.tree.flatten(self.of_student(x))
         keys = self.keys(np.int64(position) if key is None else np.asarray(key), len(inputs[0]))
         if self.augmentation is None:
-            return joined(self.of_student(x), self.look_up(keys, inputs)), *others
+            return self.with_source(self.of_student(x), self.look_up(keys, inputs), others)
         versions, seeds = self.following(keys, version)
         augmented = self.of_student(self.augmentation(to_numpy(x), seeds))
         arrays = self.look_up(keys, inputs, versions, marks(augmented).numpy())
-        return joined(keras.tree.map_structure(np.asarray, augmented), arrays), *others
+        return self.with_source(keras.tree.map_structure(np.asarray, augmented), arrays, others)
+
+    def with_source(self, x: Any, outputs: dict[str, Any], others: tuple) -> tuple:
+        """A batch of inputs and outputs that says whose these are."""
+        some = next(iter(outputs.values()))
+        zeros = np.zeros if isinstance(some, np.ndarray) else keras.ops.zeros
+        # Not of no size at all: TensorFlow can divide by it.
+        nothing = zeros((keras.ops.shape(some)[0],), dtype="bool")
+        return joined(x, {**outputs, source_mark(self.lookup.description): nothing}), *others

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from keras_kd import _keras
-from keras_kd.teachers.joined import joined
 from keras_kd.teachers.stored.augmentation import marks
 from keras_kd.teachers.stored.examples import Arrays, to_numpy
 from keras_kd.teachers.stored.matching import Matching
@@ -173,7 +172,7 @@ class Pipeline:
 
     def _packed(self, x: Any, found: list[Any], others: tuple) -> tuple:
         arrays = dict(zip(self._names, found, strict=True))
-        return joined(self._of_student(x), arrays), *others
+        return self._matching.with_source(self._of_student(x), arrays, others)
 
 
 def _batches_of_places(count: int, batch_size: int, shuffle: bool, seed: int | None) -> Any:

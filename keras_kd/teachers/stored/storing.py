@@ -110,6 +110,8 @@ def store(
     if first is None:
         raise ValueError(problem("a dataset without examples", "at least one", "check the data"))
     kind = "position" if key is None else Keys.of(first.key).kind
+    if augmentation is not None:
+        augmentation.check_repeatable(first.x, first.integers(Keys(kind), 0))
     description = Description(
         contents=asked.contents(first.x, first.integers(Keys(kind), 0)),
         teacher=asked.teacher.name,

@@ -19,7 +19,7 @@ from keras_kd.teachers.stored.augmentation import Augmentation
 from keras_kd.teachers.stored.description import Description
 from keras_kd.teachers.stored.joining import join
 from keras_kd.teachers.stored.lookup import Lookup
-from keras_kd.teachers.stored.matching import Matching
+from keras_kd.teachers.stored.matching import SOURCE, Matching, source_mark
 from keras_kd.teachers.stored.records import RecordFile
 
 
@@ -81,6 +81,11 @@ class StoredTeacher(Teacher):
             self._check_augmented()
             self._augmentation = Augmentation(augment, description.versions, description.seed)
         self._lookup = Lookup(file, description)
+        self.key_name = description.key_name
+
+    def __repr__(self) -> str:
+        """The path, and how much is there."""
+        return f"<StoredTeacher {str(self.path)!r} of {self.name!r}: {self.examples} examples>"
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -115,7 +120,21 @@ class StoredTeacher(Teacher):
         Args:
             inputs: what `join` puts beside the examples.
             student: not needed.
+
+        Raises:
+            ValueError: if another teacher's store was joined with the examples.
         """
+        own = source_mark(self._description)
+        sources = [name for name in inputs if name.startswith(SOURCE)]
+        if sources and own not in sources:
+            raise ValueError(
+                problem(
+                    f"examples with what comes {', '.join(sources)}, for a distiller whose teacher "
+                    f"comes {own}",
+                    "what its own teacher says",
+                    "join the data with the store that the distiller was made with",
+                )
+            )
         return self._description.contents.said(inputs)
 
     def join(
@@ -157,6 +176,14 @@ class StoredTeacher(Teacher):
                 the store was opened without `augment`.
         """
         self._check_augment()
+        if np.ndim(batch_size) > 0:
+            raise TypeError(
+                problem(
+                    "inputs and labels as two arguments",
+                    "one, as the elements of a tf.data.Dataset are",
+                    "put them into a tuple: join((x, y), batch_size=64)",
+                )
+            )
         matching = Matching(self._lookup, self._augmentation, verify=verify, key=key)
         if batch_size is not None:
             check_integer("batch_size", batch_size, at_least=1, fix="use 32, for example")
@@ -226,7 +253,7 @@ class StoredTeacher(Teacher):
 
     def get_config(self) -> dict[str, Any]:
         """The path; the outputs stay where they are."""
-        return {"path": str(self.path), "partial": self.partial, "name": self.name}
+        return {"path": str(self.path.absolute()), "partial": self.partial, "name": self.name}
 
     def _check_whole(self, file: RecordFile) -> None:
         description = self._description

@@ -257,3 +257,15 @@ def test_a_student_learns_from_augmented_examples(stored, student, examples, har
 def test_arguments_that_cannot_be(arguments, error, message):
     with pytest.raises(error, match=message):
         Augmentation(*arguments)
+
+
+def test_what_cannot_be_made_again_is_refused_before_it_is_stored(tmp_path):
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+
+    def changing(example, seed):
+        return example + tf.random.normal((4,))
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"augment that changes.*another way.*stateless"):
+        store(model, x, tmp_path / "s", augment=changing, versions=2)
+    assert not (tmp_path / "s").exists()

@@ -434,3 +434,34 @@ def test_float16_until_the_step(teacher, student, examples, hard_loss, tmp_path)
         == "float32"
     )
     steps(stored, student, joined, SoftTargets(2.0), hard_loss)
+
+
+def test_outputs_of_others_are_refused(dense_model, student, examples, hard_loss, tmp_path):
+    x, y = examples
+    one, other = (
+        store(dense_model(seed=seed, name=f"teacher_{seed}"), x, tmp_path / str(seed))
+        for seed in (1, 2)
+    )
+    distiller = keras_kd.Distiller(one, student)
+    distiller.compile("sgd", hard_loss)
+    with pytest.raises(ValueError, match=r"comes from teacher_2 \w+, .*from teacher_1"):
+        distiller.fit(other.join((x, y)), verbose=0)
+    distiller.fit(one.join((x, y)), verbose=0)
+
+
+def test_inputs_and_labels_as_two_arguments(stored, examples):
+    with pytest.raises(TypeError, match=r"join\(\(x, y\), batch_size=64\)"):
+        stored.join(*examples)
+
+
+def test_keyed_data_without_outputs_are_evaluated_by_their_labels(
+    stored_by_key, student, examples, hard_loss
+):
+    x, y = examples
+    distiller = keras_kd.Distiller(stored_by_key, student)
+    distiller.compile("sgd", hard_loss)
+    unknown = tf.data.Dataset.from_tensor_slices((keyed(x), y)).batch(8)
+    distiller.fit(stored_by_key.join(unknown), validation_data=unknown, verbose=0)
+    assert "distillation_loss" not in distiller.evaluate(unknown, return_dict=True, verbose=0)
+    with pytest.raises(ValueError, match="without the teacher's stored outputs"):
+        distiller.fit(unknown, verbose=0)
