@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -24,9 +25,10 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import tensorflow as tf
 from loss_results import Results, table
 from loss_trials import ALONE, Classroom, Row, Setting
-from step import medians, repeated_step
+from step import repeated_step, rounds_of
 from trials import Trial, run_trials, workers
 
 import keras_kd.data
@@ -107,8 +109,9 @@ def costs(names: list[str], rounds: int, *place: Any) -> dict[str, float]:
     """Median milliseconds of a step with each loss, on one core; the losses take turns."""
     room = classroom(*place)
     batch = next(iter(room.batches(room.setting.batch_size, 1, seed=0)))
-    steps = {name: repeated_step(room.learner(CHOICES[name], 0)[1], batch) for name in names}
-    return medians(steps, rounds)
+    batches = tf.data.Dataset.from_tensors(batch).cache()
+    steps = {name: repeated_step(room.learner(CHOICES[name], 0)[1], batches) for name in names}
+    return {name: statistics.median(times) for name, times in rounds_of(steps, rounds).items()}
 
 
 def run(names: list[str], seeds: range, place: tuple, jobs: int, results: Results) -> Iterator[str]:

@@ -225,10 +225,10 @@ def torch_ways(
     }
 
 
-def medians(
+def rounds_of(
     steps: Mapping[str, Callable[[], Any]], rounds: int, turn: int = TURN
-) -> dict[str, float]:
-    """Median milliseconds of each way; they take turns, in an order that changes."""
+) -> dict[str, list[float]]:
+    """Milliseconds of each way, one median per round; they take turns, in an order that changes."""
     for step in steps.values():
         for _ in range(5):
             step()
@@ -236,8 +236,13 @@ def medians(
     order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample(list(steps), len(steps)):
-            times[name] += list(_timed(steps[name], turn))[1:]
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append(statistics.median(list(_timed(steps[name], turn))[1:]))
+    return times
+
+
+def ratio_of(one: Sequence[float], other: Sequence[float]) -> float:
+    """The median of the ratios round by round, which a machine that slows down does not change."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 def _timed(step: Callable[[], Any], count: int) -> Iterator[float]:
@@ -247,13 +252,14 @@ def _timed(step: Callable[[], Any], count: int) -> Iterator[float]:
         yield 1000 * (time.perf_counter() - start)
 
 
-def of_single_steps(took: Mapping[str, float]) -> dict[str, float]:
+def of_single_steps(took: Mapping[str, list[float]]) -> dict[str, list[float]]:
     """The times of a step each, with PyTorch's faster memory format as PyTorch."""
     times = {
-        name: time / STEPS_PER_CALL if name == SEVERAL else time for name, time in took.items()
+        name: [time / STEPS_PER_CALL for time in values] if name == SEVERAL else values
+        for name, values in took.items()
     }
-    formats = [time for name, time in took.items() if name.startswith(TORCH)]
-    return {**times, TORCH: min(formats)} if formats else times
+    formats = [values for name, values in took.items() if name.startswith(TORCH)]
+    return {**times, TORCH: min(formats, key=statistics.median)} if formats else times
 
 
 def import_seconds(module: str, times: int) -> list[float]:
@@ -291,7 +297,7 @@ def main() -> None:
             steps = ways(teacher, batch_size, Path(directory))
             if arguments.tried:
                 steps |= tried(teacher, batch_size)
-            took = medians(steps, max(rounds, 1))
+            took = rounds_of(steps, max(rounds, 1))
             measured[f"{name} teacher, batch {batch_size}"] = of_single_steps(took)
     console.print(times_table(measured))
     console.print(ratios_table(measured))
@@ -316,23 +322,23 @@ def main() -> None:
     )
 
 
-def times_table(measured: Mapping[str, Mapping[str, float]]) -> Table:
+def times_table(measured: Mapping[str, Mapping[str, list[float]]]) -> Table:
     """Milliseconds per step."""
     table = Table("", *measured, title="Milliseconds per step, medians")
     for way in next(iter(measured.values())):
-        table.add_row(way, *(f"{took[way]:.2f}" for took in measured.values()))
+        table.add_row(way, *(f"{statistics.median(took[way]):.2f}" for took in measured.values()))
     return table
 
 
-def ratios_table(measured: Mapping[str, Mapping[str, float]]) -> Table:
+def ratios_table(measured: Mapping[str, Mapping[str, list[float]]]) -> Table:
     """What the ratios are, beside what they may be."""
     table = Table(
-        "", "bound", *measured, title="Ratios of these medians; ! where a bound is missed"
+        "", "bound", *measured, title="Medians of the ratios round by round; ! where missed"
     )
     for ratio in RATIOS:
         if not all({ratio.one, ratio.other} <= set(took) for took in measured.values()):
             continue
-        values = [took[ratio.one] / took[ratio.other] for took in measured.values()]
+        values = [ratio_of(took[ratio.one], took[ratio.other]) for took in measured.values()]
         shown = [f"{value:.2f}{'' if ratio.holds(value) else ' !'}" for value in values]
         table.add_row(f"{ratio.one} / {ratio.other}", ratio.bound(), *shown)
     return table

@@ -17,9 +17,9 @@ def step():
 def test_ways_take_turns_and_the_first_step_of_a_turn_is_not_counted(step):
     calls = []
     ways = {name: lambda name=name: calls.append(name) for name in ("one", "other")}
-    medians = step.medians(ways, rounds=3, turn=4)
-    assert set(medians) == {"one", "other"}
-    assert all(milliseconds >= 0 for milliseconds in medians.values())
+    times = step.rounds_of(ways, rounds=3, turn=4)
+    assert set(times) == {"one", "other"}
+    assert all(len(rounds) == 3 and min(rounds) >= 0 for rounds in times.values())
     turns = [calls[10 + 4 * turn : 14 + 4 * turn] for turn in range(6)]
     assert all(len(set(turn)) == 1 for turn in turns)
     for before in range(0, 6, 2):
@@ -36,8 +36,9 @@ def test_a_bound_is_held_or_missed_as_it_is_shown(step):
 
 
 def test_the_table_shows_what_was_measured(step):
-    times = dict.fromkeys((step.ALONE, step.PARTS, step.KERAS, step.STORED), 2.0)
-    measured = {"small": {**times, step.ONLINE: 3.0, step.FEATURES: 3.0}}
+    others = (step.ALONE, step.PARTS, step.KERAS, step.STORED)
+    times = {way: [2.0, 8.0, 2.0] for way in others}
+    measured = {"small": {**times, step.ONLINE: [3.0, 12.0, 2.0], step.FEATURES: [3.0, 12.0, 2.0]}}
     columns = step.ratios_table(measured).columns
     shown = dict(zip(columns[0].cells, columns[2].cells, strict=True))
     assert shown[f"{step.ONLINE} / {step.KERAS}"] == "1.50 !"
@@ -47,9 +48,10 @@ def test_the_table_shows_what_was_measured(step):
 
 
 def test_times_are_those_of_a_step_and_of_the_faster_memory_format(step):
-    took = step.of_single_steps({"a": 1.0, "PyTorch, NCHW": 3.0, "PyTorch, NHWC": 2.0})
-    assert took["PyTorch"] == 2.0
-    assert step.of_single_steps({"a": 1.0, step.SEVERAL: 16.0}) == {"a": 1.0, step.SEVERAL: 2.0}
+    torch = {"PyTorch, NCHW": [3.0, 1.0, 3.0], "PyTorch, NHWC": [2.0, 2.0, 2.0]}
+    assert step.of_single_steps({"a": [1.0], **torch})["PyTorch"] == [2.0, 2.0, 2.0]
+    several = step.of_single_steps({"a": [1.0], step.SEVERAL: [16.0]})
+    assert several == {"a": [1.0], step.SEVERAL: [2.0]}
 
 
 @pytest.mark.slow
