@@ -1,6 +1,3 @@
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,10 +6,8 @@ from keras_kd.tflite import convert
 
 
 @pytest.fixture(scope="module")
-def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        yield importlib.import_module("filters")
+def script(scripts):
+    return scripts("filters")
 
 
 def test_a_copy_has_the_share_of_zeros_in_every_kernel(script):

@@ -1,4 +1,3 @@
-import importlib
 import json
 import subprocess
 import sys
@@ -13,14 +12,6 @@ from keras_kd.data import Dataset
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BASES = {"BatchLoss", "DistillationLoss", "FeatureLoss"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    """Imports the scripts as they import each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield importlib.import_module
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,12 @@
-import importlib
 import platform
 import re
-from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def machine():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        yield importlib.import_module("machine")
+def machine(scripts):
+    return scripts("machine")
 
 
 def test_a_line_says_where_and_with_what(machine):

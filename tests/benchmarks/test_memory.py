@@ -1,12 +1,9 @@
-import importlib
 import io
-from pathlib import Path
 
 import pytest
 
 from keras_kd.teachers import StoredTeacher
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = {
     "teacher": "small",
     "image": (16, 16, 3),
@@ -15,14 +12,6 @@ TINY = {
     "store_megabytes": 0.1,
     "features": (4, 4, 8),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    """Imports the scripts as they import each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield importlib.import_module
 
 
 @pytest.fixture(scope="module")

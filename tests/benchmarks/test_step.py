@@ -1,6 +1,4 @@
-import importlib
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,10 +6,8 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def step():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        yield importlib.import_module("step")
+def step(scripts):
+    return scripts("step")
 
 
 def test_ways_take_turns_and_the_first_step_of_a_turn_is_not_counted(step):

@@ -1,6 +1,4 @@
-import importlib
 import io
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,16 +6,6 @@ import pytest
 
 import keras_kd
 from keras_kd.data import Dataset
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    """Imports the scripts as they import each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield importlib.import_module
 
 
 @pytest.fixture(scope="module")

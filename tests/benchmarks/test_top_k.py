@@ -1,15 +1,11 @@
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 
 @pytest.fixture(scope="module")
-def top_k():
+def top_k(scripts):
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        module = importlib.import_module("top_k")
+        module = scripts("top_k")
         patch.setattr(module, "EXAMPLES", 50)
         yield module
 
