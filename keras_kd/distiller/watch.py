@@ -155,14 +155,16 @@ def _is_float(tensor: Any) -> bool:
 def _parts(tensor: Any) -> list[Any]:
     """An output, and the tensors that are remembered as behind it."""
     seen = _logits.recognise_logits(tensor)
-    return [tensor, seen.logits, *([] if seen.members is None else [seen.members])]
+    # Each is looked at once: without an activation an output is its own logits.
+    behind = [] if seen.logits is tensor else [seen.logits]
+    return [tensor, *behind, *([] if seen.members is None else [seen.members])]
 
 
 def _replaced(tensor: Any, parts: Iterator[Any]) -> Any:
     """An output made of other `_parts`, the next ones."""
     seen = _logits.recognise_logits(tensor)
     clean = next(parts)
-    changed = {"logits": next(parts)}
+    changed = {"logits": clean if seen.logits is tensor else next(parts)}
     if seen.members is not None:
         changed["members"] = next(parts)
     _logits.remember_logits(clean, dataclasses.replace(seen, **changed))

@@ -64,6 +64,6 @@ class JoinedInputs:
         if is_joined(x):
             return self._given.of_student(x[STUDENT_INPUTS])
         if isinstance(x, dict) and self._key_name in x:
-            x = {name: part for name, part in x.items() if name != self._key_name}
-            return self._given.of_student(next(iter(x.values())) if len(x) == 1 else x)
+            # The key is to the student what the teacher's part is.
+            x = Inputs(self._key_name).of_student(x)
         return self._given.of_student(x)

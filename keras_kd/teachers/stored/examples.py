@@ -64,8 +64,8 @@ class Division:
                     "give inputs such as {'image': x, 'key': numbers}",
                 )
             )
-        rest = {name: part for name, part in x.items() if name != self.key}
-        return Parts(x[self.key], next(iter(rest.values())) if len(rest) == 1 else rest)
+        # The key is to the others what the teacher's part is to the student.
+        return Parts(x[self.key], Inputs(self.key).of_student(x))
 
 
 class Arrays(NamedTuple):
