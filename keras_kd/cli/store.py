@@ -88,7 +88,6 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=float,
         nargs="+",
-        default=[4.0],
         metavar="T",
         help="with --top-k: the temperatures at which students may be taught (default: 4)",
     )
@@ -218,5 +217,5 @@ def _form(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "top_k": arguments.top_k,
         "dtype": arguments.dtype,
-        "temperatures": tuple(arguments.temperature),
+        "temperatures": arguments.temperature,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_kd import _keras
 from keras_kd._checks import problem
+from keras_kd.distiller.compiled_step import CompiledStep
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.teaching import Passes, Teaching
@@ -291,3 +292,10 @@ class Distiller(Teaching, keras.Model):
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         return self._compile_loss(y, y_pred, sample_weight)
+
+    def _compiled_step(
+        self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]
+    ) -> Callable[[Any], Any]:
+        if self.run_eagerly or self.steps_per_execution != 1:
+            return by_keras
+        return CompiledStep(step, self.jit_compile, by_keras)

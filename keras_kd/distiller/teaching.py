@@ -202,7 +202,7 @@ class Teaching:
         return {name: value for name, value in results.items() if name not in unknown}
 
     def make_train_function(self, force: bool = False) -> Callable[..., Any]:
-        """Keras' compiled step, followed by a look at what the teacher said.
+        """A compiled step, followed by a look at what the teacher said.
 
         Raises:
             ValueError: if the student has nothing to train.
@@ -218,15 +218,23 @@ class Teaching:
             )
         if self.train_function is None or force:
             super().make_train_function(force)
-            self.train_function = self._watched(self.train_function)
+            function = self._compiled_step(self.train_step, self.train_function)
+            self.train_function = self._watched(function)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Callable[..., Any]:
-        """Keras' compiled evaluation step, followed by a look at what the teacher said."""
+        """A compiled evaluation step, followed by a look at what the teacher said."""
         if self.test_function is None or force:
             super().make_test_function(force)
-            self.test_function = self._watched(self.test_function)
+            function = self._compiled_step(self.test_step, self.test_function)
+            self.test_function = self._watched(function)
         return self.test_function
+
+    def _compiled_step(
+        self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]
+    ) -> Callable[[Any], Any]:
+        """A function that does a step on an iterator's next batch, as `by_keras` does."""
+        return by_keras
 
     def _begin_compile(self, optimizer: Any, loss: Any, metrics: Any, options: Any) -> None:
         """Check the arguments of `compile` and remember them for `with_student`."""

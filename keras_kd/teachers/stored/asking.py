@@ -21,6 +21,7 @@ from keras_kd.teachers.stored.contents import Contents, StoredOutput
 
 LOGITS = "logits"
 _MARKS = "marks of the augmented examples"
+_USUAL_TEMPERATURES = (4.0,)
 
 
 class About(NamedTuple):
@@ -39,11 +40,13 @@ class Selection:
         outputs: `"logits"`, the name of a layer, or a list of these.
         top_k: how many logits of a row are kept; `None`: all.
         dtype: how numbers are stored.
-        temperatures: those at which the mass of the other logits is kept.
+        temperatures: with `top_k`, those at which the mass of the other logits is kept; one number,
+            several, or `None` for that of `SoftTargets()`.
 
     Raises:
         TypeError: if `outputs` are no names.
-        ValueError: if there is none or one twice, or the dtype is unknown.
+        ValueError: if there is none or one twice, the dtype is unknown, or there are temperatures
+            without `top_k`.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Selection:
         outputs: str | Sequence[str],
         top_k: int | None,
         dtype: str,
-        temperatures: Sequence[float],
+        temperatures: float | Sequence[float] | None,
     ) -> None:
         names = [outputs] if isinstance(outputs, str) else outputs
         if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
@@ -76,9 +79,17 @@ class Selection:
                     "leave out top_k, or add 'logits'",
                 )
             )
+        if temperatures is not None and top_k is None:
+            raise ValueError(
+                problem(
+                    f"temperatures={temperatures} without top_k",
+                    "no temperature: of all logits any can be applied later",
+                    "leave it out, or pass top_k=16, for example",
+                )
+            )
         self._top_k = top_k
         self._dtype = check_choice("dtype", dtype, DTYPES)
-        self._temperatures = temperatures
+        self._temperatures = _USUAL_TEMPERATURES if temperatures is None else temperatures
 
     def feature(self, name: str, shape: Sequence[int]) -> Dense:
         """How the features of a layer are stored."""
@@ -109,7 +120,9 @@ class Selection:
                     "leave out top_k; dtype='uint8' stores them in few bytes",
                 )
             )
-        codec = TopK(name, tuple(shape), self._top_k, self._dtype, tuple(self._temperatures))
+        given = self._temperatures
+        temperatures = tuple(given) if isinstance(given, Sequence) else (given,)
+        codec = TopK(name, tuple(shape), self._top_k, self._dtype, temperatures)
         return StoredOutput(codec, *about)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ class Augmentation:
         seed: from which all seeds are made.
 
     Raises:
-        TypeError: if the function cannot be called, or a number is no integer.
+        TypeError: if the function cannot be called with two arguments, or a number is no integer.
         ValueError: if there is no version, or the seed is below 0.
     """
 
@@ -45,6 +46,7 @@ class Augmentation:
                     "tf.image.stateless_random_flip_left_right(image, seed)",
                 )
             )
+        _check_parameters(function)
         self.versions = check_integer("versions", versions, at_least=1, fix="use 4, for example")
         self.seed = check_integer("seed", seed, at_least=0, fix="use 0, for example")
         self._function = function
@@ -109,6 +111,25 @@ class Augmentation:
             (*tf.nest.flatten(x), seeds),
             fn_output_signature=signature,
         )
+
+
+def _check_parameters(function: Callable[..., Any]) -> None:
+    try:
+        parameters = inspect.signature(function)
+    except ValueError:
+        # What is not written in Python may not tell.
+        return
+    try:
+        parameters.bind("example", "seed")
+    except TypeError as error:
+        raise TypeError(
+            problem(
+                f"augment with the parameters {parameters}",
+                "a function of two: the inputs of one example, and a seed",
+                "write def augment(image, seed), and use the seed, as in "
+                "tf.image.stateless_random_flip_left_right(image, seed)",
+            )
+        ) from error
 
 
 def seeds(seed: int, keys: np.ndarray, versions: Any) -> np.ndarray:

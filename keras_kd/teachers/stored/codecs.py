@@ -57,6 +57,9 @@ class Dense:
         object.__setattr__(self, "shape", _check_shape(self.name, self.shape))
         check_choice("dtype", self.dtype, DTYPES)
 
+    def __str__(self) -> str:
+        return f"{self.name} {list(self.shape)} as {self.dtype}"
+
     @property
     def fields(self) -> list[Field]:
         """Name, dtype and shape of each field, as `numpy.dtype` takes them."""
@@ -168,6 +171,12 @@ class TopK:
                 )
             )
         object.__setattr__(self, "temperatures", _check_temperatures(self.temperatures))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} {list(self.shape)} as {self.dtype}, top_k={self.top_k}, temperatures="
+            f"{list(self.temperatures)}"
+        )
 
     @property
     def number_of_classes(self) -> int:

@@ -206,6 +206,14 @@ class Contents:
         return cls(outputs, features)
 
     @property
+    def endings(self) -> str:
+        """What makes the outputs of their logits, for messages."""
+        return ", ".join(
+            f"{output.activation or 'logits'}{' of several teachers' if output.shares else ''}"
+            for output in self.stored_outputs
+        )
+
+    @property
     def stored_outputs(self) -> list[StoredOutput]:
         """Those of the outputs, in the order of their structure."""
         return [] if self.outputs is None else keras.tree.flatten(self.outputs)

@@ -71,6 +71,28 @@ class Description:
             "seed": self.seed,
         }
 
+    def difference(self, before: Description) -> tuple[str, str, str] | None:
+        """What differs from another description first, in the words of `store`, now and before."""
+        now, then = self._in_words(), before._in_words()
+        for name, value in now.items():
+            if value != then[name]:
+                return name, value, then[name]
+        return None
+
+    def _in_words(self) -> dict[str, str]:
+        by = "position" if self.key_kind == "position" else f"{self.key_kind} {self.key_name!r}"
+        seed = "none" if self.seed is None else f"{self.versions} versions from seed {self.seed}"
+        return {
+            "the teacher": self.teacher,
+            "the teacher's weights": self.digest or "unknown",
+            "what is stored": "; ".join(map(str, self.contents.codecs)),
+            "how the teacher ends": self.contents.endings,
+            "the key": by,
+            "fingerprints of x": "yes" if self.has_fingerprints else "no",
+            "teacher_inputs": str(self.teacher_inputs),
+            "augmentation": seed,
+        }
+
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> Description:
         """The description of which `to_json` has told.

@@ -171,9 +171,33 @@ def number_of_examples(dataset: Any) -> int | None:
         return arrays.count
     if is_py_dataset(dataset):
         _number_of_batches(dataset)
-    elif is_tf_dataset(dataset) and int(dataset.cardinality()) == -1:
-        raise _endless()
+    elif is_tf_dataset(dataset):
+        check_batched(dataset.element_spec)
+        if int(dataset.cardinality()) == -1:
+            raise _endless()
     return None
+
+
+def check_batched(element: Any) -> None:
+    """Check that the elements of a dataset can be batches, as far as their shapes tell.
+
+    Args:
+        element: its `element_spec`.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    shapes = [part.shape for part in keras.tree.flatten(element) if hasattr(part, "shape")]
+    sizes = {None if shape.rank is None else tuple(shape[:1]) for shape in shapes}
+    known = sizes - {None, (None,)}
+    if () in known or len(known) > 1:
+        raise ValueError(
+            problem(
+                f"a dataset whose elements have the shapes {', '.join(map(str, shapes))}",
+                "batches, with the examples along the first axis of each part",
+                "pass dataset.batch(256)",
+            )
+        )
 
 
 def size_of(batch: Any) -> int:

@@ -65,7 +65,7 @@ def of_teacher(teacher: Any) -> str | None:
     models = [teacher]
     if isinstance(teacher, Teacher):
         models = [*teacher.models, *teacher.learning_models]
-    weights = [np.asarray(weight) for model in models for weight in getattr(model, "weights", [])]
+    weights = [weight.numpy() for model in models for weight in getattr(model, "weights", [])]
     if not weights:
         return None
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)

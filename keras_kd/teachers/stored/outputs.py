@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
@@ -30,7 +31,7 @@ def store_outputs(
     key: str = "key",
     top_k: int | None = None,
     dtype: str = "float16",
-    temperatures: Sequence[float] = (4.0,),
+    temperatures: float | Sequence[float] | None = None,
     activation: str | None = None,
     name: str = "predictions",
     batch_size: int = 256,
@@ -101,9 +102,10 @@ def _contents(
     activation: str | None,
     top_k: int | None,
     dtype: str,
-    temperatures: Sequence[float],
+    temperatures: float | Sequence[float] | None,
 ) -> Contents:
     """How the tensors of the first batch, and of all that follow, are stored."""
+    _check_names(first.tensors)
     selection = Selection(list(first.tensors), top_k, dtype, temperatures)
     shapes = {name: array.shape[1:] for name, array in first.tensors.items()}
     features = {name: selection.feature(name, shapes[name]) for name in selection.layers}
@@ -111,6 +113,29 @@ def _contents(
         return Contents(None, features)
     about = About(activation, activation is None, shares=None, known=None)
     return Contents(selection.output(LOGITS, shapes[LOGITS], about), features)
+
+
+def _check_names(tensors: dict[str, np.ndarray]) -> None:
+    """Check that what is meant as the teacher's output is one, and called so."""
+    for name in tensors:
+        if name != LOGITS and get_close_matches(name.casefold(), [LOGITS], cutoff=0.9):
+            raise ValueError(
+                problem(
+                    f"outputs[{name!r}], which would be a layer of this name",
+                    f"{LOGITS!r} for the teacher's output",
+                    f"call it {LOGITS!r}",
+                )
+            )
+    output = tensors.get(LOGITS)
+    if output is not None and output.ndim < 2:
+        raise ValueError(
+            problem(
+                f"one number for each example, an array of the shape {output.shape}",
+                "the logits of all classes, (examples, classes)",
+                "pass what the teacher said before the largest was chosen; of one output unit, "
+                "outputs[:, None]",
+            )
+        )
 
 
 def _tensors(batch: Batch, activation: str | None, first_example: int) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_kd import _keras
 from keras_kd.teachers.stored.augmentation import marks
-from keras_kd.teachers.stored.examples import Arrays, to_numpy
+from keras_kd.teachers.stored.examples import Arrays, check_batched, to_numpy
 from keras_kd.teachers.stored.matching import Matching
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ class Pipeline:
         """Joined batches from `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
 
         Raises:
-            ValueError: if they have no key although the store has.
+            ValueError: if they have no key although the store has, or are single examples.
         """
+        check_batched(dataset.element_spec)
         x, *_ = keras.utils.unpack_x_y_sample_weight(dataset.element_spec)
         self._matching.divided(x)
         if self._matching.has_keys:

@@ -23,7 +23,7 @@ from keras_kd.teachers.stored.description import (
 )
 from keras_kd.teachers.stored.keys import Keys
 from keras_kd.teachers.stored.records import RecordFile, RecordWriter
-from keras_kd.teachers.stored.records.header import HEADER
+from keras_kd.teachers.stored.records.header import HEADER, read_header
 from keras_kd.teachers.stored.records.journal import JOURNAL
 from keras_kd.teachers.stored.records.layout import RECORDS
 
@@ -54,7 +54,8 @@ class Sink:
 
     Raises:
         OSError: if the disk has no room for `total` examples.
-        ValueError: if there is a store of another description at `path`.
+        ValueError: if there is a store of another description at `path`; the message says in what
+            they differ.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Sink:
 
     def __enter__(self) -> Sink:
         versions = self.description.versions
+        self._check_same()
         with ExitStack() as stack:
             self._writer = stack.enter_context(
                 RecordWriter(
@@ -184,6 +186,26 @@ class Sink:
             with replacing(self.path / KEYS_FILE) as path:
                 np.concatenate(self._taken_keys).astype("<i8").tofile(path)
         self._writer.finish()
+
+    def _check_same(self) -> None:
+        """Say what differs from a store that is there, in the words of the caller.
+
+        Raises:
+            ValueError: if anything does.
+        """
+        if not (self.path / HEADER).is_file():
+            return
+        before = Description.from_json(read_header(self.path).entries)
+        difference = self.description.difference(before)
+        if difference is not None:
+            name, now, then = difference
+            raise ValueError(
+                problem(
+                    f"{name}: {now}, for the store {str(self.path)!r}, which was begun with {then}",
+                    "the same as when it was begun, to go on with it",
+                    "pass what it was begun with, or choose another path",
+                )
+            )
 
     def _remove_empty(self) -> None:
         """Leave no store without examples, in the way of one of another description."""

@@ -37,7 +37,7 @@ def store(
     top_k: int | None = None,
     dtype: str = "float16",
     *,
-    temperatures: Sequence[float] = (4.0,),
+    temperatures: float | Sequence[float] | None = None,
     key: str | None = None,
     teacher_inputs: TeacherInputs = None,
     augment: Callable[[Any, Any], Any] | None = None,
@@ -63,7 +63,8 @@ def store(
         top_k: how many of the largest logits are kept, with the exact mass of all others together,
             for `SoftTargets` and `SoftCrossEntropy`; `None`: all.
         dtype: `"float16"`; `"float32"`, which is exact; or `"uint8"`, 255 steps per row.
-        temperatures: with `top_k`, those of the losses that will be used.
+        temperatures: with `top_k`, those of the losses that will be used, one or several; `None`:
+            4, which is that of `SoftTargets()`.
         key: the entry of dict inputs by which an example is known in any order, an integer or a
             string; neither teacher nor student sees it. `None`: its position.
         teacher_inputs: what the teacher sees, see `keras_kd.Distiller`.

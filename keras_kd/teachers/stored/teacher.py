@@ -273,8 +273,8 @@ class StoredTeacher(Teacher):
                 f"the store {str(self.path)!r}, which was not finished: it has the first "
                 f"{self.examples} examples",
                 "a store of all examples",
-                "run the same keras_kd.teachers.store(...) again, which goes on there, or pass "
-                "partial=True for the examples that it has",
+                "run the same keras_kd.teachers.store(...) again, which goes on there; or pass "
+                f"partial=True, and join the examples that it has, x[:{self.examples}]",
             )
         )
 

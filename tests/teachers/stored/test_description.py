@@ -1,11 +1,12 @@
 """What a store says of itself is checked, not believed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from keras_kd.teachers.stored.codecs import Dense
+from keras_kd.teachers.stored.codecs import Dense, TopK
 from keras_kd.teachers.stored.contents import Contents, StoredOutput
 from keras_kd.teachers.stored.description import Description
 
@@ -51,6 +52,36 @@ def test_the_layout_of_a_record():
 def test_other_entries_are_refused(change):
     with pytest.raises(ValueError, match="does not describe a stored teacher"):
         Description.from_json({**AUGMENTED.to_json(), **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"teacher": "another"}, ("the teacher", "another", "somebody")),
+        ({"digest": None}, ("the teacher's weights", "unknown", "ab")),
+        ({"key_name": "id"}, ("the key", "string 'id'", "string 'key'")),
+        ({"key_kind": "position"}, ("the key", "position", "string 'key'")),
+        ({"has_fingerprints": False}, ("fingerprints of x", "no", "yes")),
+        ({"teacher_inputs": None}, ("teacher_inputs", "None", "('large',)")),
+        ({"versions": 2}, ("augmentation", "2 versions from seed 3", "4 versions from seed 3")),
+        ({"versions": 1, "seed": None}, ("augmentation", "none", "4 versions from seed 3")),
+        (
+            {"contents": Contents(StoredOutput(TopK("logits", (3,), 2)))},
+            (
+                "what is stored",
+                "logits [3] as float16, top_k=2, temperatures=[4.0]",
+                "logits [3] as float16",
+            ),
+        ),
+        (
+            {"contents": Contents(StoredOutput(Dense("logits", (3,)), "softmax"))},
+            ("how the teacher ends", "softmax", "logits"),
+        ),
+    ],
+)
+def test_a_difference_is_told_in_words(change, difference):
+    assert replace(AUGMENTED, **change).difference(AUGMENTED) == difference
+    assert AUGMENTED.difference(AUGMENTED) is None
 
 
 def test_missing_entries_are_refused():

@@ -56,6 +56,11 @@ def test_top_k(tmp_path):
     assert found["logits:rest"].shape == (1, 2)
 
 
+def test_one_temperature_is_a_number(tmp_path):
+    stored = store_outputs(LOGITS, tmp_path / "t.store", top_k=2, temperatures=2)
+    assert stored.read([0])["logits:rest"].shape == (1, 1)
+
+
 def test_a_stream_with_keys(tmp_path):
     pairs = ((NAMES[part], LOGITS[part]) for part in (slice(0, 7), slice(7, 20)))
     stored = store_outputs(pairs, tmp_path / "t.store", dtype="float32")
@@ -127,9 +132,9 @@ def test_once_more_changes_nothing(tmp_path):
         ({"outputs": LOGITS + 1}, "other predictions than those with which the store"),
         ({"x": X + 1}, "the example number 0, which is not the one"),
         ({"dtype": "float32"}, "float16"),
-        ({"x": None}, "has_fingerprints=False"),
+        ({"x": None}, "fingerprints of x: no, .*begun with yes"),
         ({"top_k": 2}, "top_k"),
-        ({"name": "forest"}, "teacher='forest'"),
+        ({"name": "forest"}, "the teacher: forest, .*begun with predictions"),
     ],
 )
 def test_another_store_is_not_mixed_with_this_one(change, message, tmp_path):
@@ -153,6 +158,10 @@ def test_another_store_is_not_mixed_with_this_one(change, message, tmp_path):
         ({"dtype": "int4"}, "dtype='int4'"),
         ({"keys": X[:, 0]}, "keys of dtype float32"),
         ({"outputs": np.array([["a"]])}, "'logits' of type <U1"),
+        ({"outputs": np.arange(20.0)}, "one number for each example.*outputs\\[:, None\\]"),
+        ({"outputs": {"logit": LOGITS}}, "outputs\\['logit'\\].*call it 'logits'"),
+        ({"outputs": {"Logits": LOGITS}}, "call it 'logits'"),
+        ({"temperatures": 4.0}, "temperatures=4.0 without top_k"),
     ],
 )
 def test_what_cannot_be_stored_leaves_nothing_behind(arguments, message, tmp_path):

@@ -150,7 +150,7 @@ def test_values_that_cannot_be_stored_are_named(tmp_path):
 
 def test_another_description_is_refused(tmp_path):
     fill(tmp_path / "s", description(digest="ab"), batches(3, end=6), finish=False)
-    with pytest.raises(ValueError, match=r"digest.*"):
+    with pytest.raises(ValueError, match=r"the teacher's weights: cd, .*begun with ab"):
         fill(tmp_path / "s", description(digest="cd"), batches(3))
     with (
         Sink(tmp_path / "s", description(digest="ab")),

@@ -226,7 +226,7 @@ def test_what_goes_on_is_the_same(teacher, dense_model, examples, tmp_path):
     x, _ = examples
     with pytest.raises(Stop):
         store(teacher, interrupted(x, 12), tmp_path / "s")
-    with pytest.raises(ValueError, match="digest"):
+    with pytest.raises(ValueError, match="the teacher's weights"):
         store(dense_model(units=6, seed=9, name=teacher.name), (x,), tmp_path / "s")
     with pytest.raises(ValueError, match="float"):
         store(teacher, (x,), tmp_path / "s", dtype="float32")
@@ -278,6 +278,8 @@ def test_the_disk_is_asked_first(teacher, examples, tmp_path, monkeypatch):
         ({"key": 3}, TypeError, "key=3.*name of an entry"),
         ({"batch_size": 0}, ValueError, "batch_size=0"),
         ({"top_k": 7}, ValueError, "top_k=7.*3 classes"),
+        ({"temperatures": (2.0,)}, ValueError, "temperatures=.* without top_k"),
+        ({"augment": lambda image: image}, TypeError, r"parameters \(image\).*image, seed"),
     ],
 )
 def test_arguments_that_cannot_be(arguments, error, message, teacher, examples, tmp_path):
@@ -298,6 +300,16 @@ def test_arguments_that_cannot_be(arguments, error, message, teacher, examples, 
             tf.data.Dataset.from_tensors(np.zeros((2, 5), "float32")).repeat(),
             ValueError,
             "without an end.*repeat",
+        ),
+        (
+            tf.data.Dataset.from_tensor_slices((np.zeros((3, 5)), np.zeros(3))),
+            ValueError,
+            r"the shapes \(5,\), \(\).*dataset.batch",
+        ),
+        (
+            tf.data.Dataset.from_tensor_slices((np.zeros((3, 5)), np.zeros((3, 2)))),
+            ValueError,
+            r"the shapes \(5,\), \(2,\).*dataset.batch",
         ),
     ],
 )
