@@ -111,7 +111,10 @@ def costs(names: list[str], rounds: int, *place: Any) -> dict[str, float]:
     batch = next(iter(room.batches(room.setting.batch_size, 1, seed=0)))
     batches = tf.data.Dataset.from_tensors(batch).cache()
     steps = {name: repeated_step(room.learner(CHOICES[name], 0)[1], batches) for name in names}
-    return {name: statistics.median(times) for name, times in rounds_of(steps, rounds).items()}
+    return {
+        name: statistics.median(times)
+        for name, times in rounds_of(steps, rounds, turn=4, uncounted=1).items()
+    }
 
 
 def run(names: list[str], seeds: range, place: tuple, jobs: int, results: Results) -> Iterator[str]:

@@ -12,6 +12,7 @@ it is on for both, unless TF_ENABLE_ONEDNN_OPTS says otherwise.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import statistics
@@ -48,9 +49,10 @@ STUDENT = (8, 16, 16)
 BATCH_SIZES = (32, 256)
 # Batches of each data set; a data set is gone through again and again, shuffled.
 BATCHES = 8
-# Steps of a way before the next one has its turn. The first of them is not counted: the threads of
-# the one before may still be waiting for work.
-TURN = 4
+# Steps of a way before the next one has its turn. The first of them are not counted: the threads of
+# the one before are still looking for work.
+TURN = 12
+UNCOUNTED = 4
 BLOCKS = ("block1", "block2", "block3")
 
 ALONE = "student alone"
@@ -210,25 +212,30 @@ def tried(teacher: keras.Model, batch_size: int) -> dict[str, Callable[[], Any]]
 def torch_ways(
     teacher: keras.Model, data: tuple[np.ndarray, np.ndarray], batch_size: int
 ) -> dict[str, Callable[[], Any]]:
-    """The same in PyTorch, in each of its memory formats; nothing where it is not installed."""
+    """The same in PyTorch, in its faster memory format; nothing where it is not installed."""
     if torch_step is None:
         return {}
 
     def network(filters: Sequence[int]) -> Any:
         return torch_step.classifier(IMAGE[-1], filters, CLASSES)
 
-    return {
-        f"{TORCH}, {layout}": torch_step.distillation_step(
+    formats = {
+        layout: torch_step.distillation_step(
             network(TEACHERS[teacher.name]), network(STUDENT), data, batch_size, layout
         )
         for layout in torch_step.MEMORY_FORMATS
     }
+    took = rounds_of(formats, 1)
+    return {TORCH: formats[min(formats, key=lambda layout: took[layout])]}
 
 
 def rounds_of(
-    steps: Mapping[str, Callable[[], Any]], rounds: int, turn: int = TURN
+    steps: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    turn: int = TURN,
+    uncounted: int = UNCOUNTED,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each way, one median per round; they take turns, in an order that changes."""
+    """Milliseconds of a step of each way, one median per round; they take turns in random order."""
     for step in steps.values():
         for _ in range(5):
             step()
@@ -236,7 +243,10 @@ def rounds_of(
     order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample(list(steps), len(steps)):
-            times[name].append(statistics.median(list(_timed(steps[name], turn))[1:]))
+            per_call = STEPS_PER_CALL if name == SEVERAL else 1
+            calls, skipped = (math.ceil(count / per_call) for count in (turn, uncounted))
+            took = list(_timed(steps[name], calls))[skipped:]
+            times[name].append(statistics.median(took) / per_call)
     return times
 
 
@@ -250,16 +260,6 @@ def _timed(step: Callable[[], Any], count: int) -> Iterator[float]:
         start = time.perf_counter()
         step()
         yield 1000 * (time.perf_counter() - start)
-
-
-def of_single_steps(took: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """The times of a step each, with PyTorch's faster memory format as PyTorch."""
-    times = {
-        name: [time / STEPS_PER_CALL for time in values] if name == SEVERAL else values
-        for name, values in took.items()
-    }
-    formats = [values for name, values in took.items() if name.startswith(TORCH)]
-    return {**times, TORCH: min(formats, key=statistics.median)} if formats else times
 
 
 def import_seconds(module: str, times: int, after: str = "time") -> list[float]:
@@ -278,7 +278,7 @@ def import_seconds(module: str, times: int, after: str = "time") -> list[float]:
 def main() -> None:
     """Measure every setting and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=40, help="turns of each way (default 40)")
+    parser.add_argument("--rounds", type=int, default=24, help="turns of each way (default 24)")
     parser.add_argument(
         "--imports", type=int, default=5, help="imports in fresh processes (default 5)"
     )
@@ -297,8 +297,7 @@ def main() -> None:
             steps = ways(teacher, batch_size, Path(directory))
             if arguments.tried:
                 steps |= tried(teacher, batch_size)
-            took = rounds_of(steps, max(rounds, 1))
-            measured[f"{name} teacher, batch {batch_size}"] = of_single_steps(took)
+            measured[f"{name} teacher, batch {batch_size}"] = rounds_of(steps, max(rounds, 1))
     console.print(times_table(measured))
     console.print(ratios_table(measured))
     with console.status("Measuring imports"):

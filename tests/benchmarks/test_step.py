@@ -10,10 +10,10 @@ def step(scripts):
     return scripts("step")
 
 
-def test_ways_take_turns_and_the_first_step_of_a_turn_is_not_counted(step):
+def test_ways_take_turns(step):
     calls = []
     ways = {name: lambda name=name: calls.append(name) for name in ("one", "other")}
-    times = step.rounds_of(ways, rounds=3, turn=4)
+    times = step.rounds_of(ways, rounds=3, turn=4, uncounted=1)
     assert set(times) == {"one", "other"}
     assert all(len(rounds) == 3 and min(rounds) >= 0 for rounds in times.values())
     turns = [calls[10 + 4 * turn : 14 + 4 * turn] for turn in range(6)]
@@ -43,11 +43,30 @@ def test_the_table_shows_what_was_measured(step):
     assert not any(step.TORCH in name for name in shown)
 
 
-def test_times_are_those_of_a_step_and_of_the_faster_memory_format(step):
-    torch = {"PyTorch, NCHW": [3.0, 1.0, 3.0], "PyTorch, NHWC": [2.0, 2.0, 2.0]}
-    assert step.of_single_steps({"a": [1.0], **torch})["PyTorch"] == [2.0, 2.0, 2.0]
-    several = step.of_single_steps({"a": [1.0], step.SEVERAL: [16.0]})
-    assert several == {"a": [1.0], step.SEVERAL: [2.0]}
+@pytest.fixture
+def clock(step, monkeypatch):
+    """A clock that goes on by what a step takes."""
+    now = [0.0]
+    monkeypatch.setattr(step.time, "perf_counter", lambda: now[0])
+
+    def steps_that_take(*seconds):
+        left = [0.0] * 5 + list(seconds)
+        return lambda: now.__setitem__(0, now[0] + left.pop(0))
+
+    return steps_that_take
+
+
+def test_the_first_steps_of_a_turn_are_not_counted(step, clock):
+    times = step.rounds_of({"one": clock(9, 1, 2, 3, 8, 4, 5, 6)}, 2, turn=4, uncounted=1)
+    assert times == {"one": [2000.0, 5000.0]}
+
+
+def test_times_are_those_of_a_step(step, clock):
+    ways = {step.SEVERAL: clock(9, 16), "one": clock(*[7] * 4, *[1] * 8)}
+    assert step.rounds_of(ways, 1, turn=12, uncounted=4) == {
+        step.SEVERAL: [2000.0],
+        "one": [1000.0],
+    }
 
 
 @pytest.mark.slow
