@@ -7,6 +7,7 @@ does not promise to keep, is here; how each records a model's graph is in `compr
 
 from __future__ import annotations
 
+import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -145,6 +146,18 @@ def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:
         # TensorFlow knows nothing about what comes out of Python.
         output.set_shape(spec.shape)
     return outputs
+
+
+def problem_in_numpy(error: Exception) -> str | None:
+    """The `problem` that a function of `call_numpy` raised a ValueError with; `None` for others.
+
+    TensorFlow wraps it into an error of its own, twenty lines of traceback as a text.
+
+    Args:
+        error: what TensorFlow raised.
+    """
+    own = re.search(r"ValueError: (Received .* To fix it: .*)\nTraceback", str(error))
+    return None if own is None else own[1]
 
 
 def input_shapes(model: Any) -> list[tuple] | None:

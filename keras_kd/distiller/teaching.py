@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_kd import _keras
@@ -412,7 +413,13 @@ class Teaching:
 
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def step(iterator: Any) -> Any:
-            logs = function(iterator)
+            try:
+                logs = function(iterator)
+            except tf.errors.InvalidArgumentError as error:
+                own = _keras.problem_in_numpy(error)
+                if own is None:
+                    raise
+                raise ValueError(own) from None
             self._teacher_watch.read(logs.get(self.distillation_loss_tracker.name))
             self._objective.check_scheduled_values(logs)
             # A student that had no shapes before has them now, and can be saved.

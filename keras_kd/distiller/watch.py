@@ -41,6 +41,9 @@ class TeacherWatch:
         With the zeros one bad batch does not turn the student's weights into NaN before Python
         hears of it. No gradient flows back into what is returned.
         """
+        if tf.distribute.in_cross_replica_context():
+            # Under a strategy Keras first traces a loss to learn of shapes; nobody runs it.
+            return outputs
         flat = [tensor for tensor in keras.tree.flatten(outputs) if _is_float(tensor)]
         unrecognised = [logits for tensor in flat for logits in _unrecognised(tensor)]
         if unrecognised and self._softened and not self._first_step_seen:

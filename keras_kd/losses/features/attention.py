@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ from keras import ops
 
 from keras_kd._checks import check_number
 from keras_kd.losses.features.base import LayerNames
-from keras_kd.losses.features.maps import PooledMapLoss, flat, same_size, unit
+from keras_kd.losses.features.maps import PooledMapLoss, same_size, unit
 
 
 def attention(features: Any, power: float = 2.0) -> Any:
@@ -17,11 +18,10 @@ def attention(features: Any, power: float = 2.0) -> Any:
 
     The mean over the channels of |value|^power, divided by its norm over the positions.
     """
-    features = flat(features)
     strength = ops.square(features) if power == 2.0 else ops.power(ops.abs(features), power)
-    # The gradient of a mean goes through the whole map once more than that of a sum.
-    channels = ops.cast(ops.shape(features)[-1], features.dtype)
-    return unit(ops.sum(strength, axis=-1) / channels, axis=-1)
+    # A vector and its multiples have one direction: the sum does for the mean.
+    strength = ops.sum(strength, axis=-1)
+    return unit(ops.reshape(strength, (-1, math.prod(strength.shape[1:]))), axis=-1)
 
 
 def attention_transfer(teacher_features: Any, student_features: Any, power: float = 2.0) -> Any:

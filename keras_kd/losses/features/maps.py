@@ -17,7 +17,7 @@ from keras import ops
 from keras_kd._checks import problem
 from keras_kd.losses.base import OutputKey
 from keras_kd.losses.features.base import FeatureLoss
-from keras_kd.losses.reduction import example_weights, of_counted
+from keras_kd.losses.reduction import example_weights, of_counted, weighted_mean
 
 # What a norm is at least before it divides, as in the published implementations: a map of zeros
 # stays one.
@@ -43,6 +43,8 @@ class MapLoss(FeatureLoss):
         **context: Any,
     ) -> Any:
         """The loss of one pair of maps as a scalar: the weighted mean of `per_example`."""
+        if sample_weight is None and mask is None:
+            return weighted_mean(self.per_example(teacher_output, student_output, **context))
         some_map = keras.tree.flatten(student_output)[0]
         weights, factor = example_weights(some_map, sample_weight, mask)
 
@@ -161,7 +163,7 @@ def known_size(features: Any) -> tuple[int, ...]:
 def flat(features: Any) -> Any:
     """Put all positions on one axis: `(batch, ..., channels)` to `(batch, positions, channels)`."""
     shape = ops.shape(features)
-    return ops.reshape(features, (shape[0], math.prod(shape[1:-1]), shape[-1]))
+    return ops.reshape(features, (-1, math.prod(shape[1:-1]), shape[-1]))
 
 
 def number_of_positions(features: Any) -> Any:
@@ -170,15 +172,28 @@ def number_of_positions(features: Any) -> Any:
 
 
 def unit(vectors: Any, axis: int) -> Any:
-    """Divide by the Euclidean norm along an axis; zeros stay zeros, and so does their gradient."""
-    # The norm of what has been divided by its largest value neither overflows nor underflows.
-    largest = ops.stop_gradient(ops.max(ops.abs(vectors), axis=axis, keepdims=True))
-    is_zero = largest == 0
-    scale = ops.where(is_zero, ops.ones_like(largest), largest)
-    squares = ops.sum(ops.square(vectors / scale), axis=axis, keepdims=True)
-    # The square root has no slope at 0.
-    norm = scale * ops.sqrt(ops.where(is_zero, ops.ones_like(squares), squares))
-    return vectors / ops.maximum(norm, _LEAST_NORM)
+    """Divide by the Euclidean norm along an axis; zeros stay zeros, without gradient."""
+
+    # Of the derivative of each operation, most is known already or cancels.
+    @ops.custom_gradient
+    def divided(vectors: Any) -> Any:
+        # What has been divided by its largest value has a norm of at least 1, which neither
+        # overflows nor underflows; it is below where the vector is shorter than the least norm.
+        scale = ops.max(ops.abs(vectors), axis=axis, keepdims=True)
+        scale = ops.maximum(scale, _LEAST_NORM)
+        scaled = vectors / scale
+        squared = ops.sum(ops.square(scaled), axis=axis, keepdims=True)
+        over_norm = ops.rsqrt(ops.maximum(squared, 1.0))
+        units = scaled * over_norm
+
+        def gradient(upstream: Any) -> Any:
+            along = ops.sum(upstream * units, axis=axis, keepdims=True)
+            slope = ops.where(squared < 0.5, 0.0, over_norm / scale)
+            return slope * (upstream - along * units)
+
+        return units, gradient
+
+    return divided(vectors)
 
 
 def averaging_windows(given: int, wanted: int) -> np.ndarray:

@@ -59,6 +59,23 @@ def test_norms_neither_overflow_nor_vanish(scale):
     assert np.isfinite(tape.gradient(unit, vectors)).all()
 
 
+def test_the_gradient_of_a_unit_vector():
+    vectors, upstream = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    vectors[1, 2] = 0.0
+    tensor = tf.constant(vectors)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        unit = maps.unit(tensor, axis=-1)
+    gradient = tape.gradient(unit, tensor, tf.constant(upstream))
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    norms[1, 2] = np.inf
+    units = vectors / norms
+    expected = (upstream - units * np.sum(units * upstream, axis=-1, keepdims=True)) / norms
+    np.testing.assert_allclose(unit, units, rtol=1e-12)
+    # What has no direction has no gradient either.
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_the_mask_of_a_shorter_student_leaves_the_teacher_as_it_is():
     teacher = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
     student = np.random.default_rng(1).normal(size=(2, 3, 3)).astype("float32")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 import keras_kd
 from keras_kd.losses import Hint, SoftTargets
@@ -264,6 +265,18 @@ def test_wrong_pairings_are_noticed(stored, stored_by_key, examples):
         run(stored_by_key.join((exchanged, y), 20, shuffle=False))
     # Who knows better may say so.
     run(stored.join((changed, y), verify=False))
+
+
+@pytest.mark.parametrize("kind", [keras, tf_keras])
+def test_a_distiller_says_what_is_wrong_in_one_line(kind, stored, examples, hard_loss):
+    x, y = examples
+    student = kind.Sequential([kind.layers.Input((5,)), kind.layers.Dense(3)])
+    distiller = keras_kd.Distiller(stored, student)
+    distiller.compile("sgd", hard_loss)
+    wrong = "^Received 20 of 20 examples of a batch with other inputs .*To fix it: .*augmentation.$"
+    for run_data in (distiller.fit, distiller.evaluate):
+        with pytest.raises(ValueError, match=wrong):
+            run_data(stored.join((x[::-1], y)), verbose=0)
 
 
 def test_unknown_keys_are_named(stored, stored_by_key, examples, tmp_path):
