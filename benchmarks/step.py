@@ -117,6 +117,11 @@ def compiled(model: keras.Model, **options: Any) -> keras.Model:
     return model
 
 
+def distiller(teacher: Any, *losses: Any) -> keras.Model:
+    """A new student taught by the teacher, not compiled."""
+    return keras_kd.Distiller(teacher, classifier(STUDENT, "student"), *losses)
+
+
 def examples(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels, by chance."""
     generator = np.random.default_rng(0)
@@ -148,13 +153,6 @@ def ways(teacher: keras.Model, batch_size: int, directory: Path) -> dict[str, Ca
     data = examples(batch_size)
     batches = shuffled(data, batch_size)
     first_images = tf.constant(data[0][:batch_size])
-
-    def step_of(*arguments: Any, batches: tf.data.Dataset = batches) -> Callable[[], Any]:
-        student = classifier(STUDENT, "student")
-        return repeated_step(
-            compiled(keras_kd.Distiller(arguments[0], student, *arguments[1:])), batches
-        )
-
     attention = [
         keras_kd.losses.SoftTargets(4.0),
         *(keras_kd.losses.AttentionTransfer(block, block) for block in BLOCKS),
@@ -170,17 +168,15 @@ def ways(teacher: keras.Model, batch_size: int, directory: Path) -> dict[str, Ca
     found = {
         ALONE: alone,
         PARTS: lambda: (alone(), infer(first_images)),
-        ONLINE: step_of(teacher),
+        ONLINE: repeated_step(compiled(distiller(teacher)), batches),
         KERAS: repeated_step(compiled(theirs), batches),
         SEVERAL: repeated_step(
-            compiled(
-                keras_kd.Distiller(teacher, classifier(STUDENT, "student")),
-                steps_per_execution=STEPS_PER_CALL,
-            ),
-            batches,
+            compiled(distiller(teacher), steps_per_execution=STEPS_PER_CALL), batches
         ),
-        FEATURES: step_of(teacher, attention),
-        STORED: step_of(stored, batches=stored.join(data, batch_size=batch_size)),
+        FEATURES: repeated_step(compiled(distiller(teacher, attention)), batches),
+        STORED: repeated_step(
+            compiled(distiller(stored)), stored.join(data, batch_size=batch_size)
+        ),
     }
     return found | torch_ways(teacher, data, batch_size)
 
@@ -189,20 +185,16 @@ def tried(teacher: keras.Model, batch_size: int) -> dict[str, Callable[[], Any]]
     """What could make a step faster, or tells what it is spent on."""
     data = examples(batch_size)
     batches = shuffled(data, batch_size)
-
-    def distiller() -> keras.Model:
-        return keras_kd.Distiller(teacher, classifier(STUDENT, "student"))
-
-    plain, loss = distiller(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    plain, loss = distiller(teacher), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     plain.compile("sgd", loss)
-    unfed = compiled(distiller())
+    unfed = compiled(distiller(teacher))
     batch = tuple(part[:batch_size] for part in data)
     unfed.train_on_batch(*batch)
     function = tf.function(unfed.train_step)
     tensors = tuple(map(tf.constant, batch))
     return {
         f"{ONLINE}, compiled by XLA": repeated_step(
-            compiled(distiller(), jit_compile=True), batches
+            compiled(distiller(teacher), jit_compile=True), batches
         ),
         f"{ONLINE}, SGD for Adam": repeated_step(plain, batches),
         f"{ONLINE}, without a pipeline": lambda: function(tensors),
