@@ -270,6 +270,17 @@ def import_seconds(module: str, times: int, after: str = "time") -> list[float]:
 def main() -> None:
     """Measure every setting and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS), help="(default all)"
+    )
+    parser.add_argument(
+        "--batch-sizes",
+        nargs="+",
+        type=int,
+        default=BATCH_SIZES,
+        metavar="SIZE",
+        help="one after the other (default 32 256)",
+    )
     parser.add_argument("--rounds", type=int, default=24, help="turns of each way (default 24)")
     parser.add_argument(
         "--imports", type=int, default=5, help="imports in fresh processes (default 5)"
@@ -281,11 +292,11 @@ def main() -> None:
     keras.utils.set_random_seed(0)
     console = Console(width=130)
     measured = {}
-    settings = [(name, size) for name in TEACHERS for size in BATCH_SIZES]
+    settings = [(name, size) for name in arguments.teachers for size in arguments.batch_sizes]
     with tempfile.TemporaryDirectory() as directory, Progress(console=console) as progress:
         for name, batch_size in progress.track(settings, description="Measuring steps"):
             teacher = classifier(TEACHERS[name], name)
-            rounds = arguments.rounds if batch_size == min(BATCH_SIZES) else arguments.rounds // 2
+            rounds = arguments.rounds if batch_size <= min(BATCH_SIZES) else arguments.rounds // 2
             steps = ways(teacher, batch_size, Path(directory))
             if arguments.tried:
                 steps |= tried(teacher, batch_size)
