@@ -139,7 +139,11 @@ def test_it_is_saved_and_loaded_without_its_teacher(large, small, examples, tmp_
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.models.load_model(tmp_path / "distiller.keras")
     loaded.teacher = Top3(large)
-    assert loaded.test_on_batch(x, return_dict=True) == pytest.approx(before, rel=1e-6)
+    after = loaded.test_on_batch(x, return_dict=True)
+    # Keras 3.12 gives arrays without dimensions, which pytest does not compare within a dict.
+    assert {name: float(value) for name, value in after.items()} == pytest.approx(
+        {name: float(value) for name, value in before.items()}, rel=1e-6
+    )
     with pytest.raises(ValueError, match="for LogitsMSE"):
         keras_kd.Distiller(Top3(large), small, LogitsMSE(), save_teacher=False)
 
