@@ -35,7 +35,7 @@ def test_steps_come_back_to_within_half_of_one(one, other, share):
     low = rounded_down(np.array([min(one, other)]))
     high = rounded_up(np.array([max(one, other)]))
     width = float(high[0]) - float(low[0])
-    values = np.float64(low)[:, None] + share * width
+    values = low.astype("float64")[:, None] + share * width
     back = from_steps(to_steps(values, low, high), low, high)
     assert back.dtype == np.float32
     rounding = 2.0**-22 * max(abs(float(low[0])), abs(float(high[0])))
