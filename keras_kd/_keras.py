@@ -149,14 +149,14 @@ def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:
 
 
 def problem_in_numpy(error: Exception) -> str | None:
-    """The `problem` that a function of `call_numpy` raised a ValueError with; `None` for others.
+    """The `problem` that a function of `call_numpy` raised; `None` for other errors.
 
     TensorFlow wraps it into an error of its own, twenty lines of traceback as a text.
 
     Args:
         error: what TensorFlow raised.
     """
-    own = re.search(r"ValueError: (Received .* To fix it: .*)\nTraceback", str(error))
+    own = re.search(r"(?:Type|Value)Error: (Received .* To fix it: .*)\nTraceback", str(error))
     return None if own is None else own[1]
 
 

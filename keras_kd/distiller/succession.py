@@ -34,6 +34,11 @@ class CompileArguments:
         """The loss on labels; `None` where there is none."""
         return self._others["loss"]
 
+    @property
+    def jit_compile(self) -> Any:
+        """Whether XLA was asked to compile the step."""
+        return self._others.get("jit_compile")
+
     def fresh(self, learning_rate: Any = None) -> dict[str, Any]:
         """The arguments for another model, with an optimizer that has no state yet.
 

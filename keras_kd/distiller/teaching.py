@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -64,6 +65,7 @@ class Teaching:
         self._teacher = _keras.Untracked(None)
         self._teacher_watch = None
         self._compile_arguments = _keras.Untracked(None)
+        self._supports_jit_alone = self.supports_jit
         if teacher is not None:
             self.teacher = teacher
 
@@ -85,6 +87,8 @@ class Teaching:
         teacher.tap(self._objective.teacher_layer_names)
         teacher.meet(self.student)
         check_losses(self._objective, teacher, self.student)
+        if self._compile_arguments.value is not None:
+            _check_jit(teacher, self._compile_arguments.value.jit_compile)
         names = [*self._objective.student_layer_names, *teacher.student_layer_names]
         student_tap = Tap(self.student, names)
         self._connect(teacher, student_tap)
@@ -95,10 +99,10 @@ class Teaching:
         self._teacher.value = teacher
         # Those that learn are state of the training: part of its weights and backups.
         self._learning_teachers = teacher.learning_models
-        self.supports_jit = self.supports_jit and teacher.supports_jit
+        self.supports_jit = self._supports_jit_alone and teacher.supports_jit
         self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
         # Steps that are compiled already would go on asking the teacher before this one.
-        self.train_function = self.test_function = None
+        self._forget_steps()
 
     def _connect(self, teacher: Teacher, student_tap: Tap) -> None:
         """Make adapters and the losses' own weights, where the models tell their shapes."""
@@ -231,6 +235,15 @@ class Teaching:
             self.test_function = self._watched(function)
         return self.test_function
 
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """What the student says, see `keras.Model.predict`."""
+        with _in_one_line():
+            return super().predict(*args, **kwargs)
+
+    def _forget_steps(self) -> None:
+        """Compile steps anew when the next one is due."""
+        self.train_function = self.test_function = None
+
     def _compiled_step(
         self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]
     ) -> Callable[[Any], Any]:
@@ -245,16 +258,8 @@ class Teaching:
         )
 
     def _check_compile(self, loss: Any, jit_compile: Any) -> None:
-        teacher = self._teacher.value
-        if jit_compile is True and teacher is not None and not teacher.supports_jit:
-            raise ValueError(
-                problem(
-                    f"jit_compile=True with the teacher {teacher.name!r}, which runs outside of "
-                    "TensorFlow",
-                    "a step without XLA",
-                    "leave out jit_compile",
-                )
-            )
+        if self._teacher.value is not None:
+            _check_jit(self._teacher.value, jit_compile)
         if loss is None and self._objective.needs_labels:
             raise ValueError(
                 problem(
@@ -414,12 +419,14 @@ class Teaching:
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def step(iterator: Any) -> Any:
             try:
-                logs = function(iterator)
-            except tf.errors.InvalidArgumentError as error:
-                own = _keras.problem_in_numpy(error)
-                if own is None:
-                    raise
-                raise ValueError(own) from None
+                with _in_one_line():
+                    logs = function(iterator)
+            except (StopIteration, tf.errors.OpError):
+                raise
+            except BaseException:
+                # TensorFlow cannot go on with a step whose first trace failed or was interrupted.
+                self._forget_steps()
+                raise
             self._teacher_watch.read(logs.get(self.distillation_loss_tracker.name))
             self._objective.check_scheduled_values(logs)
             # A student that had no shapes before has them now, and can be saved.
@@ -428,3 +435,28 @@ class Teaching:
             return logs
 
         return step
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Say what is wrong with data as it was said before TensorFlow wrapped it."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        own = _keras.problem_in_numpy(error)
+        if own is None:
+            raise
+        raise ValueError(own) from None
+
+
+def _check_jit(teacher: Teacher, jit_compile: Any) -> None:
+    """Check that XLA can compile a step with this teacher, if it is to."""
+    if jit_compile is True and not teacher.supports_jit:
+        raise ValueError(
+            problem(
+                f"jit_compile=True with the teacher {teacher.name!r}, which runs outside of "
+                "TensorFlow",
+                "a step without XLA",
+                "leave out jit_compile",
+            )
+        )

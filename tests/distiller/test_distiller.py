@@ -222,3 +222,19 @@ def test_two_students_in_sequence_learn_the_same(dense_model, teacher, examples,
         distiller.fit(*examples, shuffle=False, verbose=0)
     for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_teacher_that_xla_cannot_compile_is_refused_when_it_is_set(
+    teacher, student, examples, hard_loss
+):
+    outside = keras_kd.teachers.NumpyFunction(lambda x: x[:, :3], (3,), name="outside")
+    distiller = keras_kd.Distiller(teacher, student)
+    distiller.compile("sgd", hard_loss, jit_compile=True)
+    with pytest.raises(ValueError, match="jit_compile=True with the teacher 'outside'"):
+        distiller.teacher = outside
+    assert distiller.teacher is teacher
+    distiller.compile("sgd", hard_loss)
+    distiller.teacher = outside
+    assert not distiller.supports_jit
+    distiller.teacher = teacher
+    assert distiller.supports_jit

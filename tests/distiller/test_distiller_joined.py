@@ -142,3 +142,16 @@ def test_it_is_saved_with_its_teacher(data, tmp_path):
     fit(loaded, batch, y)
     for one, other in zip(loaded.get_weights(), distiller.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["keras", "tf_keras"])
+def test_after_a_first_step_that_was_refused_the_next_one_trains(kind, data):
+    x, y = data
+    api = keras if kind == "keras" else pytest.importorskip("tf_keras")
+    distiller = compiled(keras_kd.Distiller(Quoted(), classifier("student", api)))
+    with pytest.raises(ValueError, match="without the teacher's stored outputs"):
+        fit(distiller, x, y)
+    said = joined(x, {"logits": np.eye(CLASSES, dtype="float32")[y]})
+    history = fit(distiller, said, y)
+    assert history["loss"][1] < history["loss"][0]
+    assert int(distiller.optimizer.iterations) == 2 * EXAMPLES // 16

@@ -185,8 +185,14 @@ def check_batched(element: Any) -> None:
         element: its `element_spec`.
 
     Raises:
+        TypeError: if a part is sparse or ragged.
         ValueError: if they cannot.
     """
+    import tensorflow as tf
+
+    for part in keras.tree.flatten(element):
+        if isinstance(part, tf.SparseTensorSpec | tf.RaggedTensorSpec):
+            raise _not_dense(part)
     shapes = [part.shape for part in keras.tree.flatten(element) if hasattr(part, "shape")]
     sizes = {None if shape.rank is None else tuple(shape[:1]) for shape in shapes}
     known = sizes - {None, (None,)}
@@ -222,13 +228,28 @@ def names_of(teacher_inputs: TeacherInputs) -> tuple[str, ...] | None:
 
 def _as_array(part: Any) -> Any:
     # A memory-mapped array is one, and is to stay on the disk.
-    return part if part is None or isinstance(part, np.ndarray) else np.asarray(part)
+    if part is None or isinstance(part, np.ndarray):
+        return part
+    array = np.asarray(part)
+    if array.dtype == object and array.ndim == 0:
+        raise _not_dense(part)
+    return array
 
 
 def _as_given_to_models(part: Any) -> Any:
     array = _as_array(part)
     wide = array is not None and array.dtype == np.float64
     return array.astype(keras.config.floatx()) if wide else array
+
+
+def _not_dense(part: Any) -> TypeError:
+    return TypeError(
+        problem(
+            f"{type(part).__name__} among the data",
+            "arrays and dense tensors",
+            "convert it, with tf.sparse.to_dense(x) or x.to_tensor(), for example",
+        )
+    )
 
 
 def _number_of_batches(dataset: Any) -> int:

@@ -14,7 +14,7 @@ from keras_kd.teachers.stored.matching import Matching
 class JoinedPyDataset(keras.utils.PyDataset):
     """Another dataset's batches with what a teacher said of them; the same workers read them.
 
-    Of augmented examples all get the next version in each epoch.
+    Of augmented examples all get the next version in each epoch, also those that come twice in one.
 
     Args:
         dataset: the dataset.
@@ -37,7 +37,7 @@ class JoinedPyDataset(keras.utils.PyDataset):
             )
         self._dataset = dataset
         self._matching = matching
-        self._epoch = 0
+        self._epoch = -1
         self._size: int | None = None
 
     @property
@@ -52,16 +52,16 @@ class JoinedPyDataset(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """A batch with its outputs."""
         place = 0 if self._matching.has_keys else index * self._size_of_first()
-        return self._matching.batch(self._dataset[index], place, self._epoch)
+        return self._matching.batch(self._dataset[index], place, max(0, self._epoch))
 
     def on_epoch_begin(self) -> None:
-        """Tell the dataset."""
+        """Tell the dataset, and go on to the next versions."""
         self._dataset.on_epoch_begin()
+        self._epoch += 1
 
     def on_epoch_end(self) -> None:
-        """Tell the dataset, and go on to the next versions."""
+        """Tell the dataset; `fit` also does so when it has looked at the first batches."""
         self._dataset.on_epoch_end()
-        self._epoch += 1
 
     def _size_of_first(self) -> int:
         """The size of all batches but the last; if it is not, fingerprints will tell."""

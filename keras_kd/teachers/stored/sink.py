@@ -23,7 +23,7 @@ from keras_kd.teachers.stored.description import (
 )
 from keras_kd.teachers.stored.keys import Keys
 from keras_kd.teachers.stored.records import RecordFile, RecordWriter
-from keras_kd.teachers.stored.records.header import HEADER, read_header
+from keras_kd.teachers.stored.records.header import HEADER, check_same, new_header, read_header
 from keras_kd.teachers.stored.records.journal import JOURNAL
 from keras_kd.teachers.stored.records.layout import RECORDS
 
@@ -76,8 +76,8 @@ class Sink:
 
     @property
     def complete(self) -> bool:
-        """Whether the store was finished before."""
-        return self._writer.complete
+        """Whether the store was finished before; then it is only read, by any number at once."""
+        return self._writer is None or self._writer.complete
 
     @property
     def examples_there(self) -> int:
@@ -85,21 +85,14 @@ class Sink:
         return self._there // self.description.versions
 
     def __enter__(self) -> Sink:
-        versions = self.description.versions
         self._check_same()
+        self._file = self._finished()
+        self._writer = None
         with ExitStack() as stack:
-            self._writer = stack.enter_context(
-                RecordWriter(
-                    self.path,
-                    self.description.to_json(),
-                    self.description.dtype,
-                    total=None if self.total is None else self.total * versions,
-                )
-            )
-            # Records that were there; the last example may lack some of its versions.
-            self._there = self._writer.count
-            stack.callback(self._remove_empty)
-            self._file = RecordFile(self.path) if self._there else None
+            if self._file is None:
+                self._begin_writing(stack)
+            else:
+                self._there = self._file.count
             self._check_total()
             self._progress = stack.enter_context(
                 Progress(f"Storing {self.description.teacher}", self.total)
@@ -180,7 +173,7 @@ class Sink:
                     "pass the same data, or another path",
                 )
             )
-        if self._writer.complete:
+        if self.complete:
             return
         if self._taken_keys:
             with replacing(self.path / KEYS_FILE) as path:
@@ -206,6 +199,29 @@ class Sink:
                     "pass what it was begun with, or choose another path",
                 )
             )
+
+    def _finished(self) -> RecordFile | None:
+        """The records of a store that is complete; `None` where some can be written."""
+        if not (self.path / HEADER).is_file():
+            return None
+        file = RecordFile(self.path)
+        if not file.complete:
+            return None
+        given = new_header(self.description.to_json(), self.description.dtype)
+        check_same(self.path, read_header(self.path), given)
+        return file
+
+    def _begin_writing(self, stack: ExitStack) -> None:
+        """Open the store for the only writer that it may have."""
+        total = None if self.total is None else self.total * self.description.versions
+        writer = RecordWriter(
+            self.path, self.description.to_json(), self.description.dtype, total=total
+        )
+        self._writer = stack.enter_context(writer)
+        # Records that were there; the last example may lack some of its versions.
+        self._there = writer.count
+        stack.callback(self._remove_empty)
+        self._file = RecordFile(self.path) if writer.count else None
 
     def _remove_empty(self) -> None:
         """Leave no store without examples, in the way of one of another description."""

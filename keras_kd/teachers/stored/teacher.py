@@ -66,7 +66,8 @@ class StoredTeacher(Teacher):
         partial: bool = False,
         name: str | None = None,
     ) -> None:
-        self.path = Path(path)
+        # The working directory can be another one when the teacher is saved.
+        self.path = Path(path).absolute()
         self.partial = partial
         file = RecordFile(self.path)
         self._description = description = Description.from_json(file.header)
@@ -153,7 +154,8 @@ class StoredTeacher(Teacher):
         Without keys they come in the order in which they were stored; shuffle what is returned, or
         pass arrays, which are shuffled here.
 
-        Of augmented examples each visit gets the next version, all of them before one comes again.
+        Of augmented examples each visit gets the next version, all of them before one comes again;
+        in a `PyDataset` all visits of an epoch get the same.
 
         Args:
             dataset: what `fit` takes as data: arrays `(x, y)` or `(x,)`, a `tf.data.Dataset` of
@@ -253,7 +255,7 @@ class StoredTeacher(Teacher):
 
     def get_config(self) -> dict[str, Any]:
         """The path; the outputs stay where they are."""
-        return {"path": str(self.path.absolute()), "partial": self.partial, "name": self.name}
+        return {"path": str(self.path), "partial": self.partial, "name": self.name}
 
     def _check_whole(self, file: RecordFile) -> None:
         description = self._description

@@ -1,5 +1,7 @@
 """Augmented examples get the outputs of the same augmentation."""
 
+from itertools import groupby
+
 import keras
 import numpy as np
 import pytest
@@ -147,6 +149,7 @@ def test_outputs_are_those_of_the_same_augmentation(form, stored, teacher, examp
     seen = []
     for number in range(4):
         if form == "PyDataset":
+            batches.on_epoch_begin()
             inputs, outputs = epoch(batches[place] for place in range(4))
             batches.on_epoch_end()
         elif form == "generator":
@@ -269,3 +272,24 @@ def test_what_cannot_be_made_again_is_refused_before_it_is_stored(tmp_path):
     with pytest.raises(ValueError, match=r"augment that changes.*another way.*stateless"):
         store(model, x, tmp_path / "s", augment=changing, versions=2)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_versions_come_in_their_turn_however_often_fit_is_called(
+    workers, stored, dense_model, examples, hard_loss, monkeypatch
+):
+    used = []
+    seeds_of = Augmentation.seeds
+
+    def noted(self, keys, versions):
+        used.append(int(np.unique(versions).item()))
+        return seeds_of(self, keys, versions)
+
+    monkeypatch.setattr(Augmentation, "seeds", noted)
+    distiller = keras_kd.Distiller(stored, dense_model())
+    distiller.compile("sgd", hard_loss)
+    joined = stored.join(Batches(*examples, workers=workers))
+    for epochs in (1, 1, 1, 3):
+        distiller.fit(joined, epochs=epochs, verbose=0)
+    # Before the first epoch of each call Keras looks at a batch or two.
+    assert [version for version, _ in groupby(used)] == [0, 1, 2, 0, 1, 2]

@@ -268,15 +268,25 @@ def test_wrong_pairings_are_noticed(stored, stored_by_key, examples):
 
 
 @pytest.mark.parametrize("kind", [keras, tf_keras])
-def test_a_distiller_says_what_is_wrong_in_one_line(kind, stored, examples, hard_loss):
+def test_a_distiller_says_what_is_wrong_in_one_line(
+    kind, stored, stored_by_key, examples, hard_loss
+):
     x, y = examples
     student = kind.Sequential([kind.layers.Input((5,)), kind.layers.Dense(3)])
     distiller = keras_kd.Distiller(stored, student)
     distiller.compile("sgd", hard_loss)
     wrong = "^Received 20 of 20 examples of a batch with other inputs .*To fix it: .*augmentation.$"
-    for run_data in (distiller.fit, distiller.evaluate):
+    ways = (distiller.fit, distiller.evaluate, distiller.predict)
+    for run_data in ways:
         with pytest.raises(ValueError, match=wrong):
             run_data(stored.join((x[::-1], y)), verbose=0)
+    distiller.teacher = stored_by_key
+    texts = {"image": x, "key": np.array(list("abcdefghijklmnopqrst"))}
+    for run_data in ways:
+        with pytest.raises(
+            ValueError, match=r"^Received keys of dtype .*kind that .*stored with.$"
+        ):
+            run_data(stored_by_key.join((texts, y)), verbose=0)
 
 
 def test_unknown_keys_are_named(stored, stored_by_key, examples, tmp_path):

@@ -158,3 +158,22 @@ def test_another_description_is_refused(tmp_path):
         Sink(tmp_path / "s", description(digest="ab")),
     ):
         pass
+
+
+def test_a_complete_store_is_only_read_by_any_number_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    fill(path, description(), batches(5))
+    before = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
+
+    def refused(*arguments, **options):
+        pytest.fail("a writer for a complete store")
+
+    monkeypatch.setattr("keras_kd.teachers.stored.sink.RecordWriter", refused)
+    with Sink(path, description(), total=10) as one, Sink(path, description()) as other:
+        assert one.complete
+        assert other.complete
+        assert one.examples_there == other.examples_there == 10
+    assert fill(path, description(), batches(4), total=10) == [True] * 3
+    with pytest.raises(ValueError, match="fingerprints of x: no"):
+        fill(path, description(has_fingerprints=False), batches(5))
+    assert before == {file.name: file.stat().st_mtime_ns for file in path.iterdir()}

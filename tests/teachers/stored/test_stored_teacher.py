@@ -2,6 +2,7 @@
 
 import gc
 import json
+import pickle
 import weakref
 
 import keras
@@ -192,3 +193,21 @@ def test_a_part_is_kept_as_a_part(stored, teacher, examples, tmp_path):
     assert (len(again), again.name) == (8, "wise_teacher")
     joined, _ = next(iter(part.join((examples[0][:8], examples[1][:8]))))
     assert joined["student_inputs"].shape == (8, 5)
+
+
+def test_the_working_directory_can_change(
+    stored, student, examples, hard_loss, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    relative = StoredTeacher(stored.path.name)
+    assert relative.path == stored.path
+    distiller = keras_kd.Distiller(relative, student)
+    distiller.compile("sgd", hard_loss)
+    distiller.fit(relative.join(examples), verbose=0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    distiller.save("distiller.keras")
+    loaded = keras.models.load_model("distiller.keras")
+    assert loaded.teacher.path == stored.path
+    again = pickle.loads(pickle.dumps(relative))
+    np.testing.assert_array_equal(again.read([3])["logits"], stored.read([3])["logits"])

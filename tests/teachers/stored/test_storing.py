@@ -55,6 +55,21 @@ def test_data_in_every_form(form, teacher, examples, tmp_path):
     )
 
 
+def test_sparse_and_ragged_data_are_refused(teacher, examples, tmp_path):
+    data = tf.data.Dataset.from_tensor_slices(examples).batch(5)
+    stored = store(teacher, data, tmp_path / "dense")
+    for other, name in (
+        (data.map(lambda x, y: (tf.sparse.from_dense(x), y)), "SparseTensor"),
+        (data.map(lambda x, y: (tf.RaggedTensor.from_tensor(x), y)), "RaggedTensor"),
+    ):
+        for given in (other, iter(other)):
+            with pytest.raises(TypeError, match=f"{name}.* among the data.*dense"):
+                store(teacher, given, tmp_path / "s")
+        with pytest.raises(TypeError, match=f"{name}.* among the data"):
+            stored.join(other)
+    assert not (tmp_path / "s").exists()
+
+
 def test_logits_are_taken_from_behind_a_softmax(dense_model, examples, tmp_path):
     x, _ = examples
     sure = dense_model(activation="softmax")

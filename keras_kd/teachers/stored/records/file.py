@@ -46,7 +46,7 @@ class RecordFile:
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()
         check_store(self.directory)
         header = read_header(self.directory)
         self.header = header.entries
@@ -64,7 +64,7 @@ class RecordFile:
         self._touched = 0
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.directory.absolute(),)
+        return type(self), (self.directory,)
 
     def read(self, rows: Any) -> np.ndarray:
         """Some records, by their numbers.
