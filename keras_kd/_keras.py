@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -148,16 +150,24 @@ def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:
     return outputs
 
 
-def problem_in_numpy(error: Exception) -> str | None:
-    """The `problem` that a function of `call_numpy` raised; `None` for other errors.
+@contextmanager
+def numpy_errors_in_one_line() -> Iterator[None]:
+    """Raise the `problem` that a function of `call_numpy` raised as it was said.
 
     TensorFlow wraps it into an error of its own, twenty lines of traceback as a text.
 
-    Args:
-        error: what TensorFlow raised.
+    Raises:
+        ValueError: in the place of TensorFlow's error.
     """
-    own = re.search(r"(?:Type|Value)Error: (Received .* To fix it: .*)\nTraceback", str(error))
-    return None if own is None else own[1]
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        own = re.search(r"(?:Type|Value)Error: (Received .* To fix it: .*)\nTraceback", str(error))
+        if own is None:
+            raise
+        raise ValueError(own[1]) from None
 
 
 def input_shapes(model: Any) -> list[tuple] | None:

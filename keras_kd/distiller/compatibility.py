@@ -71,6 +71,23 @@ def check_given(teacher: Teacher, inputs: Any) -> None:
     )
 
 
+def check_jit(teacher: Teacher, jit_compile: Any) -> None:
+    """Check that XLA can compile a step with this teacher, if it is to.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if jit_compile is True and not teacher.supports_jit:
+        raise ValueError(
+            problem(
+                f"jit_compile=True with the teacher {teacher.name!r}, which runs outside of "
+                "TensorFlow",
+                "a step without XLA",
+                "leave out jit_compile",
+            )
+        )
+
+
 def check_losses(objective: Objective, teacher: Teacher, student: Any) -> None:
     """Let the losses look at the models, as Keras' own Distiller does.
 

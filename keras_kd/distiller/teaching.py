@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -17,6 +16,7 @@ from keras_kd.distiller.compatibility import (
     check_distinct,
     check_given,
     check_inputs,
+    check_jit,
     check_losses,
 )
 from keras_kd.distiller.labels import Labels
@@ -88,7 +88,7 @@ class Teaching:
         teacher.meet(self.student)
         check_losses(self._objective, teacher, self.student)
         if self._compile_arguments.value is not None:
-            _check_jit(teacher, self._compile_arguments.value.jit_compile)
+            check_jit(teacher, self._compile_arguments.value.jit_compile)
         names = [*self._objective.student_layer_names, *teacher.student_layer_names]
         student_tap = Tap(self.student, names)
         self._connect(teacher, student_tap)
@@ -237,7 +237,7 @@ class Teaching:
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """What the student says, see `keras.Model.predict`."""
-        with _in_one_line():
+        with _keras.numpy_errors_in_one_line():
             return super().predict(*args, **kwargs)
 
     def _forget_steps(self) -> None:
@@ -259,7 +259,7 @@ class Teaching:
 
     def _check_compile(self, loss: Any, jit_compile: Any) -> None:
         if self._teacher.value is not None:
-            _check_jit(self._teacher.value, jit_compile)
+            check_jit(self._teacher.value, jit_compile)
         if loss is None and self._objective.needs_labels:
             raise ValueError(
                 problem(
@@ -418,15 +418,16 @@ class Teaching:
 
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def step(iterator: Any) -> Any:
-            try:
-                with _in_one_line():
+            with _keras.numpy_errors_in_one_line():
+                try:
                     logs = function(iterator)
-            except (StopIteration, tf.errors.OpError):
-                raise
-            except BaseException:
-                # TensorFlow cannot go on with a step whose first trace failed or was interrupted.
-                self._forget_steps()
-                raise
+                except (StopIteration, tf.errors.OpError):
+                    # The step is sound: the data are not, or at their end.
+                    raise
+                except BaseException:
+                    # TensorFlow cannot go on with one whose first trace failed or was interrupted.
+                    self._forget_steps()
+                    raise
             self._teacher_watch.read(logs.get(self.distillation_loss_tracker.name))
             self._objective.check_scheduled_values(logs)
             # A student that had no shapes before has them now, and can be saved.
@@ -435,28 +436,3 @@ class Teaching:
             return logs
 
         return step
-
-
-@contextmanager
-def _in_one_line() -> Iterator[None]:
-    """Say what is wrong with data as it was said before TensorFlow wrapped it."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        own = _keras.problem_in_numpy(error)
-        if own is None:
-            raise
-        raise ValueError(own) from None
-
-
-def _check_jit(teacher: Teacher, jit_compile: Any) -> None:
-    """Check that XLA can compile a step with this teacher, if it is to."""
-    if jit_compile is True and not teacher.supports_jit:
-        raise ValueError(
-            problem(
-                f"jit_compile=True with the teacher {teacher.name!r}, which runs outside of "
-                "TensorFlow",
-                "a step without XLA",
-                "leave out jit_compile",
-            )
-        )

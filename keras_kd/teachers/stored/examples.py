@@ -190,10 +190,11 @@ def check_batched(element: Any) -> None:
     """
     import tensorflow as tf
 
-    for part in keras.tree.flatten(element):
+    parts = keras.tree.flatten(element)
+    for part in parts:
         if isinstance(part, tf.SparseTensorSpec | tf.RaggedTensorSpec):
             raise _not_dense(part)
-    shapes = [part.shape for part in keras.tree.flatten(element) if hasattr(part, "shape")]
+    shapes = [part.shape for part in parts if hasattr(part, "shape")]
     sizes = {None if shape.rank is None else tuple(shape[:1]) for shape in shapes}
     known = sizes - {None, (None,)}
     if () in known or len(known) > 1:

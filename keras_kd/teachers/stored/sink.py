@@ -23,7 +23,13 @@ from keras_kd.teachers.stored.description import (
 )
 from keras_kd.teachers.stored.keys import Keys
 from keras_kd.teachers.stored.records import RecordFile, RecordWriter
-from keras_kd.teachers.stored.records.header import HEADER, check_same, new_header, read_header
+from keras_kd.teachers.stored.records.header import (
+    HEADER,
+    Header,
+    check_same,
+    new_header,
+    read_header,
+)
 from keras_kd.teachers.stored.records.journal import JOURNAL
 from keras_kd.teachers.stored.records.layout import RECORDS
 
@@ -85,7 +91,6 @@ class Sink:
         return self._there // self.description.versions
 
     def __enter__(self) -> Sink:
-        self._check_same()
         self._file = self._finished()
         self._writer = None
         with ExitStack() as stack:
@@ -180,16 +185,13 @@ class Sink:
                 np.concatenate(self._taken_keys).astype("<i8").tofile(path)
         self._writer.finish()
 
-    def _check_same(self) -> None:
+    def _check_same(self, header: Header) -> None:
         """Say what differs from a store that is there, in the words of the caller.
 
         Raises:
             ValueError: if anything does.
         """
-        if not (self.path / HEADER).is_file():
-            return
-        before = Description.from_json(read_header(self.path).entries)
-        difference = self.description.difference(before)
+        difference = self.description.difference(Description.from_json(header.entries))
         if difference is not None:
             name, now, then = difference
             raise ValueError(
@@ -199,17 +201,20 @@ class Sink:
                     "pass what it was begun with, or choose another path",
                 )
             )
+        given = new_header(self.description.to_json(), self.description.dtype)
+        check_same(self.path, header, given)
 
     def _finished(self) -> RecordFile | None:
-        """The records of a store that is complete; `None` where some can be written."""
+        """The records of a store that is complete; `None` where some can be written.
+
+        Raises:
+            ValueError: if there is a store of another description.
+        """
         if not (self.path / HEADER).is_file():
             return None
+        self._check_same(read_header(self.path))
         file = RecordFile(self.path)
-        if not file.complete:
-            return None
-        given = new_header(self.description.to_json(), self.description.dtype)
-        check_same(self.path, read_header(self.path), given)
-        return file
+        return file if file.complete else None
 
     def _begin_writing(self, stack: ExitStack) -> None:
         """Open the store for the only writer that it may have."""

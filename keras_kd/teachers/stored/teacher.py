@@ -66,10 +66,9 @@ class StoredTeacher(Teacher):
         partial: bool = False,
         name: str | None = None,
     ) -> None:
-        # The working directory can be another one when the teacher is saved.
-        self.path = Path(path).absolute()
+        file = RecordFile(path)
+        self.path = file.directory
         self.partial = partial
-        file = RecordFile(self.path)
         self._description = description = Description.from_json(file.header)
         self.name = name or description.teacher
         self.versions = description.versions

@@ -33,7 +33,7 @@ class RecordFile:
         directory: the store.
 
     Attributes:
-        directory: the store.
+        directory: the store, an absolute path.
         header: what the writer noted.
         dtype: of a record.
         count: how many whole records there are.
@@ -46,6 +46,7 @@ class RecordFile:
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
+        # The working directory can be another one when this is pickled.
         self.directory = Path(directory).absolute()
         check_store(self.directory)
         header = read_header(self.directory)
