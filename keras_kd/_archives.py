@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from pathlib import PurePosixPath
+from typing import Any
 
-# What Keras and NumPy write is hardly smaller than what it stands for; compressed images of few
-# colours shrink to a tenth, weights that are mostly zero to a twentieth.
-MOST_EXPANSION = 100
-ALWAYS_ALLOWED_BYTES = 64 * 1024 * 1024
+from keras_kd._memory import ALWAYS_ALLOWED_BYTES, MEBIBYTE, check_expansion
+
+# As many as a zip archive without extensions can have.
+MOST_MEMBERS = 65_535
+# What describes a model is text: far more than the largest known has, and little enough to parse.
+MOST_JSON_BYTES = 16 * MEBIBYTE
 
 
-def check_expansion(what: str, declared: int, stored: int) -> None:
-    """Refuse what would fill the memory with much more than was stored.
+def check_members(path: str | os.PathLike, always: int = ALWAYS_ALLOWED_BYTES) -> None:
+    """Refuse zip archives that no program writes in good faith; nothing is extracted.
 
     Args:
-        what: what declares its size, for the message.
-        declared: how many bytes it says that it takes in memory.
-        stored: how many bytes there are of it on the disk.
-
-    Raises:
-        ValueError: if it declares more than 64 MiB and a hundred times what is stored.
-    """
-    if declared > ALWAYS_ALLOWED_BYTES and declared > MOST_EXPANSION * stored:
-        raise ValueError(f"{what} declares {declared} bytes, of which {stored} are stored")
-
-
-def check_members(path: str | os.PathLike) -> None:
-    """Refuse zip archives that no program writes in good faith; nothing is extracted.
+        path: the archive.
+        always: bytes that all members together may take, whatever is stored of them.
 
     Raises:
         ValueError: if the file is no zip archive, if a member would land outside the directory that
-            it is extracted to or occurs twice, or if one declares far more bytes than are stored.
+            it is extracted to or occurs twice, if there are too many, or if they declare far more
+            bytes than the file has.
         zipfile.BadZipFile: if the archive is damaged.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no zip archive")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+    if len(members) > MOST_MEMBERS:
+        raise ValueError(f"it has {len(members)} members, more than {MOST_MEMBERS}")
     names = [member.filename for member in members]
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -46,5 +42,32 @@ def check_members(path: str | os.PathLike) -> None:
             raise ValueError(f"its member {name!r} would escape from its directory")
     if len(set(names)) != len(names):
         raise ValueError("it has two members of one name")
+    # Members can share their bytes, so that they are compared with those of the whole file.
+    stored = os.stat(path).st_size
     for member in members:
-        check_expansion(f"its member {member.filename!r}", member.file_size, member.compress_size)
+        check_expansion(f"its member {member.filename!r}", member.file_size, stored, always)
+    total = sum(member.file_size for member in members)
+    check_expansion(f"the sum of its {len(members)} members", total, stored, always)
+
+
+def read_json(archive: zipfile.ZipFile, name: str) -> Any:
+    """What a member says in JSON.
+
+    Raises:
+        KeyError: if there is no such member.
+        ValueError: if it is no JSON, or larger than a description of a model is.
+    """
+    member = archive.getinfo(name)
+    check_json_size(f"its {name}", member.file_size)
+    check_expansion(f"its {name}", member.file_size, member.compress_size, MEBIBYTE)
+    return json.loads(archive.read(member))
+
+
+def check_json_size(what: str, size: int) -> None:
+    """Refuse a description that is too large to be parsed.
+
+    Raises:
+        ValueError: if it has more than 16 MiB.
+    """
+    if size > MOST_JSON_BYTES:
+        raise ValueError(f"{what} has {size} bytes, more than {MOST_JSON_BYTES}")

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import re
+import secrets
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from keras_kd._checks import problem
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PROCESSES = Path("/proc")
+# What is written, the machine, the process that writes it and when that began, something random.
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)~(?P<host>[0-9a-f]{8})?~((?P<process>\d+)-(?P<began>\d+))?~[0-9a-f]{8}"
+    r"(?P<suffix>\..*)?",
+    re.DOTALL,
+)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there takes its place at the end.
 
-    Directories that are missing are made.
+    Directories that are missing are made. A link at `path` is replaced, not followed.
 
-    If the body raises, the temporary file goes and what was at `path` stays.
+    If the body raises, the temporary file goes and what was at `path` stays. What a process that
+    was killed has left of the same file goes, too.
 
     Raises:
-        OSError: if the directory of `path` cannot be written, or `path` is a directory.
+        OSError: if the directory of `path` cannot be written, `path` is a directory, or the disk is
+            full.
     """
     path = Path(path)
     if path.is_dir():
@@ -31,19 +48,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 "add the name of a file to it",
             )
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp allows only the owner; a file written by open() follows the umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _explaining(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path.parent, path.stem, path.suffix)
+        try:
+            temporary.touch(exist_ok=False)
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def check_output(output: Path) -> None:
@@ -89,14 +102,180 @@ def filling(output: Path) -> Iterator[Path]:
     """Yield a temporary directory; its files move to `output` when the body is done.
 
     If the body raises, nothing has been written to `output`. Files of the same names are replaced,
-    each at once; others in `output` stay.
+    each at once; others in `output` stay. What a process that was killed has left goes.
+
+    Raises:
+        OSError: if the disk is full.
+        ValueError: if a directory in `output` is a link.
     """
     # Files can only be moved at once within a file system, and `output` can be a mounted one.
     place = output if output.is_dir() else output.parent
-    with tempfile.TemporaryDirectory(dir=place, prefix=f".{output.name}-") as name:
-        temporary = Path(name)
-        yield temporary
-        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            target = output / path.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
+    temporary = _temporary(place, output.name)
+    with _explaining(output):
+        try:
+            temporary.mkdir()
+            yield temporary
+            files = sorted(path for path in temporary.rglob("*") if path.is_file())
+            targets = [output / path.relative_to(temporary) for path in files]
+            for target in targets:
+                _check_no_link(output, target.parent)
+            for path, target in zip(files, targets, strict=True):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of a directory that can come from anywhere; for `os.open`'s flags.
+
+    What is read or written is in the directory and nowhere else: links are not followed, nothing
+    is waited for, and a file that has another name elsewhere is not written.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be opened.
+        ValueError: if it is a link, no regular file, or, to be written, has several names.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _foreign(path, "which is a symbolic link") from error
+    status = os.fstat(file)
+    reason = None
+    if not stat.S_ISREG(status.st_mode):
+        reason = "which is no regular file"
+    elif status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
+        reason = "which has another name in some directory (a hard link)"
+    if reason:
+        os.close(file)
+        raise _foreign(path, reason)
+    return file
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether `replacing` or `filling` gave a file or directory its name, which is a temporary one.
+
+    That a living process writes to it is possible.
+    """
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_leftovers(directory: Path, name: str | None = None, suffix: str = "") -> None:
+    """Remove what processes that were killed have left in a directory.
+
+    What a living process writes stays. So does what was written on another machine, in another
+    container, or before this machine was last started: nothing tells whether its process lives.
+
+    Args:
+        directory: where they are.
+        name: of the file or directory that they were to become, without its suffix; None: any.
+        suffix: of that file.
+    """
+    for path in directory.glob(".*~*~*~*"):
+        parts = _TEMPORARY.fullmatch(path.name)
+        wanted = parts and (
+            name is None or (parts["name"], parts["suffix"] or "") == (name, suffix)
+        )
+        if not wanted or not parts["process"] or parts["host"] != _host():
+            continue
+        if _began(parts["process"]) != parts["began"]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _temporary(place: Path, name: str, suffix: str = "") -> Path:
+    """A free name in `place`, from which is seen who uses it; older ones of dead processes go."""
+    # Names can have 255 bytes.
+    name = os.fsdecode(os.fsencode(name)[:150])
+    remove_leftovers(place, name, suffix)
+    began = _began("self")
+    process = f"{os.getpid()}-{began}" if began else ""
+    return place / f".{name}~{_host()}~{process}~{secrets.token_hex(4)}{suffix}"
+
+
+def _host() -> str:
+    """What names the processes of this machine, since it was started, and of this container.
+
+    Nothing where the system does not say.
+    """
+    try:
+        boot = (_PROCESSES / "sys/kernel/random/boot_id").read_text()
+        namespace = os.readlink(_PROCESSES / "self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{boot}{namespace}".encode()).hexdigest()[:8]
+
+
+def _began(process: str) -> str | None:
+    """When a process began, by the system's clock; None if it is gone, or only its number is left.
+
+    Another process can have the same number later, but not the same time.
+    """
+    try:
+        status = (_PROCESSES / process / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The name of the program stands in brackets, and can have any character.
+    state, *fields = status.rpartition(")")[2].split()
+    return None if state in "ZX" else fields[18]
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Say what a full disk is, whatever library has met it.
+
+    Raises:
+        OSError: if the body failed for want of space.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _no_space(error)
+        if number is None:
+            raise
+        raise OSError(
+            number,
+            problem(
+                f"{os.strerror(number)!r} while writing {str(path)!r}",
+                "a disk with room for it",
+                "free space or choose another path, and run again",
+            ),
+        ) from error
+
+
+def _no_space(error: BaseException | None) -> int | None:
+    """The number of the system's error if the disk is full, as far as the error shows it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return error.errno
+        for number in NO_SPACE:
+            # HDF5 has it in its text.
+            if f"errno = {number}," in str(error) or os.strerror(number) in str(error):
+                return number
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _check_no_link(output: Path, directory: Path) -> None:
+    """Refuse to write to a directory in `output` that is a link to another one."""
+    for path in (directory, *directory.parents):
+        if path == output:
+            return
+        if path.is_symlink():
+            raise _foreign(path, "which is a symbolic link")
+
+
+def _foreign(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        problem(
+            f"{str(path)!r}, {reason}",
+            "a file or directory of its own, since nothing is written elsewhere",
+            "replace it by a copy of what it stands for, or choose another directory",
+        )
+    )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -244,3 +245,52 @@ def original_name(name: str) -> str:
         if name.startswith(prefix):
             return original_name(name.removeprefix(prefix))
     return name
+
+
+_CHECKS: dict[int, Callable[[keras.KerasTensor], None]] = {}
+_CHECKS_LOCK = threading.Lock()
+_new_symbolic_tensor = keras.KerasTensor.__init__
+
+
+@contextmanager
+def checking_symbolic_tensors(check: Callable[[keras.KerasTensor], None]) -> Iterator[None]:
+    """Call `check` on each symbolic tensor that this thread makes, before anything is done with it.
+
+    Layers compute constants of the size of their inputs when they are built.
+    """
+    thread = threading.get_ident()
+    with _CHECKS_LOCK:
+        before = _CHECKS.get(thread)
+        _CHECKS[thread] = check
+        keras.KerasTensor.__init__ = _checked_symbolic_tensor
+    try:
+        yield
+    finally:
+        with _CHECKS_LOCK:
+            del _CHECKS[thread]
+            if before is not None:
+                _CHECKS[thread] = before
+            if not _CHECKS:
+                keras.KerasTensor.__init__ = _new_symbolic_tensor
+
+
+def _checked_symbolic_tensor(self: keras.KerasTensor, *arguments: Any, **options: Any) -> None:
+    _new_symbolic_tensor(self, *arguments, **options)
+    check = _CHECKS.get(threading.get_ident())
+    if check is not None:
+        check(self)
+
+
+def graph_steps(model: Any) -> list[tuple[Any, list[Any], list[Any]]]:
+    """The operations of a functional or sequential Keras 3 model, in the order of computation.
+
+    Each with the symbolic tensors that it reads and those that it returns; nothing where Keras
+    keeps no graph.
+    """
+    graph = getattr(model, "_functional", None) or model
+    by_depth = getattr(graph, "_nodes_by_depth", {})
+    return [
+        (node.operation, node.input_tensors, node.outputs)
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+    ]

@@ -20,6 +20,7 @@ ROOMS = [
     "_logits",
     "schedules",
     "_files",
+    "_memory",
     "_archives",
     "_json",
     "_tables",

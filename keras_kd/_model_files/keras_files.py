@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 
-from keras_kd._archives import check_expansion, check_members
-from keras_kd._model_files.rehearsal import check_size
+from keras_kd._archives import check_json_size, check_members, read_json
+from keras_kd._memory import check_expansion
+from keras_kd._model_files.rehearsal import check_size, small_results
 
 _HDF5_SUFFIXES = (".h5", ".hdf5")
 SUFFIXES = (".keras", *_HDF5_SUFFIXES)
@@ -24,63 +25,66 @@ def load(path: Path, custom_objects: dict[str, Any]) -> Any:
     Raises:
         Exception: any, for damaged files and those that contain code.
     """
-    if path.suffix in _HDF5_SUFFIXES:
-        config, stored = _hdf5_config(path), path.stat().st_size
-    else:
-        config, stored = _keras_config(path)
+    config = _hdf5_config(path) if path.suffix in _HDF5_SUFFIXES else _keras_config(path)
     if "hard_sigmoid" in set(_strings(config)) and is_of_keras_2(path):
         # Keras 3 would load it and compute something else.
         raise ValueError("its hard_sigmoid is another function in Keras 3")
     # Compiling would only be needed to train on.
+    stored = path.stat().st_size
     check_size({**config, "compile_config": None}, custom_objects, stored)
-    return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=True)
+    with small_results(stored):
+        return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=True)
 
 
 def is_of_keras_2(path: Path) -> bool:
     """Whether the file says that Keras 2 wrote it; False where it says nothing that can be read."""
     try:
         if path.suffix in _HDF5_SUFFIXES:
-            version = _hdf5_attributes(path)["keras_version"]
+            version = _hdf5_attribute(path, "keras_version")
         else:
             with zipfile.ZipFile(path) as archive:
-                version = json.loads(archive.read("metadata.json"))["keras_version"]
+                version = read_json(archive, "metadata.json")["keras_version"]
         return str(version).startswith(("1.", "2."))
     except Exception:  # It has been refused already; this only finds words for it.
         return False
 
 
-def _keras_config(path: Path) -> tuple[dict[str, Any], int]:
-    """What the archive says of the model, and how many bytes of weights it has."""
+def _keras_config(path: Path) -> dict[str, Any]:
+    """What the archive says of the model."""
     check_members(path)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         weights = [name for name in _WEIGHTS if name in names]
         if "config.json" not in names or not weights:
             raise ValueError("it has no config.json or no model.weights.h5")
+        # HDF5 seeks, and goes through a compressed member again and again: first the rest.
+        config = read_json(archive, "config.json")
         if weights[0].endswith(".h5"):
             with archive.open(weights[0]) as file:
-                _check_hdf5(file, archive.getinfo(weights[0]).file_size)
-        config = json.loads(archive.read("config.json"))
-        return config, archive.getinfo(weights[0]).file_size
+                # Both the archive and HDF5 compress: what counts is the file.
+                _check_hdf5(file, path.stat().st_size)
+        return config
 
 
 def _hdf5_config(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         _check_hdf5(file, path.stat().st_size)
-    attributes = _hdf5_attributes(path)
-    if "model_config" not in attributes:
+    text = _hdf5_attribute(path, "model_config")
+    if text is None:
         raise ValueError("it has weights but no model: it was written by save_weights")
-    return json.loads(attributes["model_config"])
+    return json.loads(text)
 
 
-def _hdf5_attributes(path: Path) -> dict[str, Any]:
+def _hdf5_attribute(path: Path, name: str) -> str | None:
+    """A text that describes the model; None if there is none."""
     import h5py
 
     with h5py.File(path, "r") as file:
-        return {
-            name: value.decode() if isinstance(value, bytes) else value
-            for name, value in file.attrs.items()
-        }
+        if name not in file.attrs:
+            return None
+        value = file.attrs[name]
+    check_json_size(f"its {name}", len(value))
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _check_hdf5(file: Any, stored: int) -> None:
@@ -98,6 +102,8 @@ def _check_hdf5(file: Any, stored: int) -> None:
         if not isinstance(item, h5py.Dataset):
             return None
         declared += item.nbytes
+        if item.dtype.hasobject:
+            return f"its {name!r} holds values of any size"
         return f"its {name!r} lies in another file" if item.external or item.is_virtual else None
 
     with h5py.File(file, "r") as opened:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-from keras_kd._archives import check_expansion
-
-# A tensor of 8 GiB for one example: no device of today holds it.
-_MOST_VALUES = 2**31
-_BYTES_OF_A_WEIGHT = 4
+from keras_kd._keras import checking_symbolic_tensors, graph_steps
+from keras_kd._memory import check_expansion, most_alive, most_result_bytes, size_of
 
 
 def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: int) -> None:
@@ -24,21 +24,26 @@ def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: i
     Args:
         config: what a file says of its model.
         custom_objects: as for `keras.saving.load_model`.
-        stored: how many bytes of weights there are.
+        stored: how many bytes the whole file has.
 
     Raises:
-        ValueError: if its weights, or what a layer returns for one example, are out of proportion.
+        ValueError: if its weights, or what its layers return for one example, are out of
+            proportion.
     """
+    _check_shapes(config)
     refusals: list[ValueError] = []
 
     def rehearse() -> None:
         try:
-            with keras.StatelessScope(initialize_variables=False):
+            with (
+                keras.StatelessScope(initialize_variables=False),
+                small_results(stored),
+            ):
                 model = _build(config, custom_objects)
-                _check_weights(model, stored)
-                _check_outputs(model)
+            _check_weights(model, stored)
+            _check_results(model)
         except _OutOfProportionError as error:
-            refusals.append(ValueError(str(error)))
+            refusals.append(error)
         except Exception:
             # What is wrong otherwise, Keras says when it loads the model.
             return
@@ -49,11 +54,78 @@ def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: i
     thread.start()
     thread.join()
     if refusals:
-        raise refusals[0]
+        raise ValueError(str(refusals[0]))
 
 
-class _OutOfProportionError(Exception):
+class _OutOfProportionError(ValueError):
     """A model that is too large to be built."""
+
+
+@contextmanager
+def small_results(stored: int) -> Iterator[None]:
+    """While models are built, refuse a layer or an operation that returns a giant tensor.
+
+    Args:
+        stored: how many bytes the whole file has.
+
+    Raises:
+        ValueError: if one does.
+    """
+    most = most_result_bytes()
+    found: list[ValueError] = []
+
+    def check(tensor: keras.KerasTensor) -> None:
+        if size_of(tensor.shape, tensor.dtype) <= most:
+            return
+        found.append(_giant(tensor, stored))
+        raise found[0]
+
+    try:
+        with checking_symbolic_tensors(check):
+            yield
+    except Exception as error:
+        # Keras puts text of its own around the errors of layers.
+        if found:
+            raise found[0] from error
+        raise
+
+
+def _giant(tensor: keras.KerasTensor, stored: int) -> _OutOfProportionError:
+    operation, kind = _calling(), "operation"
+    if isinstance(operation, keras.layers.Layer):
+        kind = "layer"
+        try:
+            _check_weights(operation, stored)
+        except _OutOfProportionError as error:
+            return error
+    values = math.prod(size for size in tensor.shape if size is not None)
+    name = getattr(operation, "name", "")
+    return _OutOfProportionError(f"its {kind} {name!r} returns {values} numbers for one example")
+
+
+def _calling() -> keras.Operation | None:
+    """The layer or operation that is being called."""
+    frame = sys._getframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.Operation):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _check_shapes(config: Any, name: str = "") -> None:
+    """Refuse shapes with which layers are built, without their inputs, as large as that."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            _check_shapes(value, key if key not in ("items", "config") else name)
+    elif isinstance(config, list):
+        sizes = [size for size in config if type(size) is int and size > 0]
+        if "shape" in name and size_of(sizes, "float32") > most_result_bytes():
+            raise ValueError(f"its {name} {config!s:.100} has {math.prod(sizes)} numbers")
+        for value in config:
+            if isinstance(value, dict | list):
+                _check_shapes(value, name)
 
 
 def _build(config: dict[str, Any], custom_objects: dict[str, Any]) -> Any:
@@ -69,22 +141,30 @@ def _build(config: dict[str, Any], custom_objects: dict[str, Any]) -> Any:
 
 
 def _check_weights(model: Any, stored: int) -> None:
-    declared = _BYTES_OF_A_WEIGHT * sum(math.prod(weight.shape) for weight in model.weights)
+    declared = sum(size_of(weight.shape, weight.dtype) for weight in model.weights)
     try:
         check_expansion("the model", declared, stored)
     except ValueError as error:
         raise _OutOfProportionError(str(error)) from error
 
 
-def _check_outputs(model: Any) -> None:
-    for layer in getattr(model, "layers", []):
-        try:
-            outputs = keras.tree.flatten(layer.output)
-        except (AttributeError, ValueError):
-            continue  # It was called several times or never, or is no part of a graph.
-        for output in outputs:
-            values = math.prod(size for size in output.shape if size is not None)
-            if values > _MOST_VALUES:
-                raise _OutOfProportionError(
-                    f"its layer {layer.name!r} returns {values} numbers for one example"
-                )
+def _check_results(model: Any) -> None:
+    """Refuse results that are small one by one and many at one time."""
+    size, name = _results(model, {})
+    if size > most_result_bytes():
+        raise _OutOfProportionError(
+            f"its layers hold {size} bytes at one time for one example, at {name!r}"
+        )
+
+
+def _results(model: Any, known: dict[int, tuple[int, str]]) -> tuple[int, str]:
+    """The most bytes of results at one time, and where; models inside it as often as called."""
+    if id(model) not in known:
+        steps = []
+        for operation, read, returned in graph_steps(model):
+            results = {id(tensor): size_of(tensor.shape, tensor.dtype) for tensor in returned}
+            during, _ = _results(operation, known) if graph_steps(operation) else (0, "")
+            steps.append((operation.name, [id(tensor) for tensor in read], results, during))
+        outputs = [id(tensor) for tensor in getattr(model, "outputs", None) or []]
+        known[id(model)] = most_alive({}, steps, outputs)
+    return known[id(model)]

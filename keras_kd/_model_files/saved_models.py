@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_kd._archives import check_expansion
+from keras_kd._memory import check_expansion, most_alive, most_result_bytes, size_of
 from keras_kd._model_files.operations import CHECKPOINT, HARMLESS
 
 _FILE = "saved_model.pb"
@@ -38,6 +38,7 @@ def load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
     _check_program(path)
     name = _signature_name(path)
     layer = _saved_function()(str(path), call_endpoint=name, trainable=False)
+    _check_results(layer.call_endpoint_fn.graph)
     _, specs = layer.call_endpoint_fn.structured_input_signature
     inputs = {
         name: keras.Input(_shape_of_example(spec), name=name, dtype=spec.dtype.name)
@@ -130,12 +131,61 @@ def _check_operations(nodes: Iterable[Any], allowed: frozenset[str]) -> None:
 
 
 def _check_variables(graph: Any, path: Path) -> None:
-    """Refuse variables that are far larger than the files that they are stored in."""
-    stored = sum(file.stat().st_size for file in path.glob("variables/*"))
+    """Refuse variables and constants that are far larger than the files that they are stored in."""
+    stored = sum(file.stat().st_size for file in (path / _FILE, *path.glob("variables/*")))
+    declared = 0
     for node in graph.object_graph_def.nodes:
         if node.HasField("variable"):
-            sizes = [dimension.size for dimension in node.variable.shape.dim]
-            check_expansion(f"its variable {node.variable.name!r}", 4 * math.prod(sizes), stored)
+            size = _bytes_of(node.variable.shape, node.variable.dtype)
+            check_expansion(f"its variable {node.variable.name!r}", size, stored)
+            declared += size
+    functions = (function.node_def for function in graph.graph_def.library.function)
+    for node in chain(graph.graph_def.node, *functions):
+        for value in node.attr.values():
+            # A constant of equal values is stored as one of them.
+            for tensor in (value.tensor, *value.list.tensor):
+                size = _bytes_of(tensor.tensor_shape, tensor.dtype)
+                check_expansion(f"its constant {node.name!r}", size, stored)
+                declared += size
+    check_expansion("the sum of its variables and constants", declared, stored)
+
+
+def _bytes_of(shape: Any, dtype: int) -> int:
+    import tensorflow as tf
+
+    return size_of((dimension.size for dimension in shape.dim), tf.as_dtype(dtype).name)
+
+
+def _check_results(graph: Any) -> None:
+    """Refuse a program whose results would fill the memory, as far as their sizes are known."""
+    size, name = _results(graph, {})
+    if size > most_result_bytes():
+        raise ValueError(
+            f"its operations hold {size} bytes at one time for one example, at {name!r}"
+        )
+
+
+def _results(graph: Any, known: dict[int, tuple[int, str]]) -> tuple[int, str]:
+    """The most bytes of results at one time, and where; functions inside as often as called."""
+    if id(graph) not in known:
+        steps = []
+        for operation in graph.get_operations():
+            functions = [
+                graph._functions[name].graph
+                for name in _called([operation.node_def])
+                if name in graph._functions
+            ]
+            results = {id(tensor): _bytes_of_tensor(tensor) for tensor in operation.outputs}
+            during = max((_results(function, known)[0] for function in functions), default=0)
+            read = [id(tensor) for tensor in operation.inputs]
+            steps.append((operation.name, read, results, during))
+        known[id(graph)] = most_alive({}, steps, [id(tensor) for tensor in graph.outputs])
+    return known[id(graph)]
+
+
+def _bytes_of_tensor(tensor: Any) -> int:
+    rank = tensor.shape.rank
+    return size_of(tensor.shape, tensor.dtype.name) if rank is not None else 0
 
 
 def _signature_name(path: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_kd._checks import check_integer, one_line, problem
+from keras_kd._memory import check_expansion
 from keras_kd._progress import with_progress
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -64,10 +67,12 @@ def decode_image(content: bytes, shape: Sequence[int]) -> np.ndarray:
     """The image in the bytes of a file, as in `load_images`.
 
     Raises:
-        ValueError: if it is damaged or of another format; the message is TensorFlow's.
+        ValueError: if it is damaged or of another format, with TensorFlow's message, or if it has
+            far more pixels than bytes.
     """
     import tensorflow as tf
 
+    check_expansion("the image", _pixels(content) * max(CHANNELS), len(content))
     height, width, channels = shape
     # TensorFlow turns the four channels of a JPEG for printers into three only when asked to.
     stored_channels = 3 if tf.io.is_jpeg(content) else 0
@@ -79,6 +84,35 @@ def decode_image(content: bytes, shape: Sequence[int]) -> np.ndarray:
         _with_channels(tf.cast(image, tf.float32), channels), (height, width), antialias=True
     )
     return resized.numpy()
+
+
+def _pixels(content: bytes) -> int:
+    """How many pixels an image will have; 0 where its format does not compress."""
+    import tensorflow as tf
+
+    if content.startswith(b"\x89PNG"):
+        return math.prod(struct.unpack(">II", content[16:24].ljust(8, b"\0")))
+    if content.startswith(b"GIF8"):
+        return _pixels_of_gif(content)
+    if tf.io.is_jpeg(content):
+        try:
+            return math.prod(tf.io.extract_jpeg_shape(content).numpy()[:2].tolist())
+        except tf.errors.OpError:
+            pass  # It is damaged, and is not decoded either.
+    return 0
+
+
+def _pixels_of_gif(content: bytes) -> int:
+    """Those of the screen or of the first frame, whichever are more; its own size is its own."""
+    width, height, flags = struct.unpack("<HHB", content[6:11].ljust(5, b"\0"))
+    place = 13 + (3 << (flags % 8 + 1) if flags & 0x80 else 0)
+    while content[place : place + 1] == b"!":  # Extensions: blocks of up to 255 bytes, to an empty.
+        place += 2
+        while size := content[place : place + 1].rjust(1, b"\0")[0]:
+            place += 1 + size
+        place += 1
+    frame = struct.unpack("<HH", content[place + 5 : place + 9].ljust(4, b"\0"))
+    return max(width * height, math.prod(frame))
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:

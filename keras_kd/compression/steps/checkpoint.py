@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kd._archives import check_members
 from keras_kd._checks import one_line, problem
 from keras_kd._files import replacing
 from keras_kd.compression.steps.result import Stage
@@ -41,6 +42,8 @@ class Checkpoint:
         self._start = start
         self._steps = [step.described() for step in steps]
         self._stages: list[dict[str, Any]] = []
+        # How many the manifest names: more where it is of other steps.
+        self._listed = 0
         if self._directory is None:
             return
         if self._directory.exists() and not self._directory.is_dir():
@@ -77,6 +80,7 @@ class Checkpoint:
         classes = {type(layer) for layer in self._start._flatten_layers()}
         own = {kind.__name__: kind for kind in classes if not kind.__module__.startswith("keras.")}
         try:
+            check_members(path)
             with keras.saving.custom_object_scope(own):
                 return keras.models.load_model(path, compile=False)
         except Exception as error:
@@ -91,30 +95,42 @@ class Checkpoint:
         """
         path = self._path(number, ".npz")
         try:
+            check_members(path)
             with np.load(path) as arrays:
                 student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays.files))])
         except Exception as error:
             raise _unreadable(path, error) from error
 
     def save(self, plain: keras.Model | None, trained: Any, stage: Stage) -> None:
-        """Keep what a step has made; `plain` is None for the start, which the caller has."""
+        """Keep what a step has made; `plain` is None for the start, which the caller has.
+
+        Raises:
+            OSError: if it cannot be written; the steps before it are kept.
+        """
         number = len(self._stages)
-        self._stages.append(stage.described())
-        if self._directory is None:
-            return
-        if plain is not None:
-            with replacing(self._path(number, ".keras")) as path:
-                plain.save(path)
-            with replacing(self._path(number, ".npz")) as path:
-                weights = trained.get_weights()
-                np.savez(path, **{f"weight_{i}": weight for i, weight in enumerate(weights)})
+        stages = [*self._stages, stage.described()]
+        if self._directory is not None:
+            if self._listed > number:
+                # Other steps are on the disk under this number: they are no longer complete.
+                self._write_manifest(self._stages)
+            if plain is not None:
+                with replacing(self._path(number, ".keras")) as path:
+                    plain.save(path)
+                with replacing(self._path(number, ".npz")) as path:
+                    weights = trained.get_weights()
+                    np.savez(path, **{f"weight_{i}": weight for i, weight in enumerate(weights)})
+            self._write_manifest(stages)
+        self._stages = stages
+
+    def _write_manifest(self, stages: list[dict[str, Any]]) -> None:
         content = {
             "start": self._fingerprint,
-            "steps": self._steps[:number],
-            "stages": self._stages,
+            "steps": self._steps[: max(0, len(stages) - 1)],
+            "stages": stages,
         }
         with replacing(self._manifest) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        self._listed = len(stages)
 
     @property
     def _manifest(self) -> Path:
@@ -144,7 +160,7 @@ class Checkpoint:
         while common < min(len(steps), len(self._steps)) and steps[common] == self._steps[common]:
             common += 1
         # Where the steps differ, what follows is done again.
-        self._stages = stages[: common + 1]
+        self._stages, self._listed = stages[: common + 1], len(stages)
 
 
 def _fingerprint(model: keras.Model) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._files import open_own
 from keras_kd.teachers.stored import fingerprint
 from keras_kd.teachers.stored.augmentation import TOLERANCE
 from keras_kd.teachers.stored.description import (
@@ -127,10 +129,10 @@ class Lookup:
 
     def _stored_keys(self) -> np.ndarray:
         path = self._file.directory / KEYS_FILE
-        if self._file.complete and path.is_file():
-            keys = np.fromfile(path, "<i8")
-            if len(keys) == self.examples:
-                return keys
+        if self._file.complete and path.exists():
+            with open(open_own(path, os.O_RDONLY), "rb") as file:
+                if os.fstat(file.fileno()).st_size == 8 * self.examples:
+                    return np.fromfile(file, "<i8")
         return self._own_keys()
 
     def _own_keys(self) -> np.ndarray:

@@ -182,7 +182,8 @@ class Sink:
             return
         if self._taken_keys:
             with replacing(self.path / KEYS_FILE) as path:
-                np.concatenate(self._taken_keys).astype("<i8").tofile(path)
+                # NumPy's tofile does not say why it fails.
+                path.write_bytes(np.concatenate(self._taken_keys).astype("<i8").tobytes())
         self._writer.finish()
 
     def _check_same(self, header: Header) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_number, check_type, problem
-from keras_kd._files import check_output, filling
+from keras_kd._files import check_output, filling, open_own
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
 from keras_kd.tflite.microcontroller import vectors
@@ -109,7 +109,11 @@ def write_project(
 def _check_own(files: Iterable[Path]) -> None:
     """Refuse to replace a user's own README.md or main.cc; ours say who made them."""
     for file in files:
-        if file.exists() and _MARK not in file.read_bytes():
+        if not os.path.lexists(file):
+            continue
+        with open(open_own(file, os.O_RDONLY), "rb") as opened:
+            is_own = _MARK in opened.read()
+        if not is_own:
             raise FileExistsError(
                 problem(
                     f"the directory {str(file.parent)!r}, whose {file.name} is not of keras_kd",

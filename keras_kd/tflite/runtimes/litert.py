@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_kd._checks import one_line, problem
+from keras_kd._memory import most_alive, most_result_bytes, size_of
 from keras_kd.tflite.runtimes.stderr import CapturedText, captured_stderr
 from keras_kd.tflite.tensors import TensorInfo, concrete
 
@@ -46,9 +47,13 @@ class LiteRTInterpreter:
                 )
                 self.inputs, self._input_indices = self._tensors("input")
                 self.outputs, self._output_indices = self._tensors("output")
+                self._operators = self._interpreter._get_ops_details()
+                self._check_memory()
                 if not any(tensor.takes_any_length for tensor in self.inputs):
                     # Otherwise the sizes in the file say nothing, and may be too small to run.
                     self._interpreter.allocate_tensors()
+                    # Kernels know sizes that the file does not have right.
+                    self._check_memory()
             except (RuntimeError, ValueError) as error:
                 failure = error
         if failure is not None:
@@ -96,6 +101,7 @@ class LiteRTInterpreter:
                 for index, shape in zip(self._input_indices, shapes, strict=True):
                     self._interpreter.resize_tensor_input(index, shape, strict=True)
                 self._interpreter.allocate_tensors()
+            self._check_memory()
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 problem(
@@ -139,6 +145,26 @@ class LiteRTInterpreter:
                 tensors += [int(index) for index in operator["inputs"]]
         names = dict.fromkeys(name for _, name in sorted(running.items()))
         return tuple(name for name in names if name != "DELEGATE")
+
+    def _check_memory(self) -> None:
+        """Refuse a model whose tensors would fill the memory when it runs."""
+        sizes = {
+            int(detail["index"]): size_of(map(int, detail["shape"]), np.dtype(detail["dtype"]).name)
+            for detail in self._interpreter.get_tensor_details()
+        }
+        steps = [
+            (
+                operator["op_name"],
+                [int(index) for index in operator["inputs"]],
+                {int(index): sizes.get(int(index), 0) for index in operator["outputs"]},
+                0,
+            )
+            for operator in self._operators
+        ]
+        inputs = {index: sizes.get(index, 0) for index in self._input_indices}
+        size, name = most_alive(inputs, steps, self._output_indices)
+        if size > most_result_bytes():
+            raise ValueError(f"its tensors take {size} bytes at one time, at {name}")
 
     def _tensors(self, kind: str) -> tuple[tuple[TensorInfo, ...], list[int]]:
         """The inputs or outputs in the order of the file, and their indices in the interpreter."""

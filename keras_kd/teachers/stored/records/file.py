@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._files import open_own
 from keras_kd.teachers.stored.records.header import read_header
 from keras_kd.teachers.stored.records.journal import JOURNAL, read_journal
 from keras_kd.teachers.stored.records.layout import RECORDS, check_data, check_store
@@ -58,7 +59,7 @@ class RecordFile:
         self._firsts = np.array([chunk.first for chunk in self._journal.chunks], dtype=np.int64)
         # Marking a chunk twice does no harm, so that threads need no lock.
         self._sound = np.zeros(len(self._firsts), dtype=bool)
-        self._file = os.open(self.directory / RECORDS, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = open_own(self.directory / RECORDS, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._check_size()
         self._map = self._mapped()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._files import replacing
+from keras_kd._files import open_own, replacing
 
 HEADER = "store.json"
 _FORMAT = "keras_kd store"
@@ -84,11 +85,13 @@ def read_header(directory: Path) -> Header:
         ValueError: if it is damaged, of another version, or speaks of something else than numbers.
     """
     path = directory / HEADER
-    size = path.stat().st_size
+    with open(open_own(path, os.O_RDONLY), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        text = file.read(_MOST_BYTES)
     if size > _MOST_BYTES:
         raise _damaged(path, f"it has {size} bytes, and no header has more than {_MOST_BYTES}")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
         if isinstance(content, dict) and content.get("format") == _FORMAT:
             _check_version(directory, content.get("version"))
         return _checked(content)

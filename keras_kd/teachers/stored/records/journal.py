@@ -9,12 +9,14 @@ so.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from keras_kd._checks import problem
+from keras_kd._files import open_own
 
 JOURNAL = "journal"
 _LONGEST_LINE = 100
@@ -88,7 +90,7 @@ def read_journal(path: Path, seal: int) -> Journal:
     """
     chunks: list[Chunk] = []
     complete, size = False, 0
-    with path.open("rb") as file:
+    with open(open_own(path, os.O_RDONLY), "rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
             if not (line.endswith(b"\n") or complete or len(line) == _LONGEST_LINE):
                 break

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from keras_kd._checks import problem
+from keras_kd._files import is_leftover
 from keras_kd.teachers.stored.records.header import HEADER
 from keras_kd.teachers.stored.records.journal import JOURNAL, Journal
 
 RECORDS = "records.bin"
-# What `_files.replacing` leaves behind when its process is killed.
+# What earlier versions left behind when their process was killed.
 _LEFT_BEHIND = (f".{Path(HEADER).stem}-*", f".{JOURNAL}-*")
 
 
@@ -47,7 +48,7 @@ def check_free(directory: Path) -> None:
     Raises:
         ValueError: if it does.
     """
-    ours = {path for pattern in _LEFT_BEHIND for path in directory.glob(pattern)}
+    ours = set(_leftovers(directory))
     for path in sorted(directory.iterdir()):
         # A writer that was killed before its header was in place leaves the others empty.
         begun = path.name in (JOURNAL, RECORDS) and path.is_file() and path.stat().st_size == 0
@@ -63,10 +64,18 @@ def check_free(directory: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove temporary files of a writer that was killed."""
-    for pattern in _LEFT_BEHIND:
-        for path in directory.glob(pattern):
-            path.unlink()
+    """Remove temporary files of writers that were killed; for the only one that there is now."""
+    for path in _leftovers(directory):
+        path.unlink()
+
+
+def _leftovers(directory: Path) -> list[Path]:
+    old = {path for pattern in _LEFT_BEHIND for path in directory.glob(pattern)}
+    return [
+        path
+        for path in directory.iterdir()
+        if (path in old or is_leftover(path)) and (path.is_symlink() or not path.is_dir())
+    ]
 
 
 def check_data(directory: Path, size: int, journal: Journal, itemsize: int) -> None:

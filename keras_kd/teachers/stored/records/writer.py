@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._files import check_output, replacing
+from keras_kd._files import NO_SPACE, check_output, open_own, replacing
 from keras_kd.teachers.stored.records.header import (
     HEADER,
     Header,
@@ -39,7 +38,6 @@ from keras_kd.teachers.stored.records.layout import (
 CHUNK_BYTES = 1 << 20
 # How much work a crash costs at most.
 COMMIT_SECONDS = 1.0
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -258,7 +256,7 @@ class RecordWriter:
             yield
         except OSError as error:
             self.close()
-            if error.errno in _NO_SPACE:
+            if error.errno in NO_SPACE:
                 raise self._no_space(error) from error
             raise
 
@@ -299,10 +297,7 @@ def _locked(path: Path) -> FileIO:
 def _opened(path: Path) -> FileIO:
     """Open a file for reading and writing as it is; make it if it is not there."""
 
-    def create(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_CREAT, 0o666)
-
-    return FileIO(path, "r+", opener=create)
+    return FileIO(path, "r+", opener=lambda _, flags: open_own(path, flags | os.O_CREAT))
 
 
 def _lines(chunks: Sequence[Chunk], seal: int) -> tuple[bytes, int]:

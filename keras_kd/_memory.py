@@ -1,0 +1,144 @@
+"""How much memory is free, and how much of it a file that comes from anywhere may take."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+MEBIBYTE = 1 << 20
+# A model takes so much whatever is stored of it: random weights, zeros.
+ALWAYS_ALLOWED_BYTES = 64 * MEBIBYTE
+# What Keras and NumPy write is hardly smaller than what it stands for; compressed images of few
+# colours shrink to a tenth, weights that are mostly zero to a twentieth.
+MOST_EXPANSION = 100
+# The results of a model for one example: at least, at most, and as a part of the free memory.
+_RESULT_BYTES = (1 << 30, 1 << 33)
+_SHARE_OF_RESULTS = 16
+_UNKNOWN_BYTES = 1 << 33
+_GROUP_FILES = (
+    # Version 2 and version 1 of control groups: limit, use, and the key of reclaimable pages.
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def free_bytes() -> int:
+    """The memory that can still be taken, on the machine and in the control group (a container).
+
+    8 GiB where the system does not say.
+    """
+    return max(0, min([_free_on_machine(), *_free_in_groups()]))
+
+
+def check_expansion(
+    what: str, declared: int, stored: int, always: int = ALWAYS_ALLOWED_BYTES
+) -> None:
+    """Refuse what would fill the memory with much more than was stored.
+
+    Args:
+        what: what declares its size, for the message.
+        declared: bytes of memory that it needs by its own account.
+        stored: bytes of the whole file on the disk.
+        always: bytes that any file may take.
+
+    Raises:
+        ValueError: if it declares more than `always` and a hundred times what is stored, more than
+            is stored and half of the free memory, or more than is free.
+    """
+    if declared <= always:
+        return
+    if declared > MOST_EXPANSION * stored:
+        raise ValueError(f"{what} declares {declared} bytes, of which {stored} are stored")
+    free = free_bytes()
+    if declared > (free if declared <= stored else free // 2):
+        raise ValueError(
+            f"{what} declares {declared} bytes, of which {stored} are stored, and {free} bytes of "
+            "memory are free"
+        )
+
+
+def most_result_bytes() -> int:
+    """How much the results of a model's layers for one example may take at one time."""
+    least, most = _RESULT_BYTES
+    return min(most, max(least, free_bytes() // _SHARE_OF_RESULTS))
+
+
+def size_of(shape: Iterable[int | None], dtype: str) -> int:
+    """Bytes of a tensor; sizes that are not known, such as the batch, count as 1."""
+    bits = re.search(r"\d+", dtype)
+    values = math.prod(max(size, 0) for size in shape if size is not None and size != -1)
+    return values * (-(-int(bits[0]) // 8) if bits else 1)
+
+
+def most_alive(
+    inputs: Mapping[Hashable, int],
+    steps: Sequence[tuple[str, Iterable[Hashable], Mapping[Hashable, int], int]],
+    outputs: Iterable[Hashable],
+) -> tuple[int, str]:
+    """The most memory that results take at one time, where each goes after its last use.
+
+    Args:
+        inputs: bytes of each input.
+        steps: in the order of computation: name, what is read, bytes of each result, and bytes of
+            what exists only during the step.
+        outputs: what stays to the end.
+
+    Returns:
+        Bytes, and the name of the step at which they are needed.
+    """
+    last = {tensor: place for place, (_, read, _, _) in enumerate(steps) for tensor in read}
+    last |= dict.fromkeys(outputs, len(steps))
+    alive = dict(inputs)
+    now = sum(alive.values())
+    most, name = now, "input"
+    for place, (step, read, results, during) in enumerate(steps):
+        now += sum(size for tensor, size in results.items() if tensor not in alive)
+        alive |= results
+        if now + during > most:
+            most, name = now + during, step
+        for tensor in {*read, *results}:
+            if last.get(tensor, place) <= place:
+                now -= alive.pop(tensor, 0)
+    return most, name
+
+
+def _free_on_machine() -> int:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            values = dict(line.split(":", 1) for line in file)
+        return int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return _UNKNOWN_BYTES
+
+
+def _free_in_groups() -> Iterable[int]:
+    """What each control group around this process has left."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        for name, limit, used, reclaimable in _GROUP_FILES:
+            if name not in controllers.split(","):
+                continue
+            root = Path("/sys/fs/cgroup", name)
+            # In a container the group's own directory is the root.
+            for directory in (root / group.lstrip("/"), *(root / group.lstrip("/")).parents):
+                if not directory.is_relative_to(root):
+                    break
+                try:
+                    most = int((directory / limit).read_text())
+                    taken = int((directory / used).read_text())
+                    text = (directory / "memory.stat").read_text()
+                except (OSError, ValueError):
+                    continue  # No limit here.
+                pages = re.search(rf"^{reclaimable} (\d+)$", text, re.MULTILINE)
+                yield most - taken + (int(pages[1]) if pages else 0)
