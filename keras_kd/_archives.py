@@ -8,7 +8,7 @@ import zipfile
 from pathlib import PurePosixPath
 from typing import Any
 
-from keras_kd._memory import ALWAYS_ALLOWED_BYTES, MEBIBYTE, check_expansion
+from keras_kd._memory import MEBIBYTE, check_expansion
 
 # As many as a zip archive without extensions can have.
 MOST_MEMBERS = 65_535
@@ -16,12 +16,8 @@ MOST_MEMBERS = 65_535
 MOST_JSON_BYTES = 16 * MEBIBYTE
 
 
-def check_members(path: str | os.PathLike, always: int = ALWAYS_ALLOWED_BYTES) -> None:
+def check_members(path: str | os.PathLike) -> None:
     """Refuse zip archives that no program writes in good faith; nothing is extracted.
-
-    Args:
-        path: the archive.
-        always: bytes that all members together may take, whatever is stored of them.
 
     Raises:
         ValueError: if the file is no zip archive, if a member would land outside the directory that
@@ -45,9 +41,9 @@ def check_members(path: str | os.PathLike, always: int = ALWAYS_ALLOWED_BYTES) -
     # Members can share their bytes, so that they are compared with those of the whole file.
     stored = os.stat(path).st_size
     for member in members:
-        check_expansion(f"its member {member.filename!r}", member.file_size, stored, always)
+        check_expansion(f"its member {member.filename!r}", member.file_size, stored)
     total = sum(member.file_size for member in members)
-    check_expansion(f"the sum of its {len(members)} members", total, stored, always)
+    check_expansion(f"the sum of its {len(members)} members", total, stored)
 
 
 def read_json(archive: zipfile.ZipFile, name: str) -> Any:

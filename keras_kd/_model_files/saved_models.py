@@ -143,7 +143,7 @@ def _check_variables(graph: Any, path: Path) -> None:
     for node in chain(graph.graph_def.node, *functions):
         for value in node.attr.values():
             # A constant of equal values is stored as one of them.
-            for tensor in (value.tensor, *value.list.tensor):
+            for tensor in [value.tensor] if value.HasField("tensor") else value.list.tensor:
                 size = _bytes_of(tensor.tensor_shape, tensor.dtype)
                 check_expansion(f"its constant {node.name!r}", size, stored)
                 declared += size

@@ -13,11 +13,9 @@ import numpy as np
 
 from keras_kd._archives import check_members
 from keras_kd._checks import one_line, problem
-from keras_kd._memory import MEBIBYTE, check_expansion
+from keras_kd._memory import check_expansion
 
 _EXPECTED = "numbers saved with numpy.save or numpy.savez"
-# Masks that are mostly zero shrink to a thousandth in numpy.savez_compressed.
-_ALWAYS_ALLOWED_BYTES = 256 * MEBIBYTE
 # What numpy.savez calls an array that was given no name.
 _UNNAMED = "arr_0"
 _HEADERS = {
@@ -128,7 +126,7 @@ def _arrays(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[s
             problem(
                 f"the file {str(path)!r}, which NumPy cannot read ({one_line(error)[:200]})",
                 _EXPECTED,
-                "save the examples again with numpy.save",
+                "save the examples again with numpy.save or numpy.savez, uncompressed",
             )
         ) from error
 
@@ -137,7 +135,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             return {_UNNAMED: _array(file, path.stat().st_size)}
-    check_members(path, _ALWAYS_ALLOWED_BYTES)
+    check_members(path)
     arrays = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
