@@ -53,10 +53,20 @@ def read_json(archive: zipfile.ZipFile, name: str) -> Any:
         KeyError: if there is no such member.
         ValueError: if it is no JSON, or larger than a description of a model is.
     """
+    check_json_member(archive, name)
+    return json.loads(archive.read(name))
+
+
+def check_json_member(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse a member that is too large to be parsed, before it is read.
+
+    Raises:
+        KeyError: if there is no such member.
+        ValueError: if it has more than 16 MiB, or more than 1 MiB from far fewer bytes.
+    """
     member = archive.getinfo(name)
     check_json_size(f"its {name}", member.file_size)
     check_expansion(f"its {name}", member.file_size, member.compress_size, MEBIBYTE)
-    return json.loads(archive.read(member))
 
 
 def check_json_size(what: str, size: int) -> None:

@@ -18,6 +18,8 @@ MOST_EXPANSION = 100
 _RESULT_BYTES = (1 << 30, 1 << 33)
 _SHARE_OF_RESULTS = 16
 _UNKNOWN_BYTES = 1 << 33
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUP_FILES = (
     # Version 2 and version 1 of control groups: limit, use, and the key of reclaimable pages.
     ("", "memory.max", "memory.current", "inactive_file"),
@@ -121,7 +123,7 @@ def _free_on_machine() -> int:
 def _free_in_groups() -> Iterable[int]:
     """What each control group around this process has left."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -129,7 +131,7 @@ def _free_in_groups() -> Iterable[int]:
         for name, limit, used, reclaimable in _GROUP_FILES:
             if name not in controllers.split(","):
                 continue
-            root = Path("/sys/fs/cgroup", name)
+            root = _GROUPS / name
             # In a container the group's own directory is the root.
             for directory in (root / group.lstrip("/"), *(root / group.lstrip("/")).parents):
                 if not directory.is_relative_to(root):

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_kd._archives import check_json_size, check_members, read_json
+from keras_kd._archives import check_json_member, check_json_size, check_members, read_json
 from keras_kd._memory import check_expansion
 from keras_kd._model_files.rehearsal import check_size, small_results
 
@@ -59,6 +59,8 @@ def _keras_config(path: Path) -> dict[str, Any]:
             raise ValueError("it has no config.json or no model.weights.h5")
         # HDF5 seeks, and goes through a compressed member again and again: first the rest.
         config = read_json(archive, "config.json")
+        if "metadata.json" in names:
+            check_json_member(archive, "metadata.json")
         if weights[0].endswith(".h5"):
             with archive.open(weights[0]) as file:
                 # Both the archive and HDF5 compress: what counts is the file.

@@ -158,3 +158,38 @@ def test_two_arrays_are_no_keys(tmp_path):
     np.savez(tmp_path / "keys.npz", a=np.arange(3), b=np.arange(3))
     with pytest.raises(ValueError, match="Received 2 arrays as keys"):
         load_keys(tmp_path / "keys.npz")
+
+
+def test_arrays_are_added_up(tmp_path):
+    arrays = {f"x{i}": np.zeros(8_000_000, "uint8") for i in range(9)}
+    np.savez_compressed(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ValueError, match=r"the sum of its 9 members declares 72\d+ bytes.*uncompr"):
+        load_examples(tmp_path / "x.npz")
+    # As the message says.
+    np.savez(tmp_path / "x.npz", **arrays)
+    assert len(load_examples(tmp_path / "x.npz")) == 9
+
+
+def test_masks_that_are_mostly_zero(tmp_path):
+    masks = np.zeros((200, 500, 500), "uint8")
+    masks[:, 100:120, 50:300] = 1
+    np.savez_compressed(tmp_path / "masks.npz", masks)
+    assert load_examples(tmp_path / "masks.npz").sum() == masks.sum()
+
+
+def test_a_file_with_holes_that_the_memory_does_not_hold(tmp_path):
+    path = tmp_path / "x.npy"
+    np.lib.format.open_memmap(path, mode="w+", dtype="uint8", shape=(2**42,))
+    with pytest.raises(ValueError, match=r"the array declares 4398046511104 bytes.* are free"):
+        load_examples(path)
+    path.unlink()
+
+
+@pytest.mark.parametrize("load", [load_examples, load_keys])
+def test_values_without_bytes(load, tmp_path):
+    header = b"{'descr': '|S0', 'fortran_order': False, 'shape': (4611686018427387904,), }\n"
+    (tmp_path / "x.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    )
+    with pytest.raises(ValueError, match="its values have no bytes"):
+        load(tmp_path / "x.npy")

@@ -1,6 +1,10 @@
+import struct
+import zlib
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_kd.data.images import decode_image, load_images
 
@@ -121,3 +125,51 @@ def test_directories_and_shapes_without_images(tmp_path):
         load_images(tmp_path, (8, 8))
     with pytest.raises(ValueError, match=r"shape \(None, 8, 3\)"):
         load_images(tmp_path, (None, 8, 3))
+
+
+def png_of_zeros(width, height):
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    compressor = zlib.compressobj()
+    rows = [compressor.compress(bytes(width + 1)) for _ in range(height)]
+    data = b"".join([*rows, compressor.flush()])
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+def gif(screen, frame):
+    """Extensions before the frame, as animations have."""
+    extension = b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
+    table = struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes(6)
+    return b"GIF89a" + table + extension + b"," + struct.pack("<HHHHB", 0, 0, *frame, 0)
+
+
+def jpeg(width, height):
+    content = bytearray(tf.io.encode_jpeg(tf.zeros((8, 8, 3), "uint8")).numpy())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png_of_zeros(5000, 4000),
+        gif((5000, 4000), (1, 1)),
+        gif((1, 1), (5000, 4000)),
+        jpeg(5000, 4000),
+    ],
+)
+def test_images_of_far_more_pixels_than_bytes(content):
+    with pytest.raises(
+        ValueError, match=f"the image declares 80000000 bytes, of which {len(content)}"
+    ):
+        decode_image(content, (2, 2, 3))
+
+
+def test_an_image_of_one_colour_is_read():
+    assert decode_image(png_of_zeros(4000, 3000), (2, 2, 1)).max() == 0

@@ -76,6 +76,40 @@ def giant_shape_in_h5(good, directory):
     return path.read_bytes()
 
 
+def many_assets(good, directory):
+    content = (good / "model.keras").read_bytes()
+    for number in range(20):
+        content = with_member(content, f"assets/{number}", bytes(4_000_000))
+    return content
+
+
+def two_expansions(good, directory):
+    """Zeros that HDF5 has compressed, compressed once more."""
+    path = directory / "zeros.h5"
+    with zipfile.ZipFile(good / "model.keras") as archive:
+        path.write_bytes(archive.read("model.weights.h5"))
+    with h5py.File(path, "a") as file:
+        options = {"chunks": (1 << 20,), "compression": "gzip"}
+        file.create_dataset("zeros", data=np.zeros(1 << 25, "float32"), **options)
+    return with_member((good / "model.keras").read_bytes(), "model.weights.h5", path.read_bytes())
+
+
+def giant_config(good, directory):
+    return with_config(
+        (good / "model.keras").read_bytes(), lambda config: config.update(more=[[]] * 16_000_000)
+    )
+
+
+def giant_results(good, directory):
+    """No layer returns more than some numbers; what lies between them is an operation."""
+    path = directory / "giant.keras"
+    inputs = keras.Input((6, 6, 3), name="image")
+    vector = keras.layers.Flatten()(inputs)
+    repeated = keras.ops.repeat(vector, 10**7, axis=1)
+    keras.Model(inputs, keras.layers.Dense(3)(vector * keras.ops.mean(repeated))).save(path)
+    return path.read_bytes()
+
+
 def function_from_a_module(good, directory):
     def change(config):
         config["config"]["layers"][1]["config"]["activation"] = {
@@ -107,6 +141,12 @@ def zipped(name, data, count=1):
     return target.getvalue()
 
 
+def with_zeros(count, size):
+    target = io.BytesIO()
+    np.savez_compressed(target, **{f"x{i}": np.zeros(size, np.uint8) for i in range(count)})
+    return target.getvalue()
+
+
 MODELS = {
     "code in .keras": ("m.keras", lambda good, to: code(good, to, ".keras")),
     "code in .h5": ("m.h5", lambda good, to: code(good, to, ".h5")),
@@ -127,6 +167,10 @@ MODELS = {
             (good / "model.keras").read_bytes(), "assets/bomb", bytes(200_000_000)
         ),
     ),
+    "many assets": ("m.keras", many_assets),
+    "two expansions": ("m.keras", two_expansions),
+    "a giant config": ("m.keras", giant_config),
+    "giant results": ("m.keras", giant_results),
     "a .tflite called .keras": ("m.keras", lambda good, to: (good / "model.tflite").read_bytes()),
     "nothing": ("m.keras", lambda good, to: b""),
 }
@@ -147,6 +191,8 @@ DATA = {
     "another name": ("d.npz", lambda: zipped("words.npy", saved(np.zeros((12, 6, 6, 3), "f4")))),
     "no array": ("d.npz", lambda: zipped("image.txt", b"hello")),
     "a bomb": ("d.npz", lambda: zipped("image.npy", npy_header((10**8,)) + bytes(4 * 10**8))),
+    "many members": ("d.npz", lambda: with_zeros(40, 4_000_000)),
+    "values without bytes": ("d.npy", lambda: npy_header((2**62,), "|S0")),
     "a name that escapes": ("d.npz", lambda: zipped("../image.npy", saved(np.zeros((12, 3))))),
 }
 LABELS = {
@@ -288,3 +334,25 @@ def test_a_pipe_in_a_store_is_not_waited_for(keras_kd_program, good, tmp_path, n
     ):
         ending = keras_kd_program(arguments, tmp_path)
         check_refused(ending, work, ["journal", "records.bin", "store.json"])
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("name", ["journal", "records.bin", "store.json"])
+def test_a_link_in_a_store_is_not_followed(keras_kd_program, good, tmp_path, name, complete):
+    """A store of somebody else, with a link to a file of the user."""
+    work, victim = tmp_path / "work", tmp_path / "victim"
+    shutil.copytree(good / "teacher.store", work)
+    if not complete:
+        lines = (work / "journal").read_bytes().splitlines(keepends=True)
+        (work / "journal").write_bytes(b"".join(lines[:-1]))
+    (work / name).rename(victim)
+    before = victim.read_bytes()
+    (work / name).symlink_to(victim)
+    for arguments in (
+        ["inspect", "work"],
+        ["store", "--predictions", good / "logits.npy", "--output", "work"],
+    ):
+        ending = keras_kd_program(arguments, tmp_path)
+        check_refused(ending, work, ["journal", "records.bin", "store.json"])
+        assert "symbolic link" in ending.errors
+    assert victim.read_bytes() == before

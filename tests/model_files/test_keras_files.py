@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import subprocess
 import sys
 import zipfile
@@ -96,6 +97,117 @@ def test_outputs_that_no_device_holds(tmp_path):
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match=r"'repeat_vector.*' returns 30000000000 numbers"):
         load_model(tmp_path / "model.keras")
+
+
+def inside(x):
+    inner = keras.Input((3,))
+    mean = keras.ops.mean(keras.ops.tile(inner, (1, 10**9)), axis=1, keepdims=True)
+    return keras.Model(inner, mean)(x)
+
+
+def alive(x):
+    """Each takes a third of a gibibyte, and all wait for the last of them."""
+    return keras.layers.Add()([keras.ops.repeat(x, 3 * 10**7, axis=1) for _ in range(30)])
+
+
+GIANTS = {
+    "Tile": lambda x: keras.ops.mean(keras.ops.tile(x, (1, 10**9)), axis=1, keepdims=True),
+    "Repeat": lambda x: keras.ops.mean(keras.ops.repeat(x, 10**9, axis=1), axis=1, keepdims=True),
+    "broadcast_to": lambda x: keras.ops.broadcast_to(keras.ops.expand_dims(x, 1), (1, 10**9, 3)),
+    "one_hot": lambda x: keras.ops.one_hot(keras.ops.cast(x, "int32"), 10**9),
+    "pad": lambda x: keras.ops.mean(keras.ops.pad(x, ((0, 0), (0, 10**10))), axis=1),
+    "RepeatVector": lambda x: keras.layers.GlobalAveragePooling1D()(
+        keras.layers.RepeatVector(10**10)(x)
+    ),
+    "ZeroPadding2D": lambda x: keras.layers.GlobalAveragePooling2D()(
+        keras.layers.ZeroPadding2D(20_000)(keras.layers.Reshape((1, 1, 3))(x))
+    ),
+    "UpSampling2D": lambda x: keras.layers.GlobalAveragePooling2D()(
+        keras.layers.UpSampling2D(40_000)(keras.layers.Reshape((1, 1, 3))(x))
+    ),
+    "CategoryEncoding": lambda x: keras.layers.CategoryEncoding(10**10)(x),
+    "a model inside": inside,
+    "many at one time": alive,
+}
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("kind", GIANTS)
+def test_results_that_fill_the_memory(kind, suffix, tmp_path):
+    """Whatever makes them, layers or operations of `keras.ops`, and small ones if they are many."""
+    inputs = keras.Input((3,))
+    keras.Model(inputs, GIANTS[kind](inputs)).save(tmp_path / f"model{suffix}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # An .h5 does not name the module of operations, and Keras does not find them.
+    reason = "numbers|bytes at one time" if suffix == ".keras" else "numbers|bytes|Unknown layer"
+    with pytest.raises(ValueError, match=reason):
+        load_model(tmp_path / f"model{suffix}")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 500_000
+
+
+def test_results_that_go_before_the_next_ones_come(tmp_path):
+    """400 MB ten times, one after the other."""
+    x = inputs = keras.Input((3,))
+    for _ in range(10):
+        x = keras.ops.mean(keras.ops.repeat(keras.ops.expand_dims(x, 1), 10**7, axis=1), axis=1)
+    keras.Model(inputs, x).save(tmp_path / "model.keras")
+    assert load_model(tmp_path / "model.keras").output_shape == (None, 3)
+
+
+def test_a_layer_that_is_built_without_inputs(path, rewritten):
+    """Normalization fills arrays of the size that the file says it was built with."""
+
+    def enlarge(config):
+        layer = keras.layers.Normalization(mean=0.0, variance=1.0)
+        layer.build((None, 3))
+        layer = keras.saving.serialize_keras_object(layer)
+        layer["build_config"]["input_shape"] = [None, 10**11]
+        config["config"]["layers"].append(layer)
+
+    file = rewritten(path, changed_config(path, enlarge))
+    with pytest.raises(ValueError, match=r"its input_shape .* has 100000000000 numbers"):
+        load_model(file)
+
+
+def test_what_compresses_twice_is_counted_once(path, rewritten, tmp_path):
+    with zipfile.ZipFile(path) as archive:
+        (tmp_path / "weights.h5").write_bytes(archive.read("model.weights.h5"))
+    with h5py.File(tmp_path / "weights.h5", "a") as file:
+        # Each of the two is below a hundred times.
+        data = np.tile(np.random.default_rng(0).integers(0, 9, 1000, "int8"), 80_000)
+        file.create_dataset("more", data=data, chunks=(100_000,), compression="gzip")
+    weights = (tmp_path / "weights.h5").read_bytes()
+    file = rewritten(path, {"model.weights.h5": weights}, zipfile.ZIP_DEFLATED)
+    assert 100 * file.stat().st_size < 80_000_000
+    with pytest.raises(ValueError, match=r"its weights declares 800\d+ bytes"):
+        load_model(file)
+
+
+def test_values_of_any_size_in_hdf5(hdf5):
+    with h5py.File(hdf5, "a") as file:
+        texts = ["a" * 1000] * 3
+        file["model_weights"].create_dataset("texts", data=texts, dtype=h5py.string_dtype())
+    with pytest.raises(ValueError, match="'model_weights/texts' holds values of any size"):
+        load_model(hdf5)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json"])
+def test_descriptions_that_are_far_too_large(name, path, rewritten):
+    file = rewritten(path, {name: b" " * 66_000_000}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=f"its {name} has 66000000 bytes, more than 16777216"):
+        load_model(file)
+    file = rewritten(path, {name: b" " * 2_000_000}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=f"its {name} declares 2000000 bytes"):
+        load_model(file)
+
+
+def test_models_of_zeros_are_read(tmp_path):
+    """Keras does not compress: what is zero takes as many bytes as anything else."""
+    layers = [keras.Input((2000,)), keras.layers.Dense(9_000, kernel_initializer="zeros")]
+    model = keras.Sequential(layers)
+    for name in ("model.keras", "model.h5"):
+        model.save(tmp_path / name)
+        assert load_model(tmp_path / name).count_params() == 18_009_000
 
 
 def test_the_rehearsal_leaves_no_trace(path):

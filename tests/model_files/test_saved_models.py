@@ -203,6 +203,60 @@ def test_variables_far_larger_than_the_files(edited):
         load_model(edited(enlarge))
 
 
+def test_variables_are_added_up(tmp_path):
+    """Each is in proportion: all of them together are not, for files of so few bytes."""
+    module = tf.Module()
+    module.many = [tf.Variable(tf.zeros(2)) for _ in range(8)]
+    module.serve = tf.function(lambda x: x + module.many[0][0], input_signature=[SPEC])
+    tf.saved_model.save(module, str(tmp_path / "many"), signatures=module.serve)
+    file = tmp_path / "many" / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for node in saved.meta_graphs[0].object_graph_def.nodes:
+        if node.HasField("variable") and node.variable.shape.dim:
+            node.variable.shape.dim[0].size = 4_000_000
+    file.write_bytes(saved.SerializeToString())
+    with pytest.raises(ValueError, match="the sum of its variables and constants declares 1280"):
+        load_model(tmp_path / "many")
+
+
+def test_a_constant_that_is_stored_as_one_value(edited):
+    def enlarge(graph):
+        for function in graph.graph_def.library.function:
+            for node in function.node_def:
+                if node.op == "Const":
+                    tensor = node.attr["value"].tensor
+                    del tensor.tensor_shape.dim[:]
+                    tensor.tensor_shape.dim.add().size = 10**10
+                    return
+
+    with pytest.raises(ValueError, match=r"its constant .* declares \d{11,} bytes"):
+        load_model(edited(enlarge))
+
+
+def in_a_loop(x):
+    def body(step, x):
+        return step + 1, x + tf.reduce_mean(tf.tile(x, (1, 10**9)))
+
+    return tf.while_loop(lambda step, x: step < 2, body, (0, x))[1]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: tf.reduce_mean(tf.tile(x, (1, 10**9)), axis=1, keepdims=True),
+        lambda x: x + tf.reduce_mean(tf.zeros((10**6, 10**6))),
+        lambda x: tf.add_n([tf.tile(x, (1, 4 * 10**7)) for _ in range(20)]),
+        in_a_loop,
+    ],
+)
+def test_results_that_fill_the_memory(function, tmp_path):
+    module = tf.Module()
+    module.serve = tf.function(function, input_signature=[SPEC])
+    tf.saved_model.save(module, str(tmp_path / "giant"), signatures=module.serve)
+    with pytest.raises(ValueError, match=r"its operations hold \d{10,} bytes at one time"):
+        load_model(tmp_path / "giant")
+
+
 def test_of_tensorflow_1(edited):
     with pytest.raises(ValueError, match="written by TensorFlow 1"):
         load_model(edited(lambda graph: graph.ClearField("object_graph_def")))

@@ -1,6 +1,9 @@
 """Pipelines on a small student: what each step wins stays, and what was done is not done again."""
 
+import errno
 import json
+import os
+import resource
 import shutil
 
 import keras
@@ -12,6 +15,8 @@ from keras import layers
 
 import keras_kd
 from keras_kd.compression import Step, pipeline, sparsity, strip
+from keras_kd.compression.steps.checkpoint import Checkpoint
+from keras_kd.compression.steps.result import Stage
 
 STEPS = [
     Step("factorize", epochs=1, rank=8),
@@ -216,3 +221,39 @@ def test_arguments_that_are_not_for_a_pipeline(distiller, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"file', which is a file"):
         run(distiller, directory=tmp_path / "file")
+
+
+def test_a_disk_that_is_full(tmp_path):
+    """Real files that may not grow: the steps that were finished are kept."""
+    student = model(64, "student")
+    checkpoint = Checkpoint(tmp_path, student, [Step("factorize", epochs=1, rank=4)])
+    checkpoint.save(None, None, Stage("start", 0, 10, 0.0, 10, 10, {}, 0.0))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"too large' while writing '.*1_factorize.keras'. Expected"
+        ):
+            checkpoint.save(student, student, Stage("factorize", 1, 10, 0.0, 10, 10, {}, 0.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    again = Checkpoint(tmp_path, student, [Step("factorize", epochs=1, rank=4)])
+    assert [stage.name for stage in again.stages] == ["start"]
+
+
+def test_files_of_other_steps_are_not_taken_for_those_of_these(distiller, tmp_path, monkeypatch):
+    """The disk is full between the files of a step; a manifest is there, of other steps."""
+    one, other = (Step("factorize", epochs=1, rank=rank) for rank in (4, 2))
+    run(distiller, [one], directory=tmp_path)
+
+    def full(*arguments, **arrays):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=r"No space left on device' while writing '.*factorize.npz'"):
+        run(distiller, [other], directory=tmp_path)
+    monkeypatch.undo()
+    result = run(distiller, [one], directory=tmp_path)
+    assert kernels(result.student)[0].shape[-1] == 4

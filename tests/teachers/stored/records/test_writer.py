@@ -439,3 +439,44 @@ def test_a_header_of_types_that_json_does_not_keep(path, light):
     for _ in range(2):
         RecordWriter(path, {"shape": (3, 4)}, light.DTYPE).close()
     assert RecordFile(path).header == {"shape": [3, 4]}
+
+
+@pytest.mark.parametrize("name", ["journal", "records.bin", "store.json"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_links_in_a_store_are_not_followed(path, light, open_writer, name, finished, tmp_path):
+    with open_writer() as opened:
+        opened.append(light.records(0, 12))
+        if finished:
+            opened.finish()
+    victim = tmp_path / "victim"
+    (path / name).rename(victim)
+    before = victim.read_bytes()
+    (path / name).symlink_to(victim)
+    for act in (open_writer, lambda: RecordFile(path)):
+        with pytest.raises(
+            ValueError, match=rf"{name}', which is a symbolic link\. Expected .*copy"
+        ):
+            act()
+    assert victim.read_bytes() == before
+    (path / name).unlink()
+    os.link(victim, path / name)
+    # What is read is the same by any name; what is written would be written by both.
+    RecordFile(path)
+    if name != "store.json":
+        with pytest.raises(ValueError, match=rf"{name}', which has another name"):
+            open_writer()
+    assert victim.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["journal", "records.bin"])
+def test_links_in_a_new_store_are_not_followed(path, open_writer, name, tmp_path):
+    victim = tmp_path / "victim"
+    path.mkdir()
+    (path / name).symlink_to(victim)
+    with pytest.raises(ValueError, match="holds"):
+        open_writer()
+    assert not victim.exists()
+    victim.touch()
+    with pytest.raises(ValueError, match="which is a symbolic link"):
+        open_writer()
+    assert victim.read_bytes() == b""
