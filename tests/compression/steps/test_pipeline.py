@@ -243,17 +243,23 @@ def test_a_disk_that_is_full(tmp_path):
     assert [stage.name for stage in again.stages] == ["start"]
 
 
-def test_files_of_other_steps_are_not_taken_for_those_of_these(distiller, tmp_path, monkeypatch):
+def test_files_of_other_steps_are_not_taken_for_those_of_these(tmp_path, monkeypatch):
     """The disk is full between the files of a step; a manifest is there, of other steps."""
-    one, other = (Step("factorize", epochs=1, rank=rank) for rank in (4, 2))
-    run(distiller, [one], directory=tmp_path)
+    student = model(64, "student")
+    start, done = (Stage(name, 1, 10, 0.0, 10, 10, {}, 0.0) for name in ("start", "factorize"))
+    one, other = ([Step("factorize", epochs=1, rank=rank)] for rank in (4, 2))
+    checkpoint = Checkpoint(tmp_path, student, one)
+    checkpoint.save(None, None, start)
+    checkpoint.save(student, student, done)
+    assert Checkpoint(tmp_path, student, one).finished == 1
 
     def full(*arguments, **arrays):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match=r"No space left on device' while writing '.*factorize.npz'"):
-        run(distiller, [other], directory=tmp_path)
-    monkeypatch.undo()
-    result = run(distiller, [one], directory=tmp_path)
-    assert kernels(result.student)[0].shape[-1] == 4
+        Checkpoint(tmp_path, student, other).save(student, student, done)
+    for steps in (one, other):
+        again = Checkpoint(tmp_path, student, steps)
+        assert again.finished == 0
+        assert [stage.name for stage in again.stages] == ["start"]
