@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 MEBIBYTE = 1 << 20
 # A model takes so much whatever is stored of it: random weights, zeros.
@@ -105,6 +106,39 @@ def most_alive(
             if last.get(tensor, place) <= place:
                 now -= alive.pop(tensor, 0)
     return most, name
+
+
+def check_results(
+    what: str,
+    graph: Any,
+    describe: Callable[[Any], tuple[Sequence[tuple], Iterable[Hashable]]],
+) -> None:
+    """Refuse a graph whose results would fill the memory when it computes one example.
+
+    Args:
+        what: what computes, for the message.
+        graph: the graph.
+        describe: its steps and its outputs as for `most_alive`, where each step has, in the place
+            of bytes, the graphs that are computed inside it.
+
+    Raises:
+        ValueError: if they take more than `most_result_bytes`.
+    """
+    size, name = _most_in(graph, describe, {})
+    if size > most_result_bytes():
+        raise ValueError(f"its {what} hold {size} bytes at one time for one example, at {name!r}")
+
+
+def _most_in(graph: Any, describe: Callable, known: dict[int, tuple[int, str]]) -> tuple[int, str]:
+    """As `most_alive`; a graph that is called several times is looked at once."""
+    if id(graph) not in known:
+        steps, outputs = describe(graph)
+        measured = [
+            (*step, max((_most_in(inner, describe, known)[0] for inner in inside), default=0))
+            for *step, inside in steps
+        ]
+        known[id(graph)] = most_alive({}, measured, outputs)
+    return known[id(graph)]
 
 
 def _free_on_machine() -> int:

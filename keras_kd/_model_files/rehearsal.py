@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from keras_kd._keras import checking_symbolic_tensors, graph_steps
-from keras_kd._memory import check_expansion, most_alive, most_result_bytes, size_of
+from keras_kd._memory import check_expansion, check_results, most_result_bytes, size_of
 
 
 def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: int) -> None:
@@ -40,8 +40,8 @@ def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: i
                 small_results(stored),
             ):
                 model = _build(config, custom_objects)
-            _check_weights(model, stored)
-            _check_results(model)
+                _check_weights(model, stored)
+                _check_results(model)
         except _OutOfProportionError as error:
             refusals.append(error)
         except Exception:
@@ -150,21 +150,21 @@ def _check_weights(model: Any, stored: int) -> None:
 
 def _check_results(model: Any) -> None:
     """Refuse results that are small one by one and many at one time."""
-    size, name = _results(model, {})
-    if size > most_result_bytes():
-        raise _OutOfProportionError(
-            f"its layers hold {size} bytes at one time for one example, at {name!r}"
+    try:
+        check_results("layers", model, _described)
+    except ValueError as error:
+        raise _OutOfProportionError(str(error)) from error
+
+
+def _described(model: Any) -> tuple[list[tuple], list[int]]:
+    """A model for `check_results`; what is computed inside a step are models in it."""
+    steps = [
+        (
+            operation.name,
+            [id(tensor) for tensor in read],
+            {id(tensor): size_of(tensor.shape, tensor.dtype) for tensor in returned},
+            [operation] if graph_steps(operation) else [],
         )
-
-
-def _results(model: Any, known: dict[int, tuple[int, str]]) -> tuple[int, str]:
-    """The most bytes of results at one time, and where; models inside it as often as called."""
-    if id(model) not in known:
-        steps = []
-        for operation, read, returned in graph_steps(model):
-            results = {id(tensor): size_of(tensor.shape, tensor.dtype) for tensor in returned}
-            during, _ = _results(operation, known) if graph_steps(operation) else (0, "")
-            steps.append((operation.name, [id(tensor) for tensor in read], results, during))
-        outputs = [id(tensor) for tensor in getattr(model, "outputs", None) or []]
-        known[id(model)] = most_alive({}, steps, outputs)
-    return known[id(model)]
+        for operation, read, returned in graph_steps(model)
+    ]
+    return steps, [id(tensor) for tensor in getattr(model, "outputs", None) or []]

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_kd._memory import check_expansion, most_alive, most_result_bytes, size_of
+from keras_kd._memory import check_expansion, check_results, size_of
 from keras_kd._model_files.operations import CHECKPOINT, HARMLESS
 
 _FILE = "saved_model.pb"
@@ -38,7 +38,7 @@ def load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
     _check_program(path)
     name = _signature_name(path)
     layer = _saved_function()(str(path), call_endpoint=name, trainable=False)
-    _check_results(layer.call_endpoint_fn.graph)
+    check_results("operations", layer.call_endpoint_fn.graph, _described)
     _, specs = layer.call_endpoint_fn.structured_input_signature
     inputs = {
         name: keras.Input(_shape_of_example(spec), name=name, dtype=spec.dtype.name)
@@ -156,31 +156,22 @@ def _bytes_of(shape: Any, dtype: int) -> int:
     return size_of((dimension.size for dimension in shape.dim), tf.as_dtype(dtype).name)
 
 
-def _check_results(graph: Any) -> None:
-    """Refuse a program whose results would fill the memory, as far as their sizes are known."""
-    size, name = _results(graph, {})
-    if size > most_result_bytes():
-        raise ValueError(
-            f"its operations hold {size} bytes at one time for one example, at {name!r}"
-        )
-
-
-def _results(graph: Any, known: dict[int, tuple[int, str]]) -> tuple[int, str]:
-    """The most bytes of results at one time, and where; functions inside as often as called."""
-    if id(graph) not in known:
-        steps = []
-        for operation in graph.get_operations():
-            functions = [
+def _described(graph: Any) -> tuple[list[tuple], list[int]]:
+    """A graph for `check_results`; what is computed inside a step are functions that it calls."""
+    steps = [
+        (
+            operation.name,
+            [id(tensor) for tensor in operation.inputs],
+            {id(tensor): _bytes_of_tensor(tensor) for tensor in operation.outputs},
+            [
                 graph._functions[name].graph
                 for name in _called([operation.node_def])
                 if name in graph._functions
-            ]
-            results = {id(tensor): _bytes_of_tensor(tensor) for tensor in operation.outputs}
-            during = max((_results(function, known)[0] for function in functions), default=0)
-            read = [id(tensor) for tensor in operation.inputs]
-            steps.append((operation.name, read, results, during))
-        known[id(graph)] = most_alive({}, steps, [id(tensor) for tensor in graph.outputs])
-    return known[id(graph)]
+            ],
+        )
+        for operation in graph.get_operations()
+    ]
+    return steps, [id(tensor) for tensor in graph.outputs]
 
 
 def _bytes_of_tensor(tensor: Any) -> int:
