@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_kd._archives import check_expansion, check_members
+from keras_kd._model_files.configs import check_config
 from keras_kd._model_files.rehearsal import check_size
 
 _HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -32,7 +33,9 @@ def load(path: Path, custom_objects: dict[str, Any]) -> Any:
         # Keras 3 would load it and compute something else.
         raise ValueError("its hard_sigmoid is another function in Keras 3")
     # Compiling would only be needed to train on.
-    check_size({**config, "compile_config": None}, custom_objects, stored)
+    config = {**config, "compile_config": None}
+    check_config(config, custom_objects)
+    check_size(config, custom_objects, stored)
     return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=True)
 
 
