@@ -56,7 +56,7 @@ def load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
         Exception: any, for damaged files.
     """
     graph = _meta_graph(path)
-    _check_program(graph)
+    _check_program(graph, path)
     function, variables = _served(graph, path)
     _, specs = function.structured_input_signature
     inputs = {
@@ -100,7 +100,7 @@ def _saved_function() -> type:
     return SavedFunction
 
 
-def _check_program(graph: Any) -> None:
+def _check_program(graph: Any, path: Path) -> None:
     """Refuse programs that could read or write files, run Python, or do what nobody has checked.
 
     Functions that TensorFlow writes for saving and restoring do read and write files. They are let
@@ -125,6 +125,7 @@ def _check_program(graph: Any) -> None:
                 raise ValueError("it has a function for saving that can stand for others")
         _check_nodes(function.node_def, allowed, names)
     _check_nodes(graph.graph_def.node, HARMLESS, names)
+    _check_variables(graph, path)
 
 
 def _meta_graph(path: Path) -> Any:
@@ -200,7 +201,6 @@ def _served(graph: Any, path: Path) -> tuple[Any, list[Any]]:
         raise ValueError(f"its signature {name!r} is no function")
     bound = graph.object_graph_def.concrete_functions[function.concrete_function_name].bound_inputs
     variables = list(dict.fromkeys(x for x in bound if nodes[x].HasField("variable")))
-    _check_variables([nodes[x].variable for x in variables], path)
     alone = _program_of(graph, function, variables)
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / _FILE).write_bytes(alone.SerializeToString())
@@ -301,18 +301,14 @@ def _plain(function: Any) -> Any:
 
 
 def _check_constants(nodes: Iterable[Any]) -> None:
-    """Refuse constants that are far larger than what is stored, or handles of something else."""
+    """Refuse constants that are no values but stand for something in the memory of this process."""
     import tensorflow as tf
 
     for node in nodes:
-        if node.op == "Const":
-            tensor = node.attr["value"].tensor
-            dtype = tf.as_dtype(tensor.dtype)
-            if dtype in (tf.resource, tf.variant):
-                raise ValueError(f"its constant {node.name!r} is a handle")
-            sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
-            declared = dtype.size * math.prod(sizes) if dtype != tf.string else math.prod(sizes)
-            check_expansion(f"its constant {node.name!r}", declared, tensor.ByteSize())
+        for value in node.attr.values():
+            for tensor in (value.tensor, *value.list.tensor):
+                if tensor.dtype in (tf.resource.as_datatype_enum, tf.variant.as_datatype_enum):
+                    raise ValueError(f"its constant {node.name!r} is a handle")
 
 
 def _check_structure(value: Any) -> None:
@@ -327,12 +323,13 @@ def _check_structure(value: Any) -> None:
             _check_structure(item)
 
 
-def _check_variables(variables: Iterable[Any], path: Path) -> None:
+def _check_variables(graph: Any, path: Path) -> None:
     """Refuse variables that are far larger than the files that they are stored in."""
     stored = sum(file.stat().st_size for file in path.glob("variables/*"))
-    for variable in variables:
-        sizes = [dimension.size for dimension in variable.shape.dim]
-        check_expansion(f"its variable {variable.name!r}", 4 * math.prod(sizes), stored)
+    for node in graph.object_graph_def.nodes:
+        if node.HasField("variable"):
+            sizes = [dimension.size for dimension in node.variable.shape.dim]
+            check_expansion(f"its variable {node.variable.name!r}", 4 * math.prod(sizes), stored)
 
 
 def _values(graph: Any, path: Path, variables: list[int]) -> Iterator[np.ndarray]:
