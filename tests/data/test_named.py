@@ -170,7 +170,9 @@ def test_features_of_other_packages_are_not_imported(change, name, data_dir, tmp
     directory = of_other_name(data_dir, tmp_path)
     (directory / "mine").rename(directory / name)
     changed(directory, "features.json", change)
-    with pytest.raises(ValueError, match=r"features.json names the (class|file) '.*pass its images"):
+    with pytest.raises(
+        ValueError, match=r"features.json names the (class|file) '.*pass its images"
+    ):
         load_named_images(name, (28, 28, 1), 3, directory)
 
 
