@@ -87,9 +87,11 @@ _VALUES = (
     "__numpy__",
     "__slice__",
     "__tensor__",
-    "__tuple__",
-    "TensorShape",
 )
+# Values in an .h5 only, where they have "items" in the place of a config.
+_VALUES_OF_HDF5 = ("__tuple__", "TensorShape")
+# What is registered by this package, but is no part of a student.
+_HOLDERS = ("keras_kd.distiller", "keras_kd.teachers")
 # Keras imports modules of these packages, if a config names them.
 _PACKAGES = ("keras", "keras_cv", "keras_hub", "keras_nlp")
 
@@ -159,7 +161,7 @@ def _check_object(value: dict[str, Any], where: str, custom_objects: Mapping[str
     others = (value.get("module"), value.get("registered_name"))
     if not isinstance(class_name, str) or not all(isinstance(x, str | None) for x in others):
         raise ConfigError(f"{where} has a class that is no name", "", _damaged())
-    if class_name in _VALUES:
+    if class_name in _VALUES or (class_name in _VALUES_OF_HDF5 and "config" not in value):
         return
     if class_name == "__lambda__":
         raise _code(f"{where} has the code of a lambda")
@@ -168,38 +170,52 @@ def _check_object(value: dict[str, Any], where: str, custom_objects: Mapping[str
         if not isinstance(value.get("config"), str):
             raise ConfigError(f"{where} has a function that is no name", "", _damaged())
         names.add(value["config"])
-    known = False
-    for name in sorted(names):
-        if _is_of_user(name, custom_objects):
+    _check_module(value, where)
+    given = {name: _of_user(name, custom_objects) for name in sorted(names)}
+    known = any(found is not None for found in given.values())
+    for name, of_user in given.items():
+        for found in _found(name, value, of_user is not None):
+            # A class of the user's may be found by its module as well.
+            if all(found is not x for x in given.values()):
+                _check_allowed(found, name, value, where, custom_objects)
             known = True
-            continue
-        for found in _found(name, value):
-            _check_allowed(found, name, value, where, custom_objects)
-            known = True
-    if not known:
+    if not known and not _is_function_of_old_keras(value, custom_objects):
         raise _unknown(value, where)
     _check_strings(value, where, custom_objects)
 
 
-def _is_of_user(name: str, custom_objects: Mapping[str, Any]) -> bool:
-    """Whether a name stands for what the user gave, or what the user's code has registered."""
+def _check_module(value: dict[str, Any], where: str) -> None:
+    """Refuse a name for which Keras would import a module, even if Keras knows it elsewhere."""
+    from keras.src import api_export
+
+    module, name = value.get("module"), value["class_name"]
+    name = value["config"] if name == "function" else name
+    is_known = not module or module in sys.modules or module.split(".")[0] not in _PACKAGES
+    if not is_known and api_export.get_symbol_from_name(f"{module}.{name}") is None:
+        raise _unknown(value, where)
+
+
+def _of_user(name: str, custom_objects: Mapping[str, Any]) -> Any:
+    """What the user gave by a name, or has registered with Keras; None if there is nothing."""
     found = keras.saving.get_registered_object(name, custom_objects=dict(custom_objects))
-    if found is None:
-        # Keras up to 3.6 wrote "name" for a function that is registered as "package>name".
-        registered = {**keras.saving.get_custom_objects(), **custom_objects}
-        found = next((x for key, x in registered.items() if key.endswith(f">{name}")), None)
-        return found is not None and not _is_of_keras_kd(found) and not inspect.isclass(found)
-    if _is_of_keras_kd(found):
-        return inspect.isclass(found) and issubclass(found, keras.layers.Layer | keras.losses.Loss)
-    return True
+    return None if _is_holder(found) else found
 
 
-def _is_of_keras_kd(found: Any) -> bool:
-    # A Distiller and its teachers hold paths and functions.
-    return str(getattr(found, "__module__", "")).startswith("keras_kd.")
+def _is_function_of_old_keras(value: dict[str, Any], custom_objects: Mapping[str, Any]) -> bool:
+    """Keras up to 3.6 wrote "name" for a function that is registered as "package>name"."""
+    registered = {**keras.saving.get_custom_objects(), **custom_objects}
+    return value["class_name"] == "function" and any(
+        key.endswith(f">{value['config']}") and not _is_holder(found)
+        for key, found in registered.items()
+    )
 
 
-def _found(name: str, value: dict[str, Any]) -> Iterator[Any]:
+def _is_holder(found: Any) -> bool:
+    """Whether it is a Distiller or a teacher, which hold paths and functions."""
+    return str(getattr(found, "__module__", "")).startswith(_HOLDERS)
+
+
+def _found(name: str, value: dict[str, Any], is_given: bool) -> Iterator[Any]:
     """What a name may stand for, in every way in which Keras looks it up; nothing is imported."""
     from keras.src import api_export, layers
 
@@ -213,8 +229,9 @@ def _found(name: str, value: dict[str, Any]) -> Iterator[Any]:
     for family in _FAMILIES:
         source = sys.modules[f"keras.src.{family}"]
         yield from _some(getattr(source, "ALL_OBJECTS_DICT", {}).get(name))
-    if "module" not in value or "__passive_serialization__" in value:
-        # The form of .h5; Keras adds its models to this dictionary.
+    is_of_hdf5 = "module" not in value or "__passive_serialization__" in value
+    if is_of_hdf5 and not is_given:
+        # Keras adds its models to this dictionary.
         models = {"Functional": keras.Model, "Model": keras.Model, "Sequential": keras.Sequential}
         yield from _some({**vars(layers), **models}.get(name))
 
@@ -261,7 +278,7 @@ def _check_allowed(
 def _is_function_of_user(function: Any, custom_objects: Mapping[str, Any]) -> bool:
     if isinstance(function, dict) and function.get("class_name") == "function":
         function = function.get("config")
-    return isinstance(function, str) and _is_of_user(function, custom_objects)
+    return isinstance(function, str) and _of_user(function, custom_objects) is not None
 
 
 def _check_strings(value: dict[str, Any], where: str, custom_objects: Mapping[str, Any]) -> None:
@@ -274,7 +291,7 @@ def _check_strings(value: dict[str, Any], where: str, custom_objects: Mapping[st
     for key, text in arguments.items():
         found = vars(layers).get(text) if isinstance(text, str) and key != "name" else None
         is_other = inspect.isfunction(found) and id(found) not in _allowed()
-        if is_other and not _is_of_user(text, custom_objects):
+        if is_other and _of_user(text, custom_objects) is None:
             raise ConfigError(
                 f"{where} names the function {text!r} as its {key}",
                 "of layers and functions that only compute",
@@ -286,6 +303,11 @@ def _check_strings(value: dict[str, Any], where: str, custom_objects: Mapping[st
 def _allowed() -> frozenset[int]:
     """The identities of all classes and functions of Keras that may be named."""
     return frozenset(id(found) for found in _allowed_objects())
+
+
+@functools.cache
+def _names() -> frozenset[str]:
+    return frozenset(found.__name__ for found in _allowed_objects())
 
 
 def _allowed_objects() -> Iterator[Any]:
@@ -346,6 +368,12 @@ def _unknown(value: dict[str, Any], where: str) -> ConfigError:
             f"{where} names the {name}, which Keras {keras.__version__} does not have",
             "",
             "load it with the version of Keras that wrote it, and save it with this one",
+        )
+    if "module" not in value and value["class_name"] in _names():
+        return ConfigError(
+            f"{where} is the operation {value['class_name']!r}, which Keras finds in no .h5",
+            "",
+            "save the model again, as .keras",
         )
     return ConfigError(
         f"{where} names the {name}, which is not of Keras",
