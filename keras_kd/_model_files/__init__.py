@@ -11,6 +11,7 @@ import keras
 
 from keras_kd._checks import one_line, problem
 from keras_kd._model_files import keras_files, saved_models
+from keras_kd._model_files.configs import ConfigError, OtherKerasError
 
 _EXPECTED = (
     "a model saved by Keras 3 as .keras or .h5, or a SavedModel directory such as model.export "
@@ -63,27 +64,16 @@ def load_model(
 def _refusal(path: Path, error: Exception) -> str:
     reason = _first_sentence(error)
     expected, fix = _EXPECTED, "copy it again, or save the model again, as .keras"
-    text = one_line(error)
-    if "Could not locate" in text or "Unknown layer" in text:
-        expected += ", and the code of its own classes"
-        fix = (
-            "name the Python file or module that defines them, for example --custom-objects "
-            "layers.py; it is imported, so that what is in it runs: name only code that you trust"
-        )
-        if "keras_kd" in text:
-            expected, fix = _EXPECTED, "save the student alone: distiller.student.save(...)"
-    elif "ambda" in text:
-        expected += ", without code in it"
-        fix = (
-            "replace Lambda layers by operations of keras.ops or by a layer class of your own "
-            "(--custom-objects), or load it in Python and call keras_kd.tflite.convert there"
-        )
-    elif keras_files.is_of_keras_2(path):
+    is_of_other = isinstance(error, OtherKerasError) or not isinstance(error, ConfigError)
+    if is_of_other and keras_files.is_of_keras_2(path):
         reason = f"a model of Keras 2: {reason}"
         fix = (
             "if you trust the file, load it with tf_keras, write a SavedModel with "
             "model.export('directory') and pass this directory"
         )
+    elif isinstance(error, ConfigError):
+        expected += f", {error.expected}" if error.expected else ""
+        fix = error.fix
     return problem(
         f"the {'directory' if path.is_dir() else 'file'} {str(path)!r}, which is refused "
         f"({reason})",

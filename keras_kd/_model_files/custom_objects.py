@@ -15,7 +15,8 @@ from keras_kd._checks import one_line, problem
 def import_custom_objects(name: str) -> dict[str, Any]:
     """Import the user's own code and return the public classes and functions that it defines.
 
-    What is in it runs: only the user can say that they trust it.
+    What it registers with Keras is found by the registered name; a package may do only that. What
+    is in it runs: only the user can say that they trust it.
 
     Args:
         name: the path of a Python file, or the name of a module as after `import`; it may lie in
@@ -26,6 +27,9 @@ def import_custom_objects(name: str) -> dict[str, Any]:
         ImportError: if there is no such module, or if it cannot be imported.
         ValueError: if it defines nothing that a model could be made of.
     """
+    import keras
+
+    registered = set(keras.saving.get_custom_objects())
     is_file = name.endswith(".py")
     if is_file and not Path(name).is_file():
         raise FileNotFoundError(
@@ -48,7 +52,7 @@ def import_custom_objects(name: str) -> dict[str, Any]:
         and callable(value)
         and getattr(value, "__module__", None) == module.__name__
     }
-    if not found:
+    if not found and registered.issuperset(keras.saving.get_custom_objects()):
         raise ValueError(
             problem(
                 f"{name!r}, which defines no class or function",

@@ -12,6 +12,7 @@ import keras
 
 from keras_kd._archives import check_json_member, check_json_size, check_members, read_json
 from keras_kd._memory import check_expansion
+from keras_kd._model_files.configs import check_config
 from keras_kd._model_files.rehearsal import check_size, small_results
 
 _HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -30,8 +31,10 @@ def load(path: Path, custom_objects: dict[str, Any]) -> Any:
         # Keras 3 would load it and compute something else.
         raise ValueError("its hard_sigmoid is another function in Keras 3")
     # Compiling would only be needed to train on.
+    config = {**config, "compile_config": None}
+    check_config(config, custom_objects)
     stored = path.stat().st_size
-    check_size({**config, "compile_config": None}, custom_objects, stored)
+    check_size(config, custom_objects, stored)
     with small_results(stored):
         return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=True)
 

@@ -1,10 +1,16 @@
-"""Data sets that tensorflow-datasets (TFDS) keeps on the user's disk."""
+"""Data sets that tensorflow-datasets (TFDS) keeps on the user's disk.
+
+A directory may come from anywhere. Its JSON files name classes, whose modules TFDS imports, and
+files; both are checked before TFDS reads them.
+"""
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +27,16 @@ NAMES = ("mnist", "fashion_mnist")
 _NAME = re.compile(r"(?P<name>\w+(/[\w.\-]+)?)(:(?P<split>.+))?", re.ASCII)
 
 _PARTS = 10
+
+# What names a class in features.json, in its present form and in that of TFDS 4.0 to 4.4.
+_CLASSES = ("pythonClassName", "python_class_name", "type")
+# What features of that form read a file of.
+_FILES = ("labels", "names_file")
+# What dataset_info.json makes names of files of, and what such a name may be: "{SPLIT}.{SUFFIX}"
+# is filled in by str.format, which would do more for other braces.
+_PARTS_OF_FILES = ("configname", "fileformat", "filepathtemplate", "name", "version")
+_PART_OF_FILE = re.compile(r"([\w.+\-]|\{[A-Z_]+\})*")
+_MOST_BYTES_OF_JSON = 2**26
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -121,6 +137,7 @@ def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
     # TFDS logs warnings about directories that are not there, so look before asking it.
     if not any(directory.glob(f"{name}/*/dataset_info.json")):
         raise FileNotFoundError(missing)
+    _check_descriptions(directory, name)
     try:
         builder = tfds.builder(name, data_dir=directory)
         prepared = builder.is_prepared()
@@ -129,6 +146,72 @@ def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
     if not prepared:
         raise FileNotFoundError(missing)
     return builder
+
+
+def _check_descriptions(directory: Path, name: str) -> None:
+    """Refuse a data set that would have TFDS import a module, or read a file elsewhere.
+
+    Raises:
+        ValueError: naming the file and what it names, or for damaged files.
+    """
+    import tensorflow_datasets as tfds
+
+    own = {
+        f"{kind.__module__}.{kind.__name__}"
+        for kind in vars(tfds.features).values()
+        if inspect.isclass(kind) and issubclass(kind, tfds.features.FeatureConnector)
+    }
+    # A version may lie in a configuration.
+    for depth in ("", "*/", "*/*/"):
+        for file in (directory / name).glob(f"{depth}*.json"):
+            if file.name not in ("features.json", "dataset_info.json"):
+                continue
+            try:
+                members = list(_members(_read_json(file)))
+            except (OSError, ValueError, RecursionError) as error:
+                raise ValueError(_damaged(name, directory)) from error
+            for key, value in members:
+                plain = key.replace("_", "").lower()
+                if file.name == "features.json":
+                    is_fine = key not in _FILES and (key not in _CLASSES or value in own)
+                    what = "class" if key in _CLASSES else "file"
+                else:
+                    is_fine = plain not in _PARTS_OF_FILES or _is_part_of_file(value)
+                    what = "file"
+                if not is_fine:
+                    raise ValueError(
+                        problem(
+                            f"the data set {name!r} in {str(directory)!r}, whose {file.name} names "
+                            f"the {what} {value[:80]!r}",
+                            "features of TFDS itself, and files beside that one",
+                            "if you trust it, read it with tensorflow-datasets in Python, and pass "
+                            "its images as an array",
+                        )
+                    )
+
+
+def _read_json(file: Path) -> Any:
+    if not file.is_file() or file.stat().st_size > _MOST_BYTES_OF_JSON:
+        raise ValueError(f"{file} is no description of a data set")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _members(value: Any) -> Iterator[tuple[str, str]]:
+    """Every key of nested JSON that has a text, also within JSON that is itself kept as a text."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        pairs = value.items() if isinstance(value, dict) else ()
+        pending.extend(value if isinstance(value, list) else (item for _, item in pairs))
+        for key, item in pairs:
+            if key == "content" and isinstance(item, str):
+                pending.append(json.loads(item))
+            elif isinstance(item, str):
+                yield key, item
+
+
+def _is_part_of_file(text: str) -> bool:
+    return _PART_OF_FILE.fullmatch(text) is not None and text not in (".", "..")
 
 
 def _image_feature(builder: Any) -> str:

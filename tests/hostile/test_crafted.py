@@ -124,6 +124,36 @@ def function_from_a_module(good, directory):
     return with_config((good / "model.keras").read_bytes(), change)
 
 
+def drawing(good, directory):
+    """A layer that draws a constant picture into a file when the model is built."""
+
+    def change(config):
+        function = {
+            "module": "keras.visualization",
+            "class_name": "function",
+            "config": "plot_image_gallery",
+            "registered_name": "plot_image_gallery",
+        }
+        image = {"class_name": "__numpy__", "config": {"value": [[[[0.5]]]], "dtype": "float32"}}
+        config["config"]["layers"].append(
+            {
+                "module": "keras.layers",
+                "class_name": "Lambda",
+                "config": {
+                    "name": "drawn",
+                    "function": function,
+                    "arguments": {"path": "the_code_has_run"},
+                },
+                "registered_name": None,
+                "name": "drawn",
+                "inbound_nodes": [{"args": [image], "kwargs": {}}],
+            }
+        )
+
+    keras.Model(*(2 * [keras.Input((6, 6, 3))])).save(directory / "drawing.keras")
+    return with_config((directory / "drawing.keras").read_bytes(), change)
+
+
 def npy_header(shape, dtype="<f4"):
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
@@ -153,6 +183,7 @@ MODELS = {
     "code in .keras": ("m.keras", lambda good, to: code(good, to, ".keras")),
     "code in .h5": ("m.h5", lambda good, to: code(good, to, ".h5")),
     "a function of another module": ("m.keras", function_from_a_module),
+    "a function of Keras that writes": ("m.keras", drawing),
     "a giant layer": ("m.keras", giant_layer),
     "a giant shape": ("m.h5", giant_shape_in_h5),
     "a member that escapes": (

@@ -1,7 +1,9 @@
 import sys
 
+import keras
 import pytest
 
+from keras_kd._model_files import load_model
 from keras_kd._model_files.custom_objects import import_custom_objects
 
 CODE = """
@@ -52,3 +54,20 @@ def test_nothing_in_it(own, tmp_path):
     (tmp_path / f"{own}.py").write_text("from keras.layers import Dense")
     with pytest.raises(ValueError, match="defines no class or function"):
         import_custom_objects(f"{own}.py")
+
+
+def test_a_package_that_registers_its_classes(own, tmp_path):
+    """As KerasHub does; its classes are defined further inside."""
+    inside = (
+        "@keras.saving.register_keras_serializable('own')\nclass Inside(keras.layers.Layer): ..."
+    )
+    (tmp_path / "inside_of_a_test.py").write_text(f"import keras\n{inside}")
+    (tmp_path / f"{own}.py").write_text("import inside_of_a_test")
+    try:
+        assert import_custom_objects(own) == {}
+        kind = keras.saving.get_registered_object("own>Inside")
+        keras.Sequential([keras.Input((2,)), kind()]).save(tmp_path / "model.keras")
+        assert isinstance(load_model(tmp_path / "model.keras").layers[0], kind)
+    finally:
+        keras.saving.get_custom_objects().pop("own>Inside")
+        sys.modules.pop("inside_of_a_test")

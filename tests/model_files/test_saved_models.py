@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -191,6 +193,222 @@ def test_the_function_that_saves_may_not_stand_for_others(edited):
 
     with pytest.raises(ValueError, match="can stand for others"):
         load_model(edited(pretend))
+
+
+def save_to(path):
+    """A function of one tensor that writes it to a file."""
+
+    def function(x):
+        tf.raw_ops.SaveV2(prefix=path, tensor_names=["x"], shape_and_slices=[""], tensors=[x])
+        return x
+
+    return function
+
+
+def move_to(path):
+    """A function of one tensor that moves a file."""
+
+    def function(x):
+        tf.raw_ops.MergeV2Checkpoints(
+            checkpoint_prefixes=[f"{path}.old"], destination_prefix=path, delete_old_dirs=True
+        )
+        return x
+
+    return function
+
+
+def add_saver(graph, name, function):
+    """Put a function in the place of the one that saves variables, under a name."""
+    saver = graph.saver_def.save_tensor_name.split(":")[0]
+    function_of_saver = next(n for n in graph.graph_def.node if n.name == saver).attr["f"].func
+    library = graph.graph_def.library.function
+    library.remove(next(f for f in library if f.signature.name == function_of_saver.name))
+    function_of_saver.name = name
+    concrete = tf.function(function).get_concrete_function(tf.TensorSpec((None, 3), tf.float32))
+    added = library.add()
+    added.CopyFrom(concrete.function_def)
+    added.signature.name = name
+
+
+def served(graph):
+    """The function that computes what is served."""
+    functions = {f.signature.name: f for f in graph.graph_def.library.function}
+    return next(f for f in functions.values() if any(n.op == "Relu" for n in f.node_def))
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A program with the operation Relu, and how to change it."""
+    module = tf.Module()
+    module.weight = tf.Variable([1.0, -2.0, 3.0])
+    module.serve = tf.function(lambda x: tf.nn.relu(x * module.weight), input_signature=[SPEC])
+    path = tmp_path / "program"
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+
+    def edit(change):
+        file = path / "saved_model.pb"
+        saved = saved_model_pb2.SavedModel()
+        saved.ParseFromString(file.read_bytes())
+        change(saved.meta_graphs[0])
+        file.write_bytes(saved.SerializeToString())
+        return path
+
+    return edit
+
+
+def check_computes(model):
+    x = np.array([[1.0, 1.0, 1.0], [-1.0, -1.0, 2.0]], np.float32)
+    np.testing.assert_array_equal(model(x), [[1, 0, 3], [0, 2, 6]])
+
+
+@pytest.mark.parametrize("kind", [save_to, move_to])
+def test_a_function_with_the_name_of_an_operation(kind, program, tmp_path):
+    """TensorFlow's loader takes the function where a node says Relu."""
+
+    def pretend(graph):
+        add_saver(graph, "Relu", kind(str(tmp_path / "proof")))
+
+    with pytest.raises(ValueError, match="functions with the names of operations: Relu"):
+        load_model(program(pretend))(np.ones((1, 3), np.float32))
+    assert not list(tmp_path.glob("proof*"))
+
+
+def test_a_function_that_saves_is_not_called_as_an_operation(program, tmp_path):
+    def call_saver(graph):
+        add_saver(graph, "writes", save_to(str(tmp_path / "proof")))
+        next(node for node in served(graph).node_def if node.op == "Relu").op = "writes"
+
+    with pytest.raises(ValueError, match=r"it has the operations SaveV2"):
+        load_model(program(call_saver))(np.ones((1, 3), np.float32))
+    assert not list(tmp_path.glob("proof*"))
+
+
+@pytest.mark.parametrize("place", ["gradient", "registered_gradients"])
+def test_a_function_that_saves_is_no_gradient(place, program, tmp_path):
+    def differentiate(graph):
+        add_saver(graph, "writes", save_to(str(tmp_path / "proof")))
+        gradient = getattr(graph.graph_def.library, place).add()
+        gradient.gradient_func = "writes"
+        if place == "gradient":
+            gradient.function_name = served(graph).signature.name
+        else:
+            gradient.registered_op_type = "Relu"
+
+    with pytest.raises(ValueError, match=r"it has the operations SaveV2"):
+        load_model(program(differentiate))
+
+
+def test_nothing_but_what_is_served_is_loaded(program, tmp_path, monkeypatch):
+    """Its savers, gradients and other objects stay in the file."""
+    loaded_from = []
+
+    def load(path, *arguments, original=tf.saved_model.load, **options):
+        loaded_from.append(saved_model_pb2.SavedModel())
+        loaded_from[-1].ParseFromString((Path(path) / "saved_model.pb").read_bytes())
+        return original(path, *arguments, **options)
+
+    def decorate(graph):
+        add_saver(graph, "writes", save_to(str(tmp_path / "proof")))
+        served(graph).attr["api_implements"].s = b"relu"
+        served(graph).node_def[0].attr["_gradient_op_type"].s = b"PartitionedCall-1"
+        # It would import another Keras.
+        other = graph.object_graph_def.nodes.add()
+        other.user_object.identifier = "optimizer"
+        asset = graph.object_graph_def.nodes.add()
+        asset.asset.asset_file_def_index = 7
+        for node_id, name in enumerate(("optimizer", "asset"), len(graph.object_graph_def.nodes)):
+            graph.object_graph_def.nodes[0].children.add(node_id=node_id - 2, local_name=name)
+
+    monkeypatch.setattr(tf.saved_model, "load", load)
+    check_computes(load_model(program(decorate)))
+    (saved,) = loaded_from
+    text = str(saved)
+    for word in ("SaveV2", "RestoreV2", "writes", "optimizer", "asset", "api_impl", "_gradient"):
+        assert word not in text, word
+    assert len(saved.meta_graphs[0].object_graph_def.nodes) == 3
+    assert not list(tmp_path.glob("proof*"))
+
+
+def test_functions_within_functions_and_functions_that_are_not_there(program):
+    def nest(graph):
+        node = next(node for node in served(graph).node_def if node.op == "Relu")
+        node.attr["f"].func.name = served(graph).signature.name
+        node.attr["f"].func.attr["g"].func.name = "elsewhere"
+
+    with pytest.raises(ValueError, match="has a function within a function"):
+        load_model(program(nest))
+
+    def forget(graph):
+        served(graph).node_def[0].attr["f"].func.name = "__inference_elsewhere_1"
+
+    with pytest.raises(ValueError, match="the function '__inference_elsewhere_1', which it does"):
+        load_model(program(forget))
+
+
+def test_a_constant_that_stands_for_a_variable_of_the_process(program):
+    def point(graph):
+        added = served(graph).node_def.add(name="handle", op="Const")
+        added.attr["dtype"].type = tf.resource.as_datatype_enum
+        added.attr["value"].tensor.dtype = tf.resource.as_datatype_enum
+        added.attr["value"].tensor.resource_handle_val.add().name = "weight"
+
+    with pytest.raises(ValueError, match="its constant 'handle' is a handle"):
+        load_model(program(point))
+
+
+@pytest.mark.parametrize("kind", ["asset", "resource", "user_object"])
+def test_what_a_function_needs_is_a_variable_or_a_constant(kind, program):
+    def need(graph):
+        for function in graph.object_graph_def.concrete_functions.values():
+            for node_id in function.bound_inputs:
+                getattr(graph.object_graph_def.nodes[node_id], kind).SetInParent()
+
+    with pytest.raises(ValueError, match=f"its function needs a {kind}, which is not loaded"):
+        load_model(program(need))
+
+
+def test_types_of_other_packages_are_not_made(program):
+    def structure(graph):
+        for function in graph.object_graph_def.concrete_functions.values():
+            function.output_signature.type_spec_value.type_spec_class_name = "anything"
+
+    with pytest.raises(ValueError, match="inputs or outputs of its function have a type_spec"):
+        load_model(program(structure))
+
+
+def test_variables_that_the_files_do_not_hold(program):
+    def widen(graph):
+        for node in graph.object_graph_def.nodes:
+            if node.HasField("variable"):
+                node.variable.shape.dim[0].size = 5
+
+    with pytest.raises(ValueError, match="its variable 'Variable' is another one in its files"):
+        load_model(program(widen))
+
+    def unlink(graph):
+        for child in graph.object_graph_def.nodes[0].children:
+            child.local_name = child.local_name.replace("weight", "other")
+
+    with pytest.raises(ValueError, match="its files do not hold its variable 'Variable'"):
+        load_model(program(unlink))
+
+
+def test_constants_and_variables_of_all_kinds(tmp_path):
+    module = tf.Module()
+    module.kept = [tf.Variable([1.0, 2.0, 3.0]), {"a": tf.Variable(2, dtype=tf.int64)}]
+    module.half = tf.Variable(0.5, dtype=tf.bfloat16)
+    constant = tf.constant(np.arange(3, dtype=np.float32))
+
+    def serve(x):
+        x = x * module.kept[0] + constant
+        return x * tf.cast(module.kept[1]["a"], tf.float32) * tf.cast(module.half, tf.float32)
+
+    module.serve = tf.function(serve, input_signature=[SPEC])
+    tf.saved_model.save(module, str(tmp_path / "kinds"), signatures=module.serve)
+    model = load_model(tmp_path / "kinds")
+    np.testing.assert_array_equal(model(np.ones((1, 3), np.float32)), [[1, 3, 5]])
+    assert not model.trainable_variables
+    assert sorted(tuple(weight.shape) for weight in model.weights) == [(), (), (3,)]
 
 
 def test_variables_far_larger_than_the_files(edited):
