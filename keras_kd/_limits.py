@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 # Both in the environment; 0 means no limit.
 SECONDS = "KERAS_KD_SECONDS"
 MEGABYTES = "KERAS_KD_MEGABYTES"
+
+SECONDS_OF_A_BATCH = 120
 
 _MEGABYTE = 2**20
 _SHARE = 0.8
@@ -21,6 +23,8 @@ _CGROUP = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 _armed: float | None = None
+# Where a process that another one watches writes what it is doing.
+_watcher: Callable[[str], None] | None = None
 
 
 def most_seconds(usual: float) -> float:
@@ -70,6 +74,45 @@ def renew() -> None:
     """Begin the time of the `time_limit` around this again; nothing where there is none."""
     if _armed is not None:
         signal.setitimer(signal.ITIMER_REAL, _armed)
+
+
+def be_watched(tell: Callable[[str], None]) -> None:
+    """From now on tell another process, which sees how this one ends, what `watched` is given."""
+    global _watcher
+    _watcher = tell
+
+
+def is_watched() -> bool:
+    """Whether another process sees how this one ends."""
+    return _watcher is not None
+
+
+@contextmanager
+def watched(what: str, seconds: float) -> Iterator[None]:
+    """Name what came from elsewhere and may crash this process or never end, while it runs.
+
+    Only where another process watches this one: it is ended after the time, and what is named
+    stands in the error. Elsewhere this does nothing.
+
+    Args:
+        what: a clause, for example "the model 'x.keras' while it is loaded".
+        seconds: how long it may take, unless KERAS_KD_SECONDS says otherwise.
+    """
+    if _watcher is None:
+        yield
+        return
+    _watcher(what)
+    try:
+        with time_limit(most_seconds(seconds)):
+            yield
+    finally:
+        _watcher("")
+
+
+def watched_batch(model: str, examples: int) -> AbstractContextManager[None]:
+    """`watched` for a model that runs on a batch: two minutes, and a second for each example."""
+    what = f"the model {model!r} while it runs on {examples} examples"
+    return watched(what, SECONDS_OF_A_BATCH + examples)
 
 
 def signal_name(number: int) -> str:

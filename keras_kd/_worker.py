@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -198,13 +199,15 @@ def serve(module: str) -> None:
         with time_limit(seconds):
             reply = _reply(module, function, arguments)
         try:
-            replies.send(reply)
+            replies.send_bytes(reply)
         except OSError:
             os._exit(0)
 
 
-def _reply(module: str, function: str, arguments: tuple) -> tuple:
+def _reply(module: str, function: str, arguments: tuple) -> bytes:
+    """What the function returns or raises, pickled."""
     try:
-        return True, getattr(importlib.import_module(module), function)(*arguments)
+        returned = getattr(importlib.import_module(module), function)(*arguments)
+        return pickle.dumps((True, returned), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:
-        return False, type(error).__name__, one_line(error)
+        return pickle.dumps((False, type(error).__name__, one_line(error)))

@@ -158,7 +158,7 @@ class _Interpreter:
                 if not any(tensor.takes_any_length for tensor in self.inputs):
                     # Otherwise the sizes in the file say nothing, and may be too small to run.
                     self._interpreter.allocate_tensors()
-            except (RuntimeError, ValueError) as error:
+            except Exception as error:  # Damage shows as errors of many types.
                 failure = error
         if failure is not None:
             raise ValueError(
@@ -181,10 +181,19 @@ class _Interpreter:
         self._resize([value.shape for value in inputs])
         # The state of an LSTM would otherwise leak from one example into the next.
         interpreter.reset_all_variables()
-        for index, value in zip(self._input_indices, inputs, strict=True):
-            interpreter.set_tensor(index, value)
-        self.invoke()
-        return [interpreter.get_tensor(index) for index in self._output_indices]
+        try:
+            for index, value in zip(self._input_indices, inputs, strict=True):
+                interpreter.set_tensor(index, value)
+            interpreter.invoke()
+            return [interpreter.get_tensor(index) for index in self._output_indices]
+        except Exception as error:
+            raise ValueError(
+                problem(
+                    f"a model that LiteRT loads but cannot run ({one_line(error)})",
+                    "an undamaged .tflite model, and words within its vocabulary if it reads words",
+                    "check the inputs; convert the student again, or copy the file again",
+                )
+            ) from error
 
     def run_each(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """As `run`, on any number of examples, one by one: arrays shaped (examples, ...)."""
@@ -207,7 +216,7 @@ class _Interpreter:
                 for index, shape in zip(self._input_indices, shapes, strict=True):
                     self._interpreter.resize_tensor_input(index, shape, strict=True)
                 self._interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
             raise ValueError(
                 problem(
                     f"inputs of the shapes {shapes}, which the model cannot take "
@@ -220,16 +229,7 @@ class _Interpreter:
 
     def invoke(self) -> None:
         """Run once more on the inputs that are set already."""
-        try:
-            self._interpreter.invoke()
-        except RuntimeError as error:
-            raise ValueError(
-                problem(
-                    f"a model that LiteRT loads but cannot run ({one_line(error)})",
-                    "an undamaged .tflite model",
-                    "convert the student again, or copy the file again",
-                )
-            ) from error
+        self._interpreter.invoke()
 
     def operators_outside_delegates(self) -> tuple[str, ...]:
         """The operators that LiteRT's own kernels run, each named once, in the order of the file.

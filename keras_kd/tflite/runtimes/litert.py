@@ -111,10 +111,10 @@ def call(function: str, *arguments: Any, worker: Worker = _worker) -> Any:
     """
     try:
         return worker.call(function, *arguments, seconds=_SECONDS)
-    except WorkerError as error:
+    except (WorkerError, RuntimeError, MemoryError) as error:
         raise ValueError(
             problem(
-                f"a model that LiteRT loads or runs without coming to an end ({error})",
+                f"a model on which LiteRT fails ({error})",
                 "an undamaged .tflite model of operators that LiteRT can run",
                 "convert the student again, or copy the file again",
             )
