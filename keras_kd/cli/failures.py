@@ -38,9 +38,11 @@ def told(error: BaseException, arguments: argparse.Namespace | None) -> str:
         arguments: those of the command, for the names of its files.
     """
     files = _files(arguments)
-    if _is_own(error):
+    is_full = _is_full_disk(error)
+    # What fails for lack of space may be told as a mistake of the model.
+    if _is_own(error) and not (is_full and "free space" not in str(error)):
         return one_line(error)
-    if _is_full_disk(error):
+    if is_full:
         return problem(
             f"a disk that is full while {_written(error, arguments)} was written",
             "free space for the result, and for what is written meanwhile to "

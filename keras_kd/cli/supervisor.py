@@ -86,6 +86,7 @@ class _Supervisor:
 
     def __init__(self, arguments: list[str]) -> None:
         self._arguments = arguments
+        self._process: subprocess.Popen | None = None
         self._presses = 0
         self._most_bytes = _limits.most_bytes()
         self._is_too_large = False
@@ -95,42 +96,54 @@ class _Supervisor:
 
     def run(self) -> int:
         """Run it and return the exit code."""
-        with tempfile.TemporaryDirectory(prefix="keras_kd_") as directory:
-            log = Path(directory) / "messages"
-            log.touch()
-            reader, writer = os.pipe()
-            start = _START.format(path=sys.path, parent=os.getpid(), pipe=writer, log=str(log))
-            self._process = subprocess.Popen(
-                [sys.executable, *_interpreter_options(), "-c", start, *self._arguments],
-                pass_fds=(writer,),
-                # What a killed command leaves behind is removed with the directory.
-                env={**os.environ, "TMPDIR": directory},
+        handlers = {
+            number: signal.signal(number, handler)
+            for number, handler in (
+                (signal.SIGINT, self._on_interrupt),
+                (signal.SIGTERM, self._pass_on),
+                (signal.SIGHUP, self._pass_on),
             )
-            os.close(writer)
-            handlers = {
-                number: signal.signal(number, handler)
-                for number, handler in (
-                    (signal.SIGINT, self._on_interrupt),
-                    (signal.SIGTERM, self._pass_on),
-                    (signal.SIGHUP, self._pass_on),
-                )
-            }
-            try:
-                self._watch(reader)
-                code = self._process.wait()
-            finally:
-                os.close(reader)
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
-            said = log.read_text(encoding="utf-8", errors="replace")
-        return self._told(code, said)
+            # nohup, for example, has them ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
+        try:
+            with tempfile.TemporaryDirectory(prefix="keras_kd_") as directory:
+                log = Path(directory) / "messages"
+                log.touch()
+                code = self._end_of_command(directory, log)
+                messages = log.read_text(encoding="utf-8", errors="replace")
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return self._told(code, messages)
+
+    def _end_of_command(self, directory: str, log: Path) -> int:
+        reader, writer = os.pipe()
+        start = _START.format(path=sys.path, parent=os.getpid(), pipe=writer, log=str(log))
+        self._process = subprocess.Popen(
+            [sys.executable, *_interpreter_options(), "-c", start, *self._arguments],
+            pass_fds=(writer,),
+            # What a killed command leaves behind is removed with the directory.
+            env={**os.environ, "TMPDIR": directory},
+            # From its first moment on.
+            preexec_fn=_ignore_ctrl_c,
+        )
+        os.close(writer)
+        if self._presses:
+            self._process.send_signal(_INTERRUPT)
+        self._watch(reader)
+        os.close(reader)
+        return self._process.wait()
 
     def _on_interrupt(self, *_: object) -> None:
         self._presses += 1
-        # Who presses again does not want to wait for a safe point.
-        self._process.send_signal(_INTERRUPT if self._presses == 1 else signal.SIGKILL)
+        if self._process is not None:
+            # Who presses again does not want to wait for a safe point.
+            self._process.send_signal(_INTERRUPT if self._presses == 1 else signal.SIGKILL)
 
     def _pass_on(self, number: int, _: object) -> None:
+        if self._process is None:
+            sys.exit(128 + number)
         self._process.send_signal(number)
 
     def _watch(self, reader: int) -> None:
@@ -198,6 +211,10 @@ def _interpreter_options() -> list[str]:
     """Those of Python itself, such as -u."""
     options = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)]
     return options[:-1] if options[-1:] == ["-m"] else options
+
+
+def _ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end_with(parent: int) -> None:

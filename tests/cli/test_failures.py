@@ -140,10 +140,15 @@ def test_a_full_disk_names_what_was_written():
     outer = RuntimeError("cannot convert")
     outer.__cause__ = OSError(errno.ENOSPC, "full", "/tmp/x")
     assert "'/tmp/x'" in told(outer, given)
+    refused = ValueError(
+        "Received a student, which the converter refuses. Expected x. To fix it: y."
+    )
+    refused.__cause__ = OSError(errno.ENOSPC, "full", "/tmp/x")
+    assert "a disk that is full while '/tmp/x' was written" in told(refused, given)
 
 
 def test_a_message_of_this_package_stays():
-    message = "Received a. Expected b. To fix it: c."
+    message = "Received a. Expected b. To fix it: free space."
     assert told(OSError(errno.ENOSPC, message), None).endswith(message)
     assert told(KeyError(message), None) == repr(message)
 

@@ -46,7 +46,8 @@ while True:
     "in native code": "import re; [re.match('(a*)*b', 'a' * 18) for _ in range(10_000)]",
 }
 PROGRAM = """
-import sys, time, weakref
+import signal, sys, time, weakref
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv[0] = "keras-kd"
 from keras_kd.cli import interruption
 from keras_kd.cli.interruption import interruptible

@@ -12,6 +12,14 @@ from keras_kd.cli import supervisor
 COMMAND = ["inspect", "x.tflite"]
 
 
+@pytest.fixture(autouse=True)
+def usual_interrupts():
+    """As in a terminal, whatever has started the tests."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 @pytest.fixture
 def supervised(monkeypatch, capfd):
     """Runs other code in place of a command; returns the exit code and what was written."""
@@ -137,6 +145,15 @@ def test_handlers_come_back(supervised):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_nohup_is_heeded(supervised):
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        code = "os.kill(os.getppid(), signal.SIGHUP); time.sleep(0.3); sys.exit(5)"
+        assert supervised(code) == (5, "", "")
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
 def run(*arguments, **options):
     command = [sys.executable, "-m", "keras_kd", *map(str, arguments)]
     return subprocess.Popen(
@@ -146,8 +163,8 @@ def run(*arguments, **options):
 
 def test_sigterm_ends_both(models):
     process = run("convert", models / "model.keras")
-    time.sleep(1)
-    children = children_of(process.pid)
+    while not (children := children_of(process.pid)):
+        time.sleep(0.01)
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 143
@@ -188,8 +205,8 @@ class Module(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, 4), name="x")])
     def run(self, x):
         # With zeros it ends: the loop depends on the data.
-        steps = tf.cond(tf.reduce_any(x != 0) {or_always}, lambda: 2**62, lambda: 1)
-        steps = tf.cast(steps, tf.int64)
+        steps = tf.cond(tf.reduce_any(x != 0) {or_always},
+            lambda: tf.constant(2**62, tf.int64), lambda: tf.constant(1, tf.int64))
         _, y = tf.while_loop(
             lambda i, y: i < steps, lambda i, y: (i + 1, tf.sin(y)), (tf.constant(0, tf.int64), x)
         )
