@@ -87,6 +87,8 @@ class _Supervisor:
     def __init__(self, arguments: list[str]) -> None:
         self._arguments = arguments
         self._process: subprocess.Popen | None = None
+        # Signals that came before there was a process.
+        self._waiting: list[int] = []
         self._presses = 0
         self._most_bytes = _limits.most_bytes()
         self._is_too_large = False
@@ -129,22 +131,25 @@ class _Supervisor:
             preexec_fn=_ignore_ctrl_c,
         )
         os.close(writer)
-        if self._presses:
-            self._process.send_signal(_INTERRUPT)
+        for number in self._waiting:
+            self._process.send_signal(number)
         self._watch(reader)
         os.close(reader)
         return self._process.wait()
 
     def _on_interrupt(self, *_: object) -> None:
         self._presses += 1
-        if self._process is not None:
-            # Who presses again does not want to wait for a safe point.
-            self._process.send_signal(_INTERRUPT if self._presses == 1 else signal.SIGKILL)
+        # Who presses again does not want to wait for a safe point.
+        self._send(_INTERRUPT if self._presses == 1 else signal.SIGKILL)
 
     def _pass_on(self, number: int, _: object) -> None:
+        self._send(number)
+
+    def _send(self, number: int) -> None:
         if self._process is None:
-            sys.exit(128 + number)
-        self._process.send_signal(number)
+            self._waiting.append(number)
+        else:
+            self._process.send_signal(number)
 
     def _watch(self, reader: int) -> None:
         """Read what the command says until it has ended; end it if it takes too much memory."""

@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -108,35 +107,29 @@ def test_help_and_mistakes_need_no_other_process(monkeypatch, capfd):
     assert "required" in capfd.readouterr().err
 
 
-def pressed(seconds):
-    """Presses Ctrl-C after so many seconds, each time only this process hears of it."""
-    for wait in seconds:
-        time.sleep(wait)
-        os.kill(os.getpid(), signal.SIGINT)
-
-
-WAITING = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+# The command sees to it that Ctrl-C is pressed when it is ready; only its supervisor hears of it.
+PRESS = "os.kill(os.getppid(), signal.SIGINT)"
 
 
 def test_ctrl_c_ends_a_command_at_a_safe_point(supervised):
-    threading.Thread(target=pressed, args=([0.5],)).start()
-    code, out, err = supervised(
-        f"{WAITING}def end(*_): print('cleaned', flush=True); os._exit(130)\n"
-        "signal.signal(signal.SIGUSR1, end)\ntime.sleep(60)"
+    code = (
+        "def end(*_): print('cleaned', flush=True); os._exit(130)\n"
+        f"signal.signal(signal.SIGUSR1, end)\n{PRESS}\ntime.sleep(60)"
     )
-    assert (code, out, err) == (130, "cleaned\n", "")
+    assert supervised(code) == (130, "cleaned\n", "")
 
 
 def test_ctrl_c_during_the_start(supervised):
-    threading.Thread(target=pressed, args=([0.3],)).start()
-    assert supervised("time.sleep(60)") == (130, "", "keras-kd: interrupted\n")
+    assert supervised(f"{PRESS}\ntime.sleep(60)") == (130, "", "keras-kd: interrupted\n")
 
 
 def test_pressed_again_it_ends_at_once(supervised):
-    threading.Thread(target=pressed, args=([0.5, 0.1],)).start()
-    assert supervised(
-        f"{WAITING}signal.signal(signal.SIGUSR1, lambda *_: None)\nwhile True: time.sleep(60)"
-    ) == (130, "", "keras-kd: interrupted\n")
+    code = f"signal.signal(signal.SIGUSR1, lambda *_: {PRESS})\n{PRESS}\nwhile True: time.sleep(60)"
+    assert supervised(code) == (130, "", "keras-kd: interrupted\n")
+
+
+def test_ctrl_c_of_a_terminal_does_not_reach_the_command(supervised):
+    assert supervised("os.kill(os.getpid(), signal.SIGINT); sys.exit(3)") == (3, "", "")
 
 
 def test_handlers_come_back(supervised):
@@ -168,7 +161,7 @@ def test_sigterm_ends_both(models):
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 143
-    assert not any(os.path.exists(f"/proc/{child}") for child in children)
+    assert not any(supervisor._limits.held_bytes(child) for child in children)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5])

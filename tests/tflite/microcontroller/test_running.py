@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
-from keras_kd._worker import Worker
 from keras_kd.tflite import TFLiteModel, microcontroller
 from keras_kd.tflite.microcontroller import running
 
@@ -55,22 +54,6 @@ def test_damaged_bytes_end_in_litert(micro_model, images, monkeypatch):
     monkeypatch.setattr(model, "_interpreters", {})
     with pytest.raises(ValueError, match="LiteRT cannot load"):
         microcontroller.run(model, images)
-
-
-@pytest.fixture
-def replace_worker(monkeypatch, tmp_path):
-    """A function that puts other code in the place of what runs TFLM."""
-    workers = []
-
-    def replace(code):
-        (tmp_path / "another_worker.py").write_text(f"def run_examples(*arguments):\n    {code}\n")
-        monkeypatch.syspath_prepend(tmp_path)
-        workers.append(Worker("another_worker"))
-        monkeypatch.setattr(running, "_worker", workers[0])
-
-    yield replace
-    for worker in workers:
-        worker.close()
 
 
 @needs_tflm
