@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_kd.cli import main
+from keras_kd.cli.supervisor import main
 
 if __name__ == "__main__":
     sys.exit(main())

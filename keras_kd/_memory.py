@@ -1,13 +1,13 @@
-"""How much memory is free, and how much of it a file that comes from anywhere may take."""
+"""How much of the free memory a file that comes from anywhere may take."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from keras_kd._limits import free_bytes
 
 MEBIBYTE = 1 << 20
 # A model takes so much whatever is stored of it: random weights, zeros.
@@ -18,22 +18,6 @@ MOST_EXPANSION = 100
 # The results of a model for one example: at least, at most, and as a part of the free memory.
 _RESULT_BYTES = (1 << 30, 1 << 33)
 _SHARE_OF_RESULTS = 16
-_UNKNOWN_BYTES = 1 << 33
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
-_GROUP_FILES = (
-    # Version 2 and version 1 of control groups: limit, use, and the key of reclaimable pages.
-    ("", "memory.max", "memory.current", "inactive_file"),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-
-
-def free_bytes() -> int:
-    """The memory that can still be taken, on the machine and in the control group (a container).
-
-    8 GiB where the system does not say.
-    """
-    return max(0, min([_free_on_machine(), *_free_in_groups()]))
 
 
 def check_expansion(
@@ -139,42 +123,3 @@ def _most_in(graph: Any, describe: Callable, known: dict[int, tuple[int, str]]) 
         ]
         known[id(graph)] = most_alive({}, measured, outputs)
     return known[id(graph)]
-
-
-def _free_on_machine() -> int:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            values = dict(line.split(":", 1) for line in file)
-        return int(values["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, OSError, ValueError):
-        return _UNKNOWN_BYTES
-
-
-def _free_in_groups() -> Iterable[int]:
-    """What each control group around this process has left."""
-    try:
-        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        for name, limit, used, reclaimable in _GROUP_FILES:
-            if name not in controllers.split(","):
-                continue
-            root = _GROUPS / name
-            # In a container the group's own directory is the root.
-            for directory in (root / group.lstrip("/"), *(root / group.lstrip("/")).parents):
-                if not directory.is_relative_to(root):
-                    break
-                try:
-                    most = int((directory / limit).read_text())
-                    taken = int((directory / used).read_text())
-                    text = (directory / "memory.stat").read_text()
-                except (OSError, ValueError):
-                    continue  # No limit here.
-                pages = re.search(rf"^{reclaimable} (\d+)$", text, re.MULTILINE)
-                yield most - taken + (int(pages[1]) if pages else 0)

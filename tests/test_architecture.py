@@ -16,6 +16,9 @@ PACKAGE = Path(keras_kd.__file__).parent
 ROOMS = [
     "_version",
     "_checks",
+    "_limits",
+    "_native",
+    "_worker",
     "_keras",
     "_logits",
     "schedules",

@@ -1,7 +1,7 @@
 import pytest
 
 from keras_kd import _memory
-from keras_kd._memory import check_expansion, free_bytes, most_alive, most_result_bytes, size_of
+from keras_kd._memory import check_expansion, most_alive, most_result_bytes, size_of
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
@@ -29,37 +29,6 @@ def test_what_grows_takes_half_of_the_free_memory_and_what_is_stored_all_of_it(m
     for declared, stored in ((2 * GIBIBYTE + 1, GIBIBYTE), (4 * GIBIBYTE + 1, 5 * GIBIBYTE)):
         with pytest.raises(ValueError, match="and 4294967296 bytes of memory are free"):
             check_expansion("it", declared, stored)
-
-
-def test_free_memory_is_that_of_the_machine_and_of_its_control_groups(monkeypatch):
-    with open("/proc/meminfo") as file:
-        total = int(file.readline().split()[1]) * 1024
-    assert 0 < free_bytes() <= total
-    monkeypatch.setattr(_memory, "_free_in_groups", lambda: [GIBIBYTE, 2 * GIBIBYTE])
-    assert free_bytes() <= GIBIBYTE
-
-
-@pytest.mark.parametrize(
-    ("group", "files"),
-    [
-        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": "1000", "a/memory.current": "300",
-                     "a/memory.stat": "anon 200\ninactive_file 100\n"}),
-        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "1000",
-                         "memory/a/memory.usage_in_bytes": "300",
-                         "memory/a/memory.stat": "inactive_file 5\ntotal_inactive_file 100\n"}),
-        # In a container its own group is the root.
-        ("0::/elsewhere", {"memory.max": "1000", "memory.current": "300",
-                           "memory.stat": "inactive_file 100\n"}),
-    ],
-)  # fmt: skip
-def test_control_groups(group, files, tmp_path, monkeypatch):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    (tmp_path / "cgroup").write_text(group + "\n")
-    monkeypatch.setattr(_memory, "_GROUPS", tmp_path)
-    monkeypatch.setattr(_memory, "_OWN_GROUPS", tmp_path / "cgroup")
-    assert list(_memory._free_in_groups()) == [800]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_kd._checks import one_line
+from keras_kd._limits import watched
 
 if TYPE_CHECKING:
     import keras
@@ -16,6 +18,9 @@ PROGRAM = "keras-kd"
 BAD_INPUT = 2
 DATA = "DATA.npy|DATA.npz|IMAGE_DIR|TFDS_NAME"
 MODEL = "MODEL.keras|MODEL.h5|SAVED_MODEL_DIR"
+# Far more than any model needs that is read from a slow disk.
+_SECONDS_TO_LOAD = 120
+_BYTES_PER_SECOND = 10e6
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,7 +52,34 @@ def load_model(path: Path, custom_objects: str | None) -> keras.Model:
     from keras_kd._model_files.custom_objects import import_custom_objects
 
     own = import_custom_objects(custom_objects) if custom_objects else None
-    return _model_files.load_model(path, own)
+    seconds = _SECONDS_TO_LOAD + _bytes(path) / _BYTES_PER_SECOND
+    with watched(f"the model {str(path)!r} while it is loaded", seconds):
+        model = _model_files.load_model(path, own)
+    if path.is_dir():
+        # The program in a SavedModel may crash or never end, whatever it is given.
+        with watched(f"the model {str(path)!r} on its first example", seconds):
+            _run_once(model)
+    return model
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _run_once(model: keras.Model) -> None:
+    import keras
+    import numpy as np
+
+    zeros = [
+        np.zeros(
+            [size or 1 for size in tensor.shape], keras.backend.standardize_dtype(tensor.dtype)
+        )
+        for tensor in model.inputs
+    ]
+    # What it cannot do with zeros it may do with examples.
+    with contextlib.suppress(Exception):
+        model(zeros if len(zeros) > 1 else zeros[0])
 
 
 def examples(given: str | None) -> Any:

@@ -6,12 +6,14 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
-from keras_kd._checks import one_line
 from keras_kd._version import __version__
 from keras_kd.cli import benchmark, convert, inspect, quickstart, report, store, terminal, verify
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
+from keras_kd.cli.failures import DEBUG, told
+from keras_kd.cli.interruption import interruptible
 
 # What the shell reports for a program that was ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
@@ -29,21 +31,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 on bad input, 130 after Ctrl-C, 141 if nobody reads the output.
     """
+    arguments = interruption = None
     try:
-        arguments = parser().parse_args(argv)
-        _run(arguments)
-        sys.stdout.flush()
+        with interruptible() as interruption:
+            arguments = parser().parse_args(argv)
+            _run(arguments)
+            sys.stdout.flush()
     except SystemExit as exit_:  # argparse ends so, after --help and after bad options.
         return int(exit_.code or 0)
-    except KeyboardInterrupt:
-        terminal.say(f"{PROGRAM}: interrupted")
-        return INTERRUPTED
     except BrokenPipeError:
         # Whoever reads, such as `head`, has seen enough; nor is there anyone to flush to at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-        terminal.say(f"{PROGRAM}: error: {one_line(error) or type(error).__name__}")
+    except (Exception, KeyboardInterrupt) as error:
+        # What is interrupted may fail in its own way.
+        if isinstance(error, KeyboardInterrupt) or (interruption and interruption.was_asked_for):
+            terminal.say(f"{PROGRAM}: interrupted")
+            return INTERRUPTED
+        if os.environ.get(DEBUG, "0") != "0":
+            traceback.print_exception(error)
+        terminal.say(f"{PROGRAM}: error: {told(error, arguments)}")
         return BAD_INPUT
     return 0
 

@@ -19,6 +19,9 @@ from keras_kd._checks import one_line
 _PACKAGE = Path(__file__).parents[1]
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
+# Where native messages go that nobody sees, unless they are the last ones before a crash.
+native_log = os.devnull
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -50,8 +53,8 @@ def say(line: str) -> None:
 def quiet(*, print_elsewhere: bool) -> Iterator[list[str]]:
     """Keep from the terminal what libraries write there while a command runs.
 
-    What TensorFlow's C++ writes to file descriptor 2 is lost; who has set TensorFlow's log level
-    sees what they asked for. Python's own standard error stays.
+    What TensorFlow's C++ writes to file descriptor 2 goes to `native_log`; who has set TensorFlow's
+    log level sees what they asked for. Python's own standard error stays.
 
     Args:
         print_elsewhere: whether what is printed goes to standard error, so that standard output
@@ -96,7 +99,7 @@ def _without_native_messages() -> Iterator[None]:
     sys.stderr.flush()
     python_stderr, original = sys.stderr, os.dup(2)
     with (
-        open(os.devnull, "w") as nowhere,
+        open(native_log, "a") as nowhere,
         os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as kept,
     ):
         os.dup2(nowhere.fileno(), 2)

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._keras import is_keras_model, is_tf_keras_model
+from keras_kd._limits import is_watched, watched_batch
 from keras_kd.compression.pruning.sparsity import prunable_weights, sparsity
 from keras_kd.data import Dataset
 from keras_kd.evaluation import metrics
@@ -109,7 +110,7 @@ def _scores(name: str, model: Any, dataset: Dataset) -> np.ndarray:
     if isinstance(model, TFLiteModel):
         scores = model.predict(dataset.x_test)
     elif is_keras_model(model) or is_tf_keras_model(model):
-        scores = model.predict(dataset.x_test, batch_size=_BATCH_SIZE, verbose=0)
+        scores = _predicted(name, model, dataset.x_test)
     else:
         raise TypeError(
             problem(
@@ -129,6 +130,19 @@ def _scores(name: str, model: Any, dataset: Dataset) -> np.ndarray:
             )
         )
     return scores
+
+
+def _predicted(name: str, model: Any, images: np.ndarray) -> Any:
+    """What the model predicts; a process that another one watches is watched batch by batch."""
+    if not is_watched():
+        return model.predict(images, batch_size=_BATCH_SIZE, verbose=0)
+    parts = []
+    for start in range(0, len(images), _BATCH_SIZE):
+        with watched_batch(name, min(_BATCH_SIZE, len(images) - start)):
+            batch = images[start : start + _BATCH_SIZE]
+            parts.append(model.predict(batch, batch_size=_BATCH_SIZE, verbose=0))
+    # Several outputs are no array, and are refused as they are.
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts[0]
 
 
 def _quality(

@@ -67,6 +67,20 @@ class TFLiteModel:
         interpreter = self._interpreter("xnnpack", 1)
         self.inputs = interpreter.inputs
         self.outputs = interpreter.outputs
+        self._check_ends()
+
+    def _check_ends(self) -> None:
+        """Refuse what cannot be fed example by example, or gives nothing."""
+        for kind, tensors in (("input", self.inputs), ("output", self.outputs)):
+            names = [tensor.name for tensor in tensors]
+            if not names or len(set(names)) < len(names):
+                raise ValueError(
+                    problem(
+                        f"a model with the {kind}s {names}",
+                        f"at least one {kind}, and a name of its own for each",
+                        "convert the student with keras_kd.tflite.convert",
+                    )
+                )
         for tensor in self.inputs:
             if tensor.shape[:1] != (1,):
                 raise ValueError(

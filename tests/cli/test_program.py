@@ -236,8 +236,10 @@ def test_help_waits_for_no_import_of_keras():
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
+# While TensorFlow is traced, objects are freed all the time; what is raised there is lost.
 @pytest.mark.slow
-def test_control_c_ends_a_quickstart_and_leaves_nothing(folder):
+@pytest.mark.parametrize("seconds", [0, 0.3, 1, 2, 3, 4, 5, 7, 9, 12])
+def test_control_c_ends_a_quickstart_and_leaves_nothing(folder, seconds):
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "keras_kd", "quickstart", "--epochs", "1"],
         stdout=subprocess.PIPE,
@@ -245,9 +247,9 @@ def test_control_c_ends_a_quickstart_and_leaves_nothing(folder):
         text=True,
     )
     assert process.stdout.readline().startswith("train the teacher: ")
-    time.sleep(1)
+    time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "keras-kd: interrupted"
     assert "Traceback" not in err

@@ -26,6 +26,14 @@ def damage():
         return importlib.import_module("hostile.damage")
 
 
+@pytest.fixture(scope="session")
+def mutation():
+    """What makes files of a wrong structure; see mutation.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(HERE.parent)
+        return importlib.import_module("hostile.mutation")
+
+
 def build_student():
     keras.utils.set_random_seed(0)
     return keras.Sequential(

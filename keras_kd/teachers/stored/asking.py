@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_kd._checks import check_choice, problem
+from keras_kd._limits import watched_batch
 from keras_kd._logits import OTHER_AXIS, distribution_like, recognise_logits
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
@@ -235,8 +236,9 @@ class Asked:
             tensors.append(tf.constant(self._augmentation.seeds(keys, version)))
         # One trace for batches of all sizes.
         specs = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in tensors]
-        said = self._function.get_concrete_function(*specs)(*tensors)
-        return {name: values.numpy() for name, values in said.items()}
+        with watched_batch(self.teacher.name, len(keys)):
+            said = self._function.get_concrete_function(*specs)(*tensors)
+            return {name: values.numpy() for name, values in said.items()}
 
     def _forward(self, *tensors: Any) -> dict[str, Any]:
         parts = list(tensors)

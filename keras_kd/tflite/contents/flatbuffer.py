@@ -145,6 +145,25 @@ class FlatBufferModel:
                     is_read=index in read,
                 )
 
+    def constants_that_are_not_finite(self) -> list[str]:
+        """The names of the tensors with stored numbers or scales that are NaN or infinite.
+
+        Infinity alone, as a single number without a shape, is none of them: converters pad with it
+        and compare with it.
+        """
+        found = []
+        types = _names_by_value(self._schema.TensorType)
+        for graph in self._model.subgraphs:
+            for index, tensor in enumerate(graph.tensors):
+                type_name = types.get(tensor.type, "")
+                values = _real_numbers(type_name, self._model.buffers[tensor.buffer].data)
+                is_single = tensor.shape is None or len(tensor.shape) == 0
+                wrong = np.isnan(values) if is_single else ~np.isfinite(values)
+                scales = getattr(tensor.quantization, "scale", None)
+                if wrong.any() or (scales is not None and not np.isfinite(scales).all()):
+                    found.append(_text(tensor.name) or f"tensor {index}")
+        return found
+
     def input_ranges(self) -> list[tuple[float, float] | None]:
         """For each input of the model the real numbers that it can tell apart: from, to.
 
@@ -300,6 +319,19 @@ def _scales(tensor: Any) -> int:
     """How many scales a tensor has: 0 for one that is not quantized."""
     quantization = tensor.quantization
     return 0 if quantization is None or quantization.scale is None else len(quantization.scale)
+
+
+def _real_numbers(type_name: str, stored: Any) -> np.ndarray:
+    """The stored values of a floating-point tensor as they are; none of another type."""
+    if type_name not in _FLOATS or stored is None:
+        return np.empty(0, np.float32)
+    content = np.asarray(stored, np.uint8).tobytes()
+    width = {"FLOAT64": 8, "FLOAT32": 4}.get(type_name, 2)
+    content = content[: len(content) // width * width]
+    if type_name == "BFLOAT16":
+        # It is the upper half of a float32.
+        return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(content, f"<f{width}")
 
 
 def _without_names(graph: Any) -> Any:

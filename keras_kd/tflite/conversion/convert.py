@@ -26,7 +26,12 @@ from keras_kd.tflite.conversion.students import (
 from keras_kd.tflite.conversion.targets import TARGETS, Target
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.verification.closeness import check_close
-from keras_kd.tflite.verification.verification import verify
+from keras_kd.tflite.verification.verification import (
+    check_finite_constants,
+    check_finite_outputs,
+    check_finite_weights,
+    compare_with_student,
+)
 
 QUANTIZATIONS = tuple(FORMS)
 _MOST_TRIES = 8
@@ -99,8 +104,8 @@ def convert(
 
     Raises:
         TypeError: if `representative_data` is of another type.
-        ValueError: if the student, the data and the options do not fit together, or if the result
-            is not what was asked for.
+        ValueError: if the student, the data and the options do not fit together, if a weight or an
+            output is NaN or infinite, or if the result is not what was asked for.
 
     Example:
         ```python
@@ -116,6 +121,7 @@ def convert(
     _check_options(options, place, recipe)
     check_layers(student, form, place.missing)
     _check_student(student, form, representative_data, recipe)
+    check_finite_weights(student)
     signature = Signature(in_float32(student))
     place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
     check_integer_inputs(form, {tensor.name: tensor.dtype for tensor in signature.inputs})
@@ -135,9 +141,13 @@ def convert(
     # The evidence is about the very bytes that are returned.
     model = TFLiteModel(place.finished(model))
     evidence = evidence or random_evidence(signature, model, ranges)
-    verification = verify(model, student, evidence.examples, evidence.labels, data=evidence.data)
+    verification = compare_with_student(
+        model, student, evidence.examples, evidence.labels, evidence.data
+    )
     # How far off the layers of a recipe may be is that of the roughest form.
     check_close(verification, "int4" if recipe is not None else quantization)
+    check_finite_constants(model)
+    check_finite_outputs(verification)
     place.check(model, evidence.examples)
     model.verification = verification
     return model

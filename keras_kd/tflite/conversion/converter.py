@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
-from keras_kd.tflite.conversion.forms import FORMS, Form
+from keras_kd._native import captured_stderr
+from keras_kd._worker import Worker
+from keras_kd.tflite.conversion.forms import Form
 from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.runtimes.stderr import captured_stderr
 
-_WORKER = Path(__file__).with_name("_converter_worker.py")
 _MOST_SECONDS = 1800
 
 
@@ -38,16 +34,6 @@ class Options:
     form: Form
     stores_integers: bool = False
     per_tensor: bool = False
-
-    def dumps(self) -> str:
-        """All of it as text, for another process."""
-        return json.dumps([self.form.name, self.stores_integers, self.per_tensor])
-
-    @classmethod
-    def loads(cls, text: str) -> Options:
-        """What `dumps` has written."""
-        name, stores_integers, per_tensor = json.loads(text)
-        return cls(FORMS[name], stores_integers, per_tensor)
 
 
 def run_converter(
@@ -113,25 +99,14 @@ def _in_own_process(
     examples: dict[str, np.ndarray],
 ) -> bytes:
     """Convert where a crash ends nothing else: the converter's calibrator cannot run all loops."""
-    folder = Path(directory)
-    np.savez(folder / "examples.npz", **examples)
-    try:
-        process = subprocess.run(
-            [sys.executable, str(_WORKER), directory, options.dumps()],
-            capture_output=True,
-            check=False,
-            timeout=_MOST_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _loop_error(signature, f"that took over {_MOST_SECONDS} seconds") from error
-    if (folder / "model.tflite").exists():
-        return (folder / "model.tflite").read_bytes()
-    if (folder / "error.txt").exists():
-        raise _loop_error(signature, (folder / "error.txt").read_text(encoding="utf-8")[:300])
-    ending = f"signal {-process.returncode}"
-    if process.returncode >= 0:
-        ending = one_line(process.stderr.decode(errors="replace"))[-300:]
-    raise _loop_error(signature, f"its process was ended by {ending}")
+    saved = os.path.join(directory, "saved_model")
+    with Worker(__name__) as worker:
+        try:
+            return worker.call(
+                "convert_saved_model", saved, options, examples, seconds=_MOST_SECONDS
+            )
+        except Exception as error:
+            raise _loop_error(signature, one_line(error)[:300]) from error
 
 
 def _loop_error(signature: Signature, reason: str) -> _LoopError:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._worker import Worker, WorkerError
 from keras_kd.tflite.model import TFLiteModel
 
-_WORKER = Path(__file__).with_name("_tflm_worker.py")
 # A student runs in milliseconds. What is damaged can run forever.
 _SECONDS_TO_START = 60
 _SECONDS_PER_EXAMPLE = 10
+
+_worker = Worker("keras_kd.tflite.runtimes._tflm_worker")
 
 
 @dataclass(frozen=True)
@@ -76,16 +74,21 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
         )
     # LiteRT survives damaged models that crash TFLM.
     model.run_stored({name: array[:1] for name, array in inputs.items()}, kernels="builtin")
-    with tempfile.TemporaryDirectory(prefix="keras_kd_") as directory:
-        folder = Path(directory)
-        (folder / "model.tflite").write_bytes(model.content)
-        np.savez(folder / "inputs.npz", **{str(i): array for i, array in enumerate(ordered)})
-        process = _run_worker(directory, len(model.outputs), len(ordered[0]))
-        if process.returncode != 0:
-            raise ValueError(_refusal(process))
-        with np.load(folder / "outputs.npz") as stored:
-            stored_outputs = {t.name: stored[str(i)] for i, t in enumerate(model.outputs)}
-            arena_bytes = int(stored["arena"])
+    seconds = _SECONDS_TO_START + _SECONDS_PER_EXAMPLE * len(ordered[0])
+    try:
+        results, arena_bytes = _worker.call(
+            "run_examples", model.content, ordered, len(model.outputs), seconds=seconds
+        )
+    except (WorkerError, ValueError) as error:
+        raise ValueError(
+            problem(
+                f"a model that TensorFlow Lite Micro refuses ({error})",
+                "operators and types that TFLM supports",
+                "replace the layer that is named, or convert with target='microcontroller', which "
+                "checks this",
+            )
+        ) from error
+    stored_outputs = {t.name: results[i] for i, t in enumerate(model.outputs)}
     outputs = {t.name: t.dequantize(stored_outputs[t.name]) for t in model.outputs}
     return MicrocontrollerRun(outputs, stored_outputs, arena_bytes)
 
@@ -105,42 +108,3 @@ def check_sizes(model: TFLiteModel) -> None:
                 "convert a student that is built with the size that the device will feed",
             )
         )
-
-
-def _run_worker(directory: str, outputs: int, examples: int) -> subprocess.CompletedProcess[str]:
-    seconds = _SECONDS_TO_START + _SECONDS_PER_EXAMPLE * examples
-    try:
-        return subprocess.run(
-            [sys.executable, str(_WORKER), directory, str(outputs)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(
-            problem(
-                f"a model that did not finish {examples} examples in TensorFlow Lite Micro within "
-                f"{seconds} seconds",
-                f"at most {_SECONDS_PER_EXAMPLE} seconds for an example",
-                "convert the student again if the file may be damaged; otherwise it is too large "
-                "for a microcontroller",
-            )
-        ) from error
-
-
-def _refusal(process: subprocess.CompletedProcess[str]) -> str:
-    """TFLM gives its reason on standard error, before Python's traceback."""
-    said, _, traceback = process.stderr.partition("Traceback (most recent call last)")
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    if process.returncode < 0:
-        lines.append(f"its process was ended by signal {-process.returncode}")
-    elif traceback:
-        lines.append(traceback.strip().splitlines()[-1])
-    return problem(
-        f"a model that TensorFlow Lite Micro refuses ({'; '.join(lines)})",
-        "operators and types that TFLM supports",
-        "replace the layer that is named, or convert with target='microcontroller', which checks "
-        "this",
-    )

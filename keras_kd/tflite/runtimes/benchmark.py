@@ -12,8 +12,9 @@ import numpy as np
 from keras_kd._checks import check_choice, check_integer, check_number
 from keras_kd._json import json_value
 from keras_kd._tables import aligned
-from keras_kd.tflite.runtimes.latency import Latency, measure_microseconds, summarized
-from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
+from keras_kd.tflite.runtimes import litert
+from keras_kd.tflite.runtimes.latency import Latency, summarized
+from keras_kd.tflite.runtimes.litert import KERNELS
 from keras_kd.tflite.runtimes.memory import measure_memory
 
 _MOST_THREADS = 1024
@@ -118,13 +119,9 @@ def run_benchmark(
         for kind in _each(kernels, _USUAL_KERNELS)
         for count in _each(threads, _usual_threads())
     ]
-    interpreters = [LiteRTInterpreter(content, *setting) for setting in settings]
-    for interpreter in interpreters:
-        interpreter.run(inputs)
-    measured = measure_microseconds([each.invoke for each in interpreters], runs)
+    files = [(content, *setting) for setting in settings]
+    measured = litert.measure(files, [inputs] * len(files), runs)
     memory = measure_memory(content, inputs, settings[0][0])
-    by_xnnpack = LiteRTInterpreter(content, "xnnpack")
-    by_xnnpack.run(inputs)
     return Benchmark(
         latencies=tuple(
             summarized(microseconds, count, kind)
@@ -132,7 +129,7 @@ def run_benchmark(
         ),
         peak_memory_bytes=memory.peak_bytes,
         model_memory_bytes=memory.model_bytes,
-        outside_xnnpack=by_xnnpack.operators_outside_delegates(),
+        outside_xnnpack=litert.call("outside_xnnpack", content, inputs),
     )
 
 
@@ -142,9 +139,8 @@ def measure_latency(
     """Measure time in one setting; see `run_benchmark`."""
     runs = check_integer("runs", runs, at_least=1, fix="pass a whole number such as 200")
     threads = _checked_threads(threads)
-    interpreter = LiteRTInterpreter(content, check_choice("kernels", kernels, KERNELS), threads)
-    interpreter.run(inputs)
-    return summarized(measure_microseconds([interpreter.invoke], runs)[0], threads, kernels)
+    setting = content, check_choice("kernels", kernels, KERNELS), threads
+    return summarized(litert.measure([setting], [inputs], runs)[0], threads, kernels)
 
 
 def _each(given: Any, usual: Sequence[Any]) -> Sequence[Any]:

@@ -1,27 +1,32 @@
-"""One LiteRT interpreter: loading, running one example, and its errors in this package's form."""
+"""Files in LiteRT, which runs in a process of its own: some damaged and some good ones crash it."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import one_line, problem
-from keras_kd._memory import most_alive, most_result_bytes, size_of
-from keras_kd.tflite.runtimes.stderr import CapturedText, captured_stderr
-from keras_kd.tflite.tensors import TensorInfo, concrete
+from keras_kd._checks import problem
+from keras_kd._worker import Worker, WorkerError
+from keras_kd.tflite.runtimes._litert_worker import RESOLVERS, Setting, Unknown
 
-KERNELS = ("xnnpack", "builtin", "reference")
-# What LiteRT calls them: members of its OpResolverType.
-RESOLVERS = {
-    "xnnpack": "BUILTIN",
-    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
-    "reference": "BUILTIN_REF",
-}
+KERNELS = tuple(RESOLVERS)
+MODULE = "keras_kd.tflite.runtimes._litert_worker"
+# For loading, and for each example. A student takes milliseconds for both; a file may loop forever.
+_SECONDS = 60
+# What goes through the pipe at once: as many examples as have about this many bytes.
+_BYTES_AT_ONCE = 2**24
+
+_worker = Worker(MODULE)
 
 
 class LiteRTInterpreter:
     """A model ready to run in LiteRT.
+
+    All of them run in one process beside this one, which holds neither Keras nor TensorFlow. If a
+    model ends it, the others are loaded into a new one when they are used again.
 
     Args:
         content: the bytes of a .tflite file.
@@ -29,182 +34,88 @@ class LiteRTInterpreter:
             slow and plain ones.
         threads: how many threads it may use.
 
+    Attributes:
+        inputs: the inputs, a `TensorInfo` each, in the order of the file.
+        outputs: the outputs, likewise.
+
     Raises:
-        ValueError: if the bytes are not a model that LiteRT can load.
+        ValueError: if the bytes are not a model that LiteRT can load, or if they end its process or
+            exceed the memory or the time that it may take.
     """
 
     def __init__(self, content: bytes, kernels: str = "xnnpack", threads: int = 1) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+        self._content = content
+        self._key = hashlib.sha256(content).hexdigest(), kernels, threads
+        self.inputs, self.outputs = self._load()
 
-        with captured_stderr() as stderr:
-            failure = None
-            self._shapes: list[tuple[int, ...]] | None = None
-            try:
-                self._interpreter = Interpreter(
-                    model_content=content,
-                    num_threads=threads,
-                    experimental_op_resolver_type=OpResolverType[RESOLVERS[kernels]],
-                )
-                self.inputs, self._input_indices = self._tensors("input")
-                self.outputs, self._output_indices = self._tensors("output")
-                self._operators = self._interpreter._get_ops_details()
-                self._check_memory()
-                if not any(tensor.takes_any_length for tensor in self.inputs):
-                    # Otherwise the sizes in the file say nothing, and may be too small to run.
-                    self._interpreter.allocate_tensors()
-                    # Kernels know sizes that the file does not have right.
-                    self._check_memory()
-            except (RuntimeError, ValueError) as error:
-                failure = error
-        if failure is not None:
-            raise ValueError(
-                problem(
-                    f"{len(content)} bytes that LiteRT cannot load ({_reason(failure, stderr)})",
-                    "an undamaged .tflite model that uses built-in operators only",
-                    "convert the student again, or copy the file again",
-                )
-            ) from failure
+    def run_each(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run any number of examples, one by one.
 
-    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run one example: stored values in, in the order of `inputs`, stored values out.
+        Args:
+            inputs: stored values in the order of `inputs`, shaped (examples, ...).
+
+        Returns:
+            Stored values in the order of `outputs`, shaped (examples, ...).
 
         Raises:
             ValueError: if the model cannot be run, or not on inputs of these sizes.
         """
-        interpreter = self._interpreter
-        self._resize([value.shape for value in inputs])
-        # The state of an LSTM would otherwise leak from one example into the next.
-        interpreter.reset_all_variables()
-        for index, value in zip(self._input_indices, inputs, strict=True):
-            interpreter.set_tensor(index, value)
-        self.invoke()
-        return [interpreter.get_tensor(index) for index in self._output_indices]
-
-    def run_each(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """As `run`, on any number of examples, one by one: arrays shaped (examples, ...)."""
-        results = [
-            self.run([array[index : index + 1] for array in inputs])
-            for index in range(len(inputs[0]))
+        bytes_of_example = sum(array[:1].nbytes for array in inputs)
+        at_once = max(1, _BYTES_AT_ONCE // max(1, bytes_of_example))
+        # Once at least: where there is no example, the result shows the shapes.
+        parts = [
+            self._run([array[start : start + at_once] for array in inputs])
+            for start in range(0, max(1, len(inputs[0])), at_once)
         ]
-        if results:
-            return [np.concatenate(of_examples) for of_examples in zip(*results, strict=True)]
-        # They show the shapes where there is no example.
-        return [np.empty((0, *concrete(t.shape[1:])), t.dtype) for t in self.outputs]
-
-    def _resize(self, shapes: list[tuple[int, ...]]) -> None:
-        """Lay out memory for inputs of these shapes, if it is not for them already."""
-        if shapes == self._shapes or not any(t.takes_any_length for t in self.inputs):
-            return
-        self._shapes = None
-        try:
-            with captured_stderr():
-                for index, shape in zip(self._input_indices, shapes, strict=True):
-                    self._interpreter.resize_tensor_input(index, shape, strict=True)
-                self._interpreter.allocate_tensors()
-            self._check_memory()
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                problem(
-                    f"inputs of the shapes {shapes}, which the model cannot take "
-                    f"({one_line(error)})",
-                    f"sizes that fit {', '.join(map(str, self.inputs))} and its layers",
-                    "pass longer examples: kernels and pooling need some length",
-                )
-            ) from error
-        self._shapes = shapes
-
-    def invoke(self) -> None:
-        """Run once more on the inputs that are set already."""
-        try:
-            self._interpreter.invoke()
-        except RuntimeError as error:
-            raise ValueError(
-                problem(
-                    f"a model that LiteRT loads but cannot run ({one_line(error)})",
-                    "an undamaged .tflite model",
-                    "convert the student again, or copy the file again",
-                )
-            ) from error
-
-    def operators_outside_delegates(self) -> tuple[str, ...]:
-        """The operators that LiteRT's own kernels run, each named once, in the order of the file.
-
-        LiteRT keeps those that a delegate such as XNNPACK has replaced in its list: the ones that
-        run are found by going back from the outputs.
-        """
-        makers: dict[int, dict] = {}
-        # Delegates come last in the list and take the place of what they replaced.
-        for operator in self._interpreter._get_ops_details():
-            makers.update((int(index), operator) for index in operator["outputs"])
-        running: dict[int, str] = {}
-        tensors = list(self._output_indices)
-        while tensors:
-            operator = makers.get(tensors.pop())
-            if operator is not None and operator["index"] not in running:
-                running[operator["index"]] = operator["op_name"]
-                tensors += [int(index) for index in operator["inputs"]]
-        names = dict.fromkeys(name for _, name in sorted(running.items()))
-        return tuple(name for name in names if name != "DELEGATE")
-
-    def _check_memory(self) -> None:
-        """Refuse a model whose tensors would fill the memory when it runs."""
-        sizes = {
-            int(detail["index"]): size_of(map(int, detail["shape"]), np.dtype(detail["dtype"]).name)
-            for detail in self._interpreter.get_tensor_details()
-        }
-        steps = [
-            (
-                operator["op_name"],
-                [int(index) for index in operator["inputs"]],
-                {int(index): sizes.get(int(index), 0) for index in operator["outputs"]},
-                0,
-            )
-            for operator in self._operators
-        ]
-        inputs = {index: sizes.get(index, 0) for index in self._input_indices}
-        size, name = most_alive(inputs, steps, self._output_indices)
-        if size > most_result_bytes():
-            raise ValueError(f"its tensors take {size} bytes at one time, at {name}")
-
-    def _tensors(self, kind: str) -> tuple[tuple[TensorInfo, ...], list[int]]:
-        """The inputs or outputs in the order of the file, and their indices in the interpreter."""
-        details = getattr(self._interpreter, f"get_{kind}_details")()
-        names = self._signature_names(kind)
-        infos = tuple(
-            _tensor_info(names.get(detail["index"], detail["name"]), detail) for detail in details
+        return (
+            parts[0]
+            if len(parts) == 1
+            else [np.concatenate(part) for part in zip(*parts, strict=True)]
         )
-        return infos, [detail["index"] for detail in details]
 
-    def _signature_names(self, kind: str) -> dict[int, str]:
-        """Name by index; files of other makers may have no signature."""
-        signatures = list(self._interpreter.get_signature_list())
-        if len(signatures) != 1:
-            return {}
-        runner = self._interpreter.get_signature_runner(signatures[0])
-        details = getattr(runner, f"get_{kind}_details")()
-        return {detail["index"]: name for name, detail in details.items()}
+    def _run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        results = call("run_each", self._key, inputs)
+        if isinstance(results, Unknown):
+            self._load()
+            results = call("run_each", self._key, inputs)
+        return results
 
-
-def _tensor_info(name: str, detail: dict) -> TensorInfo:
-    scale, zero_point = detail["quantization"]
-    return TensorInfo(
-        name=name,
-        shape=_shape(detail),
-        dtype=np.dtype(detail["dtype"]),
-        scale=float(scale),
-        zero_point=int(zero_point),
-    )
+    def _load(self) -> Any:
+        return call("load", self._key, self._content)
 
 
-def _shape(detail: dict) -> tuple[int | None, ...]:
-    """The shape, None where any size can be fed; the batch is the one in the file."""
-    sizes = [int(size) for size in detail["shape"]]
-    free = [int(size) == -1 for size in detail.get("shape_signature", [])] or [False] * len(sizes)
-    return tuple(
-        None if any_size and axis else size
-        for axis, (size, any_size) in enumerate(zip(sizes, free, strict=True))
-    )
+def measure(
+    settings: Sequence[tuple[bytes, str, int]], inputs: Sequence[Sequence[np.ndarray]], runs: int
+) -> list[np.ndarray]:
+    """How many microseconds each of some runs takes, measured in turns so that they are comparable.
+
+    Args:
+        settings: the bytes of a file, kernels and threads.
+        inputs: for each of them one example: stored values for each input.
+        runs: how many runs of each are measured.
+
+    Returns:
+        For each setting an array shaped (runs,).
+
+    Raises:
+        ValueError: as `LiteRTInterpreter`.
+    """
+    return call("measure", [Setting(*setting) for setting in settings], inputs, runs)
 
 
-def _reason(error: Exception, stderr: CapturedText) -> str:
-    return one_line(error) or stderr.last_lines(1)
+def call(function: str, *arguments: Any, worker: Worker = _worker) -> Any:
+    """Call a function of `_litert_worker` in its process.
+
+    Raises:
+        ValueError: what the function raises, or if the process ends.
+    """
+    try:
+        return worker.call(function, *arguments, seconds=_SECONDS)
+    except (WorkerError, RuntimeError, MemoryError) as error:
+        raise ValueError(
+            problem(
+                f"a model on which LiteRT fails ({error})",
+                "an undamaged .tflite model of operators that LiteRT can run",
+                "convert the student again, or copy the file again",
+            )
+        ) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import problem
+from keras_kd._worker import Worker, WorkerError
 from keras_kd.tflite.contents.smallest import smallest_model
-from keras_kd.tflite.runtimes.litert import RESOLVERS
+from keras_kd.tflite.runtimes.litert import MODULE
 
-_WORKER = Path(__file__).with_name("_memory_worker.py")
 _MOST_SECONDS = 600
 
 
@@ -46,31 +44,22 @@ def measure_memory(content: bytes, inputs: Sequence[np.ndarray], kernels: str) -
         ValueError: if the process fails.
     """
     with tempfile.TemporaryDirectory(prefix="keras_kd_") as directory:
-        folder = Path(directory)
-        (folder / "smallest.tflite").write_bytes(smallest_model())
-        (folder / "model.tflite").write_bytes(content)
-        np.savez(folder / "inputs.npz", **{str(i): array for i, array in enumerate(inputs)})
-        try:
-            process = subprocess.run(
-                [sys.executable, str(_WORKER), directory, RESOLVERS[kernels]],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=_MOST_SECONDS,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise _failure(f"took over {_MOST_SECONDS} seconds") from error
-        if process.returncode != 0:
-            raise _failure(f"ended with {one_line(process.stderr)[-300:]!r}")
-        before, after = map(int, (folder / "memory.txt").read_text(encoding="utf-8").split())
+        path = Path(directory) / "model.tflite"
+        path.write_bytes(content)
+        with Worker(MODULE) as worker:
+            try:
+                before, after = worker.call(
+                    "peaks", smallest_model(), str(path), inputs, kernels, seconds=_MOST_SECONDS
+                )
+            except (WorkerError, ValueError) as error:
+                raise _failure(str(error)) from error
     return Memory(peak_bytes=after, model_bytes=after - before)
 
 
 def _failure(reason: str) -> ValueError:
     return ValueError(
         problem(
-            f"a model whose memory cannot be measured: the process for it {reason}",
+            f"a model whose memory cannot be measured ({reason})",
             "a process that runs the model in LiteRT",
             "see that there is memory left for a second process",
         )

@@ -12,8 +12,7 @@ from keras_kd._checks import check_type, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._json import json_value
 from keras_kd._tables import aligned, row_named
-from keras_kd.tflite.runtimes.latency import measure_microseconds
-from keras_kd.tflite.runtimes.litert import LiteRTInterpreter
+from keras_kd.tflite.runtimes.litert import measure
 from keras_kd.tflite.verification.differences import measure_differences, overall
 from keras_kd.tflite.verification.verification import output_steps
 
@@ -139,12 +138,12 @@ def _row(
 
 def _medians(files: list[TFLiteModel], examples: dict[str, np.ndarray]) -> list[float]:
     """Microseconds, measured in turns so that they can be compared."""
-    interpreters = [LiteRTInterpreter(file.content) for file in files]
     example = {name: array[:1] for name, array in examples.items()}
-    for file, interpreter in zip(files, interpreters, strict=True):
+    inputs = []
+    for file in files:
         stored = file.quantize_inputs(example)
-        interpreter.run([stored[tensor.name] for tensor in file.inputs])
-    measured = measure_microseconds([each.invoke for each in interpreters], _RUNS)
+        inputs.append([stored[tensor.name] for tensor in file.inputs])
+    measured = measure([(file.content, "xnnpack", 1) for file in files], inputs, _RUNS)
     return [float(np.median(microseconds)) for microseconds in measured]
 
 

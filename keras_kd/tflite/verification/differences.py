@@ -38,6 +38,7 @@ class OutputDifference:
         deviation: the standard deviation of its values; its square is the signal power.
         step: how far apart two numbers are that the file can tell apart; 0.0 for floats.
         is_float: whether the values are real numbers; class numbers, for example, are not.
+        not_finite: in how many examples the file or the student gives NaN or infinity.
         accuracy: the share of labels that the file gets right; None without labels.
         student_accuracy: the share that the student gets right, likewise.
     """
@@ -54,6 +55,7 @@ class OutputDifference:
     deviation: float
     step: float
     is_float: bool
+    not_finite: int = 0
     accuracy: float | None = None
     student_accuracy: float | None = None
 
@@ -86,7 +88,9 @@ def measure_differences(
     for start in range(0, count, _BATCH_SIZE):
         chosen = slice(start, start + _BATCH_SIZE)
         batch = {name: array[chosen] for name, array in examples.items()}
-        outputs, references = received(batch), expected(batch)
+        # What the data are to blame for, Keras says better than a file.
+        references = expected(batch)
+        outputs = received(batch)
         _check_same_outputs(outputs, references)
         for name, meter in meters.items():
             of_batch = classes[name][chosen] if name in classes else None
@@ -114,6 +118,7 @@ class _DifferenceMeter:
         self._step = step
         self._is_float = True
         self._values = 0
+        self._not_finite = 0
         self._threshold: float | None = None
         self._measured: list[np.ndarray] = []
         self._same: list[np.ndarray] = []
@@ -125,6 +130,8 @@ class _DifferenceMeter:
         self._is_float = bool(np.issubdtype(expected.dtype, np.floating))
         self._values += expected.size
         received, expected = received.astype(np.float64), expected.astype(np.float64)
+        finite = np.isfinite(received) & np.isfinite(expected)
+        self._not_finite += int((~finite.reshape(len(finite), -1).all(axis=1)).sum())
         self._measured.append(_measured(received, expected))
         if self._threshold is None:
             # A probability or a logit.
@@ -154,6 +161,7 @@ class _DifferenceMeter:
             deviation=float(np.sqrt(variance.mean() + middle.var())),
             step=self._step,
             is_float=self._is_float,
+            not_finite=self._not_finite,
             accuracy=_share(self._right) if self._right else None,
             student_accuracy=_share(self._student_right) if self._right else None,
         )

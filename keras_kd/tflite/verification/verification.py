@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice
+from keras_kd._checks import check_choice, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
+from keras_kd._limits import watched_batch
 from keras_kd.tflite.contents.inspection import Inspection
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import in_float32
@@ -118,10 +119,22 @@ def verify(
 
     Raises:
         ValueError: if `x` does not fit the inputs, if there is no example in it, if the labels do
-            not fit, or if the file has other inputs or outputs than the student.
+            not fit, if the file has other inputs or outputs than the student, or if a weight or an
+            output of either is NaN or infinite.
     """
     check_model("student", student)
     check_choice("data", data, _DATA)
+    check_finite_weights(student)
+    check_finite_constants(model)
+    verification = compare_with_student(model, student, x, labels, data)
+    check_finite_outputs(verification)
+    return verification
+
+
+def compare_with_student(
+    model: TFLiteModel, student: Any, x: Any, labels: Any, data: str
+) -> Verification:
+    """`verify`, whatever the numbers are."""
     signature = Signature(in_float32(student))
     examples = examples_by_name(x, signature.inputs)
     outputs = measure_differences(
@@ -140,6 +153,66 @@ def verify(
     )
 
 
+def check_finite_weights(student: Any) -> None:
+    """Refuse a student with a weight that is NaN or infinite: what it computes means nothing.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    for weight in student.weights:
+        values = np.asarray(weight)
+        if values.dtype.kind == "V":  # Types that NumPy does not know, such as bfloat16.
+            values = values.astype(np.float32)
+        wrong = int(values.size - np.isfinite(values).sum())
+        if wrong:
+            name = getattr(weight, "path", None) or weight.name
+            raise ValueError(
+                problem(
+                    f"the student {student.name!r} with {wrong} of {values.size} numbers NaN or "
+                    f"infinite in its weight {name!r}",
+                    "finite weights",
+                    "train it again, with a lower learning rate or clipped gradients, or load the "
+                    "weights of an earlier epoch",
+                )
+            )
+
+
+def check_finite_constants(model: TFLiteModel) -> None:
+    """Refuse a file with a stored number that is NaN or infinite.
+
+    Raises:
+        ValueError: if there is one. An infinite constant that is no tensor of weights, such as the
+            value that a PAD fills in before a maximum, may be there.
+    """
+    for name in model.flatbuffer.constants_that_are_not_finite():
+        raise ValueError(
+            problem(
+                f"a file whose tensor {name!r} has numbers that are NaN or infinite",
+                "finite weights and scales",
+                "convert a student with finite weights again, or copy the file again",
+            )
+        )
+
+
+def check_finite_outputs(verification: Verification) -> None:
+    """Refuse outputs that are NaN or infinite: of them, nothing can be compared.
+
+    Raises:
+        ValueError: if there is one, of the file or of the student.
+    """
+    for output in verification.outputs:
+        if output.not_finite:
+            raise ValueError(
+                problem(
+                    f"NaN or infinity in the output {output.name!r} of the file or of the student, "
+                    f"in {output.not_finite} of {verification.examples} examples",
+                    "finite numbers",
+                    "leave out examples on which the student cannot compute, such as sentences "
+                    "without words, and check that data and student are finite",
+                )
+            )
+
+
 def output_steps(model: TFLiteModel) -> dict[str, float]:
     """By the name of each output how far apart two numbers are that the file can tell apart."""
     names = [tensor.name for tensor in model.outputs]
@@ -149,7 +222,8 @@ def output_steps(model: TFLiteModel) -> dict[str, float]:
 def _student_outputs(signature: Signature, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     import tensorflow as tf
 
-    with tf.device("CPU:0"):
+    count = len(next(iter(batch.values())))
+    with tf.device("CPU:0"), watched_batch(signature.model.name, count):
         return {name: np.asarray(value) for name, value in signature(batch).items()}
 
 

@@ -6,12 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from keras_kd._worker import Worker
 from keras_kd.tflite import microcontroller
+from keras_kd.tflite.microcontroller import running
 
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 # The interface of TFLM for main.cc, see tflm/tflm.h.
 TFLM = Path(__file__).with_name("tflm")
 CROSS = "arm-none-eabi-g++"
+
+
+@pytest.fixture
+def replace_worker(monkeypatch, tmp_path):
+    """A function that puts other code in the place of what runs TFLM."""
+    workers = []
+
+    def replace(code):
+        (tmp_path / "another_worker.py").write_text(f"def run_examples(*arguments):\n    {code}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        workers.append(Worker("another_worker"))
+        monkeypatch.setattr(running, "_worker", workers[0])
+
+    yield replace
+    for worker in workers:
+        worker.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import pytest
 from keras_kd import tflite
 from keras_kd.compression import to_tf_keras
 from keras_kd.tflite import microcontroller
-from keras_kd.tflite.microcontroller import running
 
 needs_tflm = pytest.mark.skipif(
     not microcontroller.is_installed(), reason="tflite-micro is not installed"
@@ -118,25 +117,21 @@ def test_what_tflm_computes_wrongly_is_refused():
         tflite.convert(student, "int8", data, target="microcontroller")
 
 
-WRONG = """
-import sys, numpy as np
-outputs = np.load(sys.argv[1] + "/expected.npy")
-outputs.flat[37] += {by}
-np.savez(sys.argv[1] + "/outputs.npz", **{{"0": outputs, "arena": 1000}})
-"""
+WRONG = """import numpy as np
+    outputs = np.load({path!r})
+    outputs.flat[37] += {by}
+    return [outputs], 1000"""
 
 
 @needs_tflm
 @pytest.mark.parametrize(("form", "by"), [("int8", 1), ("float", 0.001), ("float", "np.nan")])
 def test_one_other_value_is_refused(
-    form, by, micro_model, float_model, images, monkeypatch, tmp_path
+    form, by, micro_model, float_model, images, replace_worker, tmp_path
 ):
     model = micro_model if form == "int8" else float_model
     expected = microcontroller.run(model, images).stored_outputs["output"]
     np.save(tmp_path / "expected.npy", np.clip(expected, None, 100))
-    code = WRONG.format(by=by).replace("sys.argv[1] + ", f"{str(tmp_path)!r} + ", 1)
-    (tmp_path / "wrong.py").write_text(code)
-    monkeypatch.setattr(running, "_WORKER", tmp_path / "wrong.py")
+    replace_worker(WRONG.format(path=str(tmp_path / "expected.npy"), by=by))
     with pytest.raises(ValueError, match=r"differ from LiteRT's by up to .* in 1 of 64 examples"):
         microcontroller.check_agreement(model, images)
 

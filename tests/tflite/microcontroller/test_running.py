@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -60,14 +56,9 @@ def test_damaged_bytes_end_in_litert(micro_model, images, monkeypatch):
         microcontroller.run(model, images)
 
 
-def _replace_worker(monkeypatch, path, code):
-    path.write_text(code)
-    monkeypatch.setattr(running, "_WORKER", path)
-
-
 @needs_tflm
-def test_a_crash_of_tflm_is_an_error_and_not_the_end(micro_model, images, monkeypatch, tmp_path):
-    _replace_worker(monkeypatch, tmp_path / "crash.py", "import os; os.abort()")
+def test_a_crash_of_tflm_is_an_error_and_not_the_end(micro_model, images, replace_worker):
+    replace_worker("import os; os.abort()")
     with pytest.raises(ValueError, match="its process was ended by signal 6"):
         microcontroller.run(micro_model, images)
 
@@ -90,22 +81,11 @@ def test_without_tflm_conversion_works(student, images, monkeypatch):
 
 
 @needs_tflm
-def test_the_worker_imports_neither_keras_nor_tensorflow():
-    code = (
-        "import runpy, sys; sys.path.insert(0, ''); "
-        f"runpy.run_path({os.fspath(running._WORKER)!r}, run_name='worker'); "
-        "print(sorted({'keras', 'keras_kd', 'tensorflow', 'tf_keras'} & set(sys.modules)))"
-    )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.stdout.strip() == "[]", process.stderr
-
-
-@needs_tflm
-def test_what_never_ends_is_ended(micro_model, images, monkeypatch, tmp_path):
-    _replace_worker(monkeypatch, tmp_path / "endless.py", "import time; time.sleep(600)")
+def test_what_never_ends_is_ended(micro_model, images, monkeypatch, replace_worker):
+    replace_worker("import time; time.sleep(600)")
     monkeypatch.setattr(running, "_SECONDS_TO_START", 0.2)
     monkeypatch.setattr(running, "_SECONDS_PER_EXAMPLE", 0.1)
-    with pytest.raises(ValueError, match=r"did not finish 4 examples .* within 0\.6.* seconds"):
+    with pytest.raises(ValueError, match=r"it took over 0\.6 seconds"):
         microcontroller.run(micro_model, images[:4])
 
 

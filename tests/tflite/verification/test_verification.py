@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
+from keras_kd.tflite import TFLiteModel
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.verification.verification import check_finite_weights, compare_with_student
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +68,117 @@ def test_it_says_all_of_it(micro_model, student, images, labels):
     assert plain["inspection"]["bytes"] == verification.bytes
 
 
-def test_a_file_of_nan_can_be_told_in_json(float_model, student, images):
+def test_infinite_differences_can_be_told_in_json(float_model, student, images):
     broken = keras.models.clone_model(student)
     broken.set_weights([np.full_like(weight, np.nan) for weight in student.get_weights()])
-    verification = float_model.verify(broken, images[:4])
+    verification = compare_with_student(float_model, broken, images[:4], None, "given")
     assert verification.largest_difference == np.inf
+    assert verification.outputs[0].not_finite == 4
     assert verification.to_json()["largest_difference"] is None
+
+
+def with_weight(student, value, number=0):
+    """A copy whose weight of that number has the value at one place."""
+    broken = keras.models.clone_model(student)
+    weights = student.get_weights()
+    weights[number] = weights[number].copy()
+    weights[number].flat[1] = value
+    broken.set_weights(weights)
+    return broken
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("number", [0, -1])
+def test_weights_that_are_no_numbers_are_refused(float_model, student, images, value, number):
+    broken = with_weight(student, value, number)
+    for refuse in (
+        lambda: tflite.verify(float_model, broken, images[:4]),
+        lambda: tflite.convert(broken),
+        lambda: tflite.convert(broken, "int8", images),
+    ):
+        with pytest.raises(
+            ValueError, match=r"1 of \d+ numbers NaN or infinite in its weight '.+'"
+        ):
+            refuse()
+
+
+def test_weights_of_tf_keras_and_of_half_precision(make_student, images):
+    for kind in ("tf_keras", "mixed precision"):
+        student, _ = make_student(kind)
+        check_finite_weights(student)
+    tf_keras_student, _ = make_student("tf_keras")
+    weights = tf_keras_student.get_weights()
+    try:
+        tf_keras_student.set_weights([np.full_like(weight, np.inf) for weight in weights])
+        with pytest.raises(ValueError, match="NaN or infinite in its weight 'conv2d"):
+            check_finite_weights(tf_keras_student)
+    finally:
+        tf_keras_student.set_weights(weights)
+    half = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, dtype="bfloat16")])
+    check_finite_weights(half)
+    half.set_weights([np.array([[np.nan], [1]]), np.zeros(1)])
+    with pytest.raises(ValueError, match="1 of 2 numbers NaN"):
+        check_finite_weights(half)
+
+
+def patched(model, change):
+    """The file with something changed in it."""
+    flatbuffer = FlatBufferModel(model.content)
+    change(flatbuffer._model)
+    return TFLiteModel(flatbuffer.aligned())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("form", ["float32", "float16"])
+def test_constants_that_are_no_numbers_are_refused(student, images, value, form):
+    model = tflite.convert(student, form)
+
+    def change(unpacked):
+        dtype = np.dtype(form)
+        (buffer, *_) = (b for b in unpacked.buffers if b.data is not None and len(b.data) > 200)
+        data = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), dtype).copy()
+        data[3] = value
+        buffer.data = data.view(np.uint8)
+
+    with pytest.raises(ValueError, match=r"a file whose tensor '.*' has numbers that are NaN"):
+        tflite.verify(patched(model, change), student, images[:4])
+
+
+def test_scales_that_are_no_numbers_are_refused(micro_model):
+    flatbuffer = FlatBufferModel(micro_model.content)
+    assert flatbuffer.constants_that_are_not_finite() == []
+    (graph,) = flatbuffer._model.subgraphs
+    (tensor, *_) = (t for t in graph.tensors if getattr(t.quantization, "scale", None) is not None)
+    tensor.quantization.scale = np.full(len(tensor.quantization.scale), np.nan, np.float32)
+    assert len(flatbuffer.constants_that_are_not_finite()) == 1
+
+
+def test_an_infinite_number_without_a_shape_is_no_weight(float_model):
+    flatbuffer = FlatBufferModel(float_model.content)
+    schema = flatbuffer._schema
+    for value in (np.inf, np.nan):
+        tensor = schema.TensorT()
+        tensor.name, tensor.type, tensor.shape = b"pad", schema.TensorType.FLOAT32, None
+        tensor.buffer = len(flatbuffer._model.buffers)
+        flatbuffer._model.buffers.append(
+            schema.BufferT(np.array([value], np.float32).view(np.uint8))
+        )
+        flatbuffer._model.subgraphs[0].tensors.append(tensor)
+    assert flatbuffer.constants_that_are_not_finite() == ["pad"]
+
+
+def test_outputs_that_are_no_numbers_are_refused(images):
+    image = keras.Input((8, 8, 1), name="image")
+    root = keras.Model(image, keras.ops.sqrt(keras.layers.Flatten()(image)))
+    model = tflite.convert(root)
+    negative = images.copy()
+    negative[[1, 5], 0, 0] = -1
+    assert model.verify(root, images).examples == 64
+    message = r"NaN or infinity in the output 'sqrt' .*, in 2 of 64 examples"
+    with pytest.raises(ValueError, match=message):
+        model.verify(root, negative)
+    with pytest.raises(ValueError, match=message):
+        tflite.convert(root, verification_data=negative)
 
 
 def test_another_student_is_told_apart(float_model, images):

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# TensorFlow's marks of information and warnings, with the date or seconds: "I0000 00:00:1795 ...".
-_CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl")
+# TensorFlow's marks of information and warnings, with the date or seconds: "I0000 00:00:1795 ...",
+# and LiteRT's.
+_CHATTER = re.compile(r"[IW]\d{4} |INFO: |WARNING: All log messages before absl")
 
 
 class CapturedText:
@@ -21,9 +22,13 @@ class CapturedText:
 
     def last_lines(self, count: int) -> str:
         """The last `count` lines that say something, joined by "; "."""
-        lines = [line.strip() for line in self.text.splitlines() if line.strip()]
-        lines = [line for line in lines if not _CHATTER.match(line)]
-        return "; ".join(lines[-count:])
+        return last_lines(self.text, count)
+
+
+def last_lines(text: str, count: int) -> str:
+    """The last `count` lines of a text that say something, joined by "; "."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join([line for line in lines if not _CHATTER.match(line)][-count:])
 
 
 @contextmanager

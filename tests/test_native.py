@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from keras_kd.tflite.runtimes.stderr import captured_stderr
+from keras_kd._native import captured_stderr
 
 
 def test_collects_what_c_code_writes_and_gives_the_descriptor_back(capfd):

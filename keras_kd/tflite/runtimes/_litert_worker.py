@@ -1,0 +1,321 @@
+"""What runs in LiteRT's own process: loading files, running examples, measuring.
+
+Nothing but NumPy and LiteRT is imported here, and neither Keras nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_kd._checks import one_line, problem
+from keras_kd._limits import most_seconds, renew, time_limit
+from keras_kd._memory import most_alive, most_result_bytes, size_of
+from keras_kd._native import CapturedText, captured_stderr
+from keras_kd.tflite.runtimes.latency import measure_microseconds
+from keras_kd.tflite.tensors import TensorInfo, concrete
+
+# What LiteRT calls the kernels: members of its OpResolverType.
+RESOLVERS = {
+    "xnnpack": "BUILTIN",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
+# Models stay loaded for the calls that follow; those not used for longest leave first.
+_MOST_LOADED = 32
+# Measured runs may take so many times as long as the first ones, and some seconds more.
+_TIMES_AS_LONG = 20
+_SECONDS = 60
+
+
+class Setting(NamedTuple):
+    """What is run, and how."""
+
+    content: bytes
+    kernels: str
+    threads: int
+
+
+class Unknown(NamedTuple):
+    """The answer where the content of a file is needed again: this process is a new one."""
+
+
+_loaded: OrderedDict[tuple[str, str, int], _Interpreter] = OrderedDict()
+
+
+def load(
+    key: tuple[str, str, int], content: bytes
+) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Load a file under a key, and return its inputs and outputs.
+
+    Raises:
+        ValueError: if the bytes are not a model that LiteRT can load.
+    """
+    if key not in _loaded:
+        _loaded[key] = _Interpreter(Setting(content, *key[1:]))
+        while len(_loaded) > _MOST_LOADED:
+            _loaded.popitem(last=False)
+    return _loaded[key].inputs, _loaded[key].outputs
+
+
+def run_each(key: tuple[str, str, int], inputs: Sequence[np.ndarray]) -> list[np.ndarray] | Unknown:
+    """Run examples on a file that was loaded under a key; see `LiteRTInterpreter.run_each`."""
+    if key not in _loaded:
+        return Unknown()
+    _loaded.move_to_end(key)
+    return _loaded[key].run_each(inputs)
+
+
+def measure(
+    settings: Sequence[Setting], inputs: Sequence[Sequence[np.ndarray]], runs: int
+) -> list[np.ndarray]:
+    """How many microseconds each of the runs takes, in turns; see `measure_microseconds`.
+
+    Args:
+        settings: files, kernels, threads.
+        inputs: for each of them one example.
+        runs: how many runs of each are measured.
+    """
+    interpreters = [_Interpreter(setting) for setting in settings]
+    for interpreter, example in zip(interpreters, inputs, strict=True):
+        interpreter.run(example)
+    started = time.monotonic()
+    for interpreter in interpreters:
+        renew()
+        interpreter.invoke()
+    # To begin the time again in each run would be measured too.
+    usual = _SECONDS + _TIMES_AS_LONG * runs * (time.monotonic() - started)
+    with time_limit(most_seconds(usual)):
+        return measure_microseconds([each.invoke for each in interpreters], runs)
+
+
+def outside_xnnpack(content: bytes, inputs: Sequence[np.ndarray]) -> tuple[str, ...]:
+    """The operators that XNNPACK leaves to LiteRT's own kernels; see `Benchmark`."""
+    interpreter = _Interpreter(Setting(content, "xnnpack", 1))
+    interpreter.run(inputs)
+    return interpreter.operators_outside_delegates()
+
+
+def peaks(
+    smallest: bytes, path: str, inputs: Sequence[np.ndarray], kernels: str
+) -> tuple[int, int]:
+    """The most bytes that this process has held after the smallest model, and after another.
+
+    Args:
+        smallest: the bytes of the smallest model, which takes one float32.
+        path: the file of the other: its bytes come with it.
+        inputs: one example for it.
+        kernels: as in `RESOLVERS`.
+    """
+    ones = [np.ones(1, np.float32)]
+    models = [_run_twice(smallest, ones, kernels)]
+    before = _peak_bytes()
+    models.append(_run_twice(Path(path).read_bytes(), inputs, kernels))
+    # Neither is freed before the peak is read.
+    return before, _peak_bytes()
+
+
+def _run_twice(content: bytes, inputs: Sequence[np.ndarray], kernels: str) -> _Interpreter:
+    interpreter = _Interpreter(Setting(content, kernels, 1))
+    for _ in range(2):
+        interpreter.run(inputs)
+    return interpreter
+
+
+def _peak_bytes() -> int:
+    # Linux hands ru_maxrss down: it would be the peak of the process that started this one.
+    if sys.platform == "linux":
+        with open("/proc/self/status", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["VmHWM"].split()[0]) * 1024
+    # macOS counts in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class _Interpreter:
+    """A model ready to run in LiteRT."""
+
+    def __init__(self, setting: Setting) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        with captured_stderr() as stderr:
+            failure = None
+            self._shapes: list[tuple[int, ...]] | None = None
+            try:
+                self._interpreter = Interpreter(
+                    model_content=setting.content,
+                    num_threads=setting.threads,
+                    experimental_op_resolver_type=OpResolverType[RESOLVERS[setting.kernels]],
+                )
+                self.inputs, self._input_indices = self._tensors("input")
+                self.outputs, self._output_indices = self._tensors("output")
+                self._operators = self._interpreter._get_ops_details()
+                self._check_memory()
+                if not any(tensor.takes_any_length for tensor in self.inputs):
+                    # Otherwise the sizes in the file say nothing, and may be too small to run.
+                    self._interpreter.allocate_tensors()
+                    # Kernels know sizes that the file does not have right.
+                    self._check_memory()
+            except Exception as error:  # Damage shows as errors of many types.
+                failure = error
+        if failure is not None:
+            raise ValueError(
+                problem(
+                    f"{len(setting.content)} bytes that LiteRT cannot load "
+                    f"({_reason(failure, stderr)})",
+                    "an undamaged .tflite model that uses built-in operators only",
+                    "convert the student again, or copy the file again",
+                )
+            ) from failure
+
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run one example: stored values in, in the order of `inputs`, stored values out.
+
+        Raises:
+            ValueError: if the model cannot be run, or not on inputs of these sizes.
+        """
+        renew()
+        interpreter = self._interpreter
+        self._resize([value.shape for value in inputs])
+        # The state of an LSTM would otherwise leak from one example into the next.
+        interpreter.reset_all_variables()
+        try:
+            for index, value in zip(self._input_indices, inputs, strict=True):
+                interpreter.set_tensor(index, value)
+            interpreter.invoke()
+            return [interpreter.get_tensor(index) for index in self._output_indices]
+        except Exception as error:
+            raise ValueError(
+                problem(
+                    f"a model that LiteRT loads but cannot run ({one_line(error)})",
+                    "an undamaged .tflite model, and words within its vocabulary if it reads words",
+                    "check the inputs; convert the student again, or copy the file again",
+                )
+            ) from error
+
+    def run_each(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As `run`, on any number of examples, one by one: arrays shaped (examples, ...)."""
+        results = [
+            self.run([array[index : index + 1] for array in inputs])
+            for index in range(len(inputs[0]))
+        ]
+        if results:
+            return [np.concatenate(of_examples) for of_examples in zip(*results, strict=True)]
+        # They show the shapes where there is no example.
+        return [np.empty((0, *concrete(t.shape[1:])), t.dtype) for t in self.outputs]
+
+    def _resize(self, shapes: list[tuple[int, ...]]) -> None:
+        """Lay out memory for inputs of these shapes, if it is not for them already."""
+        if shapes == self._shapes or not any(t.takes_any_length for t in self.inputs):
+            return
+        self._shapes = None
+        try:
+            with captured_stderr():
+                for index, shape in zip(self._input_indices, shapes, strict=True):
+                    self._interpreter.resize_tensor_input(index, shape, strict=True)
+                self._interpreter.allocate_tensors()
+            self._check_memory()
+        except Exception as error:
+            raise ValueError(
+                problem(
+                    f"inputs of the shapes {shapes}, which the model cannot take "
+                    f"({one_line(error)})",
+                    f"sizes that fit {', '.join(map(str, self.inputs))} and its layers",
+                    "pass longer examples: kernels and pooling need some length",
+                )
+            ) from error
+        self._shapes = shapes
+
+    def invoke(self) -> None:
+        """Run once more on the inputs that are set already."""
+        self._interpreter.invoke()
+
+    def operators_outside_delegates(self) -> tuple[str, ...]:
+        """The operators that LiteRT's own kernels run, each named once, in the order of the file.
+
+        LiteRT keeps those that a delegate such as XNNPACK has replaced in its list: the ones that
+        run are found by going back from the outputs.
+        """
+        makers: dict[int, dict] = {}
+        # Delegates come last in the list and take the place of what they replaced.
+        for operator in self._interpreter._get_ops_details():
+            makers.update((int(index), operator) for index in operator["outputs"])
+        running: dict[int, str] = {}
+        tensors = list(self._output_indices)
+        while tensors:
+            operator = makers.get(tensors.pop())
+            if operator is not None and operator["index"] not in running:
+                running[operator["index"]] = operator["op_name"]
+                tensors += [int(index) for index in operator["inputs"]]
+        names = dict.fromkeys(name for _, name in sorted(running.items()))
+        return tuple(name for name in names if name != "DELEGATE")
+
+    def _check_memory(self) -> None:
+        """Refuse a model whose tensors would fill the memory when it runs."""
+        sizes = {
+            int(detail["index"]): size_of(map(int, detail["shape"]), np.dtype(detail["dtype"]).name)
+            for detail in self._interpreter.get_tensor_details()
+        }
+        steps = [
+            (
+                operator["op_name"],
+                [int(index) for index in operator["inputs"]],
+                {int(index): sizes.get(int(index), 0) for index in operator["outputs"]},
+                0,
+            )
+            for operator in self._operators
+        ]
+        inputs = {index: sizes.get(index, 0) for index in self._input_indices}
+        size, name = most_alive(inputs, steps, self._output_indices)
+        if size > most_result_bytes():
+            raise ValueError(f"its tensors take {size} bytes at one time, at {name}")
+
+    def _tensors(self, kind: str) -> tuple[tuple[TensorInfo, ...], list[int]]:
+        """The inputs or outputs in the order of the file, and their indices in the interpreter."""
+        details = getattr(self._interpreter, f"get_{kind}_details")()
+        names = self._signature_names(kind)
+        infos = tuple(
+            _tensor_info(names.get(detail["index"], detail["name"]), detail) for detail in details
+        )
+        return infos, [detail["index"] for detail in details]
+
+    def _signature_names(self, kind: str) -> dict[int, str]:
+        """Name by index; files of other makers may have no signature."""
+        signatures = list(self._interpreter.get_signature_list())
+        if len(signatures) != 1:
+            return {}
+        runner = self._interpreter.get_signature_runner(signatures[0])
+        details = getattr(runner, f"get_{kind}_details")()
+        return {detail["index"]: name for name, detail in details.items()}
+
+
+def _tensor_info(name: str, detail: dict) -> TensorInfo:
+    scale, zero_point = detail["quantization"]
+    return TensorInfo(
+        name=name,
+        shape=_shape(detail),
+        dtype=np.dtype(detail["dtype"]),
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )
+
+
+def _shape(detail: dict) -> tuple[int | None, ...]:
+    """The shape, None where any size can be fed; the batch is the one in the file."""
+    sizes = [int(size) for size in detail["shape"]]
+    free = [int(size) == -1 for size in detail.get("shape_signature", [])] or [False] * len(sizes)
+    return tuple(
+        None if any_size and axis else size
+        for axis, (size, any_size) in enumerate(zip(sizes, free, strict=True))
+    )
+
+
+def _reason(error: Exception, stderr: CapturedText) -> str:
+    return one_line(error) or stderr.last_lines(1)
