@@ -1,8 +1,10 @@
 """What a config may name, and what happens to files that name anything else."""
 
+import contextlib
 import importlib
 import inspect
 import json
+import random
 import sys
 import types
 import zipfile
@@ -12,7 +14,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from keras.src import api_export
 from keras.src.ops.operation import Operation
+from keras.src.saving import serialization_lib
+from keras.src.saving.object_registration import GLOBAL_CUSTOM_OBJECTS
 
 from keras_kd._model_files import load_model
 from keras_kd._model_files.configs import _FAMILIES, _allowed, _allowed_objects, check_config
@@ -325,6 +330,66 @@ def test_no_module_is_imported():
         with pytest.raises(ValueError, match=r"names the (class|function) 'relu'"):
             check_config(config, {})
     assert "keras.src.layers.core.dense_test" not in sys.modules
+
+
+def test_what_passes_leads_keras_to_what_is_allowed(monkeypatch):
+    """Random names, looked up by Keras itself, in both of its forms and by name alone."""
+    generator = random.Random(0)
+    symbols = [name.rsplit(".", 1) for name in api_export.REGISTERED_NAMES_TO_OBJS]
+    modules = [name for name in sys.modules if name.startswith("keras.")]
+    modules += ["keras", "os", "builtins", "keras.src.layers.core.dense_test", "keras_hub", None]
+    known = ["relu", "Dense", "Zeros", "mse", "function", "__lambda__"]
+    mine = ["test_configs>Registered", "Own", "Lambda"]
+    monkeypatch.setattr(importlib, "import_module", lambda name, *_: sys.modules[name])
+    families = [sys.modules[f"keras.src.{family}"].ALL_OBJECTS_DICT for family in _FAMILIES]
+    given, passed, found = {"Own": Own, "Lambda": Own}, 0, 0
+    for _ in range(10_000):
+        module, name = generator.choice(symbols)
+        others = [generator.choice(symbols)[1], *generator.choices(known + mine, k=2)]
+        config = {
+            "module": generator.choice([module, generator.choice(modules)]),
+            "class_name": generator.choice([name, "function", *others]),
+            "config": generator.choice([name, {}, *others]),
+            "registered_name": generator.choice([None, name, *others]),
+            "__passive_serialization__": True,
+        }
+        for key in ("module", "config", "registered_name", "__passive_serialization__"):
+            if generator.random() < 0.2:
+                del config[key]
+        try:
+            check_config(config, given)
+        except ValueError:
+            continue
+        passed += 1
+        for result in looked_up(config, given, families):
+            found += 1
+            assert result in (Own, Registered) or id(result) in _allowed(), config
+    assert passed > 500
+    assert found > 500
+
+
+def looked_up(config, given, families):
+    """What Keras finds for a config, in all ways in which it may come to look."""
+    name, module = config["class_name"], config.get("module")
+    registered_name = config.get("registered_name", name)
+    is_function = name == "function"
+    name = config.get("config") if is_function else name
+    kind = "function" if is_function else "class"
+    for place, registered in (
+        (module, registered_name),
+        *((module, name) for family in families if registered_name in family),
+    ):
+        with contextlib.suppress(TypeError, ValueError, KeyError):
+            yield serialization_lib._retrieve_class_or_fn(
+                name, registered, place, kind, config, {**given, **GLOBAL_CUSTOM_OBJECTS}
+            )
+    for family in families:
+        for key in {name, registered_name} & set(family):
+            yield family[key]
+    if not is_function:
+        found = keras.saving.get_registered_object(name, given, vars(keras.src.layers))
+        if found is not None:
+            yield found
 
 
 def test_nesting_deeper_than_the_stack_is_no_way_past():
