@@ -17,6 +17,8 @@ ROOMS = [
     "_version",
     "_checks",
     "_keras",
+    "_operations",
+    "_probabilities",
     "_logits",
     "schedules",
     "_files",

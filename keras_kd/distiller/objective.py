@@ -14,7 +14,7 @@ from keras_kd import _keras, _logits, schedules
 from keras_kd._checks import check_number, problem
 from keras_kd.adapters import Bridge
 from keras_kd.losses import DistillationLoss, SoftTargets
-from keras_kd.losses.base import refuse_top
+from keras_kd.losses.base import outputs_by_key, refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
@@ -117,13 +117,20 @@ class Objective:
         """The student's layers that the losses read."""
         return [name for loss in self.losses for name in _layer_names(loss, "student")]
 
-    @property
-    def softens_outputs(self) -> bool:
-        """Whether any loss applies a temperature to outputs, which only logits can bear."""
-        return any(
-            isinstance(loss, TemperedLoss | keras.distillation.LogitsDistillation)
-            for loss in self.losses
-        )
+    def softened(self, outputs: Any) -> list[Any]:
+        """Those of a model's outputs to which a loss applies a temperature: only logits bear it."""
+        named = outputs_by_key(outputs)
+        found = {}
+        for loss in self.losses:
+            if isinstance(loss, TemperedLoss | keras.distillation.LogitsDistillation):
+                keys = getattr(loss, "outputs", None)
+                for key in named if keys is None else keys:
+                    found.update({id(part): part for part in keras.tree.flatten(named.get(key))})
+        return [
+            part
+            for part in found.values()
+            if part is not None and "float" in keras.backend.standardize_dtype(part.dtype)
+        ]
 
     def connect(self, teacher: Tapped, student: Tapped) -> None:
         """Make the adapters, and the losses' own weights, for outputs and features of these shapes.
@@ -230,7 +237,7 @@ def _value_of(
     teacher_part, student_part = _read_teacher(teacher, loss), _read(student, loss, "student")
     mask = _mask(student, student_part, loss)
     if isinstance(loss, keras.distillation.LogitsDistillation):
-        teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
+        teacher_part, student_part = _logits_of(teacher_part, student_part)
     if not bridge.built:
         # Shapes that were not known before; the optimizer has not started yet.
         bridge.connect(teacher_part, student_part)
@@ -354,8 +361,19 @@ def _mask(student: Tapped, student_part: Any, loss: Any) -> Any:
     return keras.tree.map_structure(_keras.mask_of, compared)
 
 
-def _logits_of(outputs: Any) -> Any:
-    return keras.tree.map_structure(lambda output: _logits.recognise_logits(output).logits, outputs)
+def _logits_of(teacher: Any, student: Any) -> tuple[Any, Any]:
+    """The logits of both, for Keras' own losses, one distribution on the last axis."""
+    seen = [
+        [_logits.recognise_logits(output) for output in keras.tree.flatten(outputs)]
+        for outputs in (teacher, student)
+    ]
+    if len(seen[0]) == len(seen[1]):
+        pairs = [_logits.common_rows(*pair) for pair in zip(*seen, strict=True)]
+        seen = [list(one) for one in zip(*pairs, strict=True)]
+    return tuple(
+        keras.tree.pack_sequence_as(outputs, [one.logits for one in found])
+        for outputs, found in zip((teacher, student), seen, strict=True)
+    )
 
 
 def _scalar(loss: Any, value: Any, sample_weight: Any) -> Any:
