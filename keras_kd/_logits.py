@@ -15,6 +15,7 @@ from keras import ops
 from keras_kd import _keras, _probabilities
 from keras_kd._checks import problem
 from keras_kd._operations import operation_of
+from keras_kd._probabilities import DERIVED, LOGITS, UNKNOWN
 
 # The logarithm of a probability that is 0, for float32: infinity would turn products into NaN.
 IMPOSSIBLE = -1e9
@@ -65,7 +66,7 @@ class Logits:
     known: Any = None
     top: Top | None = None
     classes: int | None = None
-    origin: str = _probabilities.UNKNOWN
+    origin: str = UNKNOWN
 
     def at(self, temperature: Any, activation: str) -> Any:
         """Logits that, divided by the temperature, give the output's softened probabilities.
@@ -166,7 +167,7 @@ def _recognised(output: Any, found: _probabilities.Found) -> Logits:
     if found.activation == "sigmoid":
         if found.is_whole:
             return Logits(found.logits, "sigmoid")
-        return Logits(_keras.at_least_float32(output), None, origin=_probabilities.DERIVED)
+        return Logits(_keras.at_least_float32(output), None, origin=DERIVED)
     width = output.shape[-1] if len(output.shape) else None
     if found.axis == -1 and found.classes == width:
         return Logits(found.logits, "softmax")
@@ -255,7 +256,7 @@ def distribution_like(output: Any) -> Any:
 
 def could_be_probabilities(seen: Logits) -> bool:
     """Whether an output has to be looked at by `suspicions`; most are known for what they are."""
-    return seen.activation is None and seen.origin != _probabilities.LOGITS
+    return seen.activation is None and seen.origin != LOGITS
 
 
 def suspicions(output: Any, seen: Logits) -> tuple[list[Any], list[Any]]:
@@ -280,9 +281,7 @@ def suspicions(output: Any, seen: Logits) -> tuple[list[Any], list[Any]]:
 
 def _are_probabilities(values: Any, origin: str) -> Any:
     """Whether no entry tells that these are no probabilities."""
-    if origin == _probabilities.JOINED:
-        return ops.convert_to_tensor(True)
-    derived = origin == _probabilities.DERIVED
+    derived = origin == DERIVED
     # Dropout has doubled some of those that are known to have been probabilities.
     inside = ops.logical_and(ops.min(values) >= 0.0, ops.max(values) <= (2.0 if derived else 1.0))
     if derived:
@@ -295,28 +294,37 @@ def _are_probabilities(values: Any, origin: str) -> Any:
     return ops.logical_and(inside, ops.logical_not(ops.logical_or(chance, directions)))
 
 
-def said_of_probabilities(role: str, name: str, in_rows: bool) -> str:
+def said_of_probabilities(role: str, name: str, kind: str) -> str:
     """What is wrong with outputs that are probabilities, for a warning.
 
     Args:
         role: `"teacher"` or `"student"`.
         name: the model's name.
-        in_rows: whether the rows are distributions; else each entry stands by itself.
+        kind: `"rows"` where each row is a distribution, `"entries"` where each entry stands by
+            itself, or `"joined"` where an output holds several kinds.
     """
-    end = "keras.layers.Softmax" if in_rows else "keras.layers.Activation('sigmoid')"
-    inverse = "log(maximum(p, 1e-7))" if in_rows else "log(p / (1 - p)) of p = clip(p, 1e-6, 1 - 1e-6)"
-    fixes = {
-        "teacher": f"end the teacher in {end}, or give {inverse} for its output p: for a model "
-        "keras.Sequential([teacher, keras.layers.Activation(function)]), for a function what it "
+    if kind == "joined":
+        return problem(
+            f"an output of the {role} {name!r} that joins probabilities of several kinds, or "
+            "probabilities and numbers",
+            "logits, or one kind of probabilities in each output",
+            "give both models an output for each kind, keras.Model(inputs, [first, second])",
+        )
+    end, function = {
+        "rows": ("keras.layers.Softmax", "log(maximum(p, 1e-7))"),
+        "entries": ("keras.layers.Activation('sigmoid')", "log(p / (1 - p))"),
+    }[kind]
+    fix = {
+        "teacher": f"end the teacher in {end}, or give {function} of its output p: for a model "
+        "keras.Sequential([teacher, keras.layers.Activation(function)]), for a function as what it "
         "returns",
-        "student": f"end the student in {end} with nothing behind it but a change of shape, or in "
-        "logits with a loss on labels of from_logits=True; give outputs of different kinds one by "
-        "one",
-    }
+        "student": f"end the student in {end} with nothing behind it but changes of shape, or in "
+        "logits with a loss on labels of from_logits=True",
+    }[role]
     return problem(
         f"outputs of the {role} {name!r} that are probabilities, made by something other than a "
         "softmax or sigmoid of Keras or TensorFlow at its end",
         "logits, or probabilities whose logits can be seen; a temperature applied to probabilities "
         "teaches next to nothing",
-        fixes[role],
+        fix,
     )

@@ -101,6 +101,15 @@ def _callbacks() -> Any:
     return op_callbacks
 
 
+def unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that AutoGraph leaves as it is: it takes seconds, and there is nothing to convert."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(function)
+
+
 def repeated(operation: Operation, tensor: Any, place: int = 0) -> Any:
     """The same operation on another tensor, all its other inputs the same.
 
@@ -125,7 +134,44 @@ def constant(tensor: Any) -> np.ndarray | None:
     import tensorflow as tf
 
     value = tf.get_static_value(tensor)
-    return None if value is None else np.asarray(value)
+    if value is not None:
+        return np.asarray(value)
+    operation = operation_of(tensor)
+    if operation is not None and operation.kind == "StridedSlice":
+        return _known_size(operation)
+    if operation is None or operation.kind not in _FOLDED:
+        return None
+    # Axes are computed from ranks that are known, which TensorFlow does later only.
+    inputs = [constant(part) for part in operation.inputs]
+    if any(part is None for part in inputs):
+        return None
+    return np.asarray(_FOLDED[operation.kind](*inputs))
+
+
+def _known_size(operation: Operation) -> np.ndarray | None:
+    """A size of a tensor that is known, where others are not."""
+    sizes = constant(operation.inputs[0])
+    shape = operation_of(operation.inputs[0])
+    if sizes is None and shape is not None and shape.kind == "Shape":
+        known = shape.inputs[0].shape
+        sizes = None if known.rank is None else np.array([-1 if n is None else n for n in known])
+    if sizes is None:
+        return None
+    taken = _strided(operation, sizes)
+    return None if (taken < 0).any() else taken
+
+
+_FOLDED: Mapping[str, Callable[..., Any]] = {
+    "Add": np.add,
+    "AddV2": np.add,
+    "Sub": np.subtract,
+    "Less": np.less,
+    "SelectV2": np.where,
+    "Range": np.arange,
+    "Pack": lambda *parts: np.stack(parts),
+    "ConcatV2": lambda *parts: np.concatenate(parts[:-1], axis=int(parts[-1])),
+    "Cast": lambda values: values,
+}
 
 
 def moved_axis(

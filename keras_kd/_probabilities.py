@@ -16,13 +16,21 @@ import numpy as np
 from keras import ops
 
 from keras_kd import _keras
-from keras_kd._operations import Operation, constant, moved_axis, noted, operation_of, repeated
+from keras_kd._operations import (
+    Operation,
+    constant,
+    moved_axis,
+    noted,
+    operation_of,
+    repeated,
+    unconverted,
+)
 
 # What a tensor is that no softmax and no sigmoid explains:
 LOGITS = "logits"  # the result of a layer that does not make probabilities
 UNKNOWN = "unknown"  # of something that may make them
 DERIVED = "derived"  # computed from probabilities in a way that cannot be undone
-JOINED = "joined"  # probabilities in one tensor with something else
+JOINED = "joined"  # probabilities in one tensor with others of another kind, or with numbers
 
 # Additions and limits that guard a logarithm change no probability by more than this.
 _GUARD = 1e-3
@@ -68,7 +76,7 @@ Behind = Found | str
 
 def behind(tensor: Any) -> Behind:
     """What made a tensor: the logits of its probabilities, or one of the words above."""
-    return _follow(tensor, {})
+    return unconverted(_follow)(tensor, {})
 
 
 def noting() -> Any:
@@ -103,7 +111,9 @@ def _explained(tensor: Any, known: dict[int, tuple[Any, Behind]]) -> Behind:
     if kind in _PRODUCTS:
         # Means of distributions can be computed so.
         parts = [_follow(part, known) for part in operation.inputs]
-        return UNKNOWN if any(isinstance(part, Found) or part == DERIVED for part in parts) else LOGITS
+        return (
+            UNKNOWN if any(isinstance(part, Found) or part == DERIVED for part in parts) else LOGITS
+        )
     if kind in _PASS:
         source = operation.inputs[operation.number if kind == "IdentityN" else 0]
         return _follow(source, known) if source.dtype.is_floating else UNKNOWN
@@ -280,8 +290,10 @@ def _joined(parts: list[Behind], axis: int, rank: int, complements: bool | None 
             return words.pop() if len(words) == 1 else JOINED if DERIVED in words else UNKNOWN
         return DERIVED if words == {DERIVED} else JOINED
     first = found[0]
-    if len({part.activation for part in found}) > 1 or not all(part.is_whole for part in found):
+    if not all(part.is_whole for part in found):
         return DERIVED
+    if len({part.activation for part in found}) > 1:
+        return JOINED
     logits = ops.concatenate([part.logits for part in found], axis=axis)
     if first.activation == "sigmoid":
         if complements is None:
@@ -291,10 +303,8 @@ def _joined(parts: list[Behind], axis: int, rank: int, complements: bool | None 
             return Found(logits / 2.0, "softmax", -1, 2)
         return Found(logits, "sigmoid")
     same = len({(part.axis, part.classes) for part in found}) == 1
-    if not same or first.axis is None or first.classes is None:
-        return DERIVED
-    if axis == first.axis and axis != -1:
-        return DERIVED
+    if not same or first.axis is None or first.classes is None or axis == first.axis != -1:
+        return JOINED
     return _on(first, logits)
 
 
@@ -364,6 +374,16 @@ def _multiplied(operation: Operation, parts: Sequence[tuple[Any, Behind]]) -> Be
     if len(found) > 1:
         return DERIVED
     return _scaled(found[0], math.prod(numbers))
+
+
+def _selected(operation: Operation, parts: Sequence[tuple[Any, Behind]]) -> Behind:
+    """The Softmax of Keras takes a mask out of the logits, and puts 0 there once more."""
+    found = parts[0][1]
+    masked = isinstance(found, Found) and found.activation == "softmax" and found.is_whole
+    # Dropout scales what it leaves.
+    if masked and _number(parts[1][0]) == 0.0:
+        return found
+    return _computed(operation, parts)
 
 
 def _divided(operation: Operation, parts: Sequence[tuple[Any, Behind]]) -> Behind:
@@ -452,34 +472,86 @@ def _number(tensor: Any) -> float | None:
 
 
 _PASS = frozenset(
-    "Identity IdentityN Cast CheckNumerics EnsureShape PreventGradient Snapshot "
-    "FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel".split()
+    {
+        "Cast",
+        "CheckNumerics",
+        "EnsureShape",
+        "FakeQuantWithMinMaxArgs",
+        "FakeQuantWithMinMaxVars",
+        "FakeQuantWithMinMaxVarsPerChannel",
+        "Identity",
+        "IdentityN",
+        "PreventGradient",
+        "Snapshot",
+    }
 )
-_PRODUCTS = frozenset("MatMul BatchMatMul BatchMatMulV2 BatchMatMulV3 Einsum".split())
+_PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "MatMul"})
 _MAKE_LOGITS = frozenset(
-    "BiasAdd Conv2D Conv3D DepthwiseConv2dNative Conv2DBackpropInput Relu LeakyRelu Elu Selu Softplus Softsign Tanh Log "
-    "LogSoftmax FusedBatchNormV3".split()
+    {
+        "BiasAdd",
+        "Conv2D",
+        "Conv2DBackpropInput",
+        "Conv3D",
+        "DepthwiseConv2dNative",
+        "Elu",
+        "FusedBatchNormV3",
+        "LeakyRelu",
+        "Log",
+        "LogSoftmax",
+        "Relu",
+        "Selu",
+        "Softplus",
+        "Softsign",
+        "Tanh",
+    }
 )
 _ONE_INPUT: dict[str, Callable[[Operation, Found, Any], Behind]] = {
-    **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze"), _reshaped),
-    **dict.fromkeys(
-        "Transpose ReverseV2 StridedSlice Slice GatherV2 Split SplitV Unpack".split(), _moved
-    ),
+    "ExpandDims": _reshaped,
+    "GatherV2": _moved,
+    "Reshape": _reshaped,
+    "ReverseV2": _moved,
+    "Slice": _moved,
+    "Split": _moved,
+    "SplitV": _moved,
+    "Squeeze": _reshaped,
     "StopGradient": lambda operation, found, _: _on(found, repeated(operation, found.logits)),
+    "StridedSlice": _moved,
+    "Transpose": _moved,
+    "Unpack": _moved,
 }
 _SEVERAL: dict[str, Callable[[Operation, Sequence[tuple[Any, Behind]]], Behind]] = {
+    "Add": _added,
+    "AddN": _added,
+    "AddV2": _added,
+    "BroadcastTo": _computed,
+    "ClipByValue": _limited,
     "ConcatV2": _concatenated,
-    "Pack": _stacked,
+    "Max": _computed,
+    "Maximum": _limited,
     "Mean": _mean,
-    **dict.fromkeys(("Add", "AddV2", "AddN"), _added),
-    "Sub": _subtracted,
+    "Min": _computed,
+    "Minimum": _limited,
     "Mul": _multiplied,
+    "Pack": _stacked,
+    "Pow": _computed,
+    "Prod": _computed,
     "RealDiv": _divided,
-    **dict.fromkeys(("Maximum", "Minimum", "ClipByValue"), _limited),
-    **dict.fromkeys(
-        "Pow Square Sqrt SelectV2 Sum Max Min Prod Tile BroadcastTo".split(), _computed
-    ),
+    "SelectV2": _selected,
+    "Sqrt": _computed,
+    "Square": _computed,
+    "Sub": _subtracted,
+    "Sum": _computed,
+    "Tile": _computed,
 }
 _NOTED = frozenset(
-    {"Softmax", "Sigmoid", "ReadVariableOp", *_PASS, *_PRODUCTS, *_MAKE_LOGITS, *_ONE_INPUT, *_SEVERAL}
+    {
+        "ReadVariableOp",
+        "Sigmoid",
+        "Softmax",
+        *_PASS,
+        *_PRODUCTS,
+        *_MAKE_LOGITS,
+        *_ONE_INPUT,
+        *_SEVERAL,
+    }
 )

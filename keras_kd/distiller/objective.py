@@ -13,6 +13,7 @@ import numpy as np
 from keras_kd import _keras, _logits, schedules
 from keras_kd._checks import check_number, problem
 from keras_kd.adapters import Bridge
+from keras_kd.distiller.default_losses import advice_for
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import outputs_by_key, refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
@@ -25,7 +26,7 @@ class Objective:
 
     Args:
         losses: one `keras.distillation.DistillationLoss` or a list of them; `None` for
-            `SoftTargets(temperature=4.0)`.
+            `SoftTargets(temperature=4.0)`, until `choose` knows better.
         weights: one weight per loss, at least 0, each a number or a schedule; `None` for 1 each.
             A single loss may come with a single weight.
         student_loss_weight: w, from 0 to 1, a number or a schedule.
@@ -41,6 +42,7 @@ class Objective:
         weights: Sequence[schedules.Schedule] | schedules.Schedule | None = None,
         student_loss_weight: schedules.Schedule = 0.5,
     ) -> None:
+        self.is_default = losses is None
         if losses is None:
             losses = SoftTargets(temperature=4.0)
         self.losses = list(losses) if isinstance(losses, list | tuple) else [losses]
@@ -64,7 +66,31 @@ class Objective:
         )
         self._bounds = self._bounds_of_schedules()
         self._check_adapters()
-        self.bridges = [
+        self.bridges = self._new_bridges()
+
+    def choose(self, losses: Sequence[Any]) -> bool:
+        """Take these losses if the user gave none; they have no weights of their own.
+
+        Returns:
+            Whether they are others than before.
+        """
+        if not self.is_default or list(map(_described, losses)) == list(
+            map(_described, self.losses)
+        ):
+            return False
+        self.losses = list(losses)
+        self.weights = [self.weights[0]] * len(losses)
+        self._bounds = self._bounds_of_schedules()
+        self.bridges = self._new_bridges()
+        return True
+
+    @property
+    def given_losses(self) -> tuple[list[Any] | None, Any]:
+        """Losses and weights as the constructor takes them: without losses that were chosen."""
+        return (None, self.weights[0]) if self.is_default else (self.losses, self.weights)
+
+    def _new_bridges(self) -> list[Bridge]:
+        return [
             Bridge(loss, name=f"bridge_to_{name}", dtype="float32")
             for name, loss in zip(self._names(), self.losses, strict=True)
         ]
@@ -225,6 +251,10 @@ class Objective:
         ]
 
 
+def _described(loss: DistillationLoss) -> tuple[str, Any]:
+    return type(loss).__name__, loss.get_config()
+
+
 def _value_of(
     loss: Any,
     bridge: Bridge,
@@ -276,7 +306,7 @@ def _check_loss(loss: Any) -> None:
             problem(
                 f"distillation loss {loss!r} of type {type(loss).__name__}",
                 "an object of keras_kd.losses or another keras.distillation.DistillationLoss",
-                "pass for example keras_kd.losses.SoftTargets(temperature=4.0)",
+                f"pass for example {advice_for(loss)}",
             )
         )
     if isinstance(

@@ -19,6 +19,7 @@ from keras_kd.distiller.compatibility import (
     check_jit,
     check_losses,
 )
+from keras_kd.distiller.default_losses import choose_losses
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.succession import CompileArguments, successor
@@ -255,9 +256,19 @@ class Teaching:
     def _begin_compile(self, optimizer: Any, loss: Any, metrics: Any, options: Any) -> None:
         """Check the arguments of `compile` and remember them for `with_student`."""
         self._check_compile(loss, options.get("jit_compile"))
+        self._choose_losses(loss)
         self._compile_arguments.value = CompileArguments(
             optimizer, loss=loss, metrics=metrics, **options
         )
+
+    def _choose_losses(self, loss: Any) -> None:
+        """Choose the distillation losses by the loss on labels, where none were given."""
+        objective, teacher = self._objective, self._teacher.value
+        if not objective.is_default:
+            return
+        models = [self.student, *([] if teacher is None else teacher.models)]
+        if objective.choose(choose_losses(self.student, loss, models)) and teacher is not None:
+            self._connect(teacher, self._student_tap.value)
 
     def _check_compile(self, loss: Any, jit_compile: Any) -> None:
         if self._teacher.value is not None:

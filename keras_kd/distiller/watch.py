@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_kd import _logits
 from keras_kd._checks import problem
-
+from keras_kd._probabilities import JOINED
 
 # What a count of models with distributions has above it: that of models with other probabilities.
 _ENTRIES = 1000
@@ -32,6 +32,7 @@ class ProbabilityWatch:
         self._role = role
         self._name = name
         self._found = _counter(-1)
+        self._joined = False
         self._reported = False
 
     def look(self, outputs: list[Any]) -> None:
@@ -40,6 +41,7 @@ class ProbabilityWatch:
             # Under a strategy Keras first traces a loss to learn of shapes; nobody runs it.
             return
         seen = [(output, _logits.recognise_logits(output)) for output in outputs]
+        self._joined |= any(one.origin == JOINED for _, one in seen)
         open_ones = [(output, one) for output, one in seen if _logits.could_be_probabilities(one)]
         if open_ones:
             # Once is enough, and a compiled step goes on as it began.
@@ -62,11 +64,9 @@ class ProbabilityWatch:
             return
         self._reported = True
         found = int(self._found.numpy())
-        if found > 0:
-            in_rows = bool(found % _ENTRIES)
-            warnings.warn(
-                _logits.said_of_probabilities(self._role, self._name, in_rows), stacklevel=2
-            )
+        if found > 0 or self._joined:
+            kind = "joined" if self._joined else "rows" if found % _ENTRIES else "entries"
+            warnings.warn(_logits.said_of_probabilities(self._role, self._name, kind), stacklevel=2)
 
 
 class TeacherWatch:

@@ -19,7 +19,7 @@ from keras_kd._logits import (
     said_of_probabilities,
     suspicions,
 )
-from keras_kd._probabilities import UNKNOWN
+from keras_kd._probabilities import JOINED, UNKNOWN
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
 from keras_kd.teachers.inputs import Inputs
@@ -234,9 +234,9 @@ class Asked:
         if not could_be_probabilities(seen):
             return
         rows, entries = suspicions(values, seen)
-        if any(rows) or (origin != UNKNOWN and any(entries)):
-            message = said_of_probabilities("teacher", self.teacher.name, any(rows))
-            warnings.warn(message, stacklevel=4)
+        if origin == JOINED or any(rows) or (origin != UNKNOWN and any(entries)):
+            kind = "joined" if origin == JOINED else "rows" if any(rows) else "entries"
+            warnings.warn(said_of_probabilities("teacher", self.teacher.name, kind), stacklevel=4)
 
     def _ask(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -277,9 +277,7 @@ class Asked:
             if seen.members is not None:
                 shares = tuple(np.asarray(seen.shares).tolist())
                 known = None if seen.known is None else tuple(map(tuple, seen.known.tolist()))
-            self._about.append(
-                About(seen.activation, not activated, shares, known, seen.classes)
-            )
+            self._about.append(About(seen.activation, not activated, shares, known, seen.classes))
             self._origins[name] = seen.origin
             several = seen.members is not None
             logits[name] = ops.moveaxis(seen.members, 0, 1) if several else seen.logits
