@@ -102,7 +102,7 @@ def _callbacks() -> Any:
 
 
 def unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that AutoGraph leaves as it is: it takes seconds, and there is nothing to convert."""
+    """A function that AutoGraph leaves as it is, since to convert it would take seconds."""
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
@@ -124,9 +124,16 @@ def repeated(operation: Operation, tensor: Any, place: int = 0) -> Any:
     inputs = [*operation.inputs[:place], tensor, *operation.inputs[place + 1 :]]
     names = [name for name in inspect.signature(function).parameters if name != "name"]
     given = dict(zip(names, inputs, strict=False))
-    attributes = {name: operation.attribute(name) for name in names[len(inputs) :]}
+    attributes = {
+        name: operation.attribute(_ATTRIBUTES.get((operation.kind, name), name))
+        for name in names[len(inputs) :]
+    }
     result = function(**given, **attributes)
     return result[operation.number] if isinstance(result, list | tuple) else result
+
+
+# Arguments of Python that are called otherwise in a graph.
+_ATTRIBUTES = {("Squeeze", "axis"): "squeeze_dims"}
 
 
 def constant(tensor: Any) -> np.ndarray | None:
