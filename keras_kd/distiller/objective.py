@@ -51,7 +51,7 @@ class Objective:
                 problem(
                     "distillation_losses=[]",
                     "at least one distillation loss",
-                    "pass None for SoftTargets(temperature=4.0), or train the student alone",
+                    "pass None for SoftTargets(temperature=4.0), or LogitsMSE() for numbers",
                 )
             )
         for loss in self.losses:

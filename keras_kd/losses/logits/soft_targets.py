@@ -164,7 +164,8 @@ class SoftTargets(_SoftenedLoss):
 
     The factor T^2 keeps the size of the gradient when T changes. Outputs of shape
     `(batch, ..., classes)` give one value per example and position. Models that end in a softmax
-    or sigmoid are recognised and compared by their logits. For sigmoid outputs, and for a single
+    or sigmoid are recognised and compared by their logits, also behind a change of shape: of
+    softmaxes that were flattened to `(batch, k * classes)` each is a distribution. For sigmoid outputs, and for a single
     output unit, p and q are distributions over {on, off}, one for each class, and the values
     are averaged over the classes, as in `keras.losses.BinaryCrossentropy`.
 
