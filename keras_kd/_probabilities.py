@@ -35,6 +35,8 @@ JOINED = "joined"  # probabilities in one tensor with others of another kind, or
 # Additions and limits that guard a logarithm change no probability by more than this.
 _GUARD = 1e-3
 _IMPOSSIBLE = -1e9
+# The end of a model is short, and chains of sums such as those of a residual network are long.
+_DEPTH = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,7 @@ Behind = Found | str
 
 def behind(tensor: Any) -> Behind:
     """What made a tensor: the logits of its probabilities, or one of the words above."""
-    return unconverted(_follow)(tensor, {})
+    return unconverted(_follow)(tensor, {}, _DEPTH)
 
 
 def noting() -> Any:
@@ -90,13 +92,15 @@ def split_rows(tensor: Any, classes: int) -> Any:
     return ops.reshape(tensor, (*shape[:-1], tensor.shape[-1] // classes, classes))
 
 
-def _follow(tensor: Any, known: dict[int, tuple[Any, Behind]]) -> Behind:
+def _follow(tensor: Any, known: dict[int, tuple[Any, Behind]], depth: int) -> Behind:
+    """What made a tensor, at most so many operations back; `known` keeps what was found."""
     if id(tensor) not in known:
-        known[id(tensor)] = tensor, _explained(tensor, known)
+        found = _explained(tensor, known, depth - 1) if depth else UNKNOWN
+        known[id(tensor)] = tensor, found
     return known[id(tensor)][1]
 
 
-def _explained(tensor: Any, known: dict[int, tuple[Any, Behind]]) -> Behind:
+def _explained(tensor: Any, known: dict[int, tuple[Any, Behind]], depth: int) -> Behind:
     operation = operation_of(tensor)
     if operation is None:
         return UNKNOWN
@@ -110,24 +114,24 @@ def _explained(tensor: Any, known: dict[int, tuple[Any, Behind]]) -> Behind:
         return LOGITS
     if kind in _PRODUCTS:
         # Means of distributions can be computed so.
-        parts = [_follow(part, known) for part in operation.inputs]
+        parts = [_follow(part, known, depth) for part in operation.inputs]
         return (
             UNKNOWN if any(isinstance(part, Found) or part == DERIVED for part in parts) else LOGITS
         )
     if kind in _PASS:
         source = operation.inputs[operation.number if kind == "IdentityN" else 0]
-        return _follow(source, known) if source.dtype.is_floating else UNKNOWN
+        return _follow(source, known, depth) if source.dtype.is_floating else UNKNOWN
     if kind in _ONE_INPUT:
         place = 1 if kind == "Split" else 0
         source = operation.inputs[place]
-        found = _follow(source, known)
+        found = _follow(source, known, depth)
         if not isinstance(found, Found):
             return found
         if found.activation == "sigmoid":
             return _on(found, repeated(operation, found.logits, place))
         return _ONE_INPUT[kind](operation, found, tensor)
     if kind in _SEVERAL:
-        parts = [(part, _follow(part, known)) for part in _numbers(operation)]
+        parts = [(part, _follow(part, known, depth)) for part in _numbers(operation)]
         return _SEVERAL[kind](operation, parts)
     return UNKNOWN
 
