@@ -204,8 +204,63 @@ def ends_in_logits(model: Any) -> bool:
     """Whether a model visibly ends in a layer without activation; `False` where it is hidden."""
     if getattr(model, "inputs", None) is None or len(model.outputs) != 1:
         return False
-    last = getattr(model.layers[-1], "layer", model.layers[-1])
-    return getattr(getattr(last, "activation", None), "__name__", None) == "linear"
+    return last_activation(model.outputs[0]) == "linear"
+
+
+# Layers and operations behind which an output is what it was before, in another shape.
+_KEEP_VALUES = frozenset(
+    {
+        "ActivityRegularization",
+        "Cast",
+        "Dropout",
+        "ExpandDims",
+        "Flatten",
+        "GetItem",
+        "Identity",
+        "Permute",
+        "Reshape",
+        "Squeeze",
+        "Transpose",
+    }
+)
+
+
+def last_activation(output: Any) -> str | None:
+    """The name of the activation that a symbolic tensor of either Keras comes out of.
+
+    Returns:
+        `"linear"` for a layer with weights and no activation; `None` where it is not seen.
+    """
+    layer = _maker(output)
+    if is_model(layer):
+        inner = layer.outputs
+        return last_activation(inner[0]) if inner is not None and len(inner) == 1 else None
+    while hasattr(layer, "layer"):
+        # A wrapper, such as TimeDistributed or one that prunes.
+        layer = layer.layer
+    kind = type(layer).__name__
+    activation = getattr(layer, "activation", None)
+    name = getattr(activation, "__name__", None)
+    if kind in ("Softmax", "Sigmoid"):
+        return kind.lower()
+    if kind in _KEEP_VALUES or (kind == "Activation" and name == "linear"):
+        source = _only_input(output)
+        return None if source is None else last_activation(source)
+    return name
+
+
+def _maker(output: Any) -> Any:
+    """The layer or operation that a symbolic tensor comes out of, in either Keras."""
+    history = getattr(output, "_keras_history", None)
+    return getattr(history, "operation", None) or getattr(history, "layer", None)
+
+
+def _only_input(output: Any) -> Any:
+    """The symbolic tensor of which the last layer of a graph made an output, if it is one."""
+    node = _maker(output)._inbound_nodes[output._keras_history.node_index]
+    inputs = getattr(node, "input_tensors", None)
+    inputs = keras.tree.flatten(node.keras_inputs if inputs is None else inputs)
+    return inputs[0] if len(inputs) == 1 else None
 
 
 def symbolic_inputs(model: Any) -> Any:

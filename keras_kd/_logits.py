@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _keras, _probabilities
+from keras_kd._checks import problem
+from keras_kd._operations import operation_of
+from keras_kd._probabilities import DERIVED, LOGITS, UNKNOWN
 
 # The logarithm of a probability that is 0, for float32: infinity would turn products into NaN.
 IMPOSSIBLE = -1e9
@@ -49,6 +54,9 @@ class Logits:
         known: where members know a part of the classes only, a boolean array of shape
             `(models, classes)` that says which.
         top: where `logits` are the k largest only, which these are and what the others weigh.
+        classes: of a softmax, how many classes a distribution has, where several stand one after
+            another on the last axis; `None` where the last axis is one.
+        origin: where no activation is seen, what is known: see the words of `_probabilities`.
     """
 
     logits: Any
@@ -57,6 +65,8 @@ class Logits:
     shares: Any = None
     known: Any = None
     top: Top | None = None
+    classes: int | None = None
+    origin: str = UNKNOWN
 
     def at(self, temperature: Any, activation: str) -> Any:
         """Logits that, divided by the temperature, give the output's softened probabilities.
@@ -86,8 +96,22 @@ class Logits:
             return ops.cast(temperature * (mean_on - mean_off), self.logits.dtype)
         if self.known is not None:
             softened = ops.where(per_member(self.known, softened), softened, IMPOSSIBLE)
+        if self.classes is not None:
+            softened = _probabilities.split_rows(softened, self.classes)
+            log_shares = ops.expand_dims(log_shares, axis=-1)
         mean = ops.logsumexp(ops.log_softmax(softened, axis=-1) + log_shares, axis=0)
+        if self.classes is not None:
+            mean = ops.reshape(mean, ops.shape(self.members)[1:])
         return ops.cast(temperature * mean, self.logits.dtype)
+
+    def in_rows(self, classes: int) -> Logits:
+        """The same with one distribution on the last axis, shape `(batch, ..., k, classes)`."""
+        return self.changed(lambda rows: _probabilities.split_rows(rows, classes), classes=None)
+
+    def changed(self, change: Callable[[Any], Any], **others: Any) -> Logits:
+        """The same with all its tensors changed by a function."""
+        members = None if self.members is None else change(self.members)
+        return dataclasses.replace(self, logits=change(self.logits), members=members, **others)
 
 
 def class_shares(shares: Any, known: Any = None) -> np.ndarray:
@@ -116,28 +140,82 @@ def per_member(columns: Any, members: Any) -> Any:
 def recognise_logits(output: Any) -> Logits:
     """The logits behind a model's output tensor; the output itself where no activation is seen.
 
-    The softmax and sigmoid of both Kerases leave their input on the tensor that they return,
-    where their cross-entropies look for it, and in a traced graph the operation can be read. Going
-    back to the logits is exact; the logarithm of a probability that has become 0 is not.
+    In a traced graph, and within `noting`, the operations behind the tensor are followed back to
+    the softmax or sigmoid. Elsewhere those of both Kerases leave their input on the tensor that
+    they return, where their cross-entropies look for it. Going back to the logits is exact; the
+    logarithm of a probability that has become 0 is not.
     """
     remembered = getattr(output, "_keras_kd_logits", None)
     if remembered is not None:
         return remembered
-    operation = _operation_type(output)
+    found = _probabilities.behind(output)
+    if isinstance(found, _probabilities.Found):
+        return _recognised(output, found)
+    own = _keras.at_least_float32(output)
     logits = getattr(output, "_keras_logits", None)
-    if logits is None and operation in ("Softmax", "Sigmoid"):
-        logits = output.op.inputs[0]
-    if logits is None:
-        return Logits(_keras.at_least_float32(output), None)
+    if logits is None or operation_of(output) is not None:
+        return Logits(own, None, origin=found)
     logits = _keras.at_least_float32(logits)
-    if operation is None:
-        possible = _activationsper_member(logits, output)
-    else:
-        # TensorFlow computes a softmax over another axis between two Transpose operations.
-        possible = {"Sigmoid": ["sigmoid"], "Transpose": []}.get(operation, ["softmax"])
+    possible = _activations_between(logits, output)
     if not possible:
         return Logits(logits, OTHER_AXIS)
     return Logits(logits, possible[0] if len(possible) == 1 else None)
+
+
+def _recognised(output: Any, found: _probabilities.Found) -> Logits:
+    """What was found behind an output, with the classes on its last axis."""
+    if found.activation == "sigmoid":
+        if found.is_whole:
+            return Logits(found.logits, "sigmoid")
+        return Logits(_keras.at_least_float32(output), None, origin=DERIVED)
+    width = output.shape[-1] if len(output.shape) else None
+    if found.axis == -1 and found.classes == width:
+        return Logits(found.logits, "softmax")
+    if found.axis != -1 or None in (found.classes, width) or width % found.classes:
+        return Logits(found.logits, OTHER_AXIS)
+    return Logits(found.logits, "softmax", classes=found.classes)
+
+
+@contextmanager
+def noting() -> Iterator[Callable[[Any], None]]:
+    """Within this context, outside of traced functions, `recognise_logits` knows operations.
+
+    Yields:
+        A function that takes a structure of outputs, and whose logits are known from then on.
+    """
+    with _probabilities.noting() as is_noting:
+
+        def remember(outputs: Any) -> None:
+            for output in keras.tree.flatten(outputs) if is_noting else ():
+                if "float" in keras.backend.standardize_dtype(output.dtype):
+                    remember_logits(output, recognise_logits(output))
+
+        yield remember
+
+
+def common_rows(teacher: Logits, student: Logits) -> tuple[Logits, Logits]:
+    """Both with one distribution on the last axis, where one of them shows that it has several.
+
+    Raises:
+        ValueError: if the two have distributions of different sizes.
+    """
+    sizes = {teacher.classes, student.classes} - {None}
+    if not sizes:
+        return teacher, student
+    classes = sizes.pop()
+    whole = student.logits.shape[-1] if None in (teacher.classes, student.classes) else classes
+    if sizes or whole % classes or teacher.top is not None:
+        raise ValueError(
+            problem(
+                f"a teacher and a student whose rows of {student.logits.shape[-1]} outputs hold "
+                f"distributions of {teacher.classes or 'all'} and {student.classes or 'all'} "
+                "classes",
+                "distributions over the same classes",
+                "give both models the same end, best without a Flatten or Reshape after the "
+                "softmax",
+            )
+        )
+    return teacher.in_rows(classes), student.in_rows(classes)
 
 
 def top_of(output: Any) -> Top | None:
@@ -151,7 +229,7 @@ def remember_logits(output: Any, logits: Logits) -> None:
     output._keras_kd_logits = logits
 
 
-def _activationsper_member(logits: Any, output: Any) -> list[str]:
+def _activations_between(logits: Any, output: Any) -> list[str]:
     """Which activations can have made an eager `output` from `logits`: both for logits near 0."""
     functions = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
     if len(logits.shape) == 0 or logits.shape[-1] == 1:
@@ -176,9 +254,77 @@ def distribution_like(output: Any) -> Any:
     return ops.logical_and(ops.min(output, axis=-1) >= 0.0, ops.abs(total - 1.0) < 1e-2)
 
 
-def _operation_type(tensor: Any) -> str | None:
-    """The kind of TensorFlow operation a traced tensor comes from; `None` for other tensors."""
-    try:
-        return tensor.op.type
-    except (AttributeError, RuntimeError):
-        return None
+def could_be_probabilities(seen: Logits) -> bool:
+    """Whether an output has to be looked at by `suspicions`; most are known for what they are."""
+    return seen.activation is None and seen.origin != LOGITS
+
+
+def suspicions(output: Any, seen: Logits) -> tuple[list[Any], list[Any]]:
+    """Whether the numbers of an output without a known activation could be probabilities.
+
+    Args:
+        output: tensor of shape `(batch, ...)`.
+        seen: what `recognise_logits` gives for it.
+
+    Returns:
+        Two lists of boolean scalars: whether the rows are distributions, and whether the entries
+        are probabilities otherwise.
+    """
+    rows, entries = [], []
+    for values in [output] if seen.members is None else ops.unstack(seen.members):
+        values = _keras.at_least_float32(values)
+        if len(values.shape) > 1 and values.shape[-1] != 1:
+            rows.append(ops.all(distribution_like(values)))
+        entries.append(_are_probabilities(values, seen.origin))
+    return rows, entries
+
+
+def _are_probabilities(values: Any, origin: str) -> Any:
+    """Whether no entry tells that these are no probabilities."""
+    derived = origin == DERIVED
+    # Dropout has doubled some of those that are known to have been probabilities.
+    inside = ops.logical_and(ops.min(values) >= 0.0, ops.max(values) <= (2.0 if derived else 1.0))
+    if derived:
+        return inside
+    # Few entries can lie there by chance, zeros are nobody's probabilities, and what has length 1
+    # is an embedding.
+    chance = ops.logical_or(ops.size(values) < 8, ops.max(values) == 0.0)
+    lengths = ops.sum(ops.square(values), axis=-1)
+    directions = ops.all(ops.abs(lengths - 1.0) < 1e-3)
+    return ops.logical_and(inside, ops.logical_not(ops.logical_or(chance, directions)))
+
+
+def said_of_probabilities(role: str, name: str, kind: str) -> str:
+    """What is wrong with outputs that are probabilities, for a warning.
+
+    Args:
+        role: `"teacher"` or `"student"`.
+        name: the model's name.
+        kind: `"rows"` where each row is a distribution, `"entries"` where each entry stands by
+            itself, or `"joined"` where an output holds several kinds.
+    """
+    if kind == "joined":
+        return problem(
+            f"an output of the {role} {name!r} that joins probabilities of several kinds, or "
+            "probabilities and numbers",
+            "logits, or one kind of probabilities in each output",
+            "give both models an output for each kind, keras.Model(inputs, [first, second])",
+        )
+    end, function = {
+        "rows": ("keras.layers.Softmax", "log(maximum(p, 1e-7))"),
+        "entries": ("keras.layers.Activation('sigmoid')", "log(p / (1 - p))"),
+    }[kind]
+    fix = {
+        "teacher": f"end the teacher in {end}, or give {function} of its output p: for a model "
+        "keras.Sequential([teacher, keras.layers.Activation(function)]), for a function as what it "
+        "returns",
+        "student": f"end the student in {end} with nothing behind it but changes of shape, or in "
+        "logits with a loss on labels of from_logits=True",
+    }[role]
+    return problem(
+        f"outputs of the {role} {name!r} that are probabilities, made by something other than a "
+        "softmax or sigmoid of Keras or TensorFlow at its end",
+        "logits, or probabilities whose logits can be seen; a temperature applied to probabilities "
+        "teaches next to nothing",
+        fix,
+    )

@@ -46,7 +46,9 @@ class Distiller(Teaching, keras.Model):
         student: the model to train, of either Keras. With a softmax or sigmoid at the end or
             without.
         distillation_losses: one `keras.distillation.DistillationLoss` or a list of them. `None`
-            for `keras_kd.losses.SoftTargets(temperature=4.0)`.
+            for `keras_kd.losses.SoftTargets(temperature=4.0)`, and for `keras_kd.losses.LogitsMSE`
+            on outputs that are numbers: those that `compile` gets a loss of regression for, such as
+            `"mse"`, and that end in neither a softmax nor a sigmoid.
         distillation_loss_weights: one weight per loss; `None` for 1 each. A weight is a number, a
             `keras.optimizers.schedules.LearningRateSchedule` or a function of the step, which is
             the number of updates since `compile`. The logs of `fit` show what schedules say.
@@ -260,7 +262,8 @@ class Distiller(Teaching, keras.Model):
                 serialize_schedule(weight) for weight in self.distillation_loss_weights
             ],
             "student_loss_weight": serialize_schedule(self.student_loss_weight),
-            "bridges": [bridge.shapes for bridge in self.bridges],
+            "losses_are_default": self._objective.is_default,
+            "bridges": [bridge.shapes for bridge in self._objective.bridges],
             "teacher_inputs": serialize(self._given_inputs.teacher_inputs),
             "missing_label": self._labels.missing,
             "save_teacher": self.save_teacher,
@@ -285,7 +288,10 @@ class Distiller(Teaching, keras.Model):
             "teacher_inputs": deserialize(config["teacher_inputs"]),
         }
         bridges = config.pop("bridges")
+        # Files of before have no such entry.
+        is_default = config.pop("losses_are_default", False)
         distiller = cls(**config)
+        distiller._objective.is_default = is_default
         # A teacher that comes later finds the adapters that were trained.
         distiller._objective.connect_shapes(bridges)
         return distiller

@@ -13,8 +13,9 @@ import numpy as np
 from keras_kd import _keras, _logits, schedules
 from keras_kd._checks import check_number, problem
 from keras_kd.adapters import Bridge
+from keras_kd.distiller.default_losses import advice_for
 from keras_kd.losses import DistillationLoss, SoftTargets
-from keras_kd.losses.base import refuse_top
+from keras_kd.losses.base import outputs_by_key, refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
@@ -25,7 +26,7 @@ class Objective:
 
     Args:
         losses: one `keras.distillation.DistillationLoss` or a list of them; `None` for
-            `SoftTargets(temperature=4.0)`.
+            `SoftTargets(temperature=4.0)`, until `choose` knows better.
         weights: one weight per loss, at least 0, each a number or a schedule; `None` for 1 each.
             A single loss may come with a single weight.
         student_loss_weight: w, from 0 to 1, a number or a schedule.
@@ -41,6 +42,7 @@ class Objective:
         weights: Sequence[schedules.Schedule] | schedules.Schedule | None = None,
         student_loss_weight: schedules.Schedule = 0.5,
     ) -> None:
+        self.is_default = losses is None
         if losses is None:
             losses = SoftTargets(temperature=4.0)
         self.losses = list(losses) if isinstance(losses, list | tuple) else [losses]
@@ -49,7 +51,7 @@ class Objective:
                 problem(
                     "distillation_losses=[]",
                     "at least one distillation loss",
-                    "pass None for SoftTargets(temperature=4.0), or train the student alone",
+                    "pass None for SoftTargets(temperature=4.0), or LogitsMSE() for numbers",
                 )
             )
         for loss in self.losses:
@@ -64,7 +66,31 @@ class Objective:
         )
         self._bounds = self._bounds_of_schedules()
         self._check_adapters()
-        self.bridges = [
+        self.bridges = self._new_bridges()
+
+    def choose(self, losses: Sequence[Any]) -> bool:
+        """Take these losses if the user gave none; they have no weights of their own.
+
+        Returns:
+            Whether they are others than before.
+        """
+        if not self.is_default or list(map(_described, losses)) == list(
+            map(_described, self.losses)
+        ):
+            return False
+        self.losses = list(losses)
+        self.weights = [self.weights[0]] * len(losses)
+        self._bounds = self._bounds_of_schedules()
+        self.bridges = self._new_bridges()
+        return True
+
+    @property
+    def given_losses(self) -> tuple[list[Any] | None, Any]:
+        """Losses and weights as the constructor takes them: without losses that were chosen."""
+        return (None, self.weights[0]) if self.is_default else (self.losses, self.weights)
+
+    def _new_bridges(self) -> list[Bridge]:
+        return [
             Bridge(loss, name=f"bridge_to_{name}", dtype="float32")
             for name, loss in zip(self._names(), self.losses, strict=True)
         ]
@@ -117,13 +143,20 @@ class Objective:
         """The student's layers that the losses read."""
         return [name for loss in self.losses for name in _layer_names(loss, "student")]
 
-    @property
-    def softens_outputs(self) -> bool:
-        """Whether any loss applies a temperature to outputs, which only logits can bear."""
-        return any(
-            isinstance(loss, TemperedLoss | keras.distillation.LogitsDistillation)
-            for loss in self.losses
-        )
+    def softened(self, outputs: Any) -> list[Any]:
+        """Those of a model's outputs to which a loss applies a temperature: only logits bear it."""
+        named = outputs_by_key(outputs)
+        found = {}
+        for loss in self.losses:
+            if isinstance(loss, TemperedLoss | keras.distillation.LogitsDistillation):
+                keys = getattr(loss, "outputs", None)
+                for key in named if keys is None else keys:
+                    found.update({id(part): part for part in keras.tree.flatten(named.get(key))})
+        return [
+            part
+            for part in found.values()
+            if part is not None and "float" in keras.backend.standardize_dtype(part.dtype)
+        ]
 
     def connect(self, teacher: Tapped, student: Tapped) -> None:
         """Make the adapters, and the losses' own weights, for outputs and features of these shapes.
@@ -218,6 +251,10 @@ class Objective:
         ]
 
 
+def _described(loss: DistillationLoss) -> tuple[str, Any]:
+    return type(loss).__name__, loss.get_config()
+
+
 def _value_of(
     loss: Any,
     bridge: Bridge,
@@ -230,7 +267,7 @@ def _value_of(
     teacher_part, student_part = _read_teacher(teacher, loss), _read(student, loss, "student")
     mask = _mask(student, student_part, loss)
     if isinstance(loss, keras.distillation.LogitsDistillation):
-        teacher_part, student_part = _logits_of(teacher_part), _logits_of(student_part)
+        teacher_part, student_part = _logits_of(teacher_part, student_part)
     if not bridge.built:
         # Shapes that were not known before; the optimizer has not started yet.
         bridge.connect(teacher_part, student_part)
@@ -269,7 +306,7 @@ def _check_loss(loss: Any) -> None:
             problem(
                 f"distillation loss {loss!r} of type {type(loss).__name__}",
                 "an object of keras_kd.losses or another keras.distillation.DistillationLoss",
-                "pass for example keras_kd.losses.SoftTargets(temperature=4.0)",
+                f"pass for example {advice_for(loss)}",
             )
         )
     if isinstance(
@@ -354,8 +391,19 @@ def _mask(student: Tapped, student_part: Any, loss: Any) -> Any:
     return keras.tree.map_structure(_keras.mask_of, compared)
 
 
-def _logits_of(outputs: Any) -> Any:
-    return keras.tree.map_structure(lambda output: _logits.recognise_logits(output).logits, outputs)
+def _logits_of(teacher: Any, student: Any) -> tuple[Any, Any]:
+    """The logits of both, for Keras' own losses, one distribution on the last axis."""
+    seen = [
+        [_logits.recognise_logits(output) for output in keras.tree.flatten(outputs)]
+        for outputs in (teacher, student)
+    ]
+    if len(seen[0]) == len(seen[1]):
+        pairs = [_logits.common_rows(*pair) for pair in zip(*seen, strict=True)]
+        seen = [list(one) for one in zip(*pairs, strict=True)]
+    return tuple(
+        keras.tree.pack_sequence_as(outputs, [one.logits for one in found])
+        for outputs, found in zip((teacher, student), seen, strict=True)
+    )
 
 
 def _scalar(loss: Any, value: Any, sample_weight: Any) -> Any:

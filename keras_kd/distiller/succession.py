@@ -58,20 +58,22 @@ def successor(distiller: Any, student: Any, learning_rate: Any) -> Any:
     """See `Distiller.with_student`."""
     from keras_kd.distiller.distiller import Distiller
 
+    losses, weights = distiller._objective.given_losses
     is_own = type(distiller).__module__.startswith("keras_kd.")
     # `Distiller` chooses the flavour by the student; a class of the user's is for one flavour.
     other = (Distiller if is_own else type(distiller))(
         distiller._teacher.value,
         student,
-        _fresh_losses(distiller.distillation_losses),
-        distiller.distillation_loss_weights,
+        None if losses is None else _fresh_losses(losses),
+        weights,
         distiller.student_loss_weight,
         name=distiller.name,
         teacher_inputs=distiller._given_inputs.teacher_inputs,
         missing_label=distiller._labels.missing,
         save_teacher=distiller.save_teacher,
     )
-    _carry_over(distiller._objective.bridges, other._objective.bridges)
+    if losses is not None:
+        _carry_over(distiller._objective.bridges, other._objective.bridges)
     arguments = distiller._compile_arguments.value
     if arguments is not None:
         other.compile(**arguments.fresh(learning_rate))

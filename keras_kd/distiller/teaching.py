@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _keras, _logits
 from keras_kd._checks import problem
 from keras_kd.distiller.compatibility import (
     check_distinct,
@@ -19,10 +19,11 @@ from keras_kd.distiller.compatibility import (
     check_jit,
     check_losses,
 )
+from keras_kd.distiller.default_losses import choose_losses
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.succession import CompileArguments, successor
-from keras_kd.distiller.watch import TeacherWatch
+from keras_kd.distiller.watch import ProbabilityWatch, TeacherWatch
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tap, Tapped
 from keras_kd.teachers import ModelTeacher, Teacher, as_teacher
@@ -64,6 +65,7 @@ class Teaching:
         self._passes = _keras.Untracked(None)
         self._teacher = _keras.Untracked(None)
         self._teacher_watch = None
+        self._student_watch = None
         self._compile_arguments = _keras.Untracked(None)
         self._supports_jit_alone = self.supports_jit
         if teacher is not None:
@@ -100,7 +102,8 @@ class Teaching:
         # Those that learn are state of the training: part of its weights and backups.
         self._learning_teachers = teacher.learning_models
         self.supports_jit = self._supports_jit_alone and teacher.supports_jit
-        self._teacher_watch = TeacherWatch(teacher.name, self._objective.softens_outputs)
+        self._teacher_watch = TeacherWatch(teacher.name)
+        self._student_watch = ProbabilityWatch("student", self.student.name)
         # Steps that are compiled already would go on asking the teacher before this one.
         self._forget_steps()
 
@@ -253,9 +256,19 @@ class Teaching:
     def _begin_compile(self, optimizer: Any, loss: Any, metrics: Any, options: Any) -> None:
         """Check the arguments of `compile` and remember them for `with_student`."""
         self._check_compile(loss, options.get("jit_compile"))
+        self._choose_losses(loss)
         self._compile_arguments.value = CompileArguments(
             optimizer, loss=loss, metrics=metrics, **options
         )
+
+    def _choose_losses(self, loss: Any) -> None:
+        """Choose the distillation losses by the loss on labels, where none were given."""
+        objective, teacher = self._objective, self._teacher.value
+        if not objective.is_default:
+            return
+        models = [self.student, *([] if teacher is None else teacher.models)]
+        if objective.choose(choose_losses(self.student, loss, models)) and teacher is not None:
+            self._connect(teacher, self._student_tap.value)
 
     def _check_compile(self, loss: Any, jit_compile: Any) -> None:
         if self._teacher.value is not None:
@@ -324,13 +337,22 @@ class Teaching:
         inputs = self._inputs.of_teacher(x)
         if not self._inputs.are_shared:
             check_given(teacher, inputs)
-        said = teacher(inputs, student)
-        # What is stored was looked at before.
-        return said if teacher.brings_outputs else self._teacher_watch.look(said)
+        with _logits.noting() as remember:
+            said = teacher(inputs, student)
+            remember(said.outputs)
+        softened = self._objective.softened(said.outputs)
+        if teacher.brings_outputs:
+            # What is stored was finite when it was stored.
+            self._teacher_watch.probabilities.look(softened)
+            return said
+        return self._teacher_watch.look(said, softened)
 
     def _ask_student(self, x: Any, training: bool) -> Tapped:
         self._inputs.check(x)
-        return self._student_tap.value(self._inputs.of_student(x), training=training)
+        with _logits.noting() as remember:
+            student = self._student_tap.value(self._inputs.of_student(x), training=training)
+            remember(student.outputs)
+        return student
 
     def _new_passes(self, x: Any, y_pred: Any, training: bool) -> Passes:
         if y_pred is None or self._student_tap.value.layers:
@@ -364,6 +386,7 @@ class Teaching:
     def _total_loss(self, y: Any, sample_weight: Any, passes: Passes) -> Any:
         teacher, student = passes
         objective = self._objective
+        self._student_watch.look(objective.softened(student.outputs))
         labeled = None if y is None else self._labels.for_loss(y, sample_weight, student.outputs)
         if objective.needs_labels:
             self._check_labels(y)
@@ -429,6 +452,7 @@ class Teaching:
                     self._forget_steps()
                     raise
             self._teacher_watch.read(logs.get(self.distillation_loss_tracker.name))
+            self._student_watch.report()
             self._objective.check_scheduled_values(logs)
             # A student that had no shapes before has them now, and can be saved.
             if self.student.built and not self.built:

@@ -1,4 +1,4 @@
-"""Watches what the teacher says while a compiled step runs, and speaks up after the step."""
+"""Watches what the models say while a compiled step runs, and speaks up after the step."""
 
 from __future__ import annotations
 
@@ -14,6 +14,59 @@ from keras import ops
 
 from keras_kd import _logits
 from keras_kd._checks import problem
+from keras_kd._probabilities import JOINED
+
+# What a count of models with distributions has above it: that of models with other probabilities.
+_ENTRIES = 1000
+
+
+class ProbabilityWatch:
+    """Finds outputs that are probabilities where a loss needs logits, and warns once.
+
+    Args:
+        role: `"teacher"` or `"student"`.
+        name: the model's name, for the message.
+    """
+
+    def __init__(self, role: str, name: str) -> None:
+        self._role = role
+        self._name = name
+        self._found = _counter(-1)
+        self._joined = False
+        self._reported = False
+
+    def look(self, outputs: list[Any]) -> None:
+        """Note whether any of these outputs, which a loss softens, could be probabilities."""
+        if self._reported or tf.distribute.in_cross_replica_context():
+            # Under a strategy Keras first traces a loss to learn of shapes; nobody runs it.
+            return
+        seen = [(output, _logits.recognise_logits(output)) for output in outputs]
+        self._joined |= any(one.origin == JOINED for _, one in seen)
+        open_ones = [(output, one) for output, one in seen if _logits.could_be_probabilities(one)]
+        if open_ones:
+            # Once is enough, and a compiled step goes on as it began.
+            tf.cond(self._found < 0, lambda: self._note(open_ones), lambda: None)
+        if tf.executing_eagerly():
+            self.report()
+
+    def _note(self, outputs: list[tuple[Any, _logits.Logits]]) -> None:
+        found = [_logits.suspicions(output, seen) for output, seen in outputs]
+        rows = [one for in_rows, _ in found for one in in_rows] or [ops.convert_to_tensor(False)]
+        entries = [one for _, by_entry in found for one in by_entry]
+        in_rows, by_entry = (
+            ops.cast(ops.any(ops.stack(flags)), "int64") for flags in (rows, entries)
+        )
+        self._found.assign(in_rows + _ENTRIES * by_entry)
+
+    def report(self) -> None:
+        """Warn of what the first step noted."""
+        if self._reported:
+            return
+        self._reported = True
+        found = int(self._found.numpy())
+        if found > 0 or self._joined:
+            kind = "joined" if self._joined else "rows" if found % _ENTRIES else "entries"
+            warnings.warn(_logits.said_of_probabilities(self._role, self._name, kind), stacklevel=2)
 
 
 class TeacherWatch:
@@ -24,35 +77,38 @@ class TeacherWatch:
 
     Args:
         name: the teacher's name, for messages.
-        softened: whether a loss divides the outputs by a temperature, as only logits can bear.
+        softened: whether a loss divides the outputs by a temperature, as only logits can bear,
+            where `look` is not told of which.
+
+    Attributes:
+        probabilities: looks for the latter.
     """
 
-    def __init__(self, name: str, softened: bool) -> None:
+    def __init__(self, name: str, softened: bool = True) -> None:
         self._name = name
-        self._softened = softened
         self._not_finite = _counter()
-        self._distributions = _counter(-1)
+        self._softened = softened
+        self.probabilities = ProbabilityWatch("teacher", name)
         self._first_step_seen = False
         self._finite = None
 
-    def look(self, outputs: Any) -> Any:
+    def look(self, outputs: Any, softened: list[Any] | None = None) -> Any:
         """Note what is wrong with a batch of outputs; return them with 0 for what is not finite.
 
         With the zeros one bad batch does not turn the student's weights into NaN before Python
         hears of it. No gradient flows back into what is returned.
+
+        Args:
+            outputs: a structure of tensors.
+            softened: those among them that a loss divides by a temperature, where known.
         """
         if tf.distribute.in_cross_replica_context():
             # Under a strategy Keras first traces a loss to learn of shapes; nobody runs it.
             return outputs
         flat = [tensor for tensor in keras.tree.flatten(outputs) if _is_float(tensor)]
-        unrecognised = [logits for tensor in flat for logits in _unrecognised(tensor)]
-        if unrecognised and self._softened and not self._first_step_seen:
-            # Once is enough, and a compiled step goes on as it began.
-            tf.cond(
-                self._distributions < 0,
-                lambda: self._count_distributions(unrecognised),
-                lambda: None,
-            )
+        if softened is None:
+            softened = flat if self._softened else []
+        self.probabilities.look(softened)
         tensors = [part for tensor in flat for part in _parts(tensor)]
         clean = iter(self._cleaned(tensors) if tensors else [])
         if tf.executing_eagerly():
@@ -84,10 +140,6 @@ class TeacherWatch:
             for is_finite, tensor in zip(are_finite, tensors, strict=True)
         ]
         return [finite, *clean]
-
-    def _count_distributions(self, tensors: list[Any]) -> None:
-        rows = [ops.all(_logits.distribution_like(tensor)) for tensor in tensors]
-        self._distributions.assign(ops.sum(ops.cast(ops.stack(rows), "int64")))
 
     def mark(self, loss: Any) -> Any:
         """The loss for the logs: NaN where the outputs last looked at were not finite."""
@@ -122,21 +174,8 @@ class TeacherWatch:
                     "that the data have the range and dtype it was trained on",
                 )
             )
-        if not self._first_step_seen:
-            self._first_step_seen = True
-            if int(self._distributions.numpy()) > 0:
-                warnings.warn(
-                    problem(
-                        f"outputs of the teacher {self._name!r} that are probabilities, made by "
-                        "something other than a softmax of Keras or TensorFlow",
-                        "logits, or probabilities whose logits can be seen; a temperature applied "
-                        "to probabilities teaches next to nothing",
-                        "end the teacher in keras.layers.Softmax, or give its logarithm: for a "
-                        "model keras.Sequential([teacher, keras.layers.Activation(keras.ops.log)])"
-                        ", for a function the log of what it returns",
-                    ),
-                    stacklevel=2,
-                )
+        self._first_step_seen = True
+        self.probabilities.report()
 
 
 def _counter(begin: int = 0) -> tf.Variable:
@@ -172,13 +211,3 @@ def _replaced(tensor: Any, parts: Iterator[Any]) -> Any:
         changed["members"] = next(parts)
     _logits.remember_logits(clean, dataclasses.replace(seen, **changed))
     return clean
-
-
-def _unrecognised(tensor: Any) -> list[Any]:
-    """Outputs without a known activation, each member's of an ensemble, that could be a softmax."""
-    if len(tensor.shape) < 2 or tensor.shape[-1] == 1:
-        return []
-    seen = _logits.recognise_logits(tensor)
-    if seen.activation is not None:
-        return []
-    return [tensor] if seen.members is None else ops.unstack(seen.members)

@@ -206,7 +206,7 @@ def matching_outputs(
         ValueError: if the structures differ and no keys say what belongs together, or a key is
             missing.
     """
-    teacher, student = _as_mapping(teacher_outputs), _as_mapping(student_outputs)
+    teacher, student = outputs_by_key(teacher_outputs), outputs_by_key(student_outputs)
     if keys is None:
         if set(teacher) != set(student):
             raise ValueError(
@@ -232,7 +232,8 @@ def matching_outputs(
     return [(key, teacher[key], student[key]) for key in keys]
 
 
-def _as_mapping(outputs: Any) -> dict[OutputKey | None, Any]:
+def outputs_by_key(outputs: Any) -> dict[OutputKey | None, Any]:
+    """A model's outputs by name or index; a single one has the key `None`."""
     if isinstance(outputs, dict):
         return dict(outputs)
     if isinstance(outputs, list | tuple):
@@ -249,7 +250,7 @@ def _part(structure: Any, key: OutputKey | None) -> Any:
     if structure is None or key is None:
         return structure
     if isinstance(structure, dict | list | tuple):
-        return _as_mapping(structure).get(key)
+        return outputs_by_key(structure).get(key)
     return structure
 
 

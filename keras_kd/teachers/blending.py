@@ -19,6 +19,7 @@ from keras_kd._logits import (
     recognise_logits,
     remember_logits,
 )
+from keras_kd._probabilities import UNKNOWN
 
 
 class Voice(NamedTuple):
@@ -70,11 +71,11 @@ def blended_shape(voices: Sequence[Voice]) -> tuple[int | None, ...]:
 def mean_of_logits(voices: Sequence[Voice]) -> Any:
     """The weighted mean of logits, for each class over those that know it."""
     blended_shape(voices)
-    opinions, activation = _opinions(voices, split=False)
+    opinions, kind = _opinions(voices, split=False)
     members, shares, known = _stacked(opinions)
     weights = per_member(class_shares(shares, known), members)
     mean = ops.sum(members * ops.cast(weights, members.dtype), axis=0)
-    remember_logits(mean, Logits(mean, activation))
+    remember_logits(mean, Logits(mean, **kind))
     return mean
 
 
@@ -86,21 +87,23 @@ def mean_of_probabilities(voices: Sequence[Voice]) -> Any:
     class that it does not know.
     """
     shape = blended_shape(voices)
-    opinions, activation = _opinions(voices, split=True)
+    opinions, kind = _opinions(voices, split=True)
     members, shares, known = _stacked(opinions)
-    seen = Logits(members, activation, members, shares, known)
+    seen = Logits(members, members=members, shares=shares, known=known, **kind)
     # As the losses read an output of which nobody says what it is.
-    logits = seen.at(1.0, activation or ("sigmoid" if shape[-1] == 1 else "softmax"))
+    logits = seen.at(1.0, kind["activation"] or ("sigmoid" if shape[-1] == 1 else "softmax"))
     remember_logits(logits, dataclasses.replace(seen, logits=logits))
     return logits
 
 
-def _opinions(voices: Sequence[Voice], split: bool) -> tuple[list[Opinion], str | None]:
-    """The logits behind each voice, those of the members of a mean where asked, on all classes."""
-    opinions, activations = [], []
-    for voice in voices:
-        seen = recognise_logits(voice.output)
-        activations.append(seen.activation)
+def _opinions(voices: Sequence[Voice], split: bool) -> tuple[list[Opinion], dict[str, Any]]:
+    """The logits behind each voice, those of the members of a mean where asked, on all classes.
+
+    Also what all of them are, as arguments of `Logits`.
+    """
+    opinions = []
+    all_seen = [recognise_logits(voice.output) for voice in voices]
+    for voice, seen in zip(voices, all_seen, strict=True):
         if seen.members is None or not split:
             opinions.append(_on_all_classes(Opinion(seen.logits, voice.share, None), voice, voices))
             continue
@@ -108,12 +111,15 @@ def _opinions(voices: Sequence[Voice], split: bool) -> tuple[list[Opinion], str 
             known = None if seen.known is None else seen.known[number]
             opinion = Opinion(seen.members[number], voice.share * share, known)
             opinions.append(_on_all_classes(opinion, voice, voices))
-    return opinions, _common_activation(voices, activations)
+    return opinions, _common_kind(voices, all_seen)
 
 
-def _common_activation(voices: Sequence[Voice], activations: list[str | None]) -> str | None:
+def _common_kind(voices: Sequence[Voice], all_seen: Sequence[Logits]) -> dict[str, Any]:
+    activations = [seen.activation for seen in all_seen]
     kinds = set(activations) - {None}
-    if len(kinds) > 1 or OTHER_AXIS in kinds:
+    sizes = {seen.classes for seen in all_seen if seen.activation == "softmax"}
+    in_rows = sizes - {None} and any(voice.classes is not None for voice in voices)
+    if len(kinds) > 1 or OTHER_AXIS in kinds or len(sizes) > 1 or in_rows:
         raise ValueError(
             problem(
                 f"members {[voice.member for voice in voices]} that end in {activations}",
@@ -121,7 +127,12 @@ def _common_activation(voices: Sequence[Voice], activations: list[str | None]) -
                 "end all of them in a softmax, in a sigmoid, or in logits",
             )
         )
-    return kinds.pop() if kinds else None
+    origins = {seen.origin for seen in all_seen if seen.activation is None}
+    return {
+        "activation": kinds.pop() if kinds else None,
+        "classes": sizes.pop() if sizes else None,
+        "origin": origins.pop() if len(origins) == 1 else UNKNOWN,
+    }
 
 
 def _stacked(opinions: Sequence[Opinion]) -> tuple[Any, np.ndarray, np.ndarray | None]:

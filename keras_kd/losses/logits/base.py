@@ -98,6 +98,26 @@ def logits_behind(
     return dataclasses.replace(teacher, logits=logits), student
 
 
+def distributions_behind(
+    teacher_output: Any, student_output: Any
+) -> tuple[_logits.Logits, _logits.Logits]:
+    """`logits_behind`, with one distribution on the last axis.
+
+    An output of several distributions in a row, such as a flattened map of softmaxes, gets an axis
+    for them: `(batch, k * classes)` becomes `(batch, k, classes)`. An output without an axis for
+    classes, shape `(batch,)`, is that of a single unit.
+
+    Raises:
+        ValueError: if the classes of one are not on the last axis, or the distributions differ.
+    """
+    teacher, student = logits_behind(teacher_output, student_output)
+    if len(student.logits.shape) == 1:
+        return tuple(
+            one.changed(lambda units: ops.expand_dims(units, axis=-1)) for one in (teacher, student)
+        )
+    return _logits.common_rows(teacher, student)
+
+
 def common_activation(teacher: _logits.Logits, student: _logits.Logits) -> str:
     """What turns these logits into probabilities, as far as the models show it.
 
@@ -124,7 +144,7 @@ def common_activation(teacher: _logits.Logits, student: _logits.Logits) -> str:
 def class_logits(
     teacher_output: Any, student_output: Any, name: str
 ) -> tuple[_logits.Logits, _logits.Logits]:
-    """`logits_behind`, for a formula that needs one distribution over several classes.
+    """`distributions_behind`, for a formula that needs one distribution over several classes.
 
     Args:
         teacher_output: tensor of shape `(batch, ..., classes)`.
@@ -134,7 +154,7 @@ def class_logits(
     Raises:
         ValueError: if an output is one of {on, off} for each class, or of a single unit.
     """
-    teacher, student = logits_behind(teacher_output, student_output)
+    teacher, student = distributions_behind(teacher_output, student_output)
     if student.logits.shape[-1] == 1 or "sigmoid" in (teacher.activation, student.activation):
         raise ValueError(
             problem(

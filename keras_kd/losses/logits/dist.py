@@ -127,7 +127,7 @@ class DIST(TemperedLoss):
             _per_position(given, student.logits) for given in (sample_weight, mask)
         )
         teacher, student = (
-            ops.reshape(logits, (-1, student_output.shape[-1]))
+            ops.reshape(logits, (-1, student.logits.shape[-1]))
             for logits in (teacher.at(temperature, "softmax"), student.logits)
         )
         weights, factor = example_weights(student, sample_weight, mask)

@@ -12,7 +12,12 @@ from keras_kd import schedules
 from keras_kd._checks import check_choice
 from keras_kd._logits import Top
 from keras_kd.losses.base import OutputKey
-from keras_kd.losses.logits.base import TemperedLoss, common_activation, logits_behind, soften
+from keras_kd.losses.logits.base import (
+    TemperedLoss,
+    common_activation,
+    distributions_behind,
+    soften,
+)
 from keras_kd.losses.logits.top_k import check_known, soften_on_top, softened_top
 
 ACTIVATIONS = ("auto", "softmax", "sigmoid")
@@ -117,7 +122,7 @@ class _SoftenedLoss(TemperedLoss):
         self, teacher_output: Any, student_output: Any, *, step: Any = None, **context: Any
     ) -> Any:
         """The formula on the logits behind both outputs, times T^2 where asked for."""
-        teacher, student = logits_behind(teacher_output, student_output)
+        teacher, student = distributions_behind(teacher_output, student_output)
         activation = self.activation
         if activation == "auto":
             activation = common_activation(teacher, student)
@@ -159,7 +164,8 @@ class SoftTargets(_SoftenedLoss):
 
     The factor T^2 keeps the size of the gradient when T changes. Outputs of shape
     `(batch, ..., classes)` give one value per example and position. Models that end in a softmax
-    or sigmoid are recognised and compared by their logits. For sigmoid outputs, and for a single
+    or sigmoid are recognised and compared by their logits, also behind a change of shape: of
+    softmaxes that were flattened to `(batch, k * classes)` each is a distribution. For sigmoid outputs, and for a single
     output unit, p and q are distributions over {on, off}, one for each class, and the values
     are averaged over the classes, as in `keras.losses.BinaryCrossentropy`.
 

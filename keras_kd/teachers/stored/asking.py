@@ -12,7 +12,15 @@ from keras import ops
 
 from keras_kd._checks import check_choice, problem
 from keras_kd._limits import watched_batch
-from keras_kd._logits import OTHER_AXIS, distribution_like, recognise_logits
+from keras_kd._logits import (
+    OTHER_AXIS,
+    Logits,
+    could_be_probabilities,
+    recognise_logits,
+    said_of_probabilities,
+    suspicions,
+)
+from keras_kd._probabilities import JOINED, UNKNOWN
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
 from keras_kd.teachers.inputs import Inputs
@@ -32,6 +40,7 @@ class About(NamedTuple):
     puts_out_logits: bool
     shares: tuple[float, ...] | None
     known: tuple[tuple[bool, ...], ...] | None
+    classes: int | None = None
 
 
 class Selection:
@@ -112,8 +121,13 @@ class Selection:
             )
         if self._top_k is None:
             return StoredOutput(Dense(name, tuple(shape), self._dtype), *about)
-        if about.shares is not None or about.activation == "sigmoid":
-            kind = "a sigmoid" if about.shares is None else "several teachers, each with its own"
+        kinds = [
+            *(["several teachers, each with its own"] if about.shares is not None else []),
+            *(["a sigmoid"] if about.activation == "sigmoid" else []),
+            *([f"a softmax for every {about.classes} of them"] if about.classes else []),
+        ]
+        if kinds:
+            kind = kinds[0]
             raise ValueError(
                 problem(
                     f"top_k={self._top_k} for logits of {kind}",
@@ -166,6 +180,7 @@ class Asked:
         self._structure: Any = None
         self._names: Any = None
         self._about: list[About] = []
+        self._origins: dict[str, str] = {}
         teacher.tap(selection.layers)
 
     def contents(self, x: Any, keys: np.ndarray) -> Contents:
@@ -189,7 +204,7 @@ class Asked:
         for name, about in zip(keras.tree.flatten(self._names), self._about, strict=True):
             outputs.append(selection.output(name, said[name].shape[1:], about))
             if about.activation is None:
-                self._check_logits(said[name])
+                self._check_logits(said[name], self._origins[name])
         return Contents(keras.tree.pack_sequence_as(self._names, outputs), features)
 
     def __call__(self, x: Any, keys: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
@@ -211,21 +226,18 @@ class Asked:
         }
         return tensors, tensors.pop(_MARKS, None)
 
-    def _check_logits(self, values: np.ndarray) -> None:
-        """Warn of probabilities whose logits were not seen."""
-        if values.ndim < 2 or values.shape[-1] < 2:
+    def _check_logits(self, values: np.ndarray, origin: str) -> None:
+        """Warn of probabilities whose logits were not seen.
+
+        Numbers from 0 to 1 of unknown origin may be any, and no loss is known yet.
+        """
+        seen = Logits(values, None, origin=origin)
+        if not could_be_probabilities(seen):
             return
-        if np.all(ops.convert_to_numpy(distribution_like(values))):
-            warnings.warn(
-                problem(
-                    f"outputs of the teacher {self.teacher.name!r} that are probabilities, made by "
-                    "something other than a softmax of Keras or TensorFlow",
-                    "logits, or probabilities whose logits can be seen; a temperature applied to "
-                    "probabilities teaches next to nothing",
-                    "end the teacher in keras.layers.Softmax, or store its logarithm",
-                ),
-                stacklevel=4,
-            )
+        rows, entries = suspicions(values, seen)
+        if origin == JOINED or any(rows) or (origin != UNKNOWN and any(entries)):
+            kind = "joined" if origin == JOINED else "rows" if any(rows) else "entries"
+            warnings.warn(said_of_probabilities("teacher", self.teacher.name, kind), stacklevel=4)
 
     def _ask(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -267,7 +279,8 @@ class Asked:
             if seen.members is not None:
                 shares = tuple(np.asarray(seen.shares).tolist())
                 known = None if seen.known is None else tuple(map(tuple, seen.known.tolist()))
-            self._about.append(About(seen.activation, not activated, shares, known))
+            self._about.append(About(seen.activation, not activated, shares, known, seen.classes))
+            self._origins[name] = seen.origin
             several = seen.members is not None
             logits[name] = ops.moveaxis(seen.members, 0, 1) if several else seen.logits
         return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ class StoredOutput:
         puts_out_logits: whether the output itself is the logits, whatever was seen behind them.
         shares: for the mean of the probabilities of several models, what each counts.
         known: where members know a part of the classes only, which ones, `(models, classes)`.
+        classes: of a softmax, how many classes a distribution has, where several stand one after
+            another on the last axis.
     """
 
     codec: Codec
@@ -37,16 +40,19 @@ class StoredOutput:
     puts_out_logits: bool = True
     shares: tuple[float, ...] | None = None
     known: tuple[tuple[bool, ...], ...] | None = None
+    classes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
-        return {
+        config = {
             "codec": self.codec.to_json(),
             "activation": self.activation,
             "puts_out_logits": self.puts_out_logits,
             "shares": None if self.shares is None else list(self.shares),
             "known": None if self.known is None else [list(map(bool, row)) for row in self.known],
         }
+        # Stores that were written before have no such entry.
+        return config if self.classes is None else {**config, "classes": self.classes}
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> StoredOutput:
@@ -60,6 +66,7 @@ class StoredOutput:
             bool(config["puts_out_logits"]),
             None if shares is None else tuple(map(float, shares)),
             None if known is None else tuple(tuple(map(bool, row)) for row in known),
+            _checked_classes(config.get("classes"), config["codec"]),
         )
 
     def said(self, arrays: dict[str, Any]) -> Any:
@@ -72,19 +79,32 @@ class StoredOutput:
         if isinstance(self.codec, TopK):
             seen = Logits(logits, "softmax", top=_top(self.codec, arrays))
         elif self.shares is None:
-            seen = Logits(logits, self.activation)
+            seen = Logits(logits, self.activation, classes=self.classes)
         else:
             members = ops.moveaxis(logits, 1, 0)
             known = None if self.known is None else np.array(self.known)
-            seen = Logits(members, self.activation, members, np.array(self.shares), known)
+            seen = Logits(
+                members,
+                self.activation,
+                members,
+                np.array(self.shares),
+                known,
+                classes=self.classes,
+            )
             # As the losses read an output of which nobody says what it is.
             logits = seen.at(1.0, self.activation or _usual_activation(members.shape))
-            seen = Logits(logits, self.activation, members, seen.shares, known)
+            seen = dataclasses.replace(seen, logits=logits)
         activated = not self.puts_out_logits and seen.top is None
-        output = _ACTIVATIONS[self.activation](logits) if activated else logits
+        output = self._activated(seen) if activated else logits
         # An output that is its logits must still not be taken for something else.
         remember_logits(output, seen)
         return output
+
+    def _activated(self, seen: Logits) -> Any:
+        if self.classes is None:
+            return _ACTIVATIONS[self.activation](seen.logits)
+        rows = ops.softmax(seen.in_rows(self.classes).logits, axis=-1)
+        return ops.reshape(rows, ops.shape(seen.logits))
 
     def shape(self) -> keras.KerasTensor:
         """The output without values."""
@@ -253,6 +273,14 @@ def _top(codec: TopK, arrays: dict[str, Any]) -> Top:
         for place, temperature in enumerate(codec.temperatures)
     }
     return Top(arrays["classes"], remainders, codec.number_of_classes)
+
+
+def _checked_classes(classes: Any, codec: dict[str, Any]) -> int | None:
+    if classes is None:
+        return None
+    if not isinstance(classes, int) or classes < 1 or codec["shape"][-1] % classes:
+        raise ValueError(f"{classes} classes in rows of {codec['shape']}")
+    return classes
 
 
 def _usual_activation(shape: Any) -> str:
