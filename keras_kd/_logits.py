@@ -49,6 +49,8 @@ class Logits:
         known: where members know a part of the classes only, a boolean array of shape
             `(models, classes)` that says which.
         top: where `logits` are the k largest only, which these are and what the others weigh.
+        classes: where a teacher knows a part of the student's classes only, which of them its
+            columns are, in order.
     """
 
     logits: Any
@@ -57,6 +59,7 @@ class Logits:
     shares: Any = None
     known: Any = None
     top: Top | None = None
+    classes: tuple[int, ...] | None = None
 
     def at(self, temperature: Any, activation: str) -> Any:
         """Logits that, divided by the temperature, give the output's softened probabilities.
@@ -144,6 +147,12 @@ def top_of(output: Any) -> Top | None:
     """What is known of an output of which only the k largest logits are; `None` for others."""
     remembered = getattr(output, "_keras_kd_logits", None)
     return None if remembered is None else remembered.top
+
+
+def classes_of(output: Any) -> tuple[int, ...] | None:
+    """Which of the student's classes the columns of an output are; `None` for all of them."""
+    remembered = getattr(output, "_keras_kd_logits", None)
+    return None if remembered is None else remembered.classes
 
 
 def remember_logits(output: Any, logits: Logits) -> None:
