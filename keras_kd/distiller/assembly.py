@@ -82,7 +82,8 @@ class Assembly:
     def teacher(self) -> Any:
         """The teacher; `None` after loading a distiller that was saved without it."""
         teacher = self._parts.value.teacher
-        return teacher.model if type(teacher) is ModelTeacher else teacher
+        is_a_model = type(teacher) is ModelTeacher and teacher.classes is None
+        return teacher.model if is_a_model else teacher
 
     @teacher.setter
     def teacher(self, teacher: Any) -> None:
@@ -124,7 +125,7 @@ class Assembly:
             new.student is not old.student
             or bool(old.objective.bridge_weights and new.objective is not old.objective)
         ):
-            arguments = arguments.fresh() if self.optimizer.built else arguments.given()
+            arguments = arguments.fresh() if self._has_begun else arguments.given()
         else:
             arguments = None
         learning = [] if old.teacher is None else old.teacher.learning_models
@@ -188,6 +189,11 @@ class Assembly:
         self._terms = _keras.Untracked(objective.terms)
         # Steps that are compiled already would go on with the parts before these.
         self._forget_steps()
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether the optimizer belongs to weights already."""
+        return getattr(self.optimizer, "built", True)
 
     def _replace(self, name: str, value: Any) -> None:
         """Set an attribute that holds models or layers in the place of what it held."""

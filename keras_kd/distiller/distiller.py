@@ -32,8 +32,9 @@ class Distiller(Teaching, keras.Model):
 
         total_loss = w * student_loss + (1 - w) * sum_i weight_i * distillation_loss_i
 
-    plus the student's regularization losses. Each step runs each model forward once, the teacher
-    as in inference. Sample weights, class weights and masks count in both kinds of loss.
+    plus the student's regularization losses and what its layers add with `add_loss`. Each step
+    runs each model forward once, the teacher as in inference. Sample weights, class weights and
+    masks count in both kinds of loss.
 
     With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
     gives a `tf_keras.Model` with the same behaviour, a
@@ -54,8 +55,12 @@ class Distiller(Teaching, keras.Model):
             the number of updates since `compile`. The logs of `fit` show what schedules say.
         student_loss_weight: w, from 0 (only the teacher) to 1 (only the labels), in the same forms.
         teacher_inputs: what the teacher sees, where that is not what the student sees: a function
-            of the inputs (larger images, for example), or the name of an entry of dict inputs, or
-            several, which the student then does not see.
+            of the inputs (larger images, for example); an entry of the inputs (a key of a dict, an
+            index of a list or tuple) or a list of entries; or a dict from the names of the
+            teacher's inputs to entries, as in `{"ids": "input_ids"}`. Validation data without
+            these entries are measured by their labels alone.
+        student_inputs: the same for the student. `None`: the entries that `teacher_inputs` does not
+            name. An entry that both models see is named in both.
         missing_label: an integer that stands for a label that is not known, such as -1; among
             floating-point labels NaN does. Examples without a label count in the distillation
             losses only. See `keras_kd.data.mix`.
@@ -68,6 +73,10 @@ class Distiller(Teaching, keras.Model):
     Attributes:
         student: the student; after training, save it, convert it or use it on its own.
         teacher: the teacher.
+
+    Both, `distillation_losses`, `distillation_loss_weights`, `student_loss_weight`,
+    `teacher_inputs` and `student_inputs` can be set to other values, which count from the next step
+    on. With another student, or losses that train weights, a compiled distiller is compiled anew.
 
     Raises:
         TypeError: if a loss or weight is of the wrong type.
@@ -172,12 +181,14 @@ class Distiller(Teaching, keras.Model):
 
         Args:
             optimizer: the student's optimizer.
-            loss: the loss on labels, in any form Keras takes. `None` to learn from the teacher
-                alone, with `student_loss_weight=0`.
+            loss: the loss on labels, in any form Keras takes. `None` for the loss of the student
+                itself, if it has a `compute_loss` of its own or was compiled with a loss, or to
+                learn from the teacher alone, with `student_loss_weight=0`.
             metrics: measured on the student's outputs.
             **kwargs: further arguments of `keras.Model.compile`.
 
         Raises:
+            TypeError: if there are arguments of the Distiller of older Keras examples.
             ValueError: if there is no loss on labels although it has a weight.
         """
         self._begin_compile(optimizer, loss, metrics, kwargs)

@@ -96,7 +96,7 @@ def _same_units(teacher: Any, student: Any, loss: Any) -> Any:
         not is_for_classes
         or kinds[0] not in (None, "softmax")
         or kinds[1] not in (None, "sigmoid")
-        or asked not in (None, expected)
+        or asked not in (None, "auto", expected)
     ):
         return teacher
     if isinstance(teacher, keras.KerasTensor):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -128,25 +127,23 @@ class Teaching(Assembly):
 
     def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
-        with self._weighing(class_weight) as for_keras:
-            return super().fit(*args, class_weight=for_keras, **kwargs)
+        return super().fit(*args, **self._for_keras(class_weight), **kwargs)
 
     def train_on_batch(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         """Train on one batch; see `keras.Model.train_on_batch`."""
-        with self._weighing(class_weight) as for_keras:
-            return super().train_on_batch(*args, class_weight=for_keras, **kwargs)
+        return super().train_on_batch(*args, **self._for_keras(class_weight), **kwargs)
 
-    @contextmanager
-    def _weighing(self, class_weight: Mapping[int, float] | None) -> Iterator[Any]:
+    def _for_keras(self, class_weight: Mapping[int, float] | None) -> dict[str, Any]:
         """Weigh classes in the step where labels can be missing, which Keras would look up, too.
 
-        Gives what is left to Keras.
+        Returns what is left to Keras as arguments.
         """
         in_step = None if self._labels.missing is None else class_weight
         if in_step != self._class_weight.value:
             self._class_weight.value = in_step
             self._forget_steps()
-        yield class_weight if self._labels.missing is None else None
+        is_left = class_weight is not None and in_step is None
+        return {"class_weight": class_weight} if is_left else {}
 
     def _weighed(self, y: Any, sample_weight: Any, outputs: Any) -> Any:
         """The weights of examples in a training step."""

@@ -245,7 +245,8 @@ def _how_to_fit(teacher_shape: Any, student_shape: Any) -> str | None:
             "softmax, which fit each other in losses such as keras_kd.losses.SoftTargets"
         )
     return (
-        "say which class of the student each column of the teacher is: "
+        "give both models the same number of classes, or say which class of the student each "
+        "column of the teacher is: "
         "keras_kd.teachers.ModelTeacher(teacher, classes={column: class}), for the first "
         f"{count} of both classes={{n: n for n in range({count})}}"
     )

@@ -69,7 +69,9 @@ class TestStudent:
         equal(arrays(first), before)
         assert int(distiller.optimizer.iterations) == 4
         np.testing.assert_allclose(
-            distiller.predict(examples[0], verbose=0), new.predict(examples[0], verbose=0), rtol=1e-5
+            distiller.predict(examples[0], verbose=0),
+            new.predict(examples[0], verbose=0),
+            rtol=1e-5,
         )
 
     def test_the_new_one_is_saved_and_the_old_one_forgotten(
@@ -168,8 +170,12 @@ class TestLossesAndWeights:
         )
         parts = distiller.evaluate(*examples, verbose=0, return_dict=True)
         soft, mse = (
-            float(loss.compute_loss(teacher(examples[0]), keras.ops.convert_to_tensor(
-                distiller.predict(examples[0], verbose=0))))
+            float(
+                loss.compute_loss(
+                    teacher(examples[0]),
+                    keras.ops.convert_to_tensor(distiller.predict(examples[0], verbose=0)),
+                )
+            )
             for loss in distiller.distillation_losses
         )
         assert parts["distillation_loss"] == pytest.approx(soft + mse, rel=1e-5)
@@ -191,7 +197,9 @@ class TestLossesAndWeights:
         assert logs["distillation_loss"] == pytest.approx(5 * mse, rel=1e-5)
 
     @FLAVOURS
-    def test_losses_with_adapters_train_them(self, teacher, dense_model, examples, hard_loss, flavour):
+    def test_losses_with_adapters_train_them(
+        self, teacher, dense_model, examples, hard_loss, flavour
+    ):
         student = of(flavour, dense_model())
         distiller = compiled(keras_kd.Distiller(teacher, student), hard_loss)
         train(distiller, examples)
@@ -212,7 +220,7 @@ class TestLossesAndWeights:
             distiller.student_loss_weight = 2
         with pytest.raises(ValueError, match="1 distillation_loss_weights for 2"):
             distiller.distillation_losses = [SoftTargets(), LogitsMSE()]
-        with pytest.raises(ValueError, match="from the teacher|layer name"):
+        with pytest.raises(ValueError, match=r"layer name 'nonsense'"):
             distiller.distillation_losses = Hint("nonsense", "hidden")
         with pytest.raises(ValueError, match="as an argument of the constructor"):
             distiller.missing_label = -1
@@ -223,7 +231,7 @@ class TestLossesAndWeights:
     def test_a_share_of_labels_needs_a_loss_on_them(self, teacher, student):
         distiller = keras_kd.Distiller(teacher, student, student_loss_weight=0)
         distiller.compile("sgd")
-        with pytest.raises(ValueError, match="loss=None with student_loss_weight=0.5"):
+        with pytest.raises(ValueError, match=r"loss=None with student_loss_weight=0\.5"):
             distiller.student_loss_weight = 0.5
         assert distiller.student_loss_weight == 0
 
