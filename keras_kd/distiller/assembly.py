@@ -64,7 +64,7 @@ class Assembly:
         # Keras would track the layers of taps and teachers as parts of this model.
         self._passes = _keras.Untracked(None)
         self._parts = _keras.Untracked(Parts(None, None, objective, inputs))
-        self._met = _keras.Untracked(None)
+        self._met = _keras.Untracked((None, None))
         self._student_tap = _keras.Untracked(None)
         self._teacher_watch = None
         self._compile_arguments = _keras.Untracked(None)
@@ -120,26 +120,26 @@ class Assembly:
         """Replace some of the `Parts`, with everything that follows, or none of them."""
         old = self._parts.value
         new = old._replace(**changed)
-        arguments = self._compile_arguments.value
-        if arguments is not None and (
-            new.student is not old.student
-            or bool(old.objective.bridge_weights and new.objective is not old.objective)
-        ):
-            arguments = arguments.fresh() if self._has_begun else arguments.given()
-        else:
-            arguments = None
         learning = [] if old.teacher is None else old.teacher.learning_models
         learned = [model.get_weights() for model in learning]
         try:
             self._put(new)
-            if arguments is not None:
-                self.compile(**arguments)
+            self._compile_for_other_weights(old)
         except BaseException:
             self._put(old)
             if old.teacher is not None:
                 for model, weights in zip(old.teacher.learning_models, learned, strict=True):
                     model.set_weights(weights)
             raise
+
+    def _compile_for_other_weights(self, old: Parts) -> None:
+        """Compile anew, where an optimizer would meet weights that it does not know."""
+        arguments, new = self._compile_arguments.value, self._parts.value
+        known = [id(weight) for weight in old.objective.bridge_weights]
+        is_known = known == [id(weight) for weight in new.objective.bridge_weights]
+        if arguments is not None and not (new.student is old.student and is_known):
+            has_begun = getattr(self.optimizer, "built", True)
+            self.compile(**(arguments.fresh() if has_begun else arguments.given()))
 
     def _put(self, parts: Parts) -> None:
         """Check that parts fit each other, and work with them.
@@ -159,10 +159,10 @@ class Assembly:
             if inputs.are_shared:
                 check_inputs(teacher, student)
             teacher.tap(objective.teacher_layer_names)
-            if self._met.value != (id(teacher), id(student)):
+            if self._met.value[0] is not teacher or self._met.value[1] is not student:
                 # Not again, since it can make a teacher begin anew.
                 teacher.meet(student)
-                self._met.value = (id(teacher), id(student))
+                self._met.value = (teacher, student)
             check_losses(objective, teacher, student)
             if self._compile_arguments.value is not None:
                 check_jit(teacher, self._compile_arguments.value.jit_compile)
@@ -189,11 +189,6 @@ class Assembly:
         self._terms = _keras.Untracked(objective.terms)
         # Steps that are compiled already would go on with the parts before these.
         self._forget_steps()
-
-    @property
-    def _has_begun(self) -> bool:
-        """Whether the optimizer belongs to weights already."""
-        return getattr(self.optimizer, "built", True)
 
     def _replace(self, name: str, value: Any) -> None:
         """Set an attribute that holds models or layers in the place of what it held."""

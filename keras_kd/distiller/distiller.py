@@ -354,8 +354,8 @@ class Distiller(Teaching, keras.Model):
 def _not_in_hdf5(distiller: Distiller, filepath: Any) -> ValueError:
     return ValueError(
         problem(
-            f"{str(filepath)!r} for the distiller {distiller.name!r} with its teacher",
-            "a name that ends in .keras, the one format that holds both models",
+            f"{str(filepath)!r} for the distiller {distiller.name!r}",
+            "a name that ends in .keras, the one format that holds the teacher, too",
             "call distiller.save('distiller.keras'); distiller.student.save takes any format, and "
             "distiller.export writes the student as a SavedModel",
         )

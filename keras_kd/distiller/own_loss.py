@@ -89,9 +89,12 @@ def call_compute_loss(
     """Call a `compute_loss` that may be a user's: many have no `training`, as in older Keras."""
     named = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
     parameters = inspect.signature(function).parameters
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    kinds = {one.kind for one in parameters.values()}
+    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
     extra = {"training": training} if takes_any or "training" in parameters else {}
-    if takes_any or set(named) <= set(parameters):
+    if set(named) <= set(parameters) or (
+        takes_any and inspect.Parameter.VAR_POSITIONAL not in kinds
+    ):
         return function(**named, **extra)
     return function(*named.values(), **extra)
 

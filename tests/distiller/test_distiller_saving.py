@@ -210,6 +210,21 @@ def test_what_would_lose_the_teacher_is_refused_with_what_does_not(distiller, tm
     assert_equal_weights(loaded.teacher, distiller.teacher)
 
 
+def test_a_file_of_before_that_lost_its_teacher_is_no_distiller_but_has_the_weights(
+    distiller, dense_model, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(keras_kd._keras, "saves_to_hdf5", lambda: False)
+        keras.saving.save_model(distiller, tmp_path / "d.h5")
+    with pytest.raises(ValueError, match=r"no weights of its teacher.*distiller\.load_weights"):
+        keras.saving.load_model(tmp_path / "d.h5")
+    fresh = keras_kd.Distiller(
+        distiller.teacher, dense_model(seed=8, batch_normalization=True), [SoftTargets()] * 2
+    )
+    fresh.load_weights(tmp_path / "d.h5")
+    assert_equal_weights(fresh.student, distiller.student)
+
+
 def test_checkpoints_of_the_whole_hold_the_teacher_or_are_refused(distiller, examples, tmp_path):
     wrong = keras.callbacks.ModelCheckpoint(tmp_path / "all.h5")
     with pytest.raises(ValueError, match=r"ends in \.keras"):
