@@ -233,6 +233,20 @@ def symbolic_outputs(model: Any) -> Any:
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
 
 
+def is_symbolic(tensor: Any) -> bool:
+    """Whether a tensor of either Keras stands in a model's graph, without values."""
+    return isinstance(tensor, keras.KerasTensor) or type(tensor).__name__ == "KerasTensor"
+
+
+def activation_name(tensor: Any) -> str | None:
+    """The activation of the layer that a symbolic tensor comes from, where it is seen."""
+    history = getattr(tensor, "_keras_history", None)
+    layer = getattr(history, "operation", getattr(history, "layer", None))
+    if type(layer).__name__ == "Softmax":
+        return "softmax"
+    return getattr(getattr(layer, "activation", None), "__name__", None)
+
+
 def mask_of(tensor: Any) -> Any:
     """The mask that a Masking or Embedding layer upstream gave a tensor, or `None`."""
     return getattr(tensor, "_keras_mask", None)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_kd import _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd._logits import Logits, classes_of, recognise_logits, remember_logits
 from keras_kd.losses import DistillationLoss
@@ -82,8 +83,8 @@ def _pair(teacher: Any, student: Any, loss: Any) -> tuple[Any, Any]:
 
 def _same_units(teacher: Any, student: Any, loss: Any) -> Any:
     """The teacher's output with as many units as the student's, two or one, for the same two."""
-    sizes = teacher.shape[-1:] + student.shape[-1:]
-    if tuple(sizes) not in ((1, 2), (2, 1)) or not _is_refused(teacher, student, loss):
+    sizes = (*teacher.shape[-1:], *student.shape[-1:])
+    if sizes not in ((1, 2), (2, 1)) or not _is_refused(teacher, student, loss):
         return teacher
     two_units, one_unit = (teacher, student) if sizes[0] == 2 else (student, teacher)
     kinds = _activation(two_units), _activation(one_unit)
@@ -99,8 +100,8 @@ def _same_units(teacher: Any, student: Any, loss: Any) -> Any:
         or asked not in (None, "auto", expected)
     ):
         return teacher
-    if isinstance(teacher, keras.KerasTensor):
-        return keras.KerasTensor(student.shape)
+    if _keras.is_symbolic(teacher):
+        return keras.KerasTensor(tuple(student.shape))
     return _with_units(recognise_logits(teacher), sizes[1], expected, teacher)
 
 
@@ -137,10 +138,7 @@ def _is_refused(teacher: Any, student: Any, loss: Any) -> bool:
 
 def _activation(output: Any) -> str | None:
     """What an output is seen to come from, also before there are values."""
-    if not isinstance(output, keras.KerasTensor):
+    if not _keras.is_symbolic(output):
         return recognise_logits(output).activation
-    operation = getattr(getattr(output, "_keras_history", None), "operation", None)
-    if isinstance(operation, keras.layers.Softmax):
-        return "softmax"
-    name = getattr(getattr(operation, "activation", None), "__name__", None)
+    name = _keras.activation_name(output)
     return name if name in ("softmax", "sigmoid") else None

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_kd import _keras
 from keras_kd._checks import problem
 from keras_kd._logits import Logits, recognise_logits, remember_logits
 
@@ -86,8 +87,8 @@ def take_columns(output: Any, columns: Sequence[int]) -> Any:
     """Columns of the last axis of an output, and of what is remembered of its logits."""
     if list(columns) == list(range(output.shape[-1])):
         return output
-    if isinstance(output, keras.KerasTensor):
-        return keras.KerasTensor((*output.shape[:-1], len(columns)), dtype=output.dtype)
+    if _keras.is_symbolic(output):
+        return keras.KerasTensor((*output.shape[:-1], len(columns)))
     seen = recognise_logits(output)
     changed: dict[str, Any] = {"logits": ops.take(seen.logits, list(columns), axis=-1)}
     if seen.members is not None:
@@ -101,9 +102,9 @@ def take_columns(output: Any, columns: Sequence[int]) -> Any:
 
 def mark_classes(output: Any, classes: Sequence[int]) -> Any:
     """Note on an output which of the student's classes its columns are."""
-    if isinstance(output, keras.KerasTensor):
+    if _keras.is_symbolic(output):
         # One of its own: a model's own outputs are not to be marked.
-        output = keras.KerasTensor(output.shape, dtype=output.dtype)
+        output = keras.KerasTensor(tuple(output.shape))
         seen = Logits(output, None)
     else:
         output, seen = ops.copy(output), recognise_logits(output)

@@ -134,6 +134,17 @@ class TestClasses:
         changed = student.get_layer("end").get_weights()[0] != kernel
         np.testing.assert_array_equal(changed.any(axis=0), [True, False, True, False, False, True])
 
+    @pytest.mark.parametrize("who", ["teacher", "student"])
+    def test_models_of_tf_keras(self, who):
+        teacher, student = net(4, seed=1), net(6, "softmax", seed=2)
+        expected = soft_targets(logits(teacher)[:, [1, 0, 3]], logits(student)[:, [0, 2, 5]])
+        if who == "teacher":
+            teacher = keras_kd.compression.to_tf_keras(teacher)
+        else:
+            student = keras_kd.compression.to_tf_keras(student)
+        taught = ModelTeacher(teacher, classes=[2, 0, None, 5])
+        assert distillation_loss(taught, student) == pytest.approx(expected, rel=1e-5)
+
     def test_members_that_know_parts_of_the_classes(self):
         members, student = [net(2, seed=1, name="a"), net(2, seed=3, name="b")], net(6, seed=2)
         taught = Ensemble(members, [1, 3], classes=[[1, 4], [5, 1]])
