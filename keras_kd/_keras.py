@@ -177,6 +177,21 @@ def input_shapes(model: Any) -> list[tuple] | None:
     return None if inputs is None else [tuple(tensor.shape) for tensor in inputs]
 
 
+def input_names(model: Any) -> Any:
+    """The names of a model's inputs in their structure; `None` where the model does not say.
+
+    One name for a model of one tensor, a list of names, or a dict whose keys are the names.
+    """
+    if getattr(model, "inputs", None) is None:
+        return None
+    inputs = symbolic_inputs(model)
+    if isinstance(inputs, dict):
+        return {name: name for name in inputs}
+    if isinstance(inputs, list | tuple):
+        return [getattr(tensor, "name", None) for tensor in inputs]
+    return inputs.name
+
+
 def output_specs(model: Any) -> Any:
     """A model's outputs as tensors without values; `None` where the model does not say.
 
@@ -274,6 +289,20 @@ def symbolic_outputs(model: Any) -> Any:
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
 
 
+def is_symbolic(tensor: Any) -> bool:
+    """Whether a tensor of either Keras stands in a model's graph, without values."""
+    return isinstance(tensor, keras.KerasTensor) or type(tensor).__name__ == "KerasTensor"
+
+
+def activation_name(tensor: Any) -> str | None:
+    """The activation of the layer that a symbolic tensor comes from, where it is seen."""
+    history = getattr(tensor, "_keras_history", None)
+    layer = getattr(history, "operation", getattr(history, "layer", None))
+    if type(layer).__name__ == "Softmax":
+        return "softmax"
+    return getattr(getattr(layer, "activation", None), "__name__", None)
+
+
 def mask_of(tensor: Any) -> Any:
     """The mask that a Masking or Embedding layer upstream gave a tensor, or `None`."""
     return getattr(tensor, "_keras_mask", None)
@@ -284,6 +313,51 @@ def take_losses(layer: keras.layers.Layer) -> list[Any]:
     losses = [loss for part in layer._flatten_layers() for loss in part._get_own_losses()]
     layer._clear_losses()
     return losses
+
+
+def metrics_of_compile(model: Any) -> list[Any]:
+    """The metrics that a model has by its `compile`, that of its loss included."""
+    if is_keras_model(model):
+        loss = model._compile_loss
+        return [
+            model._loss_tracker,
+            model._compile_metrics,
+            *([] if loss is None else loss.metrics),
+        ]
+    containers = (model.compiled_loss, model.compiled_metrics)
+    return [metric for each in containers if each is not None for metric in each.metrics]
+
+
+@contextmanager
+def replacing(model: Any, part: Any) -> Iterator[None]:
+    """While this is open, take other layers and models into a model, in the place of a part.
+
+    Keras 3 forgets a variable that an attribute no longer holds, but no layer, and takes no layers
+    into a model that is built. tf_keras does both by itself.
+    """
+    if not is_keras_model(model):
+        yield
+        return
+    tracker = model._tracker
+    locked = tracker.locked
+    tracker.unlock()
+    for old in keras.tree.flatten(part):
+        tracker.untrack(old)
+    try:
+        yield
+    finally:
+        if locked:
+            tracker.lock()
+
+
+def saves_to_hdf5() -> bool:
+    """Whether Keras 3 asks for a configuration to write it to an `.h5` file, or reads one.
+
+    Such files hold the weights of layers only, and configurations in an older form, which does not
+    name modules.
+    """
+    model = keras.Sequential([keras.layers.Identity(name="layer")], name="model")
+    return "module" not in model.get_config()["layers"][0]
 
 
 def computes_in_float16(model: Any) -> bool:

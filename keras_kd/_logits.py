@@ -57,6 +57,8 @@ class Logits:
         classes: of a softmax, how many classes a distribution has, where several stand one after
             another on the last axis; `None` where the last axis is one.
         origin: where no activation is seen, what is known: see the words of `_probabilities`.
+        taught: where a teacher knows a part of the student's classes only, which of them its
+            columns are, in order.
     """
 
     logits: Any
@@ -67,6 +69,7 @@ class Logits:
     top: Top | None = None
     classes: int | None = None
     origin: str = UNKNOWN
+    taught: tuple[int, ...] | None = None
 
     def at(self, temperature: Any, activation: str) -> Any:
         """Logits that, divided by the temperature, give the output's softened probabilities.
@@ -222,6 +225,12 @@ def top_of(output: Any) -> Top | None:
     """What is known of an output of which only the k largest logits are; `None` for others."""
     remembered = getattr(output, "_keras_kd_logits", None)
     return None if remembered is None else remembered.top
+
+
+def taught_classes(output: Any) -> tuple[int, ...] | None:
+    """Which of the student's classes the columns of an output are; `None` for all of them."""
+    remembered = getattr(output, "_keras_kd_logits", None)
+    return None if remembered is None else remembered.taught
 
 
 def remember_logits(output: Any, logits: Logits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -10,6 +11,8 @@ from keras_kd import _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.distiller.objective import Objective
 from keras_kd.teachers import ModelTeacher, Teacher
+
+_OLD_ARGUMENTS = ("student_loss_fn", "distillation_loss_fn", "alpha", "temperature")
 
 
 def check_distinct(teacher: Any, student: Any) -> None:
@@ -27,6 +30,69 @@ def check_distinct(teacher: Any, student: Any) -> None:
                 "teacher.set_weights(student.get_weights())",
             )
         )
+
+
+def check_order(teacher: Any, student: Any) -> None:
+    """Check that the teacher comes first, as far as the models' names tell.
+
+    Raises:
+        ValueError: if the names say that it is the other way round.
+    """
+    names = [str(getattr(model, "name", "")) for model in (teacher, student)]
+    if "student" in names[0].lower() and "teacher" in names[1].lower():
+        raise ValueError(
+            problem(
+                f"the model {names[0]!r} as teacher and {names[1]!r} as student",
+                "the teacher first",
+                "write keras_kd.Distiller(teacher, student), or give the models other names",
+            )
+        )
+
+
+def refuse_old_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse arguments of the Distiller in the examples of older versions of Keras.
+
+    Args:
+        given: further arguments of the constructor or of `compile`.
+
+    Raises:
+        TypeError: if there are any; the message says what to write.
+    """
+    old = [name for name in _OLD_ARGUMENTS if name in given]
+    if not old:
+        return
+    written = {name: given[name] for name in ("temperature", "alpha") if name in given}
+    temperature, alpha = written.get("temperature", 4.0), written.get("alpha", 0.5)
+    raise TypeError(
+        problem(
+            f"{', '.join(old)}, arguments of the Distiller of older Keras examples",
+            "the temperature in a distillation loss, the weight of the loss on labels in the "
+            "constructor, and that loss in compile",
+            "build keras_kd.Distiller(teacher, student, keras_kd.losses.SoftTargets(temperature="
+            f"{temperature!r}), student_loss_weight={alpha!r}), the teacher first, and call "
+            "compile(optimizer, loss=..., metrics=...) with what was student_loss_fn as the loss",
+        )
+    )
+
+
+def check_flavour(distiller: Any, student: Any) -> None:
+    """Check that a student is a model of the Keras of the distiller that is to teach it.
+
+    Raises:
+        ValueError: if it is one of the other.
+    """
+    if _keras.is_tf_keras_model(student) == _keras.is_tf_keras_model(distiller):
+        return
+    kinds = {True: "tf_keras", False: "Keras 3"}
+    raise ValueError(
+        problem(
+            f"a {kinds[_keras.is_tf_keras_model(student)]} student for the distiller "
+            f"{distiller.name!r}, a {kinds[_keras.is_tf_keras_model(distiller)]} model",
+            "a student of the same Keras as the distiller",
+            "let distiller.with_student(student) make a distiller of the other kind, or build a "
+            "new keras_kd.Distiller",
+        )
+    )
 
 
 def check_inputs(teacher: Teacher, student: Any) -> None:
@@ -47,7 +113,8 @@ def check_inputs(teacher: Teacher, student: Any) -> None:
             f"{_written(student_shapes)}",
             "the same inputs for both",
             "give both the same keras.Input, put a Resizing or Reshape layer in front of one, or "
-            "say with teacher_inputs what the teacher sees",
+            "say with teacher_inputs what the teacher sees, and with student_inputs what the "
+            "student sees",
         )
     )
 

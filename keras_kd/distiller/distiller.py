@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from keras_kd import _keras
 from keras_kd._checks import problem
+from keras_kd.distiller.assembly import connect
+from keras_kd.distiller.compatibility import refuse_old_arguments
 from keras_kd.distiller.compiled_step import CompiledStep
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
@@ -18,7 +20,7 @@ from keras_kd.distiller.teaching import Passes, Teaching
 from keras_kd.schedules import Schedule
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
-from keras_kd.teachers.inputs import Inputs, TeacherInputs
+from keras_kd.teachers.inputs import Inputs, ModelInputs
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -30,8 +32,9 @@ class Distiller(Teaching, keras.Model):
 
         total_loss = w * student_loss + (1 - w) * sum_i weight_i * distillation_loss_i
 
-    plus the student's regularization losses. Each step runs each model forward once, the teacher
-    as in inference. Sample weights, class weights and masks count in both kinds of loss.
+    plus the student's regularization losses and what its layers add with `add_loss`. Each step
+    runs each model forward once, the teacher as in inference. Sample weights, class weights and
+    masks count in both kinds of loss.
 
     With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
     gives a `tf_keras.Model` with the same behaviour, a
@@ -54,8 +57,12 @@ class Distiller(Teaching, keras.Model):
             the number of updates since `compile`. The logs of `fit` show what schedules say.
         student_loss_weight: w, from 0 (only the teacher) to 1 (only the labels), in the same forms.
         teacher_inputs: what the teacher sees, where that is not what the student sees: a function
-            of the inputs (larger images, for example), or the name of an entry of dict inputs, or
-            several, which the student then does not see.
+            of the inputs (larger images, for example); an entry of the inputs (a key of a dict, an
+            index of a list or tuple) or a list of entries; or a dict from the names of the
+            teacher's inputs to entries, as in `{"ids": "input_ids"}`. Validation data without
+            these entries are measured by their labels alone.
+        student_inputs: the same for the student. `None`: the entries that `teacher_inputs` does not
+            name. An entry that both models see is named in both.
         missing_label: an integer that stands for a label that is not known, such as -1; among
             floating-point labels NaN does. Examples without a label count in the distillation
             losses only. See `keras_kd.data.mix`.
@@ -68,6 +75,10 @@ class Distiller(Teaching, keras.Model):
     Attributes:
         student: the student; after training, save it, convert it or use it on its own.
         teacher: the teacher.
+
+    Both, `distillation_losses`, `distillation_loss_weights`, `student_loss_weight`,
+    `teacher_inputs` and `student_inputs` can be set to other values, which count from the next step
+    on. With another student, or losses that train weights, a compiled distiller is compiled anew.
 
     Raises:
         TypeError: if a loss or weight is of the wrong type.
@@ -112,11 +123,13 @@ class Distiller(Teaching, keras.Model):
         student_loss_weight: Schedule = 0.5,
         name: str = "distiller",
         *,
-        teacher_inputs: TeacherInputs = None,
+        teacher_inputs: ModelInputs = None,
+        student_inputs: ModelInputs = None,
         missing_label: int | None = None,
         save_teacher: bool = True,
         **kwargs: Any,
     ) -> None:
+        refuse_old_arguments(kwargs)
         _keras.check_model("student", student)
         if save_teacher and teacher is None:
             _keras.check_model("teacher", teacher)
@@ -127,14 +140,15 @@ class Distiller(Teaching, keras.Model):
         self.save_teacher = save_teacher
         objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
         self._begin_teaching(
-            teacher, student, objective, Inputs(teacher_inputs), Labels(missing_label)
+            teacher,
+            student,
+            objective,
+            Inputs(teacher_inputs, student_inputs),
+            Labels(missing_label),
         )
-        self.bridges = objective.bridges
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
-        # Callbacks that load weights before the first step want a built model.
-        self.built = student.built
 
     @property
     def output_names(self) -> list[str]:
@@ -151,7 +165,7 @@ class Distiller(Teaching, keras.Model):
         Args:
             input_shape: the shape of the inputs, batch first.
         """
-        teacher = self._teacher.value
+        teacher = self._parts.value.teacher
         models = [] if teacher is None else teacher.models
         shapes = [self._inputs.of_teacher(input_shape) for _ in models]
         models, shapes = [self.student, *models], [self._inputs.of_student(input_shape), *shapes]
@@ -159,7 +173,7 @@ class Distiller(Teaching, keras.Model):
             if not model.built:
                 model.build(shape)
         if teacher is not None:
-            self._connect(teacher, self._student_tap.value)
+            connect(self._objective, teacher, self._student_tap.value)
         self.built = True
 
     def compile(
@@ -169,12 +183,14 @@ class Distiller(Teaching, keras.Model):
 
         Args:
             optimizer: the student's optimizer.
-            loss: the loss on labels, in any form Keras takes. `None` to learn from the teacher
-                alone, with `student_loss_weight=0`.
+            loss: the loss on labels, in any form Keras takes. `None` for the loss of the student
+                itself, if it has a `compute_loss` of its own or was compiled with a loss, or to
+                learn from the teacher alone, with `student_loss_weight=0`.
             metrics: measured on the student's outputs.
             **kwargs: further arguments of `keras.Model.compile`.
 
         Raises:
+            TypeError: if there are arguments of the Distiller of older Keras examples.
             ValueError: if there is no loss on labels although it has a weight.
         """
         self._begin_compile(optimizer, loss, metrics, kwargs)
@@ -195,14 +211,21 @@ class Distiller(Teaching, keras.Model):
             # So that no activation of the teacher is kept for gradients.
             with tape.stop_recording():
                 passes = Passes(self._ask_teacher(x, student), student)
+            sample_weight = self._weighed(y, sample_weight, student.outputs)
             loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
         scheduled = self._scheduled_values()
         weights = self.trainable_weights
         gradients = tape.gradient(scaled_loss, weights)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        self._teacher.value.after_step(self.student, self._step())
+        self._parts.value.teacher.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Those of `keras.Model`, and what a student's own loss keeps."""
+        metrics = super().metrics
+        return metrics + self._shown_metrics(metrics)
 
     def get_metrics_result(self) -> dict[str, Any]:
         """The current values of all metrics; of the losses alone before the first labels."""
@@ -210,25 +233,32 @@ class Distiller(Teaching, keras.Model):
             return self._tracked_losses()
         return super().get_metrics_result()
 
-    def export(self, *args: Any, **kwargs: Any) -> Any:
-        """Export the student; see `keras.Model.export`."""
-        return self.student.export(*args, **kwargs)
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Save everything, the teacher included, into a `.keras` file; see `keras.Model.save`.
+
+        Raises:
+            ValueError: if the file's name ends in anything else: in an `.h5` file the teacher would
+                be lost.
+        """
+        if not str(filepath).endswith(".keras"):
+            raise _not_in_hdf5(self, filepath)
+        super().save(filepath, *args, **kwargs)
 
     def save_assets(self, dir_path: str) -> None:
         """Put the teacher's weights into a `.keras` file; Keras calls this for no other file."""
-        if self.save_teacher and self._teacher.value is not None:
+        if self.save_teacher and self._parts.value.teacher is not None:
             for path, model in self._teacher_files(dir_path):
                 model.save_weights(path)
 
     def load_assets(self, dir_path: str) -> None:
         """Read what `save_assets` wrote."""
-        if self._teacher.value is not None:
+        if self._parts.value.teacher is not None:
             for path, model in self._teacher_files(dir_path):
                 if os.path.exists(path):
                     model.load_weights(path)
 
     def _teacher_files(self, directory: str) -> list[tuple[str, Any]]:
-        models = self._teacher.value.models
+        models = self._parts.value.teacher.models
         names = [f"_{number}" for number in range(1, len(models) + 1)] if len(models) > 1 else [""]
         return [
             (os.path.join(directory, f"teacher{name}.weights.h5"), model)
@@ -239,9 +269,11 @@ class Distiller(Teaching, keras.Model):
         """The constructor's arguments, models included.
 
         Raises:
-            ValueError: if a tf_keras teacher would have to be saved.
+            ValueError: if a tf_keras teacher would have to be saved, or Keras writes an `.h5` file.
         """
-        teacher = self._teacher.value
+        if _keras.saves_to_hdf5():
+            raise _not_in_hdf5(self, "an .h5 file")
+        teacher = self._parts.value.teacher
         foreign = [] if teacher is None else filter(_keras.is_tf_keras_model, teacher.models)
         for model in foreign if self.save_teacher else []:
             raise ValueError(
@@ -264,8 +296,9 @@ class Distiller(Teaching, keras.Model):
             "student_loss_weight": serialize_schedule(self.student_loss_weight),
             "losses_are_default": self._objective.is_default,
             "bridges": [bridge.shapes for bridge in self._objective.bridges],
-            "teacher_inputs": serialize(self._given_inputs.teacher_inputs),
-            "missing_label": self._labels.missing,
+            "teacher_inputs": serialize(self.teacher_inputs),
+            "student_inputs": serialize(self.student_inputs),
+            "missing_label": self.missing_label,
             "save_teacher": self.save_teacher,
         }
 
@@ -276,6 +309,15 @@ class Distiller(Teaching, keras.Model):
         def deserialize(part: Any) -> Any:
             return keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
 
+        if config["teacher"] is not None and _keras.saves_to_hdf5():
+            raise ValueError(
+                problem(
+                    "an .h5 file of a distiller, which has no weights of its teacher",
+                    "a .keras file",
+                    "build the Distiller anew with its teacher, and read its weights by "
+                    "distiller.load_weights, or only those of the student",
+                )
+            )
         config = {
             **config,
             "teacher": deserialize(config["teacher"]),
@@ -286,6 +328,7 @@ class Distiller(Teaching, keras.Model):
             ],
             "student_loss_weight": deserialize_schedule(config["student_loss_weight"]),
             "teacher_inputs": deserialize(config["teacher_inputs"]),
+            "student_inputs": deserialize(config.get("student_inputs")),
         }
         bridges = config.pop("bridges")
         # Files of before have no such entry.
@@ -296,6 +339,13 @@ class Distiller(Teaching, keras.Model):
         distiller._objective.connect_shapes(bridges)
         return distiller
 
+    def _hold_bridges(self) -> None:
+        if vars(self).get("bridges") != self._objective.bridges:
+            self._replace("bridges", self._objective.bridges)
+
+    def _set_policy(self, name: str) -> None:
+        self.dtype_policy = name
+
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         return self._compile_loss(y, y_pred, sample_weight)
 
@@ -305,3 +355,14 @@ class Distiller(Teaching, keras.Model):
         if self.run_eagerly or self.steps_per_execution != 1:
             return by_keras
         return CompiledStep(step, self.jit_compile, by_keras)
+
+
+def _not_in_hdf5(distiller: Distiller, filepath: Any) -> ValueError:
+    return ValueError(
+        problem(
+            f"{str(filepath)!r} for the distiller {distiller.name!r}",
+            "a name that ends in .keras, the one format that holds the teacher, too",
+            "call distiller.save('distiller.keras'); distiller.student.save takes any format, and "
+            "distiller.export writes the student as a SavedModel",
+        )
+    )

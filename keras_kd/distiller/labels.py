@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_kd._checks import check_integer
+from keras_kd._checks import check_integer, problem
 
 
 class Labels:
@@ -40,6 +42,42 @@ class Labels:
     def for_metrics(self, y: Any, sample_weight: Any, outputs: Any) -> tuple[Any, Any]:
         """Labels, and weights with which metrics see the labeled examples only."""
         return self._divided(y, sample_weight, outputs, lambda known: known)
+
+    def weighed(
+        self, y: Any, sample_weight: Any, output: Any, class_weight: Mapping[int, float]
+    ) -> Any:
+        """Weights of examples by their class; what has no label, or a class without one, has 1.
+
+        Args:
+            y: labels of one output.
+            sample_weight: what else the examples weigh, or `None`.
+            output: the student's output.
+            class_weight: weights by class.
+
+        Raises:
+            ValueError: if there are several outputs.
+        """
+        if keras.tree.is_nested(y) or keras.tree.is_nested(output):
+            raise ValueError(
+                problem(
+                    "class_weight for a student of several outputs",
+                    "a student of one output, as in Keras",
+                    "give sample_weight, one for each output",
+                )
+            )
+        known = self._known(y, output)
+        labels = ops.convert_to_tensor(y)
+        if len(labels.shape) > len(known.shape):
+            is_column = labels.shape[-1] == 1
+            labels = ops.squeeze(labels, -1) if is_column else ops.argmax(labels, axis=-1)
+        # NaN, which stands for a missing label among floats, is no number of a class.
+        labels = ops.cast(ops.where(known > 0, labels, ops.zeros_like(labels)), "int32")
+        table = np.ones(max(class_weight) + 1, dtype="float32")
+        table[list(class_weight)] = list(class_weight.values())
+        index = ops.minimum(labels, len(table) - 1)
+        has_weight = ops.logical_and(known > 0, index == labels)
+        weights = ops.where(has_weight, ops.take(table, index), ops.ones_like(known))
+        return weights if sample_weight is None else _product(weights, sample_weight)
 
     def _divided(self, y: Any, sample_weight: Any, outputs: Any, scaled: Any) -> tuple[Any, Any]:
         if self.missing is None:

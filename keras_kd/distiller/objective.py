@@ -14,6 +14,7 @@ from keras_kd import _keras, _logits, schedules
 from keras_kd._checks import check_number, problem
 from keras_kd.adapters import Bridge
 from keras_kd.distiller.default_losses import advice_for
+from keras_kd.distiller.matching import matched
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import outputs_by_key, refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
@@ -56,14 +57,8 @@ class Objective:
             )
         for loss in self.losses:
             _check_loss(loss)
-        self.weights = _check_weights(weights, len(self.losses))
-        self.student_loss_weight = schedules.check_schedule(
-            "student_loss_weight",
-            student_loss_weight,
-            at_least=0.0,
-            at_most=1.0,
-            fix="use a share such as 0.5",
-        )
+        self.set_weights(weights)
+        self.set_student_loss_weight(student_loss_weight)
         self._bounds = self._bounds_of_schedules()
         self._check_adapters()
         self.bridges = self._new_bridges()
@@ -87,13 +82,35 @@ class Objective:
     @property
     def given_losses(self) -> tuple[list[Any] | None, Any]:
         """Losses and weights as the constructor takes them: without losses that were chosen."""
-        return (None, self.weights[0]) if self.is_default else (self.losses, self.weights)
+        alike = self.weights.count(self.weights[0]) == len(self.weights)
+        return (None, self.weights[0]) if self.is_default and alike else (self.losses, self.weights)
 
     def _new_bridges(self) -> list[Bridge]:
         return [
             Bridge(loss, name=f"bridge_to_{name}", dtype="float32")
             for name, loss in zip(self._names(), self.losses, strict=True)
         ]
+
+    def set_weights(
+        self, weights: Sequence[schedules.Schedule] | schedules.Schedule | None
+    ) -> None:
+        """Set one weight per loss, see the constructor."""
+        self.weights = _check_weights(weights, len(self.losses))
+
+    def set_student_loss_weight(self, weight: schedules.Schedule) -> None:
+        """Set the share of the loss on labels, see the constructor."""
+        self.student_loss_weight = schedules.check_schedule(
+            "student_loss_weight",
+            weight,
+            at_least=0.0,
+            at_most=1.0,
+            fix="use a share such as 0.5",
+        )
+
+    @property
+    def terms(self) -> tuple[list[Any], list[schedules.Schedule]]:
+        """The losses and their weights, in lists of their own."""
+        return list(self.losses), list(self.weights)
 
     def _bounds_of_schedules(self) -> dict[str, dict[str, Any]]:
         fix = "let the schedule end within these bounds"
@@ -169,7 +186,8 @@ class Objective:
             ValueError: if the losses cannot compare them.
         """
         for loss, bridge in zip(self.losses, self.bridges, strict=True):
-            bridge.connect(_read_teacher(teacher, loss), _read(student, loss, "student"))
+            one, other = _matched(teacher, student, loss)
+            bridge.connect(_read_teacher(one, loss), _read(other, loss, "student"))
 
     def connect_shapes(self, shapes: Sequence[list[Any] | None]) -> None:
         """Connect as before saving, where there is no teacher yet to tell its shapes.
@@ -264,8 +282,9 @@ def _value_of(
     step: Any,
 ) -> Any:
     """One loss, unweighted."""
+    mask = _mask(student, _read(student, loss, "student"), loss)
+    teacher, student = _matched(teacher, student, loss)
     teacher_part, student_part = _read_teacher(teacher, loss), _read(student, loss, "student")
-    mask = _mask(student, student_part, loss)
     if isinstance(loss, keras.distillation.LogitsDistillation):
         teacher_part, student_part = _logits_of(teacher_part, student_part)
     if not bridge.built:
@@ -366,6 +385,14 @@ def _read(tapped: Tapped, loss: Any, side: str) -> Any:
     if getattr(loss, "reads_outputs", False):
         return [tapped.outputs, *features]
     return features if isinstance(getattr(loss, f"{side}_layer_name"), list) else features[0]
+
+
+def _matched(teacher: Tapped, student: Tapped, loss: Any) -> tuple[Tapped, Tapped]:
+    """Both, with the teacher's outputs in the form of the student's for a loss that reads them."""
+    if teacher.outputs is None or not _reads_outputs(loss):
+        return teacher, student
+    outputs = matched(teacher.outputs, student.outputs, loss)
+    return teacher._replace(outputs=outputs[0]), student._replace(outputs=outputs[1])
 
 
 def _read_teacher(tapped: Tapped, loss: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_kd.adapters import Bridge
+from keras_kd.distiller.optimizers import recipe_of
 
 
 class CompileArguments:
@@ -20,13 +21,7 @@ class CompileArguments:
 
     def __init__(self, optimizer: Any, **others: Any) -> None:
         self._optimizer = optimizer
-        self._config = None
-        if hasattr(optimizer, "get_config"):
-            self._config = optimizer.get_config()
-            schedule = getattr(optimizer, "_learning_rate", None)
-            if callable(getattr(schedule, "get_config", None)):
-                # Schedules have no state, and those of users are not always registered.
-                self._config["learning_rate"] = schedule
+        self._recipe = recipe_of(optimizer) if hasattr(optimizer, "get_config") else None
         self._others = others
 
     @property
@@ -44,14 +39,20 @@ class CompileArguments:
 
         Args:
             learning_rate: a number or a schedule; None for that of `compile`.
+
+        Raises:
+            ValueError: if the optimizer's class does not say how to make another one.
         """
         optimizer = self._optimizer
         if isinstance(optimizer, str) and learning_rate is not None:
             optimizer = type(keras.optimizers.get(optimizer))(learning_rate)
-        elif self._config is not None:
-            changed = {} if learning_rate is None else {"learning_rate": learning_rate}
-            optimizer = type(optimizer).from_config({**self._config, **changed})
+        elif self._recipe is not None:
+            optimizer = self._recipe(learning_rate)
         return {"optimizer": optimizer, **self._others}
+
+    def given(self) -> dict[str, Any]:
+        """The arguments themselves, for an optimizer that has not begun."""
+        return {"optimizer": self._optimizer, **self._others}
 
 
 def successor(distiller: Any, student: Any, learning_rate: Any) -> Any:
@@ -62,25 +63,26 @@ def successor(distiller: Any, student: Any, learning_rate: Any) -> Any:
     is_own = type(distiller).__module__.startswith("keras_kd.")
     # `Distiller` chooses the flavour by the student; a class of the user's is for one flavour.
     other = (Distiller if is_own else type(distiller))(
-        distiller._teacher.value,
+        distiller._parts.value.teacher,
         student,
-        None if losses is None else _fresh_losses(losses),
+        None if losses is None else fresh_losses(losses),
         weights,
         distiller.student_loss_weight,
         name=distiller.name,
-        teacher_inputs=distiller._given_inputs.teacher_inputs,
-        missing_label=distiller._labels.missing,
+        teacher_inputs=distiller.teacher_inputs,
+        student_inputs=distiller.student_inputs,
+        missing_label=distiller.missing_label,
         save_teacher=distiller.save_teacher,
     )
     if losses is not None:
-        _carry_over(distiller._objective.bridges, other._objective.bridges)
+        carry_over(distiller._objective.bridges, other._objective.bridges)
     arguments = distiller._compile_arguments.value
     if arguments is not None:
         other.compile(**arguments.fresh(learning_rate))
     return other
 
 
-def _fresh_losses(losses: Sequence[Any]) -> list[Any]:
+def fresh_losses(losses: Sequence[Any]) -> list[Any]:
     """The losses, those that hold weights as copies: other features may need other shapes."""
     return [
         type(loss).from_config(loss.get_config()) if _holds_weights(loss) else loss
@@ -94,7 +96,7 @@ def _holds_weights(loss: Any) -> bool:
     return has_layers or bool(getattr(loss, "weights", None))
 
 
-def _carry_over(old: Sequence[Bridge], new: Sequence[Bridge]) -> None:
+def carry_over(old: Sequence[Bridge], new: Sequence[Bridge]) -> None:
     """Give the new bridges what the old ones have learned, where the shapes are the same."""
     for one, other in zip(old, new, strict=True):
         if one.built and other.built and _shapes(one) == _shapes(other):

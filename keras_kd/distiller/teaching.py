@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -12,23 +12,25 @@ from keras import ops
 
 from keras_kd import _keras, _logits
 from keras_kd._checks import problem
+from keras_kd.distiller.assembly import Assembly
 from keras_kd.distiller.compatibility import (
-    check_distinct,
     check_given,
-    check_inputs,
     check_jit,
-    check_losses,
+    refuse_old_arguments,
 )
 from keras_kd.distiller.default_losses import choose_losses
-from keras_kd.distiller.labels import Labels
-from keras_kd.distiller.objective import Objective
-from keras_kd.distiller.succession import CompileArguments, successor
-from keras_kd.distiller.watch import ProbabilityWatch, TeacherWatch
-from keras_kd.schedules import Schedule
-from keras_kd.taps import Tap, Tapped
-from keras_kd.teachers import ModelTeacher, Teacher, as_teacher
-from keras_kd.teachers.inputs import Inputs
-from keras_kd.teachers.joined import JoinedInputs
+from keras_kd.distiller.own_loss import (
+    call_compute_loss,
+    has_own_loss,
+    overrides,
+    own_loss,
+    own_metrics,
+)
+from keras_kd.distiller.succession import (
+    CompileArguments,
+    successor,
+)
+from keras_kd.taps import Tapped
 
 _CROSSENTROPIES_OF_PROBABILITIES = (
     "sparse_categorical_crossentropy",
@@ -44,97 +46,12 @@ class Passes(NamedTuple):
     student: Tapped
 
 
-class Teaching:
+class Teaching(Assembly):
     """A student that is taught: for classes that are a model of one of the two Kerases as well.
 
     The formulas are written in `keras.ops`, which takes the tensors of both. A subclass calls
     `_begin_teaching` in its constructor and says how labels are scored in `_student_loss`.
     """
-
-    def _begin_teaching(
-        self, teacher: Any, student: Any, objective: Objective, inputs: Inputs, labels: Labels
-    ) -> None:
-        """Set the attributes that users see. A missing teacher can be set later."""
-        _keras.check_backend()
-        self._objective = objective
-        self._given_inputs = self._inputs = inputs
-        self._labels = labels
-        self.student = student
-        # Keras would track the layers of taps and teachers as parts of this model.
-        self._student_tap = _keras.Untracked(Tap(student, objective.student_layer_names))
-        self._passes = _keras.Untracked(None)
-        self._teacher = _keras.Untracked(None)
-        self._teacher_watch = None
-        self._student_watch = None
-        self._compile_arguments = _keras.Untracked(None)
-        self._supports_jit_alone = self.supports_jit
-        if teacher is not None:
-            self.teacher = teacher
-
-    @property
-    def teacher(self) -> Any:
-        """The teacher; `None` after loading a distiller that was saved without it."""
-        teacher = self._teacher.value
-        return teacher.model if type(teacher) is ModelTeacher else teacher
-
-    @teacher.setter
-    def teacher(self, teacher: Any) -> None:
-        teacher = as_teacher(teacher)
-        for model in teacher.models:
-            check_distinct(model, self.student)
-        given = self._given_inputs
-        inputs = JoinedInputs(given, teacher.key_name) if teacher.brings_outputs else given
-        if inputs.are_shared:
-            check_inputs(teacher, self.student)
-        teacher.tap(self._objective.teacher_layer_names)
-        teacher.meet(self.student)
-        check_losses(self._objective, teacher, self.student)
-        if self._compile_arguments.value is not None:
-            check_jit(teacher, self._compile_arguments.value.jit_compile)
-        names = [*self._objective.student_layer_names, *teacher.student_layer_names]
-        student_tap = Tap(self.student, names)
-        self._connect(teacher, student_tap)
-        self._student_tap.value = student_tap
-        self._inputs = inputs
-        for model in [*teacher.models, *teacher.learning_models]:
-            model.trainable = False
-        self._teacher.value = teacher
-        # Those that learn are state of the training: part of its weights and backups.
-        self._learning_teachers = teacher.learning_models
-        self.supports_jit = self._supports_jit_alone and teacher.supports_jit
-        self._teacher_watch = TeacherWatch(teacher.name)
-        self._student_watch = ProbabilityWatch("student", self.student.name)
-        # Steps that are compiled already would go on asking the teacher before this one.
-        self._forget_steps()
-
-    def _connect(self, teacher: Teacher, student_tap: Tap) -> None:
-        """Make adapters and the losses' own weights, where the models tell their shapes."""
-        student = student_tap.shapes()
-        said = teacher.shapes(student)
-        if student is not None and said is not None:
-            self._objective.connect(said, student)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; Keras would make a teacher part of this model before its setter ran."""
-        if name == "teacher":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    @property
-    def distillation_losses(self) -> list[Any]:
-        """The distillation losses."""
-        return self._objective.losses
-
-    @property
-    def distillation_loss_weights(self) -> list[Schedule]:
-        """One weight per distillation loss."""
-        return self._objective.weights
-
-    @property
-    def student_loss_weight(self) -> Schedule:
-        """The weight of the loss on labels."""
-        return self._objective.student_loss_weight
 
     def with_student(self, student: Any, learning_rate: Any = None) -> Any:
         """A distiller that teaches another student, such as a compressed one, in the same way.
@@ -183,7 +100,7 @@ class Teaching:
         passes = self._passes.value
         if passes is None or passes.student.outputs is not y_pred:
             passes = self._new_passes(x, y_pred, training)
-        return self._total_loss(y, sample_weight, passes)
+        return self._total_loss(x, y, sample_weight, passes, training)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of evaluation: the same losses, and no weight changes.
@@ -198,16 +115,58 @@ class Teaching:
         return self._results(loss, x, y, passes.student.outputs, sample_weight)
 
     def _test_on_labels(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
-        if y is None or self._compile_arguments.value.loss is None:
+        has_loss = self._uses_own_loss or self._compile_arguments.value.loss is not None
+        if not has_loss or (y is None and not self._uses_own_loss):
             # Raises, and says how the teacher's part gets into the data.
             self._inputs.of_teacher(x)
         outputs = self._ask_student(x, training=False).outputs
-        known, weight = self._labels.for_loss(y, sample_weight, outputs)
-        loss = self._student_loss(known, outputs, weight)
+        loss = self._label_loss(x, y, sample_weight, outputs, training=False)
         self._track(self.student_loss_tracker, loss, outputs)
         results = self._results(loss, x, y, outputs, sample_weight)
         unknown = {self.distillation_loss_tracker.name, self.total_loss_tracker.name}
         return {name: value for name, value in results.items() if name not in unknown}
+
+    def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+        """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
+        return super().fit(*args, **self._for_keras(class_weight), **kwargs)
+
+    def train_on_batch(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+        """Train on one batch; see `keras.Model.train_on_batch`."""
+        return super().train_on_batch(*args, **self._for_keras(class_weight), **kwargs)
+
+    def _for_keras(self, class_weight: Mapping[int, float] | None) -> dict[str, Any]:
+        """Weigh classes in the step where labels can be missing, which Keras would look up, too.
+
+        Returns what is left to Keras as arguments.
+        """
+        in_step = None if self._labels.missing is None else class_weight
+        if in_step != self._class_weight.value:
+            self._class_weight.value = in_step
+            self._forget_steps()
+        is_left = class_weight is not None and in_step is None
+        return {"class_weight": class_weight} if is_left else {}
+
+    def _weighed(self, y: Any, sample_weight: Any, outputs: Any) -> Any:
+        """The weights of examples in a training step."""
+        class_weight = self._class_weight.value
+        if not class_weight or y is None:
+            return sample_weight
+        return self._labels.weighed(y, sample_weight, outputs, class_weight)
+
+    def reset_metrics(self) -> None:
+        """Start all means anew."""
+        super().reset_metrics()
+        for metric in self._own_metrics():
+            metric.reset_state()
+
+    def _own_metrics(self) -> list[Any]:
+        """The metrics that the student's own loss updates."""
+        return own_metrics(self.student) if self._uses_own_loss else []
+
+    def _shown_metrics(self, others: list[Any]) -> list[Any]:
+        """Those of the student that are not called as others are."""
+        names = {metric.name for metric in others}
+        return [metric for metric in self._own_metrics() if metric.name not in names]
 
     def make_train_function(self, force: bool = False) -> Callable[..., Any]:
         """A compiled step, followed by a look at what the teacher said.
@@ -215,6 +174,7 @@ class Teaching:
         Raises:
             ValueError: if the student has nothing to train.
         """
+        self._settle_terms()
         if self.student.built and not self.student.trainable_weights:
             raise ValueError(
                 problem(
@@ -232,20 +192,21 @@ class Teaching:
 
     def make_test_function(self, force: bool = False) -> Callable[..., Any]:
         """A compiled evaluation step, followed by a look at what the teacher said."""
+        self._settle_terms()
         if self.test_function is None or force:
             super().make_test_function(force)
             function = self._compiled_step(self.test_step, self.test_function)
             self.test_function = self._watched(function)
         return self.test_function
 
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Export the student; see `keras.Model.export`."""
+        return self.student.export(*args, **kwargs)
+
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """What the student says, see `keras.Model.predict`."""
         with _keras.numpy_errors_in_one_line():
             return super().predict(*args, **kwargs)
-
-    def _forget_steps(self) -> None:
-        """Compile steps anew when the next one is due."""
-        self.train_function = self.test_function = None
 
     def _compiled_step(
         self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]
@@ -255,6 +216,7 @@ class Teaching:
 
     def _begin_compile(self, optimizer: Any, loss: Any, metrics: Any, options: Any) -> None:
         """Check the arguments of `compile` and remember them for `with_student`."""
+        refuse_old_arguments(options)
         self._check_compile(loss, options.get("jit_compile"))
         self._choose_losses(loss)
         self._compile_arguments.value = CompileArguments(
@@ -263,24 +225,27 @@ class Teaching:
 
     def _choose_losses(self, loss: Any) -> None:
         """Choose the distillation losses by the loss on labels, where none were given."""
-        objective, teacher = self._objective, self._teacher.value
+        objective, teacher = self._objective, self._parts.value.teacher
         if not objective.is_default:
             return
         models = [self.student, *([] if teacher is None else teacher.models)]
-        if objective.choose(choose_losses(self.student, loss, models)) and teacher is not None:
-            self._connect(teacher, self._student_tap.value)
+        if objective.choose(choose_losses(self.student, loss, models)):
+            self._settle_bridges()
 
     def _check_compile(self, loss: Any, jit_compile: Any) -> None:
-        if self._teacher.value is not None:
-            check_jit(self._teacher.value, jit_compile)
-        if loss is None and self._objective.needs_labels:
-            raise ValueError(
+        teacher = self._parts.value.teacher
+        if teacher is not None:
+            check_jit(teacher, jit_compile)
+        self._check_label_loss(loss)
+        if loss is not None and overrides(self.student, "compute_loss"):
+            warnings.warn(
                 problem(
-                    f"loss=None with student_loss_weight={self.student_loss_weight}",
-                    "a loss on the labels",
-                    "pass loss='sparse_categorical_crossentropy' or another one, or build the "
-                    "Distiller with student_loss_weight=0 to learn from the teacher alone",
-                )
+                    f"loss={_keras.short(loss)} for the student {self.student.name!r}, whose own "
+                    "compute_loss is not called then",
+                    "one loss on labels",
+                    "pass loss=None to compile of the Distiller for the student's compute_loss",
+                ),
+                stacklevel=4,
             )
         if (
             isinstance(loss, str)
@@ -296,6 +261,30 @@ class Teaching:
                     "student in a softmax",
                 ),
                 stacklevel=4,
+            )
+
+    def _check_label_loss(self, loss: Any) -> None:
+        if loss is not None or not self._objective.needs_labels:
+            return
+        if not has_own_loss(self.student):
+            raise ValueError(
+                problem(
+                    f"loss=None with student_loss_weight={self.student_loss_weight}",
+                    "a loss on the labels",
+                    "pass loss='sparse_categorical_crossentropy' or another one, or build the "
+                    "Distiller with student_loss_weight=0 to learn from the teacher, and from what "
+                    "the student adds with add_loss, alone",
+                )
+            )
+        if self._labels.missing is not None and overrides(self.student, "compute_loss"):
+            raise ValueError(
+                problem(
+                    f"missing_label={self._labels.missing} for the student "
+                    f"{self.student.name!r}, which computes its loss itself",
+                    "a loss that leaves out examples without a label",
+                    "pass loss=... to compile, or build the Distiller without missing_label and "
+                    "let compute_loss leave them out",
+                )
             )
 
     def _measured(self, metrics: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -325,7 +314,7 @@ class Teaching:
             )
 
     def _ask_teacher(self, x: Any, student: Tapped) -> Tapped:
-        teacher = self._teacher.value
+        teacher = self._parts.value.teacher
         if teacher is None:
             raise ValueError(
                 problem(
@@ -348,7 +337,9 @@ class Teaching:
         return self._teacher_watch.look(said, softened)
 
     def _ask_student(self, x: Any, training: bool) -> Tapped:
-        self._inputs.check(x)
+        if training:
+            # Before the student, to which such a batch looks like one that is for it alone.
+            self._inputs.check(x)
         with _logits.noting() as remember:
             student = self._student_tap.value(self._inputs.of_student(x), training=training)
             remember(student.outputs)
@@ -371,7 +362,9 @@ class Teaching:
         """
         self._passes.value = passes
         try:
-            return self.compute_loss(x, y, passes.student.outputs, sample_weight, training=training)
+            return call_compute_loss(
+                self.compute_loss, x, y, passes.student.outputs, sample_weight, training
+            )
         finally:
             self._passes.value = None
 
@@ -383,15 +376,33 @@ class Teaching:
         """How many updates the student has had; `None` before `compile`."""
         return None if self.optimizer is None else self.optimizer.iterations
 
-    def _total_loss(self, y: Any, sample_weight: Any, passes: Passes) -> Any:
+    @property
+    def _uses_own_loss(self) -> bool:
+        """Whether the loss on labels is the student's own."""
+        arguments = self._compile_arguments.value
+        is_left_to_student = arguments is not None and arguments.loss is None
+        return is_left_to_student and self._objective.needs_labels and has_own_loss(self.student)
+
+    def _label_loss(self, x: Any, y: Any, sample_weight: Any, outputs: Any, training: bool) -> Any:
+        """The loss on labels, the student's own or that of `compile`."""
+        known, weight = (
+            (y, sample_weight) if y is None else self._labels.for_loss(y, sample_weight, outputs)
+        )
+        if self._uses_own_loss:
+            inputs = self._inputs.of_student(x)
+            return own_loss(self.student, inputs, known, outputs, weight, training)
+        self._check_labels(y)
+        return self._student_loss(known, outputs, weight)
+
+    def _total_loss(
+        self, x: Any, y: Any, sample_weight: Any, passes: Passes, training: bool
+    ) -> Any:
         teacher, student = passes
         objective = self._objective
         self._student_watch.look(objective.softened(student.outputs))
         labeled = None if y is None else self._labels.for_loss(y, sample_weight, student.outputs)
         if objective.needs_labels:
-            self._check_labels(y)
-            known, weight = labeled
-            student_loss = self._student_loss(known, student.outputs, weight)
+            student_loss = self._label_loss(x, y, sample_weight, student.outputs, training)
         else:
             student_loss = ops.zeros(())
         step = self._step()
@@ -433,7 +444,9 @@ class Teaching:
         ]
 
     def _tracked_losses(self) -> dict[str, Any]:
-        return {tracker.name: tracker.result() for tracker in self._trackers()}
+        trackers = self._trackers()
+        shown = [*trackers, *self._shown_metrics(trackers)]
+        return {tracker.name: tracker.result() for tracker in shown}
 
     def _scheduled_values(self) -> dict[str, Any]:
         """The current values of schedules, for the logs of a training step."""

@@ -15,6 +15,7 @@ import tf_keras
 
 from keras_kd import _keras
 from keras_kd._checks import problem
+from keras_kd.distiller.compatibility import refuse_old_arguments
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.teaching import Passes, Teaching
@@ -27,7 +28,7 @@ from keras_kd.distiller.translation import (
     translate_structure,
 )
 from keras_kd.schedules import Schedule
-from keras_kd.teachers.inputs import Inputs, TeacherInputs
+from keras_kd.teachers.inputs import Inputs, ModelInputs
 
 
 class TfKerasDistiller(Teaching, tf_keras.Model):
@@ -51,11 +52,13 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         student_loss_weight: Schedule = 0.5,
         name: str = "distiller",
         *,
-        teacher_inputs: TeacherInputs = None,
+        teacher_inputs: ModelInputs = None,
+        student_inputs: ModelInputs = None,
         missing_label: int | None = None,
         save_teacher: bool = True,
         **kwargs: Any,
     ) -> None:
+        refuse_old_arguments(kwargs)
         # By it tf_keras scales the loss, without which float16 gradients underflow.
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
@@ -64,10 +67,12 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         self.save_teacher = save_teacher
         objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
         self._begin_teaching(
-            teacher, student, objective, Inputs(teacher_inputs), Labels(missing_label)
+            teacher,
+            student,
+            objective,
+            Inputs(teacher_inputs, student_inputs),
+            Labels(missing_label),
         )
-        # tf_keras trains and saves TensorFlow's variables, and knows no layers of Keras 3.
-        self._bridge_variables = [weight.value for weight in objective.bridge_weights]
         # Past tf_keras' tracking, which would count the trackers' sums among the weights.
         vars(self).update(
             student_loss_tracker=tf_keras.metrics.Mean(name="student_loss"),
@@ -75,7 +80,6 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
             total_loss_tracker=tf_keras.metrics.Mean(name="total_loss"),
             _loss_tracker=tf_keras.metrics.Mean(name="loss"),
         )
-        self.built = student.built
 
     @property
     def metrics(self) -> list[Any]:
@@ -83,7 +87,8 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         # tf_keras' own mean of the loss on labels would appear as `loss` beside the total.
         per_output = [] if self.compiled_loss is None else self.compiled_loss.metrics[1:]
         compiled = [] if self.compiled_metrics is None else self.compiled_metrics.metrics
-        return self._trackers() + per_output + compiled
+        metrics = self._trackers() + per_output + compiled
+        return metrics + self._shown_metrics(metrics)
 
     def compile(
         self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any
@@ -126,7 +131,18 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         Raises:
             ValueError: always. A file of this distiller could not be loaded.
         """
-        raise ValueError(
+        raise self._not_saved()
+
+    def get_config(self) -> dict[str, Any]:
+        """Not possible either; functions of tf_keras that save a model ask for it.
+
+        Raises:
+            ValueError: always.
+        """
+        raise self._not_saved()
+
+    def _not_saved(self) -> ValueError:
+        return ValueError(
             problem(
                 f"a call to save {self.name!r}, a distiller with a tf_keras student",
                 "the student to be saved, or the weights",
@@ -143,11 +159,12 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
             # So that no activation of the teacher is kept for gradients.
             with tape.stop_recording():
                 passes = Passes(self._ask_teacher(x, student), student)
+            sample_weight = self._weighed(y, sample_weight, student.outputs)
             loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
         self._check_bridges()
         scheduled = self._scheduled_values()
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        self._teacher.value.after_step(self.student, self._step())
+        self._parts.value.teacher.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def _check_bridges(self) -> None:
@@ -167,6 +184,13 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
         super().reset_metrics()
         if self.compiled_loss is not None:
             self.compiled_loss.reset_state()
+
+    def _hold_bridges(self) -> None:
+        # tf_keras trains and saves TensorFlow's variables, and knows no layers of Keras 3.
+        self._bridge_variables = [weight.value for weight in self._objective.bridge_weights]
+
+    def _set_policy(self, name: str) -> None:
+        self._set_dtype_policy(name)
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         return self.compiled_loss(y, y_pred, sample_weight)

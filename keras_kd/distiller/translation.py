@@ -14,6 +14,7 @@ import tf_keras
 
 from keras_kd._checks import problem
 from keras_kd._keras import Untracked
+from keras_kd.distiller.optimizers import settings_of
 
 _REDUCTIONS = {
     "sum_over_batch_size": tf_keras.losses.Reduction.SUM_OVER_BATCH_SIZE,
@@ -54,10 +55,10 @@ def translate_optimizer(optimizer: Any) -> Any:
             dynamic_growth_steps=optimizer.dynamic_growth_steps,
         )
     name = type(optimizer).__name__
-    config = optimizer.get_config()
-    unknown = [key for key, off in _ONLY_IN_KERAS_3.items() if config.pop(key, off) is not off]
     # A subclass with a step of its own has no counterpart, even if it bears a known name.
     is_keras_own = getattr(keras.optimizers, name, None) is type(optimizer)
+    config = settings_of(optimizer) if is_keras_own else {}
+    unknown = [key for key, off in _ONLY_IN_KERAS_3.items() if config.pop(key, off) is not off]
     counterpart = getattr(tf_keras.optimizers, name, None)
     if not is_keras_own or counterpart is None or unknown:
         raise ValueError(
@@ -246,4 +247,6 @@ class KerasSchedule(tf_keras.optimizers.schedules.LearningRateSchedule):
 def _translate_learning_rate(learning_rate: Any) -> Any:
     if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         return KerasSchedule(learning_rate)
+    if callable(learning_rate):
+        return KerasSchedule(lambda step: learning_rate())
     return float(keras.ops.convert_to_numpy(learning_rate))

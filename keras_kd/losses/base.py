@@ -168,7 +168,8 @@ class DistillationLoss(keras.distillation.DistillationLoss):
                 f"{place} of shape {teacher_shape} from the teacher and {student_shape} from the "
                 f"student for {type(self).__name__}",
                 "equal shapes, the last axis being the classes",
-                "give both models the same number of classes, or name the outputs that match, "
+                _how_to_fit(teacher_shape, student_shape)
+                or "give both models the same number of classes, or name the outputs that match, "
                 f"as in {type(self).__name__}(outputs=[...])",
             )
         )
@@ -230,6 +231,25 @@ def matching_outputs(
             )
         )
     return [(key, teacher[key], student[key]) for key in keys]
+
+
+def _how_to_fit(teacher_shape: Any, student_shape: Any) -> str | None:
+    """What to do about outputs that differ in the number of classes alone."""
+    shapes = [tuple(teacher_shape), tuple(student_shape)]
+    if not all(shapes) or not shapes_fit(shapes[0][:-1], shapes[1][:-1]):
+        return None
+    count = min(shape[-1] or 0 for shape in shapes)
+    if count < 2:
+        return (
+            "end both in units of the same meaning: one unit and a sigmoid, or two units and a "
+            "softmax, which fit each other in losses such as keras_kd.losses.SoftTargets"
+        )
+    return (
+        "give both models the same number of classes, or say which class of the student each "
+        "column of the teacher is: "
+        "keras_kd.teachers.ModelTeacher(teacher, classes={column: class}), for the first "
+        f"{count} of both classes={{n: n for n in range({count})}}"
+    )
 
 
 def outputs_by_key(outputs: Any) -> dict[OutputKey | None, Any]:

@@ -10,6 +10,7 @@ import keras
 from keras_kd import _keras
 from keras_kd._checks import problem
 from keras_kd.taps import Tap, Tapped
+from keras_kd.teachers.classes import Classes, ClassIndexes, check_all_known, mark_classes
 
 
 class Teacher:
@@ -61,6 +62,11 @@ class Teacher:
     @property
     def input_shapes(self) -> list[tuple] | None:
         """The shapes of the inputs, batch first; `None` where the teacher does not say."""
+        return None
+
+    @property
+    def input_names(self) -> Any:
+        """The names of the inputs in their structure, see `keras_kd._keras.input_names`."""
         return None
 
     def tap(self, layer_names: Sequence[str]) -> None:
@@ -122,13 +128,26 @@ class ModelTeacher(Teacher):
 
     Args:
         model: the model; it is asked as in inference.
+        classes: which class of the student each column of the model's output is, where the two do
+            not have the same classes: a list, with `None` for columns that the student does not
+            have, or a dict from columns to classes, which leaves out the others. Columns are left
+            out before the softmax. Classes of the student that are not in it are learned from
+            labels alone.
 
     Raises:
-        ValueError: if it is not a model.
+        ValueError: if it is not a model, or `classes` is neither list nor dict.
+
+    Example:
+        ```python
+        teacher = ModelTeacher(of_1000_classes, classes={207: 0, 281: 1, 340: 2})
+        padded = ModelTeacher(of_50304_tokens, classes={token: token for token in range(50257)})
+        ```
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, classes: ClassIndexes = None) -> None:
         self.model = _keras.check_model("teacher", model)
+        self.classes = None if classes is None else Classes(classes)
+        self._has_student = False
         self._tap = Tap(model)
 
     @property
@@ -146,17 +165,48 @@ class ModelTeacher(Teacher):
         """The shapes of the model's inputs."""
         return _keras.input_shapes(self.model)
 
+    @property
+    def input_names(self) -> Any:
+        """The names of the model's inputs."""
+        return _keras.input_names(self.model)
+
     def tap(self, layer_names: Sequence[str]) -> None:
         """Read these layers of the model; "backbone/block3" is one of a nested model."""
         self._tap = Tap(self.model, layer_names)
 
+    def meet(self, student: Any) -> None:
+        """Be told that there is a student, which may have other classes than the teacher."""
+        self._has_student = True
+
     def shapes(self, student: Tapped | None) -> Tapped | None:
         """The model's outputs and features."""
-        return self._tap.shapes()
+        said = self._tap.shapes()
+        return None if said is None else self._in_classes(said)
 
     def __call__(self, inputs: Any, student: Tapped) -> Tapped:
         """One forward pass."""
-        return self._tap(inputs, training=False)
+        return self._in_classes(self._tap(inputs, training=False))
+
+    def _in_classes(self, said: Tapped) -> Tapped:
+        """What the model says in the classes of the student."""
+        outputs = plain_outputs(said.outputs)
+        if self.classes is None:
+            return said._replace(outputs=outputs)
+        output = single_output(outputs)
+        if output is None:
+            raise ValueError(
+                problem(
+                    f"classes=... for the teacher {self.name!r} with the outputs "
+                    f"{list(outputs) if isinstance(outputs, dict) else len(outputs)}",
+                    "a teacher of one output, or of one that is called 'logits'",
+                    "use keras_kd.teachers.Ensemble([teacher], outputs=[...], classes=[...])",
+                )
+            )
+        output, known = self.classes.select(output, self.name)
+        if self._has_student:
+            return said._replace(outputs=mark_classes(output, known))
+        check_all_known(known, self.classes.config)
+        return said._replace(outputs=output)
 
     def get_config(self) -> dict[str, Any]:
         """The model, without its weights.
@@ -173,9 +223,34 @@ class ModelTeacher(Teacher):
                     "loading",
                 )
             )
-        return {"model": keras.saving.serialize_keras_object(self.model)}
+        config = {"model": keras.saving.serialize_keras_object(self.model)}
+        # A subclass need not take them.
+        return config if self.classes is None else {**config, "classes": self.classes.config}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ModelTeacher:
         """Rebuild the teacher from `get_config`."""
-        return cls(keras.saving.deserialize_keras_object(config["model"]))
+        model = keras.saving.deserialize_keras_object(config["model"])
+        classes = {"classes": config["classes"]} if "classes" in config else {}
+        return cls(model, **classes)
+
+
+def plain_outputs(outputs: Any) -> Any:
+    """Outputs as tensors: of an object that has `logits`, as many libraries return it, these."""
+    if type(outputs) in (dict, list, tuple) or keras.ops.is_tensor(outputs):
+        return outputs
+    logits = getattr(outputs, "logits", None)
+    return outputs if logits is None else logits
+
+
+def single_output(outputs: Any) -> Any:
+    """The one output among these that a student of one output learns from, or `None`.
+
+    It is the only one, or that of a dict which is called "logits".
+    """
+    if isinstance(outputs, dict):
+        alone = next(iter(outputs.values())) if len(outputs) == 1 else None
+        return outputs.get("logits", alone)
+    if isinstance(outputs, list | tuple):
+        return outputs[0] if len(outputs) == 1 else None
+    return outputs

@@ -46,11 +46,26 @@ class Opinion(NamedTuple):
     known: np.ndarray | None
 
 
+def without_gaps(voices: Sequence[Voice]) -> tuple[list[Voice], tuple[int, ...] | None]:
+    """The same members with the classes that any of them knows numbered from 0.
+
+    Returns:
+        The members, and which classes these are; `None` where a member knows all of them.
+    """
+    if any(voice.classes is None for voice in voices):
+        return list(voices), None
+    known = tuple(sorted({index for voice in voices for index in voice.classes}))
+    number = {index: position for position, index in enumerate(known)}
+    return [
+        voice._replace(classes=tuple(number[index] for index in voice.classes)) for voice in voices
+    ], known
+
+
 def blended_shape(voices: Sequence[Voice]) -> tuple[int | None, ...]:
     """The shape that the mean of these outputs has.
 
     Raises:
-        ValueError: if the outputs do not fit each other, or no member knows one of the classes.
+        ValueError: if the outputs do not fit each other.
     """
     shapes = [_shape_for_student(voice, voices) for voice in voices]
     first, *others = shapes
@@ -63,8 +78,6 @@ def blended_shape(voices: Sequence[Voice]) -> tuple[int | None, ...]:
                 "other outputs with outputs=[...]",
             )
         )
-    if all(voice.classes is not None for voice in voices):
-        _check_all_known(voices)
     return first
 
 
@@ -173,28 +186,4 @@ def _shape_for_student(voice: Voice, voices: Sequence[Voice]) -> tuple[int | Non
     shape = tuple(voice.output.shape)
     if voice.classes is None:
         return shape
-    if shape[-1] != len(voice.classes):
-        raise ValueError(
-            problem(
-                f"{len(voice.classes)} classes for the member {voice.member!r}, whose output has "
-                f"the shape {shape}",
-                "one class of the student for each of its columns",
-                f"list {shape[-1]} class indexes for it in classes=[...]",
-            )
-        )
     return (*shape[:-1], _number_of_classes(voices))
-
-
-def _check_all_known(voices: Sequence[Voice]) -> None:
-    unknown = set(range(_number_of_classes(voices)))
-    for voice in voices:
-        unknown -= set(voice.classes or ())
-    if unknown:
-        raise ValueError(
-            problem(
-                f"classes={[list(voice.classes or ()) for voice in voices]}, in which nobody knows "
-                f"the classes {sorted(unknown)}",
-                f"every class from 0 to {_number_of_classes(voices) - 1} in one list at least",
-                "add a member that knows them, or number the student's classes without gaps",
-            )
-        )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import keras
 
 from keras_kd._checks import check_choice, check_number, problem, shapes_fit
+from keras_kd._logits import taught_classes
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
 from keras_kd.teachers.blending import (
@@ -16,7 +16,9 @@ from keras_kd.teachers.blending import (
     blended_shape,
     mean_of_logits,
     mean_of_probabilities,
+    without_gaps,
 )
+from keras_kd.teachers.classes import Classes, ClassIndexes, check_all_known, mark_classes
 
 _MEANS = {"probabilities": mean_of_probabilities, "logits": mean_of_logits}
 
@@ -47,10 +49,14 @@ class Ensemble(Teacher):
             list of them, or `None` for all that it has. A member with a single output may teach
             any one. The ensemble has the outputs that are taught.
         classes: one entry per member: a list that says which class of the student each of its
-            columns is, or `None` for all. Every class is to be known by some member. With softmax
-            outputs, a member gives no probability to classes that it does not know, and its weight
-            is how likely an example is one of its classes. With sigmoid outputs, and in a mean of
-            logits, a class has the mean of those that know it.
+            columns is, with `None` for a column that the student does not have; a dict from columns
+            to classes, which leaves out the others; or `None` for all classes. A column that is
+            left out is so before the softmax. Classes of the student that no member knows are
+            learned from labels alone: in a Distiller the losses on outputs then see the student's
+            logits of the others. With softmax outputs, a member gives no probability to classes
+            that it does not know, and its weight is how likely an example is one of its classes.
+            With sigmoid outputs, and in a mean of logits, a class has the mean of those that know
+            it.
         name: for messages.
 
     Raises:
@@ -78,7 +84,7 @@ class Ensemble(Teacher):
         *,
         average: str = "probabilities",
         outputs: Sequence[OutputKey | Sequence[OutputKey] | None] | None = None,
-        classes: Sequence[Sequence[int] | None] | None = None,
+        classes: Sequence[ClassIndexes] | None = None,
         name: str = "ensemble",
     ) -> None:
         # A member may be a list, which is an Ensemble in its turn.
@@ -104,9 +110,10 @@ class Ensemble(Teacher):
             _checked_keys(keys) for keys in _one_each("outputs", outputs, count, default=None)
         ]
         self.classes = [
-            _checked_classes(indexes)
-            for indexes in _one_each("classes", classes, count, default=None)
+            None if given is None else Classes(given)
+            for given in _one_each("classes", classes, count, default=None)
         ]
+        self._has_student = False
         self._check_asked()
         self._features: list[tuple[Teacher, str, str]] = []
         self._check_inputs()
@@ -136,6 +143,11 @@ class Ensemble(Teacher):
         """The shapes of the inputs of the first member that says."""
         return next((x.input_shapes for x in self.teachers if x.input_shapes is not None), None)
 
+    @property
+    def input_names(self) -> Any:
+        """The names of the inputs of the first member that says."""
+        return next((x.input_names for x in self.teachers if x.input_names is not None), None)
+
     def tap(self, layer_names: Sequence[str]) -> None:
         """Read these layers; "member_name/layer_name" is one of a member.
 
@@ -148,6 +160,7 @@ class Ensemble(Teacher):
 
     def meet(self, student: Any) -> None:
         """Tell every member of the student."""
+        self._has_student = True
         for teacher in self.teachers:
             teacher.meet(student)
 
@@ -177,7 +190,7 @@ class Ensemble(Teacher):
             "weights": self.weights,
             "average": self.average,
             "outputs": self.outputs,
-            "classes": self.classes,
+            "classes": self._given_classes,
             "name": self.name,
         }
 
@@ -232,14 +245,31 @@ class Ensemble(Teacher):
         voices: dict[OutputKey | None, list[Voice]] = {}
         for number, teacher in enumerate(self.teachers):
             for key, output in self._taught(number, said[number].outputs).items():
-                voice = Voice(teacher.name, output, self.weights[number], self.classes[number])
+                classes = taught_classes(output)
+                if self.classes[number] is not None:
+                    output, classes = self.classes[number].select(output, teacher.name)
+                voice = Voice(teacher.name, output, self.weights[number], classes)
                 voices.setdefault(key, []).append(voice)
-        outputs = {key: _mean_of_all(group, mean) for key, group in voices.items()}
+        outputs = {key: self._mean_of_all(group, mean) for key, group in voices.items()}
         features = {
             name: said[self.teachers.index(member)].features[layer]
             for member, layer, name in self._features
         }
         return Tapped(_structured(outputs), features)
+
+    def _mean_of_all(self, voices: list[Voice], mean: Callable[[list[Voice]], Any]) -> Any:
+        if len(voices) == 1 and voices[0].classes is None:
+            return voices[0].output
+        voices, known = without_gaps(voices)
+        if known is None:
+            return mean(voices)
+        if not self._has_student:
+            check_all_known(known, self._given_classes)
+        return mark_classes(mean(voices), known) if self._has_student else mean(voices)
+
+    @property
+    def _given_classes(self) -> list[Any]:
+        return [None if classes is None else classes.config for classes in self.classes]
 
     def _taught(self, number: int, outputs: Any) -> dict[OutputKey | None, Any]:
         """What a member says, by the outputs of the student; a single one has the key `None`."""
@@ -262,11 +292,6 @@ class Ensemble(Teacher):
                 )
             )
         return {key: own[key] for key in keys}
-
-
-def _mean_of_all(voices: list[Voice], mean: Callable[[list[Voice]], Any]) -> Any:
-    alone = len(voices) == 1 and voices[0].classes is None
-    return voices[0].output if alone else mean(voices)
 
 
 def _structured(outputs: dict[OutputKey | None, Any]) -> Any:
@@ -311,23 +336,5 @@ def _checked_keys(keys: Any) -> list[OutputKey] | None:
             f"{keys!r} among outputs",
             "a name or index of an output of the student, a list of them, or None",
             "pass for example outputs=['label', ['label', 'box']]",
-        )
-    )
-
-
-def _checked_classes(indexes: Any) -> tuple[int, ...] | None:
-    if indexes is None:
-        return None
-    try:
-        listed = tuple(operator.index(index) for index in indexes)
-    except TypeError:
-        listed = ()
-    if listed and min(listed) >= 0 and len(set(listed)) == len(listed):
-        return listed
-    raise ValueError(
-        problem(
-            f"{indexes!r} among classes",
-            "a list of different class indexes, from 0, or None",
-            "pass for example classes=[[0, 1, 2], [2, 3]]",
         )
     )

@@ -12,7 +12,7 @@ from keras import ops
 from keras_kd import _keras
 from keras_kd._checks import one_line, problem
 from keras_kd.taps import Tapped
-from keras_kd.teachers.base import Teacher
+from keras_kd.teachers.base import Teacher, plain_outputs
 
 
 class _CallableTeacher(Teacher):
@@ -102,7 +102,7 @@ class Function(_CallableTeacher):
             ValueError: if that is not made of tensors.
         """
         try:
-            said = self.function(inputs)
+            said = plain_outputs(self.function(inputs))
         except NotImplementedError as error:
             # So TensorFlow refuses to make an array of a tensor that has no value yet.
             raise ValueError(

@@ -1,5 +1,7 @@
 """Models that do not fit each other, refused before any training."""
 
+import re
+
 import keras
 import pytest
 
@@ -122,3 +124,48 @@ def test_a_teacher_set_later_is_checked_too(teacher, student):
     with pytest.raises(ValueError, match="classes"):
         distiller.teacher = model(classes=4)
     assert distiller.teacher is teacher
+
+
+OLD = {
+    "student_loss_fn": "mse",
+    "distillation_loss_fn": keras.losses.KLDivergence(),
+    "alpha": 0.1,
+    "temperature": 10,
+}
+
+
+class TestArgumentsOfOlderExamples:
+    @pytest.mark.parametrize("names", [*([name] for name in OLD), list(OLD)], ids=str)
+    @pytest.mark.parametrize("place", ["constructor", "compile"])
+    @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
+    def test_the_message_says_what_to_write(self, teacher, student, names, place, flavour):
+        if flavour == "tf_keras":
+            student = keras_kd.compression.to_tf_keras(student)
+        old = {name: OLD[name] for name in names}
+
+        def construct():
+            return keras_kd.Distiller(student=student, teacher=teacher, **old)
+
+        def compile_with_them():
+            distiller = keras_kd.Distiller(student=student, teacher=teacher)
+            distiller.compile(optimizer="adam", metrics=["accuracy"], **old)
+
+        call = construct if place == "constructor" else compile_with_them
+        with pytest.raises(TypeError, match=f"Received {', '.join(names)}, arguments of") as caught:
+            call()
+        advised = re.search(r"build (keras_kd\.Distiller\(.*?\)), the teacher", str(caught.value))
+        names = {"keras_kd": keras_kd, "teacher": teacher, "student": student}
+        distiller = eval(advised[1], names)
+        distiller.compile("adam", loss="mse", metrics=["accuracy"])
+        if "alpha" in old:
+            assert distiller.student_loss_weight == 0.1
+        if "temperature" in old:
+            assert distiller.distillation_losses[0].temperature == 10
+
+    def test_the_teacher_comes_first(self, dense_model):
+        teacher, student = dense_model(name="teacher"), dense_model(name="student")
+        with pytest.raises(ValueError, match=r"the teacher first.*Distiller\(teacher, student\)"):
+            keras_kd.Distiller(student, teacher)
+        keras_kd.Distiller(teacher, student)
+        # A student of before may teach.
+        keras_kd.Distiller(student, dense_model(name="student_2"))

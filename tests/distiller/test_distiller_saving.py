@@ -8,6 +8,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+import tf_keras
 
 import keras_kd
 from keras_kd.losses import LogitsMSE, SoftTargets
@@ -192,3 +194,75 @@ def test_a_teacher_of_the_users_own_class_comes_back_as_such(teacher, student, h
     assert isinstance(loaded.teacher, Doubled)
     for one, other in zip(loaded.teacher.model.get_weights(), teacher.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["d.h5", "d.hdf5", "d", "d.weights.h5"])
+def test_what_would_lose_the_teacher_is_refused_with_what_does_not(distiller, tmp_path, name):
+    advised = r"a name that ends in \.keras.*call distiller\.save\('distiller\.keras'\)"
+    with pytest.raises(ValueError, match=advised):
+        distiller.save(tmp_path / name)
+    assert not (tmp_path / name).exists()
+    if name != "d":
+        with pytest.raises(ValueError, match=advised):
+            keras.saving.save_model(distiller, tmp_path / name)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    assert_equal_weights(loaded.teacher, distiller.teacher)
+
+
+def test_a_file_of_before_that_lost_its_teacher_is_no_distiller_but_has_the_weights(
+    distiller, dense_model, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(keras_kd._keras, "saves_to_hdf5", lambda: False)
+        keras.saving.save_model(distiller, tmp_path / "d.h5")
+    with pytest.raises(ValueError, match=r"no weights of its teacher.*distiller\.load_weights"):
+        keras.saving.load_model(tmp_path / "d.h5")
+    fresh = keras_kd.Distiller(
+        distiller.teacher, dense_model(seed=8, batch_normalization=True), [SoftTargets()] * 2
+    )
+    fresh.load_weights(tmp_path / "d.h5")
+    assert_equal_weights(fresh.student, distiller.student)
+
+
+def test_checkpoints_of_the_whole_hold_the_teacher_or_are_refused(distiller, examples, tmp_path):
+    wrong = keras.callbacks.ModelCheckpoint(tmp_path / "all.h5")
+    with pytest.raises(ValueError, match=r"ends in \.keras"):
+        distiller.fit(*examples, verbose=0, callbacks=[wrong])
+    right = keras.callbacks.ModelCheckpoint(tmp_path / "all.keras")
+    distiller.fit(*examples, verbose=0, callbacks=[right])
+    loaded = keras.saving.load_model(tmp_path / "all.keras")
+    assert_equal_weights(loaded.teacher, distiller.teacher)
+
+
+def test_a_directory_holds_the_teacher(distiller, tmp_path):
+    keras.saving.save_model(distiller, tmp_path / "all", zipped=False)
+    loaded = keras.saving.load_model(tmp_path / "all")
+    assert_equal_weights(loaded.teacher, distiller.teacher)
+    assert_equal_weights(loaded.student, distiller.student)
+
+
+def test_the_export_is_the_students(distiller, examples, tmp_path):
+    distiller.export(tmp_path / "exported", verbose=False)
+    said = tf.saved_model.load(tmp_path / "exported").serve(examples[0])
+    np.testing.assert_allclose(said, distiller.predict(examples[0], verbose=0), atol=1e-5)
+    bytes_of_variables = sum(
+        path.stat().st_size for path in (tmp_path / "exported" / "variables").iterdir()
+    )
+    assert bytes_of_variables < 20_000
+
+
+def test_a_distiller_with_a_tf_keras_student_is_saved_by_no_function(
+    teacher, student, hard_loss, examples, tmp_path
+):
+    distiller = keras_kd.Distiller(teacher, keras_kd.compression.to_tf_keras(student))
+    distiller.compile("sgd", hard_loss)
+    distiller.fit(*examples, verbose=0)
+    for name in ("d.keras", "d.h5", "d"):
+        with pytest.raises(ValueError, match=r"call distiller\.student\.save"):
+            tf_keras.models.save_model(distiller, tmp_path / name)
+        with pytest.raises(ValueError, match=r"call distiller\.student\.save"):
+            distiller.save(tmp_path / name)
+    distiller.export(tmp_path / "exported")
+    said = tf.saved_model.load(tmp_path / "exported").serve(examples[0])
+    np.testing.assert_allclose(said, distiller.predict(examples[0], verbose=0), atol=1e-5)

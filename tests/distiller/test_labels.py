@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_kd
 from keras_kd.distiller.labels import Labels
@@ -119,3 +120,71 @@ def test_two_kinds_of_metrics_are_one_too_many(teacher, student, hard_loss):
     distiller = keras_kd.Distiller(teacher, student, missing_label=-1)
     with pytest.raises(ValueError, match=r"metrics and weighted_metrics.*all of them as metrics"):
         distiller.compile("sgd", hard_loss, metrics=["accuracy"], weighted_metrics=["mse"])
+
+
+@pytest.mark.parametrize("labels", [SPARSE, SPARSE[:, None], one_hot(SPARSE), INTEGER_ONE_HOT])
+def test_classes_weigh_and_missing_labels_have_none(labels):
+    weighed = Labels(-1).weighed(labels, None, OUTPUTS, {0: 3.0, 2: 5.0})
+    np.testing.assert_array_equal(weighed, [5, 1, 3, 1])
+    weighed = Labels(-1).weighed(labels, np.array([1.0, 2.0, 3.0, 4.0]), OUTPUTS, {0: 3.0})
+    np.testing.assert_array_equal(weighed, [1, 2, 9, 4])
+
+
+def test_classes_of_several_outputs_do_not_weigh():
+    with pytest.raises(ValueError, match="class_weight for a student of several outputs"):
+        Labels(-1).weighed([SPARSE], None, [OUTPUTS], {0: 1.0})
+
+
+CLASS_WEIGHT = {0: 3.0, 1: 0.5, 2: 2.0}
+
+
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
+@pytest.mark.parametrize("form", ["sparse", "one hot"])
+def test_class_weights_act_the_same_on_arrays_and_datasets(dense_model, teacher, flavour, form):
+    x = np.random.default_rng(0).normal(size=(12, 5)).astype("float32")
+    known = np.random.default_rng(1).integers(0, 3, 12)
+    labels = np.where(np.arange(12) % 3 == 0, -1, known)
+    y = labels if form == "sparse" else one_hot(labels)
+    loss = (
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if form == "sparse"
+        else keras.losses.CategoricalCrossentropy(from_logits=True)
+    )
+    student = dense_model(seed=2)
+    z = np.asarray(student(x), "float64")
+    log_p = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    weights = np.array([CLASS_WEIGHT[label] for label in known])
+    has = labels >= 0
+    hard = -np.sum((weights * log_p[np.arange(12), known])[has]) / has.sum()
+    t = np.asarray(teacher(x), "float64")
+    log_t = t - np.log(np.exp(t).sum(axis=-1, keepdims=True))
+    kl = np.sum(np.exp(log_t) * (log_t - log_p), axis=-1)
+    soft = np.mean(np.where(has, weights, 1.0) * kl)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return x, y
+
+    if flavour == "tf_keras":
+        student = keras_kd.compression.to_tf_keras(student)
+    distiller = keras_kd.Distiller(
+        teacher, student, keras_kd.losses.SoftTargets(1.0), missing_label=-1
+    )
+    distiller.compile(keras.optimizers.SGD(0.0), loss)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(12)
+    for data in ({"x": x, "y": y, "batch_size": 12}, {"x": dataset}, {"x": Batches()}):
+        logs = distiller.fit(
+            **data, class_weight=CLASS_WEIGHT, validation_data=dataset, verbose=0
+        ).history
+        assert logs["student_loss"][0] == pytest.approx(hard, rel=1e-5)
+        assert logs["distillation_loss"][0] == pytest.approx(soft, rel=1e-5)
+        unweighed = distiller.evaluate(x, y, batch_size=12, verbose=0, return_dict=True)
+        assert logs["val_student_loss"][0] == pytest.approx(unweighed["student_loss"], rel=1e-5)
+    on_batch = distiller.train_on_batch(x, y, class_weight=CLASS_WEIGHT, return_dict=True)
+    assert float(on_batch["student_loss"]) == pytest.approx(hard, rel=1e-5)
+    # Without weights the step is another one.
+    logs = distiller.fit(x, y, batch_size=12, verbose=0).history
+    assert logs["student_loss"][0] == pytest.approx(unweighed["student_loss"], rel=1e-5)

@@ -165,9 +165,9 @@ class SoftTargets(_SoftenedLoss):
     The factor T^2 keeps the size of the gradient when T changes. Outputs of shape
     `(batch, ..., classes)` give one value per example and position. Models that end in a softmax
     or sigmoid are recognised and compared by their logits, also behind a change of shape: of
-    softmaxes that were flattened to `(batch, k * classes)` each is a distribution. For sigmoid outputs, and for a single
-    output unit, p and q are distributions over {on, off}, one for each class, and the values
-    are averaged over the classes, as in `keras.losses.BinaryCrossentropy`.
+    softmaxes that were flattened to `(batch, k * classes)` each is a distribution. For sigmoid
+    outputs, and for a single output unit, p and q are distributions over {on, off}, one for each
+    class, and the values are averaged over the classes, as in `keras.losses.BinaryCrossentropy`.
 
     Of a teacher that was stored with `top_k`, p and q are taken over the teacher's k largest
     classes and all the others as one more: never more than the loss on all classes, from which it

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.teachers.inputs import Inputs, TeacherInputs
+from keras_kd.teachers.inputs import Inputs, ModelInputs
 
 
 class Parts(NamedTuple):
@@ -35,7 +35,7 @@ class Division:
         TypeError: if `key` is no name, or `teacher_inputs` nothing of what it can be.
     """
 
-    def __init__(self, key: str | None = None, teacher_inputs: TeacherInputs = None) -> None:
+    def __init__(self, key: str | None = None, teacher_inputs: ModelInputs = None) -> None:
         if not isinstance(key, str | None):
             raise TypeError(
                 problem(
@@ -220,11 +220,25 @@ def to_numpy(structure: Any) -> Any:
     return keras.tree.map_structure(_as_given_to_models, structure)
 
 
-def names_of(teacher_inputs: TeacherInputs) -> tuple[str, ...] | None:
-    """The entries that only the teacher sees; `None` where the student sees everything."""
+def names_of(teacher_inputs: ModelInputs) -> tuple[str, ...] | None:
+    """The entries that only the teacher sees; `None` where the student sees everything.
+
+    Raises:
+        ValueError: if they are indexes.
+    """
     if teacher_inputs is None or callable(teacher_inputs):
         return None
-    return (teacher_inputs,) if isinstance(teacher_inputs, str) else tuple(teacher_inputs)
+    named = teacher_inputs.values() if isinstance(teacher_inputs, dict) else teacher_inputs
+    names = (named,) if isinstance(named, str | int) else tuple(named)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            problem(
+                f"teacher_inputs={teacher_inputs!r} to be stored",
+                "names of entries of dict inputs, which a store can hold",
+                "give inputs such as {'small': ..., 'large': ...} and teacher_inputs='large'",
+            )
+        )
+    return names
 
 
 def _as_array(part: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_kd._checks import check_integer, problem
 from keras_kd.teachers.convert import as_teacher
-from keras_kd.teachers.inputs import TeacherInputs
+from keras_kd.teachers.inputs import ModelInputs
 from keras_kd.teachers.stored import fingerprint
 from keras_kd.teachers.stored.asking import LOGITS, Asked, Selection
 from keras_kd.teachers.stored.augmentation import Augmentation
@@ -39,7 +39,7 @@ def store(
     *,
     temperatures: float | Sequence[float] | None = None,
     key: str | None = None,
-    teacher_inputs: TeacherInputs = None,
+    teacher_inputs: ModelInputs = None,
     augment: Callable[[Any, Any], Any] | None = None,
     versions: int = 1,
     seed: int = 0,

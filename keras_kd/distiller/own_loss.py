@@ -1,0 +1,127 @@
+"""The loss that a student brings along: its own `compute_loss`, or what it was compiled with."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from keras import ops
+
+from keras_kd import _keras
+from keras_kd._checks import one_line, problem
+
+
+def overrides(model: Any, method: str) -> bool:
+    """Whether a method of a model is the work of its user, and not of Keras."""
+    owner = next((cls for cls in type(model).__mro__ if method in vars(cls)), None)
+    return owner is not None and owner.__module__.split(".")[0] not in ("keras", "tf_keras")
+
+
+def has_own_loss(student: Any) -> bool:
+    """Whether a student computes a loss without a Distiller's `compile`."""
+    return overrides(student, "compute_loss") or _is_compiled_with_loss(student)
+
+
+def warn_of_steps(student: Any) -> None:
+    """Say that a student's own steps are not called: a Distiller's step runs in their place."""
+    steps = [step for step in ("train_step", "test_step") if overrides(student, step)]
+    if steps:
+        warnings.warn(
+            problem(
+                f"the student {student.name!r} of class {type(student).__name__}, whose "
+                f"{' and '.join(steps)} a Distiller does not call",
+                "a student that computes its loss in compute_loss, which a Distiller calls",
+                "move the loss from train_step to compute_loss(self, x, y, y_pred, sample_weight), "
+                "and leave the steps to Keras",
+            ),
+            stacklevel=4,
+        )
+
+
+def own_loss(student: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+    """What the student's `compute_loss` says of a batch, a scalar.
+
+    The student's regularization losses, and what its layers add with `add_loss`, are left out: they
+    count in every Distiller, once.
+
+    Raises:
+        ValueError: if the student's loss wants it to be compiled, or is no scalar.
+    """
+    try:
+        with _without_penalties(student):
+            loss = call_compute_loss(student.compute_loss, x, y, y_pred, sample_weight, training)
+    except (TypeError, ValueError) as error:
+        if _is_compiled_with_loss(student):
+            raise
+        raise ValueError(
+            problem(
+                f"the student {student.name!r}, which is not compiled, for its own compute_loss: "
+                f"{one_line(error)[:200]}",
+                "a student that can compute its loss",
+                "compile it first, as for training it alone: student.compile(loss=...); or pass "
+                "loss=... to compile of the Distiller",
+            )
+        ) from error
+    shape = getattr(loss, "shape", None)
+    if shape is None or len(shape) > 0:
+        raise ValueError(
+            problem(
+                f"{'nothing' if loss is None else f'a value of shape {shape}'} from compute_loss "
+                f"of the student {student.name!r}",
+                "a scalar",
+                "return for example keras.ops.mean(values)",
+            )
+        )
+    return loss
+
+
+def call_compute_loss(
+    function: Callable[..., Any],
+    x: Any,
+    y: Any,
+    y_pred: Any,
+    sample_weight: Any,
+    training: bool,
+) -> Any:
+    """Call a `compute_loss` that may be a user's: many have no `training`, as in older Keras."""
+    named = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
+    parameters = inspect.signature(function).parameters
+    kinds = {one.kind for one in parameters.values()}
+    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
+    extra = {"training": training} if takes_any or "training" in parameters else {}
+    if set(named) <= set(parameters) or (
+        takes_any and inspect.Parameter.VAR_POSITIONAL not in kinds
+    ):
+        return function(**named, **extra)
+    return function(*named.values(), **extra)
+
+
+def own_metrics(student: Any) -> list[Any]:
+    """The metrics that a student keeps itself, beside those of its `compile`."""
+    compiled = [id(metric) for metric in _keras.metrics_of_compile(student)]
+    return [metric for metric in student.metrics if id(metric) not in compiled]
+
+
+def _is_compiled_with_loss(student: Any) -> bool:
+    compiled = getattr(student, "compiled", False) or getattr(student, "_is_compiled", False)
+    return bool(compiled and getattr(student, "loss", None))
+
+
+@contextmanager
+def _without_penalties(student: Any) -> Iterator[None]:
+    """While this is open, the student says that it adds no losses.
+
+    `losses` is a property of the class in both Kerases, so that the class changes for a moment.
+    """
+    own = type(student)
+    # Without any loss Keras says that there is none to compute.
+    losses = [ops.zeros(())] if _is_compiled_with_loss(student) else []
+    hiding = type(own)(own.__name__, (own,), {"losses": property(lambda self: losses)})
+    try:
+        object.__setattr__(student, "__class__", hiding)
+        yield
+    finally:
+        object.__setattr__(student, "__class__", own)
