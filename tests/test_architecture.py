@@ -32,6 +32,7 @@ ROOMS = [
     "_examples",
     "losses",
     "adapters",
+    "_masks",
     "taps",
     "teachers",
     "distiller",

@@ -60,7 +60,9 @@ class Teaching:
         self._labels = labels
         self.student = student
         # Keras would track the layers of taps and teachers as parts of this model.
-        self._student_tap = _keras.Untracked(Tap(student, objective.student_layer_names))
+        self._student_tap = _keras.Untracked(
+            Tap(student, objective.student_layer_names, follow_masks=True)
+        )
         self._passes = _keras.Untracked(None)
         self._teacher = _keras.Untracked(None)
         self._teacher_watch = None
@@ -90,7 +92,7 @@ class Teaching:
         if self._compile_arguments.value is not None:
             check_jit(teacher, self._compile_arguments.value.jit_compile)
         names = [*self._objective.student_layer_names, *teacher.student_layer_names]
-        student_tap = Tap(self.student, names)
+        student_tap = Tap(self.student, names, follow_masks=True)
         self._connect(teacher, student_tap)
         self._student_tap.value = student_tap
         self._inputs = inputs
