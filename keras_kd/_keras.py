@@ -296,13 +296,12 @@ def attention_in(layer: Any) -> Any:
     It computes its scores in a method `_compute_attention(query, key, ...)`, as the layers of both
     Kerases and those of KerasHub do.
     """
-    while layer is not None:
-        compute = getattr(layer, "_compute_attention", None)
-        if callable(compute):
-            names = list(inspect.signature(compute).parameters)
-            return layer if names[:2] == ["query", "key"] else None
-        layer = getattr(layer, "layer", None) or getattr(layer, "keras_layer", None)
-    return None
+    layer = unwrapped(layer)
+    compute = getattr(layer, "_compute_attention", None)
+    if not callable(compute):
+        return None
+    names = list(inspect.signature(compute).parameters)
+    return layer if names[:2] == ["query", "key"] else None
 
 
 class Attention(NamedTuple):
@@ -391,6 +390,21 @@ def _sources(tensor: Any) -> list[Any]:
     return keras.tree.flatten(getattr(node, "keras_inputs", None) or node.input_tensors)
 
 
+def unwrapped(layer: Any) -> Any:
+    """What TF-MOT has wrapped, or the bridge to tf_keras keeps of Keras 3; other layers as is."""
+    while True:
+        is_wrapper = original_name(layer.name) != layer.name
+        inner = getattr(layer, "layer" if is_wrapper else "keras_layer", None)
+        if inner is None:
+            return layer
+        layer = inner
+
+
+def is_loop(layer: Any) -> bool:
+    """Whether a layer calls those inside it once for each step of a sequence."""
+    return not {"TimeDistributed", "RNN"}.isdisjoint(base.__name__ for base in type(layer).__mro__)
+
+
 def output_in_graph(model: Any, layer: Any) -> Any:
     """The symbolic output of a layer of the model's own graph, if it is called once; or `None`."""
     nodes = getattr(layer, "_inbound_nodes", ())
@@ -398,11 +412,15 @@ def output_in_graph(model: Any, layer: Any) -> Any:
     return layer.output if in_graph and len(nodes) == 1 else None
 
 
-def trace(model: Any) -> Any:
-    """Call a Functional or Sequential model on placeholders; nothing is computed.
+def trace(function: Any, inputs: Any) -> Any:
+    """Call a function on placeholders; nothing is computed.
+
+    Args:
+        function: takes tensors.
+        inputs: symbolic tensors of either Keras, in the structure that the function takes.
 
     Returns:
-        The outputs, tensors of a graph that has no other use.
+        What the function returned: its tensors belong to a graph that has no other use.
     """
     import tensorflow as tf
 
@@ -413,14 +431,14 @@ def trace(model: Any) -> Any:
         kind = tf.SparseTensorSpec if tensor.sparse else tf.TensorSpec
         return kind(tensor.shape, tensor.dtype)
 
-    said = []
+    results = []
 
     def call(inputs: Any) -> None:
-        said.append(model(inputs, training=False))
+        results.append(function(inputs))
 
-    specs = keras.tree.map_structure(spec, symbolic_inputs(model))
+    specs = keras.tree.map_structure(spec, inputs)
     tf.function(call, autograph=False).get_concrete_function(specs)
-    return said[-1]
+    return results[-1]
 
 
 def is_out_of_reach(tensor: Any) -> bool:

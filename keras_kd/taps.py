@@ -67,31 +67,22 @@ class Tap:
         trail = MaskTrail() if self._follow_masks else None
         with _listening(self.model, self._readings, trail) as passes:
             outputs = self.model(inputs, training=training)
-        # A model that was not built yet has been called once more, to build it.
-        features = {name: self._single(name, said) for name, said in passes[-1].items()}
-        for name, feature in features.items():
-            self._check_reach(name, feature)
+            # A model that was not built yet has been called once more, to build it.
+            features = self._features(passes[-1])
         if trail is not None:
             trail.mark((outputs, features))
         return Tapped(outputs, features)
 
     def shapes(self) -> Tapped | None:
-        """Outputs and features as tensors without values; `None` where the model cannot tell."""
-        has_graph = getattr(self.model, "inputs", None) is not None
-        if has_graph:
-            in_graph = {
-                name: None if one.of_attention else _keras.output_in_graph(self.model, one.layer)
-                for name, one in self._readings.items()
-            }
-            if all(output is not None for output in in_graph.values()):
-                features = {name: self._single(name, [one]) for name, one in in_graph.items()}
-                return Tapped(_keras.symbolic_outputs(self.model), features)
+        """Outputs and features as tensors without values; `None` where the model cannot tell.
+
+        Raises:
+            ValueError: as in a forward pass.
+        """
+        if getattr(self.model, "inputs", None) is not None:
+            return Tapped(_keras.symbolic_outputs(self.model), self._features_of_graph())
         with _listening(self.model, self._readings) as passes:
-            if has_graph:
-                _keras.trace(self.model)
-                outputs = _keras.symbolic_outputs(self.model)
-            else:
-                outputs = _keras.output_specs(self.model)
+            outputs = _keras.output_specs(self.model)
         if outputs is None:
             return None
         features = {
@@ -100,27 +91,52 @@ class Tap:
         }
         return Tapped(outputs, features)
 
-    def _single(self, name: str, said: list[Any]) -> Any:
-        if len(said) != 1:
-            raise ValueError(
-                problem(
-                    f"the layer {name!r} of model {self.model.name!r}, which was called "
-                    f"{len(said)} times in one forward pass",
-                    "a layer that is called once",
-                    "name a layer that each input passes once, for instance the one behind it",
-                )
-            )
-        return self._readings[name].chosen(said[0])
+    def _features_of_graph(self) -> dict[str, Any]:
+        symbolic = {
+            name: None if one.of_attention else _keras.output_in_graph(self.model, one.layer)
+            for name, one in self._readings.items()
+        }
+        if all(output is not None for output in symbolic.values()):
+            return {name: self._readings[name].chosen(one) for name, one in symbolic.items()}
 
-    def _check_reach(self, name: str, feature: Any) -> None:
-        if any(map(_keras.is_out_of_reach, keras.tree.flatten(feature))):
-            raise ValueError(
-                problem(
-                    f"the layer {name!r} of model {self.model.name!r}, which runs inside a loop",
-                    "a layer that is called once in a forward pass",
-                    "name the layer around it, such as TimeDistributed or RNN",
+        def run(inputs: Any) -> dict[str, Any]:
+            with _listening(self.model, self._readings) as passes:
+                self.model(inputs, training=False)
+                return self._features(passes[-1])
+
+        features = _keras.trace(run, _keras.symbolic_inputs(self.model))
+        return {
+            # The graph knows where a tensor comes from.
+            name: self._readings[name].chosen(symbolic[name])
+            if symbolic[name] is not None
+            else _common_shape([feature])
+            for name, feature in features.items()
+        }
+
+    def _features(self, said: dict[str, list[Any]]) -> dict[str, Any]:
+        features = {name: self._single(name, one) for name, one in said.items()}
+        for name, feature in features.items():
+            if _keras.is_out_of_reach(feature):
+                raise ValueError(
+                    problem(
+                        f"the layer {name!r} of model {self.model.name!r}, which runs in a loop",
+                        "a layer that is called once in a forward pass",
+                        "name the layer in which the loop is",
+                    )
                 )
+        return features
+
+    def _single(self, name: str, said: list[Any]) -> Any:
+        if len(said) == 1:
+            return self._readings[name].chosen(said[0])
+        raise ValueError(
+            problem(
+                f"the layer {name!r} of model {self.model.name!r}, which was called {len(said)} "
+                "times in one forward pass",
+                "a layer that is called once",
+                "name a layer that each input passes once, for instance the one behind it",
             )
+        )
 
 
 class _Reading(NamedTuple):
@@ -183,6 +199,16 @@ _OF_ATTENTION = ("scores", "probabilities")
 
 def _reading(model: Any, name: str) -> _Reading:
     layer = _find(model, name)
+    parts = name.split("/")
+    for around in ("/".join(parts[:count]) for count in range(1, len(parts))):
+        if _keras.is_loop(_find(model, around)):
+            raise ValueError(
+                problem(
+                    f"the layer {name!r} of model {model.name!r}, which runs in a loop",
+                    "a layer that is called once in a forward pass",
+                    f"name {around!r}, the layer around it",
+                )
+            )
     base, _, what = name.rpartition(":")
     if layer is not None or not base or not (what.isdigit() or what in _OF_ATTENTION):
         return _Reading(name, layer or find_layer(model, name), None)
@@ -346,8 +372,7 @@ def _find(container: Any, name: str) -> Any:
 
 def _inner_layers(container: Any) -> list[Any]:
     """The layers right inside a model, or inside a layer made of others."""
-    # The bridge keeps a layer of Keras 3 inside one of tf_keras.
-    container = getattr(container, "keras_layer", container)
+    container = _keras.unwrapped(container)
     if _keras.is_model(container):
         return list(container.layers)
     return list(container._flatten_layers(recursive=False, include_self=False))

@@ -358,8 +358,8 @@ def _mask(student: Tapped, student_part: Any, loss: Any, sample_weight: Any) -> 
         if isinstance(lost, Lost) and not _has_weights_of_positions(sample_weight):
             warnings.warn(
                 problem(
-                    f"for {type(loss).__name__} features or outputs of the student whose mask was "
-                    f"lost in {lost.place!r}, so that padding counts",
+                    f"outputs or features of the student for {type(loss).__name__} whose mask was "
+                    f"lost in {lost.place!r}: padding counts",
                     "a mask of the positions that count",
                     "where that layer keeps the positions, set its `supports_masking = True`; "
                     "elsewhere give sample weights of shape (batch, positions), 0 for padding",
