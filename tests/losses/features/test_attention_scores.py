@@ -54,8 +54,10 @@ def numpy_attention(model, path, x):
 
 
 def inputs_of(model):
-    embedded = model.layers[1](TOKENS).numpy().astype("float64")
-    return [embedded, model.get_layer("block")(embedded.astype("float32")).numpy()]
+    embedded = model.layers[1](TOKENS)
+    values = embedded.numpy()
+    # The block takes the mask off the tensor.
+    return [values, model.get_layer("block")(embedded).numpy()]
 
 
 def reference(model):
@@ -116,8 +118,8 @@ def test_what_a_causal_mask_hides_does_not_count(student):
     assert value == pytest.approx(squares[np.broadcast_to(pairs, squares.shape)].mean(), rel=1e-4)
 
 
-def test_it_trains_through_a_layer_that_fuses_its_softmax(teacher, student):
-    student = keras.models.clone_model(student)
+def test_it_trains_through_a_layer_that_fuses_its_softmax(teacher):
+    student = transformer(4)
     loss = AttentionScores(NAMES, NAMES, heads=[0, 1])
     distiller = keras_kd.Distiller(teacher, student, loss, student_loss_weight=0.0)
     distiller.compile(keras.optimizers.Adam(0.05))
