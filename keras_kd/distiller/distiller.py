@@ -31,7 +31,9 @@ class Distiller(Teaching, keras.Model):
         total_loss = w * student_loss + (1 - w) * sum_i weight_i * distillation_loss_i
 
     plus the student's regularization losses. Each step runs each model forward once, the teacher
-    as in inference. Sample weights, class weights and masks count in both kinds of loss.
+    as in inference. Sample weights, class weights and masks count in both kinds of loss; where
+    Keras drops a mask (behind attention, or `x + y`), the loss on labels and the metrics count
+    padding as in `student.fit`, and the distillation losses do not.
 
     With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
     gives a `tf_keras.Model` with the same behaviour, a

@@ -15,7 +15,7 @@ from keras_kd._checks import check_number, problem
 from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
 from keras_kd.losses import DistillationLoss, SoftTargets
-from keras_kd.losses.base import refuse_top
+from keras_kd.losses.base import matching_outputs, refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
@@ -354,7 +354,10 @@ def _mask(student: Tapped, student_part: Any, loss: Any, sample_weight: Any) -> 
     """The masks of what a loss compares, also those that Keras dropped on the way."""
     compared = student.outputs if _reads_outputs(loss) else student_part
     masks = keras.tree.map_structure(mask_or_lost, compared)
-    for lost in keras.tree.flatten(masks):
+    read = masks
+    if _reads_outputs(loss) and getattr(loss, "outputs", None) is not None:
+        read = [mask for _, mask, _ in matching_outputs(masks, masks, loss.outputs)]
+    for lost in keras.tree.flatten(read):
         if isinstance(lost, Lost) and not _has_weights_of_positions(sample_weight):
             warnings.warn(
                 problem(

@@ -28,7 +28,8 @@ class FeatureLoss(DistillationLoss):
 
     Args:
         teacher_layer_name: the teacher's layer, or a list of layers. "backbone/block3" is the layer
-            "block3" of the nested model "backbone".
+            "block3" of the nested model "backbone", or of a layer made of others; "lstm:1" is the
+            second output of a layer with several.
         student_layer_name: the student's layer, or as many as the teacher's. The loss compares them
             in order and sums the pairs, unless it says otherwise. A layer that TF-MOT has wrapped
             keeps the name it had before.
