@@ -184,6 +184,9 @@ class MaskTrail:
 
     def _lost(self, tensor: Any, shapes: Sequence[Any], place: str) -> Lost | None:
         """A `Lost` where a mask of one of these shapes would fit the tensor."""
+        if keras.backend.standardize_dtype(tensor.dtype) == "bool":
+            # It is a mask itself.
+            return None
         for shape in shapes:
             if len(tensor.shape) > len(shape) and has_positions_of(
                 tensor, keras.KerasTensor(shape)
