@@ -48,6 +48,7 @@ ROWS = [
     Row(losses.SoftTargets, (), 9, {"temperature": 4.0}),
     Row(losses.SoftCrossEntropy, (), 9, {"temperature": 4.0}),
     Row(losses.LogitsMSE, (), 1, {}),
+    Row(losses.HardTargets, (), 1, {}),
     Row(losses.DecoupledKD, (), one_after_warm_up, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}),
     Row(losses.DIST, (), 1, {"temperature": 4.0, "inter_weight": 2.0, "intra_weight": 2.0}),
     # 9 beside 0.1 for the labels, times the T^2 that the loss leaves out.
@@ -55,6 +56,7 @@ ROWS = [
     Row(losses.DirectionMatching, (), 1, {}),
     Row(losses.OutputDifference, (), 1, {"student_layer_name": "embedding"}),
     Row(losses.Hint, ("block2",), 100, {}),
+    Row(losses.ChannelWiseDistillation, ("block3",), 50, {}),
     Row(losses.AttentionTransfer, STAGES, 1000, {}),
     Row(losses.FactorTransfer, ("block3",), 200, {}),
     Row(losses.NeuronSelectivityTransfer, STAGES, 50, {}),

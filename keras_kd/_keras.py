@@ -7,13 +7,14 @@ does not promise to keep, is here; how each records a model's graph is in `compr
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -306,6 +307,231 @@ def activation_name(tensor: Any) -> str | None:
 def mask_of(tensor: Any) -> Any:
     """The mask that a Masking or Embedding layer upstream gave a tensor, or `None`."""
     return getattr(tensor, "_keras_mask", None)
+
+
+# Operations, and layers of both Kerases, that compute each value from those at its own position.
+_POSITIONWISE = re.compile(
+    r"abs|absolute|add|cast|clip|cos|divide|dividenonan|elu|exp|floordivide|gelu|hardsigmoid"
+    r"|hardsilu|hardtanh|layernorm|leakyrelu|log|log1p|logsigmoid|logsoftmax|maximum|minimum|mod"
+    r"|multiply|negative|normalize|power|reciprocal|relu|relu6|rmsnorm|selu|sigmoid|sign|silu|sin"
+    r"|softmax|softplus|softsign|sqrt|square|stopgradient|subtract|tanh|truediv|truedivide|where"
+)
+
+
+def keeps_positions(operation: Any) -> bool:
+    """Whether an operation or a merging layer computes each position from the same position.
+
+    Args:
+        operation: an operation or layer of Keras 3, or a layer of tf_keras, also one that holds an
+            operation of Keras 3 or TensorFlow.
+    """
+    symbol = getattr(operation, "symbol", None)
+    if isinstance(symbol, str):
+        name = symbol.rpartition(".")[2]
+    else:
+        inner = getattr(operation, "operation", None)
+        name = getattr(inner, "kind", type(operation)).__name__
+    return _POSITIONWISE.fullmatch(name.replace("_", "").lower()) is not None
+
+
+def operations_in(model: Any) -> list[Any]:
+    """All layers inside a model, and the operations between them, however deep."""
+    found = {id(layer): layer for layer in model._flatten_layers(include_self=False)}
+    for layer in [model, *found.values()]:
+        if is_keras_model(layer):
+            # Operations such as `x + y` are no layers.
+            found |= {id(one): one for one in getattr(layer, "operations", ())}
+    return list(found.values())
+
+
+@contextmanager
+def replaced_attributes(replacements: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """While this is open, objects have other attributes.
+
+    Args:
+        replacements: object, name of an attribute, and a function that makes the other value of
+            the one it has.
+    """
+    originals = []
+    try:
+        for owner, name, replace in replacements:
+            originals.append((owner, name, vars(owner).get(name)))
+            # Past Keras' own __setattr__, for which this would be a part of the layer.
+            object.__setattr__(owner, name, replace(getattr(owner, name)))
+        yield
+    finally:
+        for owner, name, original in reversed(originals):
+            if original is not None:
+                object.__setattr__(owner, name, original)
+            elif name in vars(owner):
+                object.__delattr__(owner, name)
+
+
+def without_autograph(function: Any) -> Any:
+    """A function that AutoGraph, which tf_keras applies to layers, does not rewrite."""
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(function)
+
+
+def attention_in(layer: Any) -> Any:
+    """The attention layer that `layer` is or wraps, or `None`.
+
+    It computes its scores in a method `_compute_attention(query, key, ...)`, as the layers of both
+    Kerases and those of KerasHub do.
+    """
+    layer = unwrapped(layer)
+    compute = getattr(layer, "_compute_attention", None)
+    if not callable(compute):
+        return None
+    names = list(inspect.signature(compute).parameters)
+    return layer if names[:2] == ["query", "key"] else None
+
+
+class Attention(NamedTuple):
+    """What an attention layer computes before it looks at the values.
+
+    Attributes:
+        scores: the products of queries and keys, divided by the root of the size of a head, of
+            shape `(batch, heads, queries, keys)`.
+        mask: `None` or the layer's own mask, true where a query attends to a key, in a shape that
+            is broadcast to that of the scores.
+    """
+
+    scores: Any
+    mask: Any
+
+    @property
+    def probabilities(self) -> Any:
+        """The scores' softmax over the keys."""
+        scores = self.scores
+        if self.mask is not None:
+            # Finite, for a query that attends to nothing.
+            scores = ops.where(self.mask, scores, -1e9)
+        return ops.softmax(scores, axis=-1)
+
+
+def attention_of_call(layer: Any, args: Any, kwargs: Any) -> Attention:
+    """The attention from the arguments of a call of a layer's `_compute_attention`.
+
+    The layer itself may compute no scores: in 3.15 Keras calls `ops.dot_product_attention`, unless
+    there is dropout or somebody asks for the scores.
+
+    Raises:
+        ValueError: if it attends along several axes.
+    """
+    given = inspect.signature(layer._compute_attention).bind(*args, **kwargs).arguments
+    query, key = (at_least_float32(given[name]) for name in ("query", "key"))
+    if len(query.shape) != 4 or len(key.shape) != 4:
+        raise ValueError(
+            problem(
+                f"the attention layer {layer.name!r} with queries of shape {tuple(query.shape)}",
+                "queries of shape (batch, positions, heads, size)",
+                "name a layer that attends along one axis of positions",
+            )
+        )
+    if key.shape[2] != query.shape[2]:
+        key = ops.repeat(key, query.shape[2] // key.shape[2], axis=2)
+    scores = ops.einsum("bqhd,bkhd->bhqk", query, key) / query.shape[-1] ** 0.5
+    mask = given.get("attention_mask")
+    if mask is not None:
+        mask = ops.cast(mask, "bool")
+        mask = ops.expand_dims(mask, axis=1) if len(mask.shape) == 3 else mask
+    if given.get("use_causal_mask"):
+        row, column = (ops.arange(ops.shape(scores)[axis]) for axis in (2, 3))
+        causal = (row[:, None] >= column[None, :])[None, None]
+        mask = causal if mask is None else ops.logical_and(mask, causal)
+    return Attention(scores, mask)
+
+
+def mark_attention_scores(tensor: Any) -> None:
+    """Note that a tensor is what an attention layer returned as its scores."""
+    tensor._keras_kd_is_attention = True
+
+
+def is_attention_scores(tensor: Any) -> bool:
+    """Whether a tensor is marked so, or a symbolic one comes from an attention layer as such."""
+    while not getattr(tensor, "_keras_kd_is_attention", False):
+        layer, _, index = getattr(tensor, "_keras_history", (None, None, None))
+        if layer is None:
+            return False
+        if attention_in(layer) is not None:
+            return index == 1
+        sources = _sources(tensor)
+        # What only names, drops out or scales them gives them on.
+        if len(sources) != 1 or tuple(sources[0].shape) != tuple(tensor.shape):
+            return False
+        tensor = sources[0]
+    return True
+
+
+def _sources(tensor: Any) -> list[Any]:
+    """The symbolic tensors from which a layer of either Keras made a symbolic tensor."""
+    layer, node_index, _ = tensor._keras_history
+    node = layer._inbound_nodes[node_index]
+    if node.is_input:
+        return []
+    return keras.tree.flatten(getattr(node, "keras_inputs", None) or node.input_tensors)
+
+
+def unwrapped(layer: Any) -> Any:
+    """What TF-MOT has wrapped, or the bridge to tf_keras keeps of Keras 3; other layers as is."""
+    while True:
+        is_wrapper = original_name(layer.name) != layer.name
+        inner = getattr(layer, "layer" if is_wrapper else "keras_layer", None)
+        if inner is None:
+            return layer
+        layer = inner
+
+
+def is_loop(layer: Any) -> bool:
+    """Whether a layer calls those inside it once for each step of a sequence."""
+    return not {"TimeDistributed", "RNN"}.isdisjoint(base.__name__ for base in type(layer).__mro__)
+
+
+def output_in_graph(model: Any, layer: Any) -> Any:
+    """The symbolic output of a layer of the model's own graph, if it is called once; or `None`."""
+    nodes = getattr(layer, "_inbound_nodes", ())
+    in_graph = any(layer is one for one in model.layers)
+    return layer.output if in_graph and len(nodes) == 1 else None
+
+
+def trace(function: Any, inputs: Any) -> Any:
+    """Call a function on placeholders; nothing is computed.
+
+    Args:
+        function: takes tensors.
+        inputs: symbolic tensors of either Keras, in the structure that the function takes.
+
+    Returns:
+        What the function returned: its tensors belong to a graph that has no other use.
+    """
+    import tensorflow as tf
+
+    def spec(tensor: Any) -> Any:
+        given = getattr(tensor, "type_spec", None)
+        if given is not None:
+            return given
+        kind = tf.SparseTensorSpec if tensor.sparse else tf.TensorSpec
+        return kind(tensor.shape, tensor.dtype)
+
+    results = []
+
+    def call(inputs: Any) -> None:
+        results.append(function(inputs))
+
+    specs = keras.tree.map_structure(spec, inputs)
+    tf.function(call, autograph=False).get_concrete_function(specs)
+    return results[-1]
+
+
+def is_out_of_reach(tensor: Any) -> bool:
+    """Whether a tensor belongs to another graph than what is computed now, such as a loop."""
+    import tensorflow as tf
+
+    if not isinstance(tensor, tf.Tensor) or hasattr(tensor, "numpy"):
+        return False
+    return tf.executing_eagerly() or tensor.graph is not tf.compat.v1.get_default_graph()
 
 
 def take_losses(layer: keras.layers.Layer) -> list[Any]:

@@ -105,6 +105,7 @@ class Bridge(keras.layers.Layer):
         """
         shapes = [_shapes_of(teacher), _shapes_of(student)]
         if isinstance(self.loss, FeatureLoss):
+            self.loss.check_kinds(teacher, student)
             if not self.built:
                 self.adapters = _adapters(self.loss, teacher, student)
             student = self._adapted_shapes(student)

@@ -34,6 +34,7 @@ ROOMS = [
     "_examples",
     "losses",
     "adapters",
+    "_masks",
     "taps",
     "teachers",
     "distiller",

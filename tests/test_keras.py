@@ -156,3 +156,38 @@ def test_float16_is_found_in_any_layer(policy, half):
 
 def test_one_replica_without_a_strategy():
     assert _keras.number_of_replicas() == 1
+
+
+def test_attention_is_found_where_both_kerases_compute_it():
+    layers = keras.layers
+    tf_layers = _keras.tf_keras().layers
+    found = [
+        layers.MultiHeadAttention(2, 3),
+        layers.GroupQueryAttention(3, 2, 1),
+        tf_layers.MultiHeadAttention(2, 3),
+    ]
+    for layer in found:
+        assert _keras.attention_in(layer) is layer
+    assert _keras.attention_in(layers.Dense(2)) is None
+    assert _keras.attention_in(layers.AdditiveAttention()) is None
+
+
+def test_operations_that_keep_each_position():
+    inputs = keras.Input((4, 3))
+    kept = keras.ops.gelu(inputs + 1.0) * inputs
+    lost = keras.ops.flip(kept, axis=1)
+    found = {type(one).__name__: _keras.keeps_positions(one) for one in kept_and(inputs, lost)}
+    assert found == {"Add": True, "Gelu": True, "Multiply": True, "Flip": False}
+    assert _keras.keeps_positions(keras.layers.Add())
+    assert not _keras.keeps_positions(keras.layers.Conv1D(2, 3))
+
+
+def kept_and(inputs, outputs):
+    return keras.Model(inputs, outputs).operations[1:]
+
+
+def test_attention_over_several_axes_is_refused():
+    layer = keras.layers.MultiHeadAttention(2, 3, attention_axes=(1, 2), name="axial")
+    query = np.zeros((1, 4, 4, 2, 3), "float32")
+    with pytest.raises(ValueError, match=r"'axial' with queries of shape.*one axis of positions"):
+        _keras.attention_of_call(layer, (query, query, query), {})

@@ -130,6 +130,67 @@ def test_a_path_finds_what_became_of_a_nested_layer_in_a_flattened_model(x):
     assert Tap(pruned, ["inner/backbone/block3"])(x, training=False).features
 
 
+class Block(keras.layers.Layer):
+    """Layers inside a layer."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.ff = keras.layers.Dense(3, name="ff")
+        self.rest = [keras.layers.Dense(4, name="out")]
+
+    def call(self, inputs):
+        return self.rest[0](self.ff(inputs))
+
+
+def recurrent_model():
+    inputs = keras.Input((None, 5))
+    hidden = Block(name="block")(inputs)
+    recurrent = keras.layers.GRU(2, return_sequences=True, name="rnn")
+    hidden = keras.layers.Bidirectional(recurrent, name="bi")(hidden)
+    inner = keras.Sequential([keras.Input((None, 4)), Block(name="deep")], name="inner")
+    hidden = keras.layers.TimeDistributed(keras.layers.Dense(4, name="dense"), name="td")(hidden)
+    return keras.Model(inputs, inner(hidden))
+
+
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras", "pruned"])
+def test_layers_inside_layers_tell_their_shapes(x, flavour):
+    model = recurrent_model()
+    names = {"block/ff": 3, "bi/forward_rnn": 2, "inner/deep/ff": 3, "inner/deep": 4}
+    if flavour == "tf_keras":
+        model = keras_kd.compression.to_tf_keras(model)
+    if flavour == "pruned":
+        model = keras_kd.compression.prune(model, end_step=2)
+    tap = Tap(model, list(names))
+    shapes = tap.shapes()
+    assert {name: tuple(one.shape) for name, one in shapes.features.items()} == {
+        name: (None, None, units) for name, units in names.items()
+    }
+    tapped = tap(x[:, None].repeat(2, axis=1), training=False)
+    assert {name: one.shape[-1] for name, one in tapped.features.items()} == names
+
+
+def test_a_layer_of_several_models_has_the_shape_of_this_one(x):
+    shared = keras.layers.Dense(5, name="shared")
+    first, second = keras.Input((7, 5)), keras.Input((5,))
+    shared(first)
+    model = keras.Model(second, shared(second))
+    assert tuple(Tap(model, ["shared"]).shapes().features["shared"].shape) == (None, 5)
+
+
+@pytest.mark.parametrize("name", ["td/dense", "bi/forward_rnn/gru_cell"])
+def test_a_layer_in_a_loop_is_refused(name):
+    model = recurrent_model()
+    with pytest.raises(
+        ValueError, match=rf"{name}'.*runs in a loop.*name '{name.rpartition('/')[0]}'"
+    ):
+        Tap(model, [name])
+
+
+def test_a_mistyped_inner_layer_is_told_with_its_neighbours():
+    with pytest.raises(ValueError, match=r"'block/gg'.*block/ff, block/out"):
+        Tap(recurrent_model(), ["block/gg"])
+
+
 def test_a_layer_that_is_called_twice_has_no_single_output(x):
     shared, inputs = keras.layers.Dense(5, name="shared"), keras.Input((5,))
     model = keras.Model(inputs, shared(shared(inputs)))

@@ -172,7 +172,7 @@ class Assembly:
             if self._compile_arguments.value is not None:
                 check_jit(teacher, self._compile_arguments.value.jit_compile)
             names = [*names, *teacher.student_layer_names]
-        student_tap = Tap(student, names)
+        student_tap = Tap(student, names, follow_masks=True)
         if teacher is not None:
             connect(objective, teacher, student_tap)
             for model in [*teacher.models, *teacher.learning_models]:

@@ -34,7 +34,9 @@ class Distiller(Teaching, keras.Model):
 
     plus the student's regularization losses and what its layers add with `add_loss`. Each step
     runs each model forward once, the teacher as in inference. Sample weights, class weights and
-    masks count in both kinds of loss.
+    masks count in both kinds of loss; where Keras drops a mask (behind attention, or `x + y`), the
+    loss on labels and the metrics count padding as in `student.fit`, and the distillation losses do
+    not.
 
     With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
     gives a `tf_keras.Model` with the same behaviour, a

@@ -12,11 +12,12 @@ import numpy as np
 
 from keras_kd import _keras, _logits, schedules
 from keras_kd._checks import check_number, problem
+from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
 from keras_kd.distiller.default_losses import advice_for
 from keras_kd.distiller.matching import matched
 from keras_kd.losses import DistillationLoss, SoftTargets
-from keras_kd.losses.base import outputs_by_key, refuse_top
+from keras_kd.losses.base import matching_outputs, outputs_by_key, refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
@@ -282,7 +283,7 @@ def _value_of(
     step: Any,
 ) -> Any:
     """One loss, unweighted."""
-    mask = _mask(student, _read(student, loss, "student"), loss)
+    mask = _mask(student, _read(student, loss, "student"), loss, targets[1])
     teacher, student = _matched(teacher, student, loss)
     teacher_part, student_part = _read_teacher(teacher, loss), _read(student, loss, "student")
     if isinstance(loss, keras.distillation.LogitsDistillation):
@@ -366,11 +367,11 @@ def _check_weights(
 
 
 def _layer_names(loss: Any, side: str) -> list[str]:
-    """The layers that a loss reads on one side; Keras' own feature loss names one, others none."""
+    """What a loss reads on one side; Keras' own feature loss names one layer, others none."""
     names = getattr(loss, f"{side}_layer_name", None)
-    if names is None:
-        return []
-    return [names] if isinstance(names, str) else list(names)
+    listed = [names] if isinstance(names, str) else list(names or [])
+    reading = getattr(loss, "reading", None)
+    return listed if reading is None else [f"{name}:{reading}" for name in listed]
 
 
 def _reads_outputs(loss: Any) -> bool:
@@ -413,9 +414,31 @@ def _read_teacher(tapped: Tapped, loss: Any) -> Any:
     return part
 
 
-def _mask(student: Tapped, student_part: Any, loss: Any) -> Any:
+def _mask(student: Tapped, student_part: Any, loss: Any, sample_weight: Any) -> Any:
+    """The masks of what a loss compares, also those that Keras dropped on the way."""
     compared = student.outputs if _reads_outputs(loss) else student_part
-    return keras.tree.map_structure(_keras.mask_of, compared)
+    masks = keras.tree.map_structure(mask_or_lost, compared)
+    read = masks
+    if _reads_outputs(loss) and getattr(loss, "outputs", None) is not None:
+        read = [mask for _, mask, _ in matching_outputs(masks, masks, loss.outputs)]
+    for lost in keras.tree.flatten(read):
+        if isinstance(lost, Lost) and not _has_weights_of_positions(sample_weight):
+            warnings.warn(
+                problem(
+                    f"outputs or features of the student for {type(loss).__name__} whose mask was "
+                    f"lost in {lost.place!r}: padding counts",
+                    "a mask of the positions that count",
+                    "where that layer keeps the positions, set its `supports_masking = True`; "
+                    "elsewhere give sample weights of shape (batch, positions), 0 for padding",
+                ),
+                stacklevel=2,
+            )
+    return keras.tree.map_structure(lambda mask: None if isinstance(mask, Lost) else mask, masks)
+
+
+def _has_weights_of_positions(sample_weight: Any) -> bool:
+    parts = [part for part in keras.tree.flatten(sample_weight) if part is not None]
+    return any(len(part.shape) > 1 and part.shape[1] != 1 for part in parts)
 
 
 def _logits_of(teacher: Any, student: Any) -> tuple[Any, Any]:

@@ -3,7 +3,9 @@
 from keras_kd.losses.base import DistillationLoss
 from keras_kd.losses.features import (
     ActivationBoundary,
+    AttentionScores,
     AttentionTransfer,
+    ChannelWiseDistillation,
     FactorTransfer,
     FlowOfSolution,
     HierarchicalContext,
@@ -19,6 +21,7 @@ from keras_kd.losses.logits import (
     DIST,
     DecoupledKD,
     DirectionMatching,
+    HardTargets,
     LogitsMSE,
     OutputDifference,
     SoftCrossEntropy,
@@ -37,8 +40,10 @@ from keras_kd.losses.relations.base import BatchLoss
 __all__ = [
     "DIST",
     "ActivationBoundary",
+    "AttentionScores",
     "AttentionTransfer",
     "BatchLoss",
+    "ChannelWiseDistillation",
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "DecoupledKD",
@@ -47,6 +52,7 @@ __all__ = [
     "FactorTransfer",
     "FeatureLoss",
     "FlowOfSolution",
+    "HardTargets",
     "HierarchicalContext",
     "Hint",
     "InterChannelCorrelation",

@@ -24,7 +24,8 @@ class DistillationLoss(keras.distillation.DistillationLoss):
 
     Args:
         outputs: which outputs to compare where the models have several: one key or a list of
-            keys (of a dict) or indexes (of a list or tuple). `None` compares all of them.
+            keys (of a dict) or indexes (of a list or tuple). `None` compares all of them. Of a
+            teacher with one output the keys are those of the student.
 
     Raises:
         TypeError: if `outputs` holds anything but strings and integers.
@@ -201,7 +202,8 @@ def matching_outputs(
 ) -> list[tuple[OutputKey | None, Any, Any]]:
     """Pair the outputs to compare: a list of `(key, teacher_output, student_output)`.
 
-    The key of a single output is `None`.
+    The key of a single output is `None`. A teacher's single output is compared with whatever output
+    of the student is named.
 
     Raises:
         ValueError: if the structures differ and no keys say what belongs together, or a key is
@@ -219,6 +221,9 @@ def matching_outputs(
                 )
             )
         keys = list(student)
+    elif list(teacher) == [None] and set(keys) <= set(student):
+        # A single output has no name to be told from others by.
+        teacher = dict.fromkeys(keys, teacher[None])
     missing = [key for key in keys if key not in teacher or key not in student]
     if missing:
         raise ValueError(

@@ -89,6 +89,23 @@ def flow_of_solution(teacher_first, teacher_second, student_first, student_secon
     return np.square(difference).mean(axis=(1, 2))
 
 
+def attention_scores(teacher, student, heads=None):
+    teacher, student = double(teacher), double(student)
+    if heads is not None:
+        teacher = np.stack([teacher[:, np.atleast_1d(group)].mean(axis=1) for group in heads], 1)
+    return np.square(student - teacher)
+
+
+def channel_wise(teacher, student, temperature=4.0):
+    def log_distributions(features):
+        scaled = flat(features) / temperature
+        scaled = scaled - scaled.max(axis=1, keepdims=True)
+        return scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+
+    log_p, log_q = log_distributions(teacher), log_distributions(student)
+    return temperature**2 * (np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean(axis=1)
+
+
 def simple_recipe(teacher, student, exponent=1.0):
     return np.log(np.power(np.abs(double(student) - double(teacher)), exponent).sum())
 

@@ -113,6 +113,15 @@ REFERENCES = {
         golden={"activation_boundary_m1": {"margin": 1.0}},
         least="elsewhere",
     ),
+    "AttentionScores": Reference(
+        features.attention_scores,
+        teacher=(3, 4, 4),
+        student=(3, 4, 4),
+        arguments={"heads": [2, [0, 1], 1]},
+        changed={"heads": [1, [0, 2]], "compare": "probabilities"},
+        least="elsewhere",
+        not_in_keras="it reads attention, not the output of a layer",
+    ),
     "AttentionTransfer": Reference(
         features.attention_transfer,
         teacher=(8, 4, 2),
@@ -122,6 +131,13 @@ REFERENCES = {
             "attention_transfer_p2": {"power": 2},
             "attention_transfer_p2_pooled": {"power": 2},
         },
+    ),
+    "ChannelWiseDistillation": Reference(
+        features.channel_wise,
+        teacher=MAP,
+        student=MAP,
+        arguments={"temperature": 2.0},
+        changed={"temperature": 3.0},
     ),
     "ContrastiveRepresentation": Reference(
         relations.contrastive_representation,
@@ -186,6 +202,12 @@ REFERENCES = {
         student=MAP,
         changed={"levels": [2, 1]},
         golden={"review_hcl": {}},
+    ),
+    "HardTargets": Reference(
+        logits.hard_targets,
+        arguments={"label_smoothing": 0.1},
+        changed={"label_smoothing": 0.2},
+        least="elsewhere",
     ),
     "Hint": Reference(features.hint, teacher=MAP, student=MAP, golden={"hint_mse": {}}),
     "InterChannelCorrelation": Reference(

@@ -114,3 +114,11 @@ def output_difference(teacher, student, features=None, kernel=0.0, bias=0.0):
         extra = tuple(range(student.ndim - 1, features.ndim - 1))
         prediction = features.mean(axis=extra) @ kernel + bias
     return np.square(prediction - (teacher - student)).mean(axis=-1)
+
+
+def hard_targets(teacher, student, label_smoothing=0.0):
+    log_probabilities = log_softmax(student)
+    classes = log_probabilities.shape[-1]
+    target = np.eye(classes)[np.argmax(teacher, axis=-1)]
+    target = (1.0 - label_smoothing) * target + label_smoothing / classes
+    return -(target * log_probabilities).sum(axis=-1)

@@ -1,7 +1,9 @@
 """Losses on hidden features."""
 
 from keras_kd.losses.features.attention import AttentionTransfer
+from keras_kd.losses.features.attention_scores import AttentionScores
 from keras_kd.losses.features.boundary import ActivationBoundary
+from keras_kd.losses.features.channel_wise import ChannelWiseDistillation
 from keras_kd.losses.features.channels import InterChannelCorrelation
 from keras_kd.losses.features.context import HierarchicalContext
 from keras_kd.losses.features.factor import FactorTransfer
@@ -14,7 +16,9 @@ from keras_kd.losses.features.variational import VariationalInformation
 
 __all__ = [
     "ActivationBoundary",
+    "AttentionScores",
     "AttentionTransfer",
+    "ChannelWiseDistillation",
     "FactorTransfer",
     "FlowOfSolution",
     "HierarchicalContext",

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_kd import _keras
 from keras_kd._checks import problem, shapes_fit
-from keras_kd.losses.base import DistillationLoss, OutputKey
+from keras_kd.losses.base import DistillationLoss, OutputKey, shape_of
 from keras_kd.losses.reduction import (
     has_positions_of,
     mask_of_examples,
@@ -28,7 +28,8 @@ class FeatureLoss(DistillationLoss):
 
     Args:
         teacher_layer_name: the teacher's layer, or a list of layers. "backbone/block3" is the layer
-            "block3" of the nested model "backbone".
+            "block3" of the nested model "backbone", or of a layer made of others; "lstm:1" is the
+            second output of a layer with several.
         student_layer_name: the student's layer, or as many as the teacher's. The loss compares them
             in order and sums the pairs, unless it says otherwise. A layer that TF-MOT has wrapped
             keeps the name it had before.
@@ -62,6 +63,10 @@ class FeatureLoss(DistillationLoss):
                 )
             )
         self.adapter = _check_adapter(adapter)
+
+    # Whether the formula pools positions or compares channels, which heads, queries and keys of
+    # attention are not.
+    reads_maps = False
 
     def needed_shape(self, teacher_shape: Any, student_shape: Any) -> Any:
         """The shape that the student's features must have to be compared with the teacher's.
@@ -111,6 +116,36 @@ class FeatureLoss(DistillationLoss):
             teacher_output, student_output, sample_weight=sample_weight, mask=mask, **context
         )
 
+    def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
+        """Check structure, shapes and kind of the features.
+
+        Raises:
+            ValueError: if the shapes do not fit, or the formula cannot compare attention scores.
+        """
+        self.check_kinds(teacher_outputs, student_outputs)
+        super().validate_outputs(teacher_outputs, student_outputs)
+
+    def check_kinds(self, teacher_outputs: Any, student_outputs: Any) -> None:
+        """Check, before any adapter, that attention scores are not taken for images.
+
+        Raises:
+            ValueError: if they would be pooled or resized.
+        """
+        for _, teacher, student in self.pairs(teacher_outputs, student_outputs):
+            if not any(map(_keras.is_attention_scores, keras.tree.flatten([teacher, student]))):
+                continue
+            shapes = shape_of(teacher), shape_of(student)
+            if self.reads_maps or not _all_fit(self.needed_shape(*shapes), shapes[1]):
+                raise ValueError(
+                    problem(
+                        f"attention scores of shapes {shapes[0]} and {shapes[1]} for "
+                        f"{type(self).__name__}",
+                        "features whose last axis is the channels",
+                        "name the attention layers in keras_kd.losses.AttentionScores("
+                        "'teacher_layer', 'student_layer'), which pairs heads",
+                    )
+                )
+
     def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
         """Check one pair of shapes, batch first, the student's after any adapter.
 
@@ -147,7 +182,8 @@ class FeatureLoss(DistillationLoss):
         adapter = config.get("adapter")
         if isinstance(adapter, list):
             adapter = [keras.saving.deserialize_keras_object(layer) for layer in adapter]
-        return super().from_config({**config, "adapter": adapter})
+            config = {**config, "adapter": adapter}
+        return super().from_config(config)
 
 
 def _check_names(argument: str, names: Any) -> str | list[str] | None:

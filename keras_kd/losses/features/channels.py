@@ -65,6 +65,8 @@ class InterChannelCorrelation(BatchLoss):
         divide by the batch once or twice; here twice, as in torchdistill.
     """
 
+    reads_maps = True
+
     def of_batch(self, teacher: Any, student: Any, weights: Any, **context: Any) -> Any:
         """Weighted sum of `inter_channel_correlation` over the square of the batch."""
         values = inter_channel_correlation(teacher, student)

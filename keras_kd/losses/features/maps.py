@@ -33,6 +33,8 @@ class MapLoss(FeatureLoss):
     Arguments are those of `FeatureLoss`.
     """
 
+    reads_maps = True
+
     def of_pair(
         self,
         teacher_output: Any,
