@@ -20,6 +20,7 @@ ROOMS = [
     "_native",
     "_worker",
     "_keras",
+    "_translation",
     "_logits",
     "schedules",
     "_files",
