@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -49,31 +50,38 @@ def load(
     # Importing them lets tf_keras load files with their layers, and with losses of Keras 3.
     from keras_kd._translation import KerasSchedule, take_keras_3
     from keras_kd.compression.bridge import activations
-    from keras_kd.compression.bridge.opaque import OpaqueLayer
+    from keras_kd.compression.bridge.opaque import OpaqueLayer, WeightFunction
     from keras_kd.compression.clustering import _wrapper as clustering  # noqa: F401
     from keras_kd.compression.pruning._callback import set_callbacks
     from keras_kd.compression.quantization import _wrapper as quantization  # noqa: F401
 
     activations.register_all()
-    # In a `.h5` file the layers in wrappers and schedules have no package in front of their names.
+    # In a `.h5` file what is in wrappers and optimizers has no package in front of its name.
+    inner = (KerasSchedule, OpaqueLayer, WeightFunction)
     own = dict(custom_objects or {})
-    known = {"OpaqueLayer": OpaqueLayer, "KerasSchedule": KerasSchedule, **own}
+    known = {
+        **{part.__name__: part for part in inner},
+        **{f"{activations.PACKAGE}>{name}": item for name, item in own.items()},
+        **own,
+    }
     try:
         with (
             tf_keras().saving.custom_object_scope(known),
             keras.saving.custom_object_scope(own),
         ):
-            student = tf_keras().models.load_model(path)
+            student = tf_keras().models.load_model(path, safe_mode=safe_mode)
     except Exception as error:
         # Anything may be in a file.
-        reason = one_line(error)
+        # What it was about comes first, with a config of thousands of characters.
+        reason = one_line(error).rpartition("Exception encountered: ")[2]
         fix = (
             "give classes of your own as custom_objects; read Keras 3 models with "
             "keras.models.load_model"
         )
-        if "lambda" in reason and safe_mode:
-            fix = "pass safe_mode=False if you trust the file, or name the function and give it as "
-            "custom_objects"
+        if "Python lambda" in reason:
+            fix = "pass safe_mode=False if you trust the file"
+        elif "Unknown activation" in reason and Path(path).suffix != ".keras":
+            fix = "save the student as .keras, which keeps activations that only Keras 3 knows"
         raise ValueError(
             problem(
                 f"{str(path)!r}, which cannot be read ({reason[:300]})",
