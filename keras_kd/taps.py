@@ -46,17 +46,17 @@ class Tap:
             ValueError: if a named layer was not called exactly once.
         """
         if not self.layers:
-            return Tapped(self.model(inputs, training=training), {})
+            return Tapped(_single_output(self.model(inputs, training=training)), {})
         with _listening(self.model, self.layers) as passes:
             outputs = self.model(inputs, training=training)
         # A model that was not built yet has been called once more, to build it.
         features = {name: self._single(name, said) for name, said in passes[-1].items()}
-        return Tapped(outputs, features)
+        return Tapped(_single_output(outputs), features)
 
     def shapes(self) -> Tapped | None:
         """Outputs and features as tensors without values; `None` where the model cannot tell."""
         if getattr(self.model, "inputs", None) is not None:
-            outputs = _keras.symbolic_outputs(self.model)
+            outputs = _single_output(_keras.symbolic_outputs(self.model))
             return Tapped(outputs, {name: layer.output for name, layer in self.layers.items()})
         with _listening(self.model, self.layers) as passes:
             outputs = _keras.output_specs(self.model)
@@ -66,7 +66,7 @@ class Tap:
             name: _common_shape([self._single(name, one[name]) for one in passes])
             for name in self.layers
         }
-        return Tapped(outputs, features)
+        return Tapped(_single_output(outputs), features)
 
     def _single(self, name: str, said: list[Any]) -> Any:
         if len(said) == 1:
@@ -79,6 +79,12 @@ class Tap:
                 "name a layer that each input passes once, for instance the one behind it",
             )
         )
+
+
+def _single_output(outputs: Any) -> Any:
+    """The outputs; a list of one, as models in files of Keras 2 have it, is that one."""
+    is_one = isinstance(outputs, list | tuple) and len(outputs) == 1
+    return outputs[0] if is_one else outputs
 
 
 @contextmanager

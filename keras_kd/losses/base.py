@@ -200,7 +200,8 @@ def matching_outputs(
 ) -> list[tuple[OutputKey | None, Any, Any]]:
     """Pair the outputs to compare: a list of `(key, teacher_output, student_output)`.
 
-    The key of a single output is `None`.
+    The key of a single output is `None`; a list of one output is a single one. A single key says
+    which output of one model belongs to the single one of the other.
 
     Raises:
         ValueError: if the structures differ and no keys say what belongs together, or a key is
@@ -218,6 +219,13 @@ def matching_outputs(
                 )
             )
         keys = list(student)
+    singles = [None in outputs for outputs in (teacher, student)]
+    if len(keys) == 1 and any(singles) and (not all(singles) or keys[0] == 0):
+        [key] = keys
+        found = [outputs.get(None, outputs.get(key)) for outputs in (teacher, student)]
+        if all(output is not None for output in found):
+            # The labels of a student with one output have no key.
+            return [(None if singles[1] else key, *found)]
     missing = [key for key in keys if key not in teacher or key not in student]
     if missing:
         raise ValueError(
@@ -225,8 +233,8 @@ def matching_outputs(
                 f"outputs={list(keys)!r} where the teacher has {_names(teacher)} and the student "
                 f"{_names(student)}",
                 "names or indexes that both models have",
-                f"leave out or correct {missing}; keras_kd.teachers.Ensemble([teacher], "
-                "outputs=['name']) gives a single output the name of one of the student's",
+                f"leave out or correct {missing}; a single output fits any one name, as in "
+                "outputs=['name']",
             )
         )
     return [(key, teacher[key], student[key]) for key in keys]
@@ -235,9 +243,10 @@ def matching_outputs(
 def _as_mapping(outputs: Any) -> dict[OutputKey | None, Any]:
     if isinstance(outputs, dict):
         return dict(outputs)
-    if isinstance(outputs, list | tuple):
+    if isinstance(outputs, list | tuple) and len(outputs) != 1:
         return dict(enumerate(outputs))
-    return {None: outputs}
+    # Files of Keras 2 give a list of one.
+    return {None: outputs[0] if isinstance(outputs, list | tuple) else outputs}
 
 
 def _names(outputs: dict[OutputKey | None, Any]) -> str:
@@ -246,11 +255,12 @@ def _names(outputs: dict[OutputKey | None, Any]) -> str:
 
 def _part(structure: Any, key: OutputKey | None) -> Any:
     """The part of `structure` that belongs to output `key`; one tensor belongs to all of them."""
-    if structure is None or key is None:
+    if structure is None or not isinstance(structure, dict | list | tuple):
         return structure
-    if isinstance(structure, dict | list | tuple):
-        return _as_mapping(structure).get(key)
-    return structure
+    parts = _as_mapping(structure)
+    if key is None:
+        return parts.get(None, structure)
+    return parts.get(key, parts.get(None) if key == 0 else None)
 
 
 def shape_of(output: Any) -> Any:
