@@ -61,6 +61,8 @@ def modernized(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     if kind in _MODELS and isinstance(own.get("layers"), list):
         kind = "Functional" if kind == "Model" else kind
+        if kind == "Sequential":
+            own = {**own, "layers": _with_input(own["layers"])}
         return {**config, "class_name": kind, "config": _model(own)}
     return {**config, "config": _layer(kind, own)}
 
@@ -86,6 +88,15 @@ def _model(config: Mapping[str, Any]) -> dict[str, Any]:
             is_one = isinstance(found, list) and len(found) == 1 and isinstance(found[0], list)
             changed[ends] = found[0] if is_one else found
     return changed
+
+
+def _with_input(layers: list[Any]) -> list[Any]:
+    """The layers of a stack, behind the input that its first one stands for before Keras 2.4."""
+    shape = layers[0]["config"].get("batch_input_shape") if layers else None
+    if shape is None or layers[0]["class_name"] == "InputLayer":
+        return layers
+    own = {"batch_input_shape": shape, "name": f"{_name_of(layers[0])}_input"}
+    return [{"class_name": "InputLayer", "config": own}, *layers]
 
 
 class _Tensors:
@@ -157,6 +168,8 @@ def _layer(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     accepted = _parameters(layer_class) if isinstance(layer_class, type) else None
     changed = {}
     for option, value in config.items():
+        if option == "batch_input_shape" and kind != "InputLayer":
+            continue
         if accepted is not None and option not in accepted and _is_off(option, value):
             continue
         changed[option] = _value(option, value)
@@ -205,7 +218,10 @@ def _is_called_for_itself(layer: Mapping[str, Any]) -> bool:
     if layer.get("class_name") not in _MODELS or not isinstance(layer.get("config"), Mapping):
         return False
     layers = layer["config"].get("layers")
-    return bool(layers) and layers[0].get("class_name") == "InputLayer"
+    if not layers:
+        return False
+    is_input = layers[0].get("class_name") == "InputLayer"
+    return is_input or "batch_input_shape" in layers[0].get("config", ())
 
 
 def _name_of(layer: Mapping[str, Any]) -> Any:
