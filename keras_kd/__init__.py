@@ -15,6 +15,7 @@ from keras_kd._version import __version__
 __all__ = [
     "Distiller",
     "__version__",
+    "callbacks",
     "compression",
     "data",
     "evaluation",
@@ -37,7 +38,7 @@ if TYPE_CHECKING or not _runs_as_command():
     from keras_kd import losses, schedules, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
-    from keras_kd import compression, data, evaluation, tflite
+    from keras_kd import callbacks, compression, data, evaluation, tflite
 
 
 def __getattr__(name: str) -> Any:

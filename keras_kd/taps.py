@@ -63,10 +63,10 @@ class Tap:
                 none of them is named.
         """
         if not self._readings and not self._follow_masks:
-            return Tapped(self.model(inputs, training=training), {})
+            return Tapped(_single_output(self.model(inputs, training=training)), {})
         trail = MaskTrail() if self._follow_masks else None
         with _listening(self.model, self._readings, trail) as passes:
-            outputs = self.model(inputs, training=training)
+            outputs = _single_output(self.model(inputs, training=training))
             # A model that was not built yet has been called once more, to build it.
             features = self._features(passes[-1])
         if trail is not None:
@@ -80,7 +80,8 @@ class Tap:
             ValueError: as in a forward pass.
         """
         if getattr(self.model, "inputs", None) is not None:
-            return Tapped(_keras.symbolic_outputs(self.model), self._features_of_graph())
+            outputs = _single_output(_keras.symbolic_outputs(self.model))
+            return Tapped(outputs, self._features_of_graph())
         with _listening(self.model, self._readings) as passes:
             outputs = _keras.output_specs(self.model)
         if outputs is None:
@@ -89,7 +90,7 @@ class Tap:
             name: _common_shape([self._single(name, one[name]) for one in passes])
             for name in self._readings
         }
-        return Tapped(outputs, features)
+        return Tapped(_single_output(outputs), features)
 
     def _features_of_graph(self) -> dict[str, Any]:
         symbolic = {
@@ -137,6 +138,12 @@ class Tap:
                 "name a layer that each input passes once, for instance the one behind it",
             )
         )
+
+
+def _single_output(outputs: Any) -> Any:
+    """The outputs; a list of one, as models in files of Keras 2 have it, is that one."""
+    is_one = isinstance(outputs, list | tuple) and len(outputs) == 1
+    return outputs[0] if is_one else outputs
 
 
 class _Reading(NamedTuple):

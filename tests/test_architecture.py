@@ -20,6 +20,8 @@ ROOMS = [
     "_native",
     "_worker",
     "_keras",
+    "_optimizers",
+    "_translation",
     "_operations",
     "_probabilities",
     "_logits",

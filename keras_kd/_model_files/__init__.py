@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_kd._checks import one_line, problem
-from keras_kd._model_files import keras_files, saved_models
+from keras_kd._model_files import keras_2, keras_files, saved_models
 from keras_kd._model_files.configs import ConfigError, OtherKerasError
 
 _EXPECTED = (
@@ -64,7 +64,11 @@ def load_model(
 def _refusal(path: Path, error: Exception) -> str:
     reason = _first_sentence(error)
     expected, fix = _EXPECTED, "copy it again, or save the model again, as .keras"
-    is_of_other = isinstance(error, OtherKerasError) or not isinstance(error, ConfigError)
+    is_of_other = (
+        not isinstance(error, ConfigError)
+        or isinstance(error, OtherKerasError)
+        or any(f"{name!r}" in reason for name in keras_2.ONLY_IN_KERAS_2)
+    )
     if is_of_other and keras_files.is_of_keras_2(path):
         reason = f"a model of Keras 2: {reason}"
         fix = (

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import keras
 from keras_kd._archives import check_json_member, check_json_size, check_members, read_json
 from keras_kd._memory import check_expansion
 from keras_kd._model_files.configs import check_config
+from keras_kd._model_files.keras_2 import modernized
 from keras_kd._model_files.rehearsal import check_size, small_results
 
 _HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -30,13 +35,30 @@ def load(path: Path, custom_objects: dict[str, Any]) -> Any:
     if "hard_sigmoid" in set(_strings(config)) and is_of_keras_2(path):
         # Keras 3 would load it and compute something else.
         raise ValueError("its hard_sigmoid is another function in Keras 3")
+    read = config
+    if path.suffix in _HDF5_SUFFIXES and is_of_keras_2(path):
+        config = modernized(config)
     # Compiling would only be needed to train on.
-    config = {**config, "compile_config": None}
-    check_config(config, custom_objects)
+    check_config({**config, "compile_config": None}, custom_objects)
     stored = path.stat().st_size
-    check_size(config, custom_objects, stored)
-    with small_results(stored):
-        return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=True)
+    # Keras takes configs apart that it reads.
+    check_size({**deepcopy(config), "compile_config": None}, custom_objects, stored)
+    mended = nullcontext(path) if config == read else _with_config(path, config)
+    with small_results(stored), mended as readable:
+        return keras.saving.load_model(readable, custom_objects, compile=False, safe_mode=True)
+
+
+@contextmanager
+def _with_config(path: Path, config: dict[str, Any]) -> Iterator[Path]:
+    """A copy of an HDF5 file with another config of its model; it goes when this ends."""
+    import h5py
+
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory, path.name)
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file:
+            file.attrs["model_config"] = json.dumps(config)
+        yield copy
 
 
 def is_of_keras_2(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ _OLD_ARGUMENTS = ("student_loss_fn", "distillation_loss_fn", "alpha", "temperatu
 
 
 def check_distinct(teacher: Any, student: Any) -> None:
-    """Check that the student is not the teacher, which is frozen.
+    """Check that the student is not the teacher, which is frozen, and warn of shared weights.
 
     Raises:
         ValueError: if both are the same object.
@@ -29,6 +30,19 @@ def check_distinct(teacher: Any, student: Any) -> None:
                 "copy it first: teacher = keras.models.clone_model(student), then "
                 "teacher.set_weights(student.get_weights())",
             )
+        )
+    shared = _shared_layers(teacher, student)
+    if shared:
+        warnings.warn(
+            problem(
+                f"the student {student.name!r} with layers of the teacher {teacher.name!r}, which "
+                f"is frozen from now on, so that they do not train: {', '.join(shared)}",
+                "a student with layers of its own",
+                "copy it first: copy = keras.models.clone_model(student), "
+                "copy.set_weights(student.get_weights()) and copy.trainable = True; or set "
+                "teacher.trainable = False before, if these layers are not to train",
+            ),
+            stacklevel=5,
         )
 
 
@@ -167,6 +181,18 @@ def check_losses(objective: Objective, teacher: Teacher, student: Any) -> None:
         # Keras' own check knows no layer that TF-MOT has wrapped; taps look names up themselves.
         if not isinstance(loss, keras.distillation.FeatureDistillation):
             loss.validate_model_compatibility(teacher.model, student)
+
+
+def _shared_layers(teacher: Any, student: Any) -> list[str]:
+    """The student's layers, of those that train, whose weights the teacher trains as well."""
+    own = {id(weight) for weight in teacher.trainable_weights}
+    parts = student._flatten_layers(include_self=False)
+    return [
+        _keras.original_name(layer.name)
+        for layer in parts
+        if not _keras.is_model(layer)
+        and any(id(weight) in own for weight in layer.trainable_weights)
+    ]
 
 
 def _all_fit(first: list[tuple], second: list[tuple]) -> bool:

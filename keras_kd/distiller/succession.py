@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_kd._optimizers import recipe_of
 from keras_kd.adapters import Bridge
-from keras_kd.distiller.optimizers import recipe_of
 
 
 class CompileArguments:

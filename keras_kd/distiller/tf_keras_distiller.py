@@ -15,23 +15,16 @@ import tf_keras
 
 from keras_kd import _keras
 from keras_kd._checks import problem
+from keras_kd._translation import TakesKeras3
 from keras_kd.distiller.compatibility import refuse_old_arguments
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.teaching import Passes, Teaching
-from keras_kd.distiller.translation import (
-    translate_callback,
-    translate_data,
-    translate_loss,
-    translate_metric,
-    translate_optimizer,
-    translate_structure,
-)
 from keras_kd.schedules import Schedule
 from keras_kd.teachers.inputs import Inputs, ModelInputs
 
 
-class TfKerasDistiller(Teaching, tf_keras.Model):
+class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
     """What `keras_kd.Distiller` gives for a `tf_keras` student; see there.
 
     Strings and objects of Keras 3 (optimizers, losses, metrics, callbacks) are taken as well as
@@ -100,30 +93,10 @@ class TfKerasDistiller(Teaching, tf_keras.Model):
                 counterpart to an optimizer or loss of Keras 3.
         """
         self._begin_compile(optimizer, loss, metrics, kwargs)
-        kwargs = self._measured(metrics, kwargs)
-        for kind in {"metrics", "weighted_metrics"} & set(kwargs):
-            kwargs[kind] = translate_structure(kwargs[kind], translate_metric)
-        super().compile(
-            optimizer=translate_optimizer(optimizer),
-            loss=translate_structure(loss, translate_loss),
-            **kwargs,
-        )
+        super().compile(optimizer=optimizer, loss=loss, **self._measured(metrics, kwargs))
 
-    def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> tf_keras.callbacks.History:
-        """Train; see `keras.Model.fit`. Adds the callbacks that the student needs."""
-        callbacks = [*_translated(callbacks), *needed_callbacks(self.student)]
-        args, kwargs = _translated_data(args, kwargs)
-        return super().fit(*args, callbacks=callbacks, **kwargs)
-
-    def evaluate(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
-        """Evaluate; see `keras.Model.evaluate`."""
-        args, kwargs = _translated_data(args, kwargs)
-        return super().evaluate(*args, callbacks=_translated(callbacks), **kwargs)
-
-    def predict(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
-        """The student's outputs; see `keras.Model.predict`."""
-        args, kwargs = _translated_data(args, kwargs)
-        return super().predict(*args, callbacks=_translated(callbacks), **kwargs)
+    def _needed_callbacks(self) -> Sequence[tf_keras.callbacks.Callback]:
+        return needed_callbacks(self.student)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Not possible.
@@ -226,17 +199,3 @@ def needed_callbacks(student: tf_keras.Model) -> list[tf_keras.callbacks.Callbac
         tfmot = sys.modules["tensorflow_model_optimization"]
         return [_OfStudent(tfmot.sparsity.keras.UpdatePruningStep())]
     return []
-
-
-def _translated(callbacks: Any) -> Any:
-    if isinstance(callbacks, tf_keras.callbacks.CallbackList):
-        # `fit` hands its own list to `evaluate`, translated already.
-        return callbacks
-    listed = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-    return [translate_callback(callback) for callback in listed if callback is not None]
-
-
-def _translated_data(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict]:
-    return [translate_data(value) for value in args], {
-        name: translate_data(value) for name, value in kwargs.items()
-    }

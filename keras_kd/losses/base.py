@@ -202,8 +202,9 @@ def matching_outputs(
 ) -> list[tuple[OutputKey | None, Any, Any]]:
     """Pair the outputs to compare: a list of `(key, teacher_output, student_output)`.
 
-    The key of a single output is `None`. A teacher's single output is compared with whatever output
-    of the student is named.
+    The key of a single output is `None`; a list of one output is a single one. A single key says
+    which output of one model belongs to the single one of the other, and a teacher's single output
+    is compared with whatever outputs of the student are named.
 
     Raises:
         ValueError: if the structures differ and no keys say what belongs together, or a key is
@@ -224,6 +225,13 @@ def matching_outputs(
     elif list(teacher) == [None] and set(keys) <= set(student):
         # A single output has no name to be told from others by.
         teacher = dict.fromkeys(keys, teacher[None])
+    singles = [None in outputs for outputs in (teacher, student)]
+    if len(keys) == 1 and any(singles) and (not all(singles) or keys[0] == 0):
+        [key] = keys
+        found = [outputs.get(None, outputs.get(key)) for outputs in (teacher, student)]
+        if all(output is not None for output in found):
+            # The labels of a student with one output have no key.
+            return [(None if singles[1] else key, *found)]
     missing = [key for key in keys if key not in teacher or key not in student]
     if missing:
         raise ValueError(
@@ -231,8 +239,8 @@ def matching_outputs(
                 f"outputs={list(keys)!r} where the teacher has {_names(teacher)} and the student "
                 f"{_names(student)}",
                 "names or indexes that both models have",
-                f"leave out or correct {missing}; keras_kd.teachers.Ensemble([teacher], "
-                "outputs=['name']) gives a single output the name of one of the student's",
+                f"leave out or correct {missing}; a single output fits any one name, as in "
+                "outputs=['name']",
             )
         )
     return [(key, teacher[key], student[key]) for key in keys]
@@ -261,9 +269,10 @@ def outputs_by_key(outputs: Any) -> dict[OutputKey | None, Any]:
     """A model's outputs by name or index; a single one has the key `None`."""
     if isinstance(outputs, dict):
         return dict(outputs)
-    if isinstance(outputs, list | tuple):
+    if isinstance(outputs, list | tuple) and len(outputs) != 1:
         return dict(enumerate(outputs))
-    return {None: outputs}
+    # Files of Keras 2 give a list of one.
+    return {None: outputs[0] if isinstance(outputs, list | tuple) else outputs}
 
 
 def _names(outputs: dict[OutputKey | None, Any]) -> str:
@@ -272,11 +281,12 @@ def _names(outputs: dict[OutputKey | None, Any]) -> str:
 
 def _part(structure: Any, key: OutputKey | None) -> Any:
     """The part of `structure` that belongs to output `key`; one tensor belongs to all of them."""
-    if structure is None or key is None:
+    if structure is None or not isinstance(structure, dict | list | tuple):
         return structure
-    if isinstance(structure, dict | list | tuple):
-        return outputs_by_key(structure).get(key)
-    return structure
+    parts = outputs_by_key(structure)
+    if key is None:
+        return parts.get(None, structure)
+    return parts.get(key, parts.get(None) if key == 0 else None)
 
 
 def shape_of(output: Any) -> Any:

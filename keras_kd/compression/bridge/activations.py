@@ -16,7 +16,7 @@ _NAMES = {"silu": "swish"}
 # tf_keras has a hard_sigmoid of another slope.
 _OTHERS = frozenset({"hard_sigmoid"})
 # What tf_keras does not know is registered with it under this name.
-_PACKAGE = "keras_kd"
+PACKAGE = "keras_kd"
 
 
 def in_other_keras(value: Any, target: ModuleType) -> Callable[..., Any] | None:
@@ -53,7 +53,7 @@ def _from_tf_keras(name: str) -> Callable[..., Any] | None:
     registered = tf_keras().saving.get_registered_object(name)
     if registered is not None:
         return _keras_function(registered)
-    name = name.removeprefix(_PACKAGE + ">")
+    name = name.removeprefix(PACKAGE + ">")
     name = {old: new for new, old in _NAMES.items()}.get(name, name)
     return getattr(keras.activations, name, None)
 
@@ -72,7 +72,7 @@ def _registered(function: Callable[..., Any]) -> Callable[..., Any] | None:
     base = re.sub(r"\W", "", getattr(function, "__name__", type(function).__name__))
     for number in range(1000):
         name = f"{base}_{number}" if number else base
-        registered = saving.get_registered_object(f"{_PACKAGE}>{name}")
+        registered = saving.get_registered_object(f"{PACKAGE}>{name}")
         if registered is None:
             break
         if registered.keras_function is function:
@@ -83,4 +83,4 @@ def _registered(function: Callable[..., Any]) -> Callable[..., Any] | None:
 
     activation.__name__ = name
     activation.keras_function = function
-    return saving.register_keras_serializable(_PACKAGE, name)(activation)
+    return saving.register_keras_serializable(PACKAGE, name)(activation)

@@ -147,7 +147,12 @@ def build(graph: Graph, kit: ModuleType, layers: Mapping[int, Sequence[Any]]) ->
     for _ in steps(graph, layers, values):
         pass
     inputs, outputs = (_filled(structure, values) for structure in (graph.inputs, graph.outputs))
-    return kit.Model(inputs, outputs, name=graph.name)
+    model = kit.Model(inputs, outputs, name=graph.name)
+    if kit is keras:
+        return model
+    from keras_kd._translation import take_keras_3
+
+    return take_keras_3(model)
 
 
 def steps(

@@ -17,7 +17,7 @@ import tf_keras
 from keras_kd._checks import problem
 from keras_kd._keras import Untracked, mask_of, take_losses
 from keras_kd.compression.bridge.operations import Operation
-from keras_kd.compression.bridge.serialized import from_text
+from keras_kd.compression.bridge.serialized import from_text, function_from_text
 from keras_kd.compression.bridge.weights import named_weights
 
 _PACKAGE = "keras_kd"
@@ -54,8 +54,7 @@ class OpaqueLayer(tf_keras.layers.Layer):
 
     def __init__(self, layer: str, frozen: Sequence[int] = (), **options: Any) -> None:
         super().__init__(autocast=False, **options)
-        safe_mode = tf_keras.src.saving.serialization_lib.in_safe_mode() is not False
-        self.keras_layer = from_text(layer, safe_mode=safe_mode)
+        self.keras_layer = from_text(layer, safe_mode=_in_safe_mode())
         self._config = Untracked({"layer": layer, "frozen": list(frozen)})
         self._is_tracked = False
         self.supports_masking = True
@@ -170,6 +169,27 @@ class OperationLayer(tf_keras.layers.Layer):
     @tf.autograph.experimental.do_not_convert
     def _compute(self, inputs: Any) -> Any:
         return self.operation(inputs)
+
+
+@tf_keras.saving.register_keras_serializable(_PACKAGE)
+class WeightFunction(tf_keras.regularizers.Regularizer, tf_keras.constraints.Constraint):
+    """A user's own regularizer or constraint, as `serialized.function_to_text` gives it."""
+
+    def __init__(self, function: str) -> None:
+        self._text = function
+        self._function = function_from_text(function, safe_mode=_in_safe_mode())
+
+    def __call__(self, weight: Any) -> Any:
+        """What the function computes of a weight."""
+        return self._function(weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration from which a copy is made."""
+        return {"function": self._text}
+
+
+def _in_safe_mode() -> bool:
+    return tf_keras.src.saving.serialization_lib.in_safe_mode() is not False
 
 
 def _with_masks(inputs: Any, mask: Any) -> Any:

@@ -19,6 +19,7 @@ class Row:
     `options` and `weights` map Keras 3 names to tf_keras names; `parts` are the options that hold
     layers; `hidden` are options that the tf_keras layer takes without naming them; `of_built` are
     options that tf_keras adds to the config of a built layer and asks for in `from_config`;
+    `by_arguments` says that `config_of` gives the arguments of the constructor as they are;
     `is_alike` says of a config of Keras 3 whether the tf_keras layer computes the same with it;
     `to_keras` turns the values of options that Keras 3 wants in another form; `finish` is called on
     a layer of either Keras once its weights are there.
@@ -30,6 +31,7 @@ class Row:
     parts: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     of_built: tuple[str, ...] = ()
+    by_arguments: bool = False
     is_alike: Callable[[Mapping[str, Any]], bool] = lambda config: True
     to_keras: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     finish: Callable[[Any], None] = lambda layer: None
@@ -79,6 +81,8 @@ ROWS = {
         Row("DepthwiseConv2D", weights={"kernel": "depthwise_kernel"}),
         Row("GRU", hidden=("zero_output_for_mask",)),
         Row("LSTM", hidden=("zero_output_for_mask",)),
+        # tf_keras would have AutoGraph rewrite the function.
+        Row("Lambda", by_arguments=True, is_alike=lambda config: False),
         # Keras 3 reshapes the weights of several axes where tf_keras transposes them.
         Row("LayerNormalization", is_alike=lambda config: np.size(config["axis"]) == 1),
         Row("LeakyReLU", options={"negative_slope": "alpha"}),

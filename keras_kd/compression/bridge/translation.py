@@ -16,7 +16,14 @@ from keras_kd._keras import short, tf_keras
 from keras_kd.compression.bridge import activations
 from keras_kd.compression.bridge.operations import Operation
 from keras_kd.compression.bridge.rows import Row, row_of
-from keras_kd.compression.bridge.serialized import config_of, from_config, from_text, to_text
+from keras_kd.compression.bridge.serialized import (
+    config_of,
+    from_config,
+    from_text,
+    function_from_text,
+    function_to_text,
+    to_text,
+)
 from keras_kd.compression.bridge.weights import is_seed, named_weights, weight_name
 
 __all__ = [
@@ -123,10 +130,12 @@ def make_layer(record: LayerRecord) -> Any:
     layer_class, config = record.layer_class, {**record.config, "name": record.name}
     parts = {option: _made(value) for option, value in config.items() if _holds_records(value)}
     row = row_of(layer_class)
-    if issubclass(layer_class, keras.layers.Layer):
-        return layer_class(**{**config, **parts}) if parts else from_config(layer_class, config)
-    if parts or (row and not set(row.of_built) <= set(config)):
+    if parts or (row and row.by_arguments):
         return layer_class(**{**config, **parts})
+    if issubclass(layer_class, keras.layers.Layer):
+        return from_config(layer_class, config)
+    if row and not set(row.of_built) <= set(config):
+        return layer_class(**config)
     return layer_class.from_config(config)
 
 
@@ -243,9 +252,20 @@ def _translated_value(
         return _known(activations.in_other_keras(value, target), record, option, value)
     for suffix, module in (("_regularizer", "regularizers"), ("_constraint", "constraints")):
         if option.endswith(suffix) and value is not None:
+            if callable(value) or "WeightFunction" in value["class_name"]:
+                return _weight_function(value, target)
             made = getattr(getattr(target, module), value["class_name"], None)
             return _known(made, record, option, value)(**value["config"])
     return _plain(value)
+
+
+def _weight_function(value: Any, target: ModuleType) -> Any:
+    """A regularizer or constraint of the user's, in the form that each Keras saves."""
+    from keras_kd.compression.bridge.opaque import WeightFunction
+
+    if target is keras:
+        return value if callable(value) else function_from_text(value["config"]["function"])
+    return WeightFunction(function_to_text(value))
 
 
 def _translated_part(record: LayerRecord, value: Any, target: ModuleType) -> Any:
@@ -254,7 +274,9 @@ def _translated_part(record: LayerRecord, value: Any, target: ModuleType) -> Any
         return [_translated_part(record, item, target) for item in value]
     try:
         if target is keras:
-            layer = tf_keras().layers.deserialize(value)
+            # The code in it is of a living layer.
+            with tf_keras().src.saving.serialization_lib.SafeModeScope(False):
+                layer = tf_keras().layers.deserialize(value)
         else:
             layer = keras.saving.deserialize_keras_object(value)
     except Exception as error:

@@ -6,7 +6,7 @@ import pytest
 import tf_keras
 
 import keras_kd
-from keras_kd.distiller.optimizers import recipe_of, settings_of
+from keras_kd._optimizers import recipe_of, settings_of
 
 
 class Silent(keras.optimizers.schedules.LearningRateSchedule):
