@@ -360,6 +360,31 @@ def test_probabilities_that_nobody_can_see_are_noticed(examples, tmp_path):
         store(hidden, (examples[0],), tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (lambda z: keras.ops.softmax(z) ** 2, r"probabilities, made by.*log\(p / \(1 - p\)\)"),
+        (
+            lambda z: keras.ops.concatenate([keras.ops.softmax(z), z], axis=-1),
+            "joins probabilities.*an output for each kind",
+        ),
+    ],
+)
+def test_what_was_made_of_probabilities_is_noticed(dense_model, examples, tmp_path, end, message):
+    inner = dense_model()
+    teacher = keras.Model(inner.inputs, end(inner.outputs[0]))
+    with pytest.warns(UserWarning, match=message):
+        store(teacher, examples[0], tmp_path / "stored")
+
+
+def test_the_largest_logits_of_flattened_softmaxes_are_refused(examples, tmp_path):
+    inputs = keras.Input((5,))
+    maps = keras.layers.Reshape((2, 3))(keras.layers.Dense(6)(inputs))
+    teacher = keras.Model(inputs, keras.layers.Flatten()(keras.layers.Softmax()(maps)))
+    with pytest.raises(ValueError, match=r"a softmax for every 3 of them.*leave out top_k"):
+        store(teacher, examples[0], tmp_path / "stored", top_k=2)
+
+
 SCRIPT = """
 import sys, time, numpy as np
 from keras_kd.teachers import NumpyFunction, store
