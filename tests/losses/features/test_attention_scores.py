@@ -179,7 +179,7 @@ def returning():
 
 
 def test_one_of_several_outputs_is_named(returning):
-    _four, two, other = returning
+    _, two, other = returning
     with pytest.raises(
         ValueError, match=r"'attention' for a layer with 2 outputs.*attention:1 of.*AttentionScores"
     ):
