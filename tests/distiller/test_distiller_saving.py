@@ -217,7 +217,7 @@ def test_a_file_of_before_that_lost_its_teacher_is_no_distiller_but_has_the_weig
         patch.setattr(keras_kd._keras, "saves_to_hdf5", lambda: False)
         keras.saving.save_model(distiller, tmp_path / "d.h5")
     with pytest.raises(ValueError, match=r"no weights of its teacher.*distiller\.load_weights"):
-        keras.saving.load_model(tmp_path / "d.h5")
+        keras.saving.load_model(tmp_path / "d.h5", custom_objects={"Distiller": keras_kd.Distiller})
     fresh = keras_kd.Distiller(
         distiller.teacher, dense_model(seed=8, batch_normalization=True), [SoftTargets()] * 2
     )
@@ -244,7 +244,8 @@ def test_a_directory_holds_the_teacher(distiller, tmp_path):
 
 def test_the_export_is_the_students(distiller, examples, tmp_path):
     distiller.export(tmp_path / "exported", verbose=False)
-    said = tf.saved_model.load(tmp_path / "exported").serve(examples[0])
+    exported = tf.saved_model.load(tmp_path / "exported")
+    said = exported.serve(examples[0])
     np.testing.assert_allclose(said, distiller.predict(examples[0], verbose=0), atol=1e-5)
     bytes_of_variables = sum(
         path.stat().st_size for path in (tmp_path / "exported" / "variables").iterdir()
@@ -258,11 +259,16 @@ def test_a_distiller_with_a_tf_keras_student_is_saved_by_no_function(
     distiller = keras_kd.Distiller(teacher, keras_kd.compression.to_tf_keras(student))
     distiller.compile("sgd", hard_loss)
     distiller.fit(*examples, verbose=0)
+    distiller.predict(examples[0], verbose=0)
     for name in ("d.keras", "d.h5", "d"):
         with pytest.raises(ValueError, match=r"call distiller\.student\.save"):
-            tf_keras.models.save_model(distiller, tmp_path / name)
-        with pytest.raises(ValueError, match=r"call distiller\.student\.save"):
             distiller.save(tmp_path / name)
+    for name in ("d.keras", "d"):
+        with pytest.raises(ValueError, match=r"call distiller\.student\.save"):
+            tf_keras.models.save_model(distiller, tmp_path / name)
+    with pytest.raises(NotImplementedError, match="HDF5"):
+        tf_keras.models.save_model(distiller, tmp_path / "d.h5")
     distiller.export(tmp_path / "exported")
-    said = tf.saved_model.load(tmp_path / "exported").serve(examples[0])
+    exported = tf.saved_model.load(tmp_path / "exported")
+    said = exported.serve(examples[0])
     np.testing.assert_allclose(said, distiller.predict(examples[0], verbose=0), atol=1e-5)
