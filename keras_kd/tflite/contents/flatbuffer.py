@@ -64,7 +64,7 @@ class FlatBufferModel:
         self._schema = schema
         self._size = len(content)
         try:
-            self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+            self._model = unpacked(content)
         except (IndexError, TypeError, AttributeError, ValueError, struct.error) as error:
             raise ValueError(
                 problem(
@@ -223,12 +223,10 @@ class FlatBufferModel:
         return [entry for entry in self._model.metadata or [] if entry.name == name.encode()]
 
     def _packed(self, model: Any) -> bytes:
-        builder = _aligning_builder(self._size)
-        builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
-        return bytes(builder.Output())
+        return packed(model, self._size)
 
     def _operators(self, graph: Any) -> Iterator[tuple[str, Any]]:
-        names = [self._operator_name(code) for code in self._model.operatorCodes or []]
+        names = [operator_name(code) for code in self._model.operatorCodes or []]
         for operator in graph.operators or []:
             yield names[operator.opcodeIndex], operator
 
@@ -276,13 +274,44 @@ class FlatBufferModel:
         low, high = limits[tensor.type]
         return scale * (low - zero_point), scale * (high - zero_point)
 
-    def _operator_name(self, code: Any) -> str:
-        # Old files have their operator in the deprecated field, which holds at most 127.
-        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-        if builtin == self._schema.BuiltinOperator.CUSTOM:
-            return (code.customCode or b"CUSTOM").decode(errors="replace")
-        names = _names_by_value(self._schema.BuiltinOperator)
-        return names.get(builtin, f"OPERATOR_{builtin}")
+
+def unpacked(content: bytes) -> Any:
+    """A file as a `ModelT` of the schema, to be changed and `packed` again."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+
+def packed(model: Any, size: int) -> bytes:
+    """The bytes of a `ModelT`, aligned, which are about that many."""
+    builder = _aligning_builder(size)
+    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def operator_name(code: Any) -> str:
+    """The name of an operator code in the schema, or a custom operator's own."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    # Old files have their operator in the deprecated field, which holds at most 127.
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return (code.customCode or b"CUSTOM").decode(errors="replace")
+    names = _names_by_value(schema.BuiltinOperator)
+    return names.get(builtin, f"OPERATOR_{builtin}")
+
+
+def operator_code(model: Any, name: str) -> int:
+    """The index of an operator in the codes of a `ModelT`, to which it is added if need be."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    codes = model.operatorCodes
+    names = [operator_name(code) for code in codes]
+    if name not in names:
+        builtin = getattr(schema.BuiltinOperator, name)
+        codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=builtin, builtinCode=builtin))
+        names.append(name)
+    return names.index(name)
 
 
 def _read_tensors(graph: Any) -> set[int]:

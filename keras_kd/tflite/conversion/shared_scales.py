@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from typing import Any, NamedTuple
 
-from keras_kd.tflite.contents.flatbuffer import FILE_IDENTIFIER
+from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
 
 # One scale for all that they read and write.
 _ONE_SCALE = (
@@ -112,28 +112,22 @@ def keep_tensors_apart(content: bytes) -> bytes:
         The same, with QUANTIZE and DEQUANTIZE before operators that need another range; the very
         content where there is nothing to do.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    changed = [_Graph(schema, model, graph).keep_apart() for graph in model.subgraphs]
-    if not any(changed):
-        return content
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    model = unpacked(content)
+    changed = [_Graph(model, graph).keep_apart() for graph in model.subgraphs]
+    return packed(model, len(content)) if any(changed) else content
 
 
 class _Graph:
     """A subgraph of a calibrated file."""
 
-    def __init__(self, schema: Any, model: Any, graph: Any) -> None:
+    def __init__(self, model: Any, graph: Any) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
         self._schema = schema
         self._model = model
         self._graph = graph
         self._operators = list(graph.operators or [])
-        names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-        codes = [names.get(_builtin(code)) for code in model.operatorCodes or []]
+        codes = [operator_name(code) for code in model.operatorCodes or []]
         self._names = [codes[operator.opcodeIndex] for operator in self._operators]
         self._makers: dict[int, int] = {}
         self._reads = Counter(map(int, graph.outputs))
@@ -273,17 +267,8 @@ class _Graph:
         return len(self._graph.tensors) - 1
 
     def _operator(self, name: str, read: int, written: int) -> Any:
-        builtin = getattr(self._schema.BuiltinOperator, name)
-        codes = self._model.operatorCodes
-        known = [_builtin(code) for code in codes]
-        if builtin not in known:
-            codes.append(
-                self._schema.OperatorCodeT(deprecatedBuiltinCode=builtin, builtinCode=builtin)
-            )
-            known.append(builtin)
-        return self._schema.OperatorT(
-            opcodeIndex=known.index(builtin), inputs=[read], outputs=[written]
-        )
+        code = operator_code(self._model, name)
+        return self._schema.OperatorT(opcodeIndex=code, inputs=[read], outputs=[written])
 
     def _range(self, index: int) -> _Range | None:
         """What a tensor has been calibrated to."""
@@ -299,8 +284,3 @@ class _Graph:
 
 def _replaced(indices: Any, old: int, new: int) -> list[int]:
     return [new if int(index) == old else int(index) for index in indices]
-
-
-def _builtin(code: Any) -> int:
-    # Old files have their operator in the deprecated field, which holds at most 127.
-    return max(code.builtinCode, code.deprecatedBuiltinCode)
