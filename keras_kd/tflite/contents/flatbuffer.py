@@ -17,6 +17,11 @@ from keras_kd._checks import problem
 ALIGNMENT = 16
 FILE_IDENTIFIER = b"TFL3"
 
+_ACTIVATIONS = (
+    "ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "LOG_SOFTMAX", "L2_NORMALIZATION",
+    "PRELU", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "SOFTMAX", "TANH",
+)  # fmt: skip
+_WITHOUT_CHANGE = ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 _FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16")
 
 
@@ -160,6 +165,26 @@ class FlatBufferModel:
         """
         graph = self._model.subgraphs[0]
         return [self._step(self._last_quantized(graph, index)) for index in graph.outputs]
+
+    def output_activations(self) -> list[str]:
+        """For each output of the model the activation that it ends in, as the schema names it.
+
+        "NONE" where that is none, and where it is something else.
+        """
+        graph = self._model.subgraphs[0]
+        makers = {int(i): pair for pair in self._operators(graph) for i in pair[1].outputs}
+        return [self._activation(makers, int(index)) for index in graph.outputs]
+
+    def _activation(self, makers: dict[int, tuple[str, Any]], index: int) -> str:
+        while index in makers:
+            name, operator = makers[index]
+            if name in _ACTIVATIONS:
+                return name
+            if name not in _WITHOUT_CHANGE:
+                fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+                return _names_by_value(self._schema.ActivationFunctionType)[fused]
+            index = int(operator.inputs[0])
+        return "NONE"
 
     @property
     def schema_version(self) -> int:

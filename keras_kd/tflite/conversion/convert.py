@@ -25,7 +25,7 @@ from keras_kd.tflite.conversion.students import (
 )
 from keras_kd.tflite.conversion.targets import TARGETS, Target
 from keras_kd.tflite.model import TFLiteModel
-from keras_kd.tflite.verification.closeness import check_close
+from keras_kd.tflite.verification.closeness import check_close, warn_of_lost
 from keras_kd.tflite.verification.verification import verify
 
 QUANTIZATIONS = tuple(FORMS)
@@ -138,6 +138,7 @@ def convert(
     verification = verify(model, student, evidence.examples, evidence.labels, data=evidence.data)
     # How far off the layers of a recipe may be is that of the roughest form.
     check_close(verification, "int4" if recipe is not None else quantization)
+    warn_of_lost(verification)
     place.check(model, evidence.examples)
     model.verification = verification
     return model
