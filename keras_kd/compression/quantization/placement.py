@@ -181,17 +181,20 @@ class _Places:
         """What is quantized of each layer."""
         # What comes out of these is rounded in the layer after them.
         silent: dict[int, str] = {}
+        folded: dict[int, str] = {}
         for call in self._graph.calls:
             for before in self._only_readers_of(call):
                 note = self._merged(before.layer, call.layer)
                 if note:
                     silent[id(before.layer)] = note
+                if note and type(call.layer).__name__ == "BatchNormalization":
+                    folded[id(call.layer)] = f"folded into {before.layer.name!r}"
         return {
-            id(layer): self._placement(layer, silent.get(id(layer)))
+            id(layer): self._placement(layer, silent.get(id(layer)), folded.get(id(layer)))
             for layer in self._graph.layers()
         }
 
-    def _placement(self, layer: Any, silent: str | None) -> Placement:
+    def _placement(self, layer: Any, silent: str | None, folded: str | None) -> Placement:
         kind, name = self._kind(layer), type(layer).__name__
         if kind is Kind.FLOAT:
             return Placement(kind, note=self._reason(layer))
@@ -207,7 +210,9 @@ class _Places:
                 activation=silent is None,
                 note=note,
             )
-        if kind is Kind.OUTPUT_ONLY and not silent:
+        if folded:
+            note = "; ".join(filter(None, (folded, silent)))
+        elif kind is Kind.OUTPUT_ONLY and not silent:
             note = f"computes in float: TF-MOT has no quantizer for {name}"
         return Placement(kind, output=silent is None, note=note)
 

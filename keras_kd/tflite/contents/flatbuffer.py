@@ -115,9 +115,39 @@ class FlatBufferModel:
             }
         return sorted(found)
 
-    def most_scales(self) -> int:
-        """The largest number of scales of a stored tensor: 1, or one for each channel."""
-        return max((tensor.scales for tensor in self.tensors() if tensor.bytes), default=0)
+    def most_scales(self, *operators: str) -> int:
+        """The largest number of scales of a stored tensor: 1, or one for each channel.
+
+        Args:
+            operators: count only what these read; by default everything.
+        """
+        return max(
+            (
+                _scales(graph.tensors[index])
+                for graph in self._model.subgraphs
+                for name, operator in self._operators(graph)
+                for index in operator.inputs
+                if (not operators or name in operators)
+                and index >= 0
+                and self._model.buffers[graph.tensors[index].buffer].data is not None
+            ),
+            default=0,
+        )
+
+    def with_first_scale(self, name: str) -> bytes:
+        """The file in which the weights of an operator all have the scale of their first channel.
+
+        It is what runtimes compute that do not know of scales for each channel.
+        """
+        model = copy.deepcopy(self._model)
+        for graph in model.subgraphs:
+            for found, operator in self._operators(graph):
+                for index in operator.inputs if found == name else ():
+                    quantization = graph.tensors[index].quantization if index >= 0 else None
+                    if quantization is not None and quantization.scale is not None:
+                        quantization.scale = quantization.scale[:1]
+                        quantization.zeroPoint = quantization.zeroPoint[:1]
+        return self._packed(model)
 
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""

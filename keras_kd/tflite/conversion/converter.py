@@ -33,12 +33,13 @@ class Options:
     Attributes:
         form: how numbers are stored.
         stores_integers: whether inputs and outputs of integer forms are integers.
-        per_tensor: whether weights have one scale per tensor instead of one per channel.
+        per_tensor: whether weights have one scale per tensor instead of one per channel: True,
+            False, or "dense" for those of dense layers alone.
     """
 
     form: Form
     stores_integers: bool = False
-    per_tensor: bool = False
+    per_tensor: bool | str = False
 
     def dumps(self) -> str:
         """All of it as text, for another process."""
@@ -205,6 +206,9 @@ def _keep_tensors_apart(converter: Any) -> None:
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,
+            disable_per_channel_for_dense_layers=(
+                converter._experimental_disable_per_channel_quantization_for_dense_layers
+            ),
         )
 
     converter._quantize = quantize

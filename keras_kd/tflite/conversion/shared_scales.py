@@ -1,4 +1,4 @@
-"""Tensors that TensorFlow's converter would give the range of one of their readers.
+"""Tensors that TensorFlow's converter would give a range that is not theirs.
 
 Some operators need one scale for what they read and what they write. Where such an operator reads
 several tensors, the converter gives each of them the range of its result, for all their readers:
@@ -103,7 +103,7 @@ class _Range(NamedTuple):
 
 
 def keep_tensors_apart(content: bytes) -> bytes:
-    """The file in which no reader changes the range of a tensor for the others.
+    """The file in which no tensor gets two ranges, or that of one of its readers.
 
     Args:
         content: a float32 file with calibrated ranges, as the converter makes it.
@@ -113,7 +113,8 @@ def keep_tensors_apart(content: bytes) -> bytes:
         content where there is nothing to do.
     """
     model = unpacked(content)
-    changed = [_Graph(model, graph).keep_apart() for graph in model.subgraphs]
+    graphs = [_Graph(model, graph) for graph in model.subgraphs]
+    changed = [change() for graph in graphs for change in (graph.forget, graph.keep_apart)]
     return packed(model, len(content)) if any(changed) else content
 
 
@@ -139,6 +140,21 @@ class _Graph:
         self._settled: set[int] = set()
         self._kept_as: dict[int, int] = {}
         self._inserted: dict[float, list[Any]] = {}
+
+    def forget(self) -> bool:
+        """Forget the ranges of what training has given one, and tell whether there are any.
+
+        The converter would store such a tensor in both, and go through real numbers in between.
+        """
+        readers: dict[int, set[str]] = {int(i): {"output"} for i in self._graph.outputs}
+        for name, operator in zip(self._names, self._operators, strict=True):
+            for index in map(int, operator.inputs):
+                readers.setdefault(index, set()).add(name)
+        trained = [i for i in self._ranges if readers.get(i) == {"QUANTIZE"}]
+        for index in trained:
+            del self._ranges[index]
+            self._graph.tensors[index].quantization = None
+        return bool(trained)
 
     def keep_apart(self) -> bool:
         """Insert copies where they are needed, and tell whether there are any."""
