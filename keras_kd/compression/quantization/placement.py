@@ -50,7 +50,7 @@ _RECURRENT = """
     Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D GRU LSTM RNN SimpleRNN TimeDistributed
 """
 _ATTENTION = "AdditiveAttention Attention GroupQueryAttention MultiHeadAttention"
-_FOLDS_BATCH_NORMALIZATION = frozenset(_KERNELS) - {"Conv2DTranspose"}
+_FOLDS_BATCH_NORMALIZATION = frozenset(_KERNELS)
 _FUSES_RELU = _FOLDS_BATCH_NORMALIZATION | {"Add", "BatchNormalization"}
 
 
@@ -210,10 +210,8 @@ class _Places:
                 activation=silent is None,
                 note=note,
             )
-        if folded:
-            note = "; ".join(filter(None, (folded, silent)))
-        elif kind is Kind.OUTPUT_ONLY and not silent:
-            note = f"computes in float: TF-MOT has no quantizer for {name}"
+        if kind is Kind.OUTPUT_ONLY and not silent:
+            note = folded or f"computes in float: TF-MOT has no quantizer for {name}"
         return Placement(kind, output=silent is None, note=note)
 
     def _merged(self, before: Any, after: Any) -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
+from keras_kd.tflite.conversion.folding import fold_normalizations
 from keras_kd.tflite.conversion.forms import FORMS, Form
 from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
 from keras_kd.tflite.conversion.signature import Signature
@@ -190,19 +191,20 @@ def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray]
         converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
     if form.integers == "int8" and examples is not None:
-        _keep_tensors_apart(converter)
+        _change_calibrated(converter)
 
 
-def _keep_tensors_apart(converter: Any) -> None:
-    """Have the calibrated file changed before it is quantized; the converter has no public way."""
+def _change_calibrated(converter: Any) -> None:
+    """Have the calibrated file mended before it is quantized; the converter has no public way."""
     from tensorflow.lite.python.convert import mlir_quantize
 
     calibrate = converter._quantize
     converter._experimental_calibrate_only = True
 
     def quantize(content: bytes, input_type: Any, output_type: Any, *others: Any) -> bytes:
+        calibrated = calibrate(content, input_type, output_type, *others)
         return mlir_quantize(
-            keep_tensors_apart(calibrate(content, input_type, output_type, *others)),
+            keep_tensors_apart(fold_normalizations(calibrated)),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,

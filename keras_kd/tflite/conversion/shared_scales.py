@@ -150,7 +150,8 @@ class _Graph:
         for name, operator in zip(self._names, self._operators, strict=True):
             for index in map(int, operator.inputs):
                 readers.setdefault(index, set()).add(name)
-        trained = [i for i in self._ranges if readers.get(i) == {"QUANTIZE"}]
+        restored = {i for i, n in self._makers.items() if self._names[n] == "DEQUANTIZE"}
+        trained = [i for i in self._ranges if i in restored or readers.get(i) == {"QUANTIZE"}]
         for index in trained:
             del self._ranges[index]
             self._graph.tensors[index].quantization = None
