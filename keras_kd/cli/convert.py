@@ -24,6 +24,7 @@ from keras_kd.cli.terminal import Outcome, working
 if TYPE_CHECKING:
     from keras_kd import tflite
 
+_PER_TENSOR = {"all": True, "dense": "dense", "none": False}
 _TEXTS = ("name", "description", "author", "license", "model_version")
 
 
@@ -80,8 +81,11 @@ def _add_form(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--per-tensor",
-        action="store_true",
-        help="one scale for a whole kernel instead of one for each filter",
+        nargs="?",
+        const="all",
+        choices=tuple(_PER_TENSOR),
+        help="which kernels have one scale instead of one for each filter: all (meant if nothing "
+        "follows), those of dense layers, or none (default: dense for microcontrollers, else none)",
     )
 
 
@@ -143,7 +147,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             arguments.quantization,
             data,
             arguments.target,
-            per_tensor=arguments.per_tensor,
+            per_tensor=_PER_TENSOR.get(arguments.per_tensor),
             input_range=arguments.input_range and tuple(arguments.input_range),
             verification_data=compared,
             labels=classes,

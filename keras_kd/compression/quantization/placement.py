@@ -50,7 +50,7 @@ _RECURRENT = """
     Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D GRU LSTM RNN SimpleRNN TimeDistributed
 """
 _ATTENTION = "AdditiveAttention Attention GroupQueryAttention MultiHeadAttention"
-_FOLDS_BATCH_NORMALIZATION = frozenset(_KERNELS) - {"Conv2DTranspose"}
+_FOLDS_BATCH_NORMALIZATION = frozenset(_KERNELS)
 _FUSES_RELU = _FOLDS_BATCH_NORMALIZATION | {"Add", "BatchNormalization"}
 
 
@@ -181,17 +181,20 @@ class _Places:
         """What is quantized of each layer."""
         # What comes out of these is rounded in the layer after them.
         silent: dict[int, str] = {}
+        folded: dict[int, str] = {}
         for call in self._graph.calls:
             for before in self._only_readers_of(call):
                 note = self._merged(before.layer, call.layer)
                 if note:
                     silent[id(before.layer)] = note
+                if note and type(call.layer).__name__ == "BatchNormalization":
+                    folded[id(call.layer)] = f"folded into {before.layer.name!r}"
         return {
-            id(layer): self._placement(layer, silent.get(id(layer)))
+            id(layer): self._placement(layer, silent.get(id(layer)), folded.get(id(layer)))
             for layer in self._graph.layers()
         }
 
-    def _placement(self, layer: Any, silent: str | None) -> Placement:
+    def _placement(self, layer: Any, silent: str | None, folded: str | None) -> Placement:
         kind, name = self._kind(layer), type(layer).__name__
         if kind is Kind.FLOAT:
             return Placement(kind, note=self._reason(layer))
@@ -208,7 +211,7 @@ class _Places:
                 note=note,
             )
         if kind is Kind.OUTPUT_ONLY and not silent:
-            note = f"computes in float: TF-MOT has no quantizer for {name}"
+            note = folded or f"computes in float: TF-MOT has no quantizer for {name}"
         return Placement(kind, output=silent is None, note=note)
 
     def _merged(self, before: Any, after: Any) -> str | None:

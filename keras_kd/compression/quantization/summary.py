@@ -131,12 +131,20 @@ def _row(layer: Any, wrapper: Any, placement: Placement) -> LayerQuantization:
         name=layer.name,
         kind=class_name(layer),
         weight_bits=rounding[0].num_bits if rounding else None,
-        per_axis=any(item.per_axis for item in rounding) if rounding else None,
+        per_axis=_has_ranges_by_channel(layer, rounding, placement) if rounding else None,
         keeps=tuple(dict.fromkeys(part for one in kept for part in parts_of_structure(one))),
         output_bits=None if output is None else output[0].num_bits,
         output_range=None if output is None else _limits(output[1]),
         note=f"float: {placement.note}" if placement.kind is Kind.FLOAT else placement.note,
     )
+
+
+def _has_ranges_by_channel(layer: Any, rounding: list[Any], placement: Placement) -> bool:
+    """Whether a kernel has a range for each channel in the file."""
+    if any(item.per_axis for item in rounding):
+        return True
+    # The factors of the normalization become part of the scales.
+    return class_name(layer) == "Conv2DTranspose" and placement.note.startswith("folded")
 
 
 def _limits(variables: Mapping[str, Any]) -> tuple[float, float]:

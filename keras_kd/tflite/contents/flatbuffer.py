@@ -17,6 +17,11 @@ from keras_kd._checks import problem
 ALIGNMENT = 16
 FILE_IDENTIFIER = b"TFL3"
 
+_ACTIVATIONS = (
+    "ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "LOG_SOFTMAX", "L2_NORMALIZATION",
+    "PRELU", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "SOFTMAX", "TANH",
+)  # fmt: skip
+_WITHOUT_CHANGE = ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 _FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16")
 
 
@@ -64,7 +69,7 @@ class FlatBufferModel:
         self._schema = schema
         self._size = len(content)
         try:
-            self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+            self._model = unpacked(content)
         except (IndexError, TypeError, AttributeError, ValueError, struct.error) as error:
             raise ValueError(
                 problem(
@@ -110,9 +115,39 @@ class FlatBufferModel:
             }
         return sorted(found)
 
-    def most_scales(self) -> int:
-        """The largest number of scales of a stored tensor: 1, or one for each channel."""
-        return max((tensor.scales for tensor in self.tensors() if tensor.bytes), default=0)
+    def most_scales(self, *operators: str) -> int:
+        """The largest number of scales of a stored tensor: 1, or one for each channel.
+
+        Args:
+            operators: count only what these read; by default everything.
+        """
+        return max(
+            (
+                _scales(graph.tensors[index])
+                for graph in self._model.subgraphs
+                for name, operator in self._operators(graph)
+                for index in operator.inputs
+                if (not operators or name in operators)
+                and index >= 0
+                and self._model.buffers[graph.tensors[index].buffer].data is not None
+            ),
+            default=0,
+        )
+
+    def with_first_scale(self, name: str) -> bytes:
+        """The file in which the weights of an operator all have the scale of their first channel.
+
+        It is what runtimes compute that do not know of scales for each channel.
+        """
+        model = copy.deepcopy(self._model)
+        for graph in model.subgraphs:
+            for found, operator in self._operators(graph):
+                for index in operator.inputs if found == name else ():
+                    quantization = graph.tensors[index].quantization if index >= 0 else None
+                    if quantization is not None and quantization.scale is not None:
+                        quantization.scale = quantization.scale[:1]
+                        quantization.zeroPoint = quantization.zeroPoint[:1]
+        return self._packed(model)
 
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""
@@ -180,6 +215,26 @@ class FlatBufferModel:
         graph = self._model.subgraphs[0]
         return [self._step(self._last_quantized(graph, index)) for index in graph.outputs]
 
+    def output_activations(self) -> list[str]:
+        """For each output of the model the activation that it ends in, as the schema names it.
+
+        "NONE" where that is none, and where it is something else.
+        """
+        graph = self._model.subgraphs[0]
+        makers = {int(i): pair for pair in self._operators(graph) for i in pair[1].outputs}
+        return [self._activation(makers, int(index)) for index in graph.outputs]
+
+    def _activation(self, makers: dict[int, tuple[str, Any]], index: int) -> str:
+        while index in makers:
+            name, operator = makers[index]
+            if name in _ACTIVATIONS:
+                return name
+            if name not in _WITHOUT_CHANGE:
+                fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+                return _names_by_value(self._schema.ActivationFunctionType)[fused]
+            index = int(operator.inputs[0])
+        return "NONE"
+
     @property
     def schema_version(self) -> int:
         """The version of the format."""
@@ -242,12 +297,10 @@ class FlatBufferModel:
         return [entry for entry in self._model.metadata or [] if entry.name == name.encode()]
 
     def _packed(self, model: Any) -> bytes:
-        builder = _aligning_builder(self._size)
-        builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
-        return bytes(builder.Output())
+        return packed(model, self._size)
 
     def _operators(self, graph: Any) -> Iterator[tuple[str, Any]]:
-        names = [self._operator_name(code) for code in self._model.operatorCodes or []]
+        names = [operator_name(code) for code in self._model.operatorCodes or []]
         for operator in graph.operators or []:
             yield names[operator.opcodeIndex], operator
 
@@ -295,13 +348,44 @@ class FlatBufferModel:
         low, high = limits[tensor.type]
         return scale * (low - zero_point), scale * (high - zero_point)
 
-    def _operator_name(self, code: Any) -> str:
-        # Old files have their operator in the deprecated field, which holds at most 127.
-        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-        if builtin == self._schema.BuiltinOperator.CUSTOM:
-            return (code.customCode or b"CUSTOM").decode(errors="replace")
-        names = _names_by_value(self._schema.BuiltinOperator)
-        return names.get(builtin, f"OPERATOR_{builtin}")
+
+def unpacked(content: bytes) -> Any:
+    """A file as a `ModelT` of the schema, to be changed and `packed` again."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+
+def packed(model: Any, size: int) -> bytes:
+    """The bytes of a `ModelT`, aligned, which are about that many."""
+    builder = _aligning_builder(size)
+    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def operator_name(code: Any) -> str:
+    """The name of an operator code in the schema, or a custom operator's own."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    # Old files have their operator in the deprecated field, which holds at most 127.
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return (code.customCode or b"CUSTOM").decode(errors="replace")
+    names = _names_by_value(schema.BuiltinOperator)
+    return names.get(builtin, f"OPERATOR_{builtin}")
+
+
+def operator_code(model: Any, name: str) -> int:
+    """The index of an operator in the codes of a `ModelT`, to which it is added if need be."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    codes = model.operatorCodes
+    names = [operator_name(code) for code in codes]
+    if name not in names:
+        builtin = getattr(schema.BuiltinOperator, name)
+        codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=builtin, builtinCode=builtin))
+        names.append(name)
+    return names.index(name)
 
 
 def _read_tensors(graph: Any) -> set[int]:

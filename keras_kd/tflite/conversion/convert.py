@@ -12,7 +12,7 @@ from keras_kd._representative import InputRange, checked_ranges, representative_
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.converter import Options, run_converter
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
-from keras_kd.tflite.conversion.forms import FORMS, Form, check_integer_inputs
+from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, check_integer_inputs
 from keras_kd.tflite.conversion.layer_names import layer_names
 from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.result import check_result
@@ -25,7 +25,7 @@ from keras_kd.tflite.conversion.students import (
 )
 from keras_kd.tflite.conversion.targets import TARGETS, Target
 from keras_kd.tflite.model import TFLiteModel
-from keras_kd.tflite.verification.closeness import check_close
+from keras_kd.tflite.verification.closeness import check_close, warn_of_lost
 from keras_kd.tflite.verification.verification import (
     check_finite_constants,
     check_finite_outputs,
@@ -43,7 +43,7 @@ def convert(
     representative_data: Any = None,
     target: str = "android",
     *,
-    per_tensor: bool = False,
+    per_tensor: bool | str | None = None,
     input_range: InputRange = None,
     recipe: Any = None,
     verification_data: Any = None,
@@ -87,8 +87,11 @@ def convert(
             tflite-micro is installed, the file is run in it, where it must give the bits of
             LiteRT's reference kernels on the examples that it is verified on. "web" is LiteRT in
             browsers (`@litertjs/core`).
-        per_tensor: for "int8", whether weights have one scale per tensor. Some accelerators need
-            this; one per channel, the default, is more precise.
+        per_tensor: for "int8", "int16x8" and recipes, which weights have one scale per tensor
+            instead of one per channel, which is more precise: True for all (some accelerators need
+            this), "dense" for those of dense layers, False for none. By default "dense" on
+            microcontrollers, where it saves arena and runs in every TFLM, and for
+            quantization-aware students, which have learnt it so; elsewhere False.
         input_range: (low, high), the range that the student was trained on; a dict by input name
             where there are several. `representative_data` in another are refused.
         recipe: different forms for different layers, instead of `quantization`: a dict from names
@@ -117,7 +120,9 @@ def convert(
     check_model("student", student)
     form = FORMS[check_choice("quantization", quantization, QUANTIZATIONS)]
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
-    options = Options(form, place.stores_integers, check_flag("per_tensor", per_tensor))
+    options = Options(
+        form, place.stores_integers, _scales(student, form, place, per_tensor, recipe)
+    )
     _check_options(options, place, recipe)
     check_layers(student, form, place.missing)
     _check_student(student, form, representative_data, recipe)
@@ -137,7 +142,14 @@ def convert(
     evidence = known_evidence(signature, verification_data, labels, examples)
 
     model = TFLiteModel(_converted(signature, options, recipe, examples))
-    check_result(model, signature.inputs, options, examples is not None, recipe is not None)
+    check_result(
+        model,
+        signature.inputs,
+        options,
+        examples is not None,
+        recipe is not None,
+        has_chosen_scales=per_tensor is not None,
+    )
     # The evidence is about the very bytes that are returned.
     model = TFLiteModel(place.finished(model))
     evidence = evidence or random_evidence(signature, model, ranges)
@@ -148,6 +160,7 @@ def convert(
     check_close(verification, "int4" if recipe is not None else quantization)
     check_finite_constants(model)
     check_finite_outputs(verification)
+    warn_of_lost(verification)
     place.check(model, evidence.examples)
     model.verification = verification
     return model
@@ -167,7 +180,7 @@ def _converted(
     if recipe is None and not form.is_by_layer:
         return content
     forms = {"*": form.name} if recipe is None else recipe
-    return quantize(content, forms, examples, layer_names(signature))
+    return quantize(content, forms, examples, layer_names(signature), options.per_tensor)
 
 
 def _is_float_by_chance(content: bytes) -> bool:
@@ -175,16 +188,28 @@ def _is_float_by_chance(content: bytes) -> bool:
     return FlatBufferModel(content).float_operators() == ["SPLIT"]
 
 
-def _check_options(options: Options, place: Target, recipe: Any) -> None:
-    form = options.form
-    if options.per_tensor and not form.has_choice_of_scales:
+def _scales(student: Any, form: Form, place: Target, per_tensor: Any, recipe: Any) -> bool | str:
+    """Which weights have one scale per tensor; see `convert`."""
+    has_choice = form.has_choice_of_scales or recipe is not None
+    if per_tensor is None:
+        if not has_choice:
+            return False
+        return DENSE if is_quantization_aware(student) else place.per_tensor
+    if per_tensor != DENSE:
+        check_flag("per_tensor", per_tensor)
+    if per_tensor and not has_choice:
         raise ValueError(
             problem(
-                f"per_tensor=True for quantization={form.name!r}",
-                "quantization='int8', the only form with a choice of scales",
+                f"per_tensor={per_tensor!r} for quantization={form.name!r}",
+                "quantization='int8' or 'int16x8', the only forms with a choice of scales",
                 "choose quantization='int8', or leave per_tensor out",
             )
         )
+    return per_tensor
+
+
+def _check_options(options: Options, place: Target, recipe: Any) -> None:
+    form = options.form
     if recipe is None:
         place.check_form(form.name)
     elif form.name != "float32":

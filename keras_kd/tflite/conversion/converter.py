@@ -15,7 +15,9 @@ from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
 from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
+from keras_kd.tflite.conversion.folding import fold_normalizations
 from keras_kd.tflite.conversion.forms import Form
+from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
 from keras_kd.tflite.conversion.signature import Signature
 
 _MOST_SECONDS = 1800
@@ -28,12 +30,13 @@ class Options:
     Attributes:
         form: how numbers are stored.
         stores_integers: whether inputs and outputs of integer forms are integers.
-        per_tensor: whether weights have one scale per tensor instead of one per channel.
+        per_tensor: whether weights have one scale per tensor instead of one per channel: True,
+            False, or "dense" for those of dense layers alone.
     """
 
     form: Form
     stores_integers: bool = False
-    per_tensor: bool = False
+    per_tensor: bool | str = False
 
 
 def run_converter(
@@ -162,6 +165,30 @@ def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray]
     if form.integers is not None and examples is not None:
         converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
+    if form.integers == "int8" and examples is not None:
+        _change_calibrated(converter)
+
+
+def _change_calibrated(converter: Any) -> None:
+    """Have the calibrated file mended before it is quantized; the converter has no public way."""
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    calibrate = converter._quantize
+    converter._experimental_calibrate_only = True
+
+    def quantize(content: bytes, input_type: Any, output_type: Any, *others: Any) -> bytes:
+        calibrated = calibrate(content, input_type, output_type, *others)
+        return mlir_quantize(
+            keep_tensors_apart(fold_normalizations(calibrated)),
+            converter._experimental_disable_per_channel,
+            input_data_type=input_type,
+            output_data_type=output_type,
+            disable_per_channel_for_dense_layers=(
+                converter._experimental_disable_per_channel_quantization_for_dense_layers
+            ),
+        )
+
+    converter._quantize = quantize
 
 
 def _one_by_one(examples: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

@@ -11,6 +11,9 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 
+# Of dense layers alone.
+DENSE = "dense"
+
 
 @dataclass(frozen=True)
 class Form:
@@ -51,7 +54,7 @@ class Form:
         """Whether it is the form that quantization-aware students were trained for."""
         return self.integers == "int8"
 
-    def configure(self, converter: Any, *, per_tensor: bool) -> None:
+    def configure(self, converter: Any, *, per_tensor: bool | str) -> None:
         """Set the options of a `tf.lite.TFLiteConverter`, the data for calibration excepted."""
         import tensorflow as tf
 
@@ -59,8 +62,11 @@ class Form:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if self.supported_type is not None:
             converter.target_spec.supported_types = [getattr(tf, self.supported_type)]
-        # It has no public name; the bytes are checked afterwards.
-        converter._experimental_disable_per_channel = per_tensor
+        # They have no public names; the bytes are checked afterwards.
+        converter._experimental_disable_per_channel = per_tensor is True
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = (
+            per_tensor == DENSE
+        )
 
     def check_contents(self, contents: FlatBufferModel, is_calibrated: bool) -> None:
         """Refuse a file that is in another form.
@@ -70,8 +76,8 @@ class Form:
             is_calibrated: whether ranges were read from examples.
 
         Raises:
-            ValueError: if no weight has the type asked for, or if operators compute in floating
-                point where integers were asked for.
+            ValueError: if no weight has the type asked for, or if there are floating-point numbers
+                between inputs and outputs where integers were asked for.
         """
         if self.weights is not None and self.weights not in contents.weight_types():
             raise ValueError(
@@ -95,6 +101,17 @@ class Form:
                     f"a file in which {', '.join(operators)} compute in floating point",
                     f"integers only, as quantization={self.name!r} says",
                     fix,
+                )
+            )
+        between = contents.float_tensors()
+        if self.integers is not None and between:
+            raise ValueError(
+                problem(
+                    f"a file that turns integers into real numbers and back in {len(between)} "
+                    f"places ({', '.join(between[:3])})",
+                    f"integers only, as quantization={self.name!r} says",
+                    "choose quantization='dynamic_int8', or convert "
+                    "keras_kd.compression.strip(student) if it is quantization-aware",
                 )
             )
 
@@ -127,6 +144,7 @@ FORMS = {
             integers="int16",
             operations="EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
             takes_integer_inputs=False,
+            has_choice_of_scales=True,
         ),
         Form("int4", weights="INT4", is_optimized=False, is_by_layer=True),
     )

@@ -43,7 +43,13 @@ _MOST_COMPARED = 100
 _NOT_QUANTIZED = {"FLOAT32", "INT32", "INT64", "BOOL", "STRING"}
 
 
-def quantize(content: bytes, recipe: Any, examples: Examples, names: LayerNames) -> bytes:
+def quantize(
+    content: bytes,
+    recipe: Any,
+    examples: Examples,
+    names: LayerNames,
+    per_tensor: bool | str = False,
+) -> bytes:
     """Quantize a float32 file with ai-edge-quantizer.
 
     Args:
@@ -60,6 +66,8 @@ def quantize(content: bytes, recipe: Any, examples: Examples, names: LayerNames)
             tensors: a list of dicts, or a RecipeManager.
         examples: for calibration, by input name, shaped (examples, ...).
         names: of the layers in the file.
+        per_tensor: which weights of a mapping have one scale per tensor where activations are
+            integers, too; as for `convert`.
 
     Returns:
         The bytes of the quantized file. A warning names the layers whose weights do not have the
@@ -81,7 +89,7 @@ def quantize(content: bytes, recipe: Any, examples: Examples, names: LayerNames)
         )
     operators = read_operators(content, names)
     if isinstance(recipe, Mapping):
-        return _quantize_layers(content, LayerRecipe(recipe, operators), examples)
+        return _quantize_layers(content, LayerRecipe(recipe, operators, per_tensor), examples)
     return _run(content, checked_entries(recipe, operators), examples)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_kd._checks import check_choice, problem
+from keras_kd.tflite.conversion.forms import DENSE
 from keras_kd.tflite.conversion.operators import Operator, float_weights
 
 FORMS = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4")
@@ -26,6 +27,7 @@ class LayerRecipe:
     Args:
         recipe: see `keras_kd.tflite.conversion.quantizer.quantize`.
         operators: those of the file.
+        per_tensor: which weights have one scale per tensor in static forms; as for `convert`.
 
     Attributes:
         forms: by scope the form asked for.
@@ -36,12 +38,18 @@ class LayerRecipe:
             or if a form is unknown.
     """
 
-    def __init__(self, recipe: Mapping[str, str], operators: Sequence[Operator]) -> None:
+    def __init__(
+        self,
+        recipe: Mapping[str, str],
+        operators: Sequence[Operator],
+        per_tensor: bool | str = False,
+    ) -> None:
         if not recipe:
             raise ValueError(problem("an empty recipe", "a form for at least one layer", _FIX))
         patterns = {key: _checked(key, form) for key, form in recipe.items()}
         patterns.pop(REST, None)
         self._operators = operators
+        self._per_tensor = per_tensor
         self._explicit: set[str] = set()
         self.forms: dict[str, str] = {}
         matched = set()
@@ -69,7 +77,7 @@ class LayerRecipe:
         for operator in self._operators:
             for form in self._attempts(operator):
                 try:
-                    _add(manager, operator, form, algorithm)
+                    _add(manager, operator, form, algorithm, self._has_one_scale(operator))
                 except ValueError:  # The quantizer's policy has no such form of this operator.
                     continue
                 break
@@ -104,6 +112,10 @@ class LayerRecipe:
                 ),
                 stacklevel=5,
             )
+
+    def _has_one_scale(self, operator: Operator) -> bool:
+        is_dense = operator.type_name == "FULLY_CONNECTED"
+        return self._per_tensor is True or (self._per_tensor == DENSE and is_dense)
 
     def _attempts(self, operator: Operator) -> list[str]:
         """The form asked for, and what can stand in for it; nothing if there is nothing to do."""
@@ -192,7 +204,8 @@ def _place(operator: Operator) -> str:
     return rf"^{re.escape(operator.scope)}$"
 
 
-def _add(manager: Any, operator: Operator, form: str, algorithm: Any) -> None:
+def _add(manager: Any, operator: Operator, form: str, algorithm: Any, has_one_scale: bool) -> None:
+    from ai_edge_quantizer.qtyping import QuantGranularity
     from ai_edge_quantizer.recipe import AlgorithmName
 
     place = _place(operator), operator.kind
@@ -203,7 +216,8 @@ def _add(manager: Any, operator: Operator, form: str, algorithm: Any) -> None:
     elif form == "dynamic_int8":
         manager.add_dynamic_config(*place, 8)
     else:
-        manager.add_static_config(*place, 8 if form == "int8" else 16, 8)
+        granularity = QuantGranularity.TENSORWISE if has_one_scale else QuantGranularity.CHANNELWISE
+        manager.add_static_config(*place, 8 if form == "int8" else 16, 8, granularity)
 
 
 def _bits_of_weights(entry: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd.tflite.conversion.converter import Options
+from keras_kd.tflite.conversion.forms import DENSE
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -20,6 +21,8 @@ def check_result(
     options: Options,
     is_calibrated: bool,
     is_by_recipe: bool = False,
+    *,
+    has_chosen_scales: bool = True,
 ) -> None:
     """Refuse a file that is not what was asked for.
 
@@ -29,6 +32,7 @@ def check_result(
         options: what was asked for.
         is_calibrated: whether ranges were read from examples.
         is_by_recipe: whether its layers have forms of their own, of which nothing is asserted.
+        has_chosen_scales: whether a user, not the default, said how many scales weights have.
 
     Raises:
         ValueError: if it needs more than built-in operators without variables, or if its inputs,
@@ -39,8 +43,8 @@ def check_result(
     if is_by_recipe:
         return
     options.form.check_contents(model.flatbuffer, is_calibrated)
-    if options.per_tensor:
-        _check_one_scale(model)
+    if options.per_tensor and has_chosen_scales:
+        _check_one_scale(model, options.per_tensor)
     _check_types(model, inputs, options.form.integers if options.stores_integers else None)
 
 
@@ -57,13 +61,13 @@ def _check_operators(model: TFLiteModel) -> None:
         )
 
 
-def _check_one_scale(model: TFLiteModel) -> None:
-    most = model.flatbuffer.most_scales()
+def _check_one_scale(model: TFLiteModel, per_tensor: bool | str) -> None:
+    most = model.flatbuffer.most_scales(*(["FULLY_CONNECTED"] if per_tensor == DENSE else []))
     if most > 1:
         raise ValueError(
             problem(
                 f"a file with weights of {most} scales",
-                "one scale for each tensor, as per_tensor=True says",
+                f"one scale for each tensor, as per_tensor={per_tensor!r} says",
                 "leave per_tensor out: a quantization-aware student has learnt its scales",
             )
         )

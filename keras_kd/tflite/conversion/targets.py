@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.conversion.forms import FORMS
+from keras_kd.tflite.conversion.forms import DENSE, FORMS
 from keras_kd.tflite.microcontroller import running
 from keras_kd.tflite.microcontroller.agreement import compare_stored
 from keras_kd.tflite.microcontroller.operators import registrations
@@ -26,6 +26,7 @@ class Target:
         stores_integers: whether inputs and outputs of integer forms are integers; otherwise they
             are float32.
         takes_any_length: whether inputs may be resized there.
+        per_tensor: which weights have one scale per tensor, as for `convert`, unless users choose.
         missing: operators that it lacks and that innocent layers convert to.
         refused: the forms that it does not run, and what to choose instead.
         slow: the forms that it runs, but much slower than users expect, and what to choose instead.
@@ -39,6 +40,7 @@ class Target:
     takes_any_length: bool
     finished: Callable[[TFLiteModel], bytes]
     check: Callable[[TFLiteModel, Mapping[str, np.ndarray]], None]
+    per_tensor: bool | str = False
     missing: frozenset[str] = frozenset()
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     slow: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -165,6 +167,9 @@ TARGETS = {
             takes_any_length=False,
             finished=_small_and_aligned,
             check=_check_microcontroller,
+            # A scale for each channel costs an array of multipliers in the arena, is computed
+            # wrongly by TFLM before 2024-09-27, and refused by CMSIS-NN for int16x8.
+            per_tensor=DENSE,
             missing=frozenset({"SELECT"}),
             refused=dict.fromkeys(("float16", "dynamic_int8", "int4"), _HYBRID),
         ),

@@ -25,6 +25,7 @@ from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
 
 _RANDOM_EXAMPLES = 8
+_DENSE = "FULLY_CONNECTED"
 # Every file of a project names who made it.
 _MARK = b"keras_kd"
 
@@ -83,7 +84,7 @@ def write_project(
     else:
         inputs = model.quantize_inputs(x)
     agreement, micro = compare_stored(model, inputs)
-    rows = vectors.choose(inputs, micro.stored_outputs)
+    rows = vectors.choose(inputs, micro.stored_outputs, _in_old_runtimes(model, inputs))
     project = _Project(
         model=model,
         name=name,
@@ -104,6 +105,15 @@ def write_project(
         for file, text in texts.items():
             (temporary / file).write_text(text, encoding="utf-8")
     return tuple(sorted(folder / file for file in texts))
+
+
+def _in_old_runtimes(
+    model: TFLiteModel, inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray] | None:
+    """What an old TFLM computes of scales for each channel; None where there are none."""
+    if model.flatbuffer.most_scales(_DENSE) <= 1:
+        return None
+    return TFLiteModel(model.flatbuffer.with_first_scale(_DENSE)).run_stored(inputs, "builtin")
 
 
 def _check_own(files: Iterable[Path]) -> None:
@@ -237,6 +247,7 @@ class _Project:
         return fill(
             "README.md",
             name=self.name,
+            version=self._version(),
             sha256=hashlib.sha256(content).hexdigest(),
             alignment=ALIGNMENT,
             operator_count=len(self.calls),
@@ -254,6 +265,20 @@ class _Project:
             arena_bytes=self.arena_bytes,
             promise=f"to {TOLERANCE_FLOAT:g} of the largest output" if is_float else "bit for bit",
             agreement=self.agreement,
+        )
+
+    def _version(self) -> str:
+        if self.model.flatbuffer.most_scales(_DENSE) > 1:
+            return (
+                "TFLM of 2024-09-27 (commit 47b545074) or later: dense layers have a scale for "
+                "each channel here, which older versions refuse, or compute as if all had the "
+                "first one, without a word. The test vectors of `main.cc` tell. Converted with "
+                "`per_tensor='dense'`, the default for microcontrollers, the model needs no such "
+                "version."
+            )
+        return (
+            "Any that has the operators listed at the end. Dense layers, which versions before "
+            "2024-09-27 compute wrongly if they have a scale for each channel, have one scale here."
         )
 
     def _margin_percent(self) -> str:

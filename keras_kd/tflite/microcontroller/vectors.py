@@ -14,17 +14,30 @@ _TYPES = {"float32": "float", "bool": "uint8_t"}
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
 
 
-def choose(inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> list[int]:
+def choose(
+    inputs: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
+    others: Mapping[str, np.ndarray] | None = None,
+) -> list[int]:
     """The numbers of three examples that tell the most: first those with other answers.
 
     Args:
         inputs: values as the inputs store them, shaped (examples, ...).
         outputs: values as the outputs store them, likewise.
+        others: what a runtime that is known to be wrong would give: only examples that tell the
+            two apart are chosen, if there are enough.
 
     Raises:
         ValueError: if there are not three different examples.
     """
     questions = _rows(inputs)
+    if others is not None:
+        telling = [
+            row
+            for row in questions
+            if any(not np.array_equal(outputs[name][row], others[name][row]) for name in outputs)
+        ]
+        questions = telling if len(telling) >= COUNT else questions
     answers = [tuple(array[row].argmax() for array in outputs.values()) for row in questions]
     firsts = dict(zip(reversed(answers), reversed(list(questions)), strict=True))
     chosen = sorted(firsts.values())[:COUNT]

@@ -14,6 +14,7 @@ from keras_kd._json import json_value
 from keras_kd._tables import aligned, row_named
 from keras_kd.tflite.runtimes.litert import measure
 from keras_kd.tflite.verification.differences import measure_differences, overall
+from keras_kd.tflite.verification.kinds import output_kinds
 from keras_kd.tflite.verification.verification import output_steps
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class FileRow:
         size: its size in bytes.
         compressed_size: its size after gzip.
         latency_microseconds: the median time for one example, in XNNPACK on one thread.
-        agreement: the share of choices that are those of the first file; see `Verification`.
+        agreement: the share of choices that are those of the first file; None where nothing is
+            chosen. See `Verification`.
         largest_difference: how far an output is from that of the first file at most.
         mean_difference: how far on average, in the output where that is largest.
         accuracy: the share of labels that it gets right; None without labels.
@@ -42,7 +44,7 @@ class FileRow:
     size: int
     compressed_size: int
     latency_microseconds: float
-    agreement: float
+    agreement: float | None
     largest_difference: float
     mean_difference: float
     accuracy: float | None
@@ -127,7 +129,12 @@ def _row(
 ) -> FileRow:
     try:
         outputs = measure_differences(
-            file.predict_by_name, first.predict_by_name, examples, output_steps(file), labels
+            file.predict_by_name,
+            first.predict_by_name,
+            examples,
+            output_steps(file),
+            labels,
+            kinds=output_kinds(first, labels),
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
@@ -153,8 +160,12 @@ def _cells(row: FileRow) -> list[str]:
         f"{row.size:,}",
         f"{row.compressed_size:,}",
         f"{row.latency_microseconds:,.1f}",
-        f"{100 * row.agreement:.2f}",
+        _percent(row.agreement),
         f"{row.largest_difference:.3g}",
         f"{row.mean_difference:.3g}",
-        "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
+        _percent(row.accuracy),
     ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"

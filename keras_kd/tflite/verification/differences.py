@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.tflite.verification.kinds import OutputKind
 from keras_kd.tflite.verification.labels import choices, class_numbers, labels_by_output
 
 # Of dense outputs (a class for every pixel) not many fit into memory at once.
@@ -16,7 +17,34 @@ _BATCH_SIZE = 32
 # A few examples may fall on the other side of a decision (a sign, an argmax) by rounding alone.
 _TYPICAL_SHARE = 0.9
 
+# At this share of the deviation nothing of the student is left: its mean alone would be as close.
+NOTHING_LEFT = 0.8
+# Columns whose deviations differ more are quantities of their own, not scores of classes.
+_MOST_UNLIKE = 10
+
 Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ChannelDifference:
+    """How far one channel of an output is from the student's.
+
+    Attributes:
+        square_difference, typical_difference, rounding_difference, deviation: as those of
+            `OutputDifference`, of this channel.
+        extent: how far its largest value is from its smallest, of the student.
+    """
+
+    square_difference: float
+    typical_difference: float
+    rounding_difference: float | None
+    deviation: float
+    extent: float
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing of its variation is left: its mean alone would be about as close."""
+        return 0 < NOTHING_LEFT * self.deviation <= self.square_difference
 
 
 @dataclass(frozen=True)
@@ -32,7 +60,8 @@ class OutputDifference:
         mean_difference: the mean absolute difference.
         square_difference: the root mean square difference; its square is the error power.
         typical_difference: what it stays below in nine of ten examples.
-        agreement: the share of choices that are the same; see `Verification`.
+        agreement: the share of choices that are the same; None where the output chooses nothing.
+            See `Verification`.
         low: the smallest value of the student, or 0.0 if that is lower.
         high: its largest value, or 0.0 if that is higher.
         deviation: the standard deviation of its values; its square is the signal power.
@@ -41,6 +70,10 @@ class OutputDifference:
         not_finite: in how many examples the file or the student gives NaN or infinity.
         accuracy: the share of labels that the file gets right; None without labels.
         student_accuracy: the share that the student gets right, likewise.
+        rounding_difference: what `typical_difference` would be if the file did nothing but round
+            to its steps; None where that is not known. See `keras_kd.tflite.verification.rounding`.
+        is_probability: whether the values are parts of 1, however small.
+        channels: the numbers of the last axis, each by itself: columns, classes, features.
     """
 
     name: str
@@ -49,7 +82,7 @@ class OutputDifference:
     mean_difference: float
     square_difference: float
     typical_difference: float
-    agreement: float
+    agreement: float | None
     low: float
     high: float
     deviation: float
@@ -58,6 +91,28 @@ class OutputDifference:
     not_finite: int = 0
     accuracy: float | None = None
     student_accuracy: float | None = None
+    rounding_difference: float | None = None
+    is_probability: bool = False
+    channels: tuple[ChannelDifference, ...] = ()
+
+    @property
+    def lost_channels(self) -> tuple[int, ...]:
+        """The channels of whose variation the file keeps nothing. None among probabilities."""
+        if self.is_probability or not self.is_float:
+            return ()
+        return tuple(n for n, channel in enumerate(self.channels) if channel.is_lost)
+
+    @property
+    def fewest_levels(self) -> float | None:
+        """Into how many steps the channel with the fewest is divided; None where it is no matter.
+
+        It is for numbers that choose nothing and that the file rounds at its end: the score of a
+        class needs few levels.
+        """
+        if self.agreement is not None or self.is_probability or not self.step:
+            return None
+        levels = [c.extent / self.step for c in self.channels if c.extent]
+        return min(levels, default=None)
 
 
 def measure_differences(
@@ -66,6 +121,8 @@ def measure_differences(
     examples: Mapping[str, np.ndarray],
     steps: Mapping[str, float],
     labels: Any = None,
+    rounded: Callable[[dict[str, np.ndarray]], Outputs] | None = None,
+    kinds: Mapping[str, OutputKind] | None = None,
 ) -> tuple[OutputDifference, ...]:
     """Compare what two functions make of the same examples.
 
@@ -75,6 +132,8 @@ def measure_differences(
         examples: arrays by input name, shaped (examples, ...).
         steps: for each output of the file, in its order, `OutputDifference.step`.
         labels: None, an array for a single output, or a dict by output name.
+        rounded: likewise, to what the file would give if it did nothing but round.
+        kinds: what is known of the outputs; where nothing is, they choose between classes.
 
     Raises:
         ValueError: if there is no example, if the outputs have other names or shapes, or if the
@@ -84,7 +143,11 @@ def measure_differences(
     if count == 0:
         raise ValueError(problem("x without an example", "at least one", "pass x_test[:500]"))
     classes = labels_by_output(labels, list(steps), count)
-    meters = {name: _DifferenceMeter(name, step) for name, step in steps.items()}
+    known = kinds or {}
+    meters = {
+        name: _DifferenceMeter(name, step, known.get(name, OutputKind(chooses=True)))
+        for name, step in steps.items()
+    }
     for start in range(0, count, _BATCH_SIZE):
         chosen = slice(start, start + _BATCH_SIZE)
         batch = {name: array[chosen] for name, array in examples.items()}
@@ -92,19 +155,21 @@ def measure_differences(
         references = expected(batch)
         outputs = received(batch)
         _check_same_outputs(outputs, references)
+        only_rounded = rounded(batch) if rounded is not None else {}
         for name, meter in meters.items():
             of_batch = classes[name][chosen] if name in classes else None
-            meter.add(outputs[name], references[name], of_batch)
+            meter.add(outputs[name], references[name], of_batch, only_rounded.get(name))
     return tuple(meter.result() for meter in meters.values())
 
 
 def overall(outputs: Sequence[OutputDifference]) -> dict[str, Any]:
     """What the outputs together come to: the worst of them, and the mean accuracy."""
     labelled = [output for output in outputs if output.accuracy is not None]
+    agreements = [output.agreement for output in outputs if output.agreement is not None]
     return {
         "largest_difference": max(output.largest_difference for output in outputs),
         "mean_difference": max(output.mean_difference for output in outputs),
-        "agreement": min(output.agreement for output in outputs),
+        "agreement": min(agreements, default=None),
         "accuracy": _mean([output.accuracy for output in labelled]),
         "student_accuracy": _mean([output.student_accuracy for output in labelled]),
     }
@@ -113,19 +178,27 @@ def overall(outputs: Sequence[OutputDifference]) -> dict[str, Any]:
 class _DifferenceMeter:
     """Compares one output, a batch at a time, and keeps a few numbers for each example."""
 
-    def __init__(self, name: str, step: float) -> None:
+    def __init__(self, name: str, step: float, kind: OutputKind) -> None:
         self._name = name
         self._step = step
+        self._kind = kind
         self._is_float = True
         self._values = 0
         self._not_finite = 0
         self._threshold: float | None = None
         self._measured: list[np.ndarray] = []
+        self._channels: list[np.ndarray] = []
         self._same: list[np.ndarray] = []
         self._right: list[np.ndarray] = []
         self._student_right: list[np.ndarray] = []
 
-    def add(self, received: np.ndarray, expected: np.ndarray, labels: np.ndarray | None) -> None:
+    def add(
+        self,
+        received: np.ndarray,
+        expected: np.ndarray,
+        labels: np.ndarray | None,
+        rounded: np.ndarray | None,
+    ) -> None:
         """Compare a batch; arrays are shaped (examples, ...)."""
         self._is_float = bool(np.issubdtype(expected.dtype, np.floating))
         self._values += expected.size
@@ -133,6 +206,7 @@ class _DifferenceMeter:
         finite = np.isfinite(received) & np.isfinite(expected)
         self._not_finite += int((~finite.reshape(len(finite), -1).all(axis=1)).sum())
         self._measured.append(_measured(received, expected))
+        self._channels.append(_of_channels(received, expected, rounded))
         if self._threshold is None:
             # A probability or a logit.
             self._threshold = 0.5 if expected.min() >= 0 and expected.max() <= 1 else 0.0
@@ -146,15 +220,15 @@ class _DifferenceMeter:
     def result(self) -> OutputDifference:
         """What all batches together say."""
         largest, mean, power, middle, variance, low, high = np.concatenate(self._measured).T
-        typical = np.quantile(np.sqrt(power), _TYPICAL_SHARE, method="inverted_cdf")
+        channels, rounding = self._of_channels()
         return OutputDifference(
             name=self._name,
             values=self._values,
             largest_difference=float(largest.max()),
             mean_difference=float(mean.mean()),
             square_difference=float(np.sqrt(power.mean())),
-            typical_difference=float(typical),
-            agreement=_share(self._same),
+            typical_difference=_typical(power),
+            agreement=_share(self._same) if self._chooses(channels) else None,
             low=float(min(low.min(), 0)),
             high=float(max(high.max(), 0)),
             # As many values in each example: what they vary inside and from one to the next.
@@ -164,20 +238,81 @@ class _DifferenceMeter:
             not_finite=self._not_finite,
             accuracy=_share(self._right) if self._right else None,
             student_accuracy=_share(self._student_right) if self._right else None,
+            rounding_difference=rounding,
+            is_probability=self._kind.is_probability,
+            channels=channels,
         )
+
+    def _of_channels(self) -> tuple[tuple[ChannelDifference, ...], float | None]:
+        """Each channel, and what rounding costs in all of them together."""
+        # (quantities, examples, channels)
+        power, rounding, middle, variance, low, high = np.concatenate(self._channels, axis=1)
+        is_known = bool(np.all(np.isfinite(rounding)))
+        channels = tuple(
+            ChannelDifference(
+                square_difference=float(np.sqrt(power[:, n].mean())),
+                typical_difference=_typical(power[:, n]),
+                rounding_difference=_typical(rounding[:, n]) if is_known else None,
+                deviation=float(np.sqrt(variance[:, n].mean() + middle[:, n].var())),
+                extent=float(high[:, n].max() - low[:, n].min()),
+            )
+            for n in range(power.shape[1])
+        )
+        return channels, _typical(rounding.mean(axis=1)) if is_known else None
+
+    def _chooses(self, channels: tuple[ChannelDifference, ...]) -> bool:
+        if self._kind.chooses is None:
+            deviations = [channel.deviation for channel in channels if channel.deviation]
+            return max(deviations, default=0) <= _MOST_UNLIKE * min(deviations, default=0)
+        return self._kind.chooses
 
     def _choices(self, values: np.ndarray) -> np.ndarray:
         return choices(values, self._threshold) if self._is_float else values
 
 
-def _measured(received: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """A row of numbers for each example."""
-    received, expected = (values.reshape(len(values), -1) for values in (received, expected))
+def _absolute(received: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The absolute difference: 0 where both are NaN, infinite where one of the two is."""
     with np.errstate(invalid="ignore"):
         difference = np.abs(received - expected)
     equal = (received == expected) | (np.isnan(received) & np.isnan(expected))
     difference[equal] = 0
     difference[np.isnan(difference)] = np.inf
+    return difference
+
+
+def _typical(power: np.ndarray) -> float:
+    """The root of what error power stays below in nine of ten examples."""
+    return float(np.quantile(np.sqrt(power), _TYPICAL_SHARE, method="inverted_cdf"))
+
+
+def _of_channels(
+    received: np.ndarray, expected: np.ndarray, rounded: np.ndarray | None
+) -> np.ndarray:
+    """For each quantity, example and channel of the last axis a number."""
+    channels = expected.shape[-1] if expected.ndim > 1 else 1
+    shape = (len(expected), -1, channels)
+    known = np.where(np.isfinite(expected), expected, 0).reshape(shape)
+    power = np.square(_absolute(received, expected)).reshape(shape).mean(axis=1)
+    rounding = np.full_like(power, np.nan)
+    if rounded is not None:
+        difference = _absolute(rounded.astype(np.float64), expected)
+        rounding = np.square(difference).reshape(shape).mean(axis=1)
+    return np.stack(
+        [
+            power,
+            rounding,
+            known.mean(axis=1),
+            known.var(axis=1),
+            known.min(axis=1),
+            known.max(axis=1),
+        ]
+    )
+
+
+def _measured(received: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """A row of numbers for each example."""
+    received, expected = (values.reshape(len(values), -1) for values in (received, expected))
+    difference = _absolute(received, expected)
     known = np.where(np.isfinite(expected), expected, 0)
     return np.stack(
         [

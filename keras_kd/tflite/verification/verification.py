@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,16 @@ from keras_kd._limits import watched_batch
 from keras_kd.tflite.contents.inspection import Inspection
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import in_float32
+from keras_kd.tflite.runtimes.litert import LiteRTInterpreter
+from keras_kd.tflite.tensors import TensorInfo
 from keras_kd.tflite.verification.differences import (
     OutputDifference,
+    Outputs,
     measure_differences,
     overall,
 )
+from keras_kd.tflite.verification.kinds import output_kinds
+from keras_kd.tflite.verification.rounding import rounding_twin
 
 if TYPE_CHECKING:
     from keras_kd.tflite.model import TFLiteModel
@@ -39,7 +45,8 @@ class Verification:
         agreement: the share of choices that are the same, in the output where that is lowest. A
             classifier makes one choice for each example (or pixel, or word): the class with the
             largest value; if there is one number only, whether it is above 0.5 (above 0 if the
-            numbers are not all from 0 to 1).
+            numbers are not all from 0 to 1). None if no output chooses between classes, as in
+            regression, reconstruction and the boxes of detection: see `output_kinds`.
         accuracy: the share of labels that the file gets right; None without labels.
         student_accuracy: the share that the student gets right, likewise.
         outputs: the same for each output.
@@ -50,7 +57,7 @@ class Verification:
     data: str
     largest_difference: float
     mean_difference: float
-    agreement: float
+    agreement: float | None
     accuracy: float | None
     student_accuracy: float | None
     outputs: tuple[OutputDifference, ...]
@@ -73,14 +80,15 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in types that JSON knows; infinite differences become None."""
-        return json_value({**asdict(self), "inspection": self.inspection.to_json()})
+        plain = {**asdict(self), "inspection": self.inspection.to_json()}
+        plain["outputs"] = [_plain(output) for output in self.outputs]
+        return json_value(plain)
 
     def __str__(self) -> str:
         inside = len(self.float_tensors)
         lines = [
-            f"{self.examples:,} {self.data} examples: {_percent(self.agreement)} of the choices "
-            f"are the student's; differences up to {self.largest_difference:.3g}, "
-            f"{self.mean_difference:.3g} on average",
+            f"{self.examples:,} {self.data} examples: {_choices(self.agreement)}differences up to "
+            f"{self.largest_difference:.3g}, {self.mean_difference:.3g} on average",
         ]
         if self.accuracy is not None and self.student_accuracy is not None:
             lines.append(
@@ -89,10 +97,11 @@ class Verification:
             )
         if len(self.outputs) > 1:
             lines += [
-                f"output {output.name}: {_percent(output.agreement)}, up to "
+                f"output {output.name}: {_agreement(output)}up to "
                 f"{output.largest_difference:.3g}, {output.mean_difference:.3g} on average"
                 for output in self.outputs
             ]
+        lines += [line for output in self.outputs for line in _of_channels(output)]
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.bytes.items())
         lines += [
             f"bytes: {self.inspection.size:,} ({kinds})",
@@ -143,6 +152,8 @@ def compare_with_student(
         examples,
         output_steps(model),
         labels,
+        rounded=_rounding_only(model),
+        kinds=output_kinds(model, labels, student),
     )
     return Verification(
         examples=len(next(iter(examples.values()))),
@@ -225,6 +236,63 @@ def _student_outputs(signature: Signature, batch: dict[str, np.ndarray]) -> dict
     count = len(next(iter(batch.values())))
     with tf.device("CPU:0"), watched_batch(signature.model.name, count):
         return {name: np.asarray(value) for name, value in signature(batch).items()}
+
+
+def _rounding_only(model: TFLiteModel) -> Callable[[dict[str, np.ndarray]], Outputs] | None:
+    """What a file of 8-bit integers would compute if it cut nothing off; None if unknown."""
+    if model.flatbuffer.hybrid_operators():
+        return None
+    content = rounding_twin(model.content)
+    if content is None:
+        return None
+    try:
+        twin = LiteRTInterpreter(content, "builtin")
+    except ValueError:
+        # An operator that has a kernel for integers alone.
+        return None
+
+    def run(batch: dict[str, np.ndarray]) -> Outputs:
+        outputs = twin.run_each([_on_steps(tensor, batch[tensor.name]) for tensor in model.inputs])
+        return dict(zip((tensor.name for tensor in twin.outputs), outputs, strict=True))
+
+    return run
+
+
+def _on_steps(tensor: TensorInfo, values: np.ndarray) -> np.ndarray:
+    if not tensor.is_quantized:
+        return values.astype(tensor.dtype, copy=False)
+    return (np.round(values / tensor.scale) * tensor.scale).astype(np.float32)
+
+
+def _plain(output: OutputDifference) -> dict[str, Any]:
+    """An output in types that JSON knows; of its channels those that are lost."""
+    values = {key: value for key, value in vars(output).items() if key != "channels"}
+    return {
+        **values,
+        "lost_channels": list(output.lost_channels),
+        "fewest_levels": output.fewest_levels,
+    }
+
+
+def _of_channels(output: OutputDifference) -> list[str]:
+    """What is to be said of the channels of an output, a line each."""
+    lost, levels = output.lost_channels, output.fewest_levels
+    if lost and len(output.channels) > 1:
+        names = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
+        return [f"output {output.name}: nothing left of the variation of channels {names}"]
+    if levels is not None and levels < 256:
+        return [f"output {output.name}: {levels:.0f} levels in the channel with the fewest"]
+    return []
+
+
+def _agreement(output: OutputDifference) -> str:
+    return "" if output.agreement is None else f"{_percent(output.agreement)}, "
+
+
+def _choices(agreement: float | None) -> str:
+    if agreement is None:
+        return ""
+    return f"{_percent(agreement)} of the choices are the student's; "
 
 
 def _percent(share: float) -> str:

@@ -58,6 +58,17 @@ def test_every_layer_is_told():
         summary["nobody"]
 
 
+def test_a_normalization_that_is_folded_does_not_compute_in_float():
+    body = [layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="folded")]
+    after = [layers.MaxPooling2D(name="pool"), layers.BatchNormalization(name="alone")]
+    student = keras.Sequential([keras.Input((6, 6, 2)), *body, *after])
+    summary = quantization_summary(quantize_aware(student))
+    assert summary["conv"].note == "folded with 'folded'"
+    assert summary["folded"].note == "folded into 'conv'"
+    assert summary["folded"].output_bits == 8
+    assert summary["alone"].note.startswith("computes in float")
+
+
 def test_plain_students_have_no_summary():
     with pytest.raises(ValueError, match=r"not quantization-aware.*`quantize_aware` returned"):
         quantization_summary(student())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
+from keras_kd.tflite import microcontroller
 from keras_kd.tflite.conversion import convert
 from keras_kd.tflite.conversion.signature import Signature
 
@@ -192,7 +193,7 @@ def test_nothing_is_left_behind_and_nothing_is_printed(student, tmp_path, monkey
         ({"quantization": "int2"}, "quantization='int2'.*'dynamic_int8'"),
         (
             {"quantization": "dynamic_int8", "per_tensor": True},
-            "per_tensor=True for quantization='dynamic_int8'.*'int8', the only form",
+            "per_tensor=True for quantization='dynamic_int8'.*'int16x8', the only forms",
         ),
         ({"per_tensor": 1}, "per_tensor=1.*True or False"),
         (
@@ -235,12 +236,49 @@ def test_a_file_that_computes_something_else_is_refused(student, images, monkeyp
 
 def test_one_scale_per_tensor_or_per_channel(student, images):
     for target in ("android", "microcontroller"):
-        by_channel = tflite.convert(student, "int8", images, target)
+        by_channel = tflite.convert(student, "int8", images, target, per_tensor=False)
         by_tensor = tflite.convert(student, "int8", images, target, per_tensor=True)
         assert by_channel.flatbuffer.most_scales() == 10
         assert by_tensor.flatbuffer.most_scales() == 1
         assert by_tensor.flatbuffer.float_operators() == []
         assert by_tensor.size < by_channel.size
+
+
+@pytest.fixture(scope="module")
+def convolution_and_dense():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    body = [layers.Conv2D(6, 3), layers.Flatten(), layers.Dense(20), layers.Dense(5)]
+    student = keras.Sequential([keras.Input((6, 6, 1)), *body])
+    return student, np.random.default_rng(0).normal(size=(50, 6, 6, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("form", ["int8", pytest.param("int16x8", marks=pytest.mark.slow)])
+def test_one_scale_for_dense_layers_alone(convolution_and_dense, form):
+    student, x = convolution_and_dense
+
+    def scales(model):
+        return [model.flatbuffer.most_scales(name) for name in ("CONV_2D", "FULLY_CONNECTED")]
+
+    micro = tflite.convert(student, form, x, "microcontroller")
+    assert scales(micro) == [6, 1]
+    by_channel = tflite.convert(student, form, x, "microcontroller", per_tensor=False)
+    assert scales(by_channel) == [6, 20]
+    assert micro.size < by_channel.size
+    if form == "int8":
+        assert scales(tflite.convert(student, form, x)) == [6, 20]
+        assert scales(tflite.convert(student, form, x, per_tensor="dense")) == [6, 1]
+    if microcontroller.is_installed():
+        arenas = [microcontroller.run(model, x[:1]).arena_bytes for model in (micro, by_channel)]
+        assert arenas[0] < arenas[1]
+
+
+def test_one_scale_for_dense_layers_of_a_recipe(convolution_and_dense):
+    pytest.importorskip("ai_edge_quantizer")
+    student, x = convolution_and_dense
+    model = tflite.convert(student, representative_data=x, recipe={"*": "int8"}, per_tensor="dense")
+    scales = [model.flatbuffer.most_scales(name) for name in ("CONV_2D", "FULLY_CONNECTED")]
+    assert scales == [6, 1]
 
 
 def test_a_quantization_aware_student_has_learnt_its_scales(make_student):

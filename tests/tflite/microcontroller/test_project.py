@@ -240,6 +240,31 @@ def test_the_readme_counts_flash_and_ram(projects, micro_model, images):
         assert expected in text
 
 
+def test_the_readme_names_the_oldest_tflm(projects, student, images, tmp_path):
+    assert "Any that has the operators" in (projects["int8"] / "README.md").read_text()
+    model = tflite.convert(student, "int8", images, "microcontroller", per_tensor=False)
+    microcontroller.write_project(model, tmp_path / "digits", "digits", images)
+    assert (
+        "TFLM of 2024-09-27 (commit 47b545074) or later"
+        in (tmp_path / "digits" / "README.md").read_text()
+    )
+    # Each vector finds a runtime that knows the first scale only.
+    old = tflite.TFLiteModel(model.flatbuffer.with_first_scale("FULLY_CONNECTED"))
+    assert old.flatbuffer.most_scales("FULLY_CONNECTED") == 1
+    stored = model.quantize_inputs(images)
+    [new_outputs], [old_outputs] = (
+        each.run_stored(stored, "builtin").values() for each in (model, old)
+    )
+    text = (tmp_path / "digits" / "digits_vectors.cc").read_text()
+    rows = [
+        tuple(int(value) for value in row.split(",") if value.strip())
+        for row in re.findall(r"\{\n([-\d,\s]+)\}", text)
+    ]
+    flat = [tuple(row) for row in stored["image"].reshape(len(images), -1).tolist()]
+    chosen = [flat.index(row) for row in rows[:3]]
+    assert (new_outputs[chosen] != old_outputs[chosen]).any(axis=-1).all()
+
+
 def test_vectors_are_real_examples(projects, micro_model, images):
     text = (projects["int8"] / "digits_vectors.cc").read_text()
     rows = [

@@ -23,3 +23,12 @@ def test_equal_examples_are_taken_once():
 def test_a_type_that_c_does_not_have():
     with pytest.raises(ValueError, match=r"of type float16\. Expected one of float32"):
         vectors_source("model", {"input": [np.zeros((3, 2), np.float16)]}, 0.1)
+
+
+def test_examples_that_find_an_old_runtime_come_first():
+    inputs = {"x": np.arange(8, dtype=np.int8)[:, None]}
+    outputs = {"y": np.eye(4, dtype=np.int8)[[0, 1, 2, 3, 0, 1, 2, 3]]}
+    others = {"y": outputs["y"].copy()}
+    others["y"][[4, 5, 7], 0] += 1
+    assert choose(inputs, outputs, others) == [4, 5, 7]
+    assert choose(inputs, outputs, outputs) == [0, 1, 2]

@@ -50,13 +50,16 @@ def kinds():
 KINDS = kinds()
 
 
-def verification_of(received, expected, step=0.0, data="given"):
+def verification_of(received, expected, step=0.0, data="given", only_rounded=None):
     examples = {"index": np.arange(len(expected))}
     outputs = measure_differences(
         lambda batch: {"output": received[batch["index"]]},
         lambda batch: {"output": expected[batch["index"]]},
         examples,
         {"output": step},
+        rounded=None
+        if only_rounded is None
+        else lambda batch: {"output": only_rounded[batch["index"]]},
     )
     return Verification(len(expected), data, 0, 0, 0, None, None, outputs, None)
 
@@ -172,6 +175,28 @@ def test_random_data_are_no_evidence_against_what_was_calibrated_on_others():
     for form in ("float32", "float16", "dynamic_int8", "int4"):
         with pytest.raises(ValueError, match=WRONG):
             check_close(verification, form)
+
+
+def test_what_rounding_does_not_explain():
+    values = KINDS["logits"]
+    noise = 0.02 * np.random.default_rng(2).normal(size=values.shape)
+    judged = {"step": 0.02, "only_rounded": values + noise}
+    check_close(verification_of(values - noise, values, **judged), "int8")
+    # A step, and that rounding is only so good a guess.
+    check_close(verification_of(values + 0.019, values, **judged), "int8")
+    check_close(verification_of(values + 1.9 * noise, values, **judged), "int8")
+    # Of a tenth of the examples anything may be beyond what was calibrated.
+    some = values - noise
+    some[:6] = np.clip(some[:6], -0.5, 0.5)
+    check_close(verification_of(some, values, **judged), "int8")
+    with pytest.raises(ValueError, match=r"output 'output' is off by .* rounding explains 0.02"):
+        check_close(verification_of(values + 4 * noise, values, **judged), "int8")
+    one = values - noise
+    one[:, 3] += 0.1
+    with pytest.raises(ValueError, match="channel 3 of the output 'output' is off by"):
+        check_close(verification_of(one, values, **judged), "int8")
+    # A form that is not told has its tolerance alone.
+    check_close(verification_of(values + 4 * noise, values, step=0.02), "int8")
 
 
 def test_every_output_is_judged_by_itself():

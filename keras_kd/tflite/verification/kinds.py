@@ -1,0 +1,89 @@
+"""What an output is: scores of classes, or numbers that choose nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_kd.tflite.model import TFLiteModel
+    from keras_kd.tflite.tensors import TensorInfo
+
+# In names of losses, lower case and without underscores.
+_CLASSIFYING = ("crossentropy", "hinge", "divergence", "dice", "tversky")
+_MEASURING = (
+    "meansquared", "meanabsolute", "huber", "logcosh", "poisson", "cosine", "mse", "mae", "mape",
+    "msle",
+)  # fmt: skip
+_BOX = 4
+
+
+@dataclass(frozen=True)
+class OutputKind:
+    """What is known of an output.
+
+    Attributes:
+        chooses: whether it chooses between classes; None where its values have to tell.
+        is_probability: whether its values are parts of 1.
+    """
+
+    chooses: bool | None = None
+    is_probability: bool = False
+
+
+def output_kinds(model: TFLiteModel, labels: Any, student: Any = None) -> dict[str, OutputKind]:
+    """What the outputs of a file are.
+
+    An output chooses between classes if it has labels, ends in a softmax, or was trained with a
+    loss for classes; otherwise not with a loss for numbers, with the shape of an input
+    (reconstruction), with another activation than a sigmoid, as one number without activation, or
+    as four of them beside other outputs (boxes). What is left may be logits; not if their columns
+    differ in scale.
+
+    Args:
+        model: the file.
+        labels: None, an array for a single output, or a dict by output name.
+        student: what it was made from, if that is at hand.
+    """
+    kinds = {}
+    activations = model.flatbuffer.output_activations()
+    for number, (tensor, activation) in enumerate(zip(model.outputs, activations, strict=True)):
+        is_labelled = tensor.name in labels if isinstance(labels, Mapping) else labels is not None
+        is_class = not tensor.is_quantized and tensor.dtype.kind in "iu"
+        if is_labelled or is_class or activation in ("SOFTMAX", "LOG_SOFTMAX"):
+            chooses: bool | None = True
+        else:
+            chooses = _by_loss(_loss_of(student, tensor.name, number))
+            if chooses is None:
+                chooses = _by_form(tensor, activation, model)
+        kinds[tensor.name] = OutputKind(chooses, activation in ("SOFTMAX", "LOGISTIC"))
+    return kinds
+
+
+def _by_form(tensor: TensorInfo, activation: str, model: TFLiteModel) -> bool | None:
+    if tensor.shape in [each.shape for each in model.inputs]:
+        return False
+    if activation != "NONE":
+        return activation == "LOGISTIC"
+    is_number = tensor.shape[1:] in ((), (1,))
+    is_box = tensor.shape[-1] == _BOX and len(model.outputs) > 1
+    return False if is_number or is_box else None
+
+
+def _by_loss(loss: Any) -> bool | None:
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    name = name.lower().replace("_", "")
+    if any(part in name for part in _CLASSIFYING):
+        return True
+    return False if any(part in name for part in _MEASURING) else None
+
+
+def _loss_of(student: Any, name: str, number: int) -> Any:
+    """What an output was trained with; None if the student was not compiled with a loss."""
+    loss = getattr(student, "loss", None)
+    if isinstance(loss, Mapping):
+        return loss.get(name)
+    if isinstance(loss, list | tuple):
+        return loss[number] if number < len(loss) else None
+    return loss
