@@ -371,7 +371,7 @@ def _unknown(value: dict[str, Any], where: str) -> ConfigError:
         )
     if "module" not in value and value["class_name"] in _names():
         return ConfigError(
-            f"{where} is the operation {value['class_name']!r}, in an .h5 an Unknown layer",
+            f"{where} is the operation {value['class_name']!r}, which Keras finds in no .h5",
             "",
             "save the model again, as .keras",
         )
