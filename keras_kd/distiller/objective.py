@@ -16,7 +16,7 @@ from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
 from keras_kd.distiller.default_losses import advice_for
 from keras_kd.distiller.matching import matched
-from keras_kd.losses import DistillationLoss, SoftTargets
+from keras_kd.losses import DistillationLoss, HardTargets, SoftTargets
 from keras_kd.losses.base import matching_outputs, outputs_by_key, refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.losses.reduction import weight_of_examples
@@ -161,12 +161,19 @@ class Objective:
         """The student's layers that the losses read."""
         return [name for loss in self.losses for name in _layer_names(loss, "student")]
 
-    def softened(self, outputs: Any) -> list[Any]:
-        """Those of a model's outputs to which a loss applies a temperature: only logits bear it."""
+    def softened(self, outputs: Any, *, of_student: bool = False) -> list[Any]:
+        """Those of a model's outputs to which a loss applies a softmax: only logits bear it.
+
+        Args:
+            outputs: the model's outputs.
+            of_student: whether they are the student's; of the teacher `HardTargets` takes the
+                largest, which is the same of probabilities.
+        """
         named = outputs_by_key(outputs)
         found = {}
+        kinds = (TemperedLoss, keras.distillation.LogitsDistillation)
         for loss in self.losses:
-            if isinstance(loss, TemperedLoss | keras.distillation.LogitsDistillation):
+            if isinstance(loss, (*kinds, HardTargets) if of_student else kinds):
                 keys = getattr(loss, "outputs", None)
                 for key in named if keys is None else keys:
                     found.update({id(part): part for part in keras.tree.flatten(named.get(key))})

@@ -399,7 +399,7 @@ class Teaching(Assembly):
     ) -> Any:
         teacher, student = passes
         objective = self._objective
-        self._student_watch.look(objective.softened(student.outputs))
+        self._student_watch.look(objective.softened(student.outputs, of_student=True))
         labeled = None if y is None else self._labels.for_loss(y, sample_weight, student.outputs)
         if objective.needs_labels:
             student_loss = self._label_loss(x, y, sample_weight, student.outputs, training)

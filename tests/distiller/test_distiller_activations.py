@@ -300,6 +300,19 @@ def test_a_student_of_hidden_probabilities_is_warned_of(end, kind, run_eagerly):
     assert len(seen) == 1
 
 
+def test_hard_targets_need_logits_of_the_student_alone():
+    hidden = HiddenSoftmax()
+    x = np.random.default_rng(0).normal(size=(16, 4, 5)).astype("float32")
+    student, _ = positions(2, hidden)
+    distiller = keras_kd.Distiller(
+        positions(1, hidden)[0], student, keras_kd.losses.HardTargets(), student_loss_weight=0.0
+    )
+    distiller.compile("sgd", run_eagerly=True)
+    with pytest.warns(UserWarning, match="of the student") as seen:
+        distiller.evaluate(x, verbose=0)
+    assert len(seen) == 1
+
+
 def test_probabilities_that_sum_to_anything_are_warned_of(dense_model, student, examples):
     x, _ = examples
     plain = dense_model(seed=1)
