@@ -15,8 +15,9 @@ import numpy as np
 
 from keras_kd.tflite.contents.flatbuffer import operator_name, packed, unpacked
 
-# For a channel whose factor is 0.
-_LEAST_FACTOR = 1e-12
+# The smallest scale as a share of the largest: sums have 32 bits, in which an offset must fit
+# beside a factor of 0. What is rounded more for it is far below a step of the output.
+_SMALLEST_SHARE = 2.0**-12
 
 
 def fold_normalizations(content: bytes) -> bytes:
@@ -79,10 +80,11 @@ class _Folder:
         kernel = copy.copy(kernel)
         found = kernel.quantization
         values = np.asarray(self._model.buffers[kernel.buffer].data, np.uint8).view(np.int8)
-        signs = np.where(factors < 0, -1, 1).astype(np.int8)
-        signed = values.reshape(len(factors), -1) * signs[:, None]
-        kernel.buffer = self._buffer(signed)
-        scales = np.asarray(found.scale, np.float64) * np.maximum(np.abs(factors), _LEAST_FACTOR)
+        shared = np.maximum(np.abs(factors), _SMALLEST_SHARE * np.abs(factors).max())
+        shared = np.where(shared > 0, shared, 1.0)
+        scaled = values.reshape(len(factors), -1) * (factors / shared)[:, None]
+        kernel.buffer = self._buffer(np.round(scaled).astype(np.int8))
+        scales = np.asarray(found.scale, np.float64) * shared
         kernel.quantization = self._schema.QuantizationParametersT(
             scale=scales.astype(np.float32).tolist(),
             zeroPoint=[0] * len(factors),

@@ -248,7 +248,7 @@ def test_one_scale_per_tensor_or_per_channel(student, images):
 def convolution_and_dense():
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    body = [layers.Conv2D(6, 3), layers.Flatten(), layers.Dense(20), layers.Dense(5)]
+    body = [layers.Conv2D(6, 3), layers.Flatten(), layers.Dense(200), layers.Dense(90)]
     student = keras.Sequential([keras.Input((6, 6, 1)), *body])
     return student, np.random.default_rng(0).normal(size=(50, 6, 6, 1)).astype("float32")
 
@@ -263,10 +263,10 @@ def test_one_scale_for_dense_layers_alone(convolution_and_dense, form):
     micro = tflite.convert(student, form, x, "microcontroller")
     assert scales(micro) == [6, 1]
     by_channel = tflite.convert(student, form, x, "microcontroller", per_tensor=False)
-    assert scales(by_channel) == [6, 20]
+    assert scales(by_channel) == [6, 200]
     assert micro.size < by_channel.size
     if form == "int8":
-        assert scales(tflite.convert(student, form, x)) == [6, 20]
+        assert scales(tflite.convert(student, form, x)) == [6, 200]
         assert scales(tflite.convert(student, form, x, per_tensor="dense")) == [6, 1]
     if microcontroller.is_installed():
         arenas = [microcontroller.run(model, x[:1]).arena_bytes for model in (micro, by_channel)]

@@ -8,6 +8,9 @@ from keras import layers
 from keras_kd import tflite
 from keras_kd.compression import quantization_summary, quantize_aware
 
+# Random statistics are nobody's training.
+pytestmark = pytest.mark.filterwarnings("ignore:Received representative_data:UserWarning")
+
 
 def with_statistics(student):
     """The student with normalizations that turn some channels round and leave one out."""
@@ -60,7 +63,9 @@ def autoencoder():
     return with_statistics(student)
 
 
-@pytest.mark.parametrize("target", ["microcontroller", "android"])
+@pytest.mark.parametrize(
+    "target", ["microcontroller", pytest.param("android", marks=pytest.mark.slow)]
+)
 def test_dense_layers_with_normalizations_are_integers_with_one_scale(target):
     x = np.random.default_rng(1).normal(size=(64, 32)).astype("float32")
     # The training has seen a wider range of inputs than the calibration of the converter.
