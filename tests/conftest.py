@@ -1,6 +1,7 @@
 """Small models, small data and the numbers that tests compare with."""
 
 import importlib
+import signal
 from pathlib import Path
 
 import keras
@@ -12,6 +13,9 @@ REFERENCE = Path(__file__).parent / "reference"
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "requires_trainable_backend: used in Keras' own suite")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is in the background; processes that tests start and interrupt would ignore it too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
