@@ -238,6 +238,7 @@ PREPROCESSING = (
                 mean=2.0, variance=3.0, invert=True
             ),
             "Discretization": lambda: layers.Discretization([-1.0, 0.5, 2.0]),
+            "Lambda": lambda: layers.Lambda(lambda x: keras.ops.sin(x) * 2.0),
             "Rescaling": lambda: layers.Rescaling(1 / 127.5, offset=-1),
             "Rescaling lists": lambda: layers.Rescaling(
                 [0.1, 0.2, 0.3, 0.4], offset=[1.0, 2.0, 3.0, 4.0]
