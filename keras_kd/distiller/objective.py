@@ -17,7 +17,7 @@ from keras_kd.adapters import Bridge
 from keras_kd.distiller.default_losses import advice_for
 from keras_kd.distiller.matching import matched
 from keras_kd.losses import DistillationLoss, HardTargets, SoftTargets
-from keras_kd.losses.base import matching_outputs, outputs_by_key, refuse_top
+from keras_kd.losses.base import outputs_by_key, refuse_top
 from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
@@ -427,7 +427,8 @@ def _mask(student: Tapped, student_part: Any, loss: Any, sample_weight: Any) -> 
     masks = keras.tree.map_structure(mask_or_lost, compared)
     read = masks
     if _reads_outputs(loss) and getattr(loss, "outputs", None) is not None:
-        read = [mask for _, mask, _ in matching_outputs(masks, masks, loss.outputs)]
+        named = outputs_by_key(masks)
+        read = [named.get(key, named.get(None)) for key in loss.outputs]
     for lost in keras.tree.flatten(read):
         if isinstance(lost, Lost) and not _has_weights_of_positions(sample_weight):
             warnings.warn(
