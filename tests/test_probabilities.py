@@ -273,7 +273,7 @@ def test_gradients_are_those_of_the_logits(formulas):
     teacher = Z[::-1].reshape(6, 12)
     variable = tf.Variable(Z, dtype="float32")
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradient():
         with tf.GradientTape() as tape:
             student = layers.Flatten()(ops.softmax(variable))
@@ -296,9 +296,10 @@ def test_nothing_is_noted_where_nobody_asks():
 
 def test_long_chains_of_sums_are_not_followed_to_their_end():
     def residual(z):
-        for _ in range(400):
-            z = z * 0.5 + ops.tanh(z) * 0.5
-        return z + 0.0 * ops.softmax(z)
+        last = tf.nn.softmax(z)
+        for _ in range(300):
+            last = last + z
+        return last
 
     seen = recognised(residual, Z, "graph")
     assert seen.activation is None
