@@ -66,7 +66,8 @@ class _Twin:
             if self._model.buffers[tensor.buffer].data is not None:
                 self._dequantize(index)
             elif not tensor.isVariable:
-                self._rounded[index] = float(quantization.scale[0]), int(quantization.zeroPoint[0])
+                zero_points = [] if quantization.zeroPoint is None else quantization.zeroPoint
+                self._rounded[index] = float(quantization.scale[0]), int(next(iter(zero_points), 0))
             tensor.type, tensor.quantization = self._schema.TensorType.FLOAT32, None
         is_rounded = any(self._types[index] in _NARROW for index in self._rounded)
         if not is_rounded or len(self._model.subgraphs) > 1:

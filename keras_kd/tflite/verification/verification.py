@@ -242,13 +242,13 @@ def _rounding_only(model: TFLiteModel) -> Callable[[dict[str, np.ndarray]], Outp
     """What a file of 8-bit integers would compute if it cut nothing off; None if unknown."""
     if model.flatbuffer.hybrid_operators():
         return None
-    content = rounding_twin(model.content)
-    if content is None:
-        return None
     try:
-        twin = LiteRTInterpreter(content, "builtin")
-    except ValueError:
-        # An operator that has a kernel for integers alone.
+        content = rounding_twin(model.content)
+        twin = None if content is None else LiteRTInterpreter(content, "builtin")
+    except (ValueError, TypeError, LookupError):
+        # An operator that has a kernel for integers alone, or tensors as no converter writes them.
+        return None
+    if twin is None:
         return None
 
     def run(batch: dict[str, np.ndarray]) -> Outputs:

@@ -108,3 +108,30 @@ def test_what_costs_nothing_is_left_as_it_is(monkeypatch):
     assert after is before
     # That of the input.
     assert model.operators["QUANTIZE"] == 1
+
+
+@pytest.mark.slow
+def test_attention_on_digits_keeps_its_accuracy(monkeypatch):
+    """CBAM (Woo et al., 2018): weights of channels and of places from maxima and means."""
+    data = pytest.importorskip("sklearn.datasets").load_digits()
+    images, labels = (data.images / 16)[..., None].astype("float32"), data.target
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(12, 3, padding="same", activation="relu")(image)
+    x = layers.Conv2D(12, 3, padding="same")(x)
+    x = attention(x, image)
+    hidden, gates = layers.Dense(6, activation="relu"), layers.Dense(12)
+    mean, most = ops.mean(x, (1, 2)), ops.max(x, (1, 2))
+    weights = ops.sigmoid(gates(hidden(mean)) + gates(hidden(most)))
+    x = x * ops.reshape(weights, (-1, 1, 1, 12))
+    pooled = ops.concatenate([ops.max(x, (1, 2)), ops.mean(x, (1, 2))], -1)
+    student = keras.Model(image, layers.Dense(10)(pooled))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    student.compile("adam", loss)
+    student.fit(images[:900], labels[:900], batch_size=32, epochs=8, verbose=0)
+    test = {"verification_data": images[900:], "labels": labels[900:]}
+    evidence = tflite.convert(student, "int8", images[:500], **test).verification
+    assert abs(evidence.accuracy - evidence.student_accuracy) < 0.015
+    monkeypatch.setattr(converter, "keep_tensors_apart", lambda content: content)
+    with pytest.raises(ValueError, match=r"computes something else"):
+        tflite.convert(student, "int8", images[:500], **test)
