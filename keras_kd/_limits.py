@@ -18,6 +18,8 @@ _MEGABYTE = 2**20
 _SHARE = 0.8
 _FEWEST_BYTES = 512 * _MEGABYTE
 _UNLIMITED = 2**62
+# Of seconds and megabytes; timers take no more.
+_MOST = 1e9
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -128,7 +130,7 @@ def _setting(name: str, usual: float) -> float:
         value = float(os.environ.get(name, usual))
     except ValueError:
         return usual
-    return value if 0 <= value < float("inf") else usual
+    return min(value, _MOST) if 0 <= value < float("inf") else usual
 
 
 def _free_in_machine() -> int:

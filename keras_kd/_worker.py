@@ -42,6 +42,19 @@ _RAISED_AS_IT_IS = {
 }
 
 
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def _begin_after_fork() -> None:
+    # Another thread may have held a lock, which nobody gives back here; the child is its parent's.
+    for worker in list(_workers):
+        worker._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_after_fork)
+
+
 class WorkerError(Exception):
     """A child that ended instead of returning; its text is the reason, a clause."""
 
@@ -59,6 +72,10 @@ class Worker:
 
     def __init__(self, module: str) -> None:
         self._module = module
+        self._begin()
+        _workers.add(self)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._child: _Child | None = None
 
@@ -144,6 +161,9 @@ class _Child:
     def wait(self) -> None:
         """Return when there is an answer or an end; end it if it takes too much memory."""
         while not self.replies.poll(_SECONDS_BETWEEN_LOOKS):
+            if self.process.poll() is not None and not self.replies.poll():
+                # A process that another thread forked meanwhile can hold the pipe open.
+                raise EOFError
             if held_bytes(self.process.pid) > self._most_bytes:
                 self._is_too_large = True
                 self.process.kill()

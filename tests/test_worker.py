@@ -2,7 +2,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -189,3 +191,20 @@ def test_no_core_is_written_and_nothing_is_left(worker):
         with pytest.raises(WorkerError):
             call(worker, "signal", signal.SIGSEGV)
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_a_fork_while_another_thread_waits(worker):
+    """The lock that the thread holds is copied, and nobody gives it back in the new process."""
+    thread = threading.Thread(target=lambda: worker.call("sleep", 1.0, seconds=60))
+    thread.start()
+    while not worker._lock.locked():
+        time.sleep(0.01)
+    with warnings.catch_warnings():
+        # Python warns of forks beside threads: this is one.
+        warnings.simplefilter("ignore")
+        forked = os.fork()
+    if forked == 0:
+        signal.alarm(30)
+        os._exit(0 if worker.call("double", 2, seconds=20) == 4 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+    thread.join()

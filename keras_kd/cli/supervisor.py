@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code of `program.main`, and 2 as well if the process has crashed or has taken more
         memory or time than it may.
     """
+    _open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         program.parser().parse_args(arguments)
@@ -56,6 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         terminal.say(f"{PROGRAM}: error: {told(error, None)}")
         return BAD_INPUT
+
+
+def _open_standard_streams() -> None:
+    """Let what is closed lead nowhere; other files would take the numbers of the streams."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def run_supervised(parent: int, pipe: int, log: str) -> int:
@@ -154,8 +166,11 @@ class _Supervisor:
     def _watch(self, reader: int) -> None:
         """Read what the command says until it has ended; end it if it takes too much memory."""
         unread = b""
+        # select.select knows no descriptors from 1024 on.
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
         while True:
-            if select.select([reader], [], [], _SECONDS_BETWEEN_LOOKS)[0]:
+            if poll.poll(1000 * _SECONDS_BETWEEN_LOOKS):
                 received = os.read(reader, 4096)
                 if not received:
                     return
@@ -215,7 +230,11 @@ class _Supervisor:
 def _interpreter_options() -> list[str]:
     """Those of Python itself, such as -u."""
     options = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)]
-    return options[:-1] if options[-1:] == ["-m"] else options
+    last = options[-1] if options else ""
+    if last.startswith("-") and not last.startswith("--") and last.endswith("m"):
+        # Python reads "-um" as "-u -m".
+        return [*options[:-1], *([last[:-1]] if len(last) > 2 else [])]
+    return options
 
 
 def _ignore_ctrl_c() -> None:

@@ -103,16 +103,22 @@ def _pixels(content: bytes) -> int:
 
 
 def _pixels_of_gif(content: bytes) -> int:
-    """Those of the screen or of the first frame, whichever are more; its own size is its own."""
+    """Those of the screen or of all frames, whichever are more: all of them are decoded."""
     width, height, flags = struct.unpack("<HHB", content[6:11].ljust(5, b"\0"))
     place = 13 + (3 << (flags % 8 + 1) if flags & 0x80 else 0)
-    while content[place : place + 1] == b"!":  # Extensions: blocks of up to 255 bytes, to an empty.
-        place += 2
+    frames = 0
+    while (kind := content[place : place + 1]) in (b"!", b",") and kind:
+        if kind == b"!":  # An extension.
+            place += 2
+        else:
+            *frame, flags = struct.unpack("<HHB", content[place + 5 : place + 10].ljust(5, b"\0"))
+            frames += math.prod(frame)
+            place += 11 + (3 << (flags % 8 + 1) if flags & 0x80 else 0)
+        # Blocks of up to 255 bytes, to an empty one.
         while size := content[place : place + 1].rjust(1, b"\0")[0]:
             place += 1 + size
         place += 1
-    frame = struct.unpack("<HH", content[place + 5 : place + 9].ljust(4, b"\0"))
-    return max(width * height, math.prod(frame))
+    return max(width * height, frames)
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -281,7 +281,10 @@ def _names(outputs: dict[OutputKey | None, Any]) -> str:
 
 def _part(structure: Any, key: OutputKey | None) -> Any:
     """The part of `structure` that belongs to output `key`; one tensor belongs to all of them."""
-    if structure is None or not isinstance(structure, dict | list | tuple):
+    if not isinstance(structure, dict | list | tuple) or not all(
+        part is None or hasattr(part, "shape") for part in keras.tree.flatten(structure)
+    ):
+        # Numbers in a list are one tensor.
         return structure
     parts = outputs_by_key(structure)
     if key is None:

@@ -14,6 +14,7 @@ import numpy as np
 from keras_kd._checks import check_choice, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._files import replacing
+from keras_kd._limits import free_bytes
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.contents.inspection import Inspection, inspect_file
 from keras_kd.tflite.runtimes.benchmark import Benchmark, measure_latency, run_benchmark
@@ -103,6 +104,16 @@ class TFLiteModel:
         if not path.is_file():
             raise FileNotFoundError(
                 problem(f"the path {str(path)!r}", "a .tflite file", "check the path")
+            )
+        size, free = path.stat().st_size, free_bytes()
+        # The file, a copy of it in the process of LiteRT, and what that makes of it.
+        if size > free // 4:
+            raise ValueError(
+                problem(
+                    f"the file {str(path)!r} of {size} bytes, with {free} bytes of memory free",
+                    "a .tflite file of at most a quarter of the free memory",
+                    "check the path, or free memory",
+                )
             )
         try:
             return cls(path.read_bytes())

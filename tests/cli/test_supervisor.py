@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 import subprocess
@@ -234,3 +235,35 @@ def test_a_loop_that_never_ends(tmp_path, monkeypatch, or_always):
         assert "which came to no end in time" in line
         assert not (tmp_path / "page").exists()
         assert not (tmp_path / "new.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (["-m"], []),
+        (["-u", "-m"], ["-u"]),
+        (["-um"], ["-u"]),
+        (["-X", "dev", "-Im"], ["-X", "dev", "-I"]),
+        (["-u"], ["-u"]),
+        ([], []),
+    ],
+)
+def test_options_of_python_are_kept(options, kept, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["keras_kd", "inspect"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", *options, "keras_kd", "inspect"])
+    assert supervisor._interpreter_options() == kept
+
+
+def test_descriptors_from_1024_on(supervised, monkeypatch):
+    opened = []
+    pipe = os.pipe
+
+    def high():
+        return tuple(
+            [opened.append(fcntl.fcntl(end, fcntl.F_DUPFD, 1100)), os.close(end), opened[-1]][2]
+            for end in pipe()
+        )
+
+    monkeypatch.setattr(supervisor.os, "pipe", high)
+    assert supervised("sys.exit(3)") == (3, "", "")
+    assert min(opened) >= 1100

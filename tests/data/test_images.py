@@ -141,11 +141,13 @@ def png_of_zeros(width, height):
     )
 
 
-def gif(screen, frame):
-    """Extensions before the frame, as animations have."""
+def gif(screen, *frames):
+    """Extensions before the frames, as animations have."""
     extension = b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
     table = struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes(6)
-    return b"GIF89a" + table + extension + b"," + struct.pack("<HHHHB", 0, 0, *frame, 0)
+    # A frame: its place, its size, and a block of nothing.
+    parts = (b"," + struct.pack("<HHHHB", 0, 0, *size, 0) + b"\x02\x01x\x00" for size in frames)
+    return b"GIF89a" + table + extension + b"".join(parts)
 
 
 def jpeg(width, height):
@@ -161,6 +163,7 @@ def jpeg(width, height):
         png_of_zeros(5000, 4000),
         gif((5000, 4000), (1, 1)),
         gif((1, 1), (5000, 4000)),
+        gif((1, 1), *[(2000, 1000)] * 10),
         jpeg(5000, 4000),
     ],
 )

@@ -13,6 +13,23 @@ from keras_kd._checks import problem
 
 KINDS = ("weights", "quantization", "names", "metadata", "overhead")
 
+# What struct and zipfile raise where offsets, sizes or versions are damaged.
+_DAMAGE = (
+    struct.error,
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+# A file may refer to one part several times, and whoever unpacks it copies the part as often. What
+# converters write refers to few parts twice, if to any.
+_MOST_REPEATED = 4
+_ALWAYS_ALLOWED_BYTES = 1 << 20
+_BYTES_OF_TABLE = 8
+
 
 def bytes_by_kind(content: bytes) -> dict[str, int]:
     """How many bytes of a file are what, by kind; together they are the size of the file.
@@ -34,7 +51,8 @@ def bytes_by_kind(content: bytes) -> dict[str, int]:
     kinds = _Kinds(content)
     try:
         kinds.read_model()
-    except (struct.error, zipfile.BadZipFile) as error:
+        kinds.read_attached_files()
+    except _DAMAGE as error:
         raise ValueError(
             problem(
                 f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
@@ -43,6 +61,19 @@ def bytes_by_kind(content: bytes) -> dict[str, int]:
             )
         ) from error
     return kinds.counts()
+
+
+def check_references(content: bytes) -> None:
+    """Refuse a file that would take far more memory than its bytes when it is unpacked.
+
+    Args:
+        content: the bytes of a .tflite file.
+
+    Raises:
+        ValueError: if it refers to the same parts again and again.
+        struct.error: if it is damaged.
+    """
+    _Kinds(content).read_model()
 
 
 class _Kinds:
@@ -54,6 +85,7 @@ class _Kinds:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._kinds = np.full(len(content), KINDS.index("overhead"), np.uint8)
+        self._left = _MOST_REPEATED * len(content) + _ALWAYS_ALLOWED_BYTES
 
     def counts(self) -> dict[str, int]:
         counts = np.bincount(self._kinds, minlength=len(KINDS))
@@ -61,26 +93,28 @@ class _Kinds:
 
     def read_model(self) -> None:
         model = _Table(self._content, 0).referred()
-        for operator_code in model.tables(1):
+        for operator_code in self._tables(model, 1):
             self._mark_string(operator_code, 1)
-        for subgraph in model.tables(2):
+        for subgraph in self._tables(model, 2):
             self._read_subgraph(subgraph)
         self._mark_string(model, 3)
         described = set()
-        for metadata in model.tables(6):
+        for metadata in self._tables(model, 6):
             self._mark_string(metadata, 0, "metadata")
             described.add(metadata.number(1, "<I"))
-        for index, buffer in enumerate(model.tables(4)):
+        for index, buffer in enumerate(self._tables(model, 4)):
             self._read_buffer(buffer, "metadata" if index in described else "weights")
-        for signature in model.tables(7):
+        for signature in self._tables(model, 7):
             self._mark_string(signature, 2)
-            for entry in (*signature.tables(0), *signature.tables(1)):
-                self._mark_string(entry, 0)
-        self._mark_attached_files()
+            for field in (0, 1):
+                for entry in self._tables(signature, field):
+                    self._mark_string(entry, 0)
 
     def _read_subgraph(self, subgraph: _Table) -> None:
         self._mark_string(subgraph, 4)
-        for tensor in subgraph.tables(0):
+        for _ in self._tables(subgraph, 3):
+            pass
+        for tensor in self._tables(subgraph, 0):
             self._mark_string(tensor, 3)
             quantization = tensor.field(4)
             if quantization is not None:
@@ -97,7 +131,7 @@ class _Kinds:
         # The values of models above 2 GB lie behind the tables.
         self._mark(buffer.number(1, "<Q"), buffer.number(2, "<Q"), kind)
 
-    def _mark_attached_files(self) -> None:
+    def read_attached_files(self) -> None:
         """Files such as labels are an archive behind the model."""
         file = io.BytesIO(self._content)
         if zipfile.is_zipfile(file):
@@ -118,7 +152,18 @@ class _Kinds:
         if start:
             self._mark(start - 4, 4 + items * item_size + end, kind)
 
+    def _tables(self, table: _Table, field: int) -> Iterator[_Table]:
+        for found in table.tables(field):
+            self._spend(_BYTES_OF_TABLE)
+            yield found
+
+    def _spend(self, size: int) -> None:
+        self._left -= min(size, len(self._content))
+        if self._left < 0:
+            raise ValueError("it refers to the same parts again and again")
+
     def _mark(self, start: int, size: int, kind: str) -> None:
+        self._spend(size)
         self._kinds[start : start + size] = KINDS.index(kind)
 
 

@@ -7,11 +7,13 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.tflite.contents.byte_kinds import check_references
 
 # TFLM reads weights in place with instructions that need this; the converter aligns to 4.
 ALIGNMENT = 16
@@ -221,17 +223,18 @@ class FlatBufferModel:
         "NONE" where that is none, and where it is something else.
         """
         graph = self._model.subgraphs[0]
-        makers = {int(i): pair for pair in self._operators(graph) for i in pair[1].outputs}
-        return [self._activation(makers, int(index)) for index in graph.outputs]
+        return [self._activation(graph, int(index)) for index in graph.outputs]
 
-    def _activation(self, makers: dict[int, tuple[str, Any]], index: int) -> str:
+    def _activation(self, graph: Any, index: int) -> str:
+        # Each is asked for once: in a damaged file operators can feed one another.
+        makers = {int(i): pair for pair in self._operators(graph) for i in pair[1].outputs}
         while index in makers:
-            name, operator = makers[index]
+            name, operator = makers.pop(index)
             if name in _ACTIVATIONS:
                 return name
-            if name not in _WITHOUT_CHANGE:
+            if name not in _WITHOUT_CHANGE or not len(operator.inputs):
                 fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
-                return _names_by_value(self._schema.ActivationFunctionType)[fused]
+                return _names_by_value(self._schema.ActivationFunctionType).get(fused, "NONE")
             index = int(operator.inputs[0])
         return "NONE"
 
@@ -300,9 +303,12 @@ class FlatBufferModel:
         return packed(model, self._size)
 
     def _operators(self, graph: Any) -> Iterator[tuple[str, Any]]:
-        names = [operator_name(code) for code in self._model.operatorCodes or []]
         for operator in graph.operators or []:
-            yield names[operator.opcodeIndex], operator
+            yield self._operator_names[operator.opcodeIndex], operator
+
+    @cached_property
+    def _operator_names(self) -> list[str]:
+        return [operator_name(code) for code in self._model.operatorCodes or []]
 
     def _is_quantized(self, tensor: Any) -> bool:
         """Whether it is stored in the file, as integers that stand for real numbers."""
@@ -353,6 +359,7 @@ def unpacked(content: bytes) -> Any:
     """A file as a `ModelT` of the schema, to be changed and `packed` again."""
     from ai_edge_litert import schema_py_generated as schema
 
+    check_references(content)
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
 
 
@@ -427,6 +434,7 @@ def _without_names(graph: Any) -> Any:
     return graph
 
 
+@cache
 def _names_by_value(enumeration: type) -> dict[int, str]:
     return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._limits import free_bytes
+from keras_kd._memory import size_of
 from keras_kd._worker import Worker, WorkerError
 from keras_kd.tflite.runtimes._litert_worker import RESOLVERS, Setting, Unknown
 
@@ -60,7 +62,18 @@ class LiteRTInterpreter:
         Raises:
             ValueError: if the model cannot be run, or not on inputs of these sizes.
         """
-        bytes_of_example = sum(array[:1].nbytes for array in inputs)
+        bytes_of_outputs = sum(size_of(t.shape, t.dtype.name) for t in self.outputs)
+        count, free = len(inputs[0]), free_bytes()
+        if count * bytes_of_outputs > free // 2:
+            raise ValueError(
+                problem(
+                    f"{count} examples for outputs of {bytes_of_outputs} bytes each, with {free} "
+                    "bytes of memory free",
+                    "outputs that take at most half of the free memory",
+                    "run fewer examples at once",
+                )
+            )
+        bytes_of_example = max(bytes_of_outputs, sum(array[:1].nbytes for array in inputs))
         at_once = max(1, _BYTES_AT_ONCE // max(1, bytes_of_example))
         # Once at least: where there is no example, the result shows the shapes.
         parts = [

@@ -1,8 +1,12 @@
+import flatbuffers
 import keras
 import numpy as np
+import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_kd import tflite
+from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel, packed
 
 
 def _offsets(content):
@@ -68,3 +72,50 @@ def test_integer_inputs_have_no_range():
     model = tflite.convert(student)
     assert model.flatbuffer.input_ranges() == [None]
     assert model.predict(np.full((1, 4), 3, np.uint8)).tolist() == [[6.0] * 4]
+
+
+def _repeated(content, count):
+    """The file with that many offsets in its operator codes to a table with a name of 1 MB."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    builder = flatbuffers.Builder()
+    name = builder.CreateString(b"x" * 2**20)
+    schema.OperatorCodeStart(builder)
+    schema.OperatorCodeAddCustomCode(builder, name)
+    code = schema.OperatorCodeEnd(builder)
+    schema.ModelStartOperatorCodesVector(builder, count)
+    for _ in range(count):
+        builder.PrependUOffsetTRelative(code)
+    codes = builder.EndVector()
+    subgraph = model.subgraphs[0].Pack(builder)
+    schema.ModelStartSubgraphsVector(builder, 1)
+    builder.PrependUOffsetTRelative(subgraph)
+    subgraphs = builder.EndVector()
+    schema.ModelStart(builder)
+    schema.ModelAddVersion(builder, 3)
+    schema.ModelAddOperatorCodes(builder, codes)
+    schema.ModelAddSubgraphs(builder, subgraphs)
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_parts_that_are_referred_to_again_and_again(float_model):
+    for read in (FlatBufferModel, bytes_by_kind):
+        with pytest.raises(ValueError, match="refers to the same parts again and again"):
+            read(_repeated(float_model.content, 3000))
+    assert bytes_by_kind(_repeated(float_model.content, 1))["names"] > 2**20
+
+
+def test_operators_that_feed_one_another_end_in_no_activation(float_model):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(float_model.content, 0))
+    graph = model.subgraphs[0]
+    place = len(model.operatorCodes)
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
+    model.operatorCodes.append(code)
+    first, second = int(graph.inputs[0]), int(graph.outputs[0])
+    graph.operators = []
+    for source, result in ((first, second), (second, first)):
+        operator = schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = place, [source], [result]
+        graph.operators.append(operator)
+    assert FlatBufferModel(packed(model, 1000)).output_activations() == ["NONE"]
