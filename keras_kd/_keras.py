@@ -602,22 +602,30 @@ def original_name(name: str) -> str:
     return name
 
 
-_CHECKS: dict[int, Callable[[keras.KerasTensor], None]] = {}
+_CHECKS: dict[int, tuple[Callable[..., None], Callable[..., None]]] = {}
 _CHECKS_LOCK = threading.Lock()
 _new_symbolic_tensor = keras.KerasTensor.__init__
+_new_variable = keras.Variable.__init__
 
 
 @contextmanager
-def checking_symbolic_tensors(check: Callable[[keras.KerasTensor], None]) -> Iterator[None]:
-    """Call `check` on each symbolic tensor that this thread makes, before anything is done with it.
+def checking_what_is_built(
+    check_tensor: Callable[[keras.KerasTensor], None],
+    check_variable: Callable[[tuple[int | None, ...], str], None],
+) -> Iterator[None]:
+    """Call a function on each symbolic tensor and variable that this thread makes.
 
-    Layers compute constants of the size of their inputs when they are built.
+    Args:
+        check_tensor: given the tensor before anything is done with it: layers compute constants of
+            the size of their inputs when they are built.
+        check_variable: given the shape and the dtype of a variable before it is filled.
     """
     thread = threading.get_ident()
     with _CHECKS_LOCK:
         before = _CHECKS.get(thread)
-        _CHECKS[thread] = check
+        _CHECKS[thread] = check_tensor, check_variable
         keras.KerasTensor.__init__ = _checked_symbolic_tensor
+        keras.Variable.__init__ = _checked_variable
     try:
         yield
     finally:
@@ -627,13 +635,29 @@ def checking_symbolic_tensors(check: Callable[[keras.KerasTensor], None]) -> Ite
                 _CHECKS[thread] = before
             if not _CHECKS:
                 keras.KerasTensor.__init__ = _new_symbolic_tensor
+                keras.Variable.__init__ = _new_variable
 
 
 def _checked_symbolic_tensor(self: keras.KerasTensor, *arguments: Any, **options: Any) -> None:
     _new_symbolic_tensor(self, *arguments, **options)
-    check = _CHECKS.get(threading.get_ident())
-    if check is not None:
-        check(self)
+    checks = _CHECKS.get(threading.get_ident())
+    if checks is not None:
+        checks[0](self)
+
+
+def _checked_variable(
+    self: keras.Variable,
+    initializer: Any,
+    shape: Any = None,
+    dtype: Any = None,
+    *arguments: Any,
+    **options: Any,
+) -> None:
+    checks = _CHECKS.get(threading.get_ident())
+    if checks is not None:
+        size = getattr(initializer, "shape", ()) if shape is None else shape
+        checks[1](tuple(size), keras.backend.standardize_dtype(dtype))
+    _new_variable(self, initializer, shape, dtype, *arguments, **options)
 
 
 def graph_steps(model: Any) -> list[tuple[Any, list[Any], list[Any]]]:

@@ -18,6 +18,8 @@ MOST_EXPANSION = 100
 # The results of a model for one example: at least, at most, and as a part of the free memory.
 _RESULT_BYTES = (1 << 30, 1 << 33)
 _SHARE_OF_RESULTS = 16
+# What TensorFlow takes for an empty one.
+_BYTES_OF_STRING = 24
 
 
 def check_expansion(
@@ -57,6 +59,8 @@ def size_of(shape: Iterable[int | None], dtype: str) -> int:
     """Bytes of a tensor; sizes that are not known, such as the batch, count as 1."""
     bits = re.search(r"\d+", dtype)
     values = math.prod(max(size, 0) for size in shape if size is not None and size != -1)
+    if dtype == "string":
+        return values * _BYTES_OF_STRING
     return values * (-(-int(bits[0]) // 8) if bits else 1)
 
 

@@ -11,10 +11,12 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+
+from keras_kd._memory import check_expansion
 
 # Public modules, and the base of the classes that are taken of each.
 _CLASSES = {
@@ -80,13 +82,15 @@ _PLACES = ("keras.src.layers.", "keras.src.ops.", "keras.src.activations.")
 # Layers that Keras itself builds models of, but does not export.
 _LAYERS_OF_MODELS = ("keras.src.applications.", "keras.src.legacy.layers")
 
+# Arrays, whose type NumPy would read: "(10000,10000)f4" is one for it.
+_ARRAYS = ("__numpy__", "__tensor__")
+_NUMBERS = re.compile(r"bool|u?int\d{1,2}|b?float\d{1,2}(_e\dm\d\w*)?|complex\d{2,3}")
+
 _VALUES = (
     "__bytes__",
     "__ellipsis__",
     "__keras_tensor__",
-    "__numpy__",
     "__slice__",
-    "__tensor__",
 )
 # Values in an .h5 only, where they have "items" in the place of a config.
 _VALUES_OF_HDF5 = ("__tuple__", "TensorShape")
@@ -143,9 +147,31 @@ def check_config(config: Any, custom_objects: Mapping[str, Any]) -> None:
             if "class_name" in value:
                 layer = _name_of_layer(value) or layer
                 _check_object(value, f"its layer {layer!r}" if layer else "it", custom_objects)
+            _check_nodes(value, layer)
             pending.extend((item, layer) for item in value.values())
         elif isinstance(value, list):
             pending.extend((item, layer) for item in value)
+
+
+def _check_nodes(value: dict[str, Any], layer: str) -> None:
+    """Refuse calls on nothing but constants: Keras would run them, whatever they take."""
+    nodes = value.get("inbound_nodes")
+    for node in nodes if isinstance(nodes, list) else ():
+        if isinstance(node, dict) and not _has_tensor(node):
+            raise ConfigError(f"its layer {layer!r} is called on constants alone", "", _damaged())
+
+
+def _has_tensor(node: Any) -> bool:
+    pending = [node]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if value.get("class_name") == "__keras_tensor__":
+                return True
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return False
 
 
 def _name_of_layer(value: dict[str, Any]) -> str:
@@ -161,6 +187,12 @@ def _check_object(value: dict[str, Any], where: str, custom_objects: Mapping[str
     others = (value.get("module"), value.get("registered_name"))
     if not isinstance(class_name, str) or not all(isinstance(x, str | None) for x in others):
         raise ConfigError(f"{where} has a class that is no name", "", _damaged())
+    if class_name in _ARRAYS:
+        arguments = value.get("config")
+        dtype = arguments.get("dtype") if isinstance(arguments, dict) else None
+        if not isinstance(dtype, str) or _NUMBERS.fullmatch(dtype) is None:
+            raise ConfigError(f"{where} has a constant that is not numbers", "", _damaged())
+        return
     if class_name in _VALUES or (class_name in _VALUES_OF_HDF5 and "config" not in value):
         return
     if class_name == "__lambda__":
@@ -241,6 +273,20 @@ def _some(found: Any) -> Iterator[Any]:
         yield found
 
 
+def check_words(what: str, words: Iterable[Any]) -> None:
+    """Refuse words that take far more memory in an array, in which each is as long as the longest.
+
+    Raises:
+        ValueError: if they do.
+    """
+    lengths = [len(str(word)) + 1 for word in words]
+    check_expansion(what, 4 * len(lengths) * max(lengths, default=0), sum(lengths))
+
+
+def _is_small(count: Any) -> bool:
+    return not isinstance(count, int) or count <= 1_000_000
+
+
 def _check_allowed(
     found: Any,
     name: str,
@@ -259,6 +305,9 @@ def _check_allowed(
                     f"build the layer with the words themselves, {argument}=[...], and save the "
                     "model again",
                 )
+            check_words(f"{where} has a {argument} that", arguments.get(argument) or [])
+        if not _is_small(arguments.get("num_oov_indices")):
+            raise ConfigError(f"{where} has over a million num_oov_indices", "", _damaged())
         return
     if found is keras.layers.Lambda:
         if not _is_function_of_user(arguments.get("function"), custom_objects):

@@ -16,7 +16,7 @@ import keras
 
 from keras_kd._archives import check_json_member, check_json_size, check_members, read_json
 from keras_kd._memory import check_expansion
-from keras_kd._model_files.configs import check_config
+from keras_kd._model_files.configs import check_config, check_words
 from keras_kd._model_files.keras_2 import modernized
 from keras_kd._model_files.rehearsal import check_size, small_results
 
@@ -86,6 +86,10 @@ def _keras_config(path: Path) -> dict[str, Any]:
         config = read_json(archive, "config.json")
         if "metadata.json" in names:
             check_json_member(archive, "metadata.json")
+        for name in names:
+            if name.startswith("assets/") and name.endswith(".txt"):
+                with archive.open(name) as file:
+                    check_words(f"its {name}", (line.rstrip(b"\n") for line in file))
         if weights[0].endswith(".h5"):
             with archive.open(weights[0]) as file:
                 # Both the archive and HDF5 compress: what counts is the file.

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_kd._keras import checking_symbolic_tensors, graph_steps
+from keras_kd._keras import checking_what_is_built, graph_steps
 from keras_kd._memory import check_expansion, check_results, most_result_bytes, size_of
 
 
@@ -63,7 +63,7 @@ class _OutOfProportionError(ValueError):
 
 @contextmanager
 def small_results(stored: int) -> Iterator[None]:
-    """While models are built, refuse a layer or an operation that returns a giant tensor.
+    """While models are built, refuse giant tensors: results of layers and operations, and weights.
 
     Args:
         stored: how many bytes the whole file has.
@@ -73,6 +73,7 @@ def small_results(stored: int) -> Iterator[None]:
     """
     most = most_result_bytes()
     found: list[ValueError] = []
+    declared = 0
 
     def check(tensor: keras.KerasTensor) -> None:
         if size_of(tensor.shape, tensor.dtype) <= most:
@@ -80,8 +81,18 @@ def small_results(stored: int) -> Iterator[None]:
         found.append(_giant(tensor, stored))
         raise found[0]
 
+    def add(shape: tuple[int | None, ...], dtype: str) -> None:
+        # Also of layers that the model does not reach.
+        nonlocal declared
+        declared += size_of(shape, dtype)
+        try:
+            check_expansion("the model", declared, stored)
+        except ValueError as error:
+            found.append(_OutOfProportionError(str(error)))
+            raise found[0] from error
+
     try:
-        with checking_symbolic_tensors(check):
+        with checking_what_is_built(check, add):
             yield
     except Exception as error:
         # Keras puts text of its own around the errors of layers.
@@ -121,8 +132,10 @@ def _check_shapes(config: Any, name: str = "") -> None:
             _check_shapes(value, key if key not in ("items", "config") else name)
     elif isinstance(config, list):
         sizes = [size for size in config if type(size) is int and size > 0]
-        if "shape" in name and size_of(sizes, "float32") > most_result_bytes():
-            raise ValueError(f"its {name} {config!s:.100} has {math.prod(sizes)} numbers")
+        # Products of numbers of a thousand digits take minutes.
+        is_giant = "shape" in name and any(size >= 1 << 63 for size in sizes)
+        if is_giant or ("shape" in name and size_of(sizes, "float32") > most_result_bytes()):
+            raise ValueError(f"its {name} of {len(sizes)} sizes has more numbers than memory holds")
         for value in config:
             if isinstance(value, dict | list):
                 _check_shapes(value, name)

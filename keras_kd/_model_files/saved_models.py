@@ -22,6 +22,8 @@ from keras_kd._memory import check_expansion, check_results, size_of
 from keras_kd._model_files.operations import CHECKPOINT, HARMLESS
 
 _FILE = "saved_model.pb"
+# DT_STRING of TensorFlow's types.proto.
+_STRING = 7
 # What TensorFlow's own tools name the function that devices and servers call.
 _USUAL_SIGNATURES = ("serving_default", "serve")
 _INTERNAL_SIGNATURE = "__saved_model_"
@@ -55,6 +57,7 @@ def load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
             batch in front of every input.
         Exception: any, for damaged files.
     """
+    _check_own_files(path)
     graph = _meta_graph(path)
     _check_program(graph, path)
     function, variables = _served(graph, path)
@@ -99,6 +102,15 @@ def _saved_function() -> type:
             return self.function(**inputs)
 
     return SavedFunction
+
+
+def _check_own_files(path: Path) -> None:
+    """Refuse links and whatever else is no file of the directory itself."""
+    variables = path / "variables"
+    for file in (path / _FILE, *([variables, *variables.iterdir()] if variables.exists() else [])):
+        is_kind = file.is_dir() if file == variables else file.is_file()
+        if file.is_symlink() or not is_kind:
+            raise ValueError(f"its {file.relative_to(path)} is a link, or no file")
 
 
 def _check_program(graph: Any, path: Path) -> None:
@@ -268,6 +280,9 @@ def _add_constant(graph: Any, alone: Any, node_id: int) -> None:
     if not kept.HasField("constant") or len(found) != 1:
         raise ValueError(f"its function needs a {kept.WhichOneof('kind')}, which is not loaded")
     _check_constants(found)
+    if found[0].attr["value"].tensor.dtype == _STRING:
+        # One word can be stored for many, and each takes its own memory when it is handed over.
+        raise ValueError(f"its constant {name!r} holds strings")
     alone.graph_def.node.append(found[0])
     alone.object_graph_def.nodes.add().constant.operation = name
 
@@ -275,6 +290,7 @@ def _add_constant(graph: Any, alone: Any, node_id: int) -> None:
 def _reachable(graph: Any, name: str) -> list[Any]:
     """A function and all that it calls, checked as what will run."""
     functions = {x.signature.name: x for x in graph.graph_def.library.function}
+    names = set(functions)
     found, pending = {}, [name]
     while pending:
         name = pending.pop()
@@ -283,7 +299,7 @@ def _reachable(graph: Any, name: str) -> list[Any]:
         if name not in functions:
             raise ValueError(f"it calls the function {name!r}, which it does not have")
         found[name] = functions[name]
-        _check_nodes(found[name].node_def, HARMLESS, set(functions))
+        _check_nodes(found[name].node_def, HARMLESS, names)
         _check_constants(found[name].node_def)
         pending.extend(_called(found[name].node_def))
     return list(found.values())
@@ -330,6 +346,8 @@ def _check_variables(graph: Any, path: Path) -> None:
     declared = 0
     for node in graph.object_graph_def.nodes:
         if node.HasField("variable"):
+            if node.variable.dtype == _STRING:
+                raise ValueError(f"its variable {node.variable.name!r} holds strings")
             size = _bytes_of(node.variable.shape, node.variable.dtype)
             check_expansion(f"its variable {node.variable.name!r}", size, stored)
             declared += size

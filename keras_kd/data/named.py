@@ -36,6 +36,8 @@ _FILES = ("labels", "names_file")
 # is filled in by str.format, which would do more for other braces.
 _PARTS_OF_FILES = ("configname", "fileformat", "filepathtemplate", "name", "version")
 _PART_OF_FILE = re.compile(r"([\w.+\-]|\{[A-Z_]+\})*")
+# Of the files of a split, for example: as many as their names can tell apart.
+_MOST_ITEMS = 65_535
 _MOST_BYTES_OF_JSON = 2**26
 
 
@@ -203,11 +205,26 @@ def _members(value: Any) -> Iterator[tuple[str, str]]:
         value = pending.pop()
         pairs = value.items() if isinstance(value, dict) else ()
         pending.extend(value if isinstance(value, list) else (item for _, item in pairs))
+        if isinstance(value, list) and len(value) > _MOST_ITEMS:
+            raise ValueError(f"a list of {len(value)} items")
         for key, item in pairs:
-            if key == "content" and isinstance(item, str):
-                pending.append(json.loads(item))
-            elif isinstance(item, str):
+            if not isinstance(item, str):
+                continue
+            inner = _json_in(item)
+            if inner is None:
                 yield key, item
+            else:
+                pending.append(inner)
+
+
+def _json_in(text: str) -> Any:
+    """What a text stands for if it is JSON with parts: TFDS reads some of them; None for others."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _is_part_of_file(text: str) -> bool:

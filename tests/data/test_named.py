@@ -140,6 +140,15 @@ def test_a_data_set_that_tfds_has_no_code_for(data_dir, tmp_path, evil):
 FEATURES = {
     "at the top": lambda content: content.update(pythonClassName=EVIL),
     "in another spelling": lambda content: content.update(python_class_name=EVIL),
+    "in JSON of a feature": lambda content: content.update(
+        jsonFeature={"json": json.dumps({"x": {"type": EVIL, "content": {}}})}
+    ),
+    "in JSON of a feature, in another spelling": lambda content: content.update(
+        json_feature={"json": " " + json.dumps([{"type": EVIL}])}
+    ),
+    "a file in JSON of a feature": lambda content: content.update(
+        jsonFeature={"json": json.dumps({"type": "ClassLabel", "content": {"names_file": "/x"}})}
+    ),
     "nested": lambda content: content["featuresDict"]["features"].update(
         more={"sequence": {"feature": {**IMAGE, "pythonClassName": EVIL}}}
     ),

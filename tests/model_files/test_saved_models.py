@@ -508,3 +508,23 @@ def test_one_signature_of_another_name_is_taken_and_two_are_not(tmp_path):
     tf.saved_model.save(module, str(tmp_path / "two"), signatures=signatures)
     with pytest.raises(ValueError, match=r"signatures \['again', 'infer'\]"):
         load_model(tmp_path / "two")
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables", "variables/variables.index"])
+def test_links_are_not_followed(name, exported, tmp_path):
+    (exported / name).rename(tmp_path / "elsewhere")
+    (exported / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"its {name} is a link"):
+        load_model(exported)
+
+
+@pytest.mark.parametrize("kind", [tf.constant, tf.Variable])
+def test_words_as_a_constant_or_a_variable(kind, tmp_path):
+    """Each of many equal ones takes its own memory, and is stored once."""
+    module = tf.Module()
+    module.kept = words = kind(["a" * 1000] * 4)
+    spec = tf.TensorSpec((None, 2), tf.float32, name="x")
+    function = tf.function(lambda x: {"y": x + tf.cast(tf.size(words), tf.float32)}, [spec])
+    tf.saved_model.save(module, str(tmp_path / "words"), signatures=function)
+    with pytest.raises(ValueError, match="holds strings"):
+        load_model(tmp_path / "words")
