@@ -231,8 +231,8 @@ def _interpreter_options() -> list[str]:
     """Those of Python itself, such as -u."""
     options = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)]
     last = options[-1] if options else ""
-    if last.startswith("-") and not last.startswith("--") and last.endswith("m"):
-        # Python reads "-um" as "-u -m".
+    if last.startswith("-") and not last.startswith("--") and last.endswith(("m", "c")):
+        # What Python runs is a module or code, and not what is run here; "-um" is "-u -m".
         return [*options[:-1], *([last[:-1]] if len(last) > 2 else [])]
     return options
 

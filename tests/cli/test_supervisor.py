@@ -243,6 +243,7 @@ def test_a_loop_that_never_ends(tmp_path, monkeypatch, or_always):
         (["-m"], []),
         (["-u", "-m"], ["-u"]),
         (["-um"], ["-u"]),
+        (["-u", "-c"], ["-u"]),
         (["-X", "dev", "-Im"], ["-X", "dev", "-I"]),
         (["-u"], ["-u"]),
         ([], []),

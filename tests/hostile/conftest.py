@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import selectors
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from keras_kd import teachers, tflite
 
 HERE = Path(__file__).parent
 SECONDS = 180
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +99,8 @@ class Program:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                # Who sets it sees what TensorFlow writes, between the lines of the command.
+                env={key: value for key, value in os.environ.items() if key != LOG_LEVEL},
             )
         task = {"arguments": [str(argument) for argument in arguments], "directory": str(directory)}
         self.process.stdin.write(json.dumps(task) + "\n")
