@@ -94,6 +94,7 @@ def test_what_crashes_litert_is_refused_in_python(mutation, models, form):
     assert survives(original, x) == "runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crash", CRASHES[:3])
 def test_what_crashes_litert_is_refused_by_commands(
     mutation, models, keras_kd_program, tmp_path, crash
