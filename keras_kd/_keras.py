@@ -260,8 +260,8 @@ def last_activation(output: Any) -> str | None:
     if kind in ("Softmax", "Sigmoid"):
         return kind.lower()
     if kind in _KEEP_VALUES or (kind == "Activation" and name == "linear"):
-        source = _only_input(output)
-        return None if source is None else last_activation(source)
+        sources = _sources(output)
+        return last_activation(sources[0]) if len(sources) == 1 else None
     return name
 
 
@@ -269,14 +269,6 @@ def _maker(output: Any) -> Any:
     """The layer or operation that a symbolic tensor comes out of, in either Keras."""
     history = getattr(output, "_keras_history", None)
     return getattr(history, "operation", None) or getattr(history, "layer", None)
-
-
-def _only_input(output: Any) -> Any:
-    """The symbolic tensor of which the last layer of a graph made an output, if it is one."""
-    node = _maker(output)._inbound_nodes[output._keras_history.node_index]
-    inputs = getattr(node, "input_tensors", None)
-    inputs = keras.tree.flatten(node.keras_inputs if inputs is None else inputs)
-    return inputs[0] if len(inputs) == 1 else None
 
 
 def symbolic_inputs(model: Any) -> Any:
@@ -293,15 +285,6 @@ def symbolic_outputs(model: Any) -> Any:
 def is_symbolic(tensor: Any) -> bool:
     """Whether a tensor of either Keras stands in a model's graph, without values."""
     return isinstance(tensor, keras.KerasTensor) or type(tensor).__name__ == "KerasTensor"
-
-
-def activation_name(tensor: Any) -> str | None:
-    """The activation of the layer that a symbolic tensor comes from, where it is seen."""
-    history = getattr(tensor, "_keras_history", None)
-    layer = getattr(history, "operation", getattr(history, "layer", None))
-    if type(layer).__name__ == "Softmax":
-        return "softmax"
-    return getattr(getattr(layer, "activation", None), "__name__", None)
 
 
 def mask_of(tensor: Any) -> Any:

@@ -40,7 +40,6 @@ def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: i
                 small_results(stored),
             ):
                 model = _build(config, custom_objects)
-                _check_weights(model, stored)
                 _check_results(model)
         except _OutOfProportionError as error:
             refusals.append(error)
@@ -78,7 +77,7 @@ def small_results(stored: int) -> Iterator[None]:
     def check(tensor: keras.KerasTensor) -> None:
         if size_of(tensor.shape, tensor.dtype) <= most:
             return
-        found.append(_giant(tensor, stored))
+        found.append(_giant(tensor))
         raise found[0]
 
     def add(shape: tuple[int | None, ...], dtype: str) -> None:
@@ -101,14 +100,9 @@ def small_results(stored: int) -> Iterator[None]:
         raise
 
 
-def _giant(tensor: keras.KerasTensor, stored: int) -> _OutOfProportionError:
-    operation, kind = _calling(), "operation"
-    if isinstance(operation, keras.layers.Layer):
-        kind = "layer"
-        try:
-            _check_weights(operation, stored)
-        except _OutOfProportionError as error:
-            return error
+def _giant(tensor: keras.KerasTensor) -> _OutOfProportionError:
+    operation = _calling()
+    kind = "layer" if isinstance(operation, keras.layers.Layer) else "operation"
     values = math.prod(size for size in tensor.shape if size is not None)
     name = getattr(operation, "name", "")
     return _OutOfProportionError(f"its {kind} {name!r} returns {values} numbers for one example")
@@ -151,14 +145,6 @@ def _build(config: dict[str, Any], custom_objects: dict[str, Any]) -> Any:
     return keras.saving.deserialize_keras_object(
         config, custom_objects=custom_objects, safe_mode=True
     )
-
-
-def _check_weights(model: Any, stored: int) -> None:
-    declared = sum(size_of(weight.shape, weight.dtype) for weight in model.weights)
-    try:
-        check_expansion("the model", declared, stored)
-    except ValueError as error:
-        raise _OutOfProportionError(str(error)) from error
 
 
 def _check_results(model: Any) -> None:

@@ -140,5 +140,5 @@ def _activation(output: Any) -> str | None:
     """What an output is seen to come from, also before there are values."""
     if not _keras.is_symbolic(output):
         return recognise_logits(output).activation
-    name = _keras.activation_name(output)
+    name = _keras.last_activation(output)
     return name if name in ("softmax", "sigmoid") else None

@@ -120,7 +120,8 @@ class Teaching(Assembly):
             # Raises, and says how the teacher's part gets into the data.
             self._inputs.of_teacher(x)
         outputs = self._ask_student(x, training=False).outputs
-        loss = self._label_loss(x, y, sample_weight, outputs, training=False)
+        labeled = self._labeled(y, sample_weight, outputs)
+        loss = self._label_loss(x, *labeled, outputs, training=False)
         self._track(self.student_loss_tracker, loss, outputs)
         results = self._results(loss, x, y, outputs, sample_weight)
         unknown = {self.distillation_loss_tracker.name, self.total_loss_tracker.name}
@@ -383,16 +384,17 @@ class Teaching(Assembly):
         is_left_to_student = arguments is not None and arguments.loss is None
         return is_left_to_student and self._objective.needs_labels and has_own_loss(self.student)
 
+    def _labeled(self, y: Any, sample_weight: Any, outputs: Any) -> tuple[Any, Any]:
+        """Labels and weights that leave out examples without a label."""
+        return (y, sample_weight) if y is None else self._labels.for_loss(y, sample_weight, outputs)
+
     def _label_loss(self, x: Any, y: Any, sample_weight: Any, outputs: Any, training: bool) -> Any:
-        """The loss on labels, the student's own or that of `compile`."""
-        known, weight = (
-            (y, sample_weight) if y is None else self._labels.for_loss(y, sample_weight, outputs)
-        )
+        """The loss on what `_labeled` gave, the student's own or that of `compile`."""
         if self._uses_own_loss:
             inputs = self._inputs.of_student(x)
-            return own_loss(self.student, inputs, known, outputs, weight, training)
+            return own_loss(self.student, inputs, y, outputs, sample_weight, training)
         self._check_labels(y)
-        return self._student_loss(known, outputs, weight)
+        return self._student_loss(y, outputs, sample_weight)
 
     def _total_loss(
         self, x: Any, y: Any, sample_weight: Any, passes: Passes, training: bool
@@ -400,14 +402,14 @@ class Teaching(Assembly):
         teacher, student = passes
         objective = self._objective
         self._student_watch.look(objective.softened(student.outputs, of_student=True))
-        labeled = None if y is None else self._labels.for_loss(y, sample_weight, student.outputs)
+        labeled = self._labeled(y, sample_weight, student.outputs)
         if objective.needs_labels:
-            student_loss = self._label_loss(x, y, sample_weight, student.outputs, training)
+            student_loss = self._label_loss(x, *labeled, student.outputs, training)
         else:
             student_loss = ops.zeros(())
         step = self._step()
         distillation_loss = objective.distillation_loss(
-            teacher, student, y, sample_weight, step, labeled
+            teacher, student, y, sample_weight, step, None if y is None else labeled
         )
         total = objective.total(student_loss, distillation_loss, step)
         for penalty in self.losses:

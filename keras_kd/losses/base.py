@@ -225,13 +225,12 @@ def matching_outputs(
     elif list(teacher) == [None] and set(keys) <= set(student):
         # A single output has no name to be told from others by.
         teacher = dict.fromkeys(keys, teacher[None])
-    singles = [None in outputs for outputs in (teacher, student)]
-    if len(keys) == 1 and any(singles) and (not all(singles) or keys[0] == 0):
+    elif list(student) == [None] and len(keys) == 1:
         [key] = keys
-        found = [outputs.get(None, outputs.get(key)) for outputs in (teacher, student)]
-        if all(output is not None for output in found):
+        found = teacher.get(key, teacher.get(None) if key == 0 else None)
+        if found is not None:
             # The labels of a student with one output have no key.
-            return [(None if singles[1] else key, *found)]
+            return [(None, found, student[None])]
     missing = [key for key in keys if key not in teacher or key not in student]
     if missing:
         raise ValueError(

@@ -63,8 +63,10 @@ class LiteRTInterpreter:
             ValueError: if the model cannot be run, or not on inputs of these sizes.
         """
         bytes_of_outputs = sum(size_of(t.shape, t.dtype.name) for t in self.outputs)
-        count, free = len(inputs[0]), free_bytes()
-        if count * bytes_of_outputs > free // 2:
+        count = len(inputs[0])
+        returned = count * bytes_of_outputs
+        # To ask how much is free takes longer than a small model.
+        if returned > _BYTES_AT_ONCE and returned > (free := free_bytes()) // 2:
             raise ValueError(
                 problem(
                     f"{count} examples for outputs of {bytes_of_outputs} bytes each, with {free} "
