@@ -17,6 +17,7 @@ from keras_kd.tflite.conversion.layer_names import layer_names
 from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.stateless import without_state
 from keras_kd.tflite.conversion.students import (
     check_layers,
     check_unwrapped,
@@ -177,10 +178,10 @@ def _converted(
     while data is not None and tries < _MOST_TRIES and _is_float_by_chance(content):
         content = run_converter(signature, options, data)
         tries += 1
-    if recipe is None and not form.is_by_layer:
-        return content
-    forms = {"*": form.name} if recipe is None else recipe
-    return quantize(content, forms, examples, layer_names(signature), options.per_tensor)
+    if recipe is not None or form.is_by_layer:
+        forms = {"*": form.name} if recipe is None else recipe
+        content = quantize(content, forms, examples, layer_names(signature), options.per_tensor)
+    return without_state(content)
 
 
 def _is_float_by_chance(content: bytes) -> bool:
