@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from keras_kd._files import replacing
 from keras_kd._limits import free_bytes
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.contents.inspection import Inspection, inspect_file
-from keras_kd.tflite.contents.state import NEXT, State
+from keras_kd.tflite.contents.state import State, state_outputs
 from keras_kd.tflite.runtimes.benchmark import Benchmark, measure_latency, run_benchmark
 from keras_kd.tflite.runtimes.latency import Latency
 from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
@@ -171,13 +170,7 @@ class TFLiteModel:
         `keras_kd.tflite.convert` makes them of recurrent layers with `stateful=True`: the output
         "lstm_h_next" is fed to the input "lstm_h" of the next call.
         """
-        outputs = {tensor.name: tensor for tensor in self.outputs}
-        pairs = {tensor.name: tensor.name + NEXT for tensor in self.inputs}
-        return {
-            tensor.name: pairs[tensor.name]
-            for tensor in self.inputs
-            if replace(tensor, name=pairs[tensor.name]) == outputs.get(pairs[tensor.name])
-        }
+        return state_outputs(self.inputs, self.outputs)
 
     @property
     def feedback(self) -> list[tuple[int, int]]:
@@ -346,6 +339,8 @@ class TFLiteModel:
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
         state = f", stateful: {self.state}" if self.stateful else ""
+        if self.state_outputs:
+            state += f", states in and out: {', '.join(self.state_outputs)}"
         outputs = ", ".join(map(str, self.outputs))
         return f"<TFLiteModel {self.size} bytes{state}: {inputs} -> {outputs}>"
 

@@ -10,7 +10,7 @@ from keras_kd._json import json_value
 from keras_kd._tables import aligned
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
-from keras_kd.tflite.contents.state import State
+from keras_kd.tflite.contents.state import State, state_outputs
 from keras_kd.tflite.tensors import TensorInfo
 
 _SHOWN_TENSORS = 12
@@ -89,13 +89,18 @@ class Inspection:
             aligned(["operator", "times"], rows),
             f"in floating point: {', '.join(self.float_operators) or 'no operator'}; "
             f"{inside or 'no'} tensor{'' if inside == 1 else 's'} between inputs and outputs",
-            f"state: {self.state}",
+            f"state: {self._state()}",
             f"graphs: {len(self.subgraphs)}; schema version: {self.schema_version}; "
             f"oldest runtime: {self.minimum_runtime or 'not said'}; "
             f"metadata: {', '.join(self.metadata) or 'none'}",
             f"SHA-256: {self.sha256}",
         ]
         return "\n".join(lines)
+
+    def _state(self) -> str:
+        pairs = state_outputs(self.inputs, self.outputs)
+        fed = [f"{name} is {output} of the call before" for name, output in pairs.items()]
+        return "; ".join([str(self.state)] * (bool(self.state) or not fed) + fed)
 
     def _tensors(self) -> str:
         stored = [tensor for tensor in self.tensors if tensor.bytes]

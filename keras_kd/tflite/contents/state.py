@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from keras_kd.tflite.tensors import TensorInfo
 
 # What follows the name of an input that is a state in the name of the output that it is fed with.
 NEXT = "_next"
@@ -38,6 +40,20 @@ class State:
         kept = [(self.tensors, "tensor"), (self.variables * self.is_assigned, "variable")]
         counts = [f"{n} {kind}{'' if n == 1 else 's'}" for n, kind in kept if n]
         return f"{' and '.join(counts)} kept between calls ({', '.join(self.operators)})"
+
+
+def state_outputs(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> dict[str, str]:
+    """By the name of each input that is a state, the output that the next call takes it from.
+
+    It is an output of the same form whose name is that of the input and `NEXT`.
+    """
+    by_name = {tensor.name: tensor for tensor in outputs}
+    names = {tensor: tensor.name + NEXT for tensor in inputs}
+    return {
+        tensor.name: name
+        for tensor, name in names.items()
+        if replace(tensor, name=name) == by_name.get(name)
+    }
 
 
 def read_state(model: Any, names: Sequence[str]) -> State:
