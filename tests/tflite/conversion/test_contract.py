@@ -171,12 +171,6 @@ REFUSED = [
     ("multi-hot", ".*", ".*", r"'multi_hot'.*it cannot count.*'one_hot', or apply"),
     (LOOKUP, ".*", ".*", r"no operator for lookups.*apply that layer to the data before"),
     ("quantization-aware", "(?!int8$).*", ".*", r"'int8', the form that it was trained for"),
-    (
-        "embedding|words of any number",
-        ".*",
-        "microcontroller",
-        r"operator SELECT.*compression.to_tf_keras",
-    ),
     (ANY_LENGTH, ".*", "microcontroller|web", r"cannot be resized there.*build the student with"),
     ("fused bidirectional", "int8|int16x8", ".*", r"LSTMs in two directions.*unroll=True"),
     ("fused LSTM", "int16x8", ".*", r"not yet supported for op"),
