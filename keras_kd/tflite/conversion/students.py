@@ -153,14 +153,16 @@ def unrolled(student: Any) -> Any:
         ```
     """
     check_model("student", student)
-    return _rebuilt(
-        student,
-        _config_unrolled,
-        f"the student {student.name!r} to be unrolled",
-        "a Sequential or Functional model with sequences of a known length",
+    received = f"the student {student.name!r} to be unrolled"
+    expected = "a Sequential or Functional model with sequences of a known length"
+    fix = (
         "build it with the length that the device will feed, for example keras.Input((100, 8)), "
-        "and copy the weights: new.set_weights(old.get_weights())",
+        "and copy the weights: new.set_weights(old.get_weights())"
     )
+    shapes = [tuple(tensor.shape) for tensor in getattr(student, "inputs", None) or []]
+    if any(None in shape[1:] for shape in shapes):
+        raise ValueError(problem(f"{received}, with inputs of the shapes {shapes}", expected, fix))
+    return _rebuilt(student, _config_unrolled, received, expected, fix)
 
 
 def _rebuilt(
