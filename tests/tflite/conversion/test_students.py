@@ -107,5 +107,5 @@ def test_a_length_that_is_open_is_not_unrolled():
     student = _recurrent(keras, keras.layers.GRU(4), length=None)
     with pytest.raises(ValueError, match=r"to be unrolled.*of a known length.*keras.Input\(\(100"):
         students.unrolled(student)
-    with pytest.raises(ValueError, match="a model"):
+    with pytest.raises(ValueError, match=r"Expected a keras.Model"):
         students.unrolled("student.keras")
