@@ -181,12 +181,13 @@ def convert(
             check_close(verification, quantized_as)
         check_finite_constants(model)
         check_finite_outputs(verification)
-        warn_of_lost(verification)
         place.check(model, compared.examples)
         model.verification = replace(verification, notes=notes)
         return model
 
-    return first_accepted(signature, content_of, finished, place.rewritten)
+    model = first_accepted(signature, content_of, finished, place.rewritten)
+    warn_of_lost(model.verification)
+    return model
 
 
 def _converted(
