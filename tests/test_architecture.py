@@ -34,6 +34,7 @@ ROOMS = [
     "_progress",
     "_model_files",
     "_examples",
+    "metrics",
     "losses",
     "adapters",
     "_masks",

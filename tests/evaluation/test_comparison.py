@@ -3,10 +3,10 @@ import json
 import os
 
 import pytest
+from keras_kd.evaluation.table import print_table
 from rich.console import Console
 
 from keras_kd.evaluation import Comparison, Figure, Highlight, Measurement, Page
-from keras_kd.evaluation.table import print_table
 
 
 @pytest.fixture

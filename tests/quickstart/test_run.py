@@ -6,10 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from keras_kd import tflite
+from keras_kd import metrics, tflite
 from keras_kd._model_files import load_model
 from keras_kd.data import load_sample
-from keras_kd.evaluation import metrics
 from keras_kd.quickstart import variants
 from keras_kd.quickstart.training import FINAL_SPARSITY
 
