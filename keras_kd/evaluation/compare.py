@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -109,14 +110,18 @@ def compare(
     examples = _Examples.of(x, models.values())
     outputs: dict[str, Outputs] = {}
     for model_name, model in models.items():
-        outputs[model_name] = _outputs(model_name, model, examples)
+        found = _outputs(model_name, model, examples)
+        outputs[model_name] = _renamed(found, next(iter(outputs.values()), found))
         if on_measured is not None:
             on_measured(model_name)
     _check_outputs(outputs)
     teacher_name = next((key for key, model in models.items() if model is teacher), None)
     taught = None
     if teacher is not None:
-        taught = outputs[teacher_name] if teacher_name else _outputs(_TEACHER, teacher, examples)
+        first = next(iter(outputs.values()))
+        taught = _renamed(
+            outputs[teacher_name] if teacher_name else _outputs(_TEACHER, teacher, examples), first
+        )
         _check_outputs({**outputs, "the teacher": taught})
     test = _Test.of(next(iter(outputs.values())), y, task, groups, examples)
     quality, answers = _quality(outputs, taught, test, baseline)
@@ -203,7 +208,8 @@ class _Examples(NamedTuple):
         inputs = _inputs(model)
         if len(self.arrays) == 1 and len(inputs) <= 1:
             return next(iter(self.arrays.values()))
-        if inputs and set(inputs) != set(self.arrays):
+        arrays = _renamed(self.arrays, inputs)
+        if inputs and set(inputs) != set(arrays):
             given = list(self.arrays) if "" not in self.arrays else "an array"
             raise ValueError(
                 problem(
@@ -214,8 +220,8 @@ class _Examples(NamedTuple):
             )
         structure = None if isinstance(model, TFLiteModel) else input_names(model)
         if isinstance(structure, list):
-            return [self.arrays[each] for each in structure]
-        return self.arrays
+            return [arrays[each] for each in structure]
+        return arrays
 
 
 class _Test(NamedTuple):
@@ -247,8 +253,8 @@ class _Test(NamedTuple):
         Raises:
             ValueError: if they do not fit.
         """
-        if isinstance(y, Mapping) and len(y) == len(outputs) == 1:
-            (y,) = y.values()
+        if isinstance(y, Mapping):
+            y = next(iter(y.values())) if len(y) == len(outputs) == 1 else _renamed(y, outputs)
         given = labels_by_output(y, list(outputs), examples.count)
         chosen = _chosen_tasks(task, outputs, groups)
         tasks, labels, targets = {}, {}, {}
@@ -279,6 +285,19 @@ def _inputs(model: Any) -> list[str]:
         return []
     names = input_names(model)
     return [] if names is None else [names] if isinstance(names, str) else list(names)
+
+
+def _renamed(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The values under those of the names that differ only in what is no letter or digit.
+
+    A file has the input "acc_x" where the Keras model has "acc-x".
+    """
+    plain = {_plain(name): name for name in names}
+    return {plain.get(_plain(name), name): value for name, value in values.items()}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
 def _check_names(
@@ -400,6 +419,7 @@ def _chosen_tasks(
         task = "ranking"
     if not isinstance(task, Mapping):
         task = dict.fromkeys(outputs, task)
+    task = _renamed(task, outputs)
     unknown = sorted(set(task) - set(outputs))
     if unknown:
         raise ValueError(

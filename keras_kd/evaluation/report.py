@@ -188,17 +188,19 @@ def _highlights(comparison: Comparison) -> list[Highlight]:
         if interval:
             meaning += f" (95 % interval {interval}{unit})"
         highlights.append(Highlight(f"{column.text(best)}{unit}", meaning))
-    files = [row for row in comparison.rows if row.bytes is not None]
-    if files:
+    if files := [row for row in comparison.rows if row.bytes is not None]:
         smallest = min(files, key=lambda row: row.bytes)
-        fastest = min(files, key=lambda row: row.latency_microseconds)
-        highlights += [
-            Highlight(f"{smallest.bytes / 1000:,.1f} kB", f"the smallest file, {smallest.name}"),
+        highlights.append(
+            Highlight(f"{smallest.bytes / 1000:,.1f} kB", f"the smallest file, {smallest.name}")
+        )
+    if timed := [row for row in comparison.rows if row.latency_microseconds is not None]:
+        fastest = min(timed, key=lambda row: row.latency_microseconds)
+        highlights.append(
             Highlight(
                 f"{fastest.latency_microseconds:,.1f} µs",
                 f"the fastest file, {fastest.name}, for one example on one thread",
-            ),
-        ]
+            )
+        )
     return highlights
 
 
