@@ -22,7 +22,7 @@ _MARKERS = "osD^vP"
 # Stands for the page's text colour until the SVG is written; no other ink may be the same.
 _INK = "#123456"
 # Narrow, so that on a phone the letters stay readable.
-_WIDTH_INCHES = 4.8
+_WIDTH_INCHES = 4.3
 # A cell of more classes has no room for its number.
 _MOST_NUMBERED = 12
 _STYLE = {
@@ -89,11 +89,14 @@ def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
                 axes.vlines(place, *ends, color=colour, alpha=0.45, linewidth=2)
             marker = _MARKERS[index % len(_MARKERS)]
             axes.plot(place, height, marker, color=colour, markersize=9, label=row.name)
-        axes.margins(x=0.12, y=0.1)
+        axes.margins(y=0.1)
+        cheapest, dearest = (end(row.value(cost.key) for row in known) for end in (min, max))
+        room = max(1.1, (dearest / cheapest) ** 0.12)
+        axes.set_xlim(cheapest / room, dearest * room)
         ticks = log_ticks(*axes.get_xlim())
         axes.set_xticks(ticks, [_short(tick, cost) for tick in ticks])
         axes.set_xticks([], minor=True)
-        axes.set_xlabel(f"{cost.meaning.removeprefix('median ')} (logarithmic)")
+        axes.set_xlabel(f"{cost.title} (logarithmic)")
         axes.set_ylabel(quality.title)
         figure.legend(loc="outside lower left", ncols=2, handletextpad=0.2)
 
@@ -193,23 +196,22 @@ def confusions(rows: Sequence[Measurement], class_names: Sequence[str]) -> str:
 
 
 def reliability(rows: Sequence[Measurement]) -> str:
-    """How often models are right, over how sure they are; on the dotted line both are the same."""
+    """How often models are right, over how sure they are; on the dotted line both are the same.
+
+    Larger points stand for more examples.
+    """
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         axes.grid(True)
         axes.plot([0, 100], [0, 100], color=_INK, linestyle=":", linewidth=1)
         for index, row in enumerate(rows):
-            _, confidence, right = zip(*row.reliability, strict=True)
-            axes.plot(
-                [100 * value for value in confidence],
-                [100 * value for value in right],
-                "-" + _MARKERS[index % len(_MARKERS)],
-                color=_COLOURS[index % len(_COLOURS)],
-                markersize=6,
-                linewidth=1.2,
-                label=row.name,
-            )
+            examples, *shares = zip(*row.reliability, strict=True)
+            points = [[100 * value for value in values] for values in shares]
+            colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+            axes.plot(*points, color=colour, linewidth=1, alpha=0.6)
+            sizes = [8 + 90 * number / sum(examples) for number in examples]
+            axes.scatter(*points, sizes, color=colour, marker=marker, label=row.name)
         lowest = min(confidence for row in rows for _, confidence, _ in row.reliability)
         axes.set_xlim(math.floor(10 * lowest) * 10, 101)
         axes.set_ylim(-2, 102)
@@ -278,7 +280,7 @@ def differences(baseline: Measurement, rows: Sequence[Measurement], quality: Col
             )  # fmt: skip
         left.set_yticks(range(len(rows)), [row.name for row in rows])
         left.set_ylim(len(rows) - 0.5, -0.6)
-        left.margins(x=0.12)
+        left.margins(x=0.25)
         left.set_xlabel(f"{quality.heading}, {'points' if quality.is_share else 'difference'}")
         if are_files:
             right = panels[1]

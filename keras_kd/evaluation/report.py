@@ -173,7 +173,8 @@ def figure_of_reliability(rows: Sequence[Measurement]) -> Figure | None:
     return Figure(
         "Confidence and accuracy",
         "On the dotted line a model is right as often as its confidence says. Below it, the model "
-        "is too sure. ECE in the table is the mean distance from the line.",
+        "is too sure. Larger points stand for more examples. ECE in the table is the mean distance "
+        "from the line.",
         plots.reliability(known),
     )
 
