@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,6 +114,9 @@ def paired_shares(gained: int, lost: int, examples: int) -> tuple[float, float]:
 def _resampled(
     statistics: Mapping[str, Statistic], examples: int, seed: int
 ) -> dict[str, np.ndarray]:
+    """The values of the samples; none is defined where a single example cannot vary."""
+    if examples < 2:
+        return {name: np.full(_RESAMPLES, np.nan) for name in statistics}
     generator = np.random.default_rng(seed)
     samples = np.empty((_RESAMPLES, len(statistics)))
     for row in samples:
@@ -125,7 +128,7 @@ def _resampled(
 
 def _percentiles(sample: np.ndarray) -> tuple[float, float]:
     """The middle 95 %; without it where more than a tenth of the samples is undefined."""
-    defined: Sequence[float] = sample[np.isfinite(sample)]
+    defined = sample[np.isfinite(sample)]
     if len(defined) < 0.9 * len(sample):
         return math.nan, math.nan
     low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

@@ -82,7 +82,7 @@ class Answers:
             return int(max(known)) + 1
         return max(self.outputs.shape[-1] if self.outputs.ndim > 1 else 1, 2)
 
-    @cached_property
+    @property
     def probabilities(self) -> np.ndarray | None:
         """Shaped (examples, ..., classes); None where the outputs are class numbers."""
         return None if self.outputs.dtype.kind in "biu" else probabilities(self.outputs)
@@ -349,19 +349,19 @@ def _all_right(answers: Answers) -> Statistic:
 
 
 def _root_mean_square(answers: Answers) -> Statistic:
-    squares = np.square(answers.outputs.astype("float64") - answers.labels)
-    total = _sums(squares.reshape(len(squares), -1))
+    """The root of the mean square error of each column (or channel), the mean over these."""
+    total = _sums(_of_columns(np.square(answers.outputs.astype("float64") - answers.labels)))
     return Statistic(lambda weights: float(np.sqrt(total(weights) / weights.sum()).mean()))
 
 
 def _determination(answers: Answers) -> Statistic:
-    """R squared: the share of the variance that is explained, the mean over the columns."""
-    labels = answers.labels.reshape(len(answers.labels), -1)
+    """R squared: the share of the variance that is explained, the mean over columns (channels)."""
+    labels = answers.labels
     # Sums of squares lose digits beside a large mean.
-    labels = labels - labels.mean(axis=0)
+    labels = labels - labels.mean(axis=tuple(range(max(1, labels.ndim - 1))))
     errors = answers.outputs.astype("float64") - answers.labels
     error, first, second = (
-        _sums(each) for each in (np.square(errors.reshape(labels.shape)), labels, labels**2)
+        _sums(_of_columns(each)) for each in (np.square(errors), labels, np.square(labels))
     )
 
     def of(weights: np.ndarray) -> float:
@@ -424,6 +424,12 @@ def _confidence_bins(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def _per_example(values: np.ndarray) -> np.ndarray:
     """The mean of each example."""
     return values.reshape(len(values), -1).mean(axis=1, dtype="float64")
+
+
+def _of_columns(values: np.ndarray) -> np.ndarray:
+    """The mean of each column (channel of the last axis) in each example."""
+    columns = values.shape[-1] if values.ndim > 1 else 1
+    return values.reshape(len(values), -1, columns).mean(axis=1)
 
 
 def _sums(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -86,3 +86,9 @@ def test_samples_that_leave_the_number_undefined():
     assert math.isnan(found.low)
     never = estimate({"model": Statistic(lambda weights: float("nan"))}, None, 3)["model"]
     assert math.isnan(never.value)
+
+
+def test_a_single_example_has_no_interval():
+    found = estimate({"model": mean(np.array([3.5]))}, None, 1)["model"]
+    assert found.value == 3.5
+    assert math.isnan(found.low)

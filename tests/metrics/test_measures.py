@@ -171,6 +171,13 @@ def test_a_regression_as_scikit_learn_measures_it(columns):
         assert metrics.measure(guess, targets[:, 0]) == found
 
 
+def test_a_regression_of_every_pixel_is_measured_by_channel():
+    targets = GENERATOR.normal(3, [1, 20], (10, 6, 5, 2))
+    guess = targets + GENERATOR.normal(size=targets.shape)
+    flat = metrics.measure(guess.reshape(-1, 2), targets.reshape(-1, 2))
+    assert metrics.measure(guess, targets) == pytest.approx(flat)
+
+
 @pytest.mark.parametrize("guess", [2.0, 2.5])
 def test_targets_that_are_all_the_same(guess):
     targets, guesses = np.full((5, 1), 2.0), np.full((5, 1), guess)
