@@ -70,6 +70,7 @@ class Column:
         is_share: whether it is a share of 1, written in percent.
         higher_is_better: whether more is better.
         is_detail: whether only the page has it.
+        is_main: whether it is the first measure of its output, which stands for the quality.
     """
 
     key: str
@@ -80,6 +81,7 @@ class Column:
     is_share: bool = False
     higher_is_better: bool = False
     is_detail: bool = False
+    is_main: bool = False
 
     def text(self, row: Measurement) -> str:
         """The cell of this column; a dash where the value does not apply."""
@@ -190,24 +192,36 @@ class Comparison:
 
     @cached_property
     def measures(self) -> tuple[Column, ...]:
-        """The columns of `quality`, the main one first."""
-        known = [
-            Column(
-                key=measure_key(output, measure.name),
-                heading=measure_key(output, measure.heading),
-                unit="%" if measure.is_share else "",
-                write=measure.write,
-                meaning=measure.meaning,
-                is_share=measure.is_share,
-                higher_is_better=measure.higher_is_better,
-                is_detail=measure.is_detail,
-            )
-            for output, task in self.tasks.items()
-            for measure in (*MEASURES[task], *OF_TEACHER[task])
-        ]
-        return tuple(
-            column for column in known if any(column.key in row.quality for row in self.rows)
-        )
+        """The columns of `quality`, for each output the main one first."""
+        columns: list[Column] = []
+        for output, task in self.tasks.items():
+            measured = [
+                (measure_key(output, measure.name), measure)
+                for measure in (*MEASURES[task], *OF_TEACHER[task])
+            ]
+            measured = [
+                each for each in measured if any(each[0] in row.quality for row in self.rows)
+            ]
+            columns += [
+                Column(
+                    key=key,
+                    heading=measure_key(output, measure.heading),
+                    unit="%" if measure.is_share else "",
+                    write=measure.write,
+                    meaning=measure.meaning,
+                    is_share=measure.is_share,
+                    higher_is_better=measure.higher_is_better,
+                    is_detail=measure.is_detail,
+                    is_main=key == measured[0][0],
+                )
+                for key, measure in measured
+            ]
+        return tuple(columns)
+
+    @property
+    def mains(self) -> tuple[Column, ...]:
+        """The main column of each output."""
+        return tuple(column for column in self.measures if column.is_main)
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -231,12 +245,11 @@ class Comparison:
     def __str__(self) -> str:
         header, units = ["model"], [""]
         cells = [[row.name] for row in self.rows]
-        main = self.measures[0] if self.measures else None
         for column in self.columns:
             if column.is_detail:
                 continue
             columns = [(column.heading, column.unit, column.text)]
-            if column is main:
+            if column.is_main:
                 columns.append(("95 %", "interval", column.interval))
                 if any(column.difference(row) for row in self.rows):
                     columns.append(("difference", f"to {self.baseline}", column.difference))
@@ -245,7 +258,7 @@ class Comparison:
                 units.append(unit)
                 for row, line in zip(self.rows, cells, strict=True):
                     line.append(text(row) or "-")
-        title = f"{count(self.examples)} test examples"
+        title = f"{count(self.examples)} test example{'' if self.examples == 1 else 's'}"
         title = f"{self.name}: {title}" if self.name else title
         return f"{title}\n{aligned(header, [units, *cells])}"
 

@@ -72,6 +72,10 @@ def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
         axes = figure.subplots()
         axes.grid(True)
         axes.set_xscale("log")
+        # Before anything is drawn: matplotlib warns of the limits that it finds for one point.
+        cheapest, dearest = (end(row.value(cost.key) for row in known) for end in (min, max))
+        room = max(1.1, (dearest / cheapest) ** 0.12)
+        axes.set_xlim(cheapest / room, dearest * room)
         if len(front) > 1:
             axes.plot(
                 [row.value(cost.key) for row in front],
@@ -90,9 +94,6 @@ def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
             marker = _MARKERS[index % len(_MARKERS)]
             axes.plot(place, height, marker, color=colour, markersize=9, label=row.name)
         axes.margins(y=0.1)
-        cheapest, dearest = (end(row.value(cost.key) for row in known) for end in (min, max))
-        room = max(1.1, (dearest / cheapest) ** 0.12)
-        axes.set_xlim(cheapest / room, dearest * room)
         ticks = log_ticks(*axes.get_xlim())
         axes.set_xticks(ticks, [_short(tick, cost) for tick in ticks])
         axes.set_xticks([], minor=True)

@@ -106,7 +106,6 @@ def save_report(
         page=page or default_page(comparison, title),
         comparison=comparison,
         columns=comparison.columns,
-        main=comparison.measures[0] if comparison.measures else None,
         examples=count(comparison.examples),
         tasks=sorted(set(comparison.tasks.values())),
     )
@@ -116,17 +115,17 @@ def save_report(
     return path
 
 
-def figure_over_cost(comparison: Comparison, key: str) -> Figure | None:
-    """The first measure over a cost; None where no file has both.
+def figure_over_cost(comparison: Comparison, quality: Column, key: str) -> Figure | None:
+    """A measure over a cost; None where no model has the cost.
 
     Args:
         comparison: what was measured.
+        quality: one of `comparison.measures`.
         key: "bytes" or "latency_microseconds".
     """
     cost = next((column for column in comparison.columns if column.key == key), None)
-    if cost is None or not comparison.measures:
+    if cost is None:
         return None
-    quality = comparison.measures[0]
     return Figure(
         f"{_capital(quality.heading)} over {'size' if key == 'bytes' else 'latency'}",
         f"Further {'up' if quality.higher_is_better else 'down'} is better, further left is "
@@ -209,11 +208,12 @@ def _figures(comparison: Comparison) -> list[Figure]:
     baseline = comparison[comparison.baseline]
     others = [row for row in comparison.rows if row is not baseline]
     figures = [
-        figure_over_cost(comparison, "bytes"),
-        figure_over_cost(comparison, "latency_microseconds"),
+        figure_over_cost(comparison, quality, key)
+        for quality in comparison.mains
+        for key in ("bytes", "latency_microseconds")
     ]
-    if others and comparison.measures:
-        figures.append(figure_of_differences(comparison, baseline, others))
+    if others:
+        figures += [figure_of_differences(each, baseline, others) for each in comparison.mains]
         last = others[-1]
         figures += figures_of_classes(
             comparison,
@@ -227,13 +227,12 @@ def _figures(comparison: Comparison) -> list[Figure]:
 
 
 def figure_of_differences(
-    comparison: Comparison, baseline: Measurement, rows: Sequence[Measurement]
+    quality: Column, baseline: Measurement, rows: Sequence[Measurement]
 ) -> Figure | None:
     """How much better or worse than the baseline the other models are.
 
     None where differences were not measured.
     """
-    quality: Column = comparison.measures[0]
     rows = [row for row in rows if quality.difference(row)]
     if not rows:
         return None
@@ -243,8 +242,13 @@ def figure_of_differences(
     )
     if all(row.compressed_bytes for row in (baseline, *rows)):
         caption += " Beside it the compressed file; the dotted line is that of the baseline."
-    return Figure(f"Against “{baseline.name}”", caption, plots.differences(baseline, rows, quality))
+    return Figure(
+        f"{_capital(quality.heading)} against “{baseline.name}”",
+        caption,
+        plots.differences(baseline, rows, quality),
+    )
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _capital(heading: str) -> str:
+    """A heading at the beginning of a title; the name of an output stays as it is."""
+    return heading if ":" in heading else heading[:1].upper() + heading[1:]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.metrics.tasks import decisions, is_distribution, places
+from keras_kd.metrics.tasks import CLASSIFYING, decisions, is_distribution, places
 
 # Equal parts of the confidences from 0 to 1, as in Guo et al., 2017.
 CALIBRATION_BINS = 15
@@ -156,7 +156,6 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 def mean(values: np.ndarray) -> Statistic:
     """The mean of one number for each example; those for which it is NaN do not count."""
     values = np.asarray(values, "float64")
-    hits = values if np.isin(values, (0, 1)).all() else None
     counts = ~np.isnan(values)
     known = np.where(counts, values, 0)
 
@@ -164,7 +163,13 @@ def mean(values: np.ndarray) -> Statistic:
         total = weights @ counts
         return float(weights @ known / total) if total else float("nan")
 
-    return Statistic(of, hits)
+    return Statistic(of)
+
+
+def share(values: np.ndarray) -> Statistic:
+    """The mean of what is right in each example: all or nothing, or a part of its pixels."""
+    values = np.asarray(values, "float64")
+    return mean(values)._replace(hits=values if np.isin(values, (0, 1)).all() else None)
 
 
 def score_examples(answers: Answers) -> np.ndarray:
@@ -194,7 +199,7 @@ def summary(task: str, scores: np.ndarray, labels: np.ndarray | None) -> Statist
     """The first measure of a task, from what `score_examples` gives."""
     if task == "reconstruction" and labels is not None:
         return area_under_curve(scores, labels)
-    return mean(scores)
+    return share(scores) if task in CLASSIFYING else mean(scores)
 
 
 def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> Statistic:
@@ -311,8 +316,8 @@ def agreement(answers: Answers, teacher: Answers) -> Statistic:
             [int(query[flat[query].argmax()]) for query in answers.queries]
             for flat in (answers.outputs.ravel(), teacher.outputs.ravel())
         ]
-        return mean(np.equal(*chosen))
-    return mean(_per_example(answers.decided == teacher.decided))
+        return share(np.equal(*chosen))
+    return share(_per_example(answers.decided == teacher.decided))
 
 
 def divergence(answers: Answers, teacher: Answers) -> Statistic | None:
@@ -345,7 +350,7 @@ def _binary_area(answers: Answers) -> Statistic | None:
 
 
 def _all_right(answers: Answers) -> Statistic:
-    return mean(_per_example(answers.decided == answers.labels) == 1)
+    return share(_per_example(answers.decided == answers.labels) == 1)
 
 
 def _root_mean_square(answers: Answers) -> Statistic:

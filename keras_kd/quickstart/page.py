@@ -66,10 +66,11 @@ def _figures(comparison: Comparison) -> list[Figure]:
         for name in (variants.TEACHER, variants.ALONE, variants.DISTILLED, variants.SMALLEST)
     )
     changed = [comparison[variant.name] for variant in variants.COMPRESSED]
+    (quality,) = comparison.mains
     kept = ("accuracy", "parameters", "bytes", "compressed_bytes", "latency_microseconds")
     figures = [
-        figure_over_cost(comparison, "bytes"),
-        figure_over_cost(comparison, "latency_microseconds"),
+        figure_over_cost(comparison, quality, "bytes"),
+        figure_over_cost(comparison, quality, "latency_microseconds"),
         *figures_of_classes(
             comparison,
             alone,
@@ -85,7 +86,7 @@ def _figures(comparison: Comparison) -> list[Figure]:
                 teacher, smallest, [each for each in comparison.columns if each.key in kept]
             ),
         ),
-        figure_of_differences(comparison, distilled, changed),
+        figure_of_differences(quality, distilled, changed),
         *figures_of_classes(comparison, teacher, smallest, "", "")[1:],
         figure_of_reliability([teacher, smallest]),
     ]

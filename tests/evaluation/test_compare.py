@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_kd import metrics, tflite
-from keras_kd.evaluation import compare
+from keras_kd.evaluation import compare, save_report
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.random((40, 4, 4, 1), dtype="float32")
@@ -198,7 +198,7 @@ def test_rankings_of_rows_and_of_groups():
 
 
 @pytest.mark.parametrize("form", ["dict", "list"])
-def test_several_inputs_and_outputs(several, form):
+def test_several_inputs_and_outputs(several, form, tmp_path):
     x = {name: GENERATOR.random((30, 4), dtype="float32") for name in ("acc-x", "z-axis")}
     kind, pose = several.predict([x["z-axis"], x["acc-x"]], verbose=0)
     y = {"kind": kind.argmax(-1), "pose": pose + 0.5}
@@ -210,7 +210,11 @@ def test_several_inputs_and_outputs(several, form):
         assert row.quality["kind: accuracy"].value == 1.0
         assert row.quality["pose: mae"].value == pytest.approx(0.5, abs=1e-5)
         assert row.quality["kind: agreement"].value == 1.0
-    assert "pose: RMSE" in str(comparison)
+    assert [column.key for column in comparison.mains] == ["kind: accuracy", "pose: mae"]
+    assert str(comparison).splitlines()[1].count("difference") == 2
+    html = save_report(comparison, tmp_path / "report.html").read_text(encoding="utf-8")
+    for title in ("kind: accuracy over size", "pose: MAE against “teacher”"):
+        assert f"<h2>{title}</h2>" in html
     some = compare({"file": file}, x, {"pose": y["pose"]})
     assert {key.split(":")[0] for key in some["file"].quality} == {"pose"}
     with pytest.raises(ValueError, match=r"labels of type ndarray for a model with 2 outputs"):

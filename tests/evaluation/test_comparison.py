@@ -151,7 +151,7 @@ def test_the_page_made_by_default_compares_the_baseline_with_the_last(comparison
     for title in (
         "Accuracy over size",
         "Accuracy over latency",
-        "Against “teacher”",
+        "Accuracy against “teacher”",
         "“teacher” and “student &lt;small&gt;”",
         "What is taken for what",
         "Confidence and accuracy",

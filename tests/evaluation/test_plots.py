@@ -7,6 +7,8 @@ from keras_kd.evaluation import Column, Measurement, plots
 from keras_kd.evaluation.plots import log_ticks, pareto_front
 from keras_kd.metrics import Estimate
 
+# A command prints the warnings of this package.
+pytestmark = pytest.mark.filterwarnings("error")
 CLASSES = ("zero", "one & two")
 ACCURACY = Column(
     "accuracy", "accuracy", "%", lambda share: f"{100 * share:.2f}", "right ones", True, True
@@ -120,6 +122,10 @@ def test_the_ticks_of_sizes_within_a_decade_are_written():
     ]
     assert len(texts) >= 2
     assert set(texts) <= {"20 kB", "22 kB", "22.5 kB", "24 kB", "25 kB", "26 kB", "27.5 kB"}
+
+
+def test_one_file_alone():
+    assert "20 kB" in plots.quality_over([ALONE], ACCURACY, SIZE)
 
 
 def test_the_pareto_front_has_what_no_other_beats():

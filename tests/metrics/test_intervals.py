@@ -6,7 +6,7 @@ from scipy import stats
 
 from keras_kd.metrics import estimate
 from keras_kd.metrics.intervals import paired_shares, wilson
-from keras_kd.metrics.measures import Statistic, area_under_curve, mean
+from keras_kd.metrics.measures import Statistic, area_under_curve, mean, share
 
 
 @pytest.mark.parametrize(("hits", "examples"), [(0, 10), (7, 10), (291, 300), (300, 300), (1, 1)])
@@ -41,14 +41,14 @@ def test_one_example_of_300_is_no_difference():
     first[:10] = 0
     second = first.copy()
     second[0] = 1
-    found = estimate({"first": mean(first), "second": mean(second)}, "first", 300)
+    found = estimate({"first": share(first), "second": share(second)}, "first", 300)
     assert found["first"].difference is None
     difference = found["second"].difference
     assert difference.value == pytest.approx(1 / 300)
     assert not difference.is_clear
     assert difference.low < 0 < difference.value < difference.high
     second[:10] = 1
-    assert estimate({"first": mean(first), "second": mean(second)}, "first", 300)[
+    assert estimate({"first": share(first), "second": share(second)}, "first", 300)[
         "second"
     ].difference.is_clear
 
@@ -70,6 +70,15 @@ def test_resampled_differences_are_paired():
     assert found["second"].difference.high == pytest.approx(0.01)
     assert found["second"].difference.is_clear
     assert found["second"].low < found["first"].value
+
+
+def test_errors_of_0_and_1_are_no_shares():
+    errors = np.array([0.0, 1.0] * 10)
+    found = estimate({"first": mean(errors), "second": mean(errors)}, "first", 20)
+    assert found["second"].difference.low == found["second"].difference.high == 0.0
+    assert (found["first"].low, found["first"].high) != pytest.approx(wilson(10, 20))
+    exact = estimate({"model": mean(np.zeros(20))}, None, 20)["model"]
+    assert (exact.low, exact.high) == (0.0, 0.0)
 
 
 def test_the_same_seed_gives_the_same_interval():

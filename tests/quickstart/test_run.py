@@ -117,7 +117,7 @@ def test_the_report_shows_the_plots(finished):
         "Accuracy over latency",
         "Distilled against alone",
         "Teacher against student",
-        "Against “distilled”",
+        "Accuracy against “distilled”",
         "What is taken for what",
         "Confidence and accuracy",
     ):
