@@ -121,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         say("writing")
         with filling(arguments.output) as directory:
             comparison.save_json(directory / NUMBERS)
-            save_report(comparison, directory / PAGE, title=arguments.title)
+            save_report(comparison, directory / PAGE, title=arguments.title, x=x)
     files = [str(arguments.output / name) for name in (PAGE, NUMBERS)]
     return Outcome(
         "\n".join([str(comparison), "", "Written:", *(f"  {file}" for file in files)]),

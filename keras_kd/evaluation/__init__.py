@@ -2,12 +2,13 @@
 
 from keras_kd.evaluation import plots
 from keras_kd.evaluation.compare import compare
-from keras_kd.evaluation.comparison import Column, Comparison, Measurement
+from keras_kd.evaluation.comparison import Column, Comparison, Disagreement, Measurement
 from keras_kd.evaluation.report import Figure, Highlight, Page, default_page, save_report
 
 __all__ = [
     "Column",
     "Comparison",
+    "Disagreement",
     "Figure",
     "Highlight",
     "Measurement",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from keras_kd._checks import check_choice, problem
 from keras_kd._keras import input_names, is_keras_model, is_tf_keras_model
 from keras_kd._limits import is_watched, watched_batch
 from keras_kd.compression.pruning.sparsity import prunable_weights, sparsity
-from keras_kd.evaluation.comparison import Comparison, Measurement, measure_key
+from keras_kd.evaluation.comparison import Comparison, Disagreement, Measurement, measure_key
 from keras_kd.evaluation.machine import machine
 from keras_kd.metrics import (
     OF_TEACHER,
@@ -35,6 +36,7 @@ _BATCH_SIZE = 256
 _TEACHER = "teacher"
 # More would make a page, and the file of the numbers, longer than anybody reads.
 MOST_CLASSES = 40
+_MOST_PICTURES = 12
 
 Outputs = dict[str, np.ndarray]
 
@@ -126,7 +128,7 @@ def compare(
     test = _Test.of(next(iter(outputs.values())), y, task, groups, examples)
     quality, answers = _quality(outputs, taught, test, baseline)
     details = {key: _details(found) for key, found in answers.items()}
-    return Comparison(
+    comparison = Comparison(
         name=name,
         examples=examples.count,
         tasks=test.tasks,
@@ -144,6 +146,11 @@ def compare(
             for key, model in models.items()
         ),
         machine=machine(),
+    )
+    if comparison.pair is None:
+        return comparison
+    return replace(
+        comparison, disagreements=_disagreements(*(answers[key] for key in comparison.pair))
     )
 
 
@@ -532,6 +539,29 @@ def _details(answers: Mapping[str, Answers]) -> dict[str, Any]:
         "confusion": confusion(one),
         "reliability": tuple(reliability(one)) or None,
     }
+
+
+def _disagreements(
+    first: Mapping[str, Answers], second: Mapping[str, Answers]
+) -> tuple[Disagreement, ...]:
+    """Where two classifiers with one output and one choice for each example differ."""
+    if len(first) > 1:
+        return ()
+    (one,), (other,) = first.values(), second.values()
+    chances = one.probabilities
+    if one.task != "classification" or chances is None or chances.ndim != 2:
+        return ()
+    differ = np.flatnonzero(one.decided != other.decided)
+    surest = differ[np.argsort(-chances[differ].max(axis=-1), kind="stable")]
+    return tuple(
+        Disagreement(
+            int(example),
+            None if one.labels is None else int(one.labels[example]),
+            int(one.decided[example]),
+            int(other.decided[example]),
+        )
+        for example in surest[:_MOST_PICTURES]
+    )
 
 
 def _columns(answers: Answers) -> int:

@@ -58,6 +58,23 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Disagreement:
+    """An example of which the two models of `Comparison.pair` choose different classes.
+
+    Attributes:
+        example: its place in the test examples.
+        label: the number of its class; None without labels.
+        first: what the first of the two models chooses.
+        second: what the second one chooses.
+    """
+
+    example: int
+    label: int | None
+    first: int
+    second: int
+
+
+@dataclass(frozen=True)
 class Column:
     """One column of the table: which value, how it is headed, written and explained.
 
@@ -171,6 +188,8 @@ class Comparison:
         class_names: one name per class or label; empty for other tasks.
         rows: one `Measurement` per model, in the order they were given.
         machine: where they were measured: processor, system, versions.
+        disagreements: for one classification some examples on which the two models of `pair` choose
+            differently, those first of which the first model is surest.
     """
 
     name: str
@@ -181,6 +200,7 @@ class Comparison:
     class_names: tuple[str, ...]
     rows: tuple[Measurement, ...]
     machine: dict[str, Any] = field(default_factory=dict)
+    disagreements: tuple[Disagreement, ...] = ()
 
     def __getitem__(self, name: str) -> Measurement:
         """The measurement of the model called `name`.
@@ -189,6 +209,17 @@ class Comparison:
             KeyError: if there is none.
         """
         return row_named(self.rows, name)
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """The two models that are looked at closely; None where there is one.
+
+        The teacher, or else the baseline, and the last of the others.
+        """
+        names = [row.name for row in self.rows]
+        first = self.teacher or self.baseline
+        others = [name for name in names if name != first]
+        return (first, others[-1]) if others else None
 
     @cached_property
     def measures(self) -> tuple[Column, ...]:

@@ -13,6 +13,8 @@ from keras_kd._checks import problem
 from keras_kd.evaluation.extra import report_module
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_kd.evaluation.comparison import Column, Measurement
 
 # Readable on white and on near-black, and told apart by colour-blind eyes (after Wong, 2011).
@@ -25,6 +27,7 @@ _INK = "#123456"
 _WIDTH_INCHES = 4.3
 # A cell of more classes has no room for its number.
 _MOST_NUMBERED = 12
+_PICTURES_IN_A_ROW = 4
 _STYLE = {
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -228,6 +231,30 @@ def reliability(rows: Sequence[Measurement]) -> str:
         for row in rows
     )
     return _svg(draw, 4.0, f"Accuracy over confidence: {values}")
+
+
+def pictures(images: np.ndarray, titles: Sequence[str], label: str) -> str:
+    """Examples as pictures, four in a row, each with a text of a few lines above it.
+
+    Args:
+        images: shaped (examples, height, width), or with 1 or 3 channels behind. The smallest value
+            is shown as black, the largest as white.
+        titles: a text for each.
+        label: what the pictures show, for those who do not see them.
+    """
+    low, high = float(images.min()), float(images.max())
+    scaled = (images.astype("float64") - low) / ((high - low) or 1)
+
+    def draw(figure: Any) -> None:
+        rows = math.ceil(len(images) / _PICTURES_IN_A_ROW)
+        panels = figure.subplots(rows, _PICTURES_IN_A_ROW, squeeze=False).ravel()
+        for axes in panels:
+            axes.set_axis_off()
+        for axes, image, title in zip(panels, scaled, titles, strict=False):
+            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_title(title, fontsize=7.5, linespacing=1.3)
+
+    return _svg(draw, 0.2 + 1.4 * math.ceil(len(images) / _PICTURES_IN_A_ROW), label)
 
 
 def share_of_teacher(teacher: Measurement, student: Measurement, columns: Sequence[Column]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from keras_kd._files import replacing
 from keras_kd.evaluation import plots
@@ -14,6 +17,8 @@ from keras_kd.evaluation.extra import report_module
 _TEMPLATE = Path(__file__).with_name("report.html")
 # A confusion matrix of more classes is too small to read on a phone.
 _MOST_CONFUSED = 20
+# Less than a picture, or more than a page should hold.
+_SMALLEST_SIDE, _LARGEST_SIDE = 8, 512
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,13 @@ class Page:
     notes: Sequence[str] = ()
 
 
-def default_page(comparison: Comparison, title: str | None = None) -> Page:
+def default_page(comparison: Comparison, title: str | None = None, x: Any = None) -> Page:
     """A page with the numbers and plots that make sense for any comparison.
 
     Args:
         comparison: what was measured.
         title: the heading. None: it names the data.
+        x: the test examples. If they are images, those are shown on which two models disagree.
     """
     if title is None:
         title = f"Models on {comparison.name}" if comparison.name else "Models side by side"
@@ -78,21 +84,26 @@ def default_page(comparison: Comparison, title: str | None = None) -> Page:
             "device."
         ),
         highlights=_highlights(comparison),
-        figures=_figures(comparison),
+        figures=_figures(comparison, x),
         notes=notes,
     )
 
 
 def save_report(
-    comparison: Comparison, path: str | Path, page: Page | None = None, *, title: str | None = None
+    comparison: Comparison,
+    path: str | Path,
+    page: Page | None = None,
+    *,
+    title: str | None = None,
+    x: Any = None,
 ) -> Path:
     """Write the comparison as one HTML file that needs no other file, and return its path.
 
     Args:
         comparison: what the table shows.
         path: where the file goes.
-        page: the texts and plots around the table. None: `default_page(comparison, title)`.
-        title: the heading of the default page.
+        page: the texts and plots around the table. None: `default_page(comparison, title, x)`.
+        title, x: for the default page.
 
     Raises:
         ModuleNotFoundError: without the `report` extra (jinja2, matplotlib).
@@ -103,7 +114,7 @@ def save_report(
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     html = template.render(
-        page=page or default_page(comparison, title),
+        page=page or default_page(comparison, title, x),
         comparison=comparison,
         columns=comparison.columns,
         examples=count(comparison.examples),
@@ -178,6 +189,48 @@ def figure_of_reliability(rows: Sequence[Measurement]) -> Figure | None:
     )
 
 
+def figure_of_disagreements(comparison: Comparison, x: Any) -> Figure | None:
+    """Images on which the two models of `comparison.pair` disagree.
+
+    None where they do not, or where the examples are no images.
+
+    Args:
+        comparison: what was measured.
+        x: its test examples.
+    """
+    if isinstance(x, Mapping | list | tuple) and len(x) == 1:
+        (x,) = x.values() if isinstance(x, Mapping) else x
+    if not comparison.disagreements or not _are_images(x):
+        return None
+    first, second = comparison.pair
+    names = comparison.class_names
+
+    def named(number: int) -> str:
+        return names[number] if names else str(number)
+
+    texts = [
+        (f"true: {named(each.label)}\n" if each.label is not None else "")
+        + f"{named(each.first)} / {named(each.second)}"
+        for each in comparison.disagreements
+    ]
+    shown = np.stack([x[each.example] for each in comparison.disagreements])
+    caption = (
+        f"Above each: what “{first}” chooses / what “{second}” chooses. Those come first of which "
+        f"“{first}” is surest."
+    )
+    label = f"Images of which {first} and {second} choose different classes: " + "; ".join(
+        text.replace("\n", ", ") for text in texts
+    )
+    return Figure("Where they disagree", caption, plots.pictures(shown, texts, label))
+
+
+def _are_images(x: Any) -> bool:
+    """Whether examples can be shown: height and width, and 1 or 3 channels or none."""
+    shape = getattr(x, "shape", ())
+    is_flat = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
+    return is_flat and all(_SMALLEST_SIDE <= side <= _LARGEST_SIDE for side in shape[1:3])
+
+
 def _highlights(comparison: Comparison) -> list[Highlight]:
     highlights = []
     if (best := comparison.best()) is not None:
@@ -204,7 +257,7 @@ def _highlights(comparison: Comparison) -> list[Highlight]:
     return highlights
 
 
-def _figures(comparison: Comparison) -> list[Figure]:
+def _figures(comparison: Comparison, x: Any) -> list[Figure]:
     baseline = comparison[comparison.baseline]
     others = [row for row in comparison.rows if row is not baseline]
     figures = [
@@ -214,15 +267,18 @@ def _figures(comparison: Comparison) -> list[Figure]:
     ]
     if others:
         figures += [figure_of_differences(each, baseline, others) for each in comparison.mains]
-        last = others[-1]
+        first, second = (comparison[name] for name in comparison.pair)
         figures += figures_of_classes(
             comparison,
-            baseline,
-            last,
-            f"“{baseline.name}” and “{last.name}”",
-            "The accuracy of the baseline and of the last model on each class.",
+            first,
+            second,
+            f"“{first.name}” and “{second.name}”",
+            "The accuracy of both models on each class.",
         )
-        figures.append(figure_of_reliability([baseline, last]))
+        figures += [
+            figure_of_reliability([first, second]),
+            figure_of_disagreements(comparison, x),
+        ]
     return [figure for figure in figures if figure is not None]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from keras_kd.evaluation import Comparison, Figure, Highlight, Measurement, Page, plots
 from keras_kd.evaluation.comparison import count, percent
 from keras_kd.evaluation.report import (
     figure_of_differences,
+    figure_of_disagreements,
     figure_of_reliability,
     figure_over_cost,
     figures_of_classes,
@@ -13,7 +16,7 @@ from keras_kd.evaluation.report import (
 from keras_kd.quickstart import variants
 
 
-def page(comparison: Comparison, epochs: int, seed: int) -> Page:
+def page(comparison: Comparison, epochs: int, seed: int, x: np.ndarray) -> Page:
     """Texts and plots around the table of measurements."""
     teacher, alone, distilled, smallest = (
         comparison[name]
@@ -47,7 +50,7 @@ def page(comparison: Comparison, epochs: int, seed: int) -> Page:
                 "for one image in LiteRT on one thread of this CPU",
             ),
         ],
-        figures=_figures(comparison),
+        figures=_figures(comparison, x),
         notes=[
             f"This is one run with seed {seed}. By how much distillation helps differs from seed "
             "to seed; benchmarks/distillation_gain.py measures it over several.",
@@ -60,7 +63,7 @@ def page(comparison: Comparison, epochs: int, seed: int) -> Page:
     )
 
 
-def _figures(comparison: Comparison) -> list[Figure]:
+def _figures(comparison: Comparison, x: np.ndarray) -> list[Figure]:
     teacher, alone, distilled, smallest = (
         comparison[name]
         for name in (variants.TEACHER, variants.ALONE, variants.DISTILLED, variants.SMALLEST)
@@ -89,6 +92,7 @@ def _figures(comparison: Comparison) -> list[Figure]:
         figure_of_differences(quality, distilled, changed),
         *figures_of_classes(comparison, teacher, smallest, "", "")[1:],
         figure_of_reliability([teacher, smallest]),
+        figure_of_disagreements(comparison, x),
     ]
     return [figure for figure in figures if figure is not None]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from rich.console import Console
 
 from keras_kd import compression, tflite
@@ -64,7 +65,7 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
                     sources=plain,
                     on_measured=narrator.advance,
                 )
-            _write(directory, settings, plain, files, comparison)
+            _write(directory, settings, plain, files, comparison, dataset.x_test)
     # The table keeps its width where the console is narrower than it.
     console.print(str(comparison), soft_wrap=True, markup=False, highlight=False)
     _say_where(console, settings.output)
@@ -120,6 +121,7 @@ def _write(
     plain: dict[str, keras.Model],
     files: dict[str, tflite.TFLiteModel],
     comparison: Comparison,
+    x: np.ndarray,
 ) -> None:
     models = directory / "models"
     models.mkdir()
@@ -143,7 +145,7 @@ def _write(
     }
     (directory / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     save_report(
-        comparison, directory / "report.html", page(comparison, settings.epochs, settings.seed)
+        comparison, directory / "report.html", page(comparison, settings.epochs, settings.seed, x)
     )
 
 

@@ -299,3 +299,36 @@ def test_a_ranking_of_single_scores_needs_groups():
 def test_outputs_that_are_not_finite(model):
     with pytest.raises(ValueError, match="NaN or infinity in the output of 'student'"):
         compare({"student": model}, np.full_like(X, np.nan), Y)
+
+
+class Fixed(keras.layers.Layer):
+    """Probabilities of two classes by the brightness of the first pixel."""
+
+    def __init__(self, threshold):
+        super().__init__()
+        self.threshold = threshold
+
+    def call(self, x):
+        second = keras.ops.sigmoid(20 * (x[:, 0, 0] - self.threshold))
+        return keras.ops.concatenate([1 - second, second], axis=-1)
+
+
+def test_where_two_models_disagree():
+    models = {
+        name: keras.Sequential([keras.Input((4, 4, 1)), Fixed(threshold)])
+        for name, threshold in (("other", 0.3), ("teacher", 0.5), ("student", 0.4))
+    }
+    brightness = X[:, 0, 0, 0]
+    comparison = compare(models, X, Y)
+    assert comparison.pair == ("teacher", "student")
+    differ = np.flatnonzero((brightness > 0.4) & (brightness < 0.5))
+    assert len(differ) > 1
+    surest = differ[np.argsort(brightness[differ])]
+    assert [each.example for each in comparison.disagreements] == surest.tolist()
+    for each in comparison.disagreements:
+        assert (each.first, each.second, each.label) == (0, 1, Y[each.example])
+    assert compare(models, X).disagreements[0].label is None
+    assert compare({"one": models["other"]}, X, Y).pair is None
+    # Without a teacher the baseline is the first of the two.
+    chosen = {name: models[name] for name in ("other", "student")}
+    assert compare(chosen, X, Y, baseline="student").pair == ("student", "other")

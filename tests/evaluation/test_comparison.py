@@ -1,10 +1,23 @@
+import dataclasses
 import json
 import math
 import os
+import re
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from keras_kd.evaluation import Comparison, Figure, Highlight, Measurement, Page, save_report
+from keras_kd.evaluation import (
+    Comparison,
+    Disagreement,
+    Figure,
+    Highlight,
+    Measurement,
+    Page,
+    save_report,
+)
+from keras_kd.evaluation.report import figure_of_disagreements
 from keras_kd.metrics import Estimate
 
 NAN = float("nan")
@@ -186,3 +199,31 @@ def test_an_interval_without_ends_is_left_out(comparison):
     assert column.interval(unknown) == ""
     assert column.difference(unknown) == "+10.00"
     assert column.text(Measurement("a", {"accuracy": Estimate(math.nan, NAN, NAN)})) == "-"
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_pictures_of_disagreements(comparison, tmp_path, channels):
+    x = np.random.default_rng(0).random((30, 9, 8, *channels))
+    differ = (Disagreement(3, 0, 0, 1), Disagreement(29, None, 1, 0))
+    comparison = dataclasses.replace(comparison, disagreements=differ)
+    figure = figure_of_disagreements(comparison, {"image": x} if channels else x)
+    root = ElementTree.fromstring(figure.svg)
+    assert "true: zero, zero / one; one / zero" in root.get("aria-label")
+    text = "".join(root.itertext())
+    assert "true: zero" in text
+    assert "one / zero" in text
+    assert figure.svg.count("<image") == 2
+    assert "“teacher” chooses / what “student <small>” chooses" in figure.caption
+    html = save_report(comparison, tmp_path / "report.html", x=x).read_text(encoding="utf-8")
+    assert "<h2>Where they disagree</h2>" in html
+    # Pictures are in the page.
+    assert all(link.startswith("data:image/png;base64,") for link in
+               re.findall(r'xlink:href="([^#"][^"]*)"', html))  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(30, 8), (30, 4, 4, 1), (30, 9, 8, 2), (30, 9000, 40)])
+def test_what_is_no_image_is_not_shown(comparison, shape):
+    comparison = dataclasses.replace(comparison, disagreements=(Disagreement(3, 0, 0, 1),))
+    assert figure_of_disagreements(comparison, np.broadcast_to(np.float32(0), shape)) is None
+    assert figure_of_disagreements(comparison, None) is None
+    assert figure_of_disagreements(comparison, {"a": 1, "b": 2}) is None

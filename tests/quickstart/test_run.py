@@ -120,9 +120,10 @@ def test_the_report_shows_the_plots(finished):
         "Accuracy against “distilled”",
         "What is taken for what",
         "Confidence and accuracy",
+        "Where they disagree",
     ):
         assert f"<h2>{title}</h2>" in html
-    assert html.count("<svg") == 7
+    assert html.count("<svg") == 8
     assert all(variant.name in html for variant in variants.ALL)
 
 
