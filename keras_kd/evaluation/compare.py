@@ -109,23 +109,29 @@ def compare(
     elif teacher is None:
         teacher = models.get(_TEACHER)
     baseline = next(iter(models)) if baseline is None else baseline
+    if teacher is not None:
+        _check_model(_TEACHER, teacher)
     examples = _Examples.of(x, models.values())
+    # As many as there are examples, and finite: what can be said before a model runs.
+    labels_by_output(y, list(y) if isinstance(y, Mapping) else ["output"], examples.count)
     outputs: dict[str, Outputs] = {}
     for model_name, model in models.items():
         found = _outputs(model_name, model, examples)
-        outputs[model_name] = _renamed(found, next(iter(outputs.values()), found))
+        if not outputs:
+            test = _Test.of(found, y, task, groups, examples)
+            names = _class_names(
+                class_names, {each: test.answers(each, values) for each, values in found.items()}
+            )
+        outputs[model_name] = _renamed(found, test.tasks)
+        _check_outputs(outputs)
         if on_measured is not None:
             on_measured(model_name)
-    _check_outputs(outputs)
     teacher_name = next((key for key, model in models.items() if model is teacher), None)
     taught = None
     if teacher is not None:
-        first = next(iter(outputs.values()))
-        taught = _renamed(
-            outputs[teacher_name] if teacher_name else _outputs(_TEACHER, teacher, examples), first
-        )
+        taught = outputs[teacher_name] if teacher_name else _outputs(_TEACHER, teacher, examples)
+        taught = _renamed(taught, test.tasks)
         _check_outputs({**outputs, "the teacher": taught})
-    test = _Test.of(next(iter(outputs.values())), y, task, groups, examples)
     quality, answers = _quality(outputs, taught, test, baseline)
     details = {key: _details(found) for key, found in answers.items()}
     comparison = Comparison(
@@ -134,7 +140,7 @@ def compare(
         tasks=test.tasks,
         baseline=baseline,
         teacher=teacher_name,
-        class_names=_class_names(class_names, next(iter(answers.values()))),
+        class_names=names,
         rows=tuple(
             Measurement(
                 name=key,

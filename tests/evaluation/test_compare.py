@@ -291,9 +291,20 @@ def test_options_that_do_not_fit(model, options, message):
         compare({"student": model}, X, **{"y": Y, **options})
 
 
+def test_labels_are_counted_before_a_model_runs(model):
+    ran = []
+    for y in (Y[:5], {"output": Y[:5]}, Y * np.nan):
+        with pytest.raises(ValueError, match="labels"):
+            compare({"student": model}, X, y, on_measured=ran.append)
+    # What depends on the outputs is found when the first model has run.
+    with pytest.raises(ValueError, match="whole numbers from 0 to 1"):
+        compare({"first": model, "second": model}, X, Y + 1, on_measured=ran.append)
+    assert not ran
+
+
 def test_a_ranking_of_single_scores_needs_groups():
     with pytest.raises(ValueError, match=r"ranking of outputs of shape \(40, 1\) without groups"):
-        compare({"student": classifier(1)}, X, Y, task="ranking")
+        compare({"student": classifier(1, None)}, X, Y, task="ranking")
 
 
 def test_outputs_that_are_not_finite(model):
