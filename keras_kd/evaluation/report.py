@@ -73,9 +73,6 @@ def default_page(comparison: Comparison, title: str | None = None, x: Any = None
     """
     if title is None:
         title = f"Models on {comparison.name}" if comparison.name else "Models side by side"
-    notes = []
-    if any(row.latency_microseconds for row in comparison.rows):
-        notes = ["Times are of this computer's processor, not of a phone or a microcontroller."]
     return Page(
         title=title,
         introduction=(
@@ -85,7 +82,7 @@ def default_page(comparison: Comparison, title: str | None = None, x: Any = None
         ),
         highlights=_highlights(comparison),
         figures=_figures(comparison, x),
-        notes=notes,
+        notes=_notes(comparison),
     )
 
 
@@ -229,6 +226,12 @@ def _are_images(x: Any) -> bool:
     shape = getattr(x, "shape", ())
     is_flat = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
     return is_flat and all(_SMALLEST_SIDE <= side <= _LARGEST_SIDE for side in shape[1:3])
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    if all(row.latency_microseconds is None for row in comparison.rows):
+        return []
+    return ["Times are of this computer's processor, not of a phone or a microcontroller."]
 
 
 def _highlights(comparison: Comparison) -> list[Highlight]:
