@@ -231,7 +231,8 @@ def _check_student(student: Any, form: Form, representative_data: Any, recipe: A
                 problem(
                     f"{asked} for a quantization-aware student",
                     "'int8', the form that it was trained for",
-                    "choose quantization='int8', or pass keras_kd.compression.strip(student)",
+                    "choose quantization='int8', in which weights keep the bits that they were "
+                    "trained for, or pass keras_kd.compression.strip(student)",
                 )
             )
     elif form.needs_data and representative_data is None:
