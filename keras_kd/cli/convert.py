@@ -24,6 +24,7 @@ from keras_kd.cli.terminal import Outcome, working
 if TYPE_CHECKING:
     from keras_kd import tflite
 
+_TYPES = ("float32", "int8", "uint8", "int16")
 _PER_TENSOR = {"all": True, "dense": "dense", "none": False}
 _TEXTS = ("name", "description", "author", "license", "model_version")
 
@@ -79,6 +80,13 @@ def _add_form(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="the range that the model was trained on, for example 0 1; other data are warned of",
     )
+    group.add_argument(
+        "--input-type",
+        choices=_TYPES,
+        help="how int8 and int16x8 store inputs; uint8 takes the bytes of a camera, which stand "
+        "for --input-range (default: float32; integers for microcontrollers)",
+    )
+    group.add_argument("--output-type", choices=_TYPES, help="how they store outputs, likewise")
     group.add_argument(
         "--per-tensor",
         nargs="?",
@@ -147,6 +155,8 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             arguments.quantization,
             data,
             arguments.target,
+            input_type=arguments.input_type,
+            output_type=arguments.output_type,
             per_tensor=_PER_TENSOR.get(arguments.per_tensor),
             input_range=arguments.input_range and tuple(arguments.input_range),
             verification_data=compared,

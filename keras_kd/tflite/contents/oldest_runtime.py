@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 
-# Operators that compute in floating point with weights of integers, with the first version of
-# TensorFlow Lite that gave the outputs of LiteRT 2.3. Tried were tflite-runtime 2.14, TensorFlow
-# 2.12, 2.15 to 2.19, and LiteRT 1.0.0, 1.0.1 (wrong where 2.18 is) and 1.1.1 to 2.3.
-_FIRST_RIGHT = {
-    ("CONV_2D", "INT4"): "2.19.0",
-    ("FULLY_CONNECTED", "INT4"): "2.14.0",
-    ("FULLY_CONNECTED", "INT8"): "2.16.2",
-}
+# The first version of TensorFlow Lite that gave the outputs of LiteRT 2.3. Tried were TensorFlow
+# 2.12, 2.15 to 2.19, tflite-runtime 2.14, and LiteRT 1.0.0, 1.0.1 (wrong where 2.18 is) and 1.1.1
+# to 2.3.
+_FIRST_WITH_4_BITS = "2.14.0"
+# Operators that compute in floating point with weights of integers.
+_FIRST_RIGHT = {("CONV_2D", "INT4"): "2.19.0", ("FULLY_CONNECTED", "INT8"): "2.16.2"}
 # LiteRT counts its versions anew.
 _FIRST_LITERT = {"2.19.0": "1.1.1"}
 
@@ -34,6 +32,8 @@ def oldest_runtime(model: FlatBufferModel) -> str | None:
         for operator, weights, scales in model.hybrid_weights()
         if scales > 1 or weights != "INT8"
     }
+    if "INT4" in model.weight_types():
+        tried.add(_FIRST_WITH_4_BITS)
     return max((stored, *tried), key=_numbers) or None
 
 

@@ -185,11 +185,12 @@ REFUSED = [
     ("transformer", "int8", ".*", r"NEG compute in floating point.*replace the layers"),
     ("transformer", "int16x8", ".*", r"the converter refuses .*not yet supported for op: 'NEG'"),
     (
-        "one-hot|rescaled bytes|words of any number",
+        "one-hot|words of any number",
         "int8",
         ".*",
         r"CAST.* compute in floating point.*replace the",
     ),
+    ("rescaled bytes", "int8", ".*", r"rescales the integers of .*pass input_type='uint8'"),
     ("loop.*", "int8|int16x8", ".*", r"a loop over time.*unroll=True, or choose"),
     ("one-hot", "float32", "microcontroller", r"operators .*ONE_HOT"),
     ("embedding.*|words.*|one-hot|rescaled bytes", "int16x8", ".*", r"integers in its inputs"),
