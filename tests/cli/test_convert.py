@@ -67,6 +67,18 @@ def test_a_project_for_a_microcontroller(models, folder, run):
     assert tensor.dtype == np.int8
 
 
+def test_bytes_of_a_camera(models, folder, run):
+    run(
+        *("convert", models / "model.keras", "--output", "bytes.tflite", "--quantization", "int8"),
+        *("--representative-data", models / "examples.npy", "--input-range", 0, 1),
+        *("--input-type", "uint8", "--output-type", "int8"),
+    )
+    model = tflite.TFLiteModel.load("bytes.tflite")
+    [image], [scores] = model.inputs, model.outputs
+    assert (image.dtype, image.zero_point, scores.dtype) == (np.uint8, 0, np.int8)
+    assert image.scale == pytest.approx(1 / 255, rel=1e-6)
+
+
 def test_labels_and_metadata_for_a_phone(models, folder, run):
     run(
         *("convert", models / "model.keras", "--output", "phone.tflite", "--color-input"),
