@@ -95,6 +95,25 @@ def test_labels_and_metadata_for_a_phone(models, folder, run):
     assert (metadata.description, metadata.mean, metadata.std) == ("Counts.", (127.5,), (127.5,))
 
 
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ((5, 4, 1), ["--input-kind", "numbers"], ("numbers", None)),
+        ((20,), ["--sample-rate", 8000], (None, 8000)),
+        ((4,), [], (None, None)),
+    ],
+    ids=["spectrogram", "recording", "measurements"],
+)
+def test_labels_of_what_is_no_image(models, folder, run, shape, options, expected):
+    layers = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    keras.Sequential([keras.Input(shape), *layers]).save("own.keras")
+    run("convert", "own.keras", "--labels", models / "labels.txt", *options)
+    metadata = tflite.android.read_metadata(tflite.TFLiteModel.load("own.tflite"))
+    assert metadata.labels == ("one", "two", "three")
+    assert (metadata.input_kind, metadata.sample_rate) == expected
+    assert (metadata.mean, metadata.std) == ((0.0,), (1.0,))
+
+
 def test_logits_get_a_softmax(folder, run):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     model.save("logits.keras")
