@@ -17,7 +17,7 @@ from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
 from keras_kd.tflite.conversion.folding import fold_normalizations
 from keras_kd.tflite.conversion.forms import Form
-from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart, with_input_ranges
+from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
 from keras_kd.tflite.conversion.signature import Signature
 
 _MOST_SECONDS = 1800
@@ -183,9 +183,8 @@ def _change_calibrated(converter: Any, options: Options) -> None:
 
     def quantize(content: bytes, input_type: Any, output_type: Any, *others: Any) -> bytes:
         calibrated = calibrate(content, input_type, output_type, *others)
-        calibrated = with_input_ranges(calibrated, options.input_ranges)
         return mlir_quantize(
-            keep_tensors_apart(fold_normalizations(calibrated)),
+            keep_tensors_apart(fold_normalizations(calibrated), options.input_ranges),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,
