@@ -1,5 +1,7 @@
 """Types of inputs and outputs: against Keras on the real numbers that the stored ones stand for."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -57,12 +59,24 @@ CAMERAS = {
 }
 
 
-@pytest.mark.parametrize("kind", CAMERAS)
+QUICK = {
+    ("pixels of 0 to 1", "android"),
+    ("Rescaling to -1 to 1", "microcontroller"),
+    ("pixels cut off", "android"),
+}
+
+
 @pytest.mark.parametrize(
-    "target",
+    ("kind", "target"),
     [
-        "android",
-        pytest.param("microcontroller", marks=[needs_tflm, pytest.mark.slow]),
+        pytest.param(
+            *case,
+            marks=[
+                *([] if case in QUICK else [pytest.mark.slow]),
+                *([needs_tflm] if case[1] == "microcontroller" else []),
+            ],
+        )
+        for case in itertools.product(CAMERAS, ("android", "microcontroller"))
     ],
 )
 def test_bytes_of_a_camera_are_exact(kind, target):
