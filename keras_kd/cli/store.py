@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "examples that these are of, so that a wrong pairing is noticed later",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="the directory of the store"
+        "--output", type=Path, required=True, metavar="FILE.store", help="the store"
     )
     _add_contents(parser)
     parser.add_argument(
@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     from keras_kd.teachers.stored.summary import summarize
 
     _check(arguments)
-    check_output(arguments.output)
+    check_output(arguments.output, is_file=True)
     with working("reading the examples"):
         examples = arguments.data and map_examples(arguments.data)
         keys = arguments.keys and load_keys(arguments.keys)
