@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import struct
 import threading
 import time
 import weakref
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EIO, ENOSPC
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,9 @@ PAGE_BYTES, LARGE_PAGE_BYTES = 4096, 16384
 # "kkds" in the header of the file, where SQLite keeps whose file it is, and the format's version.
 _APPLICATION = 0x6B6B6473
 _VERSION = 1
+_MAGIC = b"SQLite format 3\0"
+# At 0 the magic, at 18 how it is written and read, at 60 the version, at 68 whose it is.
+_HEADER = ">16s2xBB40xI4xI"
 _TABLES = {
     "store": "CREATE TABLE store (description TEXT NOT NULL, records INTEGER NOT NULL, "
     "complete INTEGER NOT NULL, checksum INTEGER NOT NULL)",
@@ -55,6 +59,8 @@ _WAIT_SECONDS = 60
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 # Of a process that has forked since: SQLite must not even close them.
 _inherited: list[sqlite3.Connection] = []
+# What this process writes: devices and numbers of files.
+_written: set[tuple[int, int] | None] = set()
 
 
 class Rows(NamedTuple):
@@ -251,10 +257,11 @@ class Records:
         """Raise an error of SQLite as one of this package."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # The text of an error of SQLite can quote what is no UTF-8.
             raise self._explained(error) from error
 
-    def _explained(self, error: sqlite3.Error) -> Exception:
+    def _explained(self, error: Exception) -> Exception:
         if "locked" in str(error):
             return BlockingIOError(
                 problem(
@@ -308,7 +315,9 @@ class RecordWriter(Records):
         self.path = Path(path).absolute()
         self.count, self.complete = 0, False
         self._record_bytes, self._versions, self._total = record_bytes, versions, total
-        self._pending, self._is_own = 0, False
+        self._pending = 0
+        # Device and number of the file, once this process alone writes it.
+        self._own: tuple[int, int] | None = None
         text = json.dumps(description, allow_nan=False).encode()
         if record_bytes > _MOST_RECORD or len(text) > _MOST_DESCRIPTION:
             raise ValueError(
@@ -321,7 +330,9 @@ class RecordWriter(Records):
         check_output(self.path, is_file=True)
         _check_writable(self.path)
         if _size(self.path):
-            _check_header(self.path)
+            # Nothing is left of a writer that was killed in its first transaction.
+            with suppress(FileNotFoundError):
+                _check_header(self.path)
         self._connect("rwc")
         try:
             with self._explaining():
@@ -384,14 +395,17 @@ class RecordWriter(Records):
 
     def close(self) -> None:
         """Let go of the store; what is not committed is lost."""
-        is_empty = self._is_own and not self.count and not self.complete
+        is_empty = self._own and not self.count and not self.complete
         if is_empty and self._closing.alive and not _size(self.path):
             # While nobody else can have begun to write to it.
             self.path.unlink(missing_ok=True)
         self._closing()
+        _written.discard(self._own)
 
     def _begin(self) -> None:
         """Begin a transaction; until it ends nobody else can begin one."""
+        if self._connection.in_transaction:
+            return
         self._connection.execute("PRAGMA busy_timeout = 200")
         self._connection.execute("BEGIN IMMEDIATE")
         # Readers are waited for: they never stay long.
@@ -401,9 +415,10 @@ class RecordWriter(Records):
     def _begin_store(self, text: bytes, has_keys: bool) -> None:
         """Make the tables of a new store, or take up one that is there."""
         # The last writer may have removed it since it was opened here.
-        self._is_own = self.path.exists()
-        if not self._is_own:
+        if not self.path.exists():
             raise sqlite3.OperationalError("locked")
+        self._own = _identity(self.path)
+        _written.add(self._own)
         execute = self._connection.execute
         ((tables,),) = execute("SELECT count(*) FROM sqlite_master")
         if not tables:
@@ -445,6 +460,8 @@ class RecordWriter(Records):
     def _commit(self, complete: bool = False) -> None:
         """Let what was appended reach the disk, as far as it is whole examples."""
         with self._explaining():
+            # There is none where the last commit was interrupted before it was over in Python.
+            self._begin()
             complete = complete or self.complete
             count = self._there() // self._versions * self._versions
             if (count, complete) != (self.count, self.complete):
@@ -460,7 +477,7 @@ class RecordWriter(Records):
                 self.count, self.complete, self._pending = count, complete, 0
                 self._begin()
 
-    def _explained(self, error: sqlite3.Error) -> Exception:
+    def _explained(self, error: Exception) -> Exception:
         """Write no more after an error, of which SQLite may have undone the half."""
         self.close()
         number = {"database or disk is full": ENOSPC, "disk I/O error": EIO}.get(str(error))
@@ -489,7 +506,7 @@ def is_store(path: Path) -> bool:
     """Whether a file seems to be a store; for one that this process does not have open."""
     try:
         with open(open_own(path, os.O_RDONLY), "rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
+            return file.read(len(_MAGIC)) == _MAGIC
     except (OSError, ValueError):
         return False
 
@@ -538,15 +555,11 @@ def _size(path: Path) -> int:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a file that is no store of this version, before SQLite takes it for one.
-
-    The file is not opened here otherwise: closing it would release the locks that SQLite has on it
-    in this process. Opened as immutable, no journal of a file that may come from anywhere is read.
+    """Refuse a file that is no store of this version, before SQLite takes it for something else.
 
     Raises:
         FileNotFoundError: if there is none, or nothing in it.
         IsADirectoryError: if it is a directory.
-        PermissionError: if it cannot be read.
         ValueError: if it is something else, or a store of another version.
     """
     expected = "the file that store() wrote"
@@ -555,50 +568,58 @@ def _check_header(path: Path) -> None:
             problem(f"the store {str(path)!r}, which is a directory", expected, "pass its path")
         )
     if not os.path.lexists(path):
-        reason = "which does not exist"
         raise FileNotFoundError(
             problem(
-                f"the store {str(path)!r}, {reason}",
+                f"the store {str(path)!r}, which does not exist",
                 expected,
                 "check the path, or store the outputs first",
             )
         )
     check_own(path)
-    if not _size(path):
-        raise FileNotFoundError(
-            problem(
-                f"the store {str(path)!r}, whose storing was interrupted before its first record",
-                "a store with records",
-                "store the outputs again",
-            )
-        )
-    if not os.access(path, os.R_OK):
-        raise PermissionError(
-            problem(
-                f"the store {str(path)!r}, which may not be read",
-                "a file that you may read",
-                "change its permissions",
-            )
-        )
-    try:
-        connection = _connection(path, "ro&immutable=1")
-        try:
-            ((application,),) = connection.execute("PRAGMA application_id")
-            ((version,),) = connection.execute("PRAGMA user_version")
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise _no_store(path, str(error)) from error
-    if application != _APPLICATION:
-        raise _no_store(path, "a database of another program")
-    if version != _VERSION:
+    if _identity(path) in _written:
+        # To close the file would take the locks of its writer, which belong to the process.
+        _check_begun(path)
+        return
+    header = _header(path)
+    if not header.strip(b"\0"):
+        if _size(_journal(path)):
+            # Of a writer that was killed in its first transaction; or is just in it.
+            _undo(path)
+            header = _header(path)
+        _check_begun(path)
+    magic, write_version, read_version, version, application = struct.unpack(_HEADER, header)
+    if magic != _MAGIC or application != _APPLICATION:
         raise ValueError(
             problem(
-                f"the store {str(path)!r} in version {version} of its format",
-                f"version {_VERSION}",
+                f"{str(path)!r}, which is damaged or no store",
+                f"{expected}, or, to begin a store, a name that is free",
+                "check the path, or choose another name",
+            )
+        )
+    # 2 would be a write-ahead log, which even readers make beside the store.
+    if (version, write_version, read_version) != (_VERSION, 1, 1):
+        raise ValueError(
+            problem(
+                f"the store {str(path)!r} in version {version}.{write_version}.{read_version} of "
+                "its format",
+                f"version {_VERSION}.1.1",
                 "read it with the version of keras_kd that wrote it, or store the outputs again",
             )
         )
+
+
+def _header(path: Path) -> bytes:
+    with open(open_own(path, os.O_RDONLY), "rb") as file:
+        return file.read(struct.calcsize(_HEADER)).ljust(struct.calcsize(_HEADER), b"\0")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-journal")
 
 
 def _no_store(path: Path, reason: str) -> ValueError:
@@ -621,7 +642,7 @@ def _check_writable(path: Path) -> None:
     Raises:
         ValueError: if the file, or the journal beside it, is a link or the like.
     """
-    journal = path.with_name(f"{path.name}-journal")
+    journal = _journal(path)
     for file in (path, journal):
         if os.path.lexists(file):
             check_own(file, to_write=True)
@@ -640,10 +661,26 @@ def _check_writable(path: Path) -> None:
 
 
 def _undo(path: Path) -> None:
-    """Undo what a writer that was killed had begun."""
+    """Undo what a writer that was killed had begun.
+
+    Raises:
+        FileNotFoundError: if nothing is left then.
+    """
     _check_writable(path)
     connection = _connection(path, "rw")
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
     finally:
         connection.close()
+    _check_begun(path)
+
+
+def _check_begun(path: Path) -> None:
+    if not _size(path):
+        raise FileNotFoundError(
+            problem(
+                f"the store {str(path)!r}, whose storing was interrupted before its first record",
+                "a store with records",
+                "store the outputs again",
+            )
+        )
