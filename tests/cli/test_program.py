@@ -95,7 +95,7 @@ BAD = {
     "convert {models}/model.keras --output x.tflite --labels missing.txt": "path 'missing.txt'",
     "convert .": "the directory '.'",
     "inspect missing.tflite": "the path 'missing.tflite'",
-    "inspect {models}": "Expected the directory that store() wrote",
+    "inspect {models}": "is a directory",
     "inspect {models}/empty.tflite": "empty.tflite",
     "inspect {models}/damaged_model.tflite": "damaged_model.tflite",
     "inspect {models}/model.keras": "model.keras",

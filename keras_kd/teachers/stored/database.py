@@ -575,7 +575,9 @@ def _check_header(path: Path) -> None:
                 "check the path, or store the outputs first",
             )
         )
-    check_own(path)
+    for file in (path, _journal(path)):
+        if os.path.lexists(file):
+            check_own(file)
     if _identity(path) in _written:
         # To close the file would take the locks of its writer, which belong to the process.
         _check_begun(path)

@@ -1,16 +1,21 @@
 """What is stored of a tensor, and what its rounding may cost."""
 
 import json
+
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from keras_kd.teachers.stored.codecs import DTYPES, Dense, TopK, codec_from_json
+
 from keras_kd.teachers.stored.codecs import (
+    DTYPES,
+    Dense,
+    TopK,
     check_reach,
     check_values,
+    codec_from_json,
     from_steps,
     largest,
     rounded_down,

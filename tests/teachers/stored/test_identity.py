@@ -1,15 +1,18 @@
 """Keys, fingerprints and digests."""
 
 import hashlib
-import numpy as np
-import pytest
-from keras_kd.teachers.stored import identity
-from keras_kd.teachers.stored.identity import Keys
+
 import keras
 import ml_dtypes
+import numpy as np
+import pytest
 import tensorflow as tf
+
 from keras_kd import teachers
 from keras_kd._keras import tf_keras
+from keras_kd.teachers.stored import identity
+from keras_kd.teachers.stored.identity import Keys
+
 
 @pytest.mark.parametrize(
     ("keys", "kind"),
@@ -294,6 +297,4 @@ def test_a_teacher_is_its_models(dense_model):
 def test_where_no_weights_are_seen():
     assert identity.of_teacher(lambda x: x) is None
     assert identity.of_teacher(teachers.as_teacher(lambda x: x)) is None
-    assert (
-        identity.of_teacher(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()])) is None
-    )
+    assert identity.of_teacher(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()])) is None

@@ -32,8 +32,13 @@ def everything(path):
         records.close()
 
 
-def test_a_changed_byte_anywhere_is_named_or_harmless(store):
+@pytest.mark.usefixtures("store")
+def test_a_changed_byte_anywhere_is_named_or_harmless(quick_disk, light):
     """Harmless is what changes nothing that can be read, such as the unused end of a page."""
+    store = quick_disk / "store"
+    store.unlink()
+    with light.new(database, store) as writer:
+        light.write(writer, 12)
     content = store.read_bytes()
     good = everything(store)
     harmless = []
@@ -53,7 +58,7 @@ def test_a_changed_byte_anywhere_is_named_or_harmless(store):
     # Every byte of every record is sealed.
     assert len(harmless) < len(content) / 2
     store.write_bytes(content)
-    for output in Records(store).read(np.arange(40)).outputs:
+    for output in Records(store).read(np.arange(12)).outputs:
         # SQLite moves records within a page and leaves what was there.
         copies = [at for at in range(len(content)) if content.startswith(output, at)]
         assert any(not set(range(at, at + len(output))) & set(harmless) for at in copies)
@@ -63,7 +68,7 @@ def test_a_damaged_record_is_named_and_others_are_read(store, light):
     content = store.read_bytes()
     for place in (0, 17, 39):
         output = light.records(place, 1)[2].tobytes()
-        assert content.count(output) == 1
+        assert output in content
         store.write_bytes(content.replace(output, output[:-1] + bytes([output[-1] ^ 1])))
         records = Records(store)
         damage = rf"store', which is damaged: record {place} is missing or not what its checksum"
