@@ -171,8 +171,8 @@ class Pipeline:
     def _with_seeds(self, batch: Batch) -> tuple:
         import tensorflow as tf
 
-        def following(keys: np.ndarray, first: np.ndarray) -> tuple:
-            keys = self._lookup.keys(keys, len(first))
+        def following(keys: np.ndarray, count: np.ndarray) -> tuple:
+            keys = self._lookup.keys(keys, count)
             return keys, *self._lookup.following(keys)
 
         specs = [
@@ -180,8 +180,8 @@ class Pipeline:
             tf.TensorSpec((None,), "int64"),
             tf.TensorSpec((None, 2), "int32"),
         ]
-        first = keras.tree.flatten(batch.x)[0]
-        keys, versions, seeds = _keras.call_numpy(following, [batch.key, first], specs)
+        count = tf.shape(keras.tree.flatten(batch.x)[0])[0]
+        keys, versions, seeds = _keras.call_numpy(following, [batch.key, count], specs)
         return batch._replace(key=keys), versions, seeds
 
     def _joined_augmented(self, batch: Batch, versions: Any, seeds: Any) -> tuple:
