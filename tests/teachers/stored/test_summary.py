@@ -78,7 +78,7 @@ def test_damage(path):
     # SQLite leaves what it has moved where it was.
     path.write_bytes(content.replace(value, value[::-1]))
     assert summarize(path).examples == 20
-    with pytest.raises(ValueError, match=r"t\.store', which is damaged: record 7 is missing or"):
+    with pytest.raises(ValueError, match=r"t\.store', which is damaged: record 7 is not"):
         summarize(path, verify=True)
 
 
