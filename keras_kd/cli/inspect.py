@@ -26,7 +26,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _run(arguments: argparse.Namespace) -> Outcome:
     from keras_kd.teachers.stored.database import is_store
 
-    return (_inspect_store if is_store(arguments.file) else _inspect_file)(arguments.file)
+    file = arguments.file
+    return (_inspect_store if file.is_dir() or is_store(file) else _inspect_file)(file)
 
 
 def _inspect_file(path: Path) -> Outcome:

@@ -132,9 +132,9 @@ class Records:
         columns = _COLUMNS.replace("key", "ifnull(key, 0)")
         where = "WHERE place IN ({}) ORDER BY place"
         rows = self._select(f"SELECT {columns} FROM records {where}", places)
-        missing = set(places.tolist()) - {row[0] for row in rows}
-        if missing:
-            raise self.damaged(f"record {min(missing)} is missing")
+        found = [row[0] for row in rows]
+        if found != places.tolist():
+            raise self.damaged(f"record {min({*places.tolist()} - {*found})} is missing")
         if not rows:
             return Rows(np.zeros(0, np.int64), np.zeros(0, np.uint16), [])
         numbers, outputs = self._checked(rows)
@@ -348,12 +348,7 @@ class RecordWriter(Records):
                     "store less: dtype='uint8', top_k=16, or fewer layers",
                 )
             )
-        check_output(self.path, is_file=True)
-        _check_writable(self.path)
-        if _size(self.path):
-            # Nothing is left of a writer that was killed in its first transaction.
-            with suppress(FileNotFoundError):
-                _check_header(self.path)
+        check_place(self.path)
         self._connect("rwc")
         try:
             with self._explaining():
@@ -518,6 +513,21 @@ class RecordWriter(Records):
                 "free space and run again: it goes on there",
             ),
         )
+
+
+def check_place(path: Path) -> None:
+    """Find out before hours of work whether a store can be begun or gone on with.
+
+    Raises:
+        OSError: as `check_output` does.
+        ValueError: if there is something else than a store, or a link.
+    """
+    check_output(path, is_file=True)
+    _check_writable(path)
+    if _size(path):
+        # Nothing is left of a writer that was killed in its first transaction.
+        with suppress(FileNotFoundError):
+            _check_header(path)
 
 
 def bytes_of_row(record_bytes: int, has_keys: bool) -> int:
