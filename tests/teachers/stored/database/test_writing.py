@@ -61,6 +61,10 @@ def test_without_keys(path, light):
     records.verify()
 
 
+def test_systems_without_the_calls_of_unix(run, path):
+    assert run("elsewhere", path) is False
+
+
 def test_a_store_to_which_nothing_came_is_removed(path, open_writer, light):
     with open_writer() as opened:
         opened.append(*light.records(0, 0))
