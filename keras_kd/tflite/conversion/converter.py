@@ -113,19 +113,13 @@ def _in_own_process(
 
 
 def _loop_error(signature: Signature, reason: str) -> _LoopError:
-    is_keras = is_keras_model(signature.model)
-    as_operator = (
-        "pass keras_kd.compression.to_tf_keras(student), whose LSTM is one operator in the file, "
-        if is_keras
-        else ""
-    )
     return _LoopError(
         problem(
             f"the student {signature.model.name!r} with a loop over time, on which the converter's "
             f"calibration fails ({reason})",
             "recurrent layers that the converter can calibrate",
-            f"{as_operator}build its recurrent layers with unroll=True, or choose "
-            "quantization='dynamic_int8'",
+            "pass keras_kd.tflite.unrolled(student), whose recurrent layers have unroll=True, or "
+            "choose quantization='dynamic_int8'",
         )
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +89,7 @@ class Form:
         operators = contents.float_operators()
         if self.integers is not None and operators:
             fix = (
-                f"{_ways_out(operators)}replace the layers that compute them, or choose "
-                "quantization='dynamic_int8'"
+                "replace the layers that compute them, or choose quantization='dynamic_int8'"
                 if is_calibrated
                 else "pass representative_data: a quantization-aware student needs it where TF-MOT "
                 "leaves layers in float"
@@ -114,13 +112,6 @@ class Form:
                     "keras_kd.compression.strip(student) if it is quantization-aware",
                 )
             )
-
-
-def _ways_out(operators: Sequence[str]) -> str:
-    """What may help short of another student; ends in a comma."""
-    if "NEG" in operators:
-        return "pass keras_kd.compression.to_tf_keras(student), whose LayerNormalization has none, "
-    return ""
 
 
 FORMS = {
