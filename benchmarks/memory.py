@@ -141,9 +141,7 @@ def conclusions(taken: dict[str, Taken], teacher: dict[str, float], store: float
         f"What it said in a store: {above('keras_kd, stored teacher', 'student alone')} against "
         "the student alone.",
         f"Reading a store of {_megabytes(store)} MB in shuffled order: "
-        f"{above('read features, shuffled', 'imports')} against imports. Pages of the store count "
-        "as memory of the process while it has them mapped; it gives them back from time to time, "
-        "and the system takes them when it needs the memory.",
+        f"{above('read features, shuffled', 'imports')} against imports.",
     ]
 
 

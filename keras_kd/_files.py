@@ -59,11 +59,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, *, is_file: bool = False) -> None:
     """Find out before hours of work whether the results can be written.
+
+    Args:
+        output: where they are to be.
+        is_file: whether that is a file, and no directory.
 
     Raises:
         FileNotFoundError: if the directory that should hold `output` is not there.
+        IsADirectoryError: if it is a file, and there is a directory.
         NotADirectoryError: if `output`, or what should hold it, is a file.
         PermissionError: if it cannot be written.
     """
@@ -75,7 +80,15 @@ def check_output(output: Path) -> None:
                 f"make it first: mkdir -p {output.parent}",
             )
         )
-    for path in (output, output.parent):
+    if is_file and output.is_dir():
+        raise IsADirectoryError(
+            problem(
+                f"output={str(output)!r}, which is a directory",
+                "the path of a file",
+                "choose another name, or add the name of a file to it",
+            )
+        )
+    for path in (output.parent,) if is_file else (output, output.parent):
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(
                 problem(
@@ -85,7 +98,7 @@ def check_output(output: Path) -> None:
                 )
             )
     try:
-        with tempfile.TemporaryFile(dir=output if output.exists() else output.parent):
+        with tempfile.TemporaryFile(dir=output if output.is_dir() else output.parent):
             pass
     except OSError as error:
         raise PermissionError(
@@ -143,16 +156,31 @@ def open_own(path: Path, flags: int) -> int:
         if error.errno != errno.ELOOP:
             raise
         raise _foreign(path, "which is a symbolic link") from error
-    status = os.fstat(file)
-    reason = None
-    if not stat.S_ISREG(status.st_mode):
-        reason = "which is no regular file"
-    elif status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
-        reason = "which has another name in some directory (a hard link)"
-    if reason:
+    try:
+        _check_own(path, os.fstat(file), bool(flags & (os.O_WRONLY | os.O_RDWR)))
+    except ValueError:
         os.close(file)
-        raise _foreign(path, reason)
+        raise
     return file
+
+
+def check_own(path: Path, to_write: bool = False) -> None:
+    """Check what `open_own` checks of a file that a library will open.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: as `open_own` does.
+    """
+    _check_own(path, path.lstat(), to_write)
+
+
+def _check_own(path: Path, status: os.stat_result, to_write: bool) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise _foreign(path, "which is a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise _foreign(path, "which is no regular file")
+    if status.st_nlink > 1 and to_write:
+        raise _foreign(path, "which has another name in some directory (a hard link)")
 
 
 def is_leftover(path: Path) -> bool:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import keras_kd
-from keras_kd._files import check_output, filling, open_own, replacing
+from keras_kd._files import check_output, check_own, filling, open_own, replacing
 
 PACKAGE = os.path.dirname(keras_kd.__file__)
 
@@ -60,6 +60,17 @@ def test_a_file_is_no_place_for_results(tmp_path):
         check_output(tmp_path / "file")
     with pytest.raises(NotADirectoryError, match="is a file"):
         check_output(tmp_path / "file" / "results")
+
+
+def test_a_file_or_a_free_name_is_fine_for_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    check_output(tmp_path / "file", is_file=True)
+    check_output(tmp_path / "free", is_file=True)
+    assert os.listdir(tmp_path) == ["file"]
+    with pytest.raises(IsADirectoryError, match=r"is a directory\. Expected the path of a file"):
+        check_output(tmp_path, is_file=True)
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        check_output(tmp_path / "file/more", is_file=True)
 
 
 def test_the_directory_around_must_be_there(tmp_path):
@@ -263,12 +274,19 @@ def test_files_of_a_directory_are_opened_where_they_are(tmp_path):
         for flags in (os.O_RDONLY, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_TRUNC):
             with pytest.raises(ValueError, match=f"{name}', which is a symbolic link"):
                 open_own(tmp_path / name, flags)
+        with pytest.raises(ValueError, match=f"{name}', which is a symbolic link"):
+            check_own(tmp_path / name)
     for name in ("pipe", "directory"):
         with pytest.raises(ValueError, match="which is no regular file"):
             open_own(tmp_path / name, os.O_RDONLY)
+        with pytest.raises(ValueError, match="which is no regular file"):
+            check_own(tmp_path / name)
     os.close(open_own(tmp_path / "again", os.O_RDONLY))
+    check_own(tmp_path / "again")
     with pytest.raises(ValueError, match=r"which has another name .*hard link"):
         open_own(tmp_path / "again", os.O_RDWR)
+    with pytest.raises(ValueError, match=r"which has another name .*hard link"):
+        check_own(tmp_path / "again", to_write=True)
     with pytest.raises(FileNotFoundError):
         open_own(tmp_path / "missing", os.O_RDONLY)
     assert not (tmp_path / "nothing").exists()

@@ -15,16 +15,19 @@ def add(commands: argparse._SubParsersAction) -> None:
         "inspect",
         help="show what is in a .tflite, or in a store of a teacher's outputs",
         description="Show the size, inputs, outputs and operators of a .tflite, what its bytes are "
-        "used for, and what it computes in floating point. Or read the directory that keras-kd "
+        "used for, and what it computes in floating point. Or read the store that keras-kd "
         "store has written, compare its checksums, and show what it holds.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE.tflite|STORE_DIR")
+    parser.add_argument("file", type=Path, metavar="FILE.tflite|FILE.store")
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    return (_inspect_store if arguments.file.is_dir() else _inspect_file)(arguments.file)
+    from keras_kd.teachers.stored.database import is_store
+
+    file = arguments.file
+    return (_inspect_store if file.is_dir() or is_store(file) else _inspect_file)(file)
 
 
 def _inspect_file(path: Path) -> Outcome:

@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "examples that these are of, so that a wrong pairing is noticed later",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="the directory of the store"
+        "--output", type=Path, required=True, metavar="FILE.store", help="the store"
     )
     _add_contents(parser)
     parser.add_argument(
@@ -102,12 +102,12 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    from keras_kd._files import check_output
     from keras_kd.data.examples import load_keys, map_examples
+    from keras_kd.teachers.stored.database import check_place
     from keras_kd.teachers.stored.summary import summarize
 
     _check(arguments)
-    check_output(arguments.output)
+    check_place(arguments.output)
     with working("reading the examples"):
         examples = arguments.data and map_examples(arguments.data)
         keys = arguments.keys and load_keys(arguments.keys)

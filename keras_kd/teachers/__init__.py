@@ -2,8 +2,7 @@
 
 from keras_kd.teachers.base import ModelTeacher, Teacher
 from keras_kd.teachers.born_again import Generation, born_again
-from keras_kd.teachers.convert import as_teacher
-from keras_kd.teachers.ensemble import Ensemble
+from keras_kd.teachers.ensemble import Ensemble, as_teacher
 from keras_kd.teachers.function import Function, NumpyFunction
 from keras_kd.teachers.last_exit import LastExit
 from keras_kd.teachers.moving_average import MovingAverage

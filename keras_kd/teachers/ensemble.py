@@ -1,4 +1,4 @@
-"""Several teachers as one."""
+"""What a user may give as a teacher, and several teachers as one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
+from keras_kd import _keras
 from keras_kd._checks import check_choice, check_number, problem, shapes_fit
 from keras_kd._logits import taught_classes
 from keras_kd.taps import Tapped
-from keras_kd.teachers.base import Teacher
+from keras_kd.teachers.base import ModelTeacher, Teacher
 from keras_kd.teachers.blending import (
     Voice,
     blended_shape,
@@ -19,6 +20,7 @@ from keras_kd.teachers.blending import (
     without_gaps,
 )
 from keras_kd.teachers.classes import Classes, ClassIndexes, check_all_known, mark_classes
+from keras_kd.teachers.function import Function
 
 _MEANS = {"probabilities": mean_of_probabilities, "logits": mean_of_logits}
 
@@ -87,9 +89,6 @@ class Ensemble(Teacher):
         classes: Sequence[ClassIndexes] | None = None,
         name: str = "ensemble",
     ) -> None:
-        # A member may be a list, which is an Ensemble in its turn.
-        from keras_kd.teachers.convert import as_teacher
-
         if not isinstance(teachers, list | tuple) or not teachers:
             raise ValueError(
                 problem(
@@ -98,6 +97,7 @@ class Ensemble(Teacher):
                     "pass for example Ensemble([first_model, second_model])",
                 )
             )
+        # A member may be a list, which is an Ensemble in its turn.
         self.teachers = [as_teacher(teacher) for teacher in teachers]
         self.name = name
         count = len(teachers)
@@ -336,5 +336,39 @@ def _checked_keys(keys: Any) -> list[OutputKey] | None:
             f"{keys!r} among outputs",
             "a name or index of an output of the student, a list of them, or None",
             "pass for example outputs=['label', ['label', 'box']]",
+        )
+    )
+
+
+def as_teacher(teacher: Any) -> Teacher:
+    """A teacher of anything that can be one.
+
+    Args:
+        teacher: a model of either Keras, a list of them for an `Ensemble`, an object of
+            `keras_kd.teachers`, or a function of the inputs.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if isinstance(teacher, Teacher):
+        return teacher
+    if isinstance(teacher, list | tuple):
+        return Ensemble(teacher)
+    if _keras.is_model(teacher):
+        return ModelTeacher(teacher)
+    # A class can be called as well, but is a teacher that was not made yet.
+    if callable(teacher) and not isinstance(teacher, type):
+        return Function(teacher)
+    kind = type(teacher)
+    raise ValueError(
+        problem(
+            f"teacher={_keras.short(teacher)} of type {kind.__module__}.{kind.__qualname__}",
+            "a keras.Model or a tf_keras.Model, a list of them, an object of keras_kd.teachers, or "
+            "a function of the inputs",
+            "make an object of the class, as in keras_kd.teachers.MovingAverage(), and pass it as "
+            "`teacher`"
+            if isinstance(teacher, type)
+            else "load or build the model first and pass it as `teacher`; a model of scikit-learn "
+            "teaches through keras_kd.teachers.NumpyFunction, a store through StoredTeacher(path)",
         )
     )

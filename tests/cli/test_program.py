@@ -95,7 +95,7 @@ BAD = {
     "convert {models}/model.keras --output x.tflite --labels missing.txt": "path 'missing.txt'",
     "convert .": "the directory '.'",
     "inspect missing.tflite": "the path 'missing.tflite'",
-    "inspect {models}": "Expected the directory that store() wrote",
+    "inspect {models}": "Expected the file that store() wrote",
     "inspect {models}/empty.tflite": "empty.tflite",
     "inspect {models}/damaged_model.tflite": "damaged_model.tflite",
     "inspect {models}/model.keras": "model.keras",
@@ -120,7 +120,9 @@ BAD |= {
     "store {models}/model.keras --predictions x.npy --output t.store": "not allowed with",
     "store missing.keras --data {models}/examples.npy --output t.store": "path 'missing.keras'",
     "store {models}/model.keras --data {models}/examples.npy --output a/t.store": "mkdir -p a",
-    "store {models}/model.keras --data {models}/examples.npy --output {models}/model.h5": "a file",
+    "store {models}/model.keras --data {models}/examples.npy --output {models}/model.h5": (
+        "no store"
+    ),
     "store {models}/model.keras --data {models}/examples.npy --output {models}": "choose another",
     "store --predictions missing.npy --output t.store": "the path 'missing.npy'",
     "store --predictions {models}/empty.npy --output t.store": "Received no predictions",

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import shutil
+import sqlite3
 import struct
 import zipfile
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from keras_kd import teachers
-from keras_kd.teachers.stored.records import RecordFile, RecordWriter
+from keras_kd.teachers.stored.database import Records, RecordWriter
 
 MARKER = "the_code_has_run"
 
@@ -324,68 +325,94 @@ def test_metadata(keras_kd_program, good, tmp_path, command, kind):
     assert not (tmp_path.parent / "escaped").exists()
 
 
-def crafted_store(path, header, dtype, records):
-    """A store all of whose checksums are right, whatever it says."""
-    with RecordWriter(path, header, dtype) as writer:
-        writer.append(records)
-        writer.finish()
-
-
 def test_stores_that_say_anything(keras_kd_program, damage, good, tmp_path):
-    """A header may lie under the right checksum; who reads it finds out, or shows what it says."""
-    file = RecordFile(good / "teacher.store")
-    records = file.read(np.arange(file.count))
+    """A store may lie under the right checksums; who reads it finds out, or shows what it says."""
+    records = Records(good / "teacher.store")
+    rows = records.read(np.arange(records.count))
+    outputs = np.array([list(output) for output in rows.outputs], "u1")
+    outputs = outputs.view([("all", "u1", outputs.shape[1:])])[:, 0]
     generator = random.Random(0)
     work = tmp_path / "work"
     refused = 0
     for _ in range(60):
-        changed = damage.json_value(json.dumps(file.header).encode(), generator)
-        crafted_store(work, json.loads(changed), file.dtype, records)
+        changed = damage.json_value(json.dumps(records.description).encode(), generator)
+        with RecordWriter(work, json.loads(changed), outputs.itemsize) as writer:
+            writer.append(None, rows.fingerprints, outputs)
+            writer.finish()
         try:
             ending = keras_kd_program(["inspect", "work"], tmp_path)
             assert ending.code in (0, 2), (changed, ending)
             assert "Traceback" not in ending.errors
             if ending.code == 2:
                 refused += 1
-                check_refused(ending, work, ["journal", "records.bin", "store.json"])
+                check_refused(ending, tmp_path, ["work"])
             with contextlib.suppress(ValueError):
                 teachers.StoredTeacher(work).read([0])
         finally:
-            shutil.rmtree(work)
+            work.unlink()
     assert refused > 20
 
 
-@pytest.mark.parametrize("name", ["journal", "records.bin", "store.json"])
-def test_a_pipe_in_a_store_is_not_waited_for(keras_kd_program, good, tmp_path, name):
-    work = tmp_path / "work"
-    shutil.copytree(good / "teacher.store", work)
-    (work / name).unlink()
-    os.mkfifo(work / name)
-    for arguments in (
+def store_commands(good):
+    return (
         ["inspect", "work"],
         ["store", "--predictions", good / "logits.npy", "--output", "work"],
+    )
+
+
+def test_schemas_that_would_do_something(keras_kd_program, good, tmp_path):
+    work = tmp_path / "work"
+    for statement in (
+        f"CREATE TRIGGER t AFTER INSERT ON records BEGIN SELECT writefile('{MARKER}', 'x'); END",
+        f"CREATE TRIGGER t AFTER UPDATE ON store BEGIN SELECT writefile('{MARKER}', 'x'); END",
+        f"CREATE VIEW v AS SELECT writefile('{MARKER}', 'x')",
+        "CREATE TABLE sqlite_stat1 (tbl, idx, stat)",
+        "CREATE INDEX i ON records (abs(place))",
     ):
-        ending = keras_kd_program(arguments, tmp_path)
-        check_refused(ending, work, ["journal", "records.bin", "store.json"])
+        shutil.copy(good / "teacher.store", work)
+        connection = sqlite3.connect(work)
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute(statement)
+        connection.execute("ANALYZE")
+        connection.close()
+        for arguments in store_commands(good):
+            check_refused(keras_kd_program(arguments, tmp_path), tmp_path, ["work"])
+
+
+@pytest.mark.parametrize("name", ["work", "work-journal"])
+def test_a_pipe_is_not_waited_for(keras_kd_program, good, tmp_path, name):
+    before = sorted({"work", name})
+    shutil.copy(good / "teacher.store", tmp_path / "work")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    for arguments in store_commands(good):
+        check_refused(keras_kd_program(arguments, tmp_path), tmp_path, before)
 
 
 @pytest.mark.parametrize("complete", [True, False])
-@pytest.mark.parametrize("name", ["journal", "records.bin", "store.json"])
-def test_a_link_in_a_store_is_not_followed(keras_kd_program, good, tmp_path, name, complete):
+@pytest.mark.parametrize("name", ["work", "work-journal"])
+def test_a_link_is_not_followed(keras_kd_program, good, tmp_path, name, complete):
     """A store of somebody else, with a link to a file of the user."""
     work, victim = tmp_path / "work", tmp_path / "victim"
-    shutil.copytree(good / "teacher.store", work)
+    shutil.copy(good / "teacher.store", work)
     if not complete:
-        lines = (work / "journal").read_bytes().splitlines(keepends=True)
-        (work / "journal").write_bytes(b"".join(lines[:-1]))
-    (work / name).rename(victim)
+        said = np.load(good / "logits.npy")
+
+        def ends_early():
+            yield said[:4]
+            raise RuntimeError
+
+        work.unlink()
+        with contextlib.suppress(RuntimeError):
+            teachers.store_outputs(ends_early(), work, name="logits")
+    if name == "work":
+        work.rename(victim)
+    else:
+        victim.write_text("mine")
     before = victim.read_bytes()
-    (work / name).symlink_to(victim)
-    for arguments in (
-        ["inspect", "work"],
-        ["store", "--predictions", good / "logits.npy", "--output", "work"],
-    ):
+    (tmp_path / name).symlink_to(victim)
+    for arguments in store_commands(good):
         ending = keras_kd_program(arguments, tmp_path)
-        check_refused(ending, work, ["journal", "records.bin", "store.json"])
-        assert "symbolic link" in ending.errors
+        check_refused(ending, tmp_path, sorted({"work", name, "victim"}))
+        assert "symbolic link" in ending.errors or (name, arguments[0]) == ("work", "inspect")
     assert victim.read_bytes() == before

@@ -11,7 +11,14 @@ import keras_kd
 from keras_kd._logits import recognise_logits
 from keras_kd.losses import LogitsMSE, SoftTargets
 from keras_kd.taps import Tapped
-from keras_kd.teachers import Ensemble, ModelTeacher, NumpyFunction
+from keras_kd.teachers import (
+    Ensemble,
+    Function,
+    LastExit,
+    ModelTeacher,
+    NumpyFunction,
+    as_teacher,
+)
 
 
 def softmax(z):
@@ -450,3 +457,34 @@ def test_stored_teachers_are_no_members(dense_model, tmp_path):
     stored = keras_kd.teachers.store(dense_model(), np.zeros((4, 5), "float32"), tmp_path / "s")
     with pytest.raises(ValueError, match=r"stored teachers .* as members.*store what the ensemble"):
         keras_kd.teachers.Ensemble([stored, dense_model()])
+
+
+def test_models_of_either_keras(teacher):
+    old = tf_keras.Sequential([tf_keras.layers.Dense(3)])
+    for model in (teacher, old):
+        found = as_teacher(model)
+        assert isinstance(found, ModelTeacher)
+        assert found.model is model
+
+
+def test_lists_functions_and_teachers(teacher):
+    assert isinstance(as_teacher([teacher, teacher]), Ensemble)
+    assert isinstance(as_teacher((teacher,)), Ensemble)
+    assert isinstance(as_teacher(lambda x: x), Function)
+    assert isinstance(as_teacher(keras.layers.Dense(3)), Function)
+    own = LastExit()
+    assert as_teacher(own) is own
+
+
+@pytest.mark.parametrize("value", [None, "teacher.keras", 3, np.ones(2), keras.Model])
+def test_anything_else(value):
+    with pytest.raises(ValueError, match=r"Received teacher=.* Expected a keras.Model or a"):
+        as_teacher(value)
+    with pytest.raises(ValueError, match=r"Expected a list of one model or more"):
+        as_teacher([])
+
+
+def test_the_distiller_gives_back_a_model_as_it_came(teacher, student):
+    assert keras_kd.Distiller(teacher, student).teacher is teacher
+    ensemble = Ensemble([teacher])
+    assert keras_kd.Distiller(ensemble, student).teacher is ensemble

@@ -173,9 +173,7 @@ def marks(x: Any) -> tf.Tensor:
             continue
         rows = tf.cast(tf.reshape(part, (tf.shape(part)[0], -1)), "float32")
         waves = tf.cos(tf.cast(tf.range(tf.shape(rows)[1]), "float32"))
-        total += tf.math.divide_no_nan(
-            tf.reduce_sum(rows * waves, axis=1), tf.reduce_sum(tf.abs(rows), axis=1)
-        )
+        total += tf.math.divide_no_nan(tf.linalg.matvec(rows, waves), tf.norm(rows, ord=1, axis=1))
     first = keras.tree.flatten(x)[0]
     return tf.broadcast_to(total, tf.shape(first)[:1])
 

@@ -1,8 +1,10 @@
-"""Which tensors a store has for each example, and how they become what a teacher says."""
+"""What a store says of itself: its tensors, how they become what a teacher says, whose they are."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,9 @@ from keras_kd._checks import problem
 from keras_kd._logits import Logits, Top, remember_logits
 from keras_kd.taps import Tapped
 from keras_kd.teachers.stored.codecs import Codec, Dense, TopK, codec_from_json
+from keras_kd.teachers.stored.identity import KINDS
 
+AUGMENTED_FIELD = "augmented"
 _ACTIVATIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
 
 
@@ -44,15 +48,14 @@ class StoredOutput:
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
-        config = {
+        return {
             "codec": self.codec.to_json(),
             "activation": self.activation,
             "puts_out_logits": self.puts_out_logits,
             "shares": None if self.shares is None else list(self.shares),
             "known": None if self.known is None else [list(map(bool, row)) for row in self.known],
+            "classes": self.classes,
         }
-        # Stores that were written before have no such entry.
-        return config if self.classes is None else {**config, "classes": self.classes}
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> StoredOutput:
@@ -66,7 +69,7 @@ class StoredOutput:
             bool(config["puts_out_logits"]),
             None if shares is None else tuple(map(float, shares)),
             None if known is None else tuple(tuple(map(bool, row)) for row in known),
-            _checked_classes(config.get("classes"), config["codec"]),
+            _checked_classes(config["classes"], config["codec"]),
         )
 
     def said(self, arrays: dict[str, Any]) -> Any:
@@ -242,6 +245,153 @@ class Contents:
         if self.outputs is None:
             return None
         return keras.tree.map_structure(function, self.outputs)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What holds for all records of a store, and how a record is laid out.
+
+    There is a record for each version of each example; those of one example follow each other.
+
+    Args:
+        contents: the tensors of a record.
+        teacher: the teacher's name.
+        digest: of the teacher's weights; `None` where there are none to see.
+        key_kind: `"position"`, `"integer"` or `"string"`.
+        key_name: the entry of dict inputs that is the key; `None` for positions.
+        has_fingerprints: whether each record has a fingerprint of its example.
+        teacher_inputs: entries of dict inputs that only the teacher saw.
+        versions: how many augmented versions there are of each example.
+        seed: from which their seeds are made; `None` without augmentation.
+    """
+
+    contents: Contents
+    teacher: str
+    digest: str | None = None
+    key_kind: str = "position"
+    key_name: str | None = None
+    has_fingerprints: bool = True
+    teacher_inputs: tuple[str, ...] | None = None
+    versions: int = 1
+    seed: int | None = None
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether examples are told apart by keys, not by their positions."""
+        return self.key_kind != "position"
+
+    @functools.cached_property
+    def dtype(self) -> np.dtype:
+        """The layout of a record."""
+        marked = [] if self.seed is None else [(AUGMENTED_FIELD, "<f4")]
+        return np.dtype([*marked, *self.contents.fields])
+
+    def packed(
+        self, tensors: dict[str, Any], augmented: Any = None, first_example: int = 0
+    ) -> np.ndarray:
+        """The records of a batch, a structured array.
+
+        Args:
+            tensors: an array for each codec, by its name, with an entry for each version.
+            augmented: of each version the mark of its augmentation, where the store has them.
+            first_example: the number of the first example, for messages.
+        """
+        fields = self.contents.encode(tensors, first_example)
+        records = np.zeros(len(next(iter(fields.values()))), self.dtype)
+        if self.seed is not None:
+            records[AUGMENTED_FIELD] = augmented
+        for name, values in fields.items():
+            records[name] = values
+        return records
+
+    def unpacked(self, outputs: list[bytes]) -> np.ndarray:
+        """The records in these bytes, a structured array.
+
+        Raises:
+            ValueError: if one has another size.
+        """
+        wrong = {len(one) for one in outputs} - {self.dtype.itemsize}
+        if wrong:
+            raise ValueError(
+                problem(
+                    f"a record of {wrong.pop()} bytes",
+                    f"{self.dtype.itemsize}, as the store describes its records",
+                    "store the teacher's outputs again",
+                )
+            )
+        return np.frombuffer(b"".join(outputs), self.dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        own = {name: getattr(self, name) for name in type(self).__dataclass_fields__}
+        names = None if self.teacher_inputs is None else list(self.teacher_inputs)
+        return {**own, "contents": self.contents.to_json(), "teacher_inputs": names}
+
+    def difference(self, before: Description) -> tuple[str, str, str] | None:
+        """What differs from another description first, in the words of `store`, now and before."""
+        now, then = self._in_words(), before._in_words()
+        for name, value in now.items():
+            if value != then[name]:
+                return name, value, then[name]
+        return None
+
+    def _in_words(self) -> dict[str, str]:
+        by = f"{self.key_kind} {self.key_name!r}" if self.has_keys else self.key_kind
+        seed = "none" if self.seed is None else f"{self.versions} versions from seed {self.seed}"
+        return {
+            "the teacher": self.teacher,
+            "the teacher's weights": self.digest or "unknown",
+            "what is stored": "; ".join(map(str, self.contents.codecs)),
+            "how the teacher ends": self.contents.endings,
+            "the key": by,
+            "fingerprints of x": "yes" if self.has_fingerprints else "no",
+            "teacher_inputs": str(self.teacher_inputs),
+            "augmentation": seed,
+            "the outputs": json.dumps(self.contents.to_json()),
+        }
+
+    @classmethod
+    def from_json(cls, config: Any) -> Description:
+        """The description of which `to_json` has told.
+
+        Raises:
+            ValueError: if it is not one.
+        """
+        try:
+            if set(config) != set(cls.__dataclass_fields__):
+                raise ValueError(f"the entries {sorted(config)!r:.80}")
+            names = config["teacher_inputs"]
+            contents = Contents.from_json(config["contents"])
+            names = None if names is None else tuple(map(str, names))
+            description = cls(**{**config, "contents": contents, "teacher_inputs": names})
+            description._check()
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise ValueError(
+                problem(
+                    f"a description that is none of a stored teacher ({error!r:.300})",
+                    "what keras_kd.teachers.store writes",
+                    "store the teacher's outputs again, or read them with the version of keras_kd "
+                    "that stored them",
+                )
+            ) from error
+        return description
+
+    def _check(self) -> None:
+        """Check what is not checked by building it: the file can come from anywhere."""
+        whole = all(type(number) is int for number in (self.versions, self.seed or 0))
+        if not whole or self.versions < 1 or (self.seed is None and self.versions > 1):
+            raise ValueError(f"versions={self.versions!r}, seed={self.seed!r}")
+        if self.key_kind not in KINDS:
+            raise ValueError(f"keys of the kind {self.key_kind!r}")
+        # NumPy refuses sizes that no record can have.
+        _ = self.dtype
 
 
 def _to_json(outputs: Any) -> dict[str, Any]:

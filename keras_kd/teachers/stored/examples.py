@@ -12,16 +12,41 @@ from keras_kd._checks import problem
 from keras_kd.teachers.inputs import Inputs, ModelInputs
 
 
-class Parts(NamedTuple):
-    """The inputs of a batch.
+class Batch(NamedTuple):
+    """Some examples: a batch, or all that there are.
 
     Attributes:
+        x: the inputs, a structure of arrays.
+        y: labels, the same, or `None`.
+        sample_weight: the same, or `None`.
         key: one key per example; `None` where they are told apart by their positions.
-        x: the inputs without the key; what augmentation changes.
+        outputs: what a teacher said of them, by name, or `None`.
     """
 
-    key: Any
     x: Any
+    y: Any = None
+    sample_weight: Any = None
+    key: Any = None
+    outputs: dict[str, np.ndarray] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many examples."""
+        return len(keras.tree.flatten(self.x if self.outputs is None else self.outputs)[0])
+
+    @property
+    def labels(self) -> tuple:
+        """What comes after the inputs in a batch for `fit`."""
+        if self.sample_weight is not None:
+            return self.y, self.sample_weight
+        return () if self.y is None else (self.y,)
+
+    def take(self, places: Any) -> Batch:
+        """Some of the examples."""
+        parts = keras.tree.map_structure(
+            lambda part: None if part is None else part[places], tuple(self)
+        )
+        return Batch(*parts)
 
 
 class Division:
@@ -47,14 +72,17 @@ class Division:
         self.key = key
         self.inputs = Inputs(teacher_inputs)
 
-    def __call__(self, x: Any) -> Parts:
-        """The key and the rest; a single entry that is left is not in a dict.
+    def __call__(self, batch: Any) -> Batch:
+        """`x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)` taken apart.
+
+        A single entry of the inputs that is left beside the key is not in a dict.
 
         Raises:
-            ValueError: if there is no such entry.
+            ValueError: if there is no key.
         """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if self.key is None:
-            return Parts(None, x)
+            return Batch(x, y, sample_weight)
         entries = sorted(x) if isinstance(x, dict) else []
         if self.key not in entries or len(entries) < 2:
             raise ValueError(
@@ -65,34 +93,7 @@ class Division:
                 )
             )
         # The key is to the others what the teacher's part is to the student.
-        return Parts(x[self.key], Inputs(self.key).of_student(x))
-
-
-class Arrays(NamedTuple):
-    """Examples in memory, or mapped into it.
-
-    Attributes:
-        x: a structure of arrays.
-        y: the same, or `None`.
-        sample_weight: the same, or `None`.
-    """
-
-    x: Any
-    y: Any
-    sample_weight: Any
-
-    @property
-    def count(self) -> int:
-        """How many examples."""
-        return len(keras.tree.flatten(self.x)[0])
-
-    def take(self, places: Any) -> Arrays:
-        """Some of the examples."""
-        return Arrays(
-            *keras.tree.map_structure(
-                lambda part: None if part is None else part[places], tuple(self)
-            )
-        )
+        return Batch(Inputs(self.key).of_student(x), y, sample_weight, x[self.key])
 
 
 def is_py_dataset(dataset: Any) -> bool:
@@ -107,7 +108,7 @@ def is_tf_dataset(dataset: Any) -> bool:
     return isinstance(dataset, tf.data.Dataset)
 
 
-def as_arrays(dataset: Any) -> Arrays | None:
+def as_arrays(dataset: Any) -> Batch | None:
     """The examples of `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`; `None` for batches.
 
     Raises:
@@ -126,7 +127,7 @@ def as_arrays(dataset: Any) -> Arrays | None:
             return None
         raise _unknown(dataset)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(dataset)
-    arrays = Arrays(*keras.tree.map_structure(_as_array, (x, y, sample_weight)))
+    arrays = Batch(*keras.tree.map_structure(_as_array, (x, y, sample_weight)))
     sizes = {part.shape[:1] for part in keras.tree.flatten(tuple(arrays)) if part is not None}
     if len(sizes) != 1 or sizes == {()} or sizes == {(0,)}:
         raise ValueError(
@@ -153,7 +154,8 @@ def batches_of(dataset: Any, batch_size: int) -> Iterator[Any]:
     arrays = as_arrays(dataset)
     if arrays is not None:
         for first in range(0, arrays.count, batch_size):
-            yield tuple(arrays.take(slice(first, first + batch_size)))
+            part = arrays.take(slice(first, first + batch_size))
+            yield part.x, part.y, part.sample_weight
     elif is_py_dataset(dataset):
         yield from (dataset[number] for number in range(_number_of_batches(dataset)))
     else:

@@ -1,28 +1,22 @@
-"""From the keys of a batch to what a teacher said of it."""
+"""From a batch as users give it to what a teacher said of its examples."""
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._files import open_own
-from keras_kd.teachers.stored import fingerprint
-from keras_kd.teachers.stored.augmentation import TOLERANCE
-from keras_kd.teachers.stored.description import (
-    AUGMENTED_FIELD,
-    FINGERPRINT_FIELD,
-    KEY_FIELD,
-    KEYS_FILE,
-    Description,
-)
-from keras_kd.teachers.stored.examples import to_numpy
-from keras_kd.teachers.stored.keys import KeyIndex, Keys, PositionIndex
-from keras_kd.teachers.stored.records import RecordFile
+from keras_kd.teachers.joined import joined
+from keras_kd.teachers.stored.augmentation import TOLERANCE, Augmentation, Visits, marks
+from keras_kd.teachers.stored.contents import AUGMENTED_FIELD, Description
+from keras_kd.teachers.stored.database import Records
+from keras_kd.teachers.stored.examples import Batch, Division, to_numpy
+from keras_kd.teachers.stored.identity import Keys, of_examples
 
+# An entry beside the outputs whose name says whose they are; there is nothing in it.
+SOURCE = "from "
 _MOST_NAMED = 3
 _AS_SEEN = "as the teacher saw them: the same values, dtype and shape, before any augmentation"
 _BY_KEYS = ("keys", f"give the examples the keys that they were stored with, and {_AS_SEEN}")
@@ -33,150 +27,201 @@ _BY_POSITIONS = (
 )
 
 
+def source_mark(description: Description) -> str:
+    """The name of that entry: the teacher's, and the beginning of the digest of its weights."""
+    return f"{SOURCE}{description.teacher} {(description.digest or '')[:8]}".rstrip()
+
+
 class Lookup:
-    """Reads records by the keys of their examples; threads may ask at the same time.
+    """Finds stored outputs for examples, and augments these as they were; threads may share it.
 
     Args:
-        file: the records.
-        description: what they hold.
+        records: those of the store.
+        description: what the store says of itself.
+        augmentation: how the examples were augmented, or `None`.
+        verify: whether the examples' fingerprints are compared.
+        key: the entry of dict inputs that is the key; `None`: the one that the store names.
+
+    Raises:
+        ValueError: if there is to be a key, and the store has none.
     """
 
-    def __init__(self, file: RecordFile, description: Description) -> None:
-        self.description = description
-        self.keys = Keys(description.key_kind)
-        self.examples = file.count // description.versions
-        self._file = file
-        self._index: PositionIndex | KeyIndex | None = None
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self._file, self.description)
-
-    def rows(self, keys: np.ndarray) -> np.ndarray:
-        """The numbers of the examples that have these keys.
-
-        Raises:
-            ValueError: if nothing is stored of one; the message names it.
-        """
-        return self.index.find(self.integers(keys), keys)
-
-    def integers(self, keys: np.ndarray) -> np.ndarray:
-        """The keys as numbers."""
-        return self.keys.to_integers(keys)
-
-    def checked(
+    def __init__(
         self,
-        keys: np.ndarray,
-        inputs: list[np.ndarray] | None = None,
-        versions: Any = 0,
-        marks: Any = None,
+        records: Records,
+        description: Description,
+        augmentation: Augmentation | None = None,
+        *,
+        verify: bool = True,
+        key: str | None = None,
+    ) -> None:
+        has_keys = description.has_keys
+        if key is not None and not has_keys:
+            raise ValueError(
+                problem(
+                    f"key={key!r} for a store of examples without keys",
+                    "examples in the order in which they were stored",
+                    "leave out key, or store the outputs with key='name'",
+                )
+            )
+        names = description.teacher_inputs
+        self.description = description
+        self.augmentation = augmentation
+        self.divided = Division(
+            (key or description.key_name) if has_keys else None,
+            None if names is None else list(names),
+        )
+        # What the student sees of the inputs without the key.
+        self.of_student = self.divided.inputs.of_student
+        self._records = records
+        self._examples = records.count // description.versions
+        self._keys = Keys(description.key_kind)
+        self._verify = verify and description.has_fingerprints
+        self._visits = None
+        if augmentation is not None:
+            self._visits = Visits(self._examples, description.versions)
+
+    def keys(self, keys: Any, count: int) -> np.ndarray:
+        """The keys of a batch; of the place of its first example, the places of all."""
+        keys = np.asarray(keys)
+        if keys.ndim:
+            return keys
+        places = keys + np.arange(count)
+        # The data may begin again, which their fingerprints must confirm.
+        return places % self._examples if self._verify else places
+
+    def following(
+        self, keys: np.ndarray, version: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The versions of these examples, and their seeds.
+
+        Args:
+            keys: their keys.
+            version: of all of them; `None`: for each the one that comes next.
+        """
+        integers = self._keys.to_integers(keys)
+        if version is None:
+            versions = self._visits.next_versions(self._find(keys, integers))
+        else:
+            versions = np.full(len(keys), version % self.description.versions)
+        return versions, self.augmentation.seeds(integers, versions)
+
+    def outputs(
+        self, keys: Any, inputs: Any = None, versions: Any = 0, told: Any = None
     ) -> dict[str, np.ndarray]:
         """What the teacher said of a batch, if it was of these examples.
 
         Args:
-            keys: one per example, as the user gave them; positions where there are none.
+            keys: as `keys` takes them, one per example where there are no inputs.
             inputs: what the student sees of them before augmentation, a list of arrays; `None` not
                 to compare it.
             versions: a number, or one per example.
-            marks: those of the augmented examples, see `augmentation.marks`.
+            told: the marks of the augmented examples, see `augmentation.marks`.
+
+        Returns:
+            Arrays by the names of `Contents.decoded`.
 
         Raises:
             ValueError: if nothing is stored of an example, or of another one by this key; the
                 message names the key.
         """
-        integers = self.integers(keys)
-        rows = self.index.find(integers, keys) * self.description.versions + versions
-        records = self._file.read(rows)
-        if self._has_keys and not np.array_equal(records[KEY_FIELD], integers):
-            raise self._wrong_keys()
-        if inputs is not None and self.description.has_fingerprints:
-            own = fingerprint.of_examples([to_numpy(part) for part in inputs])
-            differs = records[FINGERPRINT_FIELD] != own
-            if differs.any():
-                raise self._wrong_pairing(keys, differs)
-        if marks is not None:
+        keys = np.asarray(keys) if inputs is None else self.keys(keys, len(inputs[0]))
+        integers = self._keys.to_integers(keys)
+        places = self._find(keys, integers) * self.description.versions + versions
+        rows = self._records.read(places)
+        if self.description.has_keys and not np.array_equal(rows.keys, integers):
+            raise self._records.damaged("its index of keys leads to records of others")
+        if inputs is not None and self._verify:
+            own = of_examples([to_numpy(part) for part in inputs])
+            if (rows.fingerprints != own).any():
+                raise self._wrong_pairing(keys, rows.fingerprints != own)
+        records = self.description.unpacked(rows.outputs)
+        if told is not None:
             # NaN is as it was if it is NaN again.
-            same = np.isclose(records[AUGMENTED_FIELD], marks, 0, TOLERANCE, equal_nan=True)
+            same = np.isclose(records[AUGMENTED_FIELD], told, 0, TOLERANCE, equal_nan=True)
             if not same.all():
-                raise self._wrong_augmentation(keys, ~same)
+                raise _wrong_augmentation(keys, ~same)
         return self.description.contents.decode(records)
 
-    def verify(self) -> None:
-        """Read everything, compare all checksums, and the copy of the keys with the records' own.
+    def batch(self, batch: Any, position: int, version: int | None = None) -> tuple:
+        """A batch of arrays with its outputs.
+
+        Args:
+            batch: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+            position: of its first example, where there are no keys.
+            version: of all of its examples; `None`: for each the one that comes next.
+        """
+        divided = self.divided(batch)
+        x = self.of_student(divided.x)
+        inputs = keras.tree.flatten(x)
+        keys = self.keys(position if divided.key is None else divided.key, len(inputs[0]))
+        if self.augmentation is None:
+            return self.with_source(x, self.outputs(keys, inputs), divided)
+        versions, seeds = self.following(keys, version)
+        augmented = self.of_student(self.augmentation(to_numpy(divided.x), seeds))
+        arrays = self.outputs(keys, inputs, versions, marks(augmented).numpy())
+        return self.with_source(keras.tree.map_structure(np.asarray, augmented), arrays, divided)
+
+    def with_source(self, x: Any, outputs: dict[str, Any], batch: Batch) -> tuple:
+        """Inputs and outputs that say whose these are, and the labels of the batch."""
+        some = next(iter(outputs.values()))
+        zeros = np.zeros if isinstance(some, np.ndarray) else keras.ops.zeros
+        # Not of no size at all: TensorFlow can divide by it.
+        nothing = zeros((keras.ops.shape(some)[0],), dtype="bool")
+        return joined(x, {**outputs, source_mark(self.description): nothing}), *batch.labels
+
+    def _find(self, keys: np.ndarray, integers: np.ndarray) -> np.ndarray:
+        """The numbers of the examples that have these keys.
 
         Raises:
-            ValueError: naming what is damaged.
+            ValueError: if nothing is stored of one; the message names it.
         """
-        self._file.verify()
-        if self._has_keys and not np.array_equal(self._stored_keys(), self._own_keys()):
-            raise self._wrong_keys()
-
-    @property
-    def index(self) -> PositionIndex | KeyIndex:
-        """Where the examples are, by their keys as numbers."""
-        with self._lock:
-            if self._index is None:
-                self._index = (
-                    KeyIndex(self._stored_keys())
-                    if self._has_keys
-                    else PositionIndex(self.examples)
+        if self.description.has_keys:
+            found = self._records.find(integers) // self.description.versions
+        else:
+            found = np.where(integers < self._examples, integers, -1)
+        unknown = found < 0
+        if unknown.any():
+            raise ValueError(
+                problem(
+                    f"keys of which nothing is stored ({unknown.sum()} of {len(unknown)}): "
+                    f"{_shown(keys, unknown)}",
+                    f"keys of the {self._examples} examples that are stored",
+                    "check that these are the data of which the outputs were stored, and that none "
+                    "were added since",
                 )
-            return self._index
-
-    @property
-    def _has_keys(self) -> bool:
-        return self.description.key_kind != "position"
-
-    def _stored_keys(self) -> np.ndarray:
-        path = self._file.directory / KEYS_FILE
-        if self._file.complete and path.exists():
-            with open(open_own(path, os.O_RDONLY), "rb") as file:
-                if os.fstat(file.fileno()).st_size == 8 * self.examples:
-                    return np.fromfile(file, "<i8")
-        return self._own_keys()
-
-    def _own_keys(self) -> np.ndarray:
-        return self._file.column(KEY_FIELD)[:: self.description.versions]
-
-    def _wrong_keys(self) -> ValueError:
-        path = self._file.directory / KEYS_FILE
-        return ValueError(
-            problem(
-                f"the keys in {str(path)!r}, which are not those of the records",
-                "a copy of the records' own keys",
-                "delete this file, which can be done without",
             )
-        )
+        return found
 
     def _wrong_pairing(self, keys: np.ndarray, differs: np.ndarray) -> ValueError:
-        by, fix = _BY_KEYS if self._has_keys else _BY_POSITIONS
+        by, fix = _BY_KEYS if self.description.has_keys else _BY_POSITIONS
         return ValueError(
             problem(
                 f"{int(differs.sum())} of {len(differs)} examples of a batch with other inputs "
                 f"than those that the teacher {self.description.teacher!r} was shown by the "
-                f"{by} "
-                f"{_shown(keys, differs)}",
+                f"{by} {_shown(keys, differs)}",
                 "the examples whose outputs are stored",
                 fix,
             )
         )
 
-    def _wrong_augmentation(self, keys: np.ndarray, differs: np.ndarray) -> ValueError:
-        return ValueError(
-            problem(
-                f"{int(differs.sum())} of {len(differs)} examples of a batch that augment changed "
-                "in another way than when their outputs were stored, with the keys "
-                f"{_shown(keys, differs)}",
-                "the same function, which depends on nothing but the example and the seed",
-                "use tf.random.stateless_... and tf.image.stateless_..., and pass the function "
-                "that store was given",
-            )
+
+def _wrong_augmentation(keys: np.ndarray, differs: np.ndarray) -> ValueError:
+    return ValueError(
+        problem(
+            f"{int(differs.sum())} of {len(differs)} examples of a batch that augment changed in "
+            f"another way than when their outputs were stored, with the keys "
+            f"{_shown(keys, differs)}",
+            "the same function, which depends on nothing but the example and the seed",
+            "use tf.random.stateless_... and tf.image.stateless_..., and pass the function that "
+            "store was given",
         )
+    )
 
 
-def _shown(keys: np.ndarray, differs: np.ndarray) -> str:
+def _shown(keys: np.ndarray, chosen: np.ndarray) -> str:
     """The first keys in question, as the user gave them."""
-    keys = np.asarray(keys).reshape(-1)[differs]
+    keys = np.asarray(keys).reshape(-1)[chosen]
     names = [
         key.decode(errors="replace") if isinstance(key, bytes) else key
         for key in keys[:_MOST_NAMED].tolist()

@@ -1,25 +1,34 @@
-"""Stores that are filled with what a teacher has said already, whatever it is."""
+"""Stores that are filled with what a teacher has said already, in whatever form a user has it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
+from keras_kd import _logits
 from keras_kd._checks import check_choice, check_integer, problem
-from keras_kd.teachers.stored.asking import LOGITS, About, Selection
-from keras_kd.teachers.stored.contents import Contents
-from keras_kd.teachers.stored.description import Description
-from keras_kd.teachers.stored.keys import Keys
-from keras_kd.teachers.stored.predictions import Batch, Predictions
-from keras_kd.teachers.stored.probabilities import ACTIVATIONS, check_logits, logits_of
-from keras_kd.teachers.stored.records import RecordFile
+from keras_kd.teachers.stored.contents import Contents, Description
+from keras_kd.teachers.stored.examples import Batch, to_numpy
+from keras_kd.teachers.stored.identity import Keys
 from keras_kd.teachers.stored.sink import Sink
+from keras_kd.teachers.stored.storing import LOGITS, About, Selection
 from keras_kd.teachers.stored.teacher import StoredTeacher
+
+_EXPECTED = (
+    "an array (examples, ...), a dict of such arrays, or an iterable of batches of these or of "
+    "pairs (keys, batch)"
+)
+ACTIVATIONS = ("softmax", "sigmoid")
+# The least normal number of float32. Its logarithm, -87, is a logit that float16 holds and that
+# leaves enough of the 255 steps of uint8 to the others.
+FLOOR = float(np.finfo("float32").tiny)
 
 
 def store_outputs(
@@ -45,7 +54,7 @@ def store_outputs(
             `"logits"` is the teacher's output and every other name that of a layer, whose features
             it has; or an iterable of batches of either, or of pairs `(keys, batch)`. What can be
             sliced, such as a memory-mapped array, is read batch by batch.
-        path: the directory of the store.
+        path: the store, a file that is made.
         x: the examples of which these are the predictions, in the same order and as students will
             get them: an array, or a structure of arrays. A wrong pairing is then noticed later by a
             fingerprint of each example; without `x`, `StoredTeacher.join` can only check keys.
@@ -75,24 +84,24 @@ def store_outputs(
     predictions = Predictions(outputs, x, keys, batch_size)
     batches = iter(predictions)
     first = next(batches)
-    if activation is None and LOGITS in first.tensors:
-        check_logits(first.tensors[LOGITS])
+    if activation is None and LOGITS in first.outputs:
+        check_logits(first.outputs[LOGITS])
     contents = _contents(first, activation, top_k, dtype, temperatures)
-    # If this batch cannot be stored, nothing has been made yet.
-    fields = contents.encode(_tensors(first, activation, 0))
     description = Description(
         contents,
         teacher=name,
-        key_kind="position" if first.keys is None else Keys.of(first.keys).kind,
-        key_name=None if first.keys is None else key,
+        key_kind="position" if first.key is None else Keys.of(first.key).kind,
+        key_name=None if first.key is None else key,
         has_fingerprints=x is not None,
     )
+    # If this batch cannot be stored, nothing has been made yet.
+    records = description.packed(_tensors(first, activation, 0))
     with Sink(path, description, predictions.total) as sink:
-        _check_same(sink, fields)
+        _check_same(sink, records)
         for batch in chain([first], batches):
-            if not sink.skip(batch.count, batch.x, batch.keys):
+            if not sink.skip(batch.count, batch.x, batch.key):
                 tensors = _tensors(batch, activation, sink.position)
-                sink.add(tensors, batch.x, batch.keys)
+                sink.add(tensors, batch.x, batch.key)
         sink.finish()
     return StoredTeacher(path)
 
@@ -105,9 +114,9 @@ def _contents(
     temperatures: float | Sequence[float] | None,
 ) -> Contents:
     """How the tensors of the first batch, and of all that follow, are stored."""
-    _check_names(first.tensors)
-    selection = Selection(list(first.tensors), top_k, dtype, temperatures)
-    shapes = {name: array.shape[1:] for name, array in first.tensors.items()}
+    _check_names(first.outputs)
+    selection = Selection(list(first.outputs), top_k, dtype, temperatures)
+    shapes = {name: array.shape[1:] for name, array in first.outputs.items()}
     features = {name: selection.feature(name, shapes[name]) for name in selection.layers}
     if not selection.has_outputs:
         return Contents(None, features)
@@ -140,23 +149,20 @@ def _check_names(tensors: dict[str, np.ndarray]) -> None:
 
 def _tensors(batch: Batch, activation: str | None, first_example: int) -> dict[str, np.ndarray]:
     """The arrays of a batch as they are stored."""
-    if activation is None or LOGITS not in batch.tensors:
-        return batch.tensors
-    logits = logits_of(batch.tensors[LOGITS], activation, first_example)
-    return {**batch.tensors, LOGITS: logits}
+    if activation is None or LOGITS not in batch.outputs:
+        return batch.outputs
+    logits = logits_of(batch.outputs[LOGITS], activation, first_example)
+    return {**batch.outputs, LOGITS: logits}
 
 
-def _check_same(sink: Sink, fields: dict[str, np.ndarray]) -> None:
+def _check_same(sink: Sink, records: np.ndarray) -> None:
     """Check that a store that is there begins with the same predictions.
 
     Raises:
         ValueError: if it does not.
     """
-    count = min(sink.examples_there, len(next(iter(fields.values()))))
-    there = RecordFile(sink.path).read(np.arange(count)) if count else None
-    if there is None or all(
-        np.array_equal(there[name], values[:count]) for name, values in fields.items()
-    ):
+    count = min(sink.examples_there, len(records))
+    if b"".join(sink.records.read(np.arange(count)).outputs) == records[:count].tobytes():
         return
     raise ValueError(
         problem(
@@ -165,3 +171,234 @@ def _check_same(sink: Sink, fields: dict[str, np.ndarray]) -> None:
             "pass what it was begun with, or another path",
         )
     )
+
+
+class Predictions:
+    """Iterates over batches of what a teacher has said.
+
+    Args:
+        outputs: as in `store_outputs`.
+        x: the examples in the same order, an array or a structure of arrays, or `None`.
+        keys: an array of their keys, or `None`.
+        batch_size: into how many examples arrays are cut.
+
+    Attributes:
+        total: how many examples there are; `None` where that shows at the end only.
+
+    Raises:
+        TypeError: if the outputs are none of what is expected.
+        ValueError: if the lengths differ, or names are missing.
+    """
+
+    def __init__(self, outputs: Any, x: Any, keys: Any, batch_size: int) -> None:
+        self._outputs = outputs
+        self._x = x
+        self._keys = None if keys is None else np.asarray(keys)
+        self._batch_size = batch_size
+        is_whole = _is_array(outputs) or isinstance(outputs, dict)
+        if not is_whole and (isinstance(outputs, str) or not isinstance(outputs, Iterable)):
+            raise _unexpected("outputs", outputs)
+        self.total = _count(_named(outputs)) if is_whole else None
+        self._known_lengths = [len(array) for array in _leaves(x)]
+        if self._keys is not None:
+            self._known_lengths.append(len(self._keys))
+        if self.total is not None:
+            self._check_lengths(self.total)
+
+    def __iter__(self) -> Iterator[Batch]:
+        pieces = self._outputs if self.total is None else self._slices()
+        first: Batch | None = None
+        examples = 0
+        for piece in pieces:
+            own_keys, piece = piece if _is_pair(piece) else (None, piece)
+            batch = self._batch(_named(piece), own_keys, examples)
+            first = first or batch
+            _check_alike(first, batch)
+            # A stream may end in a batch of nobody.
+            if batch.count:
+                examples += batch.count
+                yield batch
+        self._check_lengths(examples)
+
+    def _slices(self) -> Iterator[dict[str, Any]]:
+        arrays = _named(self._outputs)
+        for first in range(0, self.total or 0, self._batch_size):
+            yield {name: array[first : first + self._batch_size] for name, array in arrays.items()}
+
+    def _batch(self, arrays: dict[str, Any], own_keys: Any, first: int) -> Batch:
+        part = slice(first, first + _count(arrays))
+        keys = own_keys if self._keys is None else self._keys[part]
+        if own_keys is not None and self._keys is not None:
+            raise ValueError(
+                problem("keys=... and pairs (keys, batch)", "one of them", "leave out keys=...")
+            )
+        x = self._x
+        if x is not None:
+            x = to_numpy(keras.tree.map_structure(lambda array: array[part], x))
+        outputs = {name: _numbers(name, array) for name, array in arrays.items()}
+        return Batch(x, key=None if keys is None else np.asarray(keys), outputs=outputs)
+
+    def _check_lengths(self, examples: int) -> None:
+        """Check that all that was given is about as many examples."""
+        for length in self._known_lengths:
+            if length != examples:
+                raise ValueError(
+                    problem(
+                        f"predictions of {examples} examples, and x or keys of {length}",
+                        "one prediction for each example, in the same order",
+                        "pass the x and the keys that the predictions are of",
+                    )
+                )
+        if not examples:
+            raise ValueError(
+                problem("no predictions", "at least one", "pass the teacher's predictions")
+            )
+
+
+def _is_array(value: Any) -> bool:
+    """Whether this can be cut into batches; what NumPy, TensorFlow, h5py and zarr have can."""
+    return hasattr(value, "shape") and hasattr(value, "__getitem__")
+
+
+def _is_pair(piece: Any) -> bool:
+    return isinstance(piece, tuple) and len(piece) == 2
+
+
+def _named(piece: Any) -> dict[str, Any]:
+    """Arrays by name; a single one is the teacher's output."""
+    arrays = piece if isinstance(piece, dict) else {LOGITS: piece}
+    for name, array in arrays.items():
+        if not isinstance(name, str) or not name or not _is_array(array) or not len(array.shape):
+            raise _unexpected(f"outputs[{name!r}]" if isinstance(piece, dict) else "outputs", array)
+    if not arrays:
+        raise _unexpected("outputs", piece)
+    return arrays
+
+
+def _numbers(name: str, array: Any) -> np.ndarray:
+    array = np.asarray(array)
+    if not np.can_cast(array.dtype, "float64"):
+        raise TypeError(
+            problem(
+                f"{name!r} of type {array.dtype}", "numbers", "pass what the teacher said as floats"
+            )
+        )
+    return array
+
+
+def _count(arrays: dict[str, Any]) -> int:
+    counts = {name: int(array.shape[0]) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            problem(
+                f"arrays for different numbers of examples: {counts}",
+                "the same examples in each",
+                "pass what the teacher said of them all",
+            )
+        )
+    return next(iter(counts.values()))
+
+
+def _check_alike(first: Batch, batch: Batch) -> None:
+    """Check that a batch brings what the first one brought."""
+    brought, before = (
+        sorted(one.outputs) + ["keys"] * (one.key is not None) for one in (batch, first)
+    )
+    if brought != before:
+        raise ValueError(
+            problem(
+                f"a batch of {brought} after one of {before}",
+                "the same in each batch",
+                "let each batch bring what the first one brings",
+            )
+        )
+
+
+def _leaves(x: Any) -> list[Any]:
+    leaves = [] if x is None else keras.tree.flatten(x)
+    for leaf in leaves:
+        if not _is_array(leaf) or not len(leaf.shape):
+            raise TypeError(
+                problem(
+                    f"x with {leaf!r:.60} of type {type(leaf).__name__} in it",
+                    "an array (examples, ...), or a dict or list of such arrays",
+                    "pass the examples as students will get them",
+                )
+            )
+    return leaves
+
+
+def _unexpected(name: str, value: Any) -> TypeError:
+    return TypeError(
+        problem(
+            f"{name} of type {type(value).__name__}",
+            _EXPECTED,
+            "pass numpy.asarray(...) of it; of a Keras model, use keras_kd.teachers.store",
+        )
+    )
+
+
+def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0) -> np.ndarray:
+    """The logits of which an activation made these probabilities.
+
+    For a softmax they are log p, which differs from the logits of the model by a number for each
+    row: no softmax sees it, at any temperature. For a sigmoid they are log p - log(1 - p). What is
+    below 1.2e-38, such as a probability of 0, counts as 1.2e-38, a logit of -87.3.
+
+    Args:
+        probabilities: shape (examples, ..., classes).
+        activation: `"softmax"` or `"sigmoid"`.
+        first_example: the number of the first of them, for messages.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ValueError: if no such activation gives these numbers.
+    """
+    values = np.asarray(probabilities).astype("float64")
+    if activation == "softmax":
+        possible = ops.convert_to_numpy(_logits.distribution_like(values))
+        expected = "rows from 0 to 1 with the sum 1"
+    else:
+        possible = (values >= 0) & (values <= 1)
+        expected = "numbers from 0 to 1"
+    if not possible.all():
+        wrong = ~possible.reshape(len(values), -1).all(axis=-1)
+        raise ValueError(
+            problem(
+                f"predictions for example {first_example + int(np.argmax(wrong))} that no "
+                f"{activation} gives",
+                expected,
+                "leave out the activation if they are logits"
+                + (", or say 'sigmoid' if each class stands by itself" * (activation == "softmax")),
+            )
+        )
+    logits = _log(values) if activation == "softmax" else _log(values) - _log(1.0 - values)
+    return logits.astype("float32")
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Refuse a batch of logits all of whose rows are distributions.
+
+    Raises:
+        ValueError: if they are; a temperature applied to probabilities teaches next to nothing.
+    """
+    values = np.asarray(logits)
+    if values.ndim < 2 or values.shape[-1] < 2 or not len(values):
+        return
+    if ops.convert_to_numpy(_logits.distribution_like(values)).all():
+        raise ValueError(
+            problem(
+                "predictions that look like probabilities: no number below 0, and each row has "
+                "the sum 1",
+                "logits; a temperature applied to probabilities teaches next to nothing",
+                "pass activation='softmax', or --probabilities on the command line, and their "
+                "logits are stored. If these are logits, subtract 1 from all of them, which "
+                "changes no probability",
+            )
+        )
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(values, FLOOR))

@@ -1,43 +1,77 @@
-"""Batches of TensorFlow's input pipelines, with what a teacher said of them."""
+"""What a teacher said, beside each example, in whatever form the examples come."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_kd import _keras
+from keras_kd._checks import problem
 from keras_kd.teachers.stored.augmentation import marks
-from keras_kd.teachers.stored.examples import Arrays, check_batched, to_numpy
-from keras_kd.teachers.stored.matching import Matching
+from keras_kd.teachers.stored.examples import (
+    Batch,
+    as_arrays,
+    check_batched,
+    is_py_dataset,
+    is_tf_dataset,
+    size_of,
+    to_numpy,
+)
+from keras_kd.teachers.stored.lookup import Lookup
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_USUAL_BATCH_SIZE = 32
 # What is read from arrays in one call of Python.
 _MOST_BATCHES = 16
 _MOST_BYTES = 8 << 20
 
 
-def _as_it_is(*parts: Any) -> tuple:
-    return parts
+def join(
+    dataset: Any, lookup: Lookup, batch_size: int | None, shuffle: bool, seed: int | None
+) -> Any:
+    """A dataset with the stored outputs; see `StoredTeacher.join`."""
+    arrays = as_arrays(dataset)
+    if arrays is not None:
+        return Pipeline(lookup).of_arrays(arrays, batch_size or _USUAL_BATCH_SIZE, shuffle, seed)
+    if is_tf_dataset(dataset):
+        batches = dataset if batch_size is None else dataset.rebatch(batch_size)
+        return Pipeline(lookup).of_batches(batches)
+    if batch_size is not None:
+        raise ValueError(
+            problem(
+                f"batch_size={batch_size} for batches from a {type(dataset).__name__}",
+                "the batches as they come",
+                "leave out batch_size, or pass arrays or a tf.data.Dataset",
+            )
+        )
+    return JoinedPyDataset(dataset, lookup) if is_py_dataset(dataset) else _batches(dataset, lookup)
+
+
+def _batches(dataset: Iterable, lookup: Lookup) -> Iterator[tuple]:
+    position = 0
+    for batch in dataset:
+        yield lookup.batch(batch, position)
+        position += size_of(batch)
 
 
 class Pipeline:
     """Puts stored outputs beside examples, a batch after another, ahead of the training.
 
     Args:
-        matching: finds the outputs.
+        lookup: finds the outputs.
     """
 
-    def __init__(self, matching: Matching) -> None:
+    def __init__(self, lookup: Lookup) -> None:
         import tensorflow as tf
 
-        self._matching = matching
-        decoded = matching.lookup.description.contents.decoded
+        self._lookup = lookup
+        decoded = lookup.description.contents.decoded
         self._names = list(decoded)
         self._specs = [tf.TensorSpec((None, *shape), dtype) for dtype, shape in decoded.values()]
 
@@ -48,14 +82,13 @@ class Pipeline:
             ValueError: if they have no key although the store has, or are single examples.
         """
         check_batched(dataset.element_spec)
-        x, *_ = keras.utils.unpack_x_y_sample_weight(dataset.element_spec)
-        self._matching.divided(x)
-        if self._matching.has_keys:
-            return self._with_outputs(dataset, self._matching.divided)
+        self._lookup.divided(dataset.element_spec)
+        if self._lookup.description.has_keys:
+            return self._with_outputs(dataset, lambda *batch: self._lookup.divided(batch))
         return self._with_outputs(dataset.scan(np.int64(0), _untraced(self._numbered)))
 
     def of_arrays(
-        self, arrays: Arrays, batch_size: int, shuffle: bool, seed: int | None
+        self, arrays: Batch, batch_size: int, shuffle: bool, seed: int | None
     ) -> tf.data.Dataset:
         """Joined batches of arrays, which stay where they are.
 
@@ -64,37 +97,37 @@ class Pipeline:
         """
         import tensorflow as tf
 
-        self._matching.divided(arrays.x)
-        structure = tuple(_without_lists(part) for part in arrays)
+        structure = tuple(map(_without_lists, (arrays.x, arrays.y, arrays.sample_weight)))
+        self._lookup.divided(structure)
         parts = [part for part in keras.tree.flatten(structure) if part is not None]
         specs = [_spec(part) for part in parts]
 
         def gather(places: np.ndarray) -> list[np.ndarray]:
             return [_as_tensorflow_takes(to_numpy(part[places])) for part in parts]
 
-        def divided(places: Any, taken: list[Any]) -> tuple:
+        def divided(places: Any, taken: list[Any]) -> Batch:
             each = iter(taken)
-            batch = keras.tree.map_structure(
-                lambda part: None if part is None else next(each), structure
+            batch = self._lookup.divided(
+                keras.tree.map_structure(
+                    lambda part: None if part is None else next(each), structure
+                )
             )
-            key, x, others = self._matching.divided(*batch)
-            return (places if key is None else key), x, others
+            return batch if batch.key is not None else batch._replace(key=places)
 
         def gather_and_look_up(places: np.ndarray) -> list[np.ndarray]:
             taken = gather(places)
-            keys, x, _ = divided(places, taken)
-            return [*taken, *self._look_up(keys, *keras.tree.flatten(self._of_student(x)))]
+            batch = divided(places, taken)
+            return [*taken, *self._look_up(batch.key, *self._inputs(batch))]
 
         def at_once(places: Any) -> tuple:
             """One call of Python, which costs as much as reading a batch."""
             found = _keras.call_numpy(gather_and_look_up, [places], [*specs, *self._specs])
-            _, x, others = divided(places, found[: len(parts)])
-            return self._packed(x, found[len(parts) :], others)
+            return self._packed(divided(places, found[: len(parts)]), found[len(parts) :])
 
-        def taken(places: Any) -> tuple:
+        def taken(places: Any) -> Batch:
             return divided(places, _keras.call_numpy(gather, [places], specs))
 
-        if self._matching.augmentation is not None:
+        if self._lookup.augmentation is not None:
             places = _batches_of_places(arrays.count, batch_size, shuffle, seed)
             return self._with_outputs(places.map(_untraced(taken), tf.data.AUTOTUNE))
         several = batch_size * _batches_at_once(batch_size, parts, self._specs)
@@ -104,76 +137,133 @@ class Pipeline:
         return dataset.apply(count).prefetch(tf.data.AUTOTUNE)
 
     def _numbered(self, start: Any, batch: Any) -> tuple:
-        """The place of a batch's first example beside it; the state of `scan` and its result."""
+        """A batch with the place of its first example as its key; state and result of `scan`."""
         import tensorflow as tf
 
-        _, x, others = self._matching.divided(*keras.utils.unpack_x_y_sample_weight(batch))
-        return start + tf.shape(keras.tree.flatten(x)[0], "int64")[0], (start, x, others)
+        batch = self._lookup.divided(batch)
+        count = tf.shape(keras.tree.flatten(batch.x)[0], "int64")[0]
+        return start + count, batch._replace(key=start)
 
     def _with_outputs(
-        self, dataset: tf.data.Dataset, divided: Callable[..., tuple] = _as_it_is
+        self, dataset: tf.data.Dataset, divided: Callable[..., Batch] = lambda batch: batch
     ) -> tf.data.Dataset:
         """A dataset of joined batches.
 
         Args:
             dataset: the batches.
-            divided: makes of each what `Matching.divided` does, with a key or a place.
+            divided: makes a `Batch` of each, whose key may be the place of its first example.
         """
         import tensorflow as tf
 
         def joining(*batch: Any) -> tuple:
-            return self._joined(*divided(*batch))
+            return self._joined(divided(*batch))
 
-        if self._matching.augmentation is not None:
+        if self._lookup.augmentation is not None:
             # Not in parallel, so that the versions come in the same order each time.
-            dataset = dataset.map(_untraced(lambda *batch: self._with_seeds(*divided(*batch))))
+            dataset = dataset.map(_untraced(lambda *batch: self._with_seeds(divided(*batch))))
             joining = self._joined_augmented
         return dataset.map(_untraced(joining), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
-    def _joined(self, keys: Any, x: Any, others: tuple) -> tuple:
-        inputs = keras.tree.flatten(self._of_student(x))
-        found = _keras.call_numpy(self._look_up, [keys, *inputs], self._specs)
-        return self._packed(x, found, others)
+    def _joined(self, batch: Batch) -> tuple:
+        found = _keras.call_numpy(self._look_up, [batch.key, *self._inputs(batch)], self._specs)
+        return self._packed(batch, found)
 
-    def _with_seeds(self, keys: Any, x: Any, others: tuple) -> tuple:
+    def _with_seeds(self, batch: Batch) -> tuple:
         import tensorflow as tf
 
-        def following(keys: np.ndarray, first: np.ndarray) -> tuple:
-            keys = self._matching.keys(keys, len(first))
-            return keys, *self._matching.following(keys)
+        def following(keys: np.ndarray, count: np.ndarray) -> tuple:
+            keys = self._lookup.keys(keys, count)
+            return keys, *self._lookup.following(keys)
 
         specs = [
-            tf.TensorSpec((None,), keys.dtype),
+            tf.TensorSpec((None,), batch.key.dtype),
             tf.TensorSpec((None,), "int64"),
             tf.TensorSpec((None, 2), "int32"),
         ]
-        first = keras.tree.flatten(x)[0]
-        keys, versions, seeds = _keras.call_numpy(following, [keys, first], specs)
-        return keys, x, others, versions, seeds
+        count = tf.shape(keras.tree.flatten(batch.x)[0])[0]
+        keys, versions, seeds = _keras.call_numpy(following, [batch.key, count], specs)
+        return batch._replace(key=keys), versions, seeds
 
-    def _joined_augmented(
-        self, keys: Any, x: Any, others: tuple, versions: Any, seeds: Any
-    ) -> tuple:
+    def _joined_augmented(self, batch: Batch, versions: Any, seeds: Any) -> tuple:
         def look_up(
             keys: np.ndarray, versions: np.ndarray, told: np.ndarray, *inputs: np.ndarray
         ) -> list[np.ndarray]:
-            return list(self._matching.look_up(keys, list(inputs), versions, told).values())
+            return list(self._lookup.outputs(keys, inputs, versions, told).values())
 
-        inputs = keras.tree.flatten(self._of_student(x))
-        x = self._matching.augmentation(x, seeds)
-        told = marks(self._of_student(x))
-        found = _keras.call_numpy(look_up, [keys, versions, told, *inputs], self._specs)
-        return self._packed(x, found, others)
+        augmented = batch._replace(x=self._lookup.augmentation(batch.x, seeds))
+        told = marks(self._lookup.of_student(augmented.x))
+        arguments = [batch.key, versions, told, *self._inputs(batch)]
+        return self._packed(augmented, _keras.call_numpy(look_up, arguments, self._specs))
 
     def _look_up(self, keys: np.ndarray, *inputs: np.ndarray) -> list[np.ndarray]:
-        return list(self._matching.look_up(keys, list(inputs)).values())
+        return list(self._lookup.outputs(keys, inputs).values())
 
-    def _of_student(self, x: Any) -> Any:
-        return self._matching.of_student(x)
+    def _inputs(self, batch: Batch) -> list[Any]:
+        """The leaves of what the student sees."""
+        return keras.tree.flatten(self._lookup.of_student(batch.x))
 
-    def _packed(self, x: Any, found: list[Any], others: tuple) -> tuple:
+    def _packed(self, batch: Batch, found: list[Any]) -> tuple:
         arrays = dict(zip(self._names, found, strict=True))
-        return self._matching.with_source(self._of_student(x), arrays, others)
+        return self._lookup.with_source(self._lookup.of_student(batch.x), arrays, batch)
+
+
+class JoinedPyDataset(keras.utils.PyDataset):
+    """Another dataset's batches with what a teacher said of them; the same workers read them.
+
+    Of augmented examples all get the next version in each epoch, also those that come twice in one.
+
+    Args:
+        dataset: the dataset.
+        lookup: finds the outputs.
+
+    Raises:
+        ValueError: if processes would have to augment examples, which only threads can.
+    """
+
+    def __init__(self, dataset: keras.utils.PyDataset, lookup: Lookup) -> None:
+        super().__init__(dataset.workers, dataset.use_multiprocessing, dataset.max_queue_size)
+        if dataset.use_multiprocessing and lookup.augmentation is not None:
+            raise ValueError(
+                problem(
+                    "a PyDataset with use_multiprocessing=True for augmented examples",
+                    "workers that are threads: TensorFlow, which augments them, does not survive "
+                    "being forked",
+                    "pass use_multiprocessing=False",
+                )
+            )
+        self._dataset = dataset
+        self._lookup = lookup
+        self._epoch = -1
+        self._size: int | None = None
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches there are."""
+        return self._dataset.num_batches
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+        return self._dataset.num_batches
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """A batch with its outputs."""
+        place = 0 if self._lookup.description.has_keys else index * self._size_of_first()
+        return self._lookup.batch(self._dataset[index], place, max(0, self._epoch))
+
+    def on_epoch_begin(self) -> None:
+        """Tell the dataset, and go on to the next versions."""
+        self._dataset.on_epoch_begin()
+        self._epoch += 1
+
+    def on_epoch_end(self) -> None:
+        """Tell the dataset; `fit` also does so when it has looked at the first batches."""
+        self._dataset.on_epoch_end()
+
+    def _size_of_first(self) -> int:
+        """The size of all batches but the last; if it is not, fingerprints will tell."""
+        if self._size is None:
+            self._size = size_of(self._dataset[0])
+        return self._size
 
 
 def _batches_of_places(count: int, batch_size: int, shuffle: bool, seed: int | None) -> Any:

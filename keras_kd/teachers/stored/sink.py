@@ -1,37 +1,20 @@
-"""Batches of examples and of what a teacher says of them, on their way into a file."""
+"""Batches of examples and of what a teacher says of them, on their way into a store."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._files import replacing
 from keras_kd._progress import Progress
-from keras_kd.teachers.stored import fingerprint
-from keras_kd.teachers.stored.description import (
-    AUGMENTED_FIELD,
-    FINGERPRINT_FIELD,
-    KEY_FIELD,
-    KEYS_FILE,
-    Description,
-)
-from keras_kd.teachers.stored.keys import Keys
-from keras_kd.teachers.stored.records import RecordFile, RecordWriter
-from keras_kd.teachers.stored.records.header import (
-    HEADER,
-    Header,
-    check_same,
-    new_header,
-    read_header,
-)
-from keras_kd.teachers.stored.records.journal import JOURNAL
-from keras_kd.teachers.stored.records.layout import RECORDS
+from keras_kd.teachers.stored.contents import Description
+from keras_kd.teachers.stored.database import Records, RecordWriter, bytes_of_row
+from keras_kd.teachers.stored.identity import Keys, of_examples
 
 
 class Sink:
@@ -53,7 +36,7 @@ class Sink:
     which nothing was added goes.
 
     Args:
-        path: the directory of the store; made where it is missing.
+        path: the store; made where it is missing.
         description: what the store says of itself.
         total: how many examples will come, where that is known: for the progress, and to see
             whether they fit on the disk.
@@ -72,8 +55,6 @@ class Sink:
         self.total = total
         self._keys = Keys(description.key_kind)
         self._position = 0
-        self._taken_keys: list[np.ndarray] = []
-        self._seen_keys: set[int] = set()
 
     @property
     def position(self) -> int:
@@ -83,21 +64,25 @@ class Sink:
     @property
     def complete(self) -> bool:
         """Whether the store was finished before; then it is only read, by any number at once."""
-        return self._writer is None or self._writer.complete
-
-    @property
-    def examples_there(self) -> int:
-        """How many examples were there, with all of their versions, when the sink was opened."""
-        return self._there // self.description.versions
+        return self.records.complete
 
     def __enter__(self) -> Sink:
-        self._file = self._finished()
-        self._writer = None
         with ExitStack() as stack:
-            if self._file is None:
-                self._begin_writing(stack)
-            else:
-                self._there = self._file.count
+            records = self._finished()
+            if records is None:
+                total = None if self.total is None else self.total * self.description.versions
+                records = RecordWriter(
+                    self.path,
+                    self.description.to_json(),
+                    self.description.dtype.itemsize,
+                    has_keys=self.description.has_keys,
+                    versions=self.description.versions,
+                    total=total,
+                )
+                stack.enter_context(records)
+            # How many examples were there, with all of their versions, when the sink was opened.
+            self.examples_there = records.count // self.description.versions
+            self.records = records
             self._check_total()
             self._progress = stack.enter_context(
                 Progress(f"Storing {self.description.teacher}", self.total)
@@ -121,9 +106,7 @@ class Sink:
         """
         if self._position + count > self.examples_there:
             return False
-        identities = self._identities(count, x, keys)
-        self._compare(identities, keys)
-        self._take_keys(identities, keys)
+        self._compare(*self._identities(count, x, keys), keys)
         self._advance(count)
         return True
 
@@ -147,20 +130,15 @@ class Sink:
         """
         versions = self.description.versions
         count = len(next(iter(tensors.values()))) // versions
-        identities = self._identities(count, x, keys)
+        integers, marks = self._identities(count, x, keys)
         known = min(count, max(0, self.examples_there - self._position))
-        self._compare(identities[:known], keys)
-        self._take_keys(identities, keys)
+        self._compare(integers[:known], marks[:known], keys)
         self._check_room(count)
-        records = np.zeros(count * versions, self.description.dtype)
-        for name in identities.dtype.names or ():
-            records[name] = np.repeat(identities[name], versions)
-        if self.description.seed is not None:
-            records[AUGMENTED_FIELD] = augmented
-        for name, values in self.description.contents.encode(tensors, self._position).items():
-            records[name] = values
-        there = max(0, self._there - self._position * versions)
-        self._writer.append(records[there:])
+        self._check_once(integers[known:], known, keys)
+        records = self.description.packed(tensors, augmented, self._position)[known * versions :]
+        if len(records):
+            new = (np.repeat(one[known:], versions) for one in (integers, marks))
+            self.records.append(*new, records)
         self._advance(count)
 
     def finish(self) -> None:
@@ -178,21 +156,22 @@ class Sink:
                     "pass the same data, or another path",
                 )
             )
-        if self.complete:
-            return
-        if self._taken_keys:
-            with replacing(self.path / KEYS_FILE) as path:
-                # NumPy's tofile does not say why it fails.
-                path.write_bytes(np.concatenate(self._taken_keys).astype("<i8").tobytes())
-        self._writer.finish()
+        if not self.complete:
+            self.records.finish()
 
-    def _check_same(self, header: Header) -> None:
-        """Say what differs from a store that is there, in the words of the caller.
+    def _finished(self) -> Records | None:
+        """The records of a store that is complete; `None` where some can be written.
 
         Raises:
-            ValueError: if anything does.
+            ValueError: if there is a store of another description.
         """
-        difference = self.description.difference(Description.from_json(header.entries))
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return None
+        records = Records(self.path)
+        difference = self.description.difference(Description.from_json(records.description))
+        if difference is None and records.complete:
+            return records
+        records.close()
         if difference is not None:
             name, now, then = difference
             raise ValueError(
@@ -202,63 +181,24 @@ class Sink:
                     "pass what it was begun with, or choose another path",
                 )
             )
-        given = new_header(self.description.to_json(), self.description.dtype)
-        check_same(self.path, header, given)
+        return None
 
-    def _finished(self) -> RecordFile | None:
-        """The records of a store that is complete; `None` where some can be written.
-
-        Raises:
-            ValueError: if there is a store of another description.
-        """
-        if not (self.path / HEADER).is_file():
-            return None
-        self._check_same(read_header(self.path))
-        file = RecordFile(self.path)
-        return file if file.complete else None
-
-    def _begin_writing(self, stack: ExitStack) -> None:
-        """Open the store for the only writer that it may have."""
-        total = None if self.total is None else self.total * self.description.versions
-        writer = RecordWriter(
-            self.path, self.description.to_json(), self.description.dtype, total=total
+    def _identities(self, count: int, x: Any, keys: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The key and the fingerprint of each example; 0 where the store has none."""
+        has_keys, has_fingerprints = self.description.has_keys, self.description.has_fingerprints
+        return (
+            self._keys.to_integers(keys) if has_keys else np.zeros(count, np.int64),
+            of_examples(x) if has_fingerprints else np.zeros(count, np.uint16),
         )
-        self._writer = stack.enter_context(writer)
-        # Records that were there; the last example may lack some of its versions.
-        self._there = writer.count
-        stack.callback(self._remove_empty)
-        self._file = RecordFile(self.path) if writer.count else None
 
-    def _remove_empty(self) -> None:
-        """Leave no store without examples, in the way of one of another description."""
-        if not self._there and not self._position:
-            for name in (HEADER, JOURNAL, RECORDS, KEYS_FILE):
-                (self.path / name).unlink(missing_ok=True)
-            # What else is in it is the user's.
-            with suppress(OSError):
-                self.path.rmdir()
-
-    def _identities(self, count: int, x: Any, keys: Any) -> np.ndarray:
-        """The key and the fingerprint of each example, as far as the store has them."""
-        names = [
-            name for name in (KEY_FIELD, FINGERPRINT_FIELD) if name in self.description.dtype.names
-        ]
-        identities = np.zeros(count, [(name, self.description.dtype[name]) for name in names])
-        if KEY_FIELD in names:
-            identities[KEY_FIELD] = self._keys.to_integers(keys)
-        if FINGERPRINT_FIELD in names:
-            identities[FINGERPRINT_FIELD] = fingerprint.of_examples(x)
-        return identities
-
-    def _compare(self, identities: np.ndarray, keys: Any) -> None:
+    def _compare(self, integers: np.ndarray, marks: np.ndarray, keys: Any) -> None:
         """Check that these are the examples that the store has at this place."""
-        if not len(identities) or not identities.dtype.names:
+        if not len(integers):
             return
-        rows = (self._position + np.arange(len(identities))) * self.description.versions
-        there = self._file.read(rows)
-        differs = np.zeros(len(identities), bool)
-        for name in identities.dtype.names:
-            differs |= there[name] != identities[name]
+        there = self.records.read(
+            (self._position + np.arange(len(integers))) * self.description.versions
+        )
+        differs = (there.keys != integers) | (there.fingerprints != marks)
         if differs.any():
             place = int(np.argmax(differs))
             key = "" if keys is None else f" with the key {_shown(keys[place])}"
@@ -272,22 +212,23 @@ class Sink:
                 )
             )
 
-    def _take_keys(self, identities: np.ndarray, keys: Any) -> None:
-        """Note the keys; each may come once."""
-        if KEY_FIELD not in self.description.dtype.names:
+    def _check_once(self, integers: np.ndarray, known: int, keys: Any) -> None:
+        """Check that no key came before; `integers` are those after the first `known`."""
+        if not self.description.has_keys:
             return
-        for place, key in enumerate(identities[KEY_FIELD].tolist()):
-            if key in self._seen_keys:
-                raise ValueError(
-                    problem(
-                        f"the key {_shown(keys[place])} a second time, at the example number "
-                        f"{self._position + place}",
-                        "a key of its own for each example, and each example once",
-                        "store the data without repeat(), and give each example another key",
-                    )
+        again = self.records.find(integers) >= 0
+        _, first = np.unique(integers, return_index=True)
+        again[np.setdiff1d(np.arange(len(integers)), first)] = True
+        if again.any():
+            place = known + int(np.argmax(again))
+            raise ValueError(
+                problem(
+                    f"the key {_shown(keys[place])} a second time, at the example number "
+                    f"{self._position + place}",
+                    "a key of its own for each example, and each example once",
+                    "store the data without repeat(), and give each example another key",
                 )
-            self._seen_keys.add(key)
-        self._taken_keys.append(identities[KEY_FIELD].copy())
+            )
 
     def _check_room(self, count: int) -> None:
         """Check that the store is not complete without these."""
@@ -314,13 +255,14 @@ class Sink:
                     "pass the same data, or another path",
                 )
             )
-        missing = self.total * self.description.versions - self._there
-        needed = missing * self.description.dtype.itemsize
-        free = shutil.disk_usage(self.path).free
+        missing = (self.total - there) * self.description.versions
+        size = bytes_of_row(self.description.dtype.itemsize, self.description.has_keys)
+        needed = missing * size
+        free = shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise OSError(
                 problem(
-                    f"{missing} records of {self.description.dtype.itemsize} bytes for "
+                    f"{missing} records of about {size} bytes for "
                     f"{str(self.path)!r}: {needed} bytes on a disk with {free} bytes left",
                     "a disk with room for all of them",
                     "free space, choose another path, or store less: dtype='uint8', top_k=16, or "

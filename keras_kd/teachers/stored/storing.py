@@ -3,30 +3,312 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
-from keras_kd._checks import check_integer, problem
-from keras_kd.teachers.convert import as_teacher
-from keras_kd.teachers.inputs import ModelInputs
-from keras_kd.teachers.stored import fingerprint
-from keras_kd.teachers.stored.asking import LOGITS, Asked, Selection
-from keras_kd.teachers.stored.augmentation import Augmentation
-from keras_kd.teachers.stored.description import Description
+from keras_kd._checks import check_choice, check_integer, problem
+from keras_kd._limits import watched_batch
+from keras_kd._logits import (
+    OTHER_AXIS,
+    Logits,
+    could_be_probabilities,
+    recognise_logits,
+    said_of_probabilities,
+    suspicions,
+)
+from keras_kd._probabilities import JOINED, UNKNOWN
+from keras_kd.taps import Tapped
+from keras_kd.teachers.base import Teacher
+from keras_kd.teachers.ensemble import as_teacher
+from keras_kd.teachers.inputs import Inputs, ModelInputs
+from keras_kd.teachers.stored.augmentation import Augmentation, marks
+from keras_kd.teachers.stored.codecs import DTYPES, Dense, TopK
+from keras_kd.teachers.stored.contents import Contents, Description, StoredOutput
 from keras_kd.teachers.stored.examples import (
+    Batch,
     Division,
     batches_of,
     names_of,
     number_of_examples,
     to_numpy,
 )
-from keras_kd.teachers.stored.keys import Keys
+from keras_kd.teachers.stored.identity import Keys, of_teacher
 from keras_kd.teachers.stored.sink import Sink
 from keras_kd.teachers.stored.teacher import StoredTeacher
+
+LOGITS = "logits"
+_MARKS = "marks of the augmented examples"
+_USUAL_TEMPERATURES = (4.0,)
+
+
+class About(NamedTuple):
+    """What an output is beside its logits; see `StoredOutput`."""
+
+    activation: str | None
+    puts_out_logits: bool
+    shares: tuple[float, ...] | None
+    known: tuple[tuple[bool, ...], ...] | None
+    classes: int | None = None
+
+
+class Selection:
+    """What of a teacher is stored, and how.
+
+    Args:
+        outputs: `"logits"`, the name of a layer, or a list of these.
+        top_k: how many logits of a row are kept; `None`: all.
+        dtype: how numbers are stored.
+        temperatures: with `top_k`, those at which the mass of the other logits is kept; one number,
+            several, or `None` for that of `SoftTargets()`.
+
+    Raises:
+        TypeError: if `outputs` are no names.
+        ValueError: if there is none or one twice, the dtype is unknown, or there are temperatures
+            without `top_k`.
+    """
+
+    def __init__(
+        self,
+        outputs: str | Sequence[str],
+        top_k: int | None,
+        dtype: str,
+        temperatures: float | Sequence[float] | None,
+    ) -> None:
+        names = [outputs] if isinstance(outputs, str) else outputs
+        if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+            raise TypeError(
+                problem(
+                    f"outputs={outputs!r:.100}",
+                    "'logits', the name of a layer, or a list of these",
+                    "pass for example outputs=['logits', 'block3']",
+                )
+            )
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                problem(f"outputs={outputs!r}", "at least one name, and each once", "correct them")
+            )
+        self.has_outputs = LOGITS in names
+        self.layers = [name for name in names if name != LOGITS]
+        if top_k is not None and not self.has_outputs:
+            raise ValueError(
+                problem(
+                    f"top_k={top_k} for outputs={list(names)}",
+                    "'logits' among the outputs: features are stored whole",
+                    "leave out top_k, or add 'logits'",
+                )
+            )
+        if temperatures is not None and top_k is None:
+            raise ValueError(
+                problem(
+                    f"temperatures={temperatures} without top_k",
+                    "no temperature: of all logits any can be applied later",
+                    "leave it out, or pass top_k=16, for example",
+                )
+            )
+        self._top_k = top_k
+        self._dtype = check_choice("dtype", dtype, DTYPES)
+        self._temperatures = _USUAL_TEMPERATURES if temperatures is None else temperatures
+
+    def feature(self, name: str, shape: Sequence[int]) -> Dense:
+        """How the features of a layer are stored."""
+        return Dense(name, tuple(shape), self._dtype)
+
+    def output(self, name: str, shape: Sequence[int], about: About) -> StoredOutput:
+        """How an output is stored.
+
+        Raises:
+            ValueError: if its logits cannot be, or not its `top_k` largest.
+        """
+        if about.activation == OTHER_AXIS:
+            raise ValueError(
+                problem(
+                    f"an output from a {OTHER_AXIS}",
+                    "the classes on the last axis",
+                    "put keras.layers.Permute and a softmax over the last axis at the model's end",
+                )
+            )
+        if self._top_k is None:
+            return StoredOutput(Dense(name, tuple(shape), self._dtype), *about)
+        kinds = [
+            *(["several teachers, each with its own"] if about.shares is not None else []),
+            *(["a sigmoid"] if about.activation == "sigmoid" else []),
+            *([f"a softmax for every {about.classes} of them"] if about.classes else []),
+        ]
+        if kinds:
+            kind = kinds[0]
+            raise ValueError(
+                problem(
+                    f"top_k={self._top_k} for logits of {kind}",
+                    "one distribution over the classes",
+                    "leave out top_k; dtype='uint8' stores them in few bytes",
+                )
+            )
+        given = self._temperatures
+        temperatures = tuple(given) if isinstance(given, Sequence) else (given,)
+        codec = TopK(name, tuple(shape), self._top_k, self._dtype, temperatures)
+        return StoredOutput(codec, *about)
+
+
+class Asked:
+    """A teacher that is asked batch after batch, in one compiled forward pass.
+
+    Args:
+        teacher: the teacher.
+        inputs: which part of the inputs it sees.
+        selection: what of it is stored.
+        augmentation: what it sees instead of the examples themselves, or `None`.
+
+    Raises:
+        ValueError: if the teacher has no such layers, or says nothing by itself.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        inputs: Inputs,
+        selection: Selection,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        import tensorflow as tf
+
+        if teacher.brings_outputs:
+            raise ValueError(
+                problem(
+                    f"the stored teacher {teacher.name!r} to store",
+                    "a teacher that can be asked",
+                    "use the store that there is",
+                )
+            )
+        self.teacher = teacher
+        self.inputs = inputs
+        self._selection = selection
+        self._augmentation = augmentation
+        self._function = tf.function(self._forward)
+        # What a trace has seen, for what is stored of it.
+        self._structure: Any = None
+        self._names: Any = None
+        self._about: list[About] = []
+        self._origins: dict[str, str] = {}
+        teacher.tap(selection.layers)
+
+    def contents(self, x: Any, keys: np.ndarray) -> Contents:
+        """How what the teacher says of such a batch is stored.
+
+        Args:
+            x: the inputs, a structure of arrays.
+            keys: int64 array of shape `(batch,)`.
+
+        Raises:
+            ValueError: if it cannot be stored.
+        """
+        said = self._ask(x, keys, 0)
+        selection = self._selection
+        features = {
+            name: selection.feature(name, said[name].shape[1:]) for name in selection.layers
+        }
+        if not selection.has_outputs:
+            return Contents(None, features)
+        outputs = []
+        for name, about in zip(keras.tree.flatten(self._names), self._about, strict=True):
+            outputs.append(selection.output(name, said[name].shape[1:], about))
+            if about.activation is None:
+                self._check_logits(said[name], self._origins[name])
+        return Contents(keras.tree.pack_sequence_as(self._names, outputs), features)
+
+    def __call__(self, x: Any, keys: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
+        """What the teacher says of a batch.
+
+        Args:
+            x: the inputs, a structure of arrays.
+            keys: int64 array of shape `(batch,)`.
+
+        Returns:
+            By the name of each codec an array of shape `(batch * versions, ...)`, and the marks of
+            the augmented examples, of shape `(batch * versions,)`, or `None`.
+        """
+        versions = 1 if self._augmentation is None else self._augmentation.versions
+        each = [self._ask(x, keys, version) for version in range(versions)]
+        tensors = {
+            name: np.stack([one[name] for one in each], axis=1).reshape(-1, *values.shape[1:])
+            for name, values in each[0].items()
+        }
+        return tensors, tensors.pop(_MARKS, None)
+
+    def _check_logits(self, values: np.ndarray, origin: str) -> None:
+        """Warn of probabilities whose logits were not seen.
+
+        Numbers from 0 to 1 of unknown origin may be any, and no loss is known yet.
+        """
+        seen = Logits(values, None, origin=origin)
+        if not could_be_probabilities(seen):
+            return
+        rows, entries = suspicions(values, seen)
+        if origin == JOINED or any(rows) or (origin != UNKNOWN and any(entries)):
+            kind = "joined" if origin == JOINED else "rows" if any(rows) else "entries"
+            warnings.warn(said_of_probabilities("teacher", self.teacher.name, kind), stacklevel=4)
+
+    def _ask(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
+        import tensorflow as tf
+
+        self._structure = x
+        tensors = [tf.convert_to_tensor(part) for part in keras.tree.flatten(x)]
+        if self._augmentation is not None:
+            tensors.append(tf.constant(self._augmentation.seeds(keys, version)))
+        # One trace for batches of all sizes.
+        specs = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in tensors]
+        with watched_batch(self.teacher.name, len(keys)):
+            said = self._function.get_concrete_function(*specs)(*tensors)
+            return {name: values.numpy() for name, values in said.items()}
+
+    def _forward(self, *tensors: Any) -> dict[str, Any]:
+        parts = list(tensors)
+        seeds = None if self._augmentation is None else parts.pop()
+        x = keras.tree.pack_sequence_as(self._structure, parts)
+        if self._augmentation is not None:
+            x = self._augmentation(x, seeds)
+        said = self.teacher(self.inputs.of_teacher(x), Tapped(None, {}))
+        named = {name: said.features[name] for name in self._selection.layers}
+        if self._selection.has_outputs:
+            named |= self._logits(said.outputs)
+        if self._augmentation is not None:
+            named[_MARKS] = marks(self.inputs.of_student(x))
+        return {name: ops.cast(tensor, "float32") for name, tensor in named.items()}
+
+    def _logits(self, outputs: Any) -> dict[str, Any]:
+        """The logits behind each output, those of the members of a mean, examples first."""
+        self._names = _named(outputs, LOGITS)
+        self._about = []
+        logits = {}
+        pairs = zip(keras.tree.flatten(self._names), keras.tree.flatten(outputs), strict=True)
+        for name, output in pairs:
+            seen = recognise_logits(output)
+            activated = seen.activation is not None and seen.logits is not output
+            shares = known = None
+            if seen.members is not None:
+                shares = tuple(np.asarray(seen.shares).tolist())
+                known = None if seen.known is None else tuple(map(tuple, seen.known.tolist()))
+            self._about.append(About(seen.activation, not activated, shares, known, seen.classes))
+            self._origins[name] = seen.origin
+            several = seen.members is not None
+            logits[name] = ops.moveaxis(seen.members, 0, 1) if several else seen.logits
+        return logits
+
+
+def _named(outputs: Any, name: str) -> Any:
+    """The structure of the outputs, with a name in place of each."""
+    if isinstance(outputs, dict):
+        return {key: _named(part, f"{name}/{key}") for key, part in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return type(outputs)(
+            [_named(part, f"{name}/{number}") for number, part in enumerate(outputs)]
+        )
+    return name
 
 
 def store(
@@ -56,7 +338,7 @@ def store(
         dataset: arrays `(x, y)` or `(x,)`; a `tf.data.Dataset` of batches, a
             `keras.utils.PyDataset`, or an iterable of batches, as `fit` takes them. The examples
             come in the same order if the call is repeated. Labels and weights are left alone.
-        path: the directory of the store; it is made.
+        path: the store, a file that is made.
         outputs: `"logits"`, what the teacher puts out (from behind a softmax or sigmoid; all
             outputs where it has several); or the name of a layer, as losses name it; or a list of
             these.
@@ -111,12 +393,13 @@ def store(
     if first is None:
         raise ValueError(problem("a dataset without examples", "at least one", "check the data"))
     kind = "position" if key is None else Keys.of(first.key).kind
+    integers = _integers(first, kind, 0)
     if augmentation is not None:
-        augmentation.check_repeatable(first.x, first.integers(Keys(kind), 0))
+        augmentation.check_repeatable(first.x, integers)
     description = Description(
-        contents=asked.contents(first.x, first.integers(Keys(kind), 0)),
+        contents=asked.contents(first.x, integers),
         teacher=asked.teacher.name,
-        digest=fingerprint.of_teacher(asked.teacher),
+        digest=of_teacher(asked.teacher),
         key_kind=kind,
         key_name=key,
         teacher_inputs=names_of(teacher_inputs),
@@ -128,44 +411,28 @@ def store(
     return StoredTeacher(path, augment=augment)
 
 
-class _Batch(NamedTuple):
-    """Some successive examples.
-
-    Attributes:
-        key: one per example, or `None`.
-        x: what student and teacher see, a structure of arrays.
-        of_student: the leaves of what the student sees, which are what tells the examples apart.
-    """
-
-    key: Any
-    x: Any
-    of_student: list[np.ndarray]
-
-    @property
-    def count(self) -> int:
-        return len(self.of_student[0])
-
-    def integers(self, keys: Keys, position: int) -> np.ndarray:
-        """The keys as numbers; positions where there are none."""
-        if self.key is None:
-            return position + np.arange(self.count)
-        return keys.to_integers(self.key)
-
-
-def _divided(dataset: Any, batch_size: int, division: Division) -> Iterator[_Batch]:
+def _divided(dataset: Any, batch_size: int, division: Division) -> Iterator[Batch]:
     for batch in batches_of(dataset, batch_size):
-        key, x = division(keras.utils.unpack_x_y_sample_weight(batch)[0])
-        x = to_numpy(x)
-        key = None if key is None else np.asarray(key)
-        yield _Batch(key, x, keras.tree.flatten(division.inputs.of_student(x)))
+        divided = division(batch)
+        key = None if divided.key is None else np.asarray(divided.key)
+        yield Batch(to_numpy(divided.x), key=key)
 
 
-def _fill(sink: Sink, batches: Iterator[_Batch], asked: Asked) -> None:
-    keys = Keys(sink.description.key_kind)
+def _integers(batch: Batch, kind: str, position: int) -> np.ndarray:
+    """The keys as numbers; positions where there are none."""
+    if batch.key is None:
+        return position + np.arange(batch.count)
+    return Keys(kind).to_integers(batch.key)
+
+
+def _fill(sink: Sink, batches: Iterator[Batch], asked: Asked) -> None:
     for batch in batches:
-        if not sink.skip(batch.count, batch.of_student, batch.key):
-            tensors, marks = asked(batch.x, batch.integers(keys, sink.position))
-            sink.add(tensors, batch.of_student, batch.key, marks)
+        # What the student sees is what tells the examples apart.
+        own = keras.tree.flatten(asked.inputs.of_student(batch.x))
+        if not sink.skip(len(own[0]), own, batch.key):
+            keys = _integers(batch, sink.description.key_kind, sink.position)
+            tensors, marked = asked(batch.x, keys)
+            sink.add(tensors, own, batch.key, marked)
         elif sink.complete:
             # Students' batches are compared with it example by example.
             return

@@ -11,10 +11,8 @@ import numpy as np
 
 from keras_kd._tables import aligned
 from keras_kd.teachers.stored.codecs import Codec, TopK
-from keras_kd.teachers.stored.contents import StoredOutput
-from keras_kd.teachers.stored.description import Description
-from keras_kd.teachers.stored.lookup import Lookup
-from keras_kd.teachers.stored.records import RecordFile
+from keras_kd.teachers.stored.contents import Description, StoredOutput
+from keras_kd.teachers.stored.database import Records
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Summary:
     """What a store holds. `print` shows it, `to_json` has all of it.
 
     Attributes:
-        path: the directory of the store.
+        path: the store.
         teacher: the teacher's name.
         examples: how many examples can be read.
         complete: whether these are all; otherwise the storing was interrupted and can go on.
@@ -54,7 +52,7 @@ class Summary:
         key_kind: what tells examples apart: `"position"`, `"integer"` or `"string"`.
         key_name: the entry of the data that is the key, or `None`.
         has_fingerprints: whether a wrong pairing is noticed by the examples themselves.
-        bytes: the size of all files.
+        bytes: the size of the file.
         outputs: what is stored for each version of each example, layers among them.
     """
 
@@ -72,7 +70,7 @@ class Summary:
 
     @property
     def bytes_per_example(self) -> float:
-        """The size of all files over the number of examples, NaN without one."""
+        """The size of the file over the number of examples, NaN without one."""
         return self.bytes / self.examples if self.examples else float("nan")
 
     def to_json(self) -> dict[str, Any]:
@@ -109,17 +107,17 @@ def summarize(path: str | os.PathLike, *, verify: bool = False) -> Summary:
     """Look into a store, complete or not.
 
     Args:
-        path: its directory.
+        path: the store.
         verify: whether to read all of it and compare the checksums.
 
     Raises:
         FileNotFoundError: if there is no store.
         ValueError: if it is damaged; the message says where.
     """
-    records = RecordFile(path)
-    description = Description.from_json(records.header)
+    records = Records(path)
+    description = Description.from_json(records.description)
     if verify:
-        Lookup(records, description).verify()
+        records.verify()
     contents = description.contents
     about = {output.codec.name: output for output in contents.stored_outputs}
     return Summary(
@@ -132,7 +130,7 @@ def summarize(path: str | os.PathLike, *, verify: bool = False) -> Summary:
         key_kind=description.key_kind,
         key_name=description.key_name,
         has_fingerprints=description.has_fingerprints,
-        bytes=sum(file.stat().st_size for file in Path(path).iterdir()),
+        bytes=Path(path).stat().st_size,
         outputs=tuple(_stored(codec, about.get(codec.name)) for codec in contents.codecs),
     )
 

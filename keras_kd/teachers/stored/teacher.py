@@ -12,14 +12,13 @@ import numpy as np
 from keras_kd._checks import check_integer, problem
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
-from keras_kd.teachers.convert import as_teacher
-from keras_kd.teachers.stored import fingerprint
+from keras_kd.teachers.ensemble import as_teacher
 from keras_kd.teachers.stored.augmentation import Augmentation
-from keras_kd.teachers.stored.description import Description
-from keras_kd.teachers.stored.joining import join
-from keras_kd.teachers.stored.lookup import Lookup
-from keras_kd.teachers.stored.matching import SOURCE, Matching, source_mark
-from keras_kd.teachers.stored.records import RecordFile
+from keras_kd.teachers.stored.contents import Description
+from keras_kd.teachers.stored.database import Records
+from keras_kd.teachers.stored.identity import Keys, of_teacher
+from keras_kd.teachers.stored.lookup import SOURCE, Lookup, source_mark
+from keras_kd.teachers.stored.pipeline import join
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -30,14 +29,14 @@ class StoredTeacher(Teacher):
     pipeline; they are read from the disk as they are needed.
 
     Args:
-        path: the directory of the store.
+        path: the store, a file.
         augment: the function with which the examples were augmented, where they were.
         teacher: the teacher that the store should be of, to make sure that it is; it is not kept.
         partial: whether a store that was not finished will do, for the examples that it has.
         name: for messages; the teacher's own by default.
 
     Attributes:
-        path: the directory.
+        path: the file.
         examples: how many examples there are.
         versions: how many augmented versions of each; 1 without augmentation.
 
@@ -65,22 +64,21 @@ class StoredTeacher(Teacher):
         partial: bool = False,
         name: str | None = None,
     ) -> None:
-        file = RecordFile(path)
-        self.path = file.directory
+        self._records = Records(path)
+        self.path = self._records.path
         self.partial = partial
-        self._description = description = Description.from_json(file.header)
+        self._description = description = Description.from_json(self._records.description)
         self.name = name or description.teacher
+        self.key_name = description.key_name
         self.versions = description.versions
-        self.examples = file.count // description.versions
-        self._check_whole(file)
+        self.examples = self._records.count // description.versions
+        self._check_whole()
         if teacher is not None:
             self._check_digest(teacher)
         self._augmentation = None
         if augment is not None:
             self._check_augmented()
             self._augmentation = Augmentation(augment, description.versions, description.seed)
-        self._lookup = Lookup(file, description)
-        self.key_name = description.key_name
 
     def __repr__(self) -> str:
         """The path, and how much is there."""
@@ -184,10 +182,10 @@ class StoredTeacher(Teacher):
                     "put them into a tuple: join((x, y), batch_size=64)",
                 )
             )
-        matching = Matching(self._lookup, self._augmentation, verify=verify, key=key)
+        lookup = self._lookup(self._augmentation, verify=verify, key=key)
         if batch_size is not None:
             check_integer("batch_size", batch_size, at_least=1, fix="use 32, for example")
-        return join(dataset, matching, batch_size, shuffle, seed)
+        return join(dataset, lookup, batch_size, shuffle, seed)
 
     def read(self, keys: Any, version: int = 0) -> dict[str, np.ndarray]:
         """What the teacher said of some examples.
@@ -211,7 +209,7 @@ class StoredTeacher(Teacher):
                 problem(f"version={version}", f"one of {self.versions} versions", "use 0")
             )
         keys = np.asarray(keys).reshape(-1)
-        arrays = self._lookup.checked(keys, versions=number)
+        arrays = self._lookup().outputs(keys, versions=number)
         plain = {f"{codec.name}:values" for codec in self._description.contents.codecs}
         plain -= {name for name in plain if name.replace(":values", ":classes") in arrays}
         return {
@@ -240,7 +238,7 @@ class StoredTeacher(Teacher):
                     "open it with StoredTeacher(path, augment=function)",
                 )
             )
-        keys = self._lookup.keys.to_integers(np.asarray(keys).reshape(-1))
+        keys = Keys(self._description.key_kind).to_integers(np.asarray(keys).reshape(-1))
         return self._augmentation.seeds(keys, version)
 
     def verify(self) -> None:
@@ -249,24 +247,19 @@ class StoredTeacher(Teacher):
         Raises:
             ValueError: naming what is damaged.
         """
-        self._lookup.verify()
+        self._records.verify()
 
     def get_config(self) -> dict[str, Any]:
         """The path; the outputs stay where they are."""
         return {"path": str(self.path), "partial": self.partial, "name": self.name}
 
-    def _check_whole(self, file: RecordFile) -> None:
-        description = self._description
-        if file.dtype != description.dtype:
-            raise ValueError(
-                problem(
-                    f"records of {file.dtype} in {str(self.path)!r}, whose header tells of "
-                    f"{description.dtype}",
-                    "a header of these records",
-                    "store the teacher's outputs again",
-                )
-            )
-        if file.complete or (self.partial and self.examples):
+    def _lookup(self, *arguments: Any, **options: Any) -> Lookup:
+        return Lookup(self._records, self._description, *arguments, **options)
+
+    def _check_whole(self) -> None:
+        if self._records.has_keys != self._description.has_keys:
+            raise self._records.damaged("it has keys and says that it has none, or the reverse")
+        if self._records.complete or (self.partial and self.examples):
             return
         raise ValueError(
             problem(
@@ -279,7 +272,7 @@ class StoredTeacher(Teacher):
         )
 
     def _check_digest(self, teacher: Any) -> None:
-        digest = fingerprint.of_teacher(as_teacher(teacher))
+        digest = of_teacher(as_teacher(teacher))
         if digest != self._description.digest:
             raise ValueError(
                 problem(

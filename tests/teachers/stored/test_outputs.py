@@ -1,8 +1,14 @@
+"""What was said elsewhere, in whatever form, becomes a store."""
+
+import h5py
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_kd
 from keras_kd.teachers import StoredTeacher, store_outputs
+from keras_kd.teachers.stored.outputs import Predictions, check_logits, logits_of
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = GENERATOR.normal(0, 3, (20, 5)).astype("float32")
@@ -115,15 +121,15 @@ def test_an_interrupted_stream_goes_on(tmp_path):
     stored = store_outputs(iter([LOGITS[:15], LOGITS[15:]]), path, x=X, dtype="float32")
     np.testing.assert_array_equal(all_of(stored), LOGITS)
     whole = store_outputs(LOGITS, tmp_path / "whole.store", x=X, dtype="float32")
-    for name in ("records.bin", "journal"):
-        assert (path / name).read_bytes() == (whole.path / name).read_bytes()
+    np.testing.assert_array_equal(all_of(whole), LOGITS)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["t.store", "whole.store"]
 
 
 def test_once_more_changes_nothing(tmp_path):
     store_outputs(LOGITS, tmp_path / "t.store", x=X)
-    before = {file.name: file.read_bytes() for file in (tmp_path / "t.store").iterdir()}
+    before = (tmp_path / "t.store").read_bytes()
     store_outputs(LOGITS, tmp_path / "t.store", x=X)
-    assert before == {file.name: file.read_bytes() for file in (tmp_path / "t.store").iterdir()}
+    assert before == (tmp_path / "t.store").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -176,17 +182,6 @@ def test_a_key_that_comes_twice(tmp_path):
     assert not (tmp_path / "t.store").exists()
 
 
-def test_what_a_user_keeps_there_stays(tmp_path):
-    path = tmp_path / "t.store"
-    store_outputs(LOGITS, path, keys=np.arange(20))
-    (path / "notes.txt").touch()
-    for name in ("journal", "records.bin"):
-        (path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match="a second time"):
-        store_outputs(LOGITS, path, keys=np.zeros(20, int))
-    assert [file.name for file in path.iterdir()] == ["notes.txt"]
-
-
 def test_without_examples_only_keys_are_checked(tmp_path):
     stored = store_outputs(LOGITS, tmp_path / "t.store")
     (batch, *_) = stored.join((X + 1, LOGITS), batch_size=20, shuffle=False)
@@ -214,3 +209,209 @@ def test_a_student_learns_from_predictions(tmp_path):
     history = distiller.fit(stored.join((X, labels), batch_size=10), epochs=3, verbose=0)
     losses = history.history["loss"]
     assert losses[-1] < losses[0]
+
+
+PREDICTIONS = np.arange(20.0).reshape(10, 2)
+NUMBERS = np.arange(10)
+
+
+def batches(outputs, x=None, keys=None, batch_size=4):
+    return list(Predictions(outputs, x, keys, batch_size))
+
+
+def test_an_array_is_cut_into_batches():
+    found = batches(PREDICTIONS)
+    assert [batch.count for batch in found] == [4, 4, 2]
+    np.testing.assert_array_equal(
+        np.concatenate([batch.outputs["logits"] for batch in found]), PREDICTIONS
+    )
+    assert Predictions(PREDICTIONS, None, None, 4).total == 10
+
+
+def test_a_mapped_array_is_not_read_before_its_turn(tmp_path):
+    np.save(tmp_path / "logits.npy", PREDICTIONS)
+    (first, *_) = batches(np.load(tmp_path / "logits.npy", mmap_mode="r"))
+    assert isinstance(first.outputs["logits"].base, np.memmap)
+
+
+def test_a_data_set_of_hdf5(tmp_path):
+    with h5py.File(tmp_path / "said.h5", "w") as file:
+        file["logits"] = PREDICTIONS
+        file["x"] = NUMBERS
+        found = batches(file["logits"], file["x"])
+        assert [batch.count for batch in found] == [4, 4, 2]
+        np.testing.assert_array_equal(np.concatenate([batch.x for batch in found]), NUMBERS)
+
+
+def test_a_dict_of_arrays():
+    found = batches({"logits": PREDICTIONS, "block": PREDICTIONS[:, :, None]})
+    assert {name: array.shape for name, array in found[0].outputs.items()} == {
+        "logits": (4, 2),
+        "block": (4, 2, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        lambda: iter([PREDICTIONS[:3], PREDICTIONS[3:]]),
+        lambda: [PREDICTIONS[:3], PREDICTIONS[3:], PREDICTIONS[:0]],
+        lambda: ({"logits": part} for part in (PREDICTIONS[:3], PREDICTIONS[3:])),
+        lambda: tf.data.Dataset.from_tensor_slices(PREDICTIONS).batch(3),
+    ],
+)
+def test_batches_of_any_size_meet_their_examples(outputs):
+    predictions = Predictions(outputs(), {"a": NUMBERS, "b": [NUMBERS]}, None, 4)
+    assert predictions.total is None
+    found = list(predictions)
+    for name in ("a", "b"):
+        x = np.concatenate([np.ravel(batch.x[name]) for batch in found])
+        np.testing.assert_array_equal(x, NUMBERS)
+    logits = np.concatenate([batch.outputs["logits"] for batch in found])
+    np.testing.assert_array_equal(logits, PREDICTIONS)
+
+
+def test_keys_beside_the_outputs_or_with_them():
+    keys = [f"image {number}" for number in range(10)]
+    beside = batches(PREDICTIONS, keys=keys)
+    pairs = batches((keys[at : at + 4], PREDICTIONS[at : at + 4]) for at in (0, 4, 8))
+    for found in (beside, pairs):
+        assert [key for batch in found for key in batch.key.tolist()] == keys
+    with pytest.raises(ValueError, match=r"Received keys=... and pairs"):
+        batches([(NUMBERS, PREDICTIONS)], keys=NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("x", "keys"),
+    [(NUMBERS[:9], None), (None, NUMBERS[:9]), ({"a": NUMBERS, "b": NUMBERS[:9]}, None)],
+)
+@pytest.mark.parametrize("outputs", [PREDICTIONS, [PREDICTIONS]])
+def test_as_many_examples_as_predictions(outputs, x, keys):
+    with pytest.raises(ValueError, match="predictions of 10 examples, and x or keys of 9"):
+        batches(outputs, x, keys)
+
+
+def test_too_many_examples_are_noticed_at_the_end_of_a_stream():
+    stream = iter(Predictions(iter([PREDICTIONS]), np.arange(11), None, 4))
+    assert next(stream).count == 10
+    with pytest.raises(ValueError, match="predictions of 10 examples, and x or keys of 11"):
+        next(stream)
+
+
+@pytest.mark.parametrize("outputs", [PREDICTIONS[:0], [], [PREDICTIONS[:0]], iter(())])
+def test_nothing(outputs):
+    with pytest.raises(ValueError, match="Received no predictions"):
+        batches(outputs)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [None, 3, "logits.npy", np.float32(3), [[1.0, 2.0]], {}, {"logits": [1.0]}, {3: PREDICTIONS}],
+)
+def test_something_else(outputs):
+    with pytest.raises(TypeError, match=r"Expected an array \(examples, \.\.\.\).*store"):
+        batches(outputs)
+
+
+@pytest.mark.parametrize(
+    "outputs", [np.array([["a"]]), np.array([[None]]), np.ones((2, 2), complex)]
+)
+def test_what_are_no_numbers(outputs):
+    with pytest.raises(TypeError, match=r"Received 'logits' of type .*Expected numbers"):
+        batches(outputs)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "bool"])
+def test_numbers_of_any_kind(dtype):
+    (batch,) = batches([tf.cast(PREDICTIONS, dtype)])
+    assert batch.outputs["logits"].dtype == dtype
+
+
+def test_lengths_within_a_batch():
+    with pytest.raises(ValueError, match=r"different numbers of examples: \{'logits': 10, 'a': 9"):
+        batches({"logits": PREDICTIONS, "a": PREDICTIONS[:9]})
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{"block": PREDICTIONS}, (NUMBERS, PREDICTIONS), {"logits": PREDICTIONS, "a": PREDICTIONS}],
+)
+def test_batches_bring_the_same(second):
+    with pytest.raises(ValueError, match=r"a batch of \[.*\] after one of \['logits'\]"):
+        batches([PREDICTIONS, second])
+
+
+def test_examples_without_an_axis():
+    with pytest.raises(TypeError, match="Received x with 3"):
+        batches(PREDICTIONS, x=[1, 2, 3][2])
+
+
+MANY_LOGITS = GENERATOR.normal(0, 4, (50, 3, 7)).astype("float32")
+
+
+def tempered_softmax(logits, temperature=1.0):
+    return keras.ops.convert_to_numpy(keras.ops.softmax(logits.astype("float64") / temperature))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_logits_behind_a_softmax_at_any_temperature(temperature):
+    found = logits_of(tempered_softmax(MANY_LOGITS), "softmax")
+    assert found.dtype == "float32"
+    expected = tempered_softmax(MANY_LOGITS, temperature)
+    np.testing.assert_allclose(tempered_softmax(found, temperature), expected, rtol=1e-5)
+
+
+def test_logits_behind_a_sigmoid():
+    probabilities = 1 / (1 + np.exp(-MANY_LOGITS.astype("float64")))
+    np.testing.assert_allclose(logits_of(probabilities, "sigmoid"), MANY_LOGITS, atol=1e-6)
+
+
+def test_a_floor_for_what_is_impossible():
+    floor = np.log(1.1754944e-38)
+    rows = np.array([[0.0, 1.0], [1e-300, 1.0]])
+    np.testing.assert_allclose(logits_of(rows, "softmax"), [[floor, 0]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(logits_of(rows, "sigmoid"), [[floor, -floor]] * 2, rtol=1e-6)
+    # It is no probability worth speaking of at the temperatures that are in use.
+    assert tempered_softmax(logits_of(rows, "softmax"), 4.0)[0, 0] < 1e-9
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_probabilities_in_any_precision(dtype):
+    probabilities = tempered_softmax(MANY_LOGITS).astype(dtype)
+    found = tempered_softmax(logits_of(probabilities, "softmax"))
+    np.testing.assert_allclose(found, tempered_softmax(MANY_LOGITS), atol=1e-3)
+    with pytest.raises(ValueError, match="look like probabilities"):
+        check_logits(probabilities)
+
+
+@pytest.mark.parametrize("row", [[-0.1, 1.1], [0.5, 0.6], [np.nan, 1.0], [0.2, 0.2]])
+def test_what_no_softmax_gives(row):
+    rows = np.array([[0.5, 0.5], row])
+    with pytest.raises(ValueError, match=r"example 11 that no softmax.*the sum 1.*'sigmoid'"):
+        logits_of(rows, "softmax", first_example=10)
+
+
+@pytest.mark.parametrize("row", [[-0.1, 0.5], [0.5, 1.1], [np.nan, 1.0]])
+def test_what_no_sigmoid_gives(row):
+    with pytest.raises(
+        ValueError, match=r"example 0 that no sigmoid.*from 0 to 1.*if they are logits"
+    ):
+        logits_of(np.array([row]), "sigmoid")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        MANY_LOGITS,
+        np.ones((3, 1)),
+        np.zeros((0, 4)),
+        np.ones(3),
+        np.array([[0.5, 0.5], [0.5, 0.6]]),
+    ],
+)
+def test_what_are_no_distributions(values):
+    check_logits(values)
+
+
+def test_the_advice_for_logits_that_look_like_probabilities():
+    check_logits(np.array([[0.5, 0.5], [0.1, 0.9]]) - 1)

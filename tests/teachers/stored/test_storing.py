@@ -274,7 +274,7 @@ def test_the_disk_is_asked_first(teacher, examples, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(
-        OSError, match=r"20 records of 8 bytes.*160 bytes on a disk with 100.*top_k"
+        OSError, match=r"20 records of about 28 bytes.*560 bytes on a disk with 100.*top_k"
     ):
         store(teacher, (examples[0],), tmp_path / "s")
 

@@ -1,23 +1,22 @@
 """Write more than fits, then again with more room; prints both errors and counts as JSON.
 
-usage: fill.py ROOT DIRECTORY
+usage: fill.py ROOT STORE
 """
 
-import importlib
 import json
 import resource
 import sys
 
 import light
 
-RecordWriter = light.records_package(sys.argv[1]).RecordWriter
-importlib.import_module("keras_kd.teachers.stored.records.writer").COMMIT_SECONDS = 0.0
+database = light.database(sys.argv[1])
+database.COMMIT_SECONDS = 0.0
 TOTAL = 10_000
 
 
 def attempt(total=TOTAL):
     try:
-        with RecordWriter(sys.argv[2], light.HEADER, light.DTYPE, total=total) as writer:
+        with light.new(database, sys.argv[2], total=total) as writer:
             light.write(writer, TOTAL, 100)
     except OSError as error:
         return {"count": writer.count, "errno": error.errno, "error": str(error)}
@@ -25,7 +24,7 @@ def attempt(total=TOTAL):
 
 
 seen = []
-for room, total in ((50_000, TOTAL), (80_000, None), (-1, TOTAL)):
+for room, total in ((100_000, TOTAL), (160_000, None), (-1, TOTAL)):
     # No file may be larger: writing on fails with EFBIG, an error of the kernel.
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, -1))
     seen.append(attempt(total))

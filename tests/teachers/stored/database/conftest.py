@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import keras_kd
-from keras_kd.teachers.stored.records import RecordWriter
+from keras_kd.teachers.stored import database
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -26,7 +26,7 @@ def program(name):
 
 @pytest.fixture(scope="session")
 def light():
-    """What the programs share: `DTYPE`, `HEADER`, `records`, `write`."""
+    """What the programs share: `new`, `records`, `write`, `check`."""
     return program("light")
 
 
@@ -78,16 +78,15 @@ def quick_disk(tmp_path):
 
 
 @pytest.fixture
-def small_chunks(monkeypatch):
-    """Chunks of a few records, and a commit after each append."""
-    writer = importlib.import_module("keras_kd.teachers.stored.records.writer")
-    monkeypatch.setattr(writer, "CHUNK_BYTES", 100)
-    monkeypatch.setattr(writer, "COMMIT_SECONDS", 0.0)
+def every_append(monkeypatch):
+    """A commit after each append."""
+    monkeypatch.setattr(database, "COMMIT_SECONDS", 0.0)
 
 
 @pytest.fixture
-def store(tmp_path, light, small_chunks):
-    """A complete store of 40 records in chunks of 7."""
-    with RecordWriter(tmp_path / "store", light.HEADER, light.DTYPE) as writer:
+def store(quick_disk, light, monkeypatch):
+    """A complete store of 40 records, in small pages."""
+    monkeypatch.setattr(database, "PAGE_BYTES", 512)
+    with light.new(database, quick_disk / "store") as writer:
         light.write(writer, 40)
-    return tmp_path / "store"
+    return quick_disk / "store"

@@ -1,22 +1,136 @@
-"""Short numbers that change when examples or weights do."""
+"""What tells an example, or a teacher, from all others: keys, fingerprints, digests."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import check_choice, problem
 from keras_kd.teachers.base import Teacher
-from keras_kd.teachers.stored.keys import hashes
 
+KINDS = ("position", "integer", "string")
+_HASH_BYTES = 8
 # Fixed for ever, as stores hold what follows from it.
 _SEED = 0x6B657261735F6B64
 _DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Keys:
+    """How examples are told apart.
+
+    Attributes:
+        kind: `"position"`: by their place in the data; `"integer"` or `"string"`: by a key that the
+            data bring.
+    """
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, KINDS)
+
+    @classmethod
+    def of(cls, keys: Any) -> Keys:
+        """The kind of keys that come with the data, from some of them.
+
+        Raises:
+            TypeError: if they are neither integers nor strings.
+        """
+        keys = np.asarray(keys)
+        if keys.dtype.kind in "iu":
+            return cls("integer")
+        if _are_strings(keys):
+            return cls("string")
+        raise TypeError(
+            problem(
+                f"keys of dtype {keys.dtype}",
+                "integers, strings or bytes",
+                "give each example a number or a name, such as its file's",
+            )
+        )
+
+    def to_integers(self, keys: Any) -> np.ndarray:
+        """The keys as they are stored.
+
+        Strings become the first 64 bits of their BLAKE2b digest (RFC 7693), so that two of a
+        million meet with a probability of 3e-8, which is noticed when the store is read; a string
+        and its bytes in UTF-8 are the same key.
+
+        Args:
+            keys: an array of shape `(n,)` or `(n, 1)`.
+
+        Returns:
+            An int64 array of shape `(n,)`.
+
+        Raises:
+            TypeError: if they are of another kind.
+            ValueError: if there is not one key per example, or one is beyond int64.
+        """
+        keys = np.asarray(keys)
+        if keys.ndim == 0 or keys.size != len(keys):
+            raise ValueError(
+                problem(
+                    f"keys of shape {keys.shape}", "one key per example", "pass them as (examples,)"
+                )
+            )
+        keys = keys.reshape(-1)
+        strings = self.kind == "string"
+        if keys.size and not (_are_strings(keys) if strings else keys.dtype.kind in "iu"):
+            raise TypeError(
+                problem(
+                    f"keys of dtype {keys.dtype}, such as {keys[0]!r:.60}",
+                    "strings or bytes" if strings else "integers",
+                    "use keys of the kind that the outputs were stored with",
+                )
+            )
+        return hashes(keys) if strings else _to_int64(keys)
+
+
+def hashes(strings: np.ndarray) -> np.ndarray:
+    """64 bits of the BLAKE2b digest of each string or bytes, an int64 array of their shape.
+
+    Raises:
+        TypeError: if something else is among them.
+    """
+    digests = b"".join(
+        hashlib.blake2b(_to_bytes(string), digest_size=_HASH_BYTES).digest()
+        for string in strings.ravel()
+    )
+    return np.frombuffer(digests, "<i8").astype(np.int64, copy=False).reshape(strings.shape)
+
+
+def _to_bytes(string: Any) -> bytes:
+    if isinstance(string, bytes):
+        return string
+    if isinstance(string, str):
+        return string.encode("utf-8", "surrogateescape")
+    raise TypeError(
+        problem(f"{string!r:.60} among strings", "strings or bytes", "convert it to a string")
+    )
+
+
+def _are_strings(keys: np.ndarray) -> bool:
+    if keys.dtype.kind == "O":
+        return all(isinstance(key, str | bytes) for key in keys.ravel())
+    return keys.dtype.kind in "SU"
+
+
+def _to_int64(keys: np.ndarray) -> np.ndarray:
+    if keys.dtype.kind == "u" and keys.size and keys.max() > np.iinfo(np.int64).max:
+        raise ValueError(
+            problem(
+                f"the key {keys.max()}",
+                f"at most {np.iinfo(np.int64).max}",
+                "number the examples with int64, or use strings",
+            )
+        )
+    return keys.astype(np.int64, copy=False)
 
 
 def of_examples(x: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Write as somebody who may not. usage: forbid.py ROOT DIRECTORY"""
+"""Write as somebody who may not. usage: forbid.py ROOT STORE"""
 
 import json
 import os
@@ -6,10 +6,10 @@ import sys
 
 import light
 
-records = light.records_package(sys.argv[1])
+database = light.database(sys.argv[1])
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
-    records.RecordWriter(sys.argv[2], light.HEADER, light.DTYPE)
+    light.new(database, sys.argv[2])
 except OSError as error:
     print(json.dumps([type(error).__name__, str(error)]))
