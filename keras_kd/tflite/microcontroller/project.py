@@ -19,6 +19,7 @@ from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
 from keras_kd.tflite.microcontroller import vectors
 from keras_kd.tflite.microcontroller.agreement import TOLERANCE_FLOAT, Agreement, compare_stored
 from keras_kd.tflite.microcontroller.c_source import check_name, data_source
+from keras_kd.tflite.microcontroller.interface import interface_source
 from keras_kd.tflite.microcontroller.operators import registrations
 from keras_kd.tflite.microcontroller.templates import fill, string_literal
 from keras_kd.tflite.model import TFLiteModel
@@ -26,6 +27,15 @@ from keras_kd.tflite.tensors import TensorInfo, random_stored
 
 _RANDOM_EXAMPLES = 8
 _DENSE = "FULLY_CONNECTED"
+# How the build systems of boards are told of the folder: files and their templates.
+_MANIFESTS = {
+    "CMakeLists.txt": "CMakeLists.txt",
+    "idf_component.yml": "idf_component.yml",
+    "library.properties": "library.properties",
+    "zephyr/module.yml": "zephyr_module.yml",
+    "zephyr/CMakeLists.txt": "zephyr_CMakeLists.txt",
+    "zephyr/Kconfig": "zephyr_Kconfig",
+}
 # Every file of a project names who made it.
 _MARK = b"keras_kd"
 
@@ -103,7 +113,9 @@ def write_project(
     _check_own(folder / file for file in texts)
     with filling(folder) as temporary:
         for file, text in texts.items():
-            (temporary / file).write_text(text, encoding="utf-8")
+            path = temporary / file
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
     return tuple(sorted(folder / file for file in texts))
 
 
@@ -117,7 +129,7 @@ def _in_old_runtimes(
 
 
 def _check_own(files: Iterable[Path]) -> None:
-    """Refuse to replace a user's own README.md or main.cc; ours say who made them."""
+    """Refuse to replace a user's own README.md or main.cc; those of a project say who made them."""
     for file in files:
         if not os.path.lexists(file):
             continue
@@ -178,24 +190,29 @@ class _Project:
             f" * computer, and a margin of {self._margin_percent()} %."
         )
         header, source = data_source(self.model, name, self.arena_bytes, origin)
-        vectors_header, vectors = self._vector_texts()
+        vectors_header, vectors_text = vectors.vectors_source(name, self.vectors, TOLERANCE_FLOAT)
+        interface_header, interface = interface_source(self.model, name)
         texts = {
             f"{name}_data.h": header,
             f"{name}_data.cc": source,
             f"{name}_ops.h": self._operators(),
             f"{name}_vectors.h": vectors_header,
-            f"{name}_vectors.cc": vectors,
-            "main.cc": self._main(),
-            "CMakeLists.txt": fill("CMakeLists.txt", name=name),
-            f"{name}.mk": fill("fragment.mk", name=name, upper=name.upper()),
+            f"{name}_vectors.cc": vectors_text,
+            f"{name}.h": interface_header,
+            f"{name}.cc": interface,
+            f"{name}_test.h": self._filled("test.h"),
+            f"{name}_test.cc": self._test(),
+            "main.cc": self._filled("main.cc"),
+            f"{name}.mk": self._filled("fragment.mk"),
+            **{file: self._filled(template) for file, template in _MANIFESTS.items()},
             "README.md": self._readme(),
         }
         if self.labels is not None:
             texts[f"{name}_labels.h"] = self._labels()
         return texts
 
-    def _vector_texts(self) -> tuple[str, str]:
-        return vectors.vectors_source(self.name, self.vectors, TOLERANCE_FLOAT)
+    def _filled(self, template: str) -> str:
+        return fill(template, name=self.name, upper=self.name.upper())
 
     def _operators(self) -> str:
         lines = (f"  failures += static_cast<int>(resolver.{call}()) != 0;" for call in self.calls)
@@ -207,23 +224,20 @@ class _Project:
             registrations="\n".join(lines),
         )
 
-    def _main(self) -> str:
-        name = self.name
-        set_inputs = (
-            f"  if (!SetInput(interpreter.input({i}), {name}_input_{i}[vector])) return false;"
-            for i in range(len(self.model.inputs))
-        )
+    def _test(self) -> str:
+        name, outputs = self.name, self.model.outputs
+        arguments = [f"{name}_input_{i}[vector]" for i in range(len(self.model.inputs))]
         check_outputs = (
-            f"  passed &= CheckOutput({string_literal(tensor.name)}, interpreter.output({i}),\n"
+            f"  passed &= CheckOutput({string_literal(tensor.name)}, {name}_output_{i}_data(),\n"
             f"                        {name}_output_{i}[vector]);"
-            for i, tensor in enumerate(self.model.outputs)
+            for i, tensor in enumerate(outputs)
         )
         return fill(
-            "main.cc",
+            "test.cc",
             name=name,
             upper=name.upper(),
             count=vectors.COUNT,
-            set_inputs="\n".join(set_inputs),
+            vector_arguments=", ".join([*arguments, *("nullptr" for _ in outputs)]),
             check_outputs="\n".join(check_outputs),
         )
 

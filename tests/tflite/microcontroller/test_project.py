@@ -21,21 +21,30 @@ KINDS = ["int8", "float32"]
 FILES = [
     "CMakeLists.txt",
     "README.md",
+    "digits.cc",
+    "digits.h",
     "digits.mk",
     "digits_data.cc",
     "digits_data.h",
     "digits_labels.h",
     "digits_ops.h",
+    "digits_test.cc",
+    "digits_test.h",
     "digits_vectors.cc",
     "digits_vectors.h",
+    "idf_component.yml",
+    "library.properties",
     "main.cc",
+    "zephyr/CMakeLists.txt",
+    "zephyr/Kconfig",
+    "zephyr/module.yml",
 ]
 FAULTS = {
     "output": "output .*: 1 of 10 values differ",
     "nan": "output .*: . of 10 values differ",
-    "input size": "vector 0: FAIL",
+    "input size": "another size",
     "output size": "another size",
-    "arena": "is too small",
+    "arena": "'missing: N' is an arena that is N bytes",
     "invoke": "vector 2: FAIL",
 }
 # The library in this package can be linked with, but its headers are not in it: tflm.h has the
@@ -49,8 +58,15 @@ sys.exit(ctypes.CDLL(sys.argv[1]).main())
 """
 
 
+STATIC = "-DTF_LITE_STATIC_MEMORY"
+
+
 def _sources(folder):
-    return [folder / "main.cc", folder / "digits_data.cc", folder / "digits_vectors.cc"]
+    return sorted(folder.glob("*.cc"))
+
+
+def _files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _arena(folder):
@@ -59,8 +75,9 @@ def _arena(folder):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_folder_is_complete(projects, kind):
-    assert sorted(path.name for path in projects[kind].iterdir()) == FILES
-    for path in projects[kind].iterdir():
+    files = _files(projects[kind])
+    assert [str(path.relative_to(projects[kind])) for path in files] == FILES
+    for path in files:
         # Every gap of the templates is filled.
         assert not re.search(r"\$\{?(name|upper)", path.read_text())
 
@@ -68,20 +85,33 @@ def test_the_folder_is_complete(projects, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("compiler", ["g++", "arm-none-eabi-g++"])
 def test_it_compiles_without_warnings(projects, kind, compiler, compile_strictly, tflm, tmp_path):
-    for name in ("digits_data", "digits_vectors"):
+    folder = projects[kind]
+    for source in _sources(folder):
+        # TFLM wants C++17, libraries of the Arduino IDE are compiled as C++14.
         compile_strictly(
-            "-c", projects[kind] / f"{name}.cc", "-o", tmp_path / f"{name}.o", compiler=compiler
-        )
-        header = tmp_path / "header.c"
-        header.write_text(f'#include "{name}.h"\n#include "digits_labels.h"\nint unused;\n')
-        c_compiler = compiler.replace("g++", "gcc")
-        arguments = ["-c", header, "-o", tmp_path / "header.o", f"-I{projects[kind]}"]
-        arguments.append("-Wno-unused-variable")
-        compile_strictly(*arguments, compiler=c_compiler, standard="c99")
+            "-c", source, f"-I{tflm}", STATIC, "-DDIGITS_PROFILE", "-Wshadow",
+            "-o", tmp_path / "object.o", compiler=compiler,
+        )  # fmt: skip
+    header = tmp_path / "header.c"
+    names = ["digits", "digits_data", "digits_labels", "digits_test", "digits_vectors"]
+    header.write_text("".join(f'#include "{name}.h"\n' for name in names) + "int unused;\n")
     compile_strictly(
-        "-c", projects[kind] / "main.cc", f"-I{tflm}", "-o", tmp_path / "main.o",
-        compiler=compiler, standard="c++17",
+        "-c", header, f"-I{folder}", "-Wno-unused-variable", "-o", tmp_path / "header.o",
+        compiler=compiler.replace("g++", "gcc"), standard="c99",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flag", "is_refused"), [("-Da", True), (STATIC, False), ("-DARDUINO", False)]
+)
+def test_without_the_layout_of_tflm_nothing_is_compiled(projects, tflm, flag, is_refused, tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    for name in ("digits.cc", "digits_test.cc", "main.cc"):
+        command = ["g++", "-c", projects["int8"] / name, f"-I{tflm}", flag, "-o", tmp_path / "o"]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (process.returncode != 0) == is_refused
+        assert ("with -DTF_LITE_STATIC_MEMORY" in process.stderr) == is_refused
 
 
 def test_the_array_is_aligned_and_has_the_bytes(projects, micro_model, compile_strictly, tmp_path):
@@ -117,8 +147,8 @@ def test_the_array_is_aligned_and_has_the_bytes(projects, micro_model, compile_s
 def test_main_finds_the_expected_outputs(projects, kind, flag, compile_strictly, tflm, tmp_path):
     folder, program = projects[kind], tmp_path / "program"
     compile_strictly(
-        *flag, f"-I{tflm}", f"-I{folder}", *_sources(folder), tflm / "stub.cc", "-o", program,
-        standard="c++17",
+        *flag, STATIC, f"-I{tflm}", f"-I{folder}", *_sources(folder), tflm / "stub.cc",
+        "-o", program, standard="c++17",
     )  # fmt: skip
     process = subprocess.run([program], capture_output=True, text=True, check=False)
     assert process.returncode == 0
@@ -162,14 +192,16 @@ def test_the_measured_arena_is_enough_and_little_less_is_not(
     assert _run_in_tflm(folder, compile_strictly, tflm).splitlines()[-1] == "PASS"
     header, arena = folder / "digits_data.h", _arena(folder)
     header.write_text(header.read_text().replace(f"BYTES {arena}", f"BYTES {arena // 2}"))
-    assert "is too small" in _run_in_tflm(folder, compile_strictly, tflm)
+    printed = _run_in_tflm(folder, compile_strictly, tflm)
+    assert re.search(r"missing: \d+", printed)
+    assert "FAIL: AllocateTensors: see what is printed above. 'missing: N'" in printed
 
 
 def _run_in_tflm(folder, compile_strictly, tflm):
     """What main.cc prints, run by the library of the Python package in a process of its own."""
     library = folder / "main.so"
     compile_strictly(
-        "-shared", "-fPIC", f"-I{tflm}", f"-I{folder}", *_sources(folder), "-o", library,
+        "-shared", "-fPIC", STATIC, f"-I{tflm}", f"-I{folder}", *_sources(folder), "-o", library,
         standard="c++17",
     )  # fmt: skip
     command = [sys.executable, "-c", LOAD_AND_RUN, library]
@@ -298,7 +330,7 @@ def test_an_lstm_starts_each_vector_anew(compile_strictly, tflm, tmp_path):
 @needs_tflm
 def test_without_examples_the_vectors_are_random(micro_model, tmp_path):
     paths = microcontroller.write_project(micro_model, tmp_path / "new")
-    assert [path.name for path in paths] == sorted(path.name for path in paths)
+    assert list(paths) == sorted(paths) == _files(tmp_path / "new")
     assert "random values" in (tmp_path / "new" / "README.md").read_text()
     assert not (tmp_path / "new" / "model_labels.h").exists()
 
