@@ -119,10 +119,10 @@ class _Interface:
         if not self._resources:
             return (
                 "  MicroInterpreter* made = new (interpreter_memory.bytes) MicroInterpreter(\n"
-                f"      {arguments}, arena, sizeof(arena), nullptr, NewProfiler());"
+                f"      {arguments}, arena, arena_bytes, nullptr, NewProfiler());"
             )
         return (
-            "  MicroAllocator* allocator = MicroAllocator::Create(arena, sizeof(arena));\n"
+            "  MicroAllocator* allocator = MicroAllocator::Create(arena, arena_bytes);\n"
             f"  if (allocator == nullptr) return {self._upper}_NOT_ALLOCATED;\n"
             "  MicroResourceVariables* variables =\n"
             f"      MicroResourceVariables::Create(allocator, {self._resources});\n"

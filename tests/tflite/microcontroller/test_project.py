@@ -44,7 +44,7 @@ FAULTS = {
     "nan": "output .*: . of 10 values differ",
     "input size": "another size",
     "output size": "another size",
-    "arena": "'missing: N' is an arena that is N bytes",
+    "arena": "'missing: N' or 'Too many buffers' is an arena that is too small",
     "invoke": "vector 2: FAIL",
 }
 # The library in this package can be linked with, but its headers are not in it: tflm.h has the
