@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_kd.tflite import android, microcontroller
     from keras_kd.tflite.contents.inspection import Inspection
+    from keras_kd.tflite.contents.state import State
     from keras_kd.tflite.conversion.convert import convert
     from keras_kd.tflite.microcontroller.c_source import write_c_source
     from keras_kd.tflite.model import TFLiteModel
@@ -25,6 +26,7 @@ __all__ = [
     "FileComparison",
     "Inspection",
     "Latency",
+    "State",
     "TFLiteModel",
     "TensorInfo",
     "Verification",
@@ -42,6 +44,7 @@ _MODULES = {
     "FileComparison": "verification.comparison",
     "Inspection": "contents.inspection",
     "Latency": "runtimes.latency",
+    "State": "contents.state",
     "TFLiteModel": "model",
     "TensorInfo": "tensors",
     "Verification": "verification.verification",

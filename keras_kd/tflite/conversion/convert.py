@@ -17,6 +17,8 @@ from keras_kd.tflite.conversion.layer_names import layer_names
 from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.stateless import without_state
+from keras_kd.tflite.conversion.streams import with_equal_ends
 from keras_kd.tflite.conversion.students import (
     check_layers,
     check_unwrapped,
@@ -133,11 +135,14 @@ def convert(
     ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
     examples = None
     if representative_data is not None:
-        examples = representative_examples(
-            representative_data,
-            signature.inputs,
-            input_range=input_range,
-            student=signature.model,
+        examples = signature.with_states(
+            representative_examples(
+                representative_data,
+                signature.own_inputs,
+                input_range=input_range,
+                # What is called with a state alone cannot be called for the look at the data.
+                student=None if signature.states else signature.model,
+            )
         )
     evidence = known_evidence(signature, verification_data, labels, examples)
 
@@ -177,10 +182,11 @@ def _converted(
     while data is not None and tries < _MOST_TRIES and _is_float_by_chance(content):
         content = run_converter(signature, options, data)
         tries += 1
-    if recipe is None and not form.is_by_layer:
-        return content
-    forms = {"*": form.name} if recipe is None else recipe
-    return quantize(content, forms, examples, layer_names(signature), options.per_tensor)
+    if recipe is not None or form.is_by_layer:
+        forms = {"*": form.name} if recipe is None else recipe
+        content = quantize(content, forms, examples, layer_names(signature), options.per_tensor)
+    content = without_state(content)
+    return with_equal_ends(content) if signature.states else content
 
 
 def _is_float_by_chance(content: bytes) -> bool:

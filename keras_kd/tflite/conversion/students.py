@@ -107,6 +107,8 @@ def _is_fused_in_both_directions(layer: Any) -> bool:
         and not isinstance(layer, keras.Layer)
         and type(inner).__name__ == "LSTM"
         and not inner.unroll
+        # With its states as inputs it is no such operator.
+        and not inner.stateful
     )
 
 

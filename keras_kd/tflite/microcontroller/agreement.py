@@ -27,6 +27,9 @@ _INEXACT = {
     ("int8", "UNIDIRECTIONAL_SEQUENCE_LSTM"): 4,
 }
 
+# How the converter writes a ReLU with an upper limit, which TFLM may compute differently.
+_LIMITED = frozenset({"MAXIMUM", "MINIMUM", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1"})
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -158,7 +161,18 @@ def _check(differences: np.ndarray, allowed: float, model: TFLiteModel) -> None:
                 f"(operators: {', '.join(model.operators)})",
                 f"a difference of at most {allowed:g}: otherwise the device computes something "
                 "else than was evaluated",
-                "replace the layers that TFLM computes differently; a ReLU with an upper limit, "
-                "for example, belongs right behind a convolution or a dense layer",
+                _way_out(model),
             )
         )
+
+
+def _way_out(model: TFLiteModel) -> str:
+    if model.stateful:
+        return (
+            f"look at what the file keeps between calls first: {model.state}; convert a student "
+            "with stateful=True in its recurrent layers, whose states become inputs and outputs"
+        )
+    fix = "replace the layers that TFLM computes differently"
+    if _LIMITED.intersection(model.operators):
+        fix += "; a ReLU with an upper limit belongs right behind a convolution or a dense layer"
+    return fix

@@ -48,7 +48,11 @@ def output_kinds(model: TFLiteModel, labels: Any, student: Any = None) -> dict[s
     """
     kinds = {}
     activations = model.flatbuffer.output_activations()
+    states = model.state_outputs.values()
     for number, (tensor, activation) in enumerate(zip(model.outputs, activations, strict=True)):
+        if tensor.name in states:
+            kinds[tensor.name] = OutputKind(chooses=False)
+            continue
         is_labelled = tensor.name in labels if isinstance(labels, Mapping) else labels is not None
         is_class = not tensor.is_quantized and tensor.dtype.kind in "iu"
         if is_labelled or is_class or activation in ("SOFTMAX", "LOG_SOFTMAX"):

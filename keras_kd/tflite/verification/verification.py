@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
-from keras_kd._examples import examples_by_name
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
 from keras_kd._limits import watched_batch
@@ -121,7 +120,8 @@ def verify(
     Args:
         model: what `convert` returned for `student`.
         student: the Keras 3 or tf_keras model.
-        x: examples, as for `TFLiteModel.predict`.
+        x: examples, as for `TFLiteModel.predict`; of a student with stateful layers the steps of a
+            stream in their order, as for `predict_stream`.
         labels: the right classes of a classifier: numbers shaped (examples,), or one-hot rows; a
             dict by output name if there are several outputs, not necessarily all of them.
         data: what the examples are, for `Verification.data`.
@@ -145,7 +145,11 @@ def compare_with_student(
 ) -> Verification:
     """`verify`, whatever the numbers are."""
     signature = Signature(in_float32(student))
-    examples = examples_by_name(x, signature.inputs)
+    examples = signature.examples(x)
+    if labels is not None and not isinstance(labels, Mapping):
+        # The next states have none.
+        own = [t.name for t in model.outputs if t.name not in model.state_outputs.values()]
+        labels = {own[0]: labels} if len(own) == 1 else labels
     outputs = measure_differences(
         model.predict_by_name,
         lambda batch: _student_outputs(signature, batch),
