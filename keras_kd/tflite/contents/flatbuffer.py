@@ -245,23 +245,6 @@ class FlatBufferModel:
         return "NONE"
 
     @property
-    def variable_tensors(self) -> int:
-        """How many tensors keep their values from one run to the next, as those of an LSTM."""
-        return sum(bool(t.isVariable) for graph in self._model.subgraphs for t in graph.tensors)
-
-    @property
-    def resource_variables(self) -> int:
-        """How many variables VAR_HANDLE names, which operators read and assign."""
-        return len(
-            {
-                (operator.builtinOptions.container, operator.builtinOptions.sharedName)
-                for graph in self._model.subgraphs
-                for name, operator in self._operators(graph)
-                if name == "VAR_HANDLE"
-            }
-        )
-
-    @property
     def schema_version(self) -> int:
         """The version of the format."""
         return int(self._model.version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -33,26 +33,21 @@ class _Interface:
         self._upper = name.upper()
         self._inputs = [(f"input_{i}", t) for i, t in enumerate(model.inputs)]
         self._outputs = [(f"output_{i}", t) for i, t in enumerate(model.outputs)]
-        self._resources = model.flatbuffer.resource_variables
-        self._has_state = bool(self._resources or model.flatbuffer.variable_tensors)
+        # They need room even where they never change.
+        self._resources = model.state.variables
+        self._has_state = model.stateful
 
     def texts(self) -> tuple[str, str]:
         name, upper = self._name, self._upper
         stored = self._parameters(_stored_type)
         real = self._parameters(_real_type)
         reset = _STATEFUL.replace("${name}", name) if self._has_state else _STATELESS
-        state_of_predict = ""
-        if self._has_state:
-            state_of_predict = (
-                f"\n * The model keeps state: each call begins with that of {name}_init, as in\n"
-                f" * Python. To go on with a stream, use {name}_invoke."
-            )
         header = fill(
             "interface.h",
             name=name,
             upper=upper,
             example_arguments=", ".join(which for which, _ in self._inputs + self._outputs),
-            state_of_predict=state_of_predict,
+            state_of_predict=self._state_of_predict(),
             input_lines=_lines(f" *   {which}: {described(t)}" for which, t in self._inputs),
             output_lines=_lines(f" *   {which}: {described(t)}" for which, t in self._outputs),
             stored_parameters=stored,
@@ -96,7 +91,21 @@ class _Interface:
         )
         return header, source
 
-    def _parameters(self, type_of) -> str:
+    def _state_of_predict(self) -> str:
+        name, lines = self._name, []
+        if self._has_state:
+            lines += [
+                f"The model keeps state: each call begins with that of {name}_init, as in Python.",
+                f"To go on with a stream, use {name}_invoke.",
+            ]
+        for into, source in self._model.feedback:
+            lines += [
+                f"input_{into} is a state: give the same array for it and for output_{source},",
+                "which holds what stands for zero before the first call.",
+            ]
+        return "".join(f"\n * {line}" for line in lines)
+
+    def _parameters(self, type_of: Callable[[TensorInfo], str]) -> str:
         parts = [f"const {type_of(t)}* {which}" for which, t in self._inputs]
         parts += [f"{type_of(t)}* {which}" for which, t in self._outputs]
         return ", ".join(parts)

@@ -21,6 +21,10 @@ _NAMES = """
     UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
 """
 KNOWN = frozenset(_NAMES.split())
+CORE_BYTES=1
+PRINTF_BYTES=1
+PRINTF_NANO_BYTES=1
+def kernel_bytes(operators, cmsis_nn=False): return 1
 _IRREGULAR = {
     "BATCH_MATMUL": "AddBatchMatMul",
     "CUMSUM": "AddCumSum",

@@ -20,7 +20,13 @@ from keras_kd.tflite.microcontroller import vectors
 from keras_kd.tflite.microcontroller.agreement import TOLERANCE_FLOAT, Agreement, compare_stored
 from keras_kd.tflite.microcontroller.c_source import check_name, data_source
 from keras_kd.tflite.microcontroller.interface import interface_source
-from keras_kd.tflite.microcontroller.operators import registrations
+from keras_kd.tflite.microcontroller.operators import (
+    CORE_BYTES,
+    PRINTF_BYTES,
+    PRINTF_NANO_BYTES,
+    kernel_bytes,
+    registrations,
+)
 from keras_kd.tflite.microcontroller.templates import fill, string_literal
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
@@ -51,10 +57,11 @@ def write_project(
 ) -> tuple[Path, ...]:
     """Write all that firmware with TFLM needs of a model, and a test for the board.
 
-    The folder has the model as an aligned array, an operator resolver with exactly the operators
-    used, the size of the arena, three test vectors, a `main.cc` that runs them and prints PASS or
-    FAIL, fragments for CMake and Makefiles, and a README with the bytes of flash and RAM. TFLM
-    itself is yours. All of `x` is compared with LiteRT before anything is written.
+    The folder has the model as an aligned array, functions for C that run it (`<name>.h`), an
+    operator resolver with exactly the operators used, the size of the arena, a test with three
+    vectors that prints PASS or FAIL, what CMake, Makefiles, Arduino, ESP-IDF and Zephyr need, and a
+    README with the bytes of flash and RAM. TFLM itself is yours. All of `x` is compared with LiteRT
+    before anything is written.
 
     Args:
         model: the model, converted with `target="microcontroller"`.
@@ -261,7 +268,18 @@ class _Project:
         return fill(
             "README.md",
             name=self.name,
+            upper=self.name.upper(),
             version=self._version(),
+            state=f"State: {model.state}: see `{self.name}.h`." if model.stateful else "",
+            example_arguments=", ".join(
+                [f"input_{i}" for i in range(len(model.inputs))]
+                + [f"output_{i}" for i in range(len(model.outputs))]
+            ),
+            core_bytes=CORE_BYTES,
+            kernel_bytes=kernel_bytes(model.operators),
+            cmsis_nn_bytes=kernel_bytes(model.operators, cmsis_nn=True),
+            printf_bytes=PRINTF_BYTES,
+            printf_nano_bytes=PRINTF_NANO_BYTES,
             sha256=hashlib.sha256(content).hexdigest(),
             alignment=ALIGNMENT,
             operator_count=len(self.calls),

@@ -1,12 +1,10 @@
 """A folder for firmware: what is in it, and that it compiles, runs, and notices what is wrong."""
 
 import hashlib
-import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -47,17 +45,6 @@ FAULTS = {
     "arena": "'missing: N' or 'Too many buffers' is an arena that is too small",
     "invoke": "vector 2: FAIL",
 }
-# The library in this package can be linked with, but its headers are not in it: tflm.h has the
-# layout of this version.
-TESTED_TFLM = "0.dev20261023182759"
-LOAD_AND_RUN = """
-import ctypes, os, sys
-sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
-from tflite_micro.python.tflite_micro import _runtime
-sys.exit(ctypes.CDLL(sys.argv[1]).main())
-"""
-
-
 STATIC = "-DTF_LITE_STATIC_MEMORY"
 
 
@@ -166,48 +153,34 @@ def test_main_finds_the_expected_outputs(projects, kind, flag, compile_strictly,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_main_passes_in_the_real_tflm(projects, kind, compile_strictly, tflm, tmp_path):
-    if importlib.metadata.version("tflite-micro") != TESTED_TFLM:
-        pytest.skip(f"tflm.h has the layout of tflite-micro {TESTED_TFLM}")
+def test_main_passes_in_the_real_tflm(projects, kind, run_in_tflm, tmp_path):
     folder = tmp_path / "folder"
     shutil.copytree(projects[kind], folder)
-    assert _run_in_tflm(folder, compile_strictly, tflm).splitlines()[-1] == "PASS"
+    assert run_in_tflm(folder).splitlines()[-1] == "PASS"
     vectors = folder / "digits_vectors.cc"
     first_value = r"(_output_0\[[^{]*\{\s*\{\s*)[^,]+,"
     text, count = re.subn(first_value, r"\g<1>111,", vectors.read_text(), count=1)
     assert count == 1
     vectors.write_text(text)
-    assert "vector 0: FAIL" in _run_in_tflm(folder, compile_strictly, tflm)
+    assert "vector 0: FAIL" in run_in_tflm(folder)
 
 
 def test_the_measured_arena_is_enough_and_little_less_is_not(
-    micro_model, images, compile_strictly, tflm, tmp_path
+    micro_model, images, run_in_tflm, tmp_path
 ):
-    if not microcontroller.is_installed() or (
-        importlib.metadata.version("tflite-micro") != TESTED_TFLM
-    ):
-        pytest.skip(f"tflm.h has the layout of tflite-micro {TESTED_TFLM}")
     folder = tmp_path / "folder"
     microcontroller.write_project(micro_model, folder, "digits", images, margin=0)
-    assert _run_in_tflm(folder, compile_strictly, tflm).splitlines()[-1] == "PASS"
-    header, arena = folder / "digits_data.h", _arena(folder)
-    header.write_text(header.read_text().replace(f"BYTES {arena}", f"BYTES {arena // 2}"))
-    printed = _run_in_tflm(folder, compile_strictly, tflm)
-    assert re.search(r"missing: \d+", printed)
-    assert "FAIL: AllocateTensors: see what is printed above. 'missing: N'" in printed
-
-
-def _run_in_tflm(folder, compile_strictly, tflm):
-    """What main.cc prints, run by the library of the Python package in a process of its own."""
-    library = folder / "main.so"
-    compile_strictly(
-        "-shared", "-fPIC", STATIC, f"-I{tflm}", f"-I{folder}", *_sources(folder), "-o", library,
-        standard="c++17",
-    )  # fmt: skip
-    command = [sys.executable, "-c", LOAD_AND_RUN, library]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert process.returncode in (0, 1)
-    return process.stderr
+    printed = run_in_tflm(folder, None, "-DDIGITS_MEASURE_ARENA")
+    sizes = [int(size) for size in re.findall(r"an arena of (\d+) bytes is enough", printed)]
+    assert sizes == sorted(sizes, reverse=True)
+    smallest = int(re.search(r"the smallest arena: (\d+) bytes", printed).group(1))
+    # Python's TFLM keeps books besides, which firmware does not.
+    assert sizes[0] == _arena(folder) >= smallest == sizes[-1]
+    printed = run_in_tflm(folder, None, f"-DDIGITS_ARENA_BYTES={smallest}")
+    assert printed.splitlines()[-1] == "PASS"
+    printed = run_in_tflm(folder, None, f"-DDIGITS_ARENA_BYTES={smallest - 16}")
+    assert re.search(r"missing: \d+|Too many buffers", printed)
+    assert "FAIL: AllocateTensors: see what is printed above. 'missing: N' or" in printed
 
 
 def test_cmake_builds_the_library_and_the_test(projects, tflm, tmp_path):
@@ -310,21 +283,6 @@ def test_vectors_are_real_examples(projects, micro_model, images):
     assert len(set(chosen)) == 3
     expected = microcontroller.run(micro_model, images[chosen]).stored_outputs["output"]
     np.testing.assert_array_equal(np.stack(rows[3:]), expected)
-
-
-@needs_tflm
-@pytest.mark.slow
-def test_an_lstm_starts_each_vector_anew(compile_strictly, tflm, tmp_path):
-    import tf_keras
-
-    student = tf_keras.Sequential([tf_keras.Input((5, 3)), tf_keras.layers.LSTM(4)])
-    model = tflite.convert(student, target="microcontroller")
-    data = np.random.default_rng(0).random((8, 5, 3), np.float32)
-    # Planning an LSTM's memory takes more than stays allocated; without it the process would end.
-    microcontroller.write_project(model, tmp_path / "folder", "digits", data, margin=0)
-    assert "AddUnidirectionalSequenceLSTM" in (tmp_path / "folder/digits_ops.h").read_text()
-    if importlib.metadata.version("tflite-micro") == TESTED_TFLM:
-        assert _run_in_tflm(tmp_path / "folder", compile_strictly, tflm).endswith("PASS\n")
 
 
 @needs_tflm

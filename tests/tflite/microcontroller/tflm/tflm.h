@@ -69,9 +69,12 @@ class MicroProfilerInterface {
 uint32_t ticks_per_second();
 uint32_t GetCurrentTimeTicks();
 
+enum class MemoryPlannerType { kGreedy, kLinear };
+
 class MicroAllocator {
  public:
-  static MicroAllocator* Create(uint8_t* arena, size_t arena_bytes);
+  static MicroAllocator* Create(uint8_t* arena, size_t arena_bytes,
+                                MemoryPlannerType planner = MemoryPlannerType::kGreedy);
 };
 
 class MicroResourceVariables {
