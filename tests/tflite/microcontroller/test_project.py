@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ FAULTS = {
     "arena": "'missing: N' or 'Too many buffers' is an arena that is too small",
     "invoke": "vector 2: FAIL",
 }
+ROOT = Path(__file__).parents[3]
 STATIC = "-DTF_LITE_STATIC_MEMORY"
 
 
@@ -183,35 +185,217 @@ def test_the_measured_arena_is_enough_and_little_less_is_not(
     assert "FAIL: AllocateTensors: see what is printed above. 'missing: N' or" in printed
 
 
-def test_cmake_builds_the_library_and_the_test(projects, tflm, tmp_path):
+def _cmake(*arguments):
     if shutil.which("cmake") is None:
         pytest.skip("cmake is not installed")
+    command = ["cmake", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_cmake_builds_the_library_and_the_test(projects, tflm, tmp_path):
     folder = projects["int8"]
+    # TF_LITE_STATIC_MEMORY reaches whoever links the model, the headers of TFLM do not.
+    (tmp_path / "firmware.c").write_text(
+        '#include "digits.h"\n#ifndef TF_LITE_STATIC_MEMORY\n#error "missing"\n#endif\n'
+        "int main(void) { return digits_init(); }\n"
+    )
     (tmp_path / "CMakeLists.txt").write_text(f"""
         cmake_minimum_required(VERSION 3.13)
-        project(firmware LANGUAGES CXX)
+        project(firmware LANGUAGES C CXX)
+        enable_testing()
         add_library(tflm STATIC {tflm / "stub.cc"})
         target_include_directories(tflm PUBLIC {tflm} {folder})
         set(TFLM_LIBRARY tflm)
         add_subdirectory({folder} digits)
+        add_executable(firmware firmware.c {folder}/digits_vectors.cc)
+        target_link_libraries(firmware PRIVATE digits_model)
     """)
-    for command in (["-S", tmp_path, "-B", tmp_path / "build"], ["--build", tmp_path / "build"]):
-        subprocess.run(["cmake", *command], check=True, capture_output=True, timeout=120)
-    program = tmp_path / "build" / "digits" / "digits_test"
-    assert subprocess.run([program], capture_output=True, check=False).returncode == 0
+    build = tmp_path / "build"
+    for command in (["-S", tmp_path, "-B", build], ["--build", build]):
+        process = _cmake(*command)
+        assert process.returncode == 0, process.stderr
+    command = ["ctest", "--test-dir", build, "--verbose"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 0
+    assert "100% tests passed, 0 tests failed out of 1" in process.stdout
+    assert re.search(r"\d: PASS", process.stdout)
+    assert subprocess.run([build / "firmware"], check=False).returncode == 0
+    process = subprocess.run(
+        command, capture_output=True, check=False, env={**os.environ, "TFLM_FAULT": "output"}
+    )
+    assert process.returncode != 0
+
+
+def test_cmake_finds_what_belongs_to_a_tree_of_tflm(projects, tmp_path):
+    root = tmp_path / "tflite-micro"
+    process = _cmake("-S", projects["int8"], "-B", tmp_path / "none")
+    assert process.returncode != 0
+    assert "set TFLM_ROOT to tflite-micro" in " ".join(process.stderr.split())
+    downloads = root / "tensorflow/lite/micro/tools/make/downloads"
+    for name in ("flatbuffers/include", "gemmlowp", "ruy"):
+        (downloads / name).mkdir(parents=True)
+    library = root / "gen/linux_x86_64_default_gcc/lib/libtensorflow-microlite.a"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    build = tmp_path / "build"
+    process = _cmake("-S", projects["int8"], "-B", build, f"-DTFLM_ROOT={root}")
+    assert process.returncode == 0, process.stderr
+    flags = (build / "CMakeFiles/digits_model.dir/flags.make").read_text()
+    for path in (root, *(downloads / name for name in ("flatbuffers/include", "gemmlowp", "ruy"))):
+        assert re.search(rf"-(I|isystem ?){path}\b", flags)
+    for flag in (
+        "TF_LITE_STATIC_MEMORY",
+        "-fno-rtti",
+        "-fno-exceptions",
+        "-fno-threadsafe-statics",
+    ):
+        assert flag in flags
+    assert str(library) in (build / "CMakeFiles/digits_test.dir/link.txt").read_text()
+    second = root / "gen/cortex_m_generic_default_gcc/lib/libtensorflow-microlite.a"
+    second.parent.mkdir(parents=True)
+    second.touch()
+    process = _cmake("-S", projects["int8"], "-B", tmp_path / "two", f"-DTFLM_ROOT={root}")
+    assert "choose one, with -DTFLM_LIBRARY" in " ".join(process.stderr.split())
+
+
+def test_esp_idf_gets_a_component(projects, tmp_path):
+    """CMake's side of ESP-IDF is one function, which is written down here."""
+    (tmp_path / "CMakeLists.txt").write_text(f"""
+        cmake_minimum_required(VERSION 3.13)
+        project(firmware LANGUAGES CXX)
+        set(ESP_PLATFORM 1)
+        function(idf_component_register)
+          message(NOTICE "component ${{ARGN}}")
+        endfunction()
+        add_subdirectory({projects["int8"]} digits)
+    """)
+    process = _cmake("-S", tmp_path, "-B", tmp_path / "build")
+    assert process.returncode == 0
+    registered = re.search(r"component (.*)", process.stderr + process.stdout).group(1)
+    parts = re.split(r"[; ]", registered.strip())
+    assert parts[0] == "SRCS"
+    assert parts[-2:] == ["INCLUDE_DIRS", "."]
+    sources = {path.name for path in _sources(projects["int8"])}
+    assert set(parts[1:-2]) == sources - {"main.cc"}
+    assert "espressif/esp-tflite-micro" in (projects["int8"] / "idf_component.yml").read_text()
+
+
+def test_zephyr_gets_a_module(projects, tmp_path):
+    """CMake's side of Zephyr are functions, which are written down here."""
+    functions = ["zephyr_library", "zephyr_library_sources", "zephyr_library_compile_options"]
+    functions += ["zephyr_compile_definitions", "zephyr_include_directories"]
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.13)\nproject(firmware LANGUAGES CXX)\n"
+        + "".join(
+            f'function({name})\nmessage(NOTICE "{name} ${{ARGN}}")\nendfunction()\n'
+            for name in functions
+        )
+        + f"add_subdirectory({projects['int8']}/zephyr off)\nmessage(NOTICE on)\n"
+        + "set(CONFIG_KERAS_KD_DIGITS y)\n"
+        + f"add_subdirectory({projects['int8']}/zephyr on)\n"
+    )
+    process = _cmake("-S", tmp_path, "-B", tmp_path / "build")
+    assert process.returncode == 0
+    before, after = (process.stderr + process.stdout).split("on\n", 1)
+    assert "zephyr" not in before
+    assert "zephyr_compile_definitions TF_LITE_STATIC_MEMORY" in after
+    sources = re.findall(r"zephyr/\.\./(\w+\.cc)", after)
+    assert set(sources) == {path.name for path in _sources(projects["int8"])} - {"main.cc"}
+    kconfig = (projects["int8"] / "zephyr/Kconfig").read_text()
+    assert "config KERAS_KD_DIGITS\n" in kconfig
+    assert "depends on CPP && TENSORFLOW_LITE_MICRO\n" in kconfig
+    module = (projects["int8"] / "zephyr/module.yml").read_text()
+    assert "\nname: digits\nbuild:\n  cmake: zephyr\n  kconfig: zephyr/Kconfig\n" in module
+
+
+def test_arduino_gets_a_library(projects, tflm, tmp_path):
+    folder = projects["int8"]
+    text = (folder / "library.properties").read_text()
+    rows = [line for line in text.splitlines() if not line.startswith("#")]
+    properties = dict(line.split("=", 1) for line in rows)
+    required = {"name", "version", "author", "maintainer", "sentence", "paragraph", "category"}
+    assert required | {"url", "architectures"} <= properties.keys()
+    assert (folder / properties["includes"]).exists()
+    # All sources in the directory are compiled, and a sketch has no other `main`.
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    (tmp_path / "sketch.cc").write_text(
+        '#include "digits_test.h"\nint main() { return digits_test(); }\n'
+    )
+    command = ["g++", "-std=gnu++14", "-DARDUINO=10819", f"-I{tflm}", f"-I{folder}"]
+    command += [*_sources(folder), tmp_path / "sketch.cc", tflm / "stub.cc", "-o"]
+    subprocess.run([*command, tmp_path / "sketch"], check=True, timeout=120)
+    assert subprocess.run([tmp_path / "sketch"], capture_output=True, check=False).returncode == 0
 
 
 def test_the_makefile_fragment_names_what_to_compile(projects, tflm, tmp_path):
     if shutil.which("make") is None or shutil.which("g++") is None:
         pytest.skip("make or g++ is not installed")
+    for name in ("flatbuffers/include", "gemmlowp", "ruy"):
+        (tmp_path / "tree/third_party" / name).mkdir(parents=True)
     makefile = tmp_path / "Makefile"
     makefile.write_text(
+        "TFLM_ROOT := tree\n"
         f"include {projects['int8'] / 'digits.mk'}\n"
         "test: $(DIGITS_SRCS) $(DIGITS_TEST_SRCS)\n"
         f"\tg++ $(DIGITS_CXXFLAGS) -I{tflm} $^ {tflm / 'stub.cc'} -o $@\n"
     )
-    subprocess.run(["make", "-C", tmp_path, "test"], check=True, capture_output=True, timeout=120)
+    process = subprocess.run(
+        ["make", "-C", tmp_path, "test"], capture_output=True, text=True, check=True, timeout=120
+    )
     assert subprocess.run([tmp_path / "test"], capture_output=True, check=False).returncode == 0
+    for path in ("tree", *(f"tree/third_party/{n}" for n in ("flatbuffers/include", "gemmlowp"))):
+        assert f"-I{path} " in process.stdout
+
+
+def test_the_time_of_each_operator_is_printed(projects, compile_strictly, tflm, tmp_path):
+    folder, program = projects["int8"], tmp_path / "program"
+    compile_strictly(
+        STATIC, "-DDIGITS_PROFILE", f"-I{tflm}", f"-I{folder}", *_sources(folder),
+        tflm / "stub.cc", "-o", program, standard="c++17",
+    )  # fmt: skip
+    printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert "operator, ticks (1000 ticks are a second)\nCONV_2D, 7\nPASS\n" in printed
+
+
+def _blocks(page):
+    """The code of a page by the names that stand before it."""
+    text = (ROOT / "docs" / page).read_text()
+    found = re.findall(r"\n`([\w.]+)`[^\n]*\n\n```\w+\n(.*?)```", text, re.DOTALL)
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpu"),
+    [
+        ("mps2-an385", ["-mcpu=cortex-m3"]),
+        ("mps2-an386", ["-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"]),
+    ],
+)
+def test_the_page_has_all_that_a_bare_board_needs(projects, tflm, machine, cpu, tmp_path):
+    """What stands in for TFLM runs on an emulated Cortex-M, as the page says."""
+    for tool in ("arm-none-eabi-g++", "qemu-system-arm"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    blocks = _blocks("firmware.md")
+    for name in ("startup.c", "board.ld", "debug_log.cc"):
+        (tmp_path / name).write_text(blocks[name])
+    folder, strict = projects["int8"], ["-Wall", "-Wextra", "-Werror", "-Os", "-mthumb", *cpu]
+    subprocess.run(
+        ["arm-none-eabi-gcc", *strict, "-std=c99", "-c", "startup.c"], cwd=tmp_path, check=True
+    )
+    command = ["arm-none-eabi-g++", *strict, "-std=c++17", STATIC, "-fno-rtti", "-fno-exceptions"]
+    command += ["-fno-threadsafe-statics", "-ffunction-sections", "-fdata-sections", f"-I{tflm}"]
+    command += [f"-I{folder}", *_sources(folder), tflm / "stub.cc", "debug_log.cc", "startup.o"]
+    command += ["--specs=rdimon.specs", "-nostartfiles", "-T", "board.ld", "-Wl,--gc-sections"]
+    subprocess.run([*command, "-lm", "-o", "digits.elf"], cwd=tmp_path, check=True, timeout=120)
+    emulator = ["qemu-system-arm", "-M", machine, "-nographic", "-semihosting", "-kernel"]
+    process = subprocess.run(
+        [*emulator, "digits.elf"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert (process.stdout + process.stderr).splitlines()[-1] == "PASS"
 
 
 def test_the_resolver_has_exactly_the_operators(projects):
@@ -236,7 +420,7 @@ def test_the_readme_counts_flash_and_ram(projects, micro_model, images):
         f"computer | {measured} |",
         f"| margin of 20 % | {arena - measured} |",
         f"| arena | {arena} |",
-        f"| test vectors, for `main.cc` only | {3 * (64 + 10)} |",
+        f"| test vectors, for the test only | {3 * (64 + 10)} |",
         "| `image` | int8[1, 8, 8, 1] |",
         hashlib.sha256(micro_model.content).hexdigest(),
         "100.00% of the values bit-equal",
