@@ -12,6 +12,7 @@ from keras_kd._version import __version__
 from keras_kd.evaluation import plots
 from keras_kd.evaluation.extra import report_module
 from keras_kd.evaluation.table import count, percent, tenths, used_columns
+from keras_kd.tflite.microcontroller.operators import flash_note
 
 if TYPE_CHECKING:
     from keras_kd.evaluation.comparison import Comparison
@@ -74,8 +75,15 @@ def default_page(comparison: Comparison) -> Page:
         ),
         highlights=_highlights(comparison),
         figures=_figures(comparison),
-        notes=["Times are of this computer's processor, not of a phone or a microcontroller."],
+        notes=_notes(comparison),
     )
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    notes = ["Times are of this computer's processor, not of a phone or a microcontroller."]
+    if any(row.arena_bytes is not None for row in comparison.rows):
+        notes.append(flash_note())
+    return notes
 
 
 def _highlights(comparison: Comparison) -> list[Highlight]:

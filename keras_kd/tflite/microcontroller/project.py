@@ -22,8 +22,8 @@ from keras_kd.tflite.microcontroller.c_source import check_name, data_source
 from keras_kd.tflite.microcontroller.interface import interface_source
 from keras_kd.tflite.microcontroller.operators import (
     CORE_BYTES,
+    NEWLIB_BYTES,
     PRINTF_BYTES,
-    PRINTF_NANO_BYTES,
     kernel_bytes,
     registrations,
 )
@@ -32,6 +32,12 @@ from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
 
 _RANDOM_EXAMPLES = 8
+# Compilers, and the sources of TFLM, would find the header of a project in their place.
+_STANDARD_HEADERS = """
+    assert complex ctype errno fenv float inttypes iso646 limits locale malloc math memory setjmp
+    signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
+    tgmath threads time uchar unistd wchar wctype
+"""
 _DENSE = "FULLY_CONNECTED"
 # How the build systems of boards are told of the folder: files and their templates.
 _MANIFESTS = {
@@ -90,7 +96,7 @@ def write_project(
         ```
     """
     check_type("model", model, TFLiteModel, "TFLiteModel.load('student.tflite')")
-    check_name(name)
+    _check_project_name(name)
     margin = check_number("margin", margin, at_least=0, at_most=10, fix="pass 0.2 for 20 %")
     _check_labels(model, labels)
     calls = registrations(model.operators)
@@ -133,6 +139,19 @@ def _in_old_runtimes(
     if model.flatbuffer.most_scales(_DENSE) <= 1:
         return None
     return TFLiteModel(model.flatbuffer.with_first_scale(_DENSE)).run_stored(inputs, "builtin")
+
+
+def _check_project_name(name: str) -> None:
+    """Refuse a name whose header would take the place of one of the standard library."""
+    check_name(name)
+    if name.lower() in _STANDARD_HEADERS.split():
+        raise ValueError(
+            problem(
+                f"name={name!r}",
+                f"a name whose header {name}.h is none of C's",
+                f"pass a name such as '{name}_model'",
+            )
+        )
 
 
 def _check_own(files: Iterable[Path]) -> None:
@@ -279,7 +298,7 @@ class _Project:
             kernel_bytes=kernel_bytes(model.operators),
             cmsis_nn_bytes=kernel_bytes(model.operators, cmsis_nn=True),
             printf_bytes=PRINTF_BYTES,
-            printf_nano_bytes=PRINTF_NANO_BYTES,
+            newlib_bytes=NEWLIB_BYTES,
             sha256=hashlib.sha256(content).hexdigest(),
             alignment=ALIGNMENT,
             operator_count=len(self.calls),
