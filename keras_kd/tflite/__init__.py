@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from keras_kd.tflite.contents.inspection import Inspection
     from keras_kd.tflite.contents.state import State
     from keras_kd.tflite.conversion.convert import convert
+    from keras_kd.tflite.conversion.students import unrolled
     from keras_kd.tflite.microcontroller.c_source import write_c_source
     from keras_kd.tflite.model import TFLiteModel
     from keras_kd.tflite.runtimes.benchmark import Benchmark
@@ -33,6 +34,7 @@ __all__ = [
     "android",
     "convert",
     "microcontroller",
+    "unrolled",
     "verify",
     "write_c_source",
 ]
@@ -49,6 +51,7 @@ _MODULES = {
     "TensorInfo": "tensors",
     "Verification": "verification.verification",
     "convert": "conversion.convert",
+    "unrolled": "conversion.students",
     "verify": "verification.verification",
     "write_c_source": "microcontroller.c_source",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from keras_kd._checks import check_choice, check_flag, problem
 from keras_kd._keras import check_model
 from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.conversion.batches import naming_dependence
 from keras_kd.tflite.conversion.converter import Options, run_converter
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, check_integer_inputs
 from keras_kd.tflite.conversion.layer_names import layer_names
+from keras_kd.tflite.conversion.other_forms import first_accepted
 from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.conversion.signature import Signature
@@ -56,7 +59,13 @@ def convert(
     The file takes one example at a time and names its inputs and outputs as the student does. It
     needs nothing but the built-in operators of the runtimes. What is asked for is asserted on the
     result: the types of inputs, outputs and weights, no Flex and no variable operators. A file that
-    computes something else than the student is refused.
+    computes something else than the student is refused. A Keras 3 student that is refused is tried
+    as tf_keras computes it (`keras_kd.compression.to_tf_keras`), where other operators come out;
+    `verification.notes` says so, and the comparison is with the student as it was given.
+
+    A file keeps nothing from one call to the next. The states of recurrent layers with
+    `stateful=True` become inputs and outputs: what comes out as "lstm_h_next" is fed to "lstm_h" of
+    the next call, zeros begin a stream. See `TFLiteModel.predict_stream`.
 
     | quantization | weights | computes in | inputs and outputs | needs data | runs on |
     |---|---|---|---|---|---|
@@ -126,7 +135,7 @@ def convert(
         form, place.stores_integers, _scales(student, form, place, per_tensor, recipe)
     )
     _check_options(options, place, recipe)
-    check_layers(student, form, place.missing)
+    check_layers(student, form)
     _check_student(student, form, representative_data, recipe)
     check_finite_weights(student)
     signature = Signature(in_float32(student))
@@ -146,29 +155,38 @@ def convert(
         )
     evidence = known_evidence(signature, verification_data, labels, examples)
 
-    model = TFLiteModel(_converted(signature, options, recipe, examples))
-    check_result(
-        model,
-        signature.inputs,
-        options,
-        examples is not None,
-        recipe is not None,
-        has_chosen_scales=per_tensor is not None,
-    )
-    # The evidence is about the very bytes that are returned.
-    model = TFLiteModel(place.finished(model))
-    evidence = evidence or random_evidence(signature, model, ranges)
-    verification = compare_with_student(
-        model, student, evidence.examples, evidence.labels, evidence.data
-    )
-    # How far off the layers of a recipe may be is that of the roughest form.
-    check_close(verification, "int4" if recipe is not None else quantization)
-    check_finite_constants(model)
-    check_finite_outputs(verification)
-    warn_of_lost(verification)
-    place.check(model, evidence.examples)
-    model.verification = verification
-    return model
+    def content_of(form_of_student: Signature) -> bytes:
+        check_layers(form_of_student.model, form, place.missing)
+        return _converted(form_of_student, options, recipe, examples)
+
+    def finished(content: bytes, notes: tuple[str, ...]) -> TFLiteModel:
+        model = TFLiteModel(content)
+        check_result(
+            model,
+            signature.inputs,
+            options,
+            examples is not None,
+            recipe is not None,
+            has_chosen_scales=per_tensor is not None,
+        )
+        # The evidence is about the very bytes that are returned.
+        model = TFLiteModel(place.finished(model))
+        compared = evidence or random_evidence(signature, model, ranges)
+        verification = compare_with_student(
+            model, student, compared.examples, compared.labels, compared.data
+        )
+        # How far off the layers of a recipe may be is that of the roughest form.
+        quantized_as = "int4" if recipe is not None else quantization
+        with naming_dependence(signature, compared.examples):
+            check_close(verification, quantized_as)
+        check_finite_constants(model)
+        check_finite_outputs(verification)
+        warn_of_lost(verification)
+        place.check(model, compared.examples)
+        model.verification = replace(verification, notes=notes)
+        return model
+
+    return first_accepted(signature, content_of, finished, place.rewritten)
 
 
 def _converted(

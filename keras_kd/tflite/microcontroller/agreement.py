@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.microcontroller.reference import with_dense_as_convolution
+from keras_kd.tflite.microcontroller.reference import (
+    with_dense_as_convolution,
+    with_reference_versions,
+)
 from keras_kd.tflite.microcontroller.running import MicrocontrollerRun, run_stored
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.runtimes.litert import LiteRTInterpreter
@@ -49,6 +52,8 @@ class Agreement:
             `TFLiteModel.predict(x, kernels="builtin")` runs them on this processor.
         optimized_difference: the largest difference from them.
         arena_bytes: see `MicrocontrollerRun`.
+        kernels: those of LiteRT that were compared with: "reference", or "builtin" where LiteRT has
+            no reference kernel for an operator, ELU for example.
     """
 
     examples: int
@@ -58,11 +63,12 @@ class Agreement:
     optimized_equal: float
     optimized_difference: float
     arena_bytes: int
+    kernels: str = "reference"
 
     def __str__(self) -> str:
         return (
             f"{self.examples} examples in TensorFlow Lite Micro: {self.equal:.2%} of the values "
-            f"bit-equal to LiteRT's reference kernels (largest difference "
+            f"bit-equal to LiteRT's {self.kernels} kernels (largest difference "
             f"{self.largest_difference:g}, allowed {self.allowed_difference:g}), "
             f"{self.optimized_equal:.2%} to its optimized ones "
             f"(largest difference {self.optimized_difference:g})"
@@ -74,7 +80,8 @@ def check_agreement(model: TFLiteModel, x: Any = None) -> Agreement:
 
     Results of integers must be bit-equal to those of LiteRT's reference kernels, in which
     FULLY_CONNECTED runs as the CONV_2D that it is: its own reference kernel is the only one that
-    rounds in floating point. LiteRT's optimized kernels round exact halves differently, depending
+    rounds in floating point. Files with an operator that has no reference kernel are compared with
+    LiteRT's built-in ones. LiteRT's optimized kernels round exact halves differently, depending
     on the processor; how far they are from TFLM is reported, and not limited. int16 with MUL
     or SOFTMAX may differ by 4 steps of 65536, int8 with an LSTM by 4 of 256 (one was seen), floats
     by 1e-4 of the largest output.
@@ -101,7 +108,7 @@ def compare_stored(
     """As `check_agreement`, on values as the inputs store them; also what TFLM computed."""
     micro = run_stored(model, inputs)
     received = [micro.stored_outputs[tensor.name] for tensor in model.outputs]
-    reference = _run_reference(model, inputs)
+    reference, kernels = _run_reference(model, inputs)
     optimized = model.run_stored(inputs, kernels="builtin")
     differences = _differences(received, reference)
     from_optimized = _differences(received, [optimized[tensor.name] for tensor in model.outputs])
@@ -115,13 +122,24 @@ def compare_stored(
         optimized_equal=float((from_optimized == 0).mean()),
         optimized_difference=float(from_optimized.max()),
         arena_bytes=micro.arena_bytes,
+        kernels=kernels,
     )
     return agreement, micro
 
 
-def _run_reference(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    interpreter = LiteRTInterpreter(with_dense_as_convolution(model.content), "reference")
-    return interpreter.run_each([inputs[tensor.name] for tensor in model.inputs])
+def _run_reference(
+    model: TFLiteModel, inputs: Mapping[str, np.ndarray]
+) -> tuple[list[np.ndarray], str]:
+    """What LiteRT gives to compare with, and the kernels that gave it."""
+    content = with_dense_as_convolution(model.content)
+    try:
+        kernels = "reference"
+        interpreter = LiteRTInterpreter(with_reference_versions(content), kernels)
+    except ValueError:
+        # It has no such kernel for some operators (CEIL, ELU, ROUND), whatever their version.
+        kernels = "builtin"
+        interpreter = LiteRTInterpreter(content, kernels)
+    return interpreter.run_each([inputs[tensor.name] for tensor in model.inputs]), kernels
 
 
 def _differences(received: list[np.ndarray], expected: list[np.ndarray]) -> np.ndarray:

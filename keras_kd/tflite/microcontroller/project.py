@@ -289,7 +289,7 @@ class _Project:
             name=self.name,
             upper=self.name.upper(),
             version=self._version(),
-            state=f"State: {model.state}: see `{self.name}.h`." if model.stateful else "",
+            state=self._state(),
             example_arguments=", ".join(
                 [f"input_{i}" for i in range(len(model.inputs))]
                 + [f"output_{i}" for i in range(len(model.outputs))]
@@ -317,6 +317,25 @@ class _Project:
             promise=f"to {TOLERANCE_FLOAT:g} of the largest output" if is_float else "bit for bit",
             agreement=self.agreement,
         )
+
+    def _state(self) -> str:
+        """What the firmware has to do with what is kept between calls."""
+        model, name = self.model, self.name
+        if model.stateful:
+            return (
+                f"{model.state}. `{name}_predict` begins each call with the state of "
+                f"`{name}_init`, as `predict` does in Python. To go on from one call to the next "
+                f"use `{name}_invoke`, and `{name}_reset` before each new sequence: what is left "
+                "of the one before changes the outputs."
+            )
+        pairs = ", ".join(f"`{i}` and `{o}`" for i, o in model.state_outputs.items())
+        if pairs:
+            return (
+                "The model is one step of a stream. Give the same array for the input and the "
+                f"output of each of these pairs: {pairs}. A new stream begins with zeros: the zero "
+                "points above."
+            )
+        return "None: the outputs of a call depend on its inputs alone."
 
     def _version(self) -> str:
         if self.model.flatbuffer.most_scales(_DENSE) > 1:

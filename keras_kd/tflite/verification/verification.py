@@ -50,6 +50,7 @@ class Verification:
         student_accuracy: the share that the student gets right, likewise.
         outputs: the same for each output.
         inspection: what is in the file.
+        notes: what `convert` did that was not asked for, a sentence each.
     """
 
     examples: int
@@ -61,6 +62,7 @@ class Verification:
     student_accuracy: float | None
     outputs: tuple[OutputDifference, ...]
     inspection: Inspection
+    notes: tuple[str, ...] = ()
 
     @property
     def float_tensors(self) -> tuple[str, ...]:
@@ -106,6 +108,7 @@ class Verification:
             f"bytes: {self.inspection.size:,} ({kinds})",
             f"operators: {', '.join(f'{name} {n}' for name, n in self.operators.items())}",
             f"tensors in floating point: {inside or 'none'} between inputs and outputs",
+            *self.notes,
         ]
         return "\n".join(lines)
 

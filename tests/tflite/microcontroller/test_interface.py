@@ -2,9 +2,11 @@
 
 import re
 
+import keras
 import numpy as np
 import pytest
 
+from keras_kd import tflite
 from keras_kd.tflite import microcontroller
 
 CALLS = """
@@ -127,8 +129,6 @@ def test_values_are_rounded_as_in_python(folder, micro_model, run_in_tflm):
 
 
 def test_several_inputs_and_outputs_of_several_types(make_student, run_in_tflm, tmp_path):
-    from keras_kd import tflite
-
     student, data = make_student("several inputs and outputs")
     model = tflite.convert(student, "int8", data, "microcontroller")
     microcontroller.write_project(model, tmp_path / "digits", "digits", data)
@@ -161,5 +161,24 @@ def test_predict_begins_anew_and_invoke_goes_on(
     np.testing.assert_allclose(steps, expected.reshape(3, -1)[:, 0], rtol=1e-6)
 
 
-def test_states_that_are_inputs_and_outputs_are_named(projects):
-    assert "is a state" not in (projects["int8"] / "digits.h").read_text()
+def test_states_that_are_inputs_and_outputs_are_named(tmp_path):
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential(
+        [
+            keras.Input((1, 4), batch_size=1),
+            keras.layers.LSTM(6, stateful=True, name="memory"),
+            keras.layers.Dense(3, name="scores"),
+        ]
+    )
+    model = tflite.convert(student, target="microcontroller")
+    microcontroller.write_project(model, tmp_path / "digits", "digits")
+    header = (tmp_path / "digits" / "digits.h").read_text()
+    assert len(model.feedback) == 2
+    for into, source in model.feedback:
+        assert (
+            f"input_{into} is a state: give the same array for it and for output_{source}" in header
+        )
+    assert "#define DIGITS_HAS_STATE 0" in header
+    readme = (tmp_path / "digits" / "README.md").read_text()
+    assert "Give the same array" in readme
+    assert "`memory_h` and `memory_h_next`" in readme

@@ -474,6 +474,17 @@ def test_vectors_are_real_examples(projects, micro_model, images):
 
 
 @needs_tflm
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("lstm", "and `digits_reset` before each new"), ("none", "None: the outputs of a call")],
+)
+def test_the_readme_says_what_to_do_with_state(fused_lstm, float_model, kind, words, tmp_path):
+    model = fused_lstm if kind == "lstm" else float_model
+    microcontroller.write_project(model, tmp_path / "folder", "digits")
+    assert words in (tmp_path / "folder" / "README.md").read_text()
+
+
+@needs_tflm
 def test_without_examples_the_vectors_are_random(micro_model, tmp_path):
     paths = microcontroller.write_project(micro_model, tmp_path / "new")
     assert list(paths) == sorted(paths) == _files(tmp_path / "new")
