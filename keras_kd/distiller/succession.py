@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from keras_kd._optimizers import recipe_of
 from keras_kd.adapters import Bridge
+from keras_kd.losses.foreign import as_loss
 
 
 class CompileArguments:
@@ -55,14 +56,10 @@ class CompileArguments:
         return {"optimizer": self._optimizer, **self._others}
 
 
-def successor(distiller: Any, student: Any, learning_rate: Any) -> Any:
-    """See `Distiller.with_student`."""
-    from keras_kd.distiller.distiller import Distiller
-
+def successor(distiller: Any, student: Any, learning_rate: Any, make: Callable[..., Any]) -> Any:
+    """See `Distiller.with_student`; `make` is the class to make it of."""
     losses, weights = distiller._objective.given_losses
-    is_own = type(distiller).__module__.startswith("keras_kd.")
-    # `Distiller` chooses the flavour by the student; a class of the user's is for one flavour.
-    other = (Distiller if is_own else type(distiller))(
+    other = make(
         distiller._parts.value.teacher,
         student,
         None if losses is None else fresh_losses(losses),
@@ -91,9 +88,9 @@ def fresh_losses(losses: Sequence[Any]) -> list[Any]:
 
 
 def _holds_weights(loss: Any) -> bool:
-    adapters = keras.tree.flatten(getattr(loss, "adapter", None))
-    has_layers = any(isinstance(adapter, keras.layers.Layer) for adapter in adapters)
-    return has_layers or bool(getattr(loss, "weights", None))
+    loss = as_loss(loss)
+    adapters = keras.tree.flatten(loss.adapter)
+    return bool(loss.weights) or any(isinstance(each, keras.layers.Layer) for each in adapters)
 
 
 def carry_over(old: Sequence[Bridge], new: Sequence[Bridge]) -> None:
