@@ -35,6 +35,7 @@ ROOMS = [
     "_progress",
     "_model_files",
     "_examples",
+    "metrics",
     "losses",
     "adapters",
     "_masks",
