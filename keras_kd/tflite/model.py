@@ -194,7 +194,7 @@ class TFLiteModel:
         Raises:
             ValueError: as `predict`.
         """
-        stored = self._run(self.quantize_stream(x), kernels, self.feedback)
+        stored = self._run(self.quantize_inputs(x), kernels, self.feedback)
         states = self.state_outputs.values()
         outputs = {
             tensor.name: tensor.dequantize(stored[tensor.name])
@@ -203,20 +203,12 @@ class TFLiteModel:
         }
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
-    def quantize_stream(self, x: Any) -> dict[str, np.ndarray]:
-        """`quantize_inputs` of the steps of a stream, without states: these begin with zeros."""
-        states = [tensor for tensor in self.inputs if tensor.name in self.state_outputs]
-        own = [tensor for tensor in self.inputs if tensor.name not in self.state_outputs]
-        arrays = examples_by_name(x, own)
-        count = len(next(iter(arrays.values())))
-        zeros = {t.name: np.zeros((count, *t.shape[1:]), np.float32) for t in states}
-        return self.quantize_inputs({**arrays, **zeros})
-
     def predict(self, x: Any, kernels: str = "xnnpack") -> np.ndarray | dict[str, np.ndarray]:
         """Run the model in LiteRT on any number of examples.
 
         Args:
-            x: an array shaped (examples, ...), or a dict of them by input name.
+            x: an array shaped (examples, ...), or a dict of them by input name. Inputs that are
+                states may be left out: they are zeros then.
             kernels: "xnnpack", which phones run, or "builtin", LiteRT's own kernels, closest to
                 those of microcontrollers.
 
@@ -235,12 +227,41 @@ class TFLiteModel:
         return {tensor.name: tensor.dequantize(stored[tensor.name]) for tensor in self.outputs}
 
     def quantize_inputs(self, x: Any) -> dict[str, np.ndarray]:
-        """The real numbers `x` as the inputs store them, by input name, shaped (examples, ...)."""
-        arrays = examples_by_name(x, self.inputs)
+        """The real numbers `x` as the inputs store them, by input name, shaped (examples, ...).
+
+        States that `x` leaves out are zeros: each example begins a stream.
+        """
+        arrays = self._with_zeros(x)
         for tensor, limits in zip(self.inputs, self._input_ranges, strict=True):
             if limits is not None:
                 check_scale(arrays[tensor.name], tensor.name, limits)
         return {tensor.name: tensor.quantize(arrays[tensor.name]) for tensor in self.inputs}
+
+    def quantize_steps(self, x: Any) -> dict[str, np.ndarray]:
+        """As `quantize_inputs`; states that `x` leaves out are those of the stream of its steps.
+
+        They are what LiteRT's own kernels leave.
+        """
+        inputs = self.quantize_inputs(x)
+        if not self._leaves_states_out(x):
+            return inputs
+        outputs = self._run(inputs, "builtin", self.feedback)
+        for name, source in self.state_outputs.items():
+            inputs[name] = np.concatenate([inputs[name][:1], outputs[source][:-1]])
+        return inputs
+
+    def _leaves_states_out(self, x: Any) -> bool:
+        states = self.state_outputs
+        return bool(states) and not (isinstance(x, Mapping) and set(states) <= set(x))
+
+    def _with_zeros(self, x: Any) -> dict[str, np.ndarray]:
+        if not self._leaves_states_out(x):
+            return examples_by_name(x, self.inputs)
+        states = [tensor for tensor in self.inputs if tensor.name in self.state_outputs]
+        arrays = examples_by_name(x, [tensor for tensor in self.inputs if tensor not in states])
+        count = len(next(iter(arrays.values())))
+        zeros = {t.name: np.zeros((count, *t.shape[1:]), np.float32) for t in states}
+        return {**arrays, **zeros}
 
     def run_stored(
         self, inputs: Mapping[str, np.ndarray], kernels: str = "xnnpack"

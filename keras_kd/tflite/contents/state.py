@@ -73,7 +73,7 @@ def read_state(model: Any, names: Sequence[str]) -> State:
         kept = kept_tensors(graph)
         tensors += len(kept)
         for name, operator in operators:
-            if kept.intersection(map(int, operator.inputs)):
+            if kept.intersection(_indices(operator.inputs)):
                 keeping.add(name)
             elif name == "VAR_HANDLE":
                 options = operator.builtinOptions

@@ -20,7 +20,9 @@ from keras_kd.tflite.contents.flatbuffer import operator_code, packed, unpacked
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.tensors import TensorInfo
 
-_OPTIONS = ("stateful", "return_state", "unroll")
+# Whether LSTM and GRU of tf_keras become a function, of which the converter makes an operator that
+# takes no states.
+_IS_FUSED = "_could_use_gpu_kernel"
 
 
 class _Layer(NamedTuple):
@@ -42,7 +44,13 @@ class Stream:
     """
 
     def __init__(self, model: Any) -> None:
-        self._layers = [_Layer(layer, _states(layer)) for layer in _stateful_layers(model)]
+        recurrent = _recurrent_layers(model)
+        self._layers = [_Layer(layer, _states(layer)) for layer in recurrent if layer.stateful]
+        self._fused = [
+            layer
+            for layer in recurrent
+            if not layer.stateful and getattr(layer, _IS_FUSED, False) and not layer.unroll
+        ]
         self.states = tuple(state for layer in self._layers for state in layer.states)
 
     @contextmanager
@@ -61,31 +69,52 @@ class Stream:
         following = {
             state.name + NEXT: tf.convert_to_tensor(inputs[state.name]) for state in self.states
         }
-        before = [(layer, layer.input_spec) for layer, _ in self._layers]
-        kernels = [
-            (layer, layer._could_use_gpu_kernel)
-            for layer, _ in self._layers
-            if hasattr(layer, "_could_use_gpu_kernel")
+        calls = [
+            (layer, _from_states(layer, [state.name + NEXT for state in states], following))
+            for layer, states in self._layers
         ]
+        calls += [(layer, _without_fusing(layer)) for layer in self._fused]
+        before = [(layer, vars(layer).get("call"), layer.input_spec) for layer, _ in calls]
         try:
-            for layer, states in self._layers:
-                call = _from_states(layer, [state.name + NEXT for state in states], following)
+            for layer, call in calls:
                 # Past Keras' own __setattr__, for which this would be a part of the layer.
                 object.__setattr__(layer, "call", call)
                 # It insists on the batch size that the student was built with.
                 layer.input_spec = None
-            for layer, _ in kernels:
-                # LSTM and GRU of tf_keras become functions, of which the converter makes an
-                # operator that takes no states.
-                layer._could_use_gpu_kernel = False
             yield following
         finally:
-            for layer, spec in before:
+            for layer, call, spec in before:
                 layer.input_spec = spec
-                if "call" in vars(layer):
+                if call is not None:
+                    object.__setattr__(layer, "call", call)
+                else:
                     object.__delattr__(layer, "call")
-            for layer, could in kernels:
-                layer._could_use_gpu_kernel = could
+
+
+@contextmanager
+def _options(layer: Any, **values: Any) -> Iterator[None]:
+    """In the block a layer has other options, those of them that it knows."""
+    before = {name: getattr(layer, name) for name in values if hasattr(layer, name)}
+    try:
+        for name in before:
+            setattr(layer, name, values[name])
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(layer, name, value)
+
+
+def _without_fusing(layer: Any) -> Callable[..., Any]:
+    """The `call` of a layer that is no single operator where it is given a state to begin with."""
+    original = layer.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("initial_state") is None:
+            return original(*args, **kwargs)
+        with _options(layer, **{_IS_FUSED: False}):
+            return original(*args, **kwargs)
+
+    return call
 
 
 def _from_states(layer: Any, names: Sequence[str], values: dict[str, Any]) -> Callable[..., Any]:
@@ -95,27 +124,24 @@ def _from_states(layer: Any, names: Sequence[str], values: dict[str, Any]) -> Ca
     original = layer.call
 
     def call(sequences: Any, *args: Any, **kwargs: Any) -> Any:
-        options = {option: getattr(layer, option) for option in _OPTIONS}
+        returns_state = layer.return_state
         flat = [values[name] for name in names]
         kwargs["initial_state"] = tf.nest.pack_sequence_as(layer.states, flat)
-        try:
-            layer.stateful, layer.return_state = False, True
-            # One step needs no loop, for which the converter cannot be calibrated.
-            layer.unroll = options["unroll"] or sequences.shape[1] == 1
+        # One step needs no loop, for which the converter cannot be calibrated.
+        unroll = layer.unroll or sequences.shape[1] == 1
+        options = {"stateful": False, "return_state": True, "unroll": unroll, _IS_FUSED: False}
+        with _options(layer, **options):
             output, *states = original(sequences, *args, **kwargs)
-        finally:
-            for option, value in options.items():
-                setattr(layer, option, value)
         values.update(zip(names, tf.nest.flatten(states), strict=True))
-        return (output, *states) if layer.return_state else output
+        return (output, *states) if returns_state else output
 
     return call
 
 
-def _stateful_layers(model: Any) -> list[Any]:
+def _recurrent_layers(model: Any) -> list[Any]:
     library = keras if is_keras_model(model) else tf_keras()
     layers = {id(layer): layer for layer in model._flatten_layers()}.values()
-    return [layer for layer in layers if isinstance(layer, library.layers.RNN) and layer.stateful]
+    return [layer for layer in layers if isinstance(layer, library.layers.RNN)]
 
 
 def _states(layer: Any) -> tuple[TensorInfo, ...]:

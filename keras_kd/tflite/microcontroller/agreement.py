@@ -98,7 +98,7 @@ def check_agreement(model: TFLiteModel, x: Any = None) -> Agreement:
     if x is None:
         inputs = {tensor.name: random_stored(tensor, 8) for tensor in model.inputs}
     else:
-        inputs = model.quantize_inputs(x)
+        inputs = model.quantize_steps(x)
     return compare_stored(model, inputs)[0]
 
 

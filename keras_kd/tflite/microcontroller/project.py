@@ -74,7 +74,8 @@ def write_project(
         directory: where the files are written; its parent must be there.
         name: what files and variables are named after: letters, digits and underscores.
         x: real examples as for `TFLiteModel.predict`; three of them become the test vectors. By
-            default random ones over the whole range of the inputs.
+            default random ones over the whole range of the inputs. Where the states of a stream are
+            left out, `x` are its steps in their order.
         labels: what the values of the (only) output stand for, in order.
         margin: by what share the arena is larger than what was measured, for kernels that want
             more scratch memory than the reference kernels.
@@ -105,7 +106,7 @@ def write_project(
     if x is None:
         inputs = {t.name: random_stored(t, _RANDOM_EXAMPLES) for t in model.inputs}
     else:
-        inputs = model.quantize_inputs(x)
+        inputs = model.quantize_steps(x)
     agreement, micro = compare_stored(model, inputs)
     rows = vectors.choose(inputs, micro.stored_outputs, _in_old_runtimes(model, inputs))
     project = _Project(

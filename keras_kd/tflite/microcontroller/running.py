@@ -55,9 +55,7 @@ def run(model: TFLiteModel, x: Any, *, stream: bool = False) -> MicrocontrollerR
         ImportError: if tflite-micro is not installed.
         ValueError: if TFLM refuses the model; the message has its reason.
     """
-    if stream:
-        return run_stored(model, model.quantize_stream(x), is_stream=True)
-    return run_stored(model, model.quantize_inputs(x))
+    return run_stored(model, model.quantize_inputs(x), is_stream=stream)
 
 
 def run_stored(

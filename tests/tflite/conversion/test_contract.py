@@ -178,11 +178,12 @@ REFUSED = [
     ("rescaled bytes", "float32", "microcontroller", r"Micro refuses .*UINT8 .*CAST"),
     ("transformer", "int16x8", ".*", r"the converter refuses .*not yet supported for op: 'NEG'"),
     (
-        "one-hot|rescaled bytes|words of any number",
+        "one-hot|words of any number",
         "int8",
         ".*",
         r"CAST.* compute in floating point.*replace the",
     ),
+    ("rescaled bytes", "int8", ".*", r"rescales the integers of .*pass input_type='uint8'"),
     ("loop.*", "int16x8", ".*", r"a loop over time.*unroll=True, or choose"),
     # That of an LSTM converts as tf_keras computes it.
     ("loop (?!LSTM|of any length).*", "int8", ".*", r"a loop over time.*unroll=True, or choose"),

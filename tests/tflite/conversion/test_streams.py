@@ -97,17 +97,9 @@ def test_a_stream_in_integers_on_phones_and_microcontrollers(kind):
     for outputs in streams:
         # Errors of 8 bits add up, but do not run away: one that lost its state is ten times worse.
         assert np.abs(outputs - expected).max() < 0.04
-    alone = model.predict({**model_zeros(model), "input": STEPS})["scores"]
+    # States that are left out are zeros.
+    alone = model.predict(STEPS)["scores"]
     assert np.abs(alone - expected).max() > 0.2
-
-
-def model_zeros(model):
-    """Zeros for each state of each step."""
-    return {
-        tensor.name: np.zeros((len(STEPS), *tensor.shape[1:]), np.float32)
-        for tensor in model.inputs
-        if tensor.name in model.state_outputs
-    }
 
 
 def test_one_step_of_a_student_trained_on_batches_of_any_length():
@@ -155,3 +147,14 @@ def test_states_go_in_as_they_come_out():
     for name in ("memory_h", "memory_c"):
         assert ends[name].scale == ends[f"{name}_next"].scale > 0
     assert with_equal_ends(model.content) is model.content
+
+
+def test_the_steps_of_a_stream_have_the_states_that_the_file_gives():
+    model = tflite.convert(_student(keras, "GRU"), "int8", STEPS, "microcontroller")
+    stored, given = model.quantize_steps(STEPS), model.quantize_inputs(STEPS)
+    np.testing.assert_array_equal(stored["memory_h"][0], given["memory_h"][0])
+    outputs = model.run_stored(stored, "builtin")
+    np.testing.assert_array_equal(outputs["memory_h_next"][:-1], stored["memory_h"][1:])
+    assert not np.array_equal(given["memory_h"], stored["memory_h"])
+    if microcontroller.is_installed():
+        assert microcontroller.check_agreement(model, STEPS).equal == 1
