@@ -13,6 +13,7 @@ from keras_kd._files import replacing
 from keras_kd.evaluation import plots
 from keras_kd.evaluation.comparison import Column, Comparison, Measurement, count
 from keras_kd.evaluation.extra import report_module
+from keras_kd.tflite.microcontroller.operators import flash_note
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 # A confusion matrix of more classes is too small to read on a phone.
@@ -229,9 +230,12 @@ def _are_images(x: Any) -> bool:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    if all(row.latency_microseconds is None for row in comparison.rows):
-        return []
-    return ["Times are of this computer's processor, not of a phone or a microcontroller."]
+    notes = []
+    if any(row.latency_microseconds is not None for row in comparison.rows):
+        notes.append("Times are of this computer's processor, not of a phone or a microcontroller.")
+    if any(row.arena_bytes is not None for row in comparison.rows):
+        notes.append(flash_note())
+    return notes
 
 
 def _highlights(comparison: Comparison) -> list[Highlight]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from keras_kd._checks import check_integer, problem
 from keras_kd._files import replacing
 from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
 from keras_kd.tflite.microcontroller.running import check_sizes, run_stored
-from keras_kd.tflite.microcontroller.templates import fill, lines_of
+from keras_kd.tflite.microcontroller.templates import c_type, fill, lines_of, string_literal
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
 
@@ -97,7 +98,7 @@ def data_source(
         arena_origin=arena_origin,
         operators="\n".join(f" *   {operator}" for operator in model.operators),
         operator_count=len(model.operators),
-        tensors="\n".join(f" *   {_described(tensor)}" for tensor in tensors),
+        tensors="\n".join(f" *   {described(tensor)}" for tensor in tensors),
         constants=_constants(model, upper),
     )
     values = lines_of((f"0x{byte:02x}" for byte in content), "    ")
@@ -105,22 +106,31 @@ def data_source(
     return header, source
 
 
-def _described(tensor: TensorInfo) -> str:
+def described(tensor: TensorInfo) -> str:
+    """An input or output as a line of a comment."""
     quantization = f", scale {tensor.scale!r}, zero point {tensor.zero_point}"
     # A name in a foreign file could end the comment.
     return f"{tensor}{quantization if tensor.is_quantized else ''}".replace("*/", "* /")
 
 
 def _constants(model: TFLiteModel, upper: str) -> str:
-    """Sizes, scales and zero points by the number of the input or output."""
+    """What each input and output is, by its number."""
     lines = []
     for kind, tensors in (("INPUT", model.inputs), ("OUTPUT", model.outputs)):
+        lines.append(f"#define {upper}_{kind}_COUNT {len(tensors)}")
         for number, tensor in enumerate(tensors):
             prefix = f"#define {upper}_{kind}_{number}"
-            size = 1
-            for length in tensor.shape:
-                size *= length
-            lines.append(f"{prefix}_SIZE {size}")
+            shape = ", ".join(map(str, tensor.shape))
+            lines += [
+                f"{prefix}_NAME {string_literal(tensor.name)}",
+                f"{prefix}_TYPE {c_type(tensor.dtype)}",
+                f'{prefix}_DTYPE "{tensor.dtype.name}"',
+                f"{prefix}_RANK {len(tensor.shape)}",
+                f"{prefix}_SHAPE {{{shape}}}",
+                f"{prefix}_SIZE {math.prod(tensor.shape)}",
+                # The last axis: the classes of a classifier, the columns of a regression.
+                f"{prefix}_CHANNELS {tensor.shape[-1]}",
+            ]
             if tensor.is_quantized:
                 lines.append(f"{prefix}_SCALE {tensor.scale!r}f")
                 lines.append(f"{prefix}_ZERO_POINT ({tensor.zero_point})")

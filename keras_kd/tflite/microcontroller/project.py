@@ -19,26 +19,37 @@ from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
 from keras_kd.tflite.microcontroller import vectors
 from keras_kd.tflite.microcontroller.agreement import TOLERANCE_FLOAT, Agreement, compare_stored
 from keras_kd.tflite.microcontroller.c_source import check_name, data_source
-from keras_kd.tflite.microcontroller.operators import registrations
+from keras_kd.tflite.microcontroller.interface import interface_source
+from keras_kd.tflite.microcontroller.operators import (
+    CORE_BYTES,
+    NEWLIB_BYTES,
+    PRINTF_BYTES,
+    kernel_bytes,
+    registrations,
+)
 from keras_kd.tflite.microcontroller.templates import fill, string_literal
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
 
 _RANDOM_EXAMPLES = 8
+# Compilers, and the sources of TFLM, would find the header of a project in their place.
+_STANDARD_HEADERS = """
+    assert complex ctype errno fenv float inttypes iso646 limits locale malloc math memory setjmp
+    signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
+    tgmath threads time uchar unistd wchar wctype
+"""
 _DENSE = "FULLY_CONNECTED"
+# How the build systems of boards are told of the folder: files and their templates.
+_MANIFESTS = {
+    "CMakeLists.txt": "CMakeLists.txt",
+    "idf_component.yml": "idf_component.yml",
+    "library.properties": "library.properties",
+    "zephyr/module.yml": "zephyr_module.yml",
+    "zephyr/CMakeLists.txt": "zephyr_CMakeLists.txt",
+    "zephyr/Kconfig": "zephyr_Kconfig",
+}
 # Every file of a project names who made it.
 _MARK = b"keras_kd"
-_ALLOCATOR_HEADER = '#include "tensorflow/lite/micro/micro_allocator.h"\n'
-_VARIABLES_HEADER = '#include "tensorflow/lite/micro/micro_resource_variable.h"\n'
-_RESET = """\
-  // Each vector starts with the state of a new interpreter.
-  if (static_cast<int>(interpreter.Reset()) != 0) return false;"""
-_BEGIN_ANEW = """\
-  // Each vector starts with the state of a new interpreter: Reset() would set the resource
-  // variables to zero, not to the values that they begin with.
-  interpreter.~MicroInterpreter();
-  NewInterpreter(&interpreter);
-  if (static_cast<int>(interpreter.AllocateTensors()) != 0) return false;"""
 
 
 def write_project(
@@ -52,10 +63,11 @@ def write_project(
 ) -> tuple[Path, ...]:
     """Write all that firmware with TFLM needs of a model, and a test for the board.
 
-    The folder has the model as an aligned array, an operator resolver with exactly the operators
-    used, the size of the arena, three test vectors, a `main.cc` that runs them and prints PASS or
-    FAIL, fragments for CMake and Makefiles, and a README with the bytes of flash and RAM. TFLM
-    itself is yours. All of `x` is compared with LiteRT before anything is written.
+    The folder has the model as an aligned array, functions for C that run it (`<name>.h`), an
+    operator resolver with exactly the operators used, the size of the arena, a test with three
+    vectors that prints PASS or FAIL, what CMake, Makefiles, Arduino, ESP-IDF and Zephyr need, and a
+    README with the bytes of flash and RAM. TFLM itself is yours. All of `x` is compared with LiteRT
+    before anything is written.
 
     Args:
         model: the model, converted with `target="microcontroller"`.
@@ -85,7 +97,7 @@ def write_project(
         ```
     """
     check_type("model", model, TFLiteModel, "TFLiteModel.load('student.tflite')")
-    check_name(name)
+    _check_project_name(name)
     margin = check_number("margin", margin, at_least=0, at_most=10, fix="pass 0.2 for 20 %")
     _check_labels(model, labels)
     calls = registrations(model.operators)
@@ -115,7 +127,9 @@ def write_project(
     _check_own(folder / file for file in texts)
     with filling(folder) as temporary:
         for file, text in texts.items():
-            (temporary / file).write_text(text, encoding="utf-8")
+            path = temporary / file
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
     return tuple(sorted(folder / file for file in texts))
 
 
@@ -128,8 +142,21 @@ def _in_old_runtimes(
     return TFLiteModel(model.flatbuffer.with_first_scale(_DENSE)).run_stored(inputs, "builtin")
 
 
+def _check_project_name(name: str) -> None:
+    """Refuse a name whose header would take the place of one of the standard library."""
+    check_name(name)
+    if name.lower() in _STANDARD_HEADERS.split():
+        raise ValueError(
+            problem(
+                f"name={name!r}",
+                f"a name whose header {name}.h is none of C's",
+                f"pass a name such as '{name}_model'",
+            )
+        )
+
+
 def _check_own(files: Iterable[Path]) -> None:
-    """Refuse to replace a user's own README.md or main.cc; ours say who made them."""
+    """Refuse to replace a user's own README.md or main.cc; those of a project say who made them."""
     for file in files:
         if not os.path.lexists(file):
             continue
@@ -190,24 +217,29 @@ class _Project:
             f" * computer, and a margin of {self._margin_percent()} %."
         )
         header, source = data_source(self.model, name, self.arena_bytes, origin)
-        vectors_header, vectors = self._vector_texts()
+        vectors_header, vectors_text = vectors.vectors_source(name, self.vectors, TOLERANCE_FLOAT)
+        interface_header, interface = interface_source(self.model, name)
         texts = {
             f"{name}_data.h": header,
             f"{name}_data.cc": source,
             f"{name}_ops.h": self._operators(),
             f"{name}_vectors.h": vectors_header,
-            f"{name}_vectors.cc": vectors,
-            "main.cc": self._main(),
-            "CMakeLists.txt": fill("CMakeLists.txt", name=name),
-            f"{name}.mk": fill("fragment.mk", name=name, upper=name.upper()),
+            f"{name}_vectors.cc": vectors_text,
+            f"{name}.h": interface_header,
+            f"{name}.cc": interface,
+            f"{name}_test.h": self._filled("test.h"),
+            f"{name}_test.cc": self._test(),
+            "main.cc": self._filled("main.cc"),
+            f"{name}.mk": self._filled("fragment.mk"),
+            **{file: self._filled(template) for file, template in _MANIFESTS.items()},
             "README.md": self._readme(),
         }
         if self.labels is not None:
             texts[f"{name}_labels.h"] = self._labels()
         return texts
 
-    def _vector_texts(self) -> tuple[str, str]:
-        return vectors.vectors_source(self.name, self.vectors, TOLERANCE_FLOAT)
+    def _filled(self, template: str) -> str:
+        return fill(template, name=self.name, upper=self.name.upper())
 
     def _operators(self) -> str:
         lines = (f"  failures += static_cast<int>(resolver.{call}()) != 0;" for call in self.calls)
@@ -219,33 +251,20 @@ class _Project:
             registrations="\n".join(lines),
         )
 
-    def _main(self) -> str:
-        name = self.name
-        set_inputs = (
-            f"  if (!SetInput(interpreter.input({i}), {name}_input_{i}[vector])) return false;"
-            for i in range(len(self.model.inputs))
-        )
+    def _test(self) -> str:
+        name, outputs = self.name, self.model.outputs
+        arguments = [f"{name}_input_{i}[vector]" for i in range(len(self.model.inputs))]
         check_outputs = (
-            f"  passed &= CheckOutput({string_literal(tensor.name)}, interpreter.output({i}),\n"
+            f"  passed &= CheckOutput({string_literal(tensor.name)}, {name}_output_{i}_data(),\n"
             f"                        {name}_output_{i}[vector]);"
-            for i, tensor in enumerate(self.model.outputs)
+            for i, tensor in enumerate(outputs)
         )
-        variables = self.model.state.variables
         return fill(
-            "main.cc",
-            headers=_ALLOCATOR_HEADER if variables else "",
-            variable_headers=_VARIABLES_HEADER if variables else "",
-            new_interpreter=(
-                fill("variables.cc", name=name, variables=variables)
-                if variables
-                else f"  return new (memory) MicroInterpreter(GetModel({name}_data), resolver, "
-                "tensor_arena,\n                                       sizeof(tensor_arena));"
-            ),
-            begin=_BEGIN_ANEW if variables else _RESET,
+            "test.cc",
             name=name,
             upper=name.upper(),
             count=vectors.COUNT,
-            set_inputs="\n".join(set_inputs),
+            vector_arguments=", ".join([*arguments, *("nullptr" for _ in outputs)]),
             check_outputs="\n".join(check_outputs),
         )
 
@@ -269,7 +288,18 @@ class _Project:
         return fill(
             "README.md",
             name=self.name,
+            upper=self.name.upper(),
             version=self._version(),
+            state=self._state(),
+            example_arguments=", ".join(
+                [f"input_{i}" for i in range(len(model.inputs))]
+                + [f"output_{i}" for i in range(len(model.outputs))]
+            ),
+            core_bytes=CORE_BYTES,
+            kernel_bytes=kernel_bytes(model.operators),
+            cmsis_nn_bytes=kernel_bytes(model.operators, cmsis_nn=True),
+            printf_bytes=PRINTF_BYTES,
+            newlib_bytes=NEWLIB_BYTES,
             sha256=hashlib.sha256(content).hexdigest(),
             alignment=ALIGNMENT,
             operator_count=len(self.calls),
@@ -287,29 +317,24 @@ class _Project:
             arena_bytes=self.arena_bytes,
             promise=f"to {TOLERANCE_FLOAT:g} of the largest output" if is_float else "bit for bit",
             agreement=self.agreement,
-            state=self._state(),
         )
 
     def _state(self) -> str:
         """What the firmware has to do with what is kept between calls."""
-        model = self.model
-        if model.state.variables:
-            return (
-                f"{model.state}. The file has resource variables: TFLM is given room for "
-                f"{model.state.variables} of them (`MicroResourceVariables`), as in `main.cc`. "
-                "`Reset()` sets them to zero; their first values come back with a new interpreter "
-                "and `AllocateTensors()`."
-            )
+        model, name = self.model, self.name
         if model.stateful:
             return (
-                f"{model.state}. Call `Reset()` of the interpreter before each new sequence: what "
-                "is left of the one before changes the outputs."
+                f"{model.state}. `{name}_predict` begins each call with the state of "
+                f"`{name}_init`, as `predict` does in Python. To go on from one call to the next "
+                f"use `{name}_invoke`, and `{name}_reset` before each new sequence: what is left "
+                "of the one before changes the outputs."
             )
-        pairs = ", ".join(f"`{o}` to `{i}`" for i, o in model.state_outputs.items())
+        pairs = ", ".join(f"`{i}` and `{o}`" for i, o in model.state_outputs.items())
         if pairs:
             return (
-                "The model is one step of a stream. After each call, copy the bytes of the outputs "
-                f"to the inputs: {pairs}. A new stream begins with zeros: the zero points above."
+                "The model is one step of a stream. Give the same array for the input and the "
+                f"output of each of these pairs: {pairs}. A new stream begins with zeros: the zero "
+                "points above."
             )
         return "None: the outputs of a call depend on its inputs alone."
 

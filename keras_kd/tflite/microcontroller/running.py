@@ -28,8 +28,8 @@ class MicrocontrollerRun:
         outputs: by output name real numbers, shaped (examples, ...).
         stored_outputs: by output name the values as the outputs store them, likewise.
         arena_bytes: the memory that TFLM needs for activations and bookkeeping: the smallest arena
-            in which the model ran here, to 64 bytes. It is an upper bound for the same kernels on
-            a 32-bit microcontroller, where pointers are smaller.
+            in which the model ran here, a multiple of 16 bytes. It is an upper bound for the same
+            kernels on a 32-bit microcontroller, where pointers are smaller.
     """
 
     outputs: dict[str, np.ndarray]

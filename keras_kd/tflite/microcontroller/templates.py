@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_kd._checks import problem
+
+_TYPES = {"float32": "float", "bool": "uint8_t"}
+_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
 _FOLDER = Path(__file__).with_name("templates")
 _WIDTH = 100
 
@@ -37,6 +41,25 @@ def literal(value: Any) -> str:
         text = f"{value:.9g}"
         return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
     return str(int(value))
+
+
+def c_type(dtype: np.dtype) -> str:
+    """The type in C of what a tensor stores.
+
+    Raises:
+        ValueError: if C has none.
+    """
+    if dtype.name in _INTEGERS:
+        return f"{dtype.name}_t"
+    if dtype.name not in _TYPES:
+        raise ValueError(
+            problem(
+                f"an input or output of type {dtype.name}",
+                f"one of {', '.join([*_TYPES, *_INTEGERS])}",
+                "convert the student again, with target='microcontroller'",
+            )
+        )
+    return _TYPES[dtype.name]
 
 
 def string_literal(text: str) -> str:

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.microcontroller.templates import fill, lines_of, literal
+from keras_kd.tflite.microcontroller.templates import c_type, fill, lines_of, literal
 
 COUNT = 3
-_TYPES = {"float32": "float", "bool": "uint8_t"}
-_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
 
 
 def choose(
@@ -76,7 +74,7 @@ def vectors_source(
         for number, array in enumerate(tensors):
             flat = array.reshape(len(array), -1)
             declaration = (
-                f"const {_c_type(array.dtype)} {name}_{kind}_{number}[{len(flat)}][{flat.shape[1]}]"
+                f"const {c_type(array.dtype)} {name}_{kind}_{number}[{len(flat)}][{flat.shape[1]}]"
             )
             declarations.append(f"extern {declaration};")
             rows = [f"    {{\n{lines_of(map(literal, row), ' ' * 8)}\n    }}," for row in flat]
@@ -89,17 +87,3 @@ def vectors_source(
         declarations="\n".join(declarations),
     )
     return header, fill("vectors.cc", name=name, definitions="\n\n".join(definitions))
-
-
-def _c_type(dtype: np.dtype) -> str:
-    if dtype.name in _INTEGERS:
-        return f"{dtype.name}_t"
-    if dtype.name not in _TYPES:
-        raise ValueError(
-            problem(
-                f"an input or output of type {dtype.name}",
-                f"one of {', '.join([*_TYPES, *_INTEGERS])}",
-                "convert the student again, with target='microcontroller'",
-            )
-        )
-    return _TYPES[dtype.name]

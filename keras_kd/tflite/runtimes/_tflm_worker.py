@@ -5,6 +5,7 @@ Nothing but NumPy and TFLM is imported here, and neither Keras nor TensorFlow.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 # What a model does not use costs nothing here; 256 bytes or less end the process.
 ARENA_BYTES = 64 * 1024 * 1024
-ARENA_STEP = 64
+# TFLM aligns the ends of the arena to it.
+ARENA_STEP = 16
 ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 SECONDS_IN_AN_ARENA = 60
 
@@ -113,21 +115,21 @@ def allocated(interpreter: runtime.Interpreter) -> int:
 
 
 def smallest_arena(content: bytes, inputs: list[np.ndarray], at_least: int) -> int:
-    """The smallest arena in which the first example runs, to 64 bytes.
+    """The smallest arena in which the first example runs, a multiple of 16 bytes.
 
-    While the memory is planned some kernels, LSTMs for example, take more than stays allocated.
+    While the memory is planned more is taken than stays allocated: for the planner itself, and by
+    some kernels, LSTMs for example.
     """
-    if runs_in(content, inputs, at_least):
-        return at_least
-    low, high = at_least, 2 * at_least
-    while not runs_in(content, inputs, high):
-        if high > ARENA_BYTES:
+    low = high = math.ceil(at_least / ARENA_STEP)
+    while not runs_in(content, inputs, high * ARENA_STEP):
+        if high * ARENA_STEP > ARENA_BYTES:
             raise RuntimeError("the model runs in no arena of a limited size")
         low, high = high, 2 * high
-    while high - low > ARENA_STEP:
+    while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if runs_in(content, inputs, middle) else (middle, high)
-    return high
+        runs = runs_in(content, inputs, middle * ARENA_STEP)
+        low, high = (low, middle) if runs else (middle, high)
+    return high * ARENA_STEP
 
 
 def runs_in(content: bytes, inputs: list[np.ndarray], arena: int) -> bool:

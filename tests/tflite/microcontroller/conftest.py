@@ -1,7 +1,9 @@
 """Compilers, and a folder written for one model."""
 
+import importlib.metadata
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,16 @@ STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 # The interface of TFLM for main.cc, see tflm/tflm.h.
 TFLM = Path(__file__).with_name("tflm")
 CROSS = "arm-none-eabi-g++"
+STATIC = "-DTF_LITE_STATIC_MEMORY"
+# The library in this package can be linked with, but its headers are not in it: tflm.h has the
+# layout of this version.
+TESTED_TFLM = "0.dev20261023182759"
+LOAD_AND_RUN = """
+import ctypes, os, sys
+sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
+from tflite_micro.python.tflite_micro import _runtime
+sys.exit(ctypes.CDLL(sys.argv[1]).main())
+"""
 
 
 @pytest.fixture
@@ -54,6 +66,38 @@ def compile_strictly():
 def tflm():
     """The directory of headers that stand in for those of TFLM, and of what implements them."""
     return TFLM
+
+
+@pytest.fixture(scope="session")
+def run_in_tflm(compile_strictly, tflm):
+    """A function that runs a folder in the library of TFLM's Python package, and what it printed.
+
+    Its `main` is that of the folder, or that of a file in C.
+    """
+    if not microcontroller.is_installed() or (
+        importlib.metadata.version("tflite-micro") != TESTED_TFLM
+    ):
+        pytest.skip(f"tflm.h has the layout of tflite-micro {TESTED_TFLM}")
+
+    def run(folder, program=None, *flags):
+        sources = [path for path in sorted(folder.glob("*.cc")) if path.name != "main.cc"]
+        library, compiled = folder / "main.so", folder / "main.cc"
+        if program is not None:
+            compiled = folder / "program.o"
+            (folder / "program.c").write_text(program)
+            compile_strictly(
+                "-c", "-fPIC", folder / "program.c", "-o", compiled, compiler="gcc", standard="c99"
+            )
+        compile_strictly(
+            "-shared", "-fPIC", STATIC, *flags, f"-I{tflm}", f"-I{folder}", *sources, compiled,
+            "-o", library, standard="c++17",
+        )  # fmt: skip
+        command = [sys.executable, "-c", LOAD_AND_RUN, library]
+        process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert process.returncode in (0, 1), process.stderr
+        return process.stderr + process.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

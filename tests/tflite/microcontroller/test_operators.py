@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 
 from keras_kd.tflite import microcontroller
-from keras_kd.tflite.microcontroller.operators import KNOWN, registrations
+from keras_kd.tflite.microcontroller.operators import (
+    CORE_BYTES,
+    KNOWN,
+    flash_note,
+    kernel_bytes,
+    registrations,
+)
 
 
 def test_methods_are_named_as_in_tflm():
@@ -49,3 +55,25 @@ def test_the_installed_tflm_registers_it(name):
     # As C++ mangles a function of that name without arguments.
     function = f"Register_{name}"
     assert f"{len(function)}{function}Ev".encode() in library
+
+
+@pytest.mark.parametrize(
+    ("operators", "cmsis_nn", "linked"),
+    [
+        ("CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED MEAN SOFTMAX", False, 59_504),
+        ("FULLY_CONNECTED", False, 37_856),
+        ("UNIDIRECTIONAL_SEQUENCE_LSTM STRIDED_SLICE", False, 52_424),
+        ("CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED MEAN SOFTMAX", True, 109_968),
+        ("FULLY_CONNECTED", True, 51_176),
+    ],
+)
+def test_flash_is_about_what_was_linked(operators, cmsis_nn, linked):
+    """Against firmwares for a Cortex-M4, less their models."""
+    estimated = CORE_BYTES + kernel_bytes(operators.split(), cmsis_nn=cmsis_nn)
+    assert 1.0 <= estimated / linked <= 1.07
+
+
+def test_a_report_says_what_else_is_in_the_flash():
+    note = flash_note()
+    assert "about 28 kB for the core" in note
+    assert "network 34 kB (84 kB with CMSIS-NN)" in note

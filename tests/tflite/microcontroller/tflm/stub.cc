@@ -33,14 +33,16 @@ bool IsFaulty(const char* place) {
 struct Members {
   TfLiteTensor input;
   TfLiteTensor output;
-  bool is_new;
+  MicroProfilerInterface* profiler;
 };
 
 }  // namespace
 
 MicroInterpreter::MicroInterpreter(const Model*, const MicroOpResolver&, uint8_t*, size_t,
-                                   MicroResourceVariables*, MicroProfilerInterface*, bool) {
+                                   MicroResourceVariables*, MicroProfilerInterface* profiler,
+                                   bool) {
   Members* members = new (members_) Members();
+  members->profiler = profiler;
   members->input.data.raw = input_values;
   members->input.bytes = sizeof(input_values) + IsFaulty("input size");
   members->output.data.raw = output_values;
@@ -53,25 +55,27 @@ TfLiteStatus MicroInterpreter::AllocateTensors() {
   return IsFaulty("arena") ? kTfLiteError : kTfLiteOk;
 }
 
-TfLiteStatus MicroInterpreter::Reset() {
-  reinterpret_cast<Members*>(members_)->is_new = true;
-  return kTfLiteOk;
-}
+TfLiteStatus MicroInterpreter::Reset() { return kTfLiteOk; }
 
 TfLiteStatus MicroInterpreter::Invoke() {
-  Members* members = reinterpret_cast<Members*>(members_);
-  // Without Reset the state of the last vector would still be there.
-  if (IsFaulty("invoke") || !members->is_new) return kTfLiteError;
-  members->is_new = false;
+  MicroProfilerInterface* profiler = reinterpret_cast<Members*>(members_)->profiler;
+  if (profiler != nullptr) profiler->EndEvent(profiler->BeginEvent("CONV_2D"));
+  if (IsFaulty("invoke")) return kTfLiteError;
+  std::memset(output_values, 0, sizeof(output_values));
   for (int vector = 0; vector < DIGITS_VECTOR_COUNT; ++vector) {
     if (std::memcmp(input_values, digits_input_0[vector], sizeof(input_values)) == 0) {
       std::memcpy(output_values, digits_output_0[vector], sizeof(output_values));
       if (IsFaulty("output") && vector == 1) output_values[0] ^= 1;
       if (IsFaulty("nan") && vector == 1) std::memset(output_values, 0xff, 4);
-      return kTfLiteOk;
     }
   }
-  return kTfLiteError;
+  return kTfLiteOk;
+}
+
+uint32_t ticks_per_second() { return 1000; }
+uint32_t GetCurrentTimeTicks() {
+  static uint32_t ticks = 0;
+  return ticks += 7;
 }
 
 TfLiteTensor* MicroInterpreter::input(size_t index) {

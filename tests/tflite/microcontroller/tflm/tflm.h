@@ -1,4 +1,4 @@
-// The interface of TensorFlow Lite Micro (TFLM) as far as the generated main.cc uses it, written for
+// The interface of TensorFlow Lite Micro (TFLM) as far as generated firmware uses it, written for
 // tests: the package of TFLM for Python has no headers. Types are laid out as in its library, so
 // that what is compiled with this runs with stub.cc, or with the kernels of the real TFLM.
 #ifndef TFLM_H_
@@ -59,6 +59,16 @@ class MicroOpResolver {
   virtual ~MicroOpResolver() {}
 };
 
+class MicroProfilerInterface {
+ public:
+  virtual ~MicroProfilerInterface() {}
+  virtual uint32_t BeginEvent(const char* tag) = 0;
+  virtual void EndEvent(uint32_t event) = 0;
+};
+
+uint32_t ticks_per_second();
+uint32_t GetCurrentTimeTicks();
+
 enum class MemoryPlannerType { kGreedy, kLinear };
 
 class MicroAllocator {
@@ -71,8 +81,6 @@ class MicroResourceVariables {
  public:
   static MicroResourceVariables* Create(MicroAllocator* allocator, int count);
 };
-
-class MicroProfilerInterface;
 
 class MicroInterpreter {
  public:
