@@ -19,7 +19,7 @@ BAD_INPUT = 2
 DATA = "DATA.npy|DATA.npz|IMAGE_DIR|TFDS_NAME"
 MODEL = "MODEL.keras|MODEL.h5|SAVED_MODEL_DIR"
 # Far more than any model needs that is read from a slow disk.
-_SECONDS_TO_LOAD = 120
+SECONDS_TO_LOAD = 120
 _BYTES_PER_SECOND = 10e6
 
 
@@ -52,7 +52,7 @@ def load_model(path: Path, custom_objects: str | None) -> keras.Model:
     from keras_kd._model_files.custom_objects import import_custom_objects
 
     own = import_custom_objects(custom_objects) if custom_objects else None
-    seconds = _SECONDS_TO_LOAD + _bytes(path) / _BYTES_PER_SECOND
+    seconds = SECONDS_TO_LOAD + _bytes(path) / _BYTES_PER_SECOND
     with watched(f"the model {str(path)!r} while it is loaded", seconds):
         model = _model_files.load_model(path, own)
     if path.is_dir():

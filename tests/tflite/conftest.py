@@ -128,3 +128,21 @@ def float_model(student):
 @pytest.fixture(scope="session")
 def micro_model(student, images):
     return tflite.convert(student, "int8", images, "microcontroller")
+
+
+@pytest.fixture(scope="session")
+def is_refused():
+    """A function from a call to whether it is refused, in one line."""
+
+    def refused(function, *arguments):
+        try:
+            function(*arguments)
+        except ValueError as error:
+            message = str(error)
+        else:
+            return False
+        assert message.startswith("Received "), message
+        assert "\n" not in message
+        return True
+
+    return refused

@@ -5,12 +5,17 @@ ImageClassifier runs it; `read_metadata` reads them back. `with_color_input` and
 bring a student into the form that it takes. Importing this loads no runtime.
 """
 
-from keras_kd.tflite.android.calibration import ScoreCalibration
-from keras_kd.tflite.android.labels import read_labels
-from keras_kd.tflite.android.metadata import Metadata, normalization
-from keras_kd.tflite.android.reading import read_metadata
-from keras_kd.tflite.android.students import with_color_input, with_softmax
-from keras_kd.tflite.android.writing import add_metadata
+from typing import TYPE_CHECKING
+
+from keras_kd._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from keras_kd.tflite.android.calibration import ScoreCalibration
+    from keras_kd.tflite.android.labels import read_labels
+    from keras_kd.tflite.android.metadata import Metadata, normalization
+    from keras_kd.tflite.android.reading import read_metadata
+    from keras_kd.tflite.android.students import with_color_input, with_softmax
+    from keras_kd.tflite.android.writing import add_metadata
 
 __all__ = [
     "Metadata",
@@ -22,3 +27,18 @@ __all__ = [
     "with_color_input",
     "with_softmax",
 ]
+
+# Labels are read before Keras is needed.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Metadata": "metadata",
+        "ScoreCalibration": "calibration",
+        "add_metadata": "writing",
+        "normalization": "metadata",
+        "read_labels": "labels",
+        "read_metadata": "reading",
+        "with_color_input": "students",
+        "with_softmax": "students",
+    },
+)
