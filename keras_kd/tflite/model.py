@@ -186,17 +186,26 @@ class TFLiteModel:
         """What is in the file: its bytes by kind, its operators, its tensors. `print` shows it."""
         return inspect_file(self.content, self.flatbuffer)
 
-    def verify(self, student: Any, x: Any, labels: Any = None) -> Verification:
+    def verify(
+        self,
+        student: Any,
+        x: Any,
+        labels: Any = None,
+        *,
+        names: Mapping[str, str] | None = None,
+    ) -> Verification:
         """Compare the file with the student that it was made from: `keras_kd.tflite.verify`.
 
         Args:
             student: the Keras 3 or tf_keras model.
             x: examples, as for `predict`.
             labels: the right classes, if the accuracy is to be told.
+            names: names of the student's inputs and outputs by those of the file, where names and
+                shapes do not tell which is which.
         """
         from keras_kd.tflite.verification.verification import verify
 
-        return verify(self, student, x, labels)
+        return verify(self, student, x, labels, names=names)
 
     def compare(
         self, others: Mapping[str, TFLiteModel], x: Any, labels: Any = None

@@ -220,6 +220,22 @@ class FlatBufferModel:
                         quantization.zeroPoint = quantization.zeroPoint[:1]
         return self._packed(model)
 
+    @property
+    def form(self) -> str:
+        """The form of quantization that the file is in, as `convert` calls it."""
+        types = self.weight_types()
+        if "INT4" in types:
+            return "int4"
+        # Numbers that are computed, and stand for real ones.
+        computed = {tensor.type for tensor in self.tensors() if tensor.scales and not tensor.bytes}
+        if "INT16" in computed:
+            return "int16x8"
+        if computed & {"INT8", "UINT8"}:
+            return "int8"
+        if types & {"INT8", "UINT8"} and self.hybrid_operators():
+            return "dynamic_int8"
+        return "float16" if "FLOAT16" in types else "float32"
+
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""
         return {tensor.type for tensor in self.tensors() if tensor.bytes}
