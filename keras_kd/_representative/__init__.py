@@ -1,6 +1,23 @@
 """Representative data: the examples from which the ranges of activations are read."""
 
-from keras_kd._representative.examples import MAX_EXAMPLES, representative_examples
-from keras_kd._representative.ranges import InputRange, Ranges, checked_ranges
+from typing import TYPE_CHECKING
+
+from keras_kd._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from keras_kd._representative.examples import MAX_EXAMPLES, representative_examples
+    from keras_kd._representative.ranges import InputRange, Ranges, checked_ranges
 
 __all__ = ["MAX_EXAMPLES", "InputRange", "Ranges", "checked_ranges", "representative_examples"]
+
+# A range is checked before Keras is needed.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "InputRange": "ranges",
+        "MAX_EXAMPLES": "examples",
+        "Ranges": "ranges",
+        "checked_ranges": "ranges",
+        "representative_examples": "examples",
+    },
+)

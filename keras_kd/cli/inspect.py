@@ -10,11 +10,9 @@ from keras_kd import _model_files
 from keras_kd._checks import problem
 from keras_kd._limits import watched
 from keras_kd._model_files import stored
-from keras_kd.cli.arguments import SECONDS_TO_LOAD, add_json
+from keras_kd.cli.arguments import OF_STORE, SECONDS_TO_LOAD, add_json
 from keras_kd.cli.terminal import Outcome, working
 
-# Every store has this file.
-_OF_STORE = "store.json"
 _EXPECTED = (
     "a .tflite, .keras or .h5 file, or the directory of a store that keras-kd store has written"
 )
@@ -59,7 +57,7 @@ def _inspect_model(path: Path) -> Outcome:
 
 
 def _inspect_store(path: Path) -> Outcome:
-    if not (path / _OF_STORE).is_file():
+    if not (path / OF_STORE).is_file():
         fix = (
             "inspect the .keras that it was exported from, or the .tflite that keras-kd convert "
             "makes of it"

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_kd._checks import problem
-from keras_kd.cli.arguments import add_custom_objects, add_json, labels, load_model
+from keras_kd.cli.arguments import (
+    add_custom_objects,
+    add_json,
+    check_custom_objects,
+    check_data,
+    check_models,
+    labels,
+    load_model,
+)
 from keras_kd.cli.terminal import Outcome, working
 
 if TYPE_CHECKING:
@@ -68,15 +76,22 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _run(arguments: argparse.Namespace) -> Outcome:
     from keras_kd._files import check_output, filling
     from keras_kd.data import load_examples
-    from keras_kd.evaluation import compare
-    from keras_kd.evaluation.extra import check_report_extra
+    from keras_kd.tflite.android import read_labels
 
     check_output(arguments.output)
-    check_report_extra()
+    check_models(*arguments.files, arguments.teacher)
+    check_custom_objects(arguments.custom_objects)
+    check_data(arguments.data, arguments.labels)
+    names = _names(arguments.files)
+    if arguments.class_names is not None:
+        read_labels(arguments.class_names)
     with working("reading the examples") as say:
         examples, classes = load_examples(arguments.data), labels(arguments.labels)
+        from keras_kd.evaluation import compare
+        from keras_kd.evaluation.extra import check_report_extra
+
+        check_report_extra()
         say("loading the models")
-        names = _names(arguments.files)
         models = {
             name: _load(file, arguments.custom_objects)
             for name, file in zip(names, arguments.files, strict=True)

@@ -20,6 +20,18 @@ def choices(values: np.ndarray, threshold: float) -> np.ndarray:
     return (values > threshold).astype(np.int64).reshape(_places(values.shape))
 
 
+def leads(values: np.ndarray, threshold: float) -> np.ndarray:
+    """By how much the chosen class leads where, of values as for `choices`; NaN counts as no lead.
+
+    It is how far it is ahead of the second one, or one number of `threshold`.
+    """
+    values = np.where(np.isfinite(values), values, 0)
+    if _classes(values.shape) > 1:
+        second, first = np.moveaxis(np.partition(values, -2, axis=-1)[..., -2:], -1, 0)
+        return first - second
+    return np.abs(values - threshold).reshape(_places(values.shape))
+
+
 def labels_by_output(labels: Any, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
     """The labels of each output that there are labels for.
 
