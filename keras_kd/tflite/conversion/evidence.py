@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._examples import examples_by_name
+from keras_kd._examples import by_position, examples_by_name
 from keras_kd._representative import Ranges
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import layers_of
@@ -50,6 +50,8 @@ def known_evidence(
         ValueError: if the given ones do not fit the student, or if labels come without them.
     """
     if given is not None:
+        if isinstance(given, list | tuple):
+            given = by_position(given, signature.inputs) or given
         examples = examples_by_name(given, signature.inputs, "verification_data")
         return Evidence(examples, labels, "given")
     if labels is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
-from keras_kd._examples import examples_by_name
+from keras_kd._examples import by_position, examples_by_name
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
 from keras_kd._limits import watched_batch
@@ -157,6 +157,8 @@ def verify(
     check_finite_constants(model)
     signature = Signature(in_float32(student))
     pairs = _paired_inputs(model, signature, names or {})
+    if isinstance(x, list | tuple):
+        x = by_position(x, signature.inputs) or x
     examples = examples_by_name(_by_student(x, pairs), signature.inputs)
     pairing = _paired(model, signature, pairs, examples, names or {})
     verification = _compared(
