@@ -48,7 +48,7 @@ class TFLiteModel:
 
     Example:
         ```python
-        model = keras_kd.tflite.convert(student, "int8", representative_data=x_train[:500])
+        model = keras_kd.tflite.convert(student, "int8", representative_data=x_train)
         model.save("student.tflite")
         probabilities = model.predict(x_test)
         ```
