@@ -1,4 +1,6 @@
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +232,35 @@ def test_a_file_of_arrays(tmp_path):
         np.testing.assert_array_equal(representative_examples(path, IMAGE)["image"], x)
     with pytest.raises(FileNotFoundError, match=r"path '.*missing\.npy'"):
         representative_examples(tmp_path / "missing.npy", IMAGE)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_forms_of_the_documentation():
+    import keras
+    import tensorflow as tf
+
+    from keras_kd import tflite
+
+    page = (Path(__file__).parents[1] / "docs" / "quantization.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    x_train, y_train = _images(120), np.arange(120) % 3
+    made = []
+
+    class Recorded:
+        @staticmethod
+        def convert(*arguments):
+            made.append(tflite.convert(*arguments).content)
+
+    keras.utils.set_random_seed(0)
+    exec(
+        code,
+        {
+            "tflite": Recorded,
+            "student": _student(3),
+            "x_train": x_train,
+            "y_train": y_train,
+            "dataset": tf.data.Dataset.from_tensor_slices((x_train, y_train)).batch(32),
+        },
+    )
+    assert len(made) == 4
+    assert made[0] == made[1] == made[2]
