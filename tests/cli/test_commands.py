@@ -92,6 +92,8 @@ def test_an_input_whose_name_is_no_identifier(folder, run):
     assert "acc_x float32[1, 4]" in out
     words = ["--against", "sensors.keras", "--data", "data.npz", "--min-agreement", "90"]
     assert "60 given examples" in run("verify", "sensors.tflite", *words)
+    out = run("store", "sensors.keras", "--data", "data.npz", "--output", "sensors.store")
+    assert "60" in out
 
 
 def test_benchmark_puts_files_side_by_side(models, folder, run):
