@@ -24,8 +24,8 @@ TFLITE = ".tflite"
 OF_STORE = "store.json"
 MODEL = "MODEL.keras|MODEL.h5|SAVED_MODEL_DIR"
 # Far more than any model needs that is read from a slow disk.
-SECONDS_TO_LOAD = 120
-_BYTES_PER_SECOND = 10e6
+_SECONDS_TO_LOAD = 120
+BYTES_PER_SECOND = 10e6
 
 
 class Parser(argparse.ArgumentParser):
@@ -155,7 +155,7 @@ def load_model(path: Path, custom_objects: str | None) -> keras.Model:
     from keras_kd._model_files.custom_objects import import_custom_objects
 
     own = import_custom_objects(custom_objects) if custom_objects else None
-    seconds = SECONDS_TO_LOAD + _bytes(path) / _BYTES_PER_SECOND
+    seconds = _SECONDS_TO_LOAD + _bytes(path) / BYTES_PER_SECOND
     with watched(f"the model {str(path)!r} while it is loaded", seconds):
         model = _model_files.load_model(path, own)
     if path.is_dir():

@@ -10,9 +10,11 @@ from keras_kd import _model_files
 from keras_kd._checks import problem
 from keras_kd._limits import watched
 from keras_kd._model_files import stored
-from keras_kd.cli.arguments import OF_STORE, SECONDS_TO_LOAD, add_json
+from keras_kd.cli.arguments import BYTES_PER_SECOND, OF_STORE, add_json
 from keras_kd.cli.terminal import Outcome, working
 
+# Far more than any file needs of which only the description is read.
+_SECONDS = 30
 _EXPECTED = (
     "a .tflite, .keras or .h5 file, or the directory of a store that keras-kd store has written"
 )
@@ -74,4 +76,6 @@ def _inspect_store(path: Path) -> Outcome:
 
 
 def _watched(path: Path) -> AbstractContextManager[None]:
-    return watched(f"the file {str(path)!r} while it is read", SECONDS_TO_LOAD)
+    size = path.stat().st_size if path.is_file() else 0
+    # HDF5 loops forever in some damaged files.
+    return watched(f"the file {str(path)!r} while it is read", _SECONDS + size / BYTES_PER_SECOND)
