@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from keras_kd.metrics.tasks import leads
 from keras_kd.tflite.verification.differences import measure_differences, overall
-from keras_kd.tflite.verification.labels import leads
 
 
 def measure(received, expected, labels=None, step=0.0):
@@ -89,9 +89,31 @@ def test_accuracies(outputs):
     labels = outputs.argmax(-1)
     labels[0] = (labels[0] + 1) % 5
     measured = measure(received, outputs, labels)
-    assert measured.student_accuracy == pytest.approx(69 / 70)
-    assert measured.accuracy == (received.argmax(-1) == labels).mean()
-    assert measure(received, outputs).accuracy is None
+    assert measured.task == "classification"
+    assert measured.student_score == pytest.approx(69 / 70)
+    assert measured.score == pytest.approx((received.argmax(-1) == labels).mean())
+    assert measure(received, outputs).score is None
+
+
+def test_the_first_batch_decides_where_yes_begins():
+    logits = np.linspace(-3, 3, 33)[:, None]
+    # The last batch is one number that could be a probability.
+    logits[-1] = 0.3
+    assert measure(logits, logits, labels=logits[:, 0] > 0).score == 1.0
+
+
+def test_scores_of_different_tasks_have_no_mean():
+    values = np.random.default_rng(0).normal(size=(6, 3))
+    outputs = measure_differences(
+        lambda batch: {"a": batch["x"], "b": batch["x"] + 1},
+        lambda batch: {"a": batch["x"], "b": batch["x"]},
+        {"x": values},
+        {"a": 0.0, "b": 0.0},
+        {"a": values.argmax(-1), "b": values},
+    )
+    assert [output.task for output in outputs] == ["classification", "regression"]
+    assert [output.score for output in outputs] == [1.0, pytest.approx(1.0)]
+    assert overall(outputs)["task"] is overall(outputs)["score"] is None
 
 
 def test_the_worst_output_counts():
@@ -107,8 +129,9 @@ def test_the_worst_output_counts():
         "largest_difference": 2.0,
         "mean_difference": 0.75,
         "agreement": 0.0,
-        "accuracy": 0.75,
-        "student_accuracy": 0.75,
+        "task": "classification",
+        "score": 0.75,
+        "student_score": 0.75,
     }
 
 
@@ -147,5 +170,7 @@ def test_numbers_of_classes_have_no_lead():
 
 def test_leads_of_what_is_not_finite():
     values = np.array([[np.nan, 1.0], [np.inf, 1.0], [3.0, 1.0]])
-    np.testing.assert_array_equal(leads(values, 0.0), [1, 1, 2])
-    np.testing.assert_array_equal(leads(np.array([[0.9], [0.25]]), 0.5), [0.4, 0.25])
+    np.testing.assert_array_equal(leads("classification", values, 0.0), [1, 1, 2])
+    np.testing.assert_array_equal(
+        leads("classification", np.array([[0.9], [0.25]]), 0.5), [0.4, 0.25]
+    )
