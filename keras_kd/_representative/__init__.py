@@ -6,9 +6,16 @@ from keras_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_kd._representative.examples import MAX_EXAMPLES, representative_examples
-    from keras_kd._representative.ranges import InputRange, Ranges, checked_ranges
+    from keras_kd._representative.ranges import InputRange, Ranges, checked_ranges, usual_range
 
-__all__ = ["MAX_EXAMPLES", "InputRange", "Ranges", "checked_ranges", "representative_examples"]
+__all__ = [
+    "MAX_EXAMPLES",
+    "InputRange",
+    "Ranges",
+    "checked_ranges",
+    "representative_examples",
+    "usual_range",
+]
 
 # A range is checked before Keras is needed.
 __getattr__, __dir__ = lazy_names(
@@ -19,5 +26,6 @@ __getattr__, __dir__ = lazy_names(
         "Ranges": "ranges",
         "checked_ranges": "ranges",
         "representative_examples": "examples",
+        "usual_range": "ranges",
     },
 )

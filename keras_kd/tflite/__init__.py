@@ -12,7 +12,9 @@ from keras_kd._lazy import lazy_names
 if TYPE_CHECKING:
     from keras_kd.tflite import android, microcontroller
     from keras_kd.tflite.contents.inspection import Inspection, inspect
+    from keras_kd.tflite.contents.state import State
     from keras_kd.tflite.conversion.convert import convert
+    from keras_kd.tflite.conversion.students import unrolled
     from keras_kd.tflite.microcontroller.c_source import write_c_source
     from keras_kd.tflite.model import TFLiteModel
     from keras_kd.tflite.runtimes.benchmark import Benchmark
@@ -26,6 +28,7 @@ __all__ = [
     "FileComparison",
     "Inspection",
     "Latency",
+    "State",
     "TFLiteModel",
     "TensorInfo",
     "Verification",
@@ -33,6 +36,7 @@ __all__ = [
     "convert",
     "inspect",
     "microcontroller",
+    "unrolled",
     "verify",
     "write_c_source",
 ]
@@ -46,6 +50,7 @@ __getattr__, __dir__ = lazy_names(
         "FileComparison": "verification.comparison",
         "Inspection": "contents.inspection",
         "Latency": "runtimes.latency",
+        "State": "contents.state",
         "TFLiteModel": "model",
         "TensorInfo": "tensors",
         "Verification": "verification.verification",
@@ -53,6 +58,7 @@ __getattr__, __dir__ = lazy_names(
         "convert": "conversion.convert",
         "inspect": "contents.inspection",
         "microcontroller": "microcontroller",
+        "unrolled": "conversion.students",
         "verify": "verification.verification",
         "write_c_source": "microcontroller.c_source",
     },

@@ -1,8 +1,8 @@
 """Android: students in the form that its libraries want, and what a file says of itself.
 
-`add_metadata` writes labels, normalization and the rest into a file, so that MediaPipe's
-ImageClassifier runs it; `read_metadata` reads them back. `with_color_input` and `with_softmax`
-bring a student into the form that it takes. Importing this loads no runtime.
+`add_metadata` writes labels, normalization and the rest into a file, so that MediaPipe's tasks run
+it; `read_metadata` reads them back. `with_color_input`, `with_normalization` and `with_softmax`
+bring a student into the form that they take. Importing this loads no runtime.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from keras_kd.tflite.android.labels import read_labels
     from keras_kd.tflite.android.metadata import Metadata, normalization
     from keras_kd.tflite.android.reading import read_metadata
-    from keras_kd.tflite.android.students import with_color_input, with_softmax
+    from keras_kd.tflite.android.students import (
+        with_color_input,
+        with_normalization,
+        with_softmax,
+    )
     from keras_kd.tflite.android.writing import add_metadata
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
     "read_labels",
     "read_metadata",
     "with_color_input",
+    "with_normalization",
     "with_softmax",
 ]
 
@@ -39,6 +44,7 @@ __getattr__, __dir__ = lazy_names(
         "read_labels": "labels",
         "read_metadata": "reading",
         "with_color_input": "students",
+        "with_normalization": "students",
         "with_softmax": "students",
     },
 )

@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd.tflite.contents.byte_kinds import check_references
+from keras_kd.tflite.contents.state import State, read_state
 from keras_kd.tflite.tensors import TensorInfo
 
 # TFLM reads weights in place with instructions that need this; the converter aligns to 4.
@@ -133,23 +134,6 @@ class FlatBufferModel:
         }
         return sorted(custom & set(self.operator_counts()))
 
-    def states(self) -> list[str]:
-        """What keeps values from one call to the next: names of tensors and of resources."""
-        found = []
-        for graph in self._model.subgraphs:
-            found += [
-                _text(tensor.name) or f"tensor {index}"
-                for index, tensor in enumerate(graph.tensors)
-                if tensor.isVariable
-            ]
-            found += [
-                f"resource {_text(getattr(operator.builtinOptions, 'sharedName', None))}".strip()
-                for name, operator in self._operators(graph)
-                if name == "VAR_HANDLE"
-            ]
-        # A resource has a handle in each graph that uses it.
-        return list(dict.fromkeys(found))
-
     def operator_counts(self) -> dict[str, int]:
         """How often each operator occurs in all subgraphs, sorted by name.
 
@@ -158,6 +142,11 @@ class FlatBufferModel:
         """
         names = (name for graph in self._model.subgraphs for name, _ in self._operators(graph))
         return dict(sorted(Counter(names).items()))
+
+    @cached_property
+    def state(self) -> State:
+        """What the file keeps from one call to the next."""
+        return read_state(self._model, self._operator_names)
 
     def float_operators(self) -> list[str]:
         """The sorted names of the operators that compute in floating point.
@@ -175,16 +164,28 @@ class FlatBufferModel:
 
         DEQUANTIZE is among them where it turns stored integers into real weights.
         """
-        found: set[str] = set()
+        return sorted({name for name, _, _ in self.hybrid_weights()})
+
+    def hybrid_weights(self) -> set[tuple[str, str, int]]:
+        """The integers that operators read as weights and give real numbers of.
+
+        Each is the name of the operator, the type of the weights, such as "INT4", and how many
+        scales they have.
+        """
+        types = _names_by_value(self._schema.TensorType)
+        found = set()
         for graph in self._model.subgraphs:
             floats = self._float_tensors(graph)
-            weights = {i for i, tensor in enumerate(graph.tensors) if self._is_quantized(tensor)}
-            found |= {
-                name
-                for name, operator in self._operators(graph)
-                if floats.intersection(operator.outputs) and weights.intersection(operator.inputs)
-            }
-        return sorted(found)
+            for name, operator in self._operators(graph):
+                if not floats.intersection(operator.outputs):
+                    continue
+                read = [graph.tensors[index] for index in operator.inputs if index >= 0]
+                found |= {
+                    (name, types.get(tensor.type, ""), _scales(tensor))
+                    for tensor in read
+                    if self._is_quantized(tensor)
+                }
+        return found
 
     def most_scales(self, *operators: str) -> int:
         """The largest number of scales of a stored tensor: 1, or one for each channel.

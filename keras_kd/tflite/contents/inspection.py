@@ -17,6 +17,8 @@ from keras_kd.tflite.contents import metadata_schema
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
 from keras_kd.tflite.contents.metadata import Described, described
+from keras_kd.tflite.contents.oldest_runtime import in_words, oldest_runtime
+from keras_kd.tflite.contents.state import State, state_outputs
 from keras_kd.tflite.tensors import TensorInfo
 
 _SHOWN_TENSORS = 12
@@ -58,15 +60,15 @@ class Inspection:
         inputs: the inputs, in the order of the file.
         outputs: the outputs, likewise.
         tensors: every tensor, those with the most bytes first.
+        state: what the file keeps from one call to the next.
         subgraphs: the names of the graphs: the first is the model, others are bodies of loops.
         metadata: under which names something is kept in the file.
         schema_version: the version of the format.
         custom_operators: operators that are not in the schema, and what runs them.
-        states: what keeps values from one call to the next: names of variable tensors and of
-            resources. None of them: every call stands for itself.
         described: what the metadata say: labels, normalization, attached files.
-        minimum_runtime: the first version of TensorFlow Lite that runs the operators, for example
-            "1.14.0"; None where the file does not say.
+        minimum_runtime: the first version of TensorFlow Lite that computes what is in the file,
+            for example "1.14.0": what the file says, or a later one where that is known to compute
+            something else; None where nothing says.
         sha256: the SHA-256 of the file: whether a copy is undamaged.
     """
 
@@ -78,13 +80,13 @@ class Inspection:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     tensors: tuple[FileTensor, ...]
+    state: State
     subgraphs: tuple[str, ...]
     metadata: tuple[str, ...]
     schema_version: int
     minimum_runtime: str | None
     sha256: str
     custom_operators: dict[str, str]
-    states: tuple[str, ...]
     described: Described
 
     def to_json(self) -> dict[str, Any]:
@@ -120,21 +122,16 @@ class Inspection:
             aligned(["operator", "times"], rows),
             f"in floating point: {', '.join(self.float_operators) or 'no operator'}; "
             f"{inside or 'no'} tensor{'' if inside == 1 else 's'} between inputs and outputs",
+            f"state: {self._state()}",
+            f"oldest runtime: {in_words(self.minimum_runtime)}",
             f"graphs: {len(self.subgraphs)}; schema version: {self.schema_version}; "
-            f"oldest runtime: {self.minimum_runtime or 'not said'}; "
             f"metadata: {', '.join(self.metadata) or 'none'}",
-            *self._state(),
             *self._described(),
             f"SHA-256: {self.sha256}",
         ]
         custom = [f"{name} runs on {where}" for name, where in self.custom_operators.items()]
         lines[1:1] = custom
         return "\n".join(lines)
-
-    def _state(self) -> list[str]:
-        if not self.states:
-            return ["state: none is kept between calls"]
-        return [f"state: kept between calls in {_listed(self.states)}"]
 
     def _described(self) -> list[str]:
         said = self.described
@@ -150,6 +147,11 @@ class Inspection:
             *([f"attached files: {_listed(said.files)}"] if said.files else []),
             *([f"metadata that cannot be read: {said.error}"] if said.error else []),
         ]
+
+    def _state(self) -> str:
+        pairs = state_outputs(self.inputs, self.outputs)
+        fed = [f"{name} is {output} of the call before" for name, output in pairs.items()]
+        return "; ".join([str(self.state)] * (bool(self.state) or not fed) + fed)
 
     def _tensors(self) -> str:
         stored = [tensor for tensor in self.tensors if tensor.bytes]
@@ -230,13 +232,13 @@ def inspect_file(content: bytes, flatbuffer: FlatBufferModel | None = None) -> I
         inputs=inputs,
         outputs=outputs,
         tensors=tuple(sorted(flatbuffer.tensors(), key=lambda t: t.bytes, reverse=True)),
+        state=flatbuffer.state,
         subgraphs=tuple(flatbuffer.subgraph_names),
         metadata=tuple(flatbuffer.metadata_names),
         schema_version=flatbuffer.schema_version,
-        minimum_runtime=_version(flatbuffer.metadata("min_runtime_version")),
+        minimum_runtime=oldest_runtime(flatbuffer),
         sha256=hashlib.sha256(content).hexdigest(),
         custom_operators={name: _place(name) for name in flatbuffer.custom_operators()},
-        states=tuple(flatbuffer.states()),
         described=described(
             content,
             flatbuffer.metadata(metadata_schema.ENTRY),
@@ -270,11 +272,6 @@ def _cut(text: str) -> str:
 def _numbers(values: Sequence[float]) -> str:
     texts = [f"{value:.6g}" for value in values[:4]]
     return texts[0] if len(values) == 1 else f"[{', '.join(texts)}{', ...' * (len(values) > 4)}]"
-
-
-def _version(stored: bytes | None) -> str | None:
-    """The buffer has a fixed size, zeros behind the text."""
-    return (stored or b"").rstrip(b"\0").decode(errors="replace") or None
 
 
 def _sizes(shape: tuple[int | None, ...]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,19 @@ class Options:
 
     Attributes:
         form: how numbers are stored.
-        stores_integers: whether inputs and outputs of integer forms are integers.
+        input_type: how real numbers are stored in inputs: "float32", or integers with a scale.
+        output_type: the same of outputs.
         per_tensor: whether weights have one scale per tensor instead of one per channel: True,
             False, or "dense" for those of dense layers alone.
+        input_ranges: by the names of inputs from where to where 8 bits reach in them; of others the
+            examples say it.
     """
 
     form: Form
-    stores_integers: bool = False
+    input_type: str = "float32"
+    output_type: str = "float32"
     per_tensor: bool | str = False
+    input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def run_converter(
@@ -113,19 +118,13 @@ def _in_own_process(
 
 
 def _loop_error(signature: Signature, reason: str) -> _LoopError:
-    is_keras = is_keras_model(signature.model)
-    as_operator = (
-        "pass keras_kd.compression.to_tf_keras(student), whose LSTM is one operator in the file, "
-        if is_keras
-        else ""
-    )
     return _LoopError(
         problem(
             f"the student {signature.model.name!r} with a loop over time, on which the converter's "
             f"calibration fails ({reason})",
             "recurrent layers that the converter can calibrate",
-            f"{as_operator}build its recurrent layers with unroll=True, or choose "
-            "quantization='dynamic_int8'",
+            "pass keras_kd.tflite.unrolled(student), whose recurrent layers have unroll=True, or "
+            "choose quantization='dynamic_int8'",
         )
     )
 
@@ -159,17 +158,17 @@ def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray]
 
     form = options.form
     form.configure(converter, per_tensor=options.per_tensor)
-    if form.integers is not None and options.stores_integers:
-        stored = getattr(tf, form.integers)
-        converter.inference_input_type = converter.inference_output_type = stored
+    if form.integers is not None:
+        converter.inference_input_type = getattr(tf, options.input_type)
+        converter.inference_output_type = getattr(tf, options.output_type)
     if form.integers is not None and examples is not None:
         converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
     if form.integers == "int8" and examples is not None:
-        _change_calibrated(converter)
+        _change_calibrated(converter, options)
 
 
-def _change_calibrated(converter: Any) -> None:
+def _change_calibrated(converter: Any, options: Options) -> None:
     """Have the calibrated file mended before it is quantized; the converter has no public way."""
     from tensorflow.lite.python.convert import mlir_quantize
 
@@ -179,7 +178,7 @@ def _change_calibrated(converter: Any) -> None:
     def quantize(content: bytes, input_type: Any, output_type: Any, *others: Any) -> bytes:
         calibrated = calibrate(content, input_type, output_type, *others)
         return mlir_quantize(
-            keep_tensors_apart(fold_normalizations(calibrated)),
+            keep_tensors_apart(fold_normalizations(calibrated), options.input_ranges),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +49,13 @@ class Form:
         return self.integers is not None
 
     @property
+    def end_types(self) -> tuple[str, ...]:
+        """The types, as numpy names them, that real numbers can have in inputs and outputs."""
+        if self.integers == "int8":
+            return "float32", "int8", "uint8"
+        return ("float32",) if self.integers is None else ("float32", self.integers)
+
+    @property
     def takes_quantization_aware(self) -> bool:
         """Whether it is the form that quantization-aware students were trained for."""
         return self.integers == "int8"
@@ -90,8 +96,7 @@ class Form:
         operators = contents.float_operators()
         if self.integers is not None and operators:
             fix = (
-                f"{_ways_out(operators)}replace the layers that compute them, or choose "
-                "quantization='dynamic_int8'"
+                "replace the layers that compute them, or choose quantization='dynamic_int8'"
                 if is_calibrated
                 else "pass representative_data: a quantization-aware student needs it where TF-MOT "
                 "leaves layers in float"
@@ -114,13 +119,6 @@ class Form:
                     "keras_kd.compression.strip(student) if it is quantization-aware",
                 )
             )
-
-
-def _ways_out(operators: Sequence[str]) -> str:
-    """What may help short of another student; ends in a comma."""
-    if "NEG" in operators:
-        return "pass keras_kd.compression.to_tf_keras(student), whose LayerNormalization has none, "
-    return ""
 
 
 FORMS = {

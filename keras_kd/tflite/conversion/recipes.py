@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_kd._checks import check_choice, problem
+from keras_kd._four_bits import WITHOUT_4_BITS
 from keras_kd.tflite.conversion.forms import DENSE
 from keras_kd.tflite.conversion.operators import Operator, float_weights
 
 FORMS = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4")
 REST = "*"
 _CALIBRATED = ("int8", "int16x8")
-# What a form becomes for operators that cannot take it: the quantizer has 4 bits for few.
+# What a form becomes for operators that cannot take it.
 _INSTEAD = {"int4": "dynamic_int8"}
 # Below, 4 bits save less than 128 bytes. First layers are so small, and lose most by rounding.
 _WORTH_4_BITS = 256
@@ -126,7 +127,8 @@ class LayerRecipe:
             return []
         forms = [form, *([_INSTEAD[form]] if form in _INSTEAD else [])]
         is_small = operator.scope not in self._explicit and _size(operator) < self._worth_4_bits
-        return forms[1:] if form == "int4" and is_small else forms
+        has_none = operator.type_name in WITHOUT_4_BITS
+        return forms[1:] if form == "int4" and (is_small or has_none) else forms
 
 
 def checked_entries(recipe: Any, operators: Sequence[Operator]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
@@ -86,6 +87,13 @@ class _Range(NamedTuple):
         scale = math.ldexp(math.ceil(fraction * 4096), exponent - 12)
         return cls(scale, round(-128 - low / scale))
 
+    @classmethod
+    def exactly(cls, low: float, high: float) -> _Range:
+        """The one that holds these numbers, and 0, and no more."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = (high - low) / _STEPS
+        return cls(scale, round(-128 - low / scale))
+
     @property
     def low(self) -> float:
         """The smallest number in it."""
@@ -102,11 +110,15 @@ class _Range(NamedTuple):
         return cut_off <= other.scale and self.scale <= _MOST_WIDENED * other.scale
 
 
-def keep_tensors_apart(content: bytes) -> bytes:
+def keep_tensors_apart(
+    content: bytes, input_ranges: Mapping[str, tuple[float, float]] | None = None
+) -> bytes:
     """The file in which no tensor gets two ranges, or that of one of its readers.
 
     Args:
         content: a float32 file with calibrated ranges, as the converter makes it.
+        input_ranges: from where to where inputs reach, by their names, whatever was calibrated
+            and whatever their readers need.
 
     Returns:
         The same, with QUANTIZE and DEQUANTIZE before operators that need another range; the very
@@ -114,7 +126,8 @@ def keep_tensors_apart(content: bytes) -> bytes:
     """
     model = unpacked(content)
     graphs = [_Graph(model, graph) for graph in model.subgraphs]
-    changed = [change() for graph in graphs for change in (graph.forget, graph.keep_apart)]
+    changed = [graphs[0].fix_inputs(input_ranges or {})]
+    changed += [change() for graph in graphs for change in (graph.forget, graph.keep_apart)]
     return packed(model, len(content)) if any(changed) else content
 
 
@@ -140,6 +153,21 @@ class _Graph:
         self._settled: set[int] = set()
         self._kept_as: dict[int, int] = {}
         self._inserted: dict[float, list[Any]] = {}
+
+    def fix_inputs(self, ranges: Mapping[str, tuple[float, float]]) -> bool:
+        """Give inputs their ranges, and what hands them on; tell whether there are any."""
+        for entry in self._model.signatureDefs[0].inputs if ranges else ():
+            limits = ranges.get(entry.name.decode())
+            if limits is not None:
+                self._fix(int(entry.tensorIndex), _Range.exactly(*limits))
+        return bool(ranges)
+
+    def _fix(self, root: int, found: _Range) -> None:
+        self._settled.add(root)
+        for index in [index for index in self._ranges if self._root(index) == root]:
+            self._ranges[index] = found
+            quantization = self._graph.tensors[index].quantization
+            quantization.min, quantization.max = [found.low], [found.high]
 
     def forget(self) -> bool:
         """Forget the ranges of what training has given one, and tell whether there are any.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.tflite.conversion import small_runtime
 from keras_kd.tflite.conversion.forms import DENSE, FORMS
 from keras_kd.tflite.microcontroller import running
 from keras_kd.tflite.microcontroller.agreement import compare_stored
@@ -23,23 +24,28 @@ class Target:
 
     Attributes:
         name: what users call it.
-        stores_integers: whether inputs and outputs of integer forms are integers; otherwise they
-            are float32.
+        stores_integers: whether inputs and outputs of integer forms are integers unless users
+            choose; otherwise they are float32.
+        takes_integers: whether users may choose integers there.
         takes_any_length: whether inputs may be resized there.
         per_tensor: which weights have one scale per tensor, as for `convert`, unless users choose.
         missing: operators that it lacks and that innocent layers convert to.
         refused: the forms that it does not run, and what to choose instead.
         slow: the forms that it runs, but much slower than users expect, and what to choose instead.
         finished: the bytes of a model as they are best for it.
+        rewritten: the bytes of a file without operators that it lacks, and the names of those that
+            were replaced; None where nothing is.
         check: raises ValueError if the finished model does not run there, or computes something
             else there; given examples by input name.
     """
 
     name: str
     stores_integers: bool
+    takes_integers: bool
     takes_any_length: bool
     finished: Callable[[TFLiteModel], bytes]
     check: Callable[[TFLiteModel, Mapping[str, np.ndarray]], None]
+    rewritten: Callable[[bytes], tuple[bytes, tuple[str, ...]]] | None = None
     per_tensor: bool | str = False
     missing: frozenset[str] = frozenset()
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -90,27 +96,35 @@ class Target:
                 )
             )
 
+    def check_ends(self, model: TFLiteModel) -> None:
+        """Refuse quantized numbers in inputs and outputs that nobody asked for.
+
+        Raises:
+            ValueError: if there are some, and the place has real numbers there.
+        """
+        ends = (*model.inputs, *model.outputs)
+        integers = [str(tensor) for tensor in ends if tensor.is_quantized]
+        if integers and not self.stores_integers:
+            raise ValueError(
+                problem(
+                    f"a file with {', '.join(integers)}",
+                    "float32 in its inputs and outputs: MediaPipe and browsers refuse the others",
+                    "leave the first and the last layer out of the recipe, or choose "
+                    "target='microcontroller'",
+                )
+            )
+
 
 def _as_it_is(model: TFLiteModel) -> bytes:
     return model.content
 
 
+def _runs(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
+    """LiteRT has run it."""
+
+
 def _small_and_aligned(model: TFLiteModel) -> bytes:
     return model.flatbuffer.without_names()
-
-
-def _check_floats_outside(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
-    """MediaPipe and the browser's runtime refuse a file that takes or gives quantized numbers."""
-    integers = [str(tensor) for tensor in (*model.inputs, *model.outputs) if tensor.is_quantized]
-    if integers:
-        raise ValueError(
-            problem(
-                f"a file with {', '.join(integers)}",
-                "float32 in its inputs and outputs: MediaPipe and browsers refuse the others",
-                "leave the first and the last layer out of the recipe, or choose "
-                "target='microcontroller'",
-            )
-        )
 
 
 def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
@@ -166,17 +180,20 @@ TARGETS = {
         Target(
             "android",
             stores_integers=False,
+            takes_integers=True,
             takes_any_length=True,
             finished=_as_it_is,
-            check=_check_floats_outside,
+            check=_runs,
             slow={"int16x8": _WITHOUT_XNNPACK},
         ),
         Target(
             "microcontroller",
             stores_integers=True,
+            takes_integers=True,
             takes_any_length=False,
             finished=_small_and_aligned,
             check=_check_microcontroller,
+            rewritten=small_runtime.rewritten,
             # A scale for each channel costs an array of multipliers in the arena, is computed
             # wrongly by TFLM before 2024-09-27, and refused by CMSIS-NN for int16x8.
             per_tensor=DENSE,
@@ -186,9 +203,10 @@ TARGETS = {
         Target(
             "web",
             stores_integers=False,
+            takes_integers=False,
             takes_any_length=False,
             finished=_as_it_is,
-            check=_check_floats_outside,
+            check=_runs,
             slow={"int16x8": _WITHOUT_XNNPACK},
         ),
     )

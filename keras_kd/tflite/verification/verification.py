@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
-from keras_kd._examples import by_position, examples_by_name
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
 from keras_kd._limits import watched_batch
@@ -60,7 +59,7 @@ class Verification:
         outputs: the same for each output.
         inspection: what is in the file.
         notes: what differs between file and student by intention, such as names and a softmax that
-            only the file has, a sentence each.
+            only the file has, and what `convert` did that was not asked for, a sentence each.
     """
 
     examples: int
@@ -129,6 +128,7 @@ class Verification:
             f"bytes: {self.inspection.size:,} ({kinds})",
             f"operators: {', '.join(f'{name} {n}' for name, n in self.operators.items())}",
             f"tensors in floating point: {inside or 'none'} between inputs and outputs",
+            *self.notes,
         ]
         return "\n".join(lines)
 
@@ -153,8 +153,9 @@ def verify(
     Args:
         model: the file, from `convert` or from any other converter.
         student: the Keras 3 or tf_keras model.
-        x: examples, as for `TFLiteModel.predict`; the keys of a dict are the names of the student's
-            inputs, or those of the file's.
+        x: examples, as for `TFLiteModel.predict`; of a student with stateful layers the steps of a
+            stream in their order, as for `predict_stream`. The keys of a dict are the names of the
+            student's inputs, or those of the file's.
         labels: the right classes of a classifier (numbers shaped (examples,), or one-hot rows), the
             right labels (0 or 1) or targets in the shape of the output, or for a reconstruction 1
             for each anomaly; a dict by output name if there are several outputs, not necessarily
@@ -174,9 +175,7 @@ def verify(
     check_finite_constants(model)
     signature = Signature(in_float32(student))
     pairs = _paired_inputs(model, signature, names or {})
-    if isinstance(x, list | tuple):
-        x = by_position(x, signature.inputs) or x
-    examples = examples_by_name(_by_student(x, pairs), signature.inputs)
+    examples = signature.examples(_by_student(x, pairs))
     pairing = _paired(model, signature, pairs, examples, names or {})
     verification = _compared(
         model, signature, pairing, examples, _by_file(labels, pairing), data, student
@@ -194,7 +193,7 @@ def compare_with_student(
         {tensor.name: tensor.name for tensor in signature.inputs},
         {tensor.name: tensor.name for tensor in model.outputs},
     )
-    examples = examples_by_name(x, signature.inputs)
+    examples = signature.examples(x)
     return _compared(model, signature, same, examples, labels, data, student)
 
 
@@ -208,6 +207,10 @@ def _compared(
     student: Any,
 ) -> Verification:
     rounded = _rounding_only(model)
+    if labels is not None and not isinstance(labels, Mapping):
+        # The next states have none.
+        own = [t.name for t in model.outputs if t.name not in model.state_outputs.values()]
+        labels = {own[0]: labels} if len(own) == 1 else labels
     outputs = measure_differences(
         lambda batch: model.predict_by_name(pairing.for_file(batch)),
         lambda batch: pairing.of_student(_student_outputs(signature, batch)),

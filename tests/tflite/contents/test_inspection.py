@@ -9,7 +9,6 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_kd import tflite
-from keras_kd.tflite.contents.flatbuffer import packed, unpacked
 from keras_kd.tflite.contents.inspection import inspect_file
 
 
@@ -158,23 +157,6 @@ def test_a_real_file_of_flex_operators_with_any_batch():
     assert "[any, 3, 3]" in str(inspection)
 
 
-def test_state_is_named():
-    model = unpacked(tiny(operator=schema.BuiltinOperator.RELU))
-    assert inspect_file(packed(model, 1000)).states == ()
-    model.subgraphs[0].tensors[1].isVariable = True
-    assert inspect_file(packed(model, 1000)).states == ("out",)
-    handle = schema.VarHandleOptionsT(sharedName="buffer_0")
-    model.operatorCodes[0] = schema.OperatorCodeT(
-        builtinCode=schema.BuiltinOperator.VAR_HANDLE, deprecatedBuiltinCode=127
-    )
-    operator = model.subgraphs[0].operators[0]
-    operator.builtinOptionsType = schema.BuiltinOptions.VarHandleOptions
-    operator.builtinOptions = handle
-    inspection = inspect_file(packed(model, 1000))
-    assert inspection.states == ("out", "resource buffer_0")
-    assert "state: kept between calls in out, resource bu..." in str(inspection)
-
-
 def test_labels_and_normalization_are_shown(float_model):
     import keras
 
@@ -187,15 +169,15 @@ def test_labels_and_normalization_are_shown(float_model):
         ]
     )
     android = tflite.android
-    metadata = android.Metadata(["cat", "dog", "mouse"], mean=(0.0, 1.0, 2.0), std=(255.0,) * 3)
+    metadata = android.Metadata(["cat", "dog", "mouse"], mean=(1.0,), std=(255.0,))
     model = android.add_metadata(tflite.convert(student), metadata)
     said = model.inspect().described
     assert said.labels == {"scores": ("cat", "dog", "mouse")}
-    assert said.normalization == {"image": ((0.0, 1.0, 2.0), (255.0, 255.0, 255.0))}
+    assert said.normalization == {"image": ((1.0,), (255.0,))}
     assert said.files == ("labels.txt",)
     text = str(model.inspect())
     assert "labels of scores: 3 (cat, dog, mouse)" in text
-    assert "normalization of image: (x - [0, 1, 2]) / [255, 255, 255]" in text
+    assert "normalization of image: (x - 1) / 255" in text
     assert float_model.inspect().described.labels == {}
     # Labels that are damaged are told of, and the rest is shown.
     start = model.content.rindex(b"cat\ndog")

@@ -17,7 +17,7 @@ from keras_kd.tflite import microcontroller
 needs_tflm = pytest.mark.skipif(
     not microcontroller.is_installed(), reason="tflite-micro is not installed"
 )
-KINDS = ["int8", "float32"]
+KINDS = ["int8", "uint8", "float32"]
 FILES = [
     "CMakeLists.txt",
     "README.md",
@@ -124,7 +124,7 @@ def test_main_finds_the_expected_outputs(projects, kind, flag, compile_strictly,
     assert process.returncode == 0
     assert process.stdout.splitlines()[1:] == [*(f"vector {i}: PASS" for i in range(3)), "PASS"]
     for fault, said in FAULTS.items():
-        if (kind, fault) in (("float32", "output"), ("int8", "nan")):
+        if (kind, fault) in (("float32", "output"), ("int8", "nan"), ("uint8", "nan")):
             continue
         environment = {**os.environ, "TFLM_FAULT": fault}
         process = subprocess.run(
@@ -293,6 +293,36 @@ def test_an_lstm_starts_each_vector_anew(compile_strictly, tflm, tmp_path):
     assert "AddUnidirectionalSequenceLSTM" in (tmp_path / "folder/digits_ops.h").read_text()
     if importlib.metadata.version("tflite-micro") == TESTED_TFLM:
         assert _run_in_tflm(tmp_path / "folder", compile_strictly, tflm).endswith("PASS\n")
+
+
+@needs_tflm
+def test_resource_variables_get_room_and_their_first_values(
+    with_variables, compile_strictly, tflm, tmp_path
+):
+    model, data = with_variables(), np.random.default_rng(0).random((8, 4), np.float32)
+    folder = tmp_path / "folder"
+    microcontroller.write_project(model, folder, "digits", data)
+    main = (folder / "main.cc").read_text()
+    assert "MicroResourceVariables::Create(allocator, 1)" in main
+    assert "1 variable kept between calls" in (folder / "README.md").read_text()
+    if importlib.metadata.version("tflite-micro") != TESTED_TFLM:
+        pytest.skip(f"tflm.h has the layout of tflite-micro {TESTED_TFLM}")
+    assert _run_in_tflm(folder, compile_strictly, tflm).endswith("PASS\n")
+    # With a mere Reset() the second vector would begin with zeros.
+    begin = main.index("  interpreter.~MicroInterpreter();")
+    end = main.index("AllocateTensors()", begin)
+    check = "  if (static_cast<int>(interpreter."
+    reset = f"{main[:begin]}{check}Reset(){main[end + len('AllocateTensors()') :]}"
+    (folder / "main.cc").write_text(reset)
+    assert "vector 1: FAIL" in _run_in_tflm(folder, compile_strictly, tflm)
+
+
+@needs_tflm
+@pytest.mark.parametrize(("kind", "words"), [("lstm", "Call `Reset()`"), ("none", "None: the out")])
+def test_the_readme_says_what_to_do_with_state(fused_lstm, float_model, kind, words, tmp_path):
+    model = fused_lstm if kind == "lstm" else float_model
+    microcontroller.write_project(model, tmp_path / "folder", "digits")
+    assert words in (tmp_path / "folder" / "README.md").read_text()
 
 
 @needs_tflm
