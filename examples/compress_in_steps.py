@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> keras_kd.compression.PipelineResult:
         directory=options.directory,
         verbose=2,
     )
-    model = keras_kd.tflite.convert(result.student, "int8", digits.x_train[:500])
+    model = keras_kd.tflite.convert(result.student, "int8", digits.x_train)
     model.save(options.output)
     right = np.mean(model.predict(digits.x_test).argmax(axis=-1) == digits.y_test)
     print(

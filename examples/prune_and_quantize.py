@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> keras_kd.tflite.TFLiteModel:
     pruned = taught(keras_kd.compression.prune(student, final_sparsity=0.8))
     report("pruned", pruned, pruned.predict(digits.x_test, verbose=0))
 
-    quantized = taught(keras_kd.compression.quantize_aware(pruned, digits.x_train[:500]))
+    quantized = taught(keras_kd.compression.quantize_aware(pruned, digits.x_train))
     report("quantization-aware", quantized, quantized.predict(digits.x_test, verbose=0))
 
     model = keras_kd.tflite.convert(quantized, "int8")

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> tflite.TFLiteModel:
 
     # MediaPipe hands over color images and shows probabilities.
     student = android.with_color_input(android.with_softmax(train(digits, options.epochs)))
-    representative = np.repeat(digits.x_train[:500], 3, axis=-1)
+    representative = np.repeat(digits.x_train, 3, axis=-1)
     x_test = np.repeat(digits.x_test, 3, axis=-1)
 
     mean, std = android.normalization(0, 1)

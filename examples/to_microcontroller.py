@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> float:
     student.fit(digits.x_train, digits.y_train, epochs=options.epochs, verbose=2)
 
     model = keras_kd.tflite.convert(
-        student, "int8", representative_data=digits.x_train[:500], target="microcontroller"
+        student, "int8", representative_data=digits.x_train, target="microcontroller"
     )
     on_device = microcontroller.run(model, digits.x_test)
     (scores,) = on_device.stored_outputs.values()

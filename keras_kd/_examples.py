@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -22,13 +23,48 @@ class InputInfo(Protocol):
         """Whether integers stand for real numbers in it."""
 
 
+def identifier(name: str) -> str:
+    """A name that Python, Kotlin and the SavedModel format all accept: "acc_x" for "acc-x"."""
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return name if re.match(r"[A-Za-z]", name) else f"tensor_{name}"
+
+
+def by_position(parts: Sequence[Any], inputs: Sequence[InputInfo]) -> dict[str, Any] | None:
+    """Arrays for several inputs by name; None if they are something else.
+
+    They are in the order of the inputs, or in another order that only shapes allow.
+
+    Args:
+        parts: one array for each input, shaped (examples, ...).
+        inputs: what the model takes, in the order in which it takes them.
+    """
+    if len(parts) != len(inputs) or any(not _is_array(part) for part in parts):
+        return None
+    names = [tensor.name for tensor in inputs]
+    fitting = [
+        [n for n, part in enumerate(parts) if shapes_fit(part.shape, (None, *tensor.shape[1:]))]
+        for tensor in inputs
+    ]
+    if all(number in numbers for number, numbers in enumerate(fitting)):
+        return dict(zip(names, parts, strict=True))
+    alone = [numbers[0] for numbers in fitting if len(numbers) == 1]
+    if len(set(alone)) < len(inputs):
+        return None
+    return {name: parts[number] for name, number in zip(names, alone, strict=True)}
+
+
+def _is_array(part: Any) -> bool:
+    return hasattr(part, "__array__") and hasattr(part, "shape")
+
+
 def examples_by_name(
     data: Any, inputs: Sequence[InputInfo], source: str = "x"
 ) -> dict[str, np.ndarray]:
     """The arrays of `data` by input name, shaped (examples, ...).
 
     Args:
-        data: one array (or what numpy makes an array of) for a single input, or a dict by name.
+        data: one array (or what numpy makes an array of) for a single input, or a dict by name;
+            "acc-x" is the name of an input "acc_x", too.
         inputs: what the model takes; their batch size is ignored.
         source: what the caller named `data`, for messages.
 
@@ -56,7 +92,11 @@ def examples_by_name(
 def _named(data: Any, inputs: Sequence[InputInfo], source: str) -> Mapping[str, Any]:
     names = [tensor.name for tensor in inputs]
     if isinstance(data, Mapping):
-        if set(data) != set(names):
+        if set(data) == set(names):
+            return data
+        # Users know the names that they gave, files those that all languages accept.
+        renamed = {identifier(str(key)): array for key, array in data.items()}
+        if len(renamed) < len(data) or set(renamed) != set(names):
             raise ValueError(
                 problem(
                     f"{source} with the names {sorted(data)}",
@@ -64,7 +104,7 @@ def _named(data: Any, inputs: Sequence[InputInfo], source: str) -> Mapping[str, 
                     "use the names of the model's inputs as keys",
                 )
             )
-        return data
+        return renamed
     if len(names) > 1:
         # By position it would go wrong silently: a file sorts its inputs by name.
         raise ValueError(

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from keras_kd._checks import problem
 
+# What every SQLite database begins with.
+SQLITE = b"SQLite format 3\0"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROCESSES = Path("/proc")
 # What is written, the machine, the process that writes it and when that began, something random.
@@ -162,6 +164,15 @@ def open_own(path: Path, flags: int) -> int:
         os.close(file)
         raise
     return file
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file begins as an SQLite database; for one that this process does not have open."""
+    try:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            return file.read(len(SQLITE)) == SQLITE
+    except (OSError, ValueError):
+        return False
 
 
 def check_own(path: Path, to_write: bool = False) -> None:

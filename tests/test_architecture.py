@@ -16,6 +16,7 @@ PACKAGE = Path(keras_kd.__file__).parent
 # From the ground up: a module imports only from rooms before its own.
 ROOMS = [
     "_version",
+    "_lazy",
     "_checks",
     "_limits",
     "_native",

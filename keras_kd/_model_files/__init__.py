@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from keras_kd._checks import one_line, problem
-from keras_kd._model_files import keras_2, keras_files, saved_models
-from keras_kd._model_files.configs import ConfigError, OtherKerasError
+from keras_kd._model_files import stored
+
+if TYPE_CHECKING:
+    import keras
 
 _EXPECTED = (
     "a model saved by Keras 3 as .keras or .h5, or a SavedModel directory such as model.export "
@@ -37,17 +37,13 @@ def load_model(
         ValueError: if it is no model, is damaged, or needs code that is not there.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
-    if path.is_dir() and saved_models.is_saved_model(path):
-        read = saved_models.load
-    elif path.is_file() and path.suffix in keras_files.SUFFIXES:
-        read = keras_files.load
-    else:
-        kind = "directory" if path.is_dir() else "file"
-        raise ValueError(
-            problem(f"the {kind} {str(path)!r}", _EXPECTED, "load it as you saved it, and save it")
-        )
+    is_directory = check_path(path)
+    # What finds a wrong path waits for no import of Keras.
+    import keras
+
+    from keras_kd._model_files import keras_files, saved_models
+
+    read = saved_models.load if is_directory else keras_files.load
     try:
         model = read(path, dict(custom_objects or {}))
     except Exception as error:  # Damage shows as errors of zipfile, json, h5py, Keras and others.
@@ -61,7 +57,31 @@ def load_model(
     return model
 
 
+def check_path(path: Path) -> bool:
+    """Whether the model at a path is a directory, a SavedModel; otherwise it is a file of Keras.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it is neither.
+    """
+    if not path.exists():
+        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
+    if path.is_dir():
+        is_model = stored.is_saved_model(path)
+    else:
+        is_model = path.is_file() and path.suffix in stored.SUFFIXES
+    if not is_model:
+        kind = "directory" if path.is_dir() else "file"
+        raise ValueError(
+            problem(f"the {kind} {str(path)!r}", _EXPECTED, "load it as you saved it, and save it")
+        )
+    return path.is_dir()
+
+
 def _refusal(path: Path, error: Exception) -> str:
+    from keras_kd._model_files import keras_2
+    from keras_kd._model_files.configs import ConfigError, OtherKerasError
+
     reason = _first_sentence(error)
     expected, fix = _EXPECTED, "copy it again, or save the model again, as .keras"
     is_of_other = (
@@ -69,7 +89,7 @@ def _refusal(path: Path, error: Exception) -> str:
         or isinstance(error, OtherKerasError)
         or any(f"{name!r}" in reason for name in keras_2.ONLY_IN_KERAS_2)
     )
-    if is_of_other and keras_files.is_of_keras_2(path):
+    if is_of_other and stored.is_of_keras_2(path):
         reason = f"a model of Keras 2: {reason}"
         fix = (
             "if you trust the file, load it with tf_keras, write a SavedModel with "

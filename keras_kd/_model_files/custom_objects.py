@@ -12,6 +12,20 @@ from typing import Any
 from keras_kd._checks import one_line, problem
 
 
+def check_file(name: str) -> bool:
+    """Whether a name is that of a Python file; otherwise it is that of a module.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    is_file = name.endswith(".py")
+    if is_file and not Path(name).is_file():
+        raise FileNotFoundError(
+            problem(f"the path {name!r}", "a Python file with your own layers", "check the path")
+        )
+    return is_file
+
+
 def import_custom_objects(name: str) -> dict[str, Any]:
     """Import the user's own code and return the public classes and functions that it defines.
 
@@ -27,14 +41,10 @@ def import_custom_objects(name: str) -> dict[str, Any]:
         ImportError: if there is no such module, or if it cannot be imported.
         ValueError: if it defines nothing that a model could be made of.
     """
+    is_file = check_file(name)
     import keras
 
     registered = set(keras.saving.get_custom_objects())
-    is_file = name.endswith(".py")
-    if is_file and not Path(name).is_file():
-        raise FileNotFoundError(
-            problem(f"the path {name!r}", "a Python file with your own layers", "check the path")
-        )
     try:
         module = _import_file(Path(name)) if is_file else _import_module(name)
     except Exception as error:  # Any Python may be in it.

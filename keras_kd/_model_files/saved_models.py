@@ -20,8 +20,8 @@ import numpy as np
 
 from keras_kd._memory import check_expansion, check_results, size_of
 from keras_kd._model_files.operations import CHECKPOINT, HARMLESS
+from keras_kd._model_files.stored import SAVED_MODEL
 
-_FILE = "saved_model.pb"
 # DT_STRING of TensorFlow's types.proto.
 _STRING = 7
 # What TensorFlow's own tools name the function that devices and servers call.
@@ -40,11 +40,6 @@ _STRUCTURES = {
     "tensor_spec_value",
     "tuple_value",
 }
-
-
-def is_saved_model(path: Path) -> bool:
-    """Whether a directory is a SavedModel."""
-    return (path / _FILE).is_file()
 
 
 def load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
@@ -107,7 +102,10 @@ def _saved_function() -> type:
 def _check_own_files(path: Path) -> None:
     """Refuse links and whatever else is no file of the directory itself."""
     variables = path / "variables"
-    for file in (path / _FILE, *([variables, *variables.iterdir()] if variables.exists() else [])):
+    for file in (
+        path / SAVED_MODEL,
+        *([variables, *variables.iterdir()] if variables.exists() else []),
+    ):
         is_kind = file.is_dir() if file == variables else file.is_file()
         if file.is_symlink() or not is_kind:
             raise ValueError(f"its {file.relative_to(path)} is a link, or no file")
@@ -144,9 +142,9 @@ def _check_program(graph: Any, path: Path) -> None:
 def _meta_graph(path: Path) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2
 
-    file = path / _FILE
+    file = path / SAVED_MODEL
     if file.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"its {_FILE} has over {_MOST_BYTES} bytes")
+        raise ValueError(f"its {SAVED_MODEL} has over {_MOST_BYTES} bytes")
     saved = saved_model_pb2.SavedModel()
     saved.ParseFromString(file.read_bytes())
     if len(saved.meta_graphs) != 1:
@@ -216,7 +214,7 @@ def _served(graph: Any, path: Path) -> tuple[Any, list[Any]]:
     variables = list(dict.fromkeys(x for x in bound if nodes[x].HasField("variable")))
     alone = _program_of(graph, function, variables)
     with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / _FILE).write_bytes(alone.SerializeToString())
+        (Path(directory) / SAVED_MODEL).write_bytes(alone.SerializeToString())
         options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=True)
         loaded = tf.saved_model.load(directory, options=options)
     made = [getattr(loaded, f"variable_{number}") for number in range(len(variables))]
@@ -342,7 +340,7 @@ def _check_structure(value: Any) -> None:
 
 def _check_variables(graph: Any, path: Path) -> None:
     """Refuse variables and constants that are far larger than the files that they are stored in."""
-    stored = sum(file.stat().st_size for file in (path / _FILE, *path.glob("variables/*")))
+    stored = sum(file.stat().st_size for file in (path / SAVED_MODEL, *path.glob("variables/*")))
     declared = 0
     for node in graph.object_graph_def.nodes:
         if node.HasField("variable"):

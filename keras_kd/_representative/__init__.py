@@ -1,7 +1,12 @@
 """Representative data: the examples from which the ranges of activations are read."""
 
-from keras_kd._representative.examples import MAX_EXAMPLES, representative_examples
-from keras_kd._representative.ranges import InputRange, Ranges, checked_ranges, usual_range
+from typing import TYPE_CHECKING
+
+from keras_kd._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from keras_kd._representative.examples import MAX_EXAMPLES, representative_examples
+    from keras_kd._representative.ranges import InputRange, Ranges, checked_ranges, usual_range
 
 __all__ = [
     "MAX_EXAMPLES",
@@ -11,3 +16,16 @@ __all__ = [
     "representative_examples",
     "usual_range",
 ]
+
+# A range is checked before Keras is needed.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "InputRange": "ranges",
+        "MAX_EXAMPLES": "examples",
+        "Ranges": "ranges",
+        "checked_ranges": "ranges",
+        "representative_examples": "examples",
+        "usual_range": "ranges",
+    },
+)

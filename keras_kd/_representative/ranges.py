@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_number, problem
+from keras_kd._examples import identifier
 
 InputRange = tuple[float, float] | Mapping[str, tuple[float, float]] | None
 Ranges = Mapping[str, tuple[float, float] | None]
@@ -39,6 +40,11 @@ def checked_ranges(input_range: InputRange, names: Sequence[str]) -> Ranges:
         return dict.fromkeys(names)
     if not isinstance(input_range, Mapping):
         input_range = dict.fromkeys(names, input_range)
+    # As in the data, names are also those that users gave.
+    input_range = {
+        name if name in names else identifier(str(name)): limits
+        for name, limits in input_range.items()
+    }
     unknown = set(input_range) - set(names)
     if unknown:
         raise ValueError(

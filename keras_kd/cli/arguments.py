@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_kd._checks import one_line
+from keras_kd._checks import one_line, problem
 from keras_kd._limits import watched
 
 if TYPE_CHECKING:
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
 PROGRAM = "keras-kd"
 BAD_INPUT = 2
 DATA = "DATA.npy|DATA.npz|IMAGE_DIR|TFDS_NAME"
+TFLITE = ".tflite"
 MODEL = "MODEL.keras|MODEL.h5|SAVED_MODEL_DIR"
 # Far more than any model needs that is read from a slow disk.
 _SECONDS_TO_LOAD = 120
-_BYTES_PER_SECOND = 10e6
+BYTES_PER_SECOND = 10e6
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +32,104 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """End the program with the message and the code for bad input."""
         self.exit(BAD_INPUT, f"{PROGRAM}: error: {one_line(message)} (see {self.prog} --help)\n")
+
+
+def whole_number(at_least: int, at_most: int | None = None, usual: int = 1) -> Callable[[str], int]:
+    """What reads an option that takes a whole number.
+
+    Args:
+        at_least: the smallest one.
+        at_most: the largest one; None: any.
+        usual: what to name as an example.
+    """
+
+    def read(text: str) -> int:
+        number = int(text)
+        if number < at_least or (at_most is not None and number > at_most):
+            most = "" if at_most is None else f" and at most {at_most}"
+            expected = f"a whole number of at least {at_least}{most}"
+            raise argparse.ArgumentTypeError(problem(text, expected, f"try {usual}"))
+        return number
+
+    # argparse says "invalid whole number value".
+    read.__name__ = "whole number"
+    return read
+
+
+def real_number(
+    above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf
+) -> Callable[[str], float]:
+    """What reads an option that takes a finite number in some bounds."""
+
+    def read(text: str) -> float:
+        number = float(text)
+        if not (above < number and at_least <= number <= at_most and math.isfinite(number)):
+            bounds = [
+                f"{word} {bound:g}"
+                for word, bound in (("above", above), ("at least", at_least), ("at most", at_most))
+                if math.isfinite(bound)
+            ]
+            expected = f"a finite number {' and '.join(bounds)}".strip()
+            raise argparse.ArgumentTypeError(problem(text, expected, "choose one of them"))
+        return number
+
+    read.__name__ = "number"
+    return read
+
+
+def check_models(*paths: Path | None) -> None:
+    """Refuse what is no model, a `.tflite` or what Keras writes, before anything is imported.
+
+    Raises:
+        FileNotFoundError: if there is nothing at a path.
+        ValueError: if what is there is no model.
+    """
+    from keras_kd import _model_files
+
+    for path in paths:
+        if path is None:
+            continue
+        if path.suffix == TFLITE:
+            check_files([path])
+        else:
+            _model_files.check_path(path)
+
+
+def check_files(paths: Iterable[Path]) -> None:
+    """Refuse `.tflite` files that are not there.
+
+    Raises:
+        FileNotFoundError: if one is not there.
+    """
+    from keras_kd.tflite.contents.inspection import check_path
+
+    for path in paths:
+        check_path(path)
+
+
+def check_custom_objects(custom_objects: str | None) -> None:
+    """Refuse a file with the user's own layers that is not there.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    from keras_kd._model_files.custom_objects import check_file
+
+    if custom_objects:
+        check_file(custom_objects)
+
+
+def check_data(*paths: str | Path | None) -> None:
+    """Refuse NumPy files that are not there, before one of them is read.
+
+    Raises:
+        FileNotFoundError: if one is not there.
+    """
+    from keras_kd.data.examples import check_path
+
+    for path in paths:
+        if path is not None:
+            check_path(Path(path))
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +153,7 @@ def load_model(path: Path, custom_objects: str | None) -> keras.Model:
     from keras_kd._model_files.custom_objects import import_custom_objects
 
     own = import_custom_objects(custom_objects) if custom_objects else None
-    seconds = _SECONDS_TO_LOAD + _bytes(path) / _BYTES_PER_SECOND
+    seconds = _SECONDS_TO_LOAD + _bytes(path) / BYTES_PER_SECOND
     with watched(f"the model {str(path)!r} while it is loaded", seconds):
         model = _model_files.load_model(path, own)
     if path.is_dir():
@@ -91,7 +192,7 @@ def examples(given: str | None) -> Any:
 
 def representative_data(given: str | None) -> Any:
     """Examples from a NumPy file; directories and names are read where they are used."""
-    return given if given is None or _is_name_or_directory(given) else examples(given)
+    return given if given is None or is_name_or_directory(given) else examples(given)
 
 
 def labels(path: Path | None) -> np.ndarray | dict[str, np.ndarray] | None:
@@ -101,6 +202,7 @@ def labels(path: Path | None) -> np.ndarray | dict[str, np.ndarray] | None:
     return None if path is None else load_labels(path)
 
 
-def _is_name_or_directory(given: str) -> bool:
+def is_name_or_directory(given: str) -> bool:
+    """Whether data are no NumPy file, but a directory or the name of a data set."""
     path = Path(given)
     return path.is_dir() or not (path.exists() or path.suffix)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_kd._tables import aligned
-from keras_kd.cli.arguments import add_json
+from keras_kd.cli.arguments import add_json, check_files, whole_number
 from keras_kd.cli.terminal import Outcome, working
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE.tflite")
     parser.add_argument(
-        "--runs", type=int, default=200, help="measured runs (default: %(default)s)"
+        "--runs",
+        type=whole_number(1, usual=200),
+        default=200,
+        help="measured runs (default: %(default)s)",
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=whole_number(1),
         nargs="+",
         metavar="N",
         help="how many threads LiteRT may use (default: one, and as many as this CPU has cores)",
@@ -47,6 +50,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
+    check_files(arguments.files)
     from keras_kd import tflite
 
     models = [tflite.TFLiteModel.load(file) for file in arguments.files]

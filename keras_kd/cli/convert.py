@@ -12,9 +12,14 @@ from keras_kd._checks import problem
 from keras_kd.cli.arguments import (
     DATA,
     MODEL,
+    TFLITE,
     add_custom_objects,
     add_json,
+    check_custom_objects,
+    check_data,
+    check_models,
     examples,
+    is_name_or_directory,
     labels,
     load_model,
     representative_data,
@@ -161,15 +166,14 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    from keras_kd import tflite
-
-    destination = Destination.of(arguments.model, arguments.output, arguments.target)
-    names = _class_names(arguments, destination)
+    destination, names = _checked(arguments)
     metadata = _metadata(arguments, names) if arguments.target == "android" and names else None
     with working("reading the examples") as say:
         data = _for_student(representative_data(arguments.representative_data), arguments)
         compared = _for_student(examples(arguments.verification_data), arguments)
         classes = labels(arguments.verification_labels)
+        from keras_kd import tflite
+
         say("loading the model")
         student = _student(arguments)
         say(f"converting to {arguments.quantization} and comparing")
@@ -207,6 +211,72 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             "verification": evidence.to_json(),
         },
     )
+
+
+def _checked(arguments: argparse.Namespace) -> tuple[Destination, tuple[str, ...]]:
+    """Where the result goes and the names of the classes, before anything heavy is imported.
+
+    Raises:
+        ValueError: if options contradict one another.
+        FileNotFoundError: if a file is not there.
+    """
+    check_models(arguments.model)
+    if arguments.model.suffix == TFLITE:
+        raise ValueError(
+            problem(
+                f"the file {str(arguments.model)!r}",
+                "a model that Keras has saved: a .tflite is what comes out",
+                "name the .keras that it was made from; keras-kd verify and inspect take a .tflite",
+            )
+        )
+    check_custom_objects(arguments.custom_objects)
+    data = arguments.representative_data
+    check_data(
+        None if data is None or is_name_or_directory(data) else data,
+        arguments.verification_data,
+        arguments.verification_labels,
+    )
+    destination = Destination.of(arguments.model, arguments.output, arguments.target)
+    names = _class_names(arguments, destination)
+    _check_form(arguments)
+    return destination, names
+
+
+def _check_form(arguments: argparse.Namespace) -> None:
+    """Refuse forms that need what was not given, or that the target does not run."""
+    from keras_kd._representative.ranges import checked_ranges
+    from keras_kd.tflite.conversion.forms import FORMS
+    from keras_kd.tflite.conversion.targets import TARGETS
+
+    form = FORMS[arguments.quantization]
+    TARGETS[arguments.target].check_refused(form.name)
+    if arguments.input_range is not None:
+        checked_ranges(tuple(arguments.input_range), ["input"])
+    if form.needs_data and arguments.representative_data is None:
+        raise ValueError(
+            problem(
+                f"--quantization {form.name} without --representative-data",
+                "examples from which the ranges of the activations are read",
+                "add --representative-data x_train.npy, a directory of images or the name of a "
+                "TFDS data set",
+            )
+        )
+    if _PER_TENSOR.get(arguments.per_tensor) and not form.has_choice_of_scales:
+        raise ValueError(
+            problem(
+                f"--per-tensor with --quantization {form.name}",
+                "--quantization int8 or int16x8, the only forms with a choice of scales",
+                "choose one of them, or leave --per-tensor out",
+            )
+        )
+    if arguments.verification_labels is not None and arguments.verification_data is None:
+        raise ValueError(
+            problem(
+                "--verification-labels, labels without verification_data",
+                "the examples that they belong to",
+                "add --verification-data x_test.npy",
+            )
+        )
 
 
 def _class_names(arguments: argparse.Namespace, destination: Destination) -> tuple[str, ...]:

@@ -57,6 +57,14 @@ class Destination:
                     f"add {_SUFFIX}, or make the directory first: mkdir -p {output}",
                 )
             )
+        if output.parent.exists() and not output.parent.is_dir():
+            raise ValueError(
+                problem(
+                    f"--output {str(output)!r}, but {output.parent} is a file",
+                    "a file in a directory",
+                    "choose another name",
+                )
+            )
         return cls(output, file_name, True, is_project)
 
     def write(self, model: TFLiteModel, labels: Sequence[str], examples: Any) -> list[Path]:

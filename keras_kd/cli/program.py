@@ -15,6 +15,8 @@ from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
 from keras_kd.cli.failures import DEBUG, told
 from keras_kd.cli.interruption import interruptible
 
+# What was asked about is not so: a file that is not that of a model.
+FAILED = 1
 # What the shell reports for a program that was ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
 # And for one whose output nobody reads any more. Windows has no signal of that name.
@@ -29,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None: those of this process.
 
     Returns:
-        The exit code: 0, 2 on bad input, 130 after Ctrl-C, 141 if nobody reads the output.
+        The exit code: 0, 1 if a check has failed, 2 on bad input, 130 after Ctrl-C, 141 if nobody
+        reads the output.
     """
     arguments = interruption = None
+    code = 0
     try:
         with interruptible() as interruption:
             arguments = parser().parse_args(argv)
-            _run(arguments)
+            code = _run(arguments)
             sys.stdout.flush()
     except SystemExit as exit_:  # argparse ends so, after --help and after bad options.
         return int(exit_.code or 0)
@@ -52,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         terminal.say(f"{PROGRAM}: error: {told(error, arguments)}")
         return BAD_INPUT
-    return 0
+    return code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,11 +73,15 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     as_json = getattr(arguments, "json", False)
     with terminal.quiet(print_elsewhere=as_json) as warnings:
         outcome = arguments.run(arguments)
     for warning in warnings:
         terminal.say(f"{PROGRAM}: warning: {warning}")
-    if outcome is not None:
-        terminal.show(outcome, as_json)
+    if outcome is None:
+        return 0
+    terminal.show(outcome, as_json)
+    for failure in outcome.failures:
+        terminal.say(f"{PROGRAM}: {failure}")
+    return FAILED if outcome.failures else 0

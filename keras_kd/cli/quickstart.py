@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from keras_kd._checks import problem
+from keras_kd.cli.arguments import whole_number
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
@@ -23,11 +26,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="directory for the results (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="same seed, same table (default: %(default)s)"
+        "--seed",
+        type=whole_number(0, 2**32 - 1),
+        default=0,
+        help="same seed, same table (default: %(default)s)",
     )
     parser.add_argument(
         "--epochs",
-        type=int,
+        type=whole_number(1, usual=6),
         default=6,
         help="of the teacher and of each first training (default: %(default)s)",
     )
@@ -47,6 +53,20 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from keras_kd._files import check_output
+    from keras_kd.data.named import check_directory
+
+    check_output(arguments.output)
+    if arguments.data_dir is not None and arguments.dataset is None:
+        raise ValueError(
+            problem(
+                f"--data-dir {arguments.data_dir} without a data set",
+                "--dataset mnist or --dataset fashion_mnist",
+                "say which data set to use, or leave --data-dir out for the bundled sample",
+            )
+        )
+    if arguments.data_dir is not None:
+        check_directory(arguments.dataset, arguments.data_dir)
     from keras_kd import quickstart
 
     quickstart.run(

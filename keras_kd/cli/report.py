@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from keras_kd._checks import problem
-from keras_kd.cli.arguments import add_custom_objects, add_json, examples, labels, load_model
+from keras_kd.cli.arguments import (
+    add_custom_objects,
+    add_json,
+    check_custom_objects,
+    check_data,
+    check_models,
+    examples,
+    labels,
+    load_model,
+)
 from keras_kd.cli.terminal import Outcome, working
 
 PAGE = "report.html"
@@ -87,14 +96,21 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         baseline = names[_place("--baseline", arguments.baseline, files)]
 
     from keras_kd._files import check_output, filling
-    from keras_kd.evaluation import compare, save_report
-    from keras_kd.evaluation.extra import check_report_extra
+    from keras_kd.tflite.android import read_labels
 
     check_output(arguments.output)
-    check_report_extra()
+    check_models(*arguments.files, arguments.teacher)
+    check_custom_objects(arguments.custom_objects)
+    check_data(arguments.data, arguments.labels, arguments.groups)
+    if arguments.class_names is not None:
+        read_labels(arguments.class_names)
     with working("reading the examples") as say:
         x, y = examples(arguments.data), labels(arguments.labels)
         groups = labels(arguments.groups and Path(arguments.groups))
+        from keras_kd.evaluation import compare, save_report
+        from keras_kd.evaluation.extra import check_report_extra
+
+        check_report_extra()
         say("loading the models")
         models = {
             name: _load(file, arguments.custom_objects)

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_kd._checks import problem
-from keras_kd.cli.arguments import MODEL, add_custom_objects, add_json, load_model
+from keras_kd._files import check_output, is_database
+from keras_kd.cli.arguments import (
+    MODEL,
+    add_custom_objects,
+    add_json,
+    check_custom_objects,
+    check_data,
+    check_models,
+    load_model,
+    real_number,
+    whole_number,
+)
 from keras_kd.cli.terminal import Outcome, working
 
 if TYPE_CHECKING:
@@ -47,7 +58,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     _add_contents(parser)
     parser.add_argument(
         "--batch-size",
-        type=int,
+        type=whole_number(1, usual=256),
         default=256,
         help="how many examples the teacher gets at once (default: %(default)s)",
     )
@@ -73,7 +84,7 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--top-k",
-        type=int,
+        type=whole_number(1, usual=16),
         metavar="K",
         help="only the K largest logits of each example, and exactly how much probability the "
         "others have together (default: all)",
@@ -86,7 +97,7 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--temperature",
-        type=float,
+        type=real_number(above=0),
         nargs="+",
         metavar="T",
         help="with --top-k: the temperatures at which students may be taught (default: 4)",
@@ -103,14 +114,21 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> Outcome:
     from keras_kd.data.examples import load_keys, map_examples
-    from keras_kd.teachers.stored.database import check_place
-    from keras_kd.teachers.stored.summary import summarize
 
     _check(arguments)
+    check_models(arguments.teacher)
+    check_custom_objects(arguments.custom_objects)
+    check_data(arguments.predictions, arguments.data, arguments.keys)
+    check_output(arguments.output, is_file=True)
+    _check_free(arguments.output)
+    from keras_kd.teachers.stored.database import check_place
+
     check_place(arguments.output)
     with working("reading the examples"):
         examples = arguments.data and map_examples(arguments.data)
         keys = arguments.keys and load_keys(arguments.keys)
+    from keras_kd.teachers.stored.summary import summarize
+
     if arguments.teacher:
         _ask(arguments, examples, keys)
     else:
@@ -139,6 +157,27 @@ def _check(arguments: argparse.Namespace) -> None:
         if place and getattr(arguments, name):
             option = f"--{name.replace('_', '-')}"
             raise ValueError(problem(f"{option} with {kind}", f"it with {place}", "leave it out"))
+
+    if arguments.temperature and arguments.top_k is None:
+        raise ValueError(
+            problem(
+                "--temperature without --top-k",
+                "no temperature: of all logits any can be applied later",
+                "leave it out, or add --top-k 16, for example",
+            )
+        )
+
+
+def _check_free(output: Path) -> None:
+    """Refuse a file that is something else than a store, before anything is imported."""
+    if output.exists() and output.stat().st_size and not is_database(output):
+        raise ValueError(
+            problem(
+                f"--output {str(output)!r}, which is no store",
+                "the name of a new file, or of a store that was begun",
+                "choose another name",
+            )
+        )
 
 
 def _ask(arguments: argparse.Namespace, examples: Any, keys: Any) -> None:

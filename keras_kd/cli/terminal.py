@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +30,12 @@ class Outcome:
     Attributes:
         text: what is printed.
         data: what is printed with `--json`.
+        failures: why what was asked about is not so, a line each: the command ends with code 1.
     """
 
     text: str
     data: dict[str, Any]
+    failures: Sequence[str] = ()
 
 
 def show(outcome: Outcome, as_json: bool) -> None:

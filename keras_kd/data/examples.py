@@ -86,6 +86,12 @@ def load_labels(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]:
     return labels
 
 
+def check_path(path: Path) -> None:
+    """Raise FileNotFoundError if there is no file at a path."""
+    if not path.is_file():
+        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
+
+
 def _numbers(
     path: Path, read: Callable[[Path], dict[str, np.ndarray]]
 ) -> np.ndarray | dict[str, np.ndarray]:
@@ -106,8 +112,7 @@ def _numbers(
 
 def _arrays(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays of a file, whatever is in them."""
-    if not path.is_file():
-        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
+    check_path(path)
     try:
         return read(path)
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds for damaged files.

@@ -130,15 +130,8 @@ def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR")
     directory = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    missing = problem(
-        f"data_dir={str(directory)!r}, which does not hold {name!r}",
-        f"a TFDS data directory with {name}/VERSION/dataset_info.json in it",
-        f"name the right directory, or download the data into this one with `tfds build {name} "
-        f"--data_dir {directory}`",
-    )
     # TFDS logs warnings about directories that are not there, so look before asking it.
-    if not any(directory.glob(f"{name}/*/dataset_info.json")):
-        raise FileNotFoundError(missing)
+    check_directory(name, directory)
     _check_descriptions(directory, name)
     try:
         builder = tfds.builder(name, data_dir=directory)
@@ -146,8 +139,27 @@ def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
     except Exception as error:  # TFDS raises whatever its parsers of JSON and protobuf raise.
         raise ValueError(_damaged(name, directory)) from error
     if not prepared:
-        raise FileNotFoundError(missing)
+        raise FileNotFoundError(_missing(name, directory))
     return builder
+
+
+def check_directory(name: str, directory: Path) -> None:
+    """Refuse a data directory without a data set; TFDS is not imported.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    if not any(directory.glob(f"{name}/*/dataset_info.json")):
+        raise FileNotFoundError(_missing(name, directory))
+
+
+def _missing(name: str, directory: Path) -> str:
+    return problem(
+        f"data_dir={str(directory)!r}, which does not hold {name!r}",
+        f"a TFDS data directory with {name}/VERSION/dataset_info.json in it",
+        f"name the right directory, or download the data into this one with `tfds build {name} "
+        f"--data_dir {directory}`",
+    )
 
 
 def _check_descriptions(directory: Path, name: str) -> None:

@@ -116,6 +116,21 @@ def decisions(task: str, values: np.ndarray, threshold: float | None = None) -> 
     return values.argmax(axis=-1)
 
 
+def leads(task: str, values: np.ndarray, threshold: float) -> np.ndarray:
+    """By how much each of the `decisions` of real numbers leads; NaN and infinity count as 0.
+
+    The chosen column is ahead of the second one by that, or a single number of `threshold`.
+    """
+    values = np.where(np.isfinite(values), values, 0)
+    if task == "multilabel" or (task == "classification" and _columns(values.shape) == 1):
+        shape = values.shape if task == "multilabel" else places(values.shape)
+        return np.abs(values - threshold).reshape(shape)
+    if values.shape[-1] < 2:
+        return np.full(values.shape[:-1], np.inf)
+    second, first = np.moveaxis(np.partition(values, -2, axis=-1)[..., -2:], -1, 0)
+    return first - second
+
+
 def labels_by_output(labels: Any, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
     """The labels of each output that there are labels for.
 

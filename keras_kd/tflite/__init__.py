@@ -5,12 +5,13 @@ TensorFlow Lite Micro and `write_c_source` puts it into firmware; `android` brin
 that phones want. Importing this loads no runtime: LiteRT and TFLM are imported when they are used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_kd.tflite import android, microcontroller
-    from keras_kd.tflite.contents.inspection import Inspection
+    from keras_kd.tflite.contents.inspection import Inspection, inspect
     from keras_kd.tflite.contents.state import State
     from keras_kd.tflite.conversion.convert import convert
     from keras_kd.tflite.conversion.students import unrolled
@@ -33,6 +34,7 @@ __all__ = [
     "Verification",
     "android",
     "convert",
+    "inspect",
     "microcontroller",
     "unrolled",
     "verify",
@@ -40,34 +42,24 @@ __all__ = [
 ]
 
 # Imported when they are first used: the processes that run files need nothing of this but
-# `runtimes`, and neither Keras nor TensorFlow.
-_MODULES = {
-    "Benchmark": "runtimes.benchmark",
-    "FileComparison": "verification.comparison",
-    "Inspection": "contents.inspection",
-    "Latency": "runtimes.latency",
-    "State": "contents.state",
-    "TFLiteModel": "model",
-    "TensorInfo": "tensors",
-    "Verification": "verification.verification",
-    "convert": "conversion.convert",
-    "unrolled": "conversion.students",
-    "verify": "verification.verification",
-    "write_c_source": "microcontroller.c_source",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name not in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """All public names, those too that were not used yet."""
-    return sorted({*globals(), *__all__})
+# `runtimes`, and neither Keras nor TensorFlow; nor does looking into a file.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Benchmark": "runtimes.benchmark",
+        "FileComparison": "verification.comparison",
+        "Inspection": "contents.inspection",
+        "Latency": "runtimes.latency",
+        "State": "contents.state",
+        "TFLiteModel": "model",
+        "TensorInfo": "tensors",
+        "Verification": "verification.verification",
+        "android": "android",
+        "convert": "conversion.convert",
+        "inspect": "contents.inspection",
+        "microcontroller": "microcontroller",
+        "unrolled": "conversion.students",
+        "verify": "verification.verification",
+        "write_c_source": "microcontroller.c_source",
+    },
+)

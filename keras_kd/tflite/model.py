@@ -7,23 +7,24 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._files import replacing
-from keras_kd._limits import free_bytes
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
-from keras_kd.tflite.contents.inspection import Inspection, inspect_file
+from keras_kd.tflite.contents.inspection import Inspection, inspect_file, read_file
 from keras_kd.tflite.contents.state import State, state_outputs
 from keras_kd.tflite.runtimes.benchmark import Benchmark, measure_latency, run_benchmark
 from keras_kd.tflite.runtimes.latency import Latency
 from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
 from keras_kd.tflite.tensors import check_scale, random_stored
-from keras_kd.tflite.verification.comparison import FileComparison, compare_files
-from keras_kd.tflite.verification.verification import Verification, verify
+
+if TYPE_CHECKING:
+    from keras_kd.tflite.verification.comparison import FileComparison
+    from keras_kd.tflite.verification.verification import Verification
 
 
 class TFLiteModel:
@@ -48,7 +49,7 @@ class TFLiteModel:
 
     Example:
         ```python
-        model = keras_kd.tflite.convert(student, "int8", representative_data=x_train[:500])
+        model = keras_kd.tflite.convert(student, "int8", representative_data=x_train)
         model.save("student.tflite")
         probabilities = model.predict(x_test)
         ```
@@ -101,23 +102,9 @@ class TFLiteModel:
             FileNotFoundError: if there is no such file.
             ValueError: if it is damaged.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(
-                problem(f"the path {str(path)!r}", "a .tflite file", "check the path")
-            )
-        size, free = path.stat().st_size, free_bytes()
-        # The file, a copy of it in the process of LiteRT, and what that makes of it.
-        if size > free // 4:
-            raise ValueError(
-                problem(
-                    f"the file {str(path)!r} of {size} bytes, with {free} bytes of memory free",
-                    "a .tflite file of at most a quarter of the free memory",
-                    "check the path, or free memory",
-                )
-            )
+        content = read_file(path)
         try:
-            return cls(path.read_bytes())
+            return cls(content)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -291,17 +278,28 @@ class TFLiteModel:
 
     def inspect(self) -> Inspection:
         """What is in the file: its bytes by kind, its operators, its tensors. `print` shows it."""
-        return inspect_file(self.content, self.flatbuffer, self.inputs, self.outputs)
+        return inspect_file(self.content, self.flatbuffer)
 
-    def verify(self, student: Any, x: Any, labels: Any = None) -> Verification:
+    def verify(
+        self,
+        student: Any,
+        x: Any,
+        labels: Any = None,
+        *,
+        names: Mapping[str, str] | None = None,
+    ) -> Verification:
         """Compare the file with the student that it was made from: `keras_kd.tflite.verify`.
 
         Args:
             student: the Keras 3 or tf_keras model.
             x: examples, as for `predict`.
             labels: the right classes, labels or targets, to measure both; see `verify`.
+            names: names of the student's inputs and outputs by those of the file, where names and
+                shapes do not tell which is which.
         """
-        return verify(self, student, x, labels)
+        from keras_kd.tflite.verification.verification import verify
+
+        return verify(self, student, x, labels, names=names)
 
     def compare(
         self, others: Mapping[str, TFLiteModel], x: Any, labels: Any = None
@@ -314,6 +312,8 @@ class TFLiteModel:
             x: examples, as for `predict`.
             labels: the right classes, labels or targets, as for `verify`, to measure each file.
         """
+        from keras_kd.tflite.verification.comparison import compare_files
+
         return compare_files(self, others, x, labels)
 
     def benchmark(

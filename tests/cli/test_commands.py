@@ -1,10 +1,12 @@
 import json
+import re
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_kd import metrics, tflite
+from keras_kd import cli, metrics, tflite
 from keras_kd.cli import report
 from keras_kd.cli.arguments import Parser
 
@@ -23,6 +25,76 @@ def test_verify(data, models, run):
     result = json.loads(run(*words, "--json"))
     assert result["agreement"] == result["accuracy"] == 1.0
     assert result["examples"] == 30
+
+
+def other_model(folder, models):
+    """A model of the same form that has learnt something else."""
+    model = keras.saving.load_model(models / "model.keras")
+    model.set_weights([np.roll(weight, 1, axis=-1) for weight in model.get_weights()])
+    model.save(folder / "other.keras")
+    return folder / "other.keras"
+
+
+def test_verify_ends_with_1_against_another_model(models, folder, capsys):
+    words = ["verify", models / "model.tflite", "--against", other_model(folder, models)]
+    words = [str(word) for word in (*words, "--data", models / "examples.npy")]
+    assert cli.main(words) == 1
+    out, err = capsys.readouterr()
+    assert "of the choices are the student's" in out
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert "computes something else than the student" in lines[0]
+    assert re.search(r"of the clear choices .* at least 99.5 %.*--min-agreement", lines[1])
+    assert cli.main([*words, "--min-agreement", "0", "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert (result["passed"], result["form"], len(result["failures"])) == (False, "float32", 1)
+
+
+def test_verify_knows_files_of_other_converters(models, folder, run, capsys):
+    model = keras.saving.load_model(models / "model.keras")
+    (folder / "other.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    words = ["verify", folder / "other.tflite", "--against", models / "model.keras", "--data"]
+    assert "100.00 % of the choices" in run(*words, models / "examples.npy")
+    pairs = ["--map", "output_0=output", "--map", "image=image", "--min-agreement", "100"]
+    assert "100.00 % of the choices" in run(*words, models / "examples.npz", *pairs)
+
+
+def test_verify_knows_what_convert_has_added(folder, run):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3, name="scores")]
+    ).save(folder / "logits.keras")
+    np.save(folder / "x.npy", np.random.default_rng(0).random((40, 4, 4, 1), np.float32))
+    run("convert", "logits.keras", "--softmax", "--color-input", "--output", "phone.tflite")
+    out = run("verify", "phone.tflite", "--against", "logits.keras", "--data", "x.npy")
+    assert "ends in a softmax that the student lacks" in out
+    assert "takes color images" in out
+
+
+def test_inspect_a_model_of_keras(models, run):
+    assert "parameters: 235" in run("inspect", models / "model.h5")
+    result = json.loads(run("inspect", models / "model.keras", "--json"))
+    assert result["parameters"] == 4 * 9 + 4 + 64 * 3 + 3
+    assert result["inputs"] == [{"name": "image", "shape": [None, 6, 6, 1], "dtype": "float32"}]
+
+
+def test_an_input_whose_name_is_no_identifier(folder, run):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    a, b = keras.Input((4,), name="acc-x"), keras.Input((4,), name="acc-y")
+    scores = layers.Dense(3, name="scores")(layers.Concatenate()([a, b]))
+    keras.Model({"acc-x": a, "acc-y": b}, scores).save(folder / "sensors.keras")
+    random = np.random.default_rng(0)
+    data = {name: random.random((60, 4), np.float32) for name in ("acc-x", "acc-y")}
+    np.savez(folder / "data.npz", **data)
+    words = ["--quantization", "int8", "--representative-data", "data.npz"]
+    out = run("convert", "sensors.keras", *words, "--verification-data", "data.npz")
+    assert "acc_x float32[1, 4]" in out
+    words = ["--against", "sensors.keras", "--data", "data.npz", "--min-agreement", "90"]
+    assert "60 given examples" in run("verify", "sensors.tflite", *words)
+    out = run("store", "sensors.keras", "--data", "data.npz", "--output", "sensors.store")
+    assert "60" in out
 
 
 def test_benchmark_puts_files_side_by_side(models, folder, run):

@@ -55,9 +55,9 @@ BAD = {
     "": "the following arguments are required",
     "teach": "invalid choice: 'teach'",
     "quickstart --speed 3": "unrecognized arguments: --speed 3",
-    "quickstart --epochs many": "invalid int value: 'many'",
-    "quickstart --epochs 0": "Received epochs=0",
-    "quickstart --seed -1": "Received seed=-1",
+    "quickstart --epochs many": "invalid whole number value: 'many'",
+    "quickstart --epochs 0": "argument --epochs: Received 0",
+    "quickstart --seed -1": "argument --seed: Received -1",
     "quickstart --dataset imagenet": "invalid choice: 'imagenet'",
     "quickstart --data-dir {models}": "without a data set",
     "quickstart --dataset mnist --data-dir {models}": "does not hold 'mnist'",
@@ -67,7 +67,7 @@ BAD = {
     "convert": "the following arguments are required",
     "convert missing.keras": "the path 'missing.keras'",
     "convert {models}": "Expected a model saved by Keras 3",
-    "convert {models}/model.tflite": "Expected a model saved by Keras 3",
+    "convert {models}/model.tflite": "a .tflite is what comes out",
     "convert {models}/damaged_model.keras": "which is refused (it is no zip archive)",
     "convert {models}/damaged_model.h5": "which is refused",
     "convert {models}/code.keras": "replace Lambda layers",
@@ -77,7 +77,7 @@ BAD = {
     "convert {models}/model.keras --target toaster": "invalid choice: 'toaster'",
     "convert {models}/model.keras --input-range 1 0 --output x.tflite": "input_range=(1.0, 0.0)",
     "convert {models}/model.keras --output {models}/model.tflite/x.tflite": "model.tflite",
-    "convert {models}/model.keras --quantization int8 --output x.tflite": "representative",
+    "convert {models}/model.keras --quantization int8 --output x.tflite": "--representative-data",
     "convert {models}/model.keras --quantization float16 --target microcontroller": "float16",
     "convert {models}/model.keras --output {models}/model.keras": "ends in .tflite",
     "convert {models}/model.keras --output student": "mkdir -p student",
@@ -94,21 +94,37 @@ BAD = {
     "convert {models}/model.keras --output x.tflite --labels {models}/latin.txt": "not UTF-8",
     "convert {models}/model.keras --output x.tflite --labels missing.txt": "path 'missing.txt'",
     "convert .": "the directory '.'",
+    "convert {models}/model.keras --per-tensor": "--per-tensor with --quantization float32",
     "inspect missing.tflite": "the path 'missing.tflite'",
-    "inspect {models}": "Expected the file that store() wrote",
+    "inspect {models}": "a store that keras-kd store has written",
+    "inspect {models}/exported": "the .keras that it was exported from",
+    "inspect {models}/damaged_model.h5": "damaged_model.h5",
+    "inspect missing.keras": "the path 'missing.keras'",
+    "inspect {models}/labels.txt": "labels.txt",
     "inspect {models}/empty.tflite": "empty.tflite",
     "inspect {models}/damaged_model.tflite": "damaged_model.tflite",
-    "inspect {models}/model.keras": "model.keras",
+    "inspect {models}/damaged_model.keras": "damaged_model.keras",
     "verify {models}/model.tflite": "the following arguments are required",
     "verify {models}/model.tflite --against {models}/model.keras --data x.npy": "path 'x.npy'",
     "verify {models}/model.tflite --against x.h5 --data {models}/examples.npy": "path 'x.h5'",
     "verify {models}/model.tflite --against {models}/model.keras --data {models}/misnamed.npz": (
         "with the names ['picture']"
     ),
+    "verify {models}/model.tflite --against {models}/model.keras --data {models}/examples.npy "
+    "--min-agreement 101": "argument --min-agreement: Received 101",
+    "verify {models}/model.tflite --against {models}/model.keras --data {models}/examples.npy "
+    "--map image": "Expected FILE_NAME=MODEL_NAME",
+    "verify {models}/model.tflite --against {models}/model.keras --data {models}/examples.npy "
+    "--map image=image --map image=x": "twice in --map",
+    "verify {models}/model.tflite --against {models}/model.keras --data {models}/examples.npy "
+    "--map picture=image": "the names ['picture'] of the file",
+    "verify {models}/model.tflite --against {models}/model.keras --data {models}/examples.npy "
+    "--map image=picture": "one of ['image'], the student's",
+    "verify missing.tflite --against {models}/model.keras --data {models}/examples.npy": "path 'mi",
     "benchmark": "the following arguments are required",
     "benchmark {models}/model.tflite missing.tflite": "the path 'missing.tflite'",
-    "benchmark {models}/model.tflite --runs 0": "Received runs=0",
-    "benchmark {models}/model.tflite --threads -1": "Received threads=-1",
+    "benchmark {models}/model.tflite --runs 0": "argument --runs: Received 0",
+    "benchmark {models}/model.tflite --threads -1": "argument --threads: Received -1",
     "benchmark {models}/model.tflite --kernels fast": "invalid choice: 'fast'",
     "report {models}/model.tflite": "the following arguments are required",
 }
@@ -150,9 +166,10 @@ BAD |= {
         "{models}/misnamed.npz": "with the names ['picture']",
         "{models}/examples.npy --outputs no_such_layer": "no_such_layer",
         "{models}/examples.npy --top-k 4": "top_k=4",
-        "{models}/examples.npy --top-k 0": "top_k=0",
-        "{models}/examples.npy --top-k 2 --temperature 0": "temperatures=0.0",
-        "{models}/examples.npy --batch-size 0": "batch_size=0",
+        "{models}/examples.npy --temperature 4": "--temperature without --top-k",
+        "{models}/examples.npy --top-k 0": "argument --top-k: Received 0",
+        "{models}/examples.npy --top-k 2 --temperature 0": "argument --temperature: Received 0",
+        "{models}/examples.npy --batch-size 0": "argument --batch-size: Received 0",
         "{models}/examples.npy --dtype int4": "invalid choice: 'int4'",
         "{models}/examples.npy --probabilities": "--predictions; how a model ends is seen",
         "{models}/examples.npy --keys {models}/examples.npy": "one key for each example",
@@ -192,6 +209,55 @@ BAD |= {
         "{models}/labels.npy --teacher missing.keras": "the path 'missing.keras'",
     }.items()
 }
+
+
+# For the others a model must be built, a runtime asked, or a library that reads data.
+NOT_STATIC = (
+    "damaged_model",
+    "code.keras",
+    "no_such_module",
+    "dataset mnist --data-dir {models}",
+    "two_labels.txt",
+    "narrow.npy",
+    "misnamed.npz",
+    "empty.npy",
+    "two.npy",
+    "probabilities.npy",
+    "examples.npy --outputs",
+    "examples.npy --top-k 4",
+    "examples.npy --keys",
+    "wrong_labels",
+    "--labels {models}/examples.npy",
+    "labels.npy --task",
+    "labels.npy --groups",
+    "empty.tflite",
+    "--map image=picture",
+    "--map picture=image",
+    "exported",
+)
+STATIC = [command for command in BAD if not any(part in command for part in NOT_STATIC)]
+
+
+def test_static_mistakes_wait_for_no_import_of_tensorflow(models, folder):
+    commands = [[word.format(models=models) for word in command.split()] for command in STATIC]
+    program = f"""
+import os, sys, time
+sys.argv[0] = "keras-kd"
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+from keras_kd import cli
+for words in {commands!r}:
+    began = time.process_time()
+    code = cli.main(words)
+    heavy = {{"keras", "tensorflow", "ai_edge_litert.interpreter"}} & set(sys.modules)
+    if heavy or code != 2 or time.process_time() - began > 1:
+        print(words, code, heavy, time.process_time() - began)
+        break
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == ""
+    assert len(commands) > 60
 
 
 @pytest.mark.parametrize("command", BAD)

@@ -71,7 +71,8 @@ def check_commands(program, models, directory, content):
     codes = []
     for command in COMMANDS:
         ending = program(command.format(file="mutant.tflite", models=models).split(), directory)
-        assert ending.code in (0, 2), (command, ending)
+        # A file that runs may compute something else.
+        assert ending.code in ((0, 1, 2) if command.startswith("verify") else (0, 2)), ending
         assert "Traceback" not in ending.errors
         if ending.code == 2:
             assert ending.output == ""
@@ -100,7 +101,10 @@ def test_operators_without_an_input_is_refused_by_commands(
 ):
     original = (models / "float32.tflite").read_bytes()
     content = mutation.crafted(original, *crash)
-    assert check_commands(keras_kd_program, models, tmp_path, content) == [2, 2, 2, 2]
+    codes = check_commands(keras_kd_program, models, tmp_path, content)
+    # A file that is only read may show what is in it.
+    run = [code for command, code in zip(COMMANDS, codes, strict=True) if "inspect" not in command]
+    assert run == [2, 2, 2]
 
 
 def test_few_mutants_in_python(mutation, models, monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_kd._model_files import load_model
-from keras_kd._model_files.keras_files import is_of_keras_2
+from keras_kd._model_files.stored import is_of_keras_2
 
 
 @pytest.fixture

@@ -131,6 +131,24 @@ def micro_model(student, images):
     return tflite.convert(student, "int8", images, "microcontroller")
 
 
+@pytest.fixture(scope="session")
+def is_refused():
+    """A function from a call to whether it is refused, in one line."""
+
+    def refused(function, *arguments):
+        try:
+            function(*arguments)
+        except ValueError as error:
+            message = str(error)
+        else:
+            return False
+        assert message.startswith("Received "), message
+        assert "\n" not in message
+        return True
+
+    return refused
+
+
 def _halving(is_assigned):
     """A module of y = state = state / 2 + x, whose state begins with halves."""
     import tensorflow as tf

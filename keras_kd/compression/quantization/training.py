@@ -78,7 +78,7 @@ def quantize_aware(
 
     Example:
         ```python
-        aware = compression.quantize_aware(student, x_train[:500], input_range=(0, 1))
+        aware = compression.quantize_aware(student, x_train, input_range=(0, 1))
         print(compression.quantization_summary(aware))
         ```
 

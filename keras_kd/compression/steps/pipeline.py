@@ -80,7 +80,7 @@ def pipeline(
             directory="runs/digits",
         )
         print(result)
-        model = keras_kd.tflite.convert(result.student, "int8", x_train[:500])
+        model = keras_kd.tflite.convert(result.student, "int8", x_train)
         ```
     """
     steps = [steps] if isinstance(steps, Step) else list(steps)

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._files import check_output, check_own, open_own
+from keras_kd._files import SQLITE, check_output, check_own, open_own
 
 # What a crash costs at most: this much time, or data.
 COMMIT_SECONDS = 1.0
@@ -38,7 +38,6 @@ PAGE_BYTES, LARGE_PAGE_BYTES = 4096, 16384
 # "kkds" in the header of the file, where SQLite keeps whose file it is, and the format's version.
 _APPLICATION = 0x6B6B6473
 _VERSION = 1
-_MAGIC = b"SQLite format 3\0"
 # At 0 the magic, at 18 how it is written and read, at 60 the version, at 68 whose it is.
 _HEADER = ">16s2xBB40xI4xI"
 _TABLES = {
@@ -535,15 +534,6 @@ def bytes_of_row(record_bytes: int, has_keys: bool) -> int:
     return record_bytes + record_bytes // 40 + (50 if has_keys else 22)
 
 
-def is_store(path: Path) -> bool:
-    """Whether a file seems to be a store; for one that this process does not have open."""
-    try:
-        with open(open_own(path, os.O_RDONLY), "rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except (OSError, ValueError):
-        return False
-
-
 def _schema(has_keys: bool) -> list[tuple[bytes, ...]]:
     """The rows of SQLite's table of all tables."""
     tables = [("table", name, name, sql) for name, sql in _TABLES.items()]
@@ -632,7 +622,7 @@ def _check_header(path: Path) -> None:
             header = _header(path)
         _check_begun(path)
     magic, write_version, read_version, version, application = struct.unpack(_HEADER, header)
-    if magic != _MAGIC or application != _APPLICATION:
+    if magic != SQLITE or application != _APPLICATION:
         raise ValueError(
             problem(
                 f"{str(path)!r}, which is damaged or no store",

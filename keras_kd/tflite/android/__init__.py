@@ -5,16 +5,21 @@ it; `read_metadata` reads them back. `with_color_input`, `with_normalization` an
 bring a student into the form that they take. Importing this loads no runtime.
 """
 
-from keras_kd.tflite.android.calibration import ScoreCalibration
-from keras_kd.tflite.android.labels import read_labels
-from keras_kd.tflite.android.metadata import Metadata, normalization
-from keras_kd.tflite.android.reading import read_metadata
-from keras_kd.tflite.android.students import (
-    with_color_input,
-    with_normalization,
-    with_softmax,
-)
-from keras_kd.tflite.android.writing import add_metadata
+from typing import TYPE_CHECKING
+
+from keras_kd._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from keras_kd.tflite.android.calibration import ScoreCalibration
+    from keras_kd.tflite.android.labels import read_labels
+    from keras_kd.tflite.android.metadata import Metadata, normalization
+    from keras_kd.tflite.android.reading import read_metadata
+    from keras_kd.tflite.android.students import (
+        with_color_input,
+        with_normalization,
+        with_softmax,
+    )
+    from keras_kd.tflite.android.writing import add_metadata
 
 __all__ = [
     "Metadata",
@@ -27,3 +32,19 @@ __all__ = [
     "with_normalization",
     "with_softmax",
 ]
+
+# Labels are read before Keras is needed.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Metadata": "metadata",
+        "ScoreCalibration": "calibration",
+        "add_metadata": "writing",
+        "normalization": "metadata",
+        "read_labels": "labels",
+        "read_metadata": "reading",
+        "with_color_input": "students",
+        "with_normalization": "students",
+        "with_softmax": "students",
+    },
+)

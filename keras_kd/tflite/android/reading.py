@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from keras_kd._checks import problem
-from keras_kd.tflite.android import schema
-from keras_kd.tflite.android.archive import read_file
 from keras_kd.tflite.android.calibration import (
     TRANSFORMATIONS,
     ScoreCalibration,
@@ -13,7 +11,10 @@ from keras_kd.tflite.android.calibration import (
 from keras_kd.tflite.android.kinds import likely_kind
 from keras_kd.tflite.android.labels import labels_from_bytes
 from keras_kd.tflite.android.metadata import Metadata
-from keras_kd.tflite.android.tables import TableReader
+from keras_kd.tflite.contents import metadata_schema as schema
+from keras_kd.tflite.contents.archive import read_file
+from keras_kd.tflite.contents.metadata import options_of
+from keras_kd.tflite.contents.tables import TableReader
 from keras_kd.tflite.model import TFLiteModel
 
 
@@ -81,14 +82,14 @@ def _kind(model: TFLiteModel, read: TableReader) -> tuple[str | None, int | None
 
 def _normalization(read: TableReader) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation; a file that stores pixels as they are may have none."""
-    options = _options(read, schema.ProcessUnitOptions.NORMALIZATION)
+    options = options_of(read, schema.ProcessUnitOptions.NORMALIZATION)
     if options is None:
         return (0.0,), (1.0,)
     return options.floats(schema.Normalization.MEAN), options.floats(schema.Normalization.STD)
 
 
 def _score_calibration(model: TFLiteModel, scores: TableReader) -> ScoreCalibration | None:
-    options = _options(scores, schema.ProcessUnitOptions.SCORE_CALIBRATION)
+    options = options_of(scores, schema.ProcessUnitOptions.SCORE_CALIBRATION)
     if options is None:
         return None
     kind = schema.AssociatedFileType.SCORE_CALIBRATION
@@ -104,14 +105,6 @@ def _score_calibration(model: TFLiteModel, scores: TableReader) -> ScoreCalibrat
         )
     default_score = options.number(schema.ScoreCalibration.DEFAULT_SCORE, "<f")
     return calibration_from_csv(text, TRANSFORMATIONS[transformation], default_score)
-
-
-def _options(tensor: TableReader, kind: schema.ProcessUnitOptions) -> TableReader | None:
-    """The options of the first process unit of a kind."""
-    for unit in tensor.tables(schema.Tensor.PROCESS_UNITS):
-        if unit.number(schema.ProcessUnit.OPTIONS_TYPE, "<B") == kind:
-            return unit.table(schema.ProcessUnit.OPTIONS)
-    return None
 
 
 def _associated_file(

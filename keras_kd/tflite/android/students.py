@@ -29,7 +29,7 @@ def with_color_input(student: Any) -> Any:
     red, green and blue, so a grey image in three equal channels gives what it gave before.
 
     A quantization-aware student does not know the range of this convolution: convert it with
-    `representative_data` of color images, such as `numpy.repeat(x_train[:500], 3, axis=-1)`.
+    `representative_data` of color images, such as `numpy.repeat(x_train, 3, axis=-1)`.
 
     Args:
         student: a Keras 3 or tf_keras model of images of shape (height, width, 1) or

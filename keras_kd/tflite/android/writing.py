@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from keras_kd.tflite.android import schema
-from keras_kd.tflite.android.archive import append_files
 from keras_kd.tflite.android.classifier import check_classifier
 from keras_kd.tflite.android.kinds import kind_of_input
 from keras_kd.tflite.android.labels import warn_of_same_labels
 from keras_kd.tflite.android.metadata import Metadata
-from keras_kd.tflite.android.tables import write_tables
+from keras_kd.tflite.contents import metadata_schema as schema
+from keras_kd.tflite.contents.archive import append_files
+from keras_kd.tflite.contents.tables import write_tables
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 

@@ -104,6 +104,9 @@ class _Kinds:
             described.add(metadata.number(1, "<I"))
         for index, buffer in enumerate(self._tables(model, 4)):
             self._read_buffer(buffer, "metadata" if index in described else "weights")
+        for field in (8, 9):
+            for _ in self._tables(model, field):
+                pass
         for signature in self._tables(model, 7):
             self._mark_string(signature, 2)
             for field in (0, 1):
@@ -119,6 +122,10 @@ class _Kinds:
             quantization = tensor.field(4)
             if quantization is not None:
                 self._read_quantization(quantization.referred())
+            sparsity = tensor.field(6)
+            of_sparsity = () if sparsity is None else self._tables(sparsity.referred(), 2)
+            for _ in (*of_sparsity, *self._tables(tensor, 9)):
+                pass
 
     def _read_quantization(self, record: _Table) -> None:
         self._mark(record.position, record.size, "quantization")

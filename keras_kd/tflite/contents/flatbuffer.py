@@ -1,11 +1,14 @@
-"""What is written in a .tflite file: its FlatBuffer, read with the schema that LiteRT ships."""
+"""What is written in a .tflite file: its FlatBuffer, read with the schema that LiteRT ships.
+
+Nothing of LiteRT but the schema is imported, and no file has to be one that LiteRT can load.
+"""
 
 from __future__ import annotations
 
 import copy
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -15,6 +18,7 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd.tflite.contents.byte_kinds import check_references
 from keras_kd.tflite.contents.state import State, read_state
+from keras_kd.tflite.tensors import TensorInfo
 
 # TFLM reads weights in place with instructions that need this; the converter aligns to 4.
 ALIGNMENT = 16
@@ -60,10 +64,10 @@ class FlatBufferModel:
     """The contents of a .tflite file, unpacked.
 
     Args:
-        content: bytes that LiteRT has loaded before.
+        content: the bytes, from anywhere: no runtime needs to have loaded them before.
 
     Raises:
-        ValueError: if they cannot be unpacked.
+        ValueError: if they cannot be unpacked, or refer to what is not there.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -73,6 +77,7 @@ class FlatBufferModel:
         self._size = len(content)
         try:
             self._model = unpacked(content)
+            _check_structure(self._model)
         except (IndexError, TypeError, AttributeError, ValueError, struct.error) as error:
             raise ValueError(
                 problem(
@@ -81,6 +86,53 @@ class FlatBufferModel:
                     "convert the student again, or copy the file again",
                 )
             ) from error
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The inputs, in the order of the file; None in a shape where any size can be fed.
+
+        Names are those of the signature, if the file has exactly one, else those of the tensors.
+        """
+        return self._ends("inputs")
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The outputs, likewise."""
+        return self._ends("outputs")
+
+    def _ends(self, kind: str) -> tuple[TensorInfo, ...]:
+        graph, signatures = self._model.subgraphs[0], self._model.signatureDefs or []
+        names = {}
+        if len(signatures) == 1 and not signatures[0].subgraphIndex:
+            entries = getattr(signatures[0], kind) or []
+            names = {entry.tensorIndex: _text(entry.name) for entry in entries}
+        return tuple(self._end(graph, int(index), names) for index in getattr(graph, kind))
+
+    def _end(self, graph: Any, index: int, names: Mapping[int, str]) -> TensorInfo:
+        tensor = graph.tensors[index]
+        # With a scale for each channel there is none for the tensor.
+        scale, zero_point = 0.0, 0
+        if _scales(tensor) == 1:
+            zero_points = tensor.quantization.zeroPoint
+            scale = float(tensor.quantization.scale[0])
+            zero_point = 0 if zero_points is None or not len(zero_points) else int(zero_points[0])
+        return TensorInfo(
+            name=names.get(index) or _text(tensor.name) or f"tensor {index}",
+            shape=_shape(tensor),
+            dtype=_numpy_type(_names_by_value(self._schema.TensorType).get(tensor.type, "")),
+            scale=scale,
+            zero_point=zero_point,
+        )
+
+    def custom_operators(self) -> list[str]:
+        """The sorted names of the operators that are not in the schema."""
+        custom = {
+            operator_name(code)
+            for code in self._model.operatorCodes
+            if max(code.builtinCode, code.deprecatedBuiltinCode)
+            == self._schema.BuiltinOperator.CUSTOM
+        }
+        return sorted(custom & set(self.operator_counts()))
 
     def operator_counts(self) -> dict[str, int]:
         """How often each operator occurs in all subgraphs, sorted by name.
@@ -169,6 +221,22 @@ class FlatBufferModel:
                         quantization.zeroPoint = quantization.zeroPoint[:1]
         return self._packed(model)
 
+    @property
+    def form(self) -> str:
+        """The form of quantization that the file is in, as `convert` calls it."""
+        types = self.weight_types()
+        if "INT4" in types:
+            return "int4"
+        # Numbers that are computed, and stand for real ones.
+        computed = {tensor.type for tensor in self.tensors() if tensor.scales and not tensor.bytes}
+        if "INT16" in computed:
+            return "int16x8"
+        if computed & {"INT8", "UINT8"}:
+            return "int8"
+        if types & {"INT8", "UINT8"} and self.hybrid_operators():
+            return "dynamic_int8"
+        return "float16" if "FLOAT16" in types else "float32"
+
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""
         return {tensor.type for tensor in self.tensors() if tensor.bytes}
@@ -189,13 +257,12 @@ class FlatBufferModel:
         for number, graph in enumerate(self._model.subgraphs):
             read = _read_tensors(graph)
             for index, tensor in enumerate(graph.tensors):
-                values = self._model.buffers[tensor.buffer].data
                 yield FileTensor(
                     name=_text(tensor.name) or f"tensor {index}",
                     subgraph=number,
                     type=types.get(tensor.type, f"TYPE_{tensor.type}"),
                     shape=tuple(map(int, [] if tensor.shape is None else tensor.shape)),
-                    bytes=0 if values is None else len(values),
+                    bytes=_stored_bytes(self._model.buffers[tensor.buffer]),
                     scales=_scales(tensor),
                     is_read=index in read,
                 )
@@ -343,14 +410,14 @@ class FlatBufferModel:
     def _first_quantized(self, graph: Any, index: int) -> Any:
         """The tensor itself, or what QUANTIZE makes of it if nothing else reads it."""
         readers = [reader for reader in self._operators(graph) if index in reader[1].inputs]
-        if len(readers) == 1 and readers[0][0] == "QUANTIZE":
+        if len(readers) == 1 and readers[0][0] == "QUANTIZE" and len(readers[0][1].outputs):
             return graph.tensors[readers[0][1].outputs[0]]
         return graph.tensors[index]
 
     def _last_quantized(self, graph: Any, index: int) -> Any:
         """The tensor itself, or what DEQUANTIZE makes it of."""
         for name, operator in self._operators(graph):
-            if name == "DEQUANTIZE" and index in operator.outputs:
+            if name == "DEQUANTIZE" and index in operator.outputs and len(operator.inputs):
                 return graph.tensors[operator.inputs[0]]
         return graph.tensors[index]
 
@@ -368,7 +435,9 @@ class FlatBufferModel:
         quantization = tensor.quantization
         if tensor.type not in limits or not _scales(tensor):
             return None
-        scale, zero_point = float(quantization.scale[0]), int(quantization.zeroPoint[0])
+        zero_points = quantization.zeroPoint
+        scale = float(quantization.scale[0])
+        zero_point = 0 if zero_points is None or not len(zero_points) else int(zero_points[0])
         low, high = limits[tensor.type]
         return scale * (low - zero_point), scale * (high - zero_point)
 
@@ -377,6 +446,8 @@ def unpacked(content: bytes) -> Any:
     """A file as a `ModelT` of the schema, to be changed and `packed` again."""
     from ai_edge_litert import schema_py_generated as schema
 
+    if content[4:8] != FILE_IDENTIFIER:
+        raise ValueError(f"the letters {FILE_IDENTIFIER.decode()!r} are not at their place")
     check_references(content)
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
 
@@ -411,6 +482,72 @@ def operator_code(model: Any, name: str) -> int:
         codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=builtin, builtinCode=builtin))
         names.append(name)
     return names.index(name)
+
+
+def _check_structure(model: Any) -> None:
+    """Refuse numbers of parts that are not there; empty lists take the place of missing ones.
+
+    Raises:
+        ValueError: if there are some, or if there is no graph.
+    """
+    if not model.subgraphs:
+        raise ValueError("it has no graph")
+    model.operatorCodes, model.buffers = model.operatorCodes or [], model.buffers or []
+    for graph in model.subgraphs:
+        graph.tensors, graph.operators = graph.tensors or [], graph.operators or []
+        count = len(graph.tensors)
+        for tensor in graph.tensors:
+            _check_numbers("buffer", [tensor.buffer], 0, len(model.buffers))
+        _fill(graph)
+        for kind in ("inputs", "outputs"):
+            _check_numbers("tensor", getattr(graph, kind), 0, count)
+        for operator in graph.operators:
+            _check_numbers("operator code", [operator.opcodeIndex], 0, len(model.operatorCodes))
+            _fill(operator)
+            for kind in ("inputs", "outputs"):
+                # -1 stands for an input that is left out.
+                _check_numbers("tensor", getattr(operator, kind), -1, count)
+
+
+def _fill(part: Any) -> None:
+    for kind in ("inputs", "outputs"):
+        # What is no vector of its own was not written, which flatbuffers tells as None or 0.
+        if not isinstance(getattr(part, kind), np.ndarray):
+            setattr(part, kind, np.empty(0, np.int32))
+
+
+def _check_numbers(what: str, numbers: Any, low: int, end: int) -> None:
+    numbers = np.asarray(numbers)
+    if numbers.size and not low <= int(numbers.min()) <= int(numbers.max()) < end:
+        raise ValueError(f"it refers to the {what} {int(numbers.max())} of {end}")
+
+
+def _shape(tensor: Any) -> tuple[int | None, ...]:
+    sizes = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+    signature = tensor.shapeSignature
+    if signature is None or len(signature) != len(sizes):
+        return tuple(sizes)
+    return tuple(
+        None if declared == -1 else size for size, declared in zip(sizes, signature, strict=True)
+    )
+
+
+def _numpy_type(name: str) -> np.dtype:
+    """The type of a tensor as NumPy, or the package that Keras uses beside it, knows it."""
+    if name in ("STRING", "RESOURCE", "VARIANT", ""):
+        return np.dtype("S" if name == "STRING" else "O")
+    name = name.lower()
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name, "O"))
+
+
+def _stored_bytes(buffer: Any) -> int:
+    """How many bytes a buffer has, in the file's tables or behind them."""
+    return int(buffer.size) if buffer.data is None else len(buffer.data)
 
 
 def _read_tensors(graph: Any) -> set[int]:

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from keras_kd._checks import problem
 from keras_kd._json import json_value
+from keras_kd._limits import free_bytes
 from keras_kd._tables import aligned
+from keras_kd.tflite.contents import metadata_schema
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
+from keras_kd.tflite.contents.metadata import Described, described
 from keras_kd.tflite.contents.oldest_runtime import in_words, oldest_runtime
 from keras_kd.tflite.contents.state import State, state_outputs
 from keras_kd.tflite.tensors import TensorInfo
 
 _SHOWN_TENSORS = 12
+_SHOWN_LABELS = 5
 _LONGEST_NAME = 44
+_LONGEST_LABEL = 14
+# Operators that no schema has, and where they run. Names of their makers.
+_FLEX = "Flex"
+_SIGNAL = "Signal"
+_CUSTOM = {
+    "ethos-u": "an Arm Ethos-U; compiled by Vela, for TensorFlow Lite Micro with its driver",
+    "edgetpu-custom-op": "a Coral Edge TPU; compiled by edgetpu_compiler, for LiteRT, libedgetpu",
+    "TFLite_Detection_PostProcess": "LiteRT, and TensorFlow Lite Micro",
+    "AudioSpectrogram": "LiteRT",
+    "Mfcc": "LiteRT",
+    "NumericVerify": "LiteRT",
+    "Convolution2DTransposeBias": "MediaPipe",
+    "Landmarks2TransformMatrix": "MediaPipe",
+    "MaxPoolingWithArgmax2D": "MediaPipe",
+    "MaxUnpooling2D": "MediaPipe",
+    "TransformLandmarks": "MediaPipe",
+    "TransformTensorBilinear": "MediaPipe",
+}
+_OF_AN_APP = "runtimes in which the app registers it"
 
 
 @dataclass(frozen=True)
@@ -37,6 +64,8 @@ class Inspection:
         subgraphs: the names of the graphs: the first is the model, others are bodies of loops.
         metadata: under which names something is kept in the file.
         schema_version: the version of the format.
+        custom_operators: operators that are not in the schema, and what runs them.
+        described: what the metadata say: labels, normalization, attached files.
         minimum_runtime: the first version of TensorFlow Lite that computes what is in the file,
             for example "1.14.0": what the file says, or a later one where that is known to compute
             something else; None where nothing says.
@@ -57,6 +86,8 @@ class Inspection:
     schema_version: int
     minimum_runtime: str | None
     sha256: str
+    custom_operators: dict[str, str]
+    described: Described
 
     def to_json(self) -> dict[str, Any]:
         """All of it, in types that JSON knows."""
@@ -95,9 +126,27 @@ class Inspection:
             f"oldest runtime: {in_words(self.minimum_runtime)}",
             f"graphs: {len(self.subgraphs)}; schema version: {self.schema_version}; "
             f"metadata: {', '.join(self.metadata) or 'none'}",
+            *self._described(),
             f"SHA-256: {self.sha256}",
         ]
+        custom = [f"{name} runs on {where}" for name, where in self.custom_operators.items()]
+        lines[1:1] = custom
         return "\n".join(lines)
+
+    def _described(self) -> list[str]:
+        said = self.described
+        return [
+            *(
+                f"labels of {_short(name)}: {len(labels)} ({_listed(labels)})"
+                for name, labels in said.labels.items()
+            ),
+            *(
+                f"normalization of {_short(name)}: (x - {_numbers(mean)}) / {_numbers(std)}"
+                for name, (mean, std) in said.normalization.items()
+            ),
+            *([f"attached files: {_listed(said.files)}"] if said.files else []),
+            *([f"metadata that cannot be read: {said.error}"] if said.error else []),
+        ]
 
     def _state(self) -> str:
         pairs = state_outputs(self.inputs, self.outputs)
@@ -115,23 +164,65 @@ class Inspection:
         return f"{table}\nand {left_out} smaller ones" if left_out else table
 
 
-def inspect_file(
-    content: bytes,
-    flatbuffer: FlatBufferModel,
-    inputs: tuple[TensorInfo, ...],
-    outputs: tuple[TensorInfo, ...],
-) -> Inspection:
+def inspect(path: str | os.PathLike) -> Inspection:
+    """Look into a .tflite file without loading it in a runtime.
+
+    What LiteRT here cannot run is shown too: models compiled for an Ethos-U or an Edge TPU, with
+    Flex or other custom operators, with any batch size.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or if it does not fit into the memory.
+    """
+    content = read_file(path)
+    try:
+        return inspect_file(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """The bytes of a .tflite file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it does not fit into the memory.
+    """
+    path = Path(path)
+    check_path(path)
+    size, free = path.stat().st_size, free_bytes()
+    # The file, a copy of it in the process of LiteRT, and what that makes of it.
+    if size > free // 4:
+        raise ValueError(
+            problem(
+                f"the file {str(path)!r} of {size} bytes, with {free} bytes of memory free",
+                "a .tflite file of at most a quarter of the free memory",
+                "check the path, or free memory",
+            )
+        )
+    return path.read_bytes()
+
+
+def check_path(path: Path) -> None:
+    """Raise FileNotFoundError if there is no file at a path."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            problem(f"the path {str(path)!r}", "a .tflite file", "check the path")
+        )
+
+
+def inspect_file(content: bytes, flatbuffer: FlatBufferModel | None = None) -> Inspection:
     """Look into a file.
 
     Args:
         content: its bytes.
-        flatbuffer: the same, unpacked.
-        inputs: its inputs as LiteRT knows them.
-        outputs: its outputs, likewise.
+        flatbuffer: the same, unpacked, if that is at hand.
 
     Raises:
         ValueError: if the file is damaged.
     """
+    flatbuffer = flatbuffer or FlatBufferModel(content)
+    inputs, outputs = flatbuffer.inputs, flatbuffer.outputs
     return Inspection(
         size=len(content),
         bytes=bytes_by_kind(content),
@@ -147,7 +238,40 @@ def inspect_file(
         schema_version=flatbuffer.schema_version,
         minimum_runtime=oldest_runtime(flatbuffer),
         sha256=hashlib.sha256(content).hexdigest(),
+        custom_operators={name: _place(name) for name in flatbuffer.custom_operators()},
+        described=described(
+            content,
+            flatbuffer.metadata(metadata_schema.ENTRY),
+            [tensor.name for tensor in inputs],
+            [tensor.name for tensor in outputs],
+        ),
     )
+
+
+def _place(custom_operator: str) -> str:
+    """Where a custom operator runs."""
+    if custom_operator.startswith(_FLEX):
+        return "LiteRT with the Flex delegate (select TensorFlow operators)"
+    if custom_operator.startswith(_SIGNAL):
+        return "TensorFlow Lite Micro with its signal library"
+    return _CUSTOM.get(custom_operator, _OF_AN_APP)
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """The first few of them, short."""
+    shown = [_cut(text) for text in texts[:_SHOWN_LABELS]]
+    return ", ".join(
+        [*shown, f"{len(texts) - len(shown)} more"] if len(texts) > len(shown) else shown
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 3]}..."
+
+
+def _numbers(values: Sequence[float]) -> str:
+    texts = [f"{value:.6g}" for value in values[:4]]
+    return texts[0] if len(values) == 1 else f"[{', '.join(texts)}{', ...' * (len(values) > 4)}]"
 
 
 def _sizes(shape: tuple[int | None, ...]) -> str:

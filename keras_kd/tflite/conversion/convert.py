@@ -97,9 +97,12 @@ def convert(
         representative_data: examples like those that the student was trained on, scaled in the
             same way, from which the ranges of its activations are read. Needed for "int8" and
             "int16x8" unless the student is quantization-aware in every layer
-            (`quantization_summary` names those that compute in float). An array, a dict of arrays
-            by input name, a `tf.data.Dataset` or a generator of batches, a `.npy` or `.npz` file, a
-            directory of images, or the name of a TFDS data set; at most 500 examples are used.
+            (`quantization_summary` names those that compute in float). All training data will do:
+            a sample of 500 is chosen from them. An array, a dict or a list of arrays, a pair
+            `(x, y)`, a `tf.data.Dataset` as for `fit`, a generator of batches or a function that
+            returns one, such as TFLite's `representative_dataset`, a `.npy` or `.npz` file, a
+            directory of images, or the name of a TFDS data set. With labels, as in `(x, y)`, every
+            class is in the sample, and missing ones are warned of.
             Students that may loop over time are calibrated in a process of their own, because some
             loops end it.
         target: "android", "microcontroller" or "web". "microcontroller" is TensorFlow Lite Micro
@@ -124,9 +127,9 @@ def convert(
         recipe: different forms for different layers, instead of `quantization`: a dict from names
             of layers (regular expressions) to quantizations, or a recipe of ai-edge-quantizer.
         verification_data: examples on which the file is compared with the student: an array or a
-            dict by input name. By default up to 100 of `representative_data`, without them random
-            numbers: in `input_range`, else in the range that a quantization-aware student has
-            learnt, else from 0 to 1.
+            dict or list by input. By default up to 100 of `representative_data`, without them
+            random numbers: in `input_range`, else in the range that a quantization-aware student
+            has learnt, else from 0 to 1.
         labels: the right classes, labels or targets of `verification_data`, to measure file and
             student; see `keras_kd.tflite.verify`.
 
@@ -140,7 +143,7 @@ def convert(
 
     Example:
         ```python
-        model = keras_kd.tflite.convert(student, "int8", representative_data=x_train[:500])
+        model = keras_kd.tflite.convert(student, "int8", representative_data=x_train)
         print(model.verification)
         model.save("student.tflite")
         ```
@@ -287,7 +290,7 @@ def _check_student(student: Any, form: Form, representative_data: Any, recipe: A
             problem(
                 f"quantization={form.name!r} without representative_data",
                 "examples from which the ranges of the activations are read",
-                "pass representative_data=x_train[:500]"
+                "pass representative_data=x_train"
                 + (", or a quantization-aware student" if form.takes_quantization_aware else ""),
             )
         )

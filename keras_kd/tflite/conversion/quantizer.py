@@ -126,7 +126,7 @@ def _run(content: bytes, entries: Sequence[Mapping[str, Any]], examples: Example
                 problem(
                     "a recipe with 'int8' or 'int16x8' without representative_data",
                     "examples from which the ranges of activations are read",
-                    "pass representative_data=x_train[:500], or choose 'dynamic_int8'",
+                    "pass representative_data=x_train, or choose 'dynamic_int8'",
                 )
             )
         with _refusals():

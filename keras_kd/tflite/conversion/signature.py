@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._examples import examples_by_name
+from keras_kd._examples import by_position, examples_by_name, identifier
 from keras_kd._keras import is_keras_model, original_name, symbolic_inputs, tf_keras
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.conversion.streams import Stream
@@ -97,6 +97,8 @@ class Signature:
                 computed, from zeros on, unless `data` has them.
             source: what the caller named `data`.
         """
+        if isinstance(data, list | tuple):
+            data = by_position(data, self.own_inputs) or data
         if isinstance(data, Mapping) and {tensor.name for tensor in self.inputs} == set(data):
             return examples_by_name(data, self.inputs, source)
         return self.with_states(examples_by_name(data, self.own_inputs, source))
@@ -220,7 +222,7 @@ def _dtype(name: str, dtype: str) -> np.dtype:
 
 def _named_outputs(model: Any, outputs: Any) -> dict[str, Any]:
     if isinstance(outputs, Mapping):
-        return {_identifier(str(key)): value for key, value in outputs.items()}
+        return {identifier(str(key)): value for key, value in outputs.items()}
     tensors = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
     names = [_output_name(*pair) for pair in _output_layers(model)]
     if len(names) != len(tensors):
@@ -242,20 +244,14 @@ def _is_sequential(model: Any) -> bool:
 
 
 def _input_name(name: str) -> str:
-    return "input" if _AUTOMATIC_INPUT.fullmatch(name) else _identifier(name)
+    return "input" if _AUTOMATIC_INPUT.fullmatch(name) else identifier(name)
 
 
 def _output_name(name: str, layer: Any) -> str:
     name = original_name(name)
     class_name = type(getattr(layer, "layer", layer)).__name__.lower()
     automatic = re.sub(r"(_\d+)?$", "", name).replace("_", "") == class_name
-    return "output" if automatic else _identifier(name)
-
-
-def _identifier(name: str) -> str:
-    """A name that Python, Kotlin and the SavedModel format all accept."""
-    name = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return name if re.match(r"[A-Za-z]", name) else f"tensor_{name}"
+    return "output" if automatic else identifier(name)
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -57,14 +57,24 @@ class Target:
         Raises:
             ValueError: if it does not run there.
         """
-        received = f"quantization={form!r} for target={self.name!r}"
+        self.check_refused(form)
+        if form in self.slow:
+            why, fix = self.slow[form]
+            warnings.warn(problem(self._received(form), why, fix), stacklevel=3)
+
+    def check_refused(self, form: str) -> None:
+        """Refuse a form that does not run there.
+
+        Raises:
+            ValueError: if it does not.
+        """
         if form in self.refused:
             why, fix = self.refused[form]
             allowed = ", ".join(repr(name) for name in FORMS if name not in self.refused)
-            raise ValueError(problem(received, f"one of {allowed}: {why}", fix))
-        if form in self.slow:
-            why, fix = self.slow[form]
-            warnings.warn(problem(received, why, fix), stacklevel=3)
+            raise ValueError(problem(self._received(form), f"one of {allowed}: {why}", fix))
+
+    def _received(self, form: str) -> str:
+        return f"quantization={form!r} for target={self.name!r}"
 
     def check_lengths(self, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
         """Refuse inputs of any length where memory is laid out once.

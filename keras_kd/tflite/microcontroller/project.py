@@ -92,7 +92,7 @@ def write_project(
 
     Example:
         ```python
-        model = tflite.convert(student, "int8", x_train[:500], "microcontroller")
+        model = tflite.convert(student, "int8", x_train, "microcontroller")
         tflite.microcontroller.write_project(model, "firmware/digits", "digits", x_test[:100])
         ```
     """

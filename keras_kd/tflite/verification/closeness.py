@@ -37,11 +37,13 @@ class _Tolerance:
         of_deviation: as a share of their standard deviation: what is left of the signal. Its
             square is error power over signal power.
         is_calibrated: whether values beyond what the file was calibrated on are cut off.
+        agreement: the share of clear choices that must be those of the student.
     """
 
     of_range: float
     of_deviation: float = 0.0
     is_calibrated: bool = False
+    agreement: float = 0.995
 
 
 # Measured on small trained and untrained students of many kinds (share of the range, of the
@@ -55,11 +57,51 @@ _TOLERANCES = {
     "dynamic_int8": _Tolerance(0.04, 0.4),
     "int8": _Tolerance(0.04, 0.4, is_calibrated=True),
     "int16x8": _Tolerance(0.04, 0.4, is_calibrated=True),
-    "int4": _Tolerance(0.15, 0.7),
+    "int4": _Tolerance(0.15, 0.7, agreement=0.99),
 }
+_FIX_OF_VERIFY = (
+    "pass the model that the file was made from, examples scaled as it was trained, or convert "
+    "it again"
+)
 
 
-def check_close(verification: Verification, quantization: str) -> None:
+def misses(
+    verification: Verification, quantization: str, min_agreement: float | None = None
+) -> list[str]:
+    """Why a file is not that of the student that it was compared with, a line each.
+
+    Args:
+        verification: how the file compares with the student.
+        quantization: the form that the file is in, for example `FlatBufferModel.form`.
+        min_agreement: the share of choices, 0 to 1, that must be those of the student. None: of
+            the clear ones (`OutputDifference.clear_agreement`) 99.5 %, 99 % in int4, however many
+            of the others change.
+    """
+    found = []
+    try:
+        check_close(verification, quantization, _FIX_OF_VERIFY)
+    except ValueError as error:
+        found.append(str(error))
+    for output in verification.outputs:
+        if min_agreement is None:
+            share, kind = output.clear_agreement, "clear choices"
+            least = _TOLERANCES[quantization].agreement
+        else:
+            share, kind, least = output.agreement, "choices", min_agreement
+        if share is not None and share < least:
+            found.append(
+                problem(
+                    f"a file of which {100 * share:.2f} % of the {kind} of the output "
+                    f"{output.name!r} are those of the model",
+                    f"at least {100 * least:g} %",
+                    f"{_FIX_OF_VERIFY}; if the file is good enough all the same, name the share "
+                    "with --min-agreement",
+                )
+            )
+    return found
+
+
+def check_close(verification: Verification, quantization: str, fix: str | None = None) -> None:
     """Refuse a file that computes something else than its student, and warn of lost channels.
 
     Quantization costs precision, and that is in the evidence for the user to judge. This is about
@@ -73,12 +115,14 @@ def check_close(verification: Verification, quantization: str) -> None:
             file: random data may lie beyond what "int8" and "int16x8" were calibrated on, and a few
             values may all be small by chance. NaN always is.
         quantization: what was asked of `keras_kd.tflite.convert`.
+        fix: what to do about a file that is wrong; None: what is to be changed in `convert`.
 
     Raises:
         ValueError: if more than one in ten examples are further off than rounding explains, or if
             an output is NaN or infinite where the student's is not.
     """
     tolerance = _TOLERANCES[check_choice("quantization", quantization, tuple(_TOLERANCES))]
+    fix = fix or _fix(quantization)
     for output in verification.outputs:
         if not np.isfinite(output.largest_difference):
             raise ValueError(
@@ -86,12 +130,12 @@ def check_close(verification: Verification, quantization: str) -> None:
                     f"a file whose output {output.name!r} is NaN or infinite where the student's "
                     "is not, or the other way round",
                     "numbers wherever the student computes numbers",
-                    f"see whether the student itself computes finite numbers; {_fix(quantization)}",
+                    f"see whether the student itself computes finite numbers; {fix}",
                 )
             )
         if _is_evidence(verification, output, tolerance):
-            _check_output(output, tolerance, quantization)
-            _check_rounding(output, quantization)
+            _check_output(output, tolerance, quantization, fix)
+            _check_rounding(output, quantization, fix)
 
 
 def _is_evidence(
@@ -105,7 +149,9 @@ def _is_evidence(
     return output.is_float or not tolerance.of_deviation
 
 
-def _check_output(output: OutputDifference, tolerance: _Tolerance, quantization: str) -> None:
+def _check_output(
+    output: OutputDifference, tolerance: _Tolerance, quantization: str, fix: str
+) -> None:
     allowed = max(
         tolerance.of_range * (output.high - output.low),
         tolerance.of_deviation * output.deviation,
@@ -122,12 +168,12 @@ def _check_output(output: OutputDifference, tolerance: _Tolerance, quantization:
                     f"student's goes from {output.low:.3g} to {output.high:.3g}",
                     f"at most {limit:.3g} for {quantization}: this file computes something else "
                     "than the student",
-                    _fix(quantization),
+                    fix,
                 )
             )
 
 
-def _check_rounding(output: OutputDifference, quantization: str) -> None:
+def _check_rounding(output: OutputDifference, quantization: str, fix: str) -> None:
     """Refuse what is further off than rounding to the steps of the file explains."""
     if output.rounding_difference is None or not output.is_float:
         return
@@ -145,7 +191,7 @@ def _check_rounding(output: OutputDifference, quantization: str) -> None:
                     f"of ten examples, where rounding explains {rounding:.3g}",
                     f"at most {limit:.3g} for {quantization}: this file cuts off numbers inside of "
                     "it, and computes something else than the student",
-                    _fix(quantization),
+                    fix,
                 )
             )
 

@@ -25,12 +25,15 @@ from keras_kd.tflite.verification.differences import (
     overall,
 )
 from keras_kd.tflite.verification.kinds import output_kinds
+from keras_kd.tflite.verification.pairing import Pairing, check_names, colored, ends, pair
 from keras_kd.tflite.verification.rounding import rounding_twin
 
 if TYPE_CHECKING:
     from keras_kd.tflite.model import TFLiteModel
 
 _DATA = ("given", "representative", "random")
+# Examples that show how the student's outputs look.
+_SOME = 32
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Verification:
         student_score: what the student achieves, likewise.
         outputs: the same for each output.
         inspection: what is in the file.
-        notes: what `convert` did that was not asked for, a sentence each.
+        notes: what differs between file and student by intention, such as names and a softmax that
+            only the file has, and what `convert` did that was not asked for, a sentence each.
     """
 
     examples: int
@@ -118,6 +122,7 @@ class Verification:
                 for output in self.outputs
             ]
         lines += [line for output in self.outputs for line in _of_channels(output)]
+        lines += self.notes
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.bytes.items())
         lines += [
             f"bytes: {self.inspection.size:,} ({kinds})",
@@ -129,33 +134,52 @@ class Verification:
 
 
 def verify(
-    model: TFLiteModel, student: Any, x: Any, labels: Any = None, *, data: str = "given"
+    model: TFLiteModel,
+    student: Any,
+    x: Any,
+    labels: Any = None,
+    *,
+    data: str = "given",
+    names: Mapping[str, str] | None = None,
 ) -> Verification:
-    """Compare a file in LiteRT with the student that it was made from.
+    """Compare a file in LiteRT with the student that it was made from, by any converter.
 
-    The student computes on the CPU: GPUs round float32 to fewer digits.
+    Inputs and outputs are paired by their names, also where a converter has changed them
+    ("serving_default_x:0", "x_int8", "output_0"); a single one by its position, others by their
+    shapes. A softmax or sigmoid that only the file has at its end is applied to the student's
+    output, and grey images go in three equal channels into a file of color images: `notes` of the
+    result say so. The student computes on the CPU: GPUs round float32 to fewer digits.
 
     Args:
-        model: what `convert` returned for `student`.
+        model: the file, from `convert` or from any other converter.
         student: the Keras 3 or tf_keras model.
         x: examples, as for `TFLiteModel.predict`; of a student with stateful layers the steps of a
-            stream in their order, as for `predict_stream`.
+            stream in their order, as for `predict_stream`. The keys of a dict are the names of the
+            student's inputs, or those of the file's.
         labels: the right classes of a classifier (numbers shaped (examples,), or one-hot rows), the
             right labels (0 or 1) or targets in the shape of the output, or for a reconstruction 1
             for each anomaly; a dict by output name if there are several outputs, not necessarily
             all of them.
         data: what the examples are, for `Verification.data`.
+        names: where names and shapes do not tell which is which: names of the student's inputs and
+            outputs by those of the file.
 
     Raises:
         ValueError: if `x` does not fit the inputs, if there is no example in it, if the labels do
-            not fit, if the file has other inputs or outputs than the student, or if a weight or an
-            output of either is NaN or infinite.
+            not fit, if the file has other inputs or outputs than the student, if it is not clear
+            which is which, or if a weight or an output of either is NaN or infinite.
     """
     check_model("student", student)
     check_choice("data", data, _DATA)
     check_finite_weights(student)
     check_finite_constants(model)
-    verification = compare_with_student(model, student, x, labels, data)
+    signature = Signature(in_float32(student))
+    pairs = _paired_inputs(model, signature, names or {})
+    examples = signature.examples(_by_student(x, pairs))
+    pairing = _paired(model, signature, pairs, examples, names or {})
+    verification = _compared(
+        model, signature, pairing, examples, _by_file(labels, pairing), data, student
+    )
     check_finite_outputs(verification)
     return verification
 
@@ -163,20 +187,37 @@ def verify(
 def compare_with_student(
     model: TFLiteModel, student: Any, x: Any, labels: Any, data: str
 ) -> Verification:
-    """`verify`, whatever the numbers are."""
+    """`verify` of a file that has the student's names, whatever the numbers are."""
     signature = Signature(in_float32(student))
+    same = Pairing(
+        {tensor.name: tensor.name for tensor in signature.inputs},
+        {tensor.name: tensor.name for tensor in model.outputs},
+    )
     examples = signature.examples(x)
+    return _compared(model, signature, same, examples, labels, data, student)
+
+
+def _compared(
+    model: TFLiteModel,
+    signature: Signature,
+    pairing: Pairing,
+    examples: dict[str, np.ndarray],
+    labels: Any,
+    data: str,
+    student: Any,
+) -> Verification:
+    rounded = _rounding_only(model)
     if labels is not None and not isinstance(labels, Mapping):
         # The next states have none.
         own = [t.name for t in model.outputs if t.name not in model.state_outputs.values()]
         labels = {own[0]: labels} if len(own) == 1 else labels
     outputs = measure_differences(
-        model.predict_by_name,
-        lambda batch: _student_outputs(signature, batch),
+        lambda batch: model.predict_by_name(pairing.for_file(batch)),
+        lambda batch: pairing.of_student(_student_outputs(signature, batch)),
         examples,
         output_steps(model),
         labels,
-        rounded=_rounding_only(model),
+        rounded=rounded and (lambda batch: rounded(pairing.for_file(batch))),
         kinds=output_kinds(model, student),
     )
     return Verification(
@@ -184,8 +225,72 @@ def compare_with_student(
         data=data,
         outputs=outputs,
         inspection=model.inspect(),
+        notes=pairing.notes,
         **overall(outputs),
     )
+
+
+def _paired_inputs(
+    model: TFLiteModel, signature: Signature, names: Mapping[str, str]
+) -> dict[str, str]:
+    unknown = set(names) - {tensor.name for tensor in (*model.inputs, *model.outputs)}
+    if unknown:
+        raise ValueError(
+            problem(
+                f"the names {sorted(unknown)} of the file",
+                f"some of {[tensor.name for tensor in (*model.inputs, *model.outputs)]}",
+                "write FILE_NAME=MODEL_NAME; keras-kd inspect shows the names of the file",
+            )
+        )
+    check_names(names, model.inputs, signature.inputs)
+    return pair("input", model.inputs, signature.inputs, names)
+
+
+def _paired(
+    model: TFLiteModel,
+    signature: Signature,
+    inputs: dict[str, str],
+    examples: dict[str, np.ndarray],
+    names: Mapping[str, str],
+) -> Pairing:
+    """The whole pairing, for which the student computes some examples."""
+    some = {name: array[:_SOME] for name, array in examples.items()}
+    if not len(next(iter(some.values()))):
+        raise ValueError(problem("x without an example", "at least one", "pass x_test[:500]"))
+    outputs = _student_outputs(signature, some)
+    tensors = [
+        TensorInfo(name, (1, *values.shape[1:]), values.dtype) for name, values in outputs.items()
+    ]
+    check_names(names, model.outputs, tensors)
+    pairs = pair("output", model.outputs, tensors, names)
+    activations = dict(
+        zip(
+            (tensor.name for tensor in model.outputs),
+            model.flatbuffer.output_activations(),
+            strict=True,
+        )
+    )
+    return Pairing(
+        inputs,
+        pairs,
+        colored(model.inputs, signature.inputs, inputs),
+        ends(activations, outputs, pairs),
+    )
+
+
+def _by_student(x: Any, inputs: Mapping[str, str]) -> Any:
+    """Examples by the names of the student's inputs, also if they come by those of the file."""
+    if isinstance(x, Mapping) and set(x) == set(inputs) != set(inputs.values()):
+        return {inputs[name]: array for name, array in x.items()}
+    return x
+
+
+def _by_file(labels: Any, pairing: Pairing) -> Any:
+    """Labels by the names of the file's outputs, also if they come by those of the student."""
+    if not isinstance(labels, Mapping) or set(labels) <= set(pairing.outputs):
+        return labels
+    of_file = {own: name for name, own in pairing.outputs.items()}
+    return {of_file.get(name, name): values for name, values in labels.items()}
 
 
 def check_finite_weights(student: Any) -> None:

@@ -68,21 +68,3 @@ def described(color_model, metadata):
 def plain():
     """The least that a model of three classes needs."""
     return android.Metadata(["a", "b", "c"], mean=MEAN, std=STD)
-
-
-@pytest.fixture(scope="session")
-def is_refused():
-    """A function from a call to whether it is refused, in one line."""
-
-    def refused(function, *arguments):
-        try:
-            function(*arguments)
-        except ValueError as error:
-            message = str(error)
-        else:
-            return False
-        assert message.startswith("Received "), message
-        assert "\n" not in message
-        return True
-
-    return refused

@@ -6,9 +6,9 @@ import pytest
 
 from keras_kd import tflite
 from keras_kd.tflite import android
-from keras_kd.tflite.android import schema
 from keras_kd.tflite.android.kinds import kind_of_input
-from keras_kd.tflite.android.tables import TableReader
+from keras_kd.tflite.contents import metadata_schema as schema
+from keras_kd.tflite.contents.tables import TableReader
 
 L = keras.layers
 LABELS = android.Metadata(["yes", "no", "perhaps"], name="Answers")

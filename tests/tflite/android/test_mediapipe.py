@@ -20,8 +20,9 @@ import pytest
 import keras_kd
 from keras_kd import tflite
 from keras_kd.tflite import android
-from keras_kd.tflite.android import schema, writing
-from keras_kd.tflite.android.archive import append_files
+from keras_kd.tflite.android import writing
+from keras_kd.tflite.contents import metadata_schema as schema
+from keras_kd.tflite.contents.archive import append_files
 
 WORKER = Path(__file__).with_name("mediapipe_worker.py")
 OWN = Path(__file__).parents[3] / ".venv-mediapipe" / "bin" / "python"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from keras_kd.tflite import TFLiteModel, android
-from keras_kd.tflite.android import schema
-from keras_kd.tflite.android.archive import append_files
-from keras_kd.tflite.android.tables import write_tables
+from keras_kd.tflite.contents import metadata_schema as schema
+from keras_kd.tflite.contents.archive import append_files
+from keras_kd.tflite.contents.tables import write_tables
 
 
 def test_round_trip(described, metadata, tmp_path):

@@ -119,3 +119,30 @@ def test_operators_that_feed_one_another_end_in_no_activation(float_model):
         operator.opcodeIndex, operator.inputs, operator.outputs = place, [source], [result]
         graph.operators.append(operator)
     assert FlatBufferModel(packed(model, 1000)).output_activations() == ["NONE"]
+
+
+def test_sparsity_that_all_tensors_share():
+    """Unpacked, it would be there as often as it is referred to."""
+    builder = flatbuffers.Builder()
+
+    def table(name, **offsets):
+        getattr(schema, f"{name}Start")(builder)
+        for field, offset in offsets.items():
+            getattr(schema, f"{name}Add{field}")(builder, offset)
+        return getattr(schema, f"{name}End")(builder)
+
+    def vector(start, offsets):
+        getattr(schema, start)(builder, len(offsets))
+        for offset in offsets:
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+
+    dimension = table("DimensionMetadata")
+    dimensions = vector("SparsityParametersStartDimMetadataVector", [dimension] * 20_000)
+    sparsity = table("SparsityParameters", DimMetadata=dimensions)
+    tensor = table("Tensor", Sparsity=sparsity)
+    tensors = vector("SubGraphStartTensorsVector", [tensor] * 20_000)
+    graphs = vector("ModelStartSubgraphsVector", [table("SubGraph", Tensors=tensors)])
+    builder.Finish(table("Model", Subgraphs=graphs), file_identifier=b"TFL3")
+    with pytest.raises(ValueError, match="refers to the same parts again and again"):
+        FlatBufferModel(bytes(builder.Output()))

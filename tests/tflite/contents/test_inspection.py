@@ -1,10 +1,15 @@
 import hashlib
 import json
+import subprocess
+import sys
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from keras_kd import tflite
+from keras_kd.tflite.contents.inspection import inspect_file
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +92,147 @@ def test_json_has_all_of_it(inspection):
     ]  # fmt: skip
     assert plain["tensors"][0]["bytes"] == 2880
     assert plain["bytes"] == inspection.bytes
+
+
+def tiny(operator=schema.BuiltinOperator.CUSTOM, custom=None, shape=(2, 3), **changes):
+    """A file with one operator from an input to an output, as no converter here writes it."""
+    tensors = [
+        schema.TensorT(shape=list(shape), type=schema.TensorType.INT8, buffer=0, name=name)
+        for name in ("in", "out")
+    ]
+    graph = schema.SubGraphT(
+        tensors=tensors,
+        inputs=[0],
+        outputs=[1],
+        operators=[schema.OperatorT(opcodeIndex=0, inputs=[0], outputs=[1])],
+    )
+    code = schema.OperatorCodeT(
+        builtinCode=operator, deprecatedBuiltinCode=min(operator, 127), customCode=custom
+    )
+    model = schema.ModelT(
+        version=3, operatorCodes=[code], subgraphs=[graph], buffers=[schema.BufferT()]
+    )
+    for path, value in changes.items():
+        part = model if path in vars(model) else graph.operators[0]
+        setattr(graph if path in ("inputs", "outputs", "tensors") else part, path, value)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("ethos-u", "an Arm Ethos-U"),
+        ("edgetpu-custom-op", "a Coral Edge TPU"),
+        ("FlexErf", "the Flex delegate"),
+        ("SignalRfft", "its signal library"),
+        ("TFLite_Detection_PostProcess", "LiteRT, and TensorFlow Lite Micro"),
+        ("MyOwnOperator", "in which the app registers it"),
+    ],
+)
+def test_files_that_no_runtime_here_loads(name, where):
+    inspection = inspect_file(tiny(custom=name))
+    assert inspection.operators == {name: 1}
+    assert where in inspection.custom_operators[name]
+    assert f"{name} runs on " in str(inspection)
+    # The first size is not 1.
+    assert [tensor.shape for tensor in inspection.inputs] == [(2, 3)]
+
+
+def test_a_real_file_of_flex_operators_with_any_batch():
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3, 3), tf.float32, name="matrix")])
+    def inverse(matrix):
+        return tf.linalg.inv(matrix)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [inverse.get_concrete_function()], inverse
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
+    inspection = inspect_file(converter.convert())
+    assert "Flex delegate" in inspection.custom_operators["FlexMatrixInverse"]
+    assert inspection.inputs[0].shape == (None, 3, 3)
+    assert "[any, 3, 3]" in str(inspection)
+
+
+def test_labels_and_normalization_are_shown(float_model):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential(
+        [
+            keras.Input((8, 8, 3), name="image"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="softmax", name="scores"),
+        ]
+    )
+    android = tflite.android
+    metadata = android.Metadata(["cat", "dog", "mouse"], mean=(1.0,), std=(255.0,))
+    model = android.add_metadata(tflite.convert(student), metadata)
+    said = model.inspect().described
+    assert said.labels == {"scores": ("cat", "dog", "mouse")}
+    assert said.normalization == {"image": ((1.0,), (255.0,))}
+    assert said.files == ("labels.txt",)
+    text = str(model.inspect())
+    assert "labels of scores: 3 (cat, dog, mouse)" in text
+    assert "normalization of image: (x - 1) / 255" in text
+    assert float_model.inspect().described.labels == {}
+    # Labels that are damaged are told of, and the rest is shown.
+    start = model.content.rindex(b"cat\ndog")
+    damaged = model.content[:start] + b"bat" + model.content[start + 3 :]
+    said = inspect_file(damaged).described
+    assert said.labels == {}
+    assert "Bad CRC-32" in said.error
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"inputs": [7]},
+        {"outputs": [-1]},
+        {"opcodeIndex": 3},
+        {"operatorCodes": None},
+        {"buffers": None},
+        {"subgraphs": []},
+        {"subgraphs": None},
+        {"tensors": None},
+    ],
+    ids=str,
+)
+def test_references_to_nothing_are_refused(changes):
+    with pytest.raises(ValueError, match="do not follow the schema"):
+        inspect_file(tiny(custom="own", **changes))
+
+
+def test_missing_lists_are_empty():
+    inspection = inspect_file(tiny(custom="own", inputs=None, outputs=None))
+    assert inspection.inputs == inspection.outputs == ()
+
+
+def test_a_path(micro_model, tmp_path):
+    micro_model.save(tmp_path / "model.tflite")
+    assert tflite.inspect(tmp_path / "model.tflite") == micro_model.inspect()
+    with pytest.raises(FileNotFoundError, match=r"a \.tflite file"):
+        tflite.inspect(tmp_path / "missing.tflite")
+    (tmp_path / "text.tflite").write_text("a page that says that the model was moved")
+    with pytest.raises(ValueError, match="the letters 'TFL3' are not at their place"):
+        tflite.inspect(tmp_path / "text.tflite")
+
+
+def test_no_runtime_and_no_keras_is_imported(micro_model, tmp_path):
+    micro_model.save(tmp_path / "model.tflite")
+    program = f"""
+import sys, time
+sys.argv = ["keras-kd"]
+from keras_kd import cli
+code = cli.main(["inspect", {str(tmp_path / "model.tflite")!r}])
+heavy = {{"keras", "tensorflow", "ai_edge_litert.interpreter"}} & set(sys.modules)
+seconds = time.process_time()
+sys.exit(f"{{code}} {{heavy}} {{seconds}}" if code or heavy or seconds > 2 else 0)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr

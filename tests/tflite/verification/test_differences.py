@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_kd.metrics.tasks import leads
 from keras_kd.tflite.verification.differences import measure_differences, overall
 
 
@@ -142,3 +143,34 @@ def test_other_outputs_and_no_example():
         measure_differences(named("a"), named("b"), {"x": np.ones((2, 3))}, {"a": 0.0})
     with pytest.raises(ValueError, match="x without an example"):
         measure_differences(named("a"), named("a"), {"x": np.ones((0, 3))}, {"a": 0.0})
+
+
+def test_clear_choices_are_those_that_rounding_cannot_change():
+    # Leads of 4, 4, 4 and 0.5: a quarter of the median is 1.
+    expected = np.array([[4.0, 0.0], [0.0, 4.0], [4.0, 0.0], [0.5, 0.0]])
+    received = expected.copy()
+    received[3] = [0.0, 0.1]
+    assert measure(received, expected).clear_agreement == 1.0
+    received[0] = [0.0, 0.1]
+    assert measure(received, expected).clear_agreement == pytest.approx(2 / 3)
+
+
+def test_one_number_leads_by_its_distance_from_the_border():
+    # They are no probabilities: the border is 0, and 0.5 is less than a quarter of the median, 3.
+    expected = np.array([[-3.0], [4.0], [3.0], [0.5], [-9.0]])
+    assert measure(expected * [[1], [1], [1], [-1], [1]], expected).clear_agreement == 1.0
+    assert measure(expected * [[1], [1], [-1], [1], [1]], expected).clear_agreement == 0.75
+
+
+def test_numbers_of_classes_have_no_lead():
+    assert measure(np.arange(4), np.arange(4)).clear_agreement is None
+    # Nor has an output whose best two classes are always equal.
+    assert measure(np.zeros((4, 2)), np.zeros((4, 2))).clear_agreement is None
+
+
+def test_leads_of_what_is_not_finite():
+    values = np.array([[np.nan, 1.0], [np.inf, 1.0], [3.0, 1.0]])
+    np.testing.assert_array_equal(leads("classification", values, 0.0), [1, 1, 2])
+    np.testing.assert_array_equal(
+        leads("classification", np.array([[0.9], [0.25]]), 0.5), [0.4, 0.25]
+    )

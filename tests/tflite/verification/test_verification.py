@@ -7,6 +7,7 @@ import pytest
 from keras_kd import tflite
 from keras_kd.tflite import TFLiteModel
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.verification.closeness import misses
 from keras_kd.tflite.verification.verification import check_finite_weights, compare_with_student
 
 
@@ -184,8 +185,15 @@ def test_outputs_that_are_no_numbers_are_refused(images):
 def test_another_student_is_told_apart(float_model, images):
     layers = [keras.layers.Flatten(), keras.layers.Dense(10, name="logits")]
     other = keras.Sequential([keras.Input((8, 8, 1), name="image"), *layers])
-    with pytest.raises(ValueError, match=r"outputs .*'output'.*'logits'.*pass the student that"):
-        tflite.verify(float_model, other, images)
+    # Its only output is the file's, whatever they are called; what they compute tells.
+    verification = tflite.verify(float_model, other, images)
+    difference, choices = misses(verification, "float32")
+    assert "computes something else than the student" in difference
+    assert "of the clear choices of the output" in choices
+    assert len(misses(verification, "float32", min_agreement=0)) == 1
+    wider = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match=r"output is .*\[1, 10\].*\[1, 64\].*pass the student"):
+        tflite.verify(float_model, wider, images)
 
 
 def test_differences_are_those_of_the_outputs(micro_model, student, images):

@@ -13,7 +13,7 @@ from keras_kd._checks import one_line, problem
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED = 1
 # What Python's zipfile raises where offsets, sizes, versions or names are damaged.
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile,
     struct.error,
     EOFError,
@@ -65,7 +65,7 @@ def read_file(content: bytes, name: str) -> bytes:
         raise ValueError(
             _problem(f"metadata that name a file {name!r} which is not there", "all named files")
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(
             _problem(
                 f"no readable archive behind the model ({one_line(error)})",

@@ -8,7 +8,7 @@ pytest.importorskip("sklearn", reason="needs the `tabular` extra")
 
 import keras_kd
 from keras_kd.data import munge
-from keras_kd.data.munge import exchange
+from keras_kd.data.munging import exchange
 
 
 class Chance:

@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from keras_kd.tflite.android.archive import append_files, read_file
+from keras_kd.tflite.contents.archive import append_files, read_file
 
 FRONT = b"TFL3" + bytes(range(256)) * 2
 CONTENT = append_files(FRONT, {"labels.txt": b"cat\ndog", "other.csv": b"1,2,3"})

@@ -134,4 +134,9 @@ class AssociatedFileType(IntEnum):
     """Values of the enumeration AssociatedFileType."""
 
     LABELS = 2
+    LABELS_OF_VALUES = 3
     SCORE_CALIBRATION = 4
+
+
+# What the numbers of an output stand for: its places on an axis, or its values themselves.
+LISTS_OF_LABELS = (AssociatedFileType.LABELS, AssociatedFileType.LABELS_OF_VALUES)

@@ -4,7 +4,7 @@ from enum import IntEnum
 import numpy as np
 import pytest
 
-from keras_kd.tflite.android.tables import TableReader, write_tables
+from keras_kd.tflite.contents.tables import TableReader, write_tables
 
 
 class Kind(IntEnum):
