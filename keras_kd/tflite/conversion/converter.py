@@ -17,6 +17,11 @@ from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
 from keras_kd.tflite.conversion.folding import fold_normalizations
 from keras_kd.tflite.conversion.forms import Form
+from keras_kd.tflite.conversion.integer_operators import (
+    with_integer_operators,
+    with_masked_means,
+)
+from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
 from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
 from keras_kd.tflite.conversion.signature import Signature
 
@@ -165,21 +170,31 @@ def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray]
     if form.integers is not None and examples is not None:
         converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
-    if form.integers == "int8" and examples is not None:
-        _change_calibrated(converter)
+    if form.integers is not None and examples is not None:
+        _change_before_quantization(converter, form)
 
 
-def _change_calibrated(converter: Any) -> None:
-    """Have the calibrated file mended before it is quantized; the converter has no public way."""
+def _change_before_quantization(converter: Any, form: Form) -> None:
+    """Have the float file mended before it is quantized; the converter has no public way."""
     from tensorflow.lite.python.convert import mlir_quantize
 
     calibrate = converter._quantize
+    if form.integers != "int8":
+        # The quantizer for 16 bits calibrates by itself.
+        converter._quantize = lambda content, *others: calibrate(
+            with_integer_operators(content, form.integers), *others
+        )
+        return
     converter._experimental_calibrate_only = True
 
     def quantize(content: bytes, input_type: Any, output_type: Any, *others: Any) -> bytes:
-        calibrated = calibrate(content, input_type, output_type, *others)
+        def calibrated(each: bytes) -> bytes:
+            return calibrate(each, input_type, output_type, *others)
+
+        content = with_integer_operators(content, form.integers)
+        content = with_bounded_masks(content, lambda each: with_masked_means(each, calibrated))
         return mlir_quantize(
-            keep_tensors_apart(fold_normalizations(calibrated)),
+            keep_tensors_apart(fold_normalizations(content)),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,
