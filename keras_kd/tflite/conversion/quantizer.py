@@ -33,6 +33,7 @@ import numpy as np
 
 from keras_kd._checks import one_line, problem
 from keras_kd.tflite.conversion.layer_names import LayerNames
+from keras_kd.tflite.conversion.lookups import with_lookups
 from keras_kd.tflite.conversion.operators import read_operators
 from keras_kd.tflite.conversion.recipes import LayerRecipe, checked_entries
 from keras_kd.tflite.model import TFLiteModel
@@ -89,6 +90,10 @@ def quantize(
         )
     operators = read_operators(content, names)
     if isinstance(recipe, Mapping):
+        tables = LayerRecipe(recipe, operators, per_tensor).tables()
+        if tables:
+            content = with_lookups(content, tables)
+            operators = read_operators(content, names)
         return _quantize_layers(content, LayerRecipe(recipe, operators, per_tensor), examples)
     return _run(content, checked_entries(recipe, operators), examples)
 
