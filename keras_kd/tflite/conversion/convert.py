@@ -120,16 +120,16 @@ def convert(
     check_model("student", student)
     form = FORMS[check_choice("quantization", quantization, QUANTIZATIONS)]
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
-    options = Options(
-        form, place.stores_integers, _scales(student, form, place, per_tensor, recipe)
-    )
+    scales = _scales(student, form, place, per_tensor, recipe)
+    options = Options(form, place.stores_integers, scales, place.fallback)
     _check_options(options, place, recipe)
-    check_layers(student, form, place.missing)
+    check_layers(student, form, place.missing, place.fallback)
     _check_student(student, form, representative_data, recipe)
     check_finite_weights(student)
     signature = Signature(in_float32(student))
     place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
-    check_integer_inputs(form, {tensor.name: tensor.dtype for tensor in signature.inputs})
+    dtypes = {tensor.name: tensor.dtype for tensor in signature.inputs}
+    check_integer_inputs(form, dtypes, place.fallback)
     ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
     examples = None
     if representative_data is not None:
@@ -157,7 +157,7 @@ def convert(
         model, student, evidence.examples, evidence.labels, evidence.data
     )
     # How far off the layers of a recipe may be is that of the roughest form.
-    check_close(verification, "int4" if recipe is not None else quantization)
+    check_close(verification, "int4" if recipe is not None else quantization, place.fallback)
     check_finite_constants(model)
     check_finite_outputs(verification)
     warn_of_lost(verification)

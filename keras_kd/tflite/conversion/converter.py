@@ -37,11 +37,13 @@ class Options:
         stores_integers: whether inputs and outputs of integer forms are integers.
         per_tensor: whether weights have one scale per tensor instead of one per channel: True,
             False, or "dense" for those of dense layers alone.
+        fallback: a form for what integers cannot compute, which messages name.
     """
 
     form: Form
     stores_integers: bool = False
     per_tensor: bool | str = False
+    fallback: str = "dynamic_int8"
 
 
 def run_converter(
@@ -114,10 +116,10 @@ def _in_own_process(
                 "convert_saved_model", saved, options, examples, seconds=_MOST_SECONDS
             )
         except Exception as error:
-            raise _loop_error(signature, one_line(error)[:300]) from error
+            raise _loop_error(signature, one_line(error)[:300], options) from error
 
 
-def _loop_error(signature: Signature, reason: str) -> _LoopError:
+def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopError:
     is_keras = is_keras_model(signature.model)
     as_operator = (
         "pass keras_kd.compression.to_tf_keras(student), whose LSTM is one operator in the file, "
@@ -130,7 +132,7 @@ def _loop_error(signature: Signature, reason: str) -> _LoopError:
             f"calibration fails ({reason})",
             "recurrent layers that the converter can calibrate",
             f"{as_operator}build its recurrent layers with unroll=True, or choose "
-            "quantization='dynamic_int8'",
+            f"quantization={options.fallback!r}",
         )
     )
 

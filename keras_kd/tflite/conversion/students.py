@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_kd._checks import one_line, problem
-from keras_kd._keras import is_keras_model, tf_keras
+from keras_kd._keras import is_keras_model, loops_over_time, tf_keras
 from keras_kd.tflite.conversion.forms import Form
 
 _REDUCED_PRECISION = ("float16", "bfloat16")
@@ -41,13 +41,19 @@ def check_unwrapped(student: Any) -> None:
 _LOOKUPS = ("Hashing", "HashedCrossing", "IntegerLookup", "StringLookup", "TextVectorization")
 
 
-def check_layers(student: Any, form: Form, missing: Collection[str] = ()) -> None:
+def check_layers(
+    student: Any,
+    form: Form,
+    missing: Collection[str] = (),
+    fallback: str = "dynamic_int8",
+) -> None:
     """Refuse layers that cannot be converted, before TensorFlow says so in its own words.
 
     Args:
         student: the student.
         form: what was asked for.
         missing: operators that the place where it will run lacks.
+        fallback: a form for what integers cannot compute.
 
     Raises:
         ValueError: if there are some.
@@ -91,7 +97,17 @@ def check_layers(student: Any, form: Form, missing: Collection[str] = ()) -> Non
                     "a layer that the converter calibrates rightly: of these it computes something "
                     "else",
                     "build it with unroll=True and copy the weights, or choose "
-                    "quantization='dynamic_int8'",
+                    f"quantization={fallback!r}",
+                )
+            )
+        if form.needs_data and loops_over_time(layer):
+            raise ValueError(
+                problem(
+                    f"quantization={form.name!r} for the student {student.name!r} with the layer "
+                    f"{layer.name!r} ({kind}), a loop over time",
+                    "recurrent layers that the converter can calibrate: this one ends its process",
+                    "build the student with unroll=True in this layer and copy the weights, "
+                    f"new.set_weights(old.get_weights()), or choose quantization={fallback!r}",
                 )
             )
 

@@ -45,6 +45,11 @@ class Target:
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     slow: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
+    @property
+    def fallback(self) -> str:
+        """A form that computes in real numbers there, for what integers cannot compute."""
+        return "float32" if "dynamic_int8" in self.refused else "dynamic_int8"
+
     def check_form(self, form: str) -> None:
         """Refuse, or warn of, a form before any work is done for it.
 

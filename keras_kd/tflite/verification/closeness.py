@@ -59,7 +59,9 @@ _TOLERANCES = {
 }
 
 
-def check_close(verification: Verification, quantization: str) -> None:
+def check_close(
+    verification: Verification, quantization: str, fallback: str = "dynamic_int8"
+) -> None:
     """Refuse a file that computes something else than its student, and warn of lost channels.
 
     Quantization costs precision, and that is in the evidence for the user to judge. This is about
@@ -73,6 +75,7 @@ def check_close(verification: Verification, quantization: str) -> None:
             file: random data may lie beyond what "int8" and "int16x8" were calibrated on, and a few
             values may all be small by chance. NaN always is.
         quantization: what was asked of `keras_kd.tflite.convert`.
+        fallback: a form for what integers cannot compute, which messages name.
 
     Raises:
         ValueError: if more than one in ten examples are further off than rounding explains, or if
@@ -86,12 +89,13 @@ def check_close(verification: Verification, quantization: str) -> None:
                     f"a file whose output {output.name!r} is NaN or infinite where the student's "
                     "is not, or the other way round",
                     "numbers wherever the student computes numbers",
-                    f"see whether the student itself computes finite numbers; {_fix(quantization)}",
+                    "see whether the student itself computes finite numbers; "
+                    f"{_fix(quantization, fallback)}",
                 )
             )
         if _is_evidence(verification, output, tolerance):
-            _check_output(output, tolerance, quantization)
-            _check_rounding(output, quantization)
+            _check_output(output, tolerance, quantization, fallback)
+            _check_rounding(output, quantization, fallback)
 
 
 def _is_evidence(
@@ -105,7 +109,9 @@ def _is_evidence(
     return output.is_float or not tolerance.of_deviation
 
 
-def _check_output(output: OutputDifference, tolerance: _Tolerance, quantization: str) -> None:
+def _check_output(
+    output: OutputDifference, tolerance: _Tolerance, quantization: str, fallback: str
+) -> None:
     allowed = max(
         tolerance.of_range * (output.high - output.low),
         tolerance.of_deviation * output.deviation,
@@ -122,12 +128,12 @@ def _check_output(output: OutputDifference, tolerance: _Tolerance, quantization:
                     f"student's goes from {output.low:.3g} to {output.high:.3g}",
                     f"at most {limit:.3g} for {quantization}: this file computes something else "
                     "than the student",
-                    _fix(quantization),
+                    _fix(quantization, fallback),
                 )
             )
 
 
-def _check_rounding(output: OutputDifference, quantization: str) -> None:
+def _check_rounding(output: OutputDifference, quantization: str, fallback: str) -> None:
     """Refuse what is further off than rounding to the steps of the file explains."""
     if output.rounding_difference is None or not output.is_float:
         return
@@ -145,7 +151,7 @@ def _check_rounding(output: OutputDifference, quantization: str) -> None:
                     f"of ten examples, where rounding explains {rounding:.3g}",
                     f"at most {limit:.3g} for {quantization}: this file cuts off numbers inside of "
                     "it, and computes something else than the student",
-                    _fix(quantization),
+                    _fix(quantization, fallback),
                 )
             )
 
@@ -190,7 +196,7 @@ def _lost(output: OutputDifference) -> tuple[str, str, str] | None:
     return None
 
 
-def _fix(quantization: str) -> str:
+def _fix(quantization: str, fallback: str) -> str:
     if quantization == "float32":
         return "replace the layers that TFLite computes differently"
     if quantization == "float16":
@@ -198,6 +204,6 @@ def _fix(quantization: str) -> str:
     if quantization in ("int8", "int16x8"):
         return (
             "calibrate on representative_data like those compared, scale inputs of different "
-            "magnitudes alike, or choose quantization='dynamic_int8'"
+            f"magnitudes alike, or choose quantization={fallback!r}"
         )
     return "choose quantization='float32', or replace the layer that does not bear this one"

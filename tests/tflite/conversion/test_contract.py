@@ -189,7 +189,7 @@ REFUSED = [
         ".*",
         r"CAST.* compute in floating point.*replace the",
     ),
-    ("loop.*", "int8|int16x8", ".*", r"a loop over time.*unroll=True, or choose"),
+    ("loop.*", "int8|int16x8", ".*", r"a loop over time.*unroll=True.*, or choose"),
     ("one-hot", "float32", "microcontroller", r"operators .*ONE_HOT"),
     ("embedding.*|words.*|one-hot|rescaled bytes", "int16x8", ".*", r"integers in its inputs"),
 ]

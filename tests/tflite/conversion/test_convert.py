@@ -115,7 +115,8 @@ def test_nothing_quantized_is_refused():
 
 @pytest.mark.slow
 def test_loops_that_cannot_be_calibrated_do_not_end_the_process():
-    student = keras.Sequential([keras.Input((5, 3)), keras.layers.GRU(4)])
+    cell = keras.layers.GRUCell(4)
+    student = keras.Sequential([keras.Input((5, 3)), keras.layers.RNN(cell)])
     data = np.random.default_rng(0).random((8, 5, 3), np.float32)
     with pytest.raises(ValueError, match=r"a loop over time.*ended by signal.*unroll=True"):
         tflite.convert(student, "int8", data)
