@@ -16,7 +16,7 @@ import keras
 
 from keras_kd._archives import check_json_member, check_json_size, check_members, read_json
 from keras_kd._memory import check_expansion
-from keras_kd._model_files.configs import check_config, check_words
+from keras_kd._model_files.configs import ConfigError, check_config, check_words
 from keras_kd._model_files.keras_2 import modernized
 from keras_kd._model_files.rehearsal import check_size, small_results
 
@@ -102,7 +102,12 @@ def _hdf5_config(path: Path) -> dict[str, Any]:
         _check_hdf5(file, path.stat().st_size)
     text = _hdf5_attribute(path, "model_config")
     if text is None:
-        raise ValueError("it has weights but no model: it was written by save_weights")
+        raise ConfigError(
+            "it has weights but no model: it was written by save_weights",
+            "",
+            f"build the model in code, call model.load_weights({path.name!r}), then "
+            "model.save('model.keras'), and pass that file",
+        )
     return json.loads(text)
 
 

@@ -113,7 +113,11 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--labels", type=Path, metavar="LABELS.txt", help="the name of each class, one on a line"
     )
-    group.add_argument("--name", help="what the model is called (default: its file's name)")
+    group.add_argument(
+        "--name",
+        help="what the model is called (default: its file's name); with --target microcontroller "
+        "what the files and variables of the project are named after (default: model)",
+    )
     group.add_argument("--description", help="what it does")
     group.add_argument("--author", help="who made it")
     group.add_argument("--license", help="under which it may be used, for example Apache-2.0")
@@ -157,7 +161,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         evidence = model.verification
         say("writing")
         vectors = next((each for each in (compared, data) if _is_in_memory(each)), None)
-        written = [str(path) for path in destination.write(model, names, vectors)]
+        written = [str(path) for path in destination.write(model, names, vectors, arguments.name)]
     inspection = model.inspect()
     return Outcome(
         "\n".join(
@@ -178,8 +182,12 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 
 def _class_names(arguments: argparse.Namespace, destination: Destination) -> tuple[str, ...]:
     from keras_kd.tflite import android
+    from keras_kd.tflite.microcontroller.c_source import check_name
 
     texts = [name for name in _TEXTS if getattr(arguments, name) is not None]
+    if arguments.name is not None and destination.is_project and not destination.is_file:
+        check_name(arguments.name)
+        texts.remove("name")
     if arguments.labels is None and texts:
         raise ValueError(
             problem(

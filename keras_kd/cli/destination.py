@@ -59,13 +59,20 @@ class Destination:
             )
         return cls(output, file_name, True, is_project)
 
-    def write(self, model: TFLiteModel, labels: Sequence[str], examples: Any) -> list[Path]:
+    def write(
+        self,
+        model: TFLiteModel,
+        labels: Sequence[str],
+        examples: Any,
+        name: str | None = None,
+    ) -> list[Path]:
         """Write the model, and into a directory what belongs to it; all of it or nothing.
 
         Args:
             model: what is written.
             labels: the name of each class, or nothing.
             examples: arrays from which a project gets its test vectors; None: random ones.
+            name: what the files and variables of a project are named after.
 
         Returns:
             The files.
@@ -76,7 +83,9 @@ class Destination:
             return [model.save(self.path)]
         with filling(self.path) as directory:
             if self.is_project:
-                microcontroller.write_project(model, directory, x=examples, labels=labels or None)
+                microcontroller.write_project(
+                    model, directory, name or "model", x=examples, labels=labels or None
+                )
             model.save(directory / self.file_name)
             if labels:
                 text = "".join(f"{label}\n" for label in labels)

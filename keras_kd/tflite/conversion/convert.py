@@ -82,8 +82,8 @@ def convert(
             directory of images, or the name of a TFDS data set; at most 500 examples are used.
             Students that may loop over time are calibrated in a process of their own, because some
             loops end it.
-        target: "android", "microcontroller" or "web". "microcontroller" is TensorFlow Lite Micro
-            (TFLM): the names of inner tensors are left out, weights are aligned to 16 bytes, and if
+        target: "android", "microcontroller" or "web". Names of inner tensors are left out and
+            weights aligned to 16 bytes. "microcontroller" is TensorFlow Lite Micro (TFLM): if
             tflite-micro is installed, the file is run in it, where it must give the bits of
             LiteRT's reference kernels on the examples that it is verified on. "web" is LiteRT in
             browsers (`@litertjs/core`).
@@ -180,7 +180,9 @@ def _converted(
     if recipe is None and not form.is_by_layer:
         return content
     forms = {"*": form.name} if recipe is None else recipe
-    return quantize(content, forms, examples, layer_names(signature), options.per_tensor)
+    return quantize(
+        content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
+    )
 
 
 def _is_float_by_chance(content: bytes) -> bool:

@@ -22,8 +22,10 @@ from keras_kd.tflite.conversion.integer_operators import (
     with_masked_means,
 )
 from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
+from keras_kd.tflite.conversion.refusals import is_unsupported, refusal
 from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
 from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.students import layers_of
 
 _MOST_SECONDS = 1800
 
@@ -72,14 +74,7 @@ def run_converter(
     except _LoopError:
         raise
     except Exception as error:
-        raise ValueError(
-            problem(
-                f"the student {signature.model.name!r}, which the converter refuses "
-                f"({_summary(error)}; it wrote: {stderr.last_lines(3)})",
-                f"a student that TensorFlow's converter can turn into {options.form.name}",
-                "replace the layer that is named, or choose another quantization",
-            )
-        ) from error
+        raise ValueError(refusal(signature, options, error, stderr.last_lines(3))) from error
 
 
 def convert_saved_model(
@@ -116,23 +111,26 @@ def _in_own_process(
                 "convert_saved_model", saved, options, examples, seconds=_MOST_SECONDS
             )
         except Exception as error:
+            if is_unsupported(error):
+                raise
             raise _loop_error(signature, one_line(error)[:300], options) from error
 
 
 def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopError:
-    is_keras = is_keras_model(signature.model)
-    as_operator = (
-        "pass keras_kd.compression.to_tf_keras(student), whose LSTM is one operator in the file, "
-        if is_keras
-        else ""
-    )
+    kinds = {type(layer).__name__ for layer in layers_of(signature.model)}
+    ways = []
+    if is_keras_model(signature.model) and "LSTM" in kinds:
+        ways.append(
+            "pass keras_kd.compression.to_tf_keras(student), whose LSTM is one operator in the file"
+        )
+    if kinds & {"GRU", "LSTM", "RNN", "SimpleRNN"}:
+        ways.append("build its recurrent layers with unroll=True")
     return _LoopError(
         problem(
             f"the student {signature.model.name!r} with a loop over time, on which the converter's "
             f"calibration fails ({reason})",
             "recurrent layers that the converter can calibrate",
-            f"{as_operator}build its recurrent layers with unroll=True, or choose "
-            f"quantization={options.fallback!r}",
+            ", ".join([*ways, f"or choose quantization={options.fallback!r}"]).removeprefix("or "),
         )
     )
 
@@ -211,7 +209,3 @@ def _change_before_quantization(converter: Any, form: Form) -> None:
 def _one_by_one(examples: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     for index in range(len(next(iter(examples.values())))):
         yield {name: array[index : index + 1] for name, array in examples.items()}
-
-
-def _summary(error: Exception) -> str:
-    return f"{type(error).__name__}: {one_line(error)[:300]}"

@@ -69,6 +69,16 @@ def check_layers(
                     "its results: keras.Input(..., dtype='int32')",
                 )
             )
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise ValueError(
+                problem(
+                    f"the student {student.name!r} with the layer {layer.name!r}, which Keras has "
+                    f"quantized to {layer.quantization_mode!r}",
+                    "weights as they were trained: TFLite has other integers",
+                    "convert the student as it was before student.quantize(...), with "
+                    "quantization='int8' if integers are wanted",
+                )
+            )
         if kind == "CategoryEncoding" and layer.output_mode in ("multi_hot", "count"):
             raise ValueError(
                 problem(

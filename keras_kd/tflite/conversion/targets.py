@@ -86,11 +86,11 @@ class Target:
             )
 
 
-def _as_it_is(model: TFLiteModel) -> bytes:
-    return model.content
+def _small(model: TFLiteModel) -> bytes:
+    return model.flatbuffer.without_names(keep_ends=True)
 
 
-def _small_and_aligned(model: TFLiteModel) -> bytes:
+def _smallest(model: TFLiteModel) -> bytes:
     return model.flatbuffer.without_names()
 
 
@@ -162,7 +162,7 @@ TARGETS = {
             "android",
             stores_integers=False,
             takes_any_length=True,
-            finished=_as_it_is,
+            finished=_small,
             check=_check_floats_outside,
             slow={"int16x8": _WITHOUT_XNNPACK},
         ),
@@ -170,7 +170,7 @@ TARGETS = {
             "microcontroller",
             stores_integers=True,
             takes_any_length=False,
-            finished=_small_and_aligned,
+            finished=_smallest,
             check=_check_microcontroller,
             # A scale for each channel costs an array of multipliers in the arena, is computed
             # wrongly by TFLM before 2024-09-27, and refused by CMSIS-NN for int16x8.
@@ -182,7 +182,7 @@ TARGETS = {
             "web",
             stores_integers=False,
             takes_any_length=False,
-            finished=_as_it_is,
+            finished=_small,
             check=_check_floats_outside,
             slow={"int16x8": _WITHOUT_XNNPACK},
         ),
