@@ -14,6 +14,7 @@ from keras_kd.cli import benchmark, convert, inspect, quickstart, report, store,
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
 from keras_kd.cli.failures import DEBUG, told
 from keras_kd.cli.interruption import interruptible
+from keras_kd.cli.words import in_options
 
 # What the shell reports for a program that was ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
@@ -63,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         "device.",
     )
     result.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = result.add_subparsers(metavar="COMMAND", required=True)
+    commands = result.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for command in _COMMANDS:
         command.add(commands)
     return result
@@ -74,6 +75,6 @@ def _run(arguments: argparse.Namespace) -> None:
     with terminal.quiet(print_elsewhere=as_json) as warnings:
         outcome = arguments.run(arguments)
     for warning in warnings:
-        terminal.say(f"{PROGRAM}: warning: {warning}")
+        terminal.say(f"{PROGRAM}: warning: {in_options(warning, arguments)}")
     if outcome is not None:
         terminal.show(outcome, as_json)

@@ -37,7 +37,12 @@ def with_weights(of, new):
 
 def gru(unroll=False):
     table = layers.Embedding(20, 8, mask_zero=True)
-    return student(table, layers.GRU(6, unroll=unroll), shape=(6,), dtype="int32")
+    body = table, layers.GRU(6, unroll=unroll), layers.Dense(4)
+    return student(*body, shape=(6,), dtype="int32")
+
+
+def words():
+    return student(layers.Embedding(20, 8), layers.Flatten(), shape=(6,), dtype="int32")
 
 
 def lstm(**options):
@@ -117,7 +122,7 @@ ROWS = {
         lambda _: convert(upsampled((8, 8), "bilinear")),
     ),
     "erf": Row(
-        lambda _: convert(function(lambda x: 0.5 * x * (1 + ops.erf(x / 2**0.5)))),
+        lambda _: convert(function(lambda x: x * (1 + ops.erf(x)))),
         r"replace keras.ops.erf, in gelu by keras.activations.gelu",
         lambda _: convert(function(keras.activations.gelu)),
     ),
@@ -146,18 +151,20 @@ ROWS = {
         lambda _: convert(compression.to_tf_keras(student(layers.LSTM(4))), "int8", X),
     ),
     "16 bits of words": Row(
-        lambda _: convert(gru(True), "int16x8", WORDS, "microcontroller"),
+        lambda _: convert(
+            compression.to_tf_keras(words()), "int16x8", WORDS, target="microcontroller"
+        ),
         r"integers in its inputs.*choose quantization='int8' or 'float32'",
-        lambda _: convert(compression.to_tf_keras(gru(True)), "float32", None, "microcontroller"),
+        lambda _: convert(compression.to_tf_keras(words()), target="microcontroller"),
     ),
     "an Embedding of Keras 3": Row(
-        lambda _: convert(gru(True), "int8", WORDS, "microcontroller"),
+        lambda _: convert(words(), "int8", WORDS, "microcontroller"),
         r"pass keras_kd.compression.to_tf_keras\(student\), whose Embedding",
-        lambda _: convert(compression.to_tf_keras(gru(True)), "int8", WORDS, "microcontroller"),
+        lambda _: convert(compression.to_tf_keras(words()), "int8", WORDS, "microcontroller"),
     ),
     "gelu in TFLM": Row(
         lambda _: convert(student(layers.Dense(4, "gelu")), "int8", X, "microcontroller"),
-        r"operators GELU.*: replace gelu by relu, or write it as x \* keras.ops.sigmoid\(1.702 \* x",
+        r"operators GELU.*: replace gelu by relu, or .* as x \* keras.ops.sigmoid\(1.702 \* x",
         lambda _: convert(
             function(lambda x: (h := layers.Dense(4)(x)) * ops.sigmoid(1.702 * h)),
             "int8",
@@ -167,7 +174,8 @@ ROWS = {
     ),
     "repeating in TFLM": Row(
         lambda _: convert(
-            function(lambda x: layers.Dense(3)(ops.tile(x, (1, 2, 1)))), "int8", X, "microcontroller"
+            function(lambda x: layers.Dense(3)(ops.tile(x, (1, 2, 1)))),
+            target="microcontroller",
         ),
         r"operators TILE. (?!.*gelu).*keras.layers.Concatenate\(\)\(\[x, x\]\)",
         lambda _: convert(
