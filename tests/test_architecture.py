@@ -30,6 +30,7 @@ ROOMS = [
     "_memory",
     "_archives",
     "_json",
+    "_four_bits",
     "_tables",
     "_progress",
     "_model_files",

@@ -20,6 +20,9 @@ _TOLERANCE = 0.01
 _TOO_WIDE = 8.0
 _TOO_NARROW = 1 / 32
 
+# What pixels are scaled to.
+_USUAL = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
+
 
 def checked_ranges(input_range: InputRange, names: Sequence[str]) -> Ranges:
     """The range of each input by name; None where nothing is said of it.
@@ -46,6 +49,24 @@ def checked_ranges(input_range: InputRange, names: Sequence[str]) -> Ranges:
             )
         )
     return {name: _checked(input_range.get(name)) for name in names}
+
+
+def usual_range(values: np.ndarray, is_rescaled: bool) -> tuple[float, float] | None:
+    """The range of which these are pixels: 0..1, 0..255 or -1..1; None if it is none of them.
+
+    Args:
+        values: examples of an input.
+        is_rescaled: whether the student begins with Rescaling or Normalization: dark pixels are of
+            0..255 then, too.
+    """
+    smallest, largest = float(values.min()), float(values.max())
+    if is_rescaled and smallest >= 0 and 1 < largest <= 255:
+        return 0.0, 255.0
+    for low, high in _USUAL:
+        # All of it is a bit more than what the examples need, at most.
+        if low <= smallest and (high - low) / 2 < largest - smallest and largest <= high:
+            return low, high
+    return None
 
 
 def _checked(limits: Any) -> tuple[float, float] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,17 @@ from keras_kd.cli.terminal import Outcome, working
 if TYPE_CHECKING:
     from keras_kd import tflite
 
+_TYPES = ("float32", "int8", "uint8", "int16")
 _PER_TENSOR = {"all": True, "dense": "dense", "none": False}
-_TEXTS = ("name", "description", "author", "license", "model_version")
+_METADATA = (
+    "name",
+    "description",
+    "author",
+    "license",
+    "model_version",
+    "input_kind",
+    "sample_rate",
+)
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -80,6 +90,13 @@ def _add_form(parser: argparse.ArgumentParser) -> None:
         help="the range that the model was trained on, for example 0 1; other data are warned of",
     )
     group.add_argument(
+        "--input-type",
+        choices=_TYPES,
+        help="how int8 and int16x8 store inputs; uint8 takes the bytes of a camera, which stand "
+        "for --input-range (default: float32; integers for microcontrollers)",
+    )
+    group.add_argument("--output-type", choices=_TYPES, help="how they store outputs, likewise")
+    group.add_argument(
         "--per-tensor",
         nargs="?",
         const="all",
@@ -114,6 +131,18 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
         "--labels", type=Path, metavar="LABELS.txt", help="the name of each class, one on a line"
     )
     group.add_argument(
+        "--input-kind",
+        choices=("image", "audio", "text", "numbers"),
+        help="what the input is: numbers are spectrograms and measurements (default: what its "
+        "shape says, with three channels an image)",
+    )
+    group.add_argument(
+        "--sample-rate",
+        type=int,
+        metavar="HERTZ",
+        help="of recordings as a microphone gives them, for example 16000",
+    )
+    group.add_argument(
         "--name",
         help="what the model is called (default: its file's name); with --target microcontroller "
         "what the files and variables of the project are named after (default: model)",
@@ -139,6 +168,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 
     destination = Destination.of(arguments.model, arguments.output, arguments.target)
     names = _class_names(arguments, destination)
+    metadata = _metadata(arguments, names) if arguments.target == "android" and names else None
     with working("reading the examples") as say:
         data = _for_student(representative_data(arguments.representative_data), arguments)
         compared = _for_student(examples(arguments.verification_data), arguments)
@@ -151,13 +181,15 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             arguments.quantization,
             data,
             arguments.target,
+            input_type=arguments.input_type,
+            output_type=arguments.output_type,
             per_tensor=_PER_TENSOR.get(arguments.per_tensor),
             input_range=arguments.input_range and tuple(arguments.input_range),
             verification_data=compared,
             labels=classes,
         )
-        if arguments.target == "android" and names:
-            model = tflite.android.add_metadata(model, _metadata(arguments, names))
+        if metadata is not None:
+            model = _described(model, metadata, arguments.input_range)
         evidence = model.verification
         say("writing")
         vectors = next((each for each in (compared, data) if _is_in_memory(each)), None)
@@ -184,19 +216,19 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
     from keras_kd.tflite import android
     from keras_kd.tflite.microcontroller.c_source import check_name
 
-    texts = [name for name in _TEXTS if getattr(arguments, name) is not None]
+    given = [name for name in _METADATA if getattr(arguments, name) is not None]
     if arguments.name is not None and destination.is_project and not destination.is_file:
         check_name(arguments.name)
-        texts.remove("name")
-    if arguments.labels is None and texts:
+        given.remove("name")
+    if arguments.labels is None and given:
         raise ValueError(
             problem(
-                f"--{texts[0].replace('_', '-')} without --labels",
+                f"--{given[0].replace('_', '-')} without --labels",
                 "the name of each class: metadata are for classifiers",
                 "add --labels labels.txt, or leave it out",
             )
         )
-    if arguments.target != "android" and (texts or (arguments.labels and destination.is_file)):
+    if arguments.target != "android" and (given or (arguments.labels and destination.is_file)):
         raise ValueError(
             problem(
                 f"metadata with --target {arguments.target}",
@@ -234,7 +266,6 @@ def _is_in_memory(data: Any) -> bool:
 def _metadata(arguments: argparse.Namespace, names: tuple[str, ...]) -> tflite.android.Metadata:
     from keras_kd.tflite import android
 
-    mean, std = android.normalization(*(arguments.input_range or (0, 1)))
     return android.Metadata(
         names,
         name=arguments.name or arguments.model.stem,
@@ -242,9 +273,24 @@ def _metadata(arguments: argparse.Namespace, names: tuple[str, ...]) -> tflite.a
         author=arguments.author or "",
         license=arguments.license or "",
         version=arguments.model_version or "",
-        mean=mean,
-        std=std,
+        input_kind=arguments.input_kind,
+        sample_rate=arguments.sample_rate,
     )
+
+
+def _described(
+    model: tflite.TFLiteModel,
+    metadata: tflite.android.Metadata,
+    input_range: Sequence[float] | None,
+) -> tflite.TFLiteModel:
+    """The model with its metadata, for images with the scaling of pixels."""
+    from keras_kd.tflite import android
+    from keras_kd.tflite.android.kinds import kind_of_input
+
+    if kind_of_input(model, metadata) == "image":
+        mean, std = android.normalization(*(input_range or (0, 1)))
+        metadata = replace(metadata, mean=mean, std=std)
+    return android.add_metadata(model, metadata)
 
 
 def _listed(heading: str, lines: Iterable[str]) -> list[str]:

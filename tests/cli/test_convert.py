@@ -68,6 +68,18 @@ def test_a_project_for_a_microcontroller(models, folder, run):
     assert tensor.dtype == np.int8
 
 
+def test_bytes_of_a_camera(models, folder, run):
+    run(
+        *("convert", models / "model.keras", "--output", "bytes.tflite", "--quantization", "int8"),
+        *("--representative-data", models / "examples.npy", "--input-range", 0, 1),
+        *("--input-type", "uint8", "--output-type", "int8"),
+    )
+    model = tflite.TFLiteModel.load("bytes.tflite")
+    [image], [scores] = model.inputs, model.outputs
+    assert (image.dtype, image.zero_point, scores.dtype) == (np.uint8, 0, np.int8)
+    assert image.scale == pytest.approx(1 / 255, rel=1e-6)
+
+
 def test_labels_and_metadata_for_a_phone(models, folder, run):
     run(
         *("convert", models / "model.keras", "--output", "phone.tflite", "--color-input"),
@@ -82,6 +94,25 @@ def test_labels_and_metadata_for_a_phone(models, folder, run):
     texts = (metadata.name, metadata.author, metadata.license, metadata.version)
     assert texts == ("model", "Ada", "Apache-2.0", "1.2.0")
     assert (metadata.description, metadata.mean, metadata.std) == ("Counts.", (127.5,), (127.5,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ((5, 4, 1), ["--input-kind", "numbers"], ("numbers", None)),
+        ((20,), ["--sample-rate", 8000], (None, 8000)),
+        ((4,), [], (None, None)),
+    ],
+    ids=["spectrogram", "recording", "measurements"],
+)
+def test_labels_of_what_is_no_image(models, folder, run, shape, options, expected):
+    layers = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    keras.Sequential([keras.Input(shape), *layers]).save("own.keras")
+    run("convert", "own.keras", "--labels", models / "labels.txt", *options)
+    metadata = tflite.android.read_metadata(tflite.TFLiteModel.load("own.tflite"))
+    assert metadata.labels == ("one", "two", "three")
+    assert (metadata.input_kind, metadata.sample_rate) == expected
+    assert (metadata.mean, metadata.std) == ((0.0,), (1.0,))
 
 
 def test_logits_get_a_softmax(folder, run):

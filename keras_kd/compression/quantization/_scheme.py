@@ -27,7 +27,12 @@ from keras_kd.compression.quantization._wrapper import (
     part_of,
     wrappers,
 )
-from keras_kd.compression.quantization.placement import Placement, inputs_to_quantize, place
+from keras_kd.compression.quantization.placement import (
+    Placement,
+    bits_of_kernel,
+    inputs_to_quantize,
+    place,
+)
 from keras_kd.compression.quantization.structure import structure_of
 
 
@@ -36,7 +41,7 @@ class Scheme:
     """How a student is quantized; see `quantize_aware`.
 
     Attributes:
-        weight_bits: of weights.
+        weight_bits: of weights; up to 4 not where no runtime has them (`bits_of_kernel`).
         activation_bits: of activations, outputs and inputs.
         per_axis: whether kernels have a range for each channel where that is possible.
         input_ranges: the fixed range of each input by its name, or None.
@@ -54,7 +59,7 @@ class Scheme:
         placements = place(graph, chosen, self.per_axis)
         structures = {layer.name: self._structures(layer) for layer in graph.layers()}
         configs = {
-            layer.name: self._config(placements[id(layer)], structures[layer.name])
+            layer.name: self._config(layer, placements[id(layer)], structures[layer.name])
             for layer in graph.layers()
         }
 
@@ -87,12 +92,13 @@ class Scheme:
         return {path: structure for path, structure in found.items() if structure is not None}
 
     def _config(
-        self, placement: Placement, structures: Mapping[str, np.ndarray]
+        self, layer: Any, placement: Placement, structures: Mapping[str, np.ndarray]
     ) -> QuantizeConfig | None:
         """What the wrapper of a layer does; None if it needs none."""
         weights: dict[str, Any] = {path: StructureKeeper() for path in structures}
         for path, channel_axes in placement.weights.items():
-            weights[path] = WeightQuantizer(self.weight_bits, channel_axes, path in structures)
+            bits = bits_of_kernel(layer, path, self.weight_bits)
+            weights[path] = WeightQuantizer(bits, channel_axes, path in structures)
         between, activation, output = (
             activation_quantizer(self.activation_bits) if is_quantized else None
             for is_quantized in (placement.between, placement.activation, placement.output)

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_kd._four_bits import WITHOUT_4_BITS
 from keras_kd.compression.bridge.graph import Call, Graph, Slot
 
 # The kernels that are quantized, and how many of their last axes make up the channels that can
@@ -23,6 +24,8 @@ _KERNELS: Mapping[str, Mapping[str, int]] = {
     "SeparableConv1D": {"depthwise_kernel": 2, "pointwise_kernel": 1},
     "SeparableConv2D": {"depthwise_kernel": 2, "pointwise_kernel": 1},
 }
+# The operators of those kernels that do not become a convolution or a dense layer of the file.
+_OPERATORS = {"depthwise_kernel": "DEPTHWISE_CONV_2D", "Conv2DTranspose": "TRANSPOSE_CONV"}
 _SEPARABLE = frozenset({"SeparableConv1D", "SeparableConv2D"})
 # These hand on values of their input, or weighted means of them, in the range of their input.
 _IN_RANGE_OF_INPUT = """
@@ -124,6 +127,18 @@ def place(graph: Graph, chosen: Collection[str], per_axis: bool) -> dict[int, Pl
         per_axis: whether kernels get a range for each channel where the converter can take it.
     """
     return _Places(graph, chosen, per_axis).found()
+
+
+def bits_of_kernel(layer: Any, path: str, asked: int) -> int:
+    """How many bits a kernel gets in training: 8 where no runtime has 4 for its operator.
+
+    Args:
+        layer: a layer of either Keras whose kernels are quantized.
+        path: the name of the kernel in it.
+        asked: the bits of the other kernels.
+    """
+    operator = _OPERATORS.get(path) or _OPERATORS.get(class_name(layer))
+    return 8 if asked <= 4 and operator in WITHOUT_4_BITS else asked
 
 
 def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> list[int]:

@@ -24,7 +24,8 @@ class LayerQuantization:
     Attributes:
         name: the layer's own name.
         kind: its class.
-        weight_bits: of its kernels; None if they stay in float or if it has none.
+        weight_bits: of its kernels, the fewest where they differ; None if they stay in float or if
+            it has none.
         per_axis: whether a kernel has a range for each channel; None likewise.
         keeps: what training leaves as earlier compressions made it: "zeros", "clusters", both or
             nothing.
@@ -130,13 +131,21 @@ def _row(layer: Any, wrapper: Any, placement: Placement) -> LayerQuantization:
     return LayerQuantization(
         name=layer.name,
         kind=class_name(layer),
-        weight_bits=rounding[0].num_bits if rounding else None,
+        weight_bits=min((item.num_bits for item in rounding), default=None),
         per_axis=_has_ranges_by_channel(layer, rounding, placement) if rounding else None,
         keeps=tuple(dict.fromkeys(part for one in kept for part in parts_of_structure(one))),
         output_bits=None if output is None else output[0].num_bits,
         output_range=None if output is None else _limits(output[1]),
-        note=f"float: {placement.note}" if placement.kind is Kind.FLOAT else placement.note,
+        note=_note(placement, {item.num_bits for item in rounding}),
     )
+
+
+def _note(placement: Placement, bits: set[int]) -> str:
+    if placement.kind is Kind.FLOAT:
+        return f"float: {placement.note}"
+    # Of the two kernels of a separable convolution.
+    depthwise = f"{max(bits)} bits in its depthwise kernel" if len(bits) > 1 else ""
+    return "; ".join(part for part in (placement.note, depthwise) if part)
 
 
 def _has_ranges_by_channel(layer: Any, rounding: list[Any], placement: Placement) -> bool:

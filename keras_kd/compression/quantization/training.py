@@ -56,7 +56,8 @@ def quantize_aware(
         per_axis: whether each channel of a convolution has a range of its own. Dense and
             Conv2DTranspose kernels have one range in any case.
         weight_bits: 2 to 8. Up to 4 bits are stored as 4-bit integers, more as 8-bit integers,
-            where fewer bits show after compression only.
+            where fewer bits show after compression only. Depthwise and transposed convolutions,
+            for which runtimes have no 4 bits, then keep 8, as in the form "int4".
         activation_bits: 2 to 8. TFLite computes with 8-bit integers: fewer than 5 bits can be
             trained but not converted, and 5 to 7 cost accuracy without a smaller file.
         input_range: the smallest and the largest number that the inputs can hold, such as (0, 1),

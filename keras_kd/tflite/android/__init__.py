@@ -1,15 +1,19 @@
 """Android: students in the form that its libraries want, and what a file says of itself.
 
-`add_metadata` writes labels, normalization and the rest into a file, so that MediaPipe's
-ImageClassifier runs it; `read_metadata` reads them back. `with_color_input` and `with_softmax`
-bring a student into the form that it takes. Importing this loads no runtime.
+`add_metadata` writes labels, normalization and the rest into a file, so that MediaPipe's tasks run
+it; `read_metadata` reads them back. `with_color_input`, `with_normalization` and `with_softmax`
+bring a student into the form that they take. Importing this loads no runtime.
 """
 
 from keras_kd.tflite.android.calibration import ScoreCalibration
 from keras_kd.tflite.android.labels import read_labels
 from keras_kd.tflite.android.metadata import Metadata, normalization
 from keras_kd.tflite.android.reading import read_metadata
-from keras_kd.tflite.android.students import with_color_input, with_softmax
+from keras_kd.tflite.android.students import (
+    with_color_input,
+    with_normalization,
+    with_softmax,
+)
 from keras_kd.tflite.android.writing import add_metadata
 
 __all__ = [
@@ -20,5 +24,6 @@ __all__ = [
     "read_labels",
     "read_metadata",
     "with_color_input",
+    "with_normalization",
     "with_softmax",
 ]

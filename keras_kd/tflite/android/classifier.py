@@ -1,4 +1,4 @@
-"""What MediaPipe's ImageClassifier takes, checked before a phone refuses it."""
+"""What MediaPipe's tasks take, checked before a phone refuses it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from keras_kd.tflite.android.metadata import CHANNELS, Metadata
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 
-# What MediaPipe can fill and read.
+# The inputs for which it has tasks that run what Keras models become.
+_IN_MEDIAPIPE = ("image", "audio")
+# What MediaPipe can fill and read; recordings as the first alone.
 _DTYPES = (np.dtype("float32"), np.dtype("uint8"))
 # Pixels that are scaled in another way than the data of calibration differ by 127 times or more;
 # images of one data set that happen to be dark or bright differ by less than this.
@@ -18,41 +20,72 @@ _RANDOM_IMAGES = 16
 _TOLERANCE = 1e-3
 
 
-def check_classifier(model: TFLiteModel, metadata: Metadata) -> None:
+def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
     """Refuse what MediaPipe would refuse, or run with results that mean nothing.
 
     Args:
         model: a file.
         metadata: what is to be written into it.
+        kind: what its input is, of `INPUT_KINDS`.
 
     Raises:
         ValueError: as `add_metadata` says.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(model.outputs) != 1 or (len(model.inputs) != 1 and kind in _IN_MEDIAPIPE):
         raise ValueError(
             problem(
-                f"a model with {len(model.inputs)} inputs and {len(model.outputs)} outputs",
-                "an image classifier: one image in, the scores of its classes out",
-                "convert keras.Model(image, scores) alone",
+                f"labels for a model with {len(model.inputs)} inputs and {len(model.outputs)} "
+                "outputs",
+                "a classifier: one image or recording in, the scores of its classes out",
+                "convert keras.Model(image, scores) alone, or leave the labels out (of detection, "
+                "MediaPipe reads no output that a Keras model has)",
             )
         )
-    (image,), (scores,) = model.inputs, model.outputs
-    for tensor in (image, scores):
-        _check_dtype(tensor)
-    _check_image(image)
-    _check_classes(scores, metadata)
-    _check_normalization(model, metadata)
-    _check_scores(model, metadata)
+    (scores,) = model.outputs
+    _check_classes(scores, metadata, kind)
+    if kind != "image" and (metadata.mean, metadata.std) != ((0.0,), (1.0,)):
+        raise ValueError(
+            problem(
+                f"mean={metadata.mean} and std={metadata.std} for an input of {kind}",
+                "neither: they are for the pixels of images",
+                "leave them out, and scale what the app feeds as the student was trained",
+            )
+        )
+    if kind not in _IN_MEDIAPIPE:
+        return
+    (read,) = model.inputs
+    for tensor in (read, scores):
+        _check_dtype(tensor, kind)
+    if kind == "audio":
+        _check_recording(read)
+    else:
+        _check_image(read)
+        _check_one_normalization(metadata)
+        _check_normalization(model, metadata)
+    _check_scores(model, metadata, kind)
 
 
-def _check_dtype(tensor: TensorInfo) -> None:
-    if tensor.dtype not in _DTYPES:
+def _check_dtype(tensor: TensorInfo, kind: str) -> None:
+    dtypes = _DTYPES if kind == "image" else _DTYPES[:1]
+    if tensor.dtype not in dtypes:
         raise ValueError(
             problem(
                 f"a model whose tensor {tensor.name!r} is {tensor.dtype}",
-                "float32 (or uint8), which MediaPipe can fill and read",
-                "convert with target='android', which keeps inputs and outputs in float32 while "
-                "int8 computes inside",
+                f"{' or '.join(map(str, dtypes))}, which MediaPipe can fill and read",
+                "convert with target='android' and without input_type and output_type, which keeps "
+                "inputs and outputs in float32 while int8 computes inside",
+            )
+        )
+
+
+def _check_recording(recording: TensorInfo) -> None:
+    if len(recording.shape) != 2 or None in recording.shape:
+        raise ValueError(
+            problem(
+                f"a model with the input {recording} and a sample rate",
+                "recordings of shape (1, samples), as they come from a microphone",
+                "add keras.layers.Reshape in front of the student's first layer; for spectrograms "
+                "leave sample_rate out and pass input_kind='numbers'",
             )
         )
 
@@ -64,7 +97,8 @@ def _check_image(image: TensorInfo) -> None:
                 f"a model with the input {image}",
                 "images of shape (1, height, width, 3)",
                 "add keras.layers.Reshape in front of the student's first layer; "
-                "keras_kd.tflite.android.with_color_input(student) does it for grey-scale images",
+                "keras_kd.tflite.android.with_color_input(student) does it for grey-scale images. "
+                "If it is no image, pass input_kind='numbers'",
             )
         )
     if None in image.shape:
@@ -86,16 +120,41 @@ def _check_image(image: TensorInfo) -> None:
         )
 
 
-def _check_classes(scores: TensorInfo, metadata: Metadata) -> None:
+def _check_classes(scores: TensorInfo, metadata: Metadata, kind: str) -> None:
     classes = scores.shape[-1] if scores.shape else 0
-    if scores.shape != (1, classes) or classes != len(metadata.labels):
+    ranks = {"image": (2, 4), "audio": (2,)}.get(kind, range(2, 9))
+    if len(scores.shape) not in ranks or classes != len(metadata.labels):
+        segments = " (or (1, height, width, classes) for segments)" if kind == "image" else ""
         raise ValueError(
             problem(
                 f"{len(metadata.labels)} labels for the output {scores}",
-                f"an output of shape (1, classes) and a label for each class, here {classes}",
-                "pass the labels that the student was trained on, in the order of its outputs",
+                f"an output of shape (1, classes){segments} and a label for each class, here "
+                f"{classes}",
+                "pass the labels that the student was trained on, in the order of its outputs, or "
+                "leave labels out",
             )
         )
+    if len(scores.shape) > 2 and metadata.score_calibration is not None:
+        raise ValueError(
+            problem(
+                f"a score calibration for the output {scores}",
+                "an output of shape (1, classes)",
+                "leave score_calibration out",
+            )
+        )
+
+
+def _check_one_normalization(metadata: Metadata) -> None:
+    for name, values in (("mean", metadata.mean), ("std", metadata.std)):
+        if len(set(values)) > 1:
+            raise ValueError(
+                problem(
+                    f"{name}={values}, which differs by channel",
+                    "one number for all channels: MediaPipe has no other normalization",
+                    "convert keras_kd.tflite.android.with_normalization(student, mean, std), a "
+                    "student of pixels of 0..255, and leave mean and std out",
+                )
+            )
 
 
 def _check_normalization(model: TFLiteModel, metadata: Metadata) -> None:
@@ -103,8 +162,7 @@ def _check_normalization(model: TFLiteModel, metadata: Metadata) -> None:
     (limits,) = model.flatbuffer.input_ranges()
     if limits is None or model.inputs[0].dtype != np.float32:
         return
-    darkest, brightest = (_normalized(np.full((1, 1, CHANNELS), p), metadata) for p in (0, 255))
-    low, high = min(darkest.min(), brightest.min()), max(darkest.max(), brightest.max())
+    low, high = _normalized(np.array([0, 255]), metadata)
     ratio = max(abs(low), abs(high)) / max(map(abs, limits))
     if not 1 / _MOST_RATIO < ratio < _MOST_RATIO:
         raise ValueError(
@@ -118,9 +176,10 @@ def _check_normalization(model: TFLiteModel, metadata: Metadata) -> None:
         )
 
 
-def _check_scores(model: TFLiteModel, metadata: Metadata) -> None:
+def _check_scores(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
     """Logits run as well, and are shown as if they were probabilities."""
-    (scores,) = _on_random_pixels(model, metadata).values()
+    run = _on_random_pixels if kind == "image" else _on_random_recordings
+    (scores,) = run(model, metadata).values()
     if scores.min() < -_TOLERANCE or scores.max() > 1 + _TOLERANCE:
         raise ValueError(
             problem(
@@ -144,6 +203,12 @@ def _on_random_pixels(model: TFLiteModel, metadata: Metadata) -> dict[str, np.nd
     return {tensor.name: tensor.dequantize(stored[tensor.name]) for tensor in model.outputs}
 
 
+def _on_random_recordings(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:
+    """What the model says of noise; recordings are numbers of -1..1."""
+    shape = (_RANDOM_IMAGES, *model.inputs[0].shape[1:])
+    noise = np.random.default_rng(0).uniform(-1, 1, shape)
+    return model.predict_by_name(noise.astype(np.float32))
+
+
 def _normalized(pixels: np.ndarray, metadata: Metadata) -> np.ndarray:
-    mean, std = np.asarray(metadata.mean), np.asarray(metadata.std)
-    return ((pixels - mean) / std).astype(np.float32)
+    return ((pixels - metadata.mean[0]) / metadata.std[0]).astype(np.float32)

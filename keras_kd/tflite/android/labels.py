@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 
 def check_labels(labels: Any) -> tuple[str, ...]:
-    """Return the labels as a tuple if a phone can show them and tell them apart.
+    """Return the labels as a tuple if a phone can show them.
 
     Raises:
         TypeError: if they are not a sequence of text.
-        ValueError: if there is none, or one that is empty, that occurs twice, that begins or ends
-            with a space or that has a control character such as the end of a line in it.
+        ValueError: if there is none, or one that is empty, that begins or ends with a space or
+            that has a control character such as the end of a line in it.
     """
     fix = "pass the name of each class in the order of the outputs, for example ['cat', 'dog']"
     if isinstance(labels, str) or not isinstance(labels, Sequence):
@@ -29,7 +30,6 @@ def check_labels(labels: Any) -> tuple[str, ...]:
         )
     if not labels:
         raise ValueError(problem("no labels", "one for each class", fix))
-    seen: dict[str, int] = {}
     for index, label in enumerate(labels):
         if not isinstance(label, str):
             raise TypeError(
@@ -43,16 +43,24 @@ def check_labels(labels: Any) -> tuple[str, ...]:
                     "give the class a name that can be shown",
                 )
             )
+    return tuple(labels)
+
+
+def warn_of_same_labels(labels: Sequence[str]) -> None:
+    """Name a label that several classes have, as "crane" in ImageNet: a bird and a machine."""
+    seen: dict[str, int] = {}
+    for index, label in enumerate(labels):
         if label in seen:
-            raise ValueError(
+            warnings.warn(
                 problem(
                     f"the label {label!r} of the classes {seen[label]} and {index}",
-                    "labels that differ",
-                    f"add what tells them apart, for example {f'{label} (2)'!r}",
-                )
+                    "labels that differ: who reads them sees one class",
+                    f"add what tells them apart, for example {f'{label} (2)'!r}, or leave it so",
+                ),
+                stacklevel=3,
             )
+            return
         seen[label] = index
-    return tuple(labels)
 
 
 def read_labels(path: str | os.PathLike) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What an image classifier for Android says of itself."""
+"""What a classifier for Android says of itself."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from keras_kd._checks import check_number, problem
+from keras_kd._checks import check_choice, check_integer, check_number, problem
 from keras_kd.tflite.android.calibration import ScoreCalibration
 from keras_kd.tflite.android.labels import check_labels
 from keras_kd.tflite.android.text import has_control_characters
 
 CHANNELS = 3
+INPUT_KINDS = ("image", "audio", "text", "numbers")
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,20 @@ class Metadata:
         author: who made it.
         license: under which it may be used, for example "Apache-2.0".
         version: its own version, for example "1.2.0".
-        mean: one number for all channels, or one each for red, green and blue.
+        mean: one number for all channels. Files of others may have one each for red, green and
+            blue; MediaPipe does not take them: see `with_normalization`.
         std: what is divided by, likewise.
         score_calibration: how scores become comparable between classes; None leaves them.
+        input_kind: what the input is: "image", "audio" (a recording, as it comes from a
+            microphone), "text" (numbers of words) or "numbers" (spectrograms, measurements). By
+            default its shape and type decide: images have three channels, words are integers.
+        sample_rate: of a recording, in samples per second; a recording has one channel.
 
     Raises:
         TypeError: if a value is of another type.
-        ValueError: if labels are empty or occur twice, if numbers are not finite, if a standard
-            deviation is not above 0, or if there are not as many calibrated classes as labels.
+        ValueError: if labels are empty, if numbers are not finite, if a standard deviation is not
+            above 0, if there are not as many calibrated classes as labels, or if a kind of input
+            is unknown or does not go with what else is said.
 
     Example:
         ```python
@@ -55,15 +62,35 @@ class Metadata:
     mean: float | Sequence[float] = (0.0,)
     std: float | Sequence[float] = (1.0,)
     score_calibration: ScoreCalibration | None = None
+    input_kind: str | None = None
+    sample_rate: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.default == "":
                 _check_text(field.name, getattr(self, field.name))
         object.__setattr__(self, "labels", check_labels(self.labels))
-        object.__setattr__(self, "mean", _per_channel("mean", self.mean))
-        object.__setattr__(self, "std", _per_channel("std", self.std, above=0.0))
+        object.__setattr__(self, "mean", per_channel("mean", self.mean))
+        object.__setattr__(self, "std", per_channel("std", self.std, above=0.0))
         self._check_calibration()
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        kind = self.input_kind
+        if kind is not None:
+            check_choice("input_kind", kind, INPUT_KINDS)
+        if self.sample_rate is not None:
+            fix = "pass sample_rate=16000 for 16 kHz"
+            check_integer("sample_rate", self.sample_rate, at_least=1, fix=fix)
+        if (kind == "audio") != (self.sample_rate is not None) and kind is not None:
+            raise ValueError(
+                problem(
+                    f"input_kind={kind!r} with sample_rate={self.sample_rate}",
+                    "a sample rate for recordings, and for nothing else",
+                    "pass input_kind='audio', sample_rate=16000 for a student of recordings; leave "
+                    "sample_rate out for spectrograms",
+                )
+            )
 
     def _check_calibration(self) -> None:
         calibration = self.score_calibration
@@ -121,7 +148,13 @@ def _check_text(name: str, value: Any) -> None:
         )
 
 
-def _per_channel(name: str, value: Any, above: float | None = None) -> tuple[float, ...]:
+def per_channel(name: str, value: Any, above: float | None = None) -> tuple[float, ...]:
+    """One number, or one each for red, green and blue, as a tuple.
+
+    Raises:
+        TypeError: if they are no numbers.
+        ValueError: if there are as many as neither, or if one is not finite or not above the bound.
+    """
     fix = f"pass {name}=127.5, or a number for each of red, green and blue"
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if len(values) not in (1, CHANNELS):

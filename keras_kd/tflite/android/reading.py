@@ -10,6 +10,7 @@ from keras_kd.tflite.android.calibration import (
     ScoreCalibration,
     calibration_from_csv,
 )
+from keras_kd.tflite.android.kinds import likely_kind
 from keras_kd.tflite.android.labels import labels_from_bytes
 from keras_kd.tflite.android.metadata import Metadata
 from keras_kd.tflite.android.tables import TableReader
@@ -17,7 +18,7 @@ from keras_kd.tflite.model import TFLiteModel
 
 
 def read_metadata(model: TFLiteModel) -> Metadata:
-    """Read what an image classifier says of itself, also one that others have made.
+    """Read what a classifier says of itself, also one that others have made.
 
     Nothing is written to disk, and nothing outside of the file is read.
 
@@ -39,9 +40,10 @@ def read_metadata(model: TFLiteModel) -> Metadata:
         )
     root = TableReader.root(content, schema.FILE_IDENTIFIER)
     graph = _first(root.tables(schema.Model.SUBGRAPHS), "a part about the graph")
-    image = _first(graph.tables(schema.Subgraph.INPUTS), "a part about the input")
+    read = _first(graph.tables(schema.Subgraph.INPUTS), "a part about the input")
     scores = _first(graph.tables(schema.Subgraph.OUTPUTS), "a part about the output")
-    mean, std = _normalization(image)
+    mean, std = _normalization(read)
+    kind, sample_rate = _kind(model, read)
     return Metadata(
         labels=labels_from_bytes(
             _associated_file(model, scores, schema.AssociatedFileType.LABELS, "labels")
@@ -54,12 +56,32 @@ def read_metadata(model: TFLiteModel) -> Metadata:
         mean=mean,
         std=std,
         score_calibration=_score_calibration(model, scores),
+        input_kind=kind,
+        sample_rate=sample_rate,
     )
 
 
-def _normalization(image: TableReader) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _kind(model: TFLiteModel, read: TableReader) -> tuple[str | None, int | None]:
+    """The kind of the input, None if its shape tells that; and the rate of a recording."""
+    content = read.table(schema.Tensor.CONTENT)
+    if content is None:
+        return None, None
+    kind = content.number(schema.Content.PROPERTIES_TYPE, "<B")
+    if kind == schema.ContentProperties.AUDIO:
+        properties = content.table(schema.Content.PROPERTIES)
+        slot = schema.AudioProperties.SAMPLE_RATE
+        rate = 0 if properties is None else properties.number(slot, "<I")
+        # A recording without a rate is no recording to anybody.
+        return (None, int(rate)) if rate else ("numbers", None)
+    likely = likely_kind(model, None)
+    if kind == schema.ContentProperties.IMAGE:
+        return None if likely == "image" else "image", None
+    return None if likely in ("text", "numbers") else "numbers", None
+
+
+def _normalization(read: TableReader) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation; a file that stores pixels as they are may have none."""
-    options = _options(image, schema.ProcessUnitOptions.NORMALIZATION)
+    options = _options(read, schema.ProcessUnitOptions.NORMALIZATION)
     if options is None:
         return (0.0,), (1.0,)
     return options.floats(schema.Normalization.MEAN), options.floats(schema.Normalization.STD)
@@ -111,6 +133,6 @@ def _first(tables: list[TableReader], what: str) -> TableReader:
 def _missing(what: str) -> str:
     return problem(
         f"TFLite metadata without {what}",
-        "the metadata of an image classifier",
+        "the metadata of a classifier",
         "write them again with keras_kd.tflite.android.add_metadata",
     )

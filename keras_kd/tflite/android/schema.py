@@ -2,7 +2,7 @@
 
 The schema is `metadata_schema.fbs` in MediaPipe and in TensorFlow Lite Support, which lists the
 fields of each table in the order of their slots; a union takes two, its type and its value. Only
-what an image classifier says of itself is here.
+what a classifier says of itself is here.
 """
 
 from enum import IntEnum
@@ -56,6 +56,14 @@ class ContentProperties(IntEnum):
 
     FEATURE = 1
     IMAGE = 2
+    AUDIO = 4
+
+
+class AudioProperties(IntEnum):
+    """Slots of the table AudioProperties."""
+
+    SAMPLE_RATE = 0
+    CHANNELS = 1
 
 
 class ImageProperties(IntEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_keras_model, tf_keras
-from keras_kd.tflite.android.metadata import CHANNELS
+from keras_kd.tflite.android.metadata import CHANNELS, per_channel
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import in_float32
 from keras_kd.tflite.tensors import TensorInfo
@@ -71,12 +72,66 @@ def with_color_input(student: Any) -> Any:
     return library.Model(color, output, name=student.name)
 
 
+def with_normalization(
+    student: Any, mean: float | Sequence[float], std: float | Sequence[float]
+) -> Any:
+    """A student of normalized images as a model of pixels of 0..255.
+
+    In front of the student stands `(pixel - mean) / std` for each channel: two operators in the
+    file, MUL and ADD. MediaPipe itself subtracts and divides by one number for all channels only.
+    Calibrate and feed pixels of 0..255, and write metadata without mean and std.
+
+    A quantization-aware student does not know the range of the pixels: convert it with
+    `representative_data`.
+
+    Args:
+        student: a Keras 3 or tf_keras model of color images of shape (height, width, 3). Its
+            weights are shared, not copied, unless it is in mixed precision.
+        mean: one number, or one each for red, green and blue, on the scale of 0..255: of a student
+            of `(x / 255 - m) / s`, `255 * m`.
+        std: what is divided by, likewise: `255 * s`.
+
+    Returns:
+        A model of the same Keras. Its input and its output keep their names.
+
+    Raises:
+        TypeError: if mean or std are no numbers.
+        ValueError: if they are neither one nor three, if a standard deviation is not above 0, or
+            if the student takes anything else or has several outputs.
+    """
+    mean, std = per_channel("mean", mean), per_channel("std", std, above=0.0)
+    student = in_float32(check_model("student", student))
+    signature, library = Signature(student), _library(student)
+    image = _only_input(signature)
+    if len(image.shape) != 4 or image.shape[-1] != CHANNELS:
+        raise ValueError(
+            problem(
+                f"a student with the input {image}",
+                "color images of shape (height, width, 3)",
+                "for grey-scale images one mean and one std do: pass them to Metadata",
+            )
+        )
+    pixels = library.Input(image.shape[1:], name=image.name)
+    scale, offset = (
+        np.broadcast_to(values, CHANNELS).astype("float32")
+        for values in (1 / np.array(std), -np.array(mean) / std)
+    )
+    # Images from directories are known by it to be wanted as 0..255.
+    normalized = library.layers.Rescaling(
+        scale.tolist(), offset.tolist(), dtype="float32", name="normalization"
+    )(pixels)
+    name, output = _only_output(signature, normalized)
+    output = library.layers.Activation("linear", name=name)(output)
+    return library.Model(pixels, output, name=student.name)
+
+
 def with_softmax(student: Any) -> Any:
     """A student of logits as a model of probabilities, which is what MediaPipe shows.
 
     Args:
         student: a Keras 3 or tf_keras model with one input, and the logits of at least two classes
-            as its output. Its weights are shared, not copied, unless it is in mixed precision.
+            along the last axis of its output. Its weights are shared, not copied, unless it is in
+            mixed precision.
 
     Returns:
         A model of the same Keras that ends in a Softmax layer. Its input keeps its name, its output
@@ -125,11 +180,11 @@ def _only_output(signature: Signature, tensor: Any) -> tuple[str, Any]:
 
 
 def _check_logits(logits: Any, signature: Signature, inputs: TensorInfo) -> None:
-    if len(logits.shape) != 2 or logits.shape[-1] < 2:
+    if len(logits.shape) < 2 or logits.shape[-1] < 2:
         raise ValueError(
             problem(
                 f"a student with an output of shape {tuple(logits.shape)}",
-                "(examples, classes) with at least two classes: a softmax over one is always 1",
+                "at least two classes along its last axis: a softmax over one is always 1",
                 "end a student of one score in a Dense layer with activation='sigmoid'",
             )
         )

@@ -8,36 +8,51 @@ from typing import Any
 from keras_kd.tflite.android import schema
 from keras_kd.tflite.android.archive import append_files
 from keras_kd.tflite.android.classifier import check_classifier
+from keras_kd.tflite.android.kinds import kind_of_input
+from keras_kd.tflite.android.labels import warn_of_same_labels
 from keras_kd.tflite.android.metadata import Metadata
 from keras_kd.tflite.android.tables import write_tables
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.tensors import TensorInfo
 
 LABELS_FILE = "labels.txt"
 CALIBRATION_FILE = "score_calibration.csv"
+_INPUTS = {
+    "image": "The image to classify.",
+    "audio": "The recording to classify.",
+    "text": "The numbers of the words to classify.",
+    "numbers": "The numbers to classify.",
+}
 
 
 def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
-    """Write metadata into an image classifier, so that MediaPipe and Android Studio understand it.
+    """Write metadata into a classifier, so that MediaPipe and Android Studio understand it.
 
     The result is a file of the same weights, aligned to 16 bytes, that LiteRT runs as before. The
     labels lie behind it in a zip archive: `unzip student.tflite labels.txt` shows them. Metadata
     that the model had are replaced.
 
-    What MediaPipe's ImageClassifier would refuse on the phone, or take with meaningless results, is
-    refused here.
+    | input | output | runs in MediaPipe's |
+    |---|---|---|
+    | an image (1, height, width, 3) | scores (1, classes) | ImageClassifier |
+    | an image (1, height, width, 3) | scores (1, height, width, classes) | ImageSegmenter |
+    | a recording (1, samples), with `sample_rate` | scores (1, classes) | AudioClassifier |
+    | words or other numbers | any shape that ends in the classes | none; apps read the labels |
+
+    What these would refuse on the phone, or take with meaningless results, is refused here.
 
     Args:
-        model: what `convert(student, ..., target="android")` returned: one image of three channels
-            in, one score for each class out.
+        model: what `convert(student, ..., target="android")` returned.
         metadata: what to write.
 
     Returns:
         A new model with the evidence (`verification`) of `model`, which stays as it is.
 
     Raises:
-        ValueError: if the model is no image classifier that MediaPipe runs, if its outputs are not
-            scores of 0..1, if there are not as many labels as classes, or if mean and standard
-            deviation bring pixels to other numbers than the file was calibrated on.
+        ValueError: if the model is none of these, if its outputs are not scores of 0..1 where
+            MediaPipe shows them, if there are not as many labels as classes, if mean or standard
+            deviation differ by channel, or if they bring pixels to other numbers than the file was
+            calibrated on. A label that occurs twice is warned of.
 
     Example:
         ```python
@@ -46,8 +61,10 @@ def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
         keras_kd.tflite.android.add_metadata(model, metadata).save("pets.tflite")
         ```
     """
-    check_classifier(model, metadata)
-    written = write_tables(_model_table(model, metadata), schema.FILE_IDENTIFIER)
+    kind = kind_of_input(model, metadata)
+    check_classifier(model, metadata, kind)
+    warn_of_same_labels(metadata.labels)
+    written = write_tables(_model_table(model, metadata, kind), schema.FILE_IDENTIFIER)
     content = model.flatbuffer.with_metadata(schema.ENTRY, written)
     described = TFLiteModel(append_files(content, _files(metadata)))
     if model.verification is not None:
@@ -64,14 +81,15 @@ def _files(metadata: Metadata) -> dict[str, bytes]:
     return {name: text.encode() for name, text in files.items()}
 
 
-def _model_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:
+def _model_table(model: TFLiteModel, metadata: Metadata, kind: str) -> dict[int, Any]:
+    inputs = [_input_table(tensor, metadata, kind) for tensor in model.inputs]
     return {
         schema.Model.NAME: metadata.name,
         schema.Model.DESCRIPTION: metadata.description,
         schema.Model.VERSION: metadata.version,
         schema.Model.SUBGRAPHS: [
             {
-                schema.Subgraph.INPUTS: [_image_table(model, metadata)],
+                schema.Subgraph.INPUTS: inputs,
                 schema.Subgraph.OUTPUTS: [_scores_table(model, metadata)],
             }
         ],
@@ -81,25 +99,35 @@ def _model_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:
     }
 
 
-def _image_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:
-    _, height, width, _ = model.inputs[0].shape
-    size = {schema.ImageSize.WIDTH: width, schema.ImageSize.HEIGHT: height}
-    image = {
-        schema.ImageProperties.COLOR_SPACE: schema.ColorSpace.RGB,
-        schema.ImageProperties.DEFAULT_SIZE: size,
+def _input_table(tensor: TensorInfo, metadata: Metadata, kind: str) -> dict[int, Any]:
+    table: dict[int, Any] = {
+        schema.Tensor.NAME: tensor.name,
+        schema.Tensor.DESCRIPTION: _INPUTS[kind],
     }
-    normalization = {
-        schema.Normalization.MEAN: metadata.mean,
-        schema.Normalization.STD: metadata.std,
-    }
-    return {
-        schema.Tensor.NAME: model.inputs[0].name,
-        schema.Tensor.DESCRIPTION: "The image to classify.",
-        schema.Tensor.CONTENT: _content(schema.ContentProperties.IMAGE, image),
-        schema.Tensor.PROCESS_UNITS: [
+    if kind == "image":
+        _, height, width, _ = tensor.shape
+        size = {schema.ImageSize.WIDTH: width, schema.ImageSize.HEIGHT: height}
+        image = {
+            schema.ImageProperties.COLOR_SPACE: schema.ColorSpace.RGB,
+            schema.ImageProperties.DEFAULT_SIZE: size,
+        }
+        normalization = {
+            schema.Normalization.MEAN: metadata.mean,
+            schema.Normalization.STD: metadata.std,
+        }
+        table[schema.Tensor.CONTENT] = _content(schema.ContentProperties.IMAGE, image)
+        table[schema.Tensor.PROCESS_UNITS] = [
             _process_unit(schema.ProcessUnitOptions.NORMALIZATION, normalization)
-        ],
-    }
+        ]
+    elif kind == "audio":
+        recording = {
+            schema.AudioProperties.SAMPLE_RATE: metadata.sample_rate,
+            schema.AudioProperties.CHANNELS: 1,
+        }
+        table[schema.Tensor.CONTENT] = _content(schema.ContentProperties.AUDIO, recording)
+    else:
+        table[schema.Tensor.CONTENT] = _content(schema.ContentProperties.FEATURE, {})
+    return table
 
 
 def _scores_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:

@@ -106,16 +106,28 @@ class FlatBufferModel:
 
         DEQUANTIZE is among them where it turns stored integers into real weights.
         """
-        found: set[str] = set()
+        return sorted({name for name, _, _ in self.hybrid_weights()})
+
+    def hybrid_weights(self) -> set[tuple[str, str, int]]:
+        """The integers that operators read as weights and give real numbers of.
+
+        Each is the name of the operator, the type of the weights, such as "INT4", and how many
+        scales they have.
+        """
+        types = _names_by_value(self._schema.TensorType)
+        found = set()
         for graph in self._model.subgraphs:
             floats = self._float_tensors(graph)
-            weights = {i for i, tensor in enumerate(graph.tensors) if self._is_quantized(tensor)}
-            found |= {
-                name
-                for name, operator in self._operators(graph)
-                if floats.intersection(operator.outputs) and weights.intersection(operator.inputs)
-            }
-        return sorted(found)
+            for name, operator in self._operators(graph):
+                if not floats.intersection(operator.outputs):
+                    continue
+                read = [graph.tensors[index] for index in operator.inputs if index >= 0]
+                found |= {
+                    (name, types.get(tensor.type, ""), _scales(tensor))
+                    for tensor in read
+                    if self._is_quantized(tensor)
+                }
+        return found
 
     def most_scales(self, *operators: str) -> int:
         """The largest number of scales of a stored tensor: 1, or one for each channel.

@@ -10,6 +10,7 @@ from keras_kd._json import json_value
 from keras_kd._tables import aligned
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
+from keras_kd.tflite.contents.oldest_runtime import in_words, oldest_runtime
 from keras_kd.tflite.tensors import TensorInfo
 
 _SHOWN_TENSORS = 12
@@ -34,8 +35,9 @@ class Inspection:
         subgraphs: the names of the graphs: the first is the model, others are bodies of loops.
         metadata: under which names something is kept in the file.
         schema_version: the version of the format.
-        minimum_runtime: the first version of TensorFlow Lite that runs the operators, for example
-            "1.14.0"; None where the file does not say.
+        minimum_runtime: the first version of TensorFlow Lite that computes what is in the file,
+            for example "1.14.0": what the file says, or a later one where that is known to compute
+            something else; None where nothing says.
         sha256: the SHA-256 of the file: whether a copy is undamaged.
     """
 
@@ -86,8 +88,8 @@ class Inspection:
             aligned(["operator", "times"], rows),
             f"in floating point: {', '.join(self.float_operators) or 'no operator'}; "
             f"{inside or 'no'} tensor{'' if inside == 1 else 's'} between inputs and outputs",
+            f"oldest runtime: {in_words(self.minimum_runtime)}",
             f"graphs: {len(self.subgraphs)}; schema version: {self.schema_version}; "
-            f"oldest runtime: {self.minimum_runtime or 'not said'}; "
             f"metadata: {', '.join(self.metadata) or 'none'}",
             f"SHA-256: {self.sha256}",
         ]
@@ -121,7 +123,6 @@ def inspect_file(
     Raises:
         ValueError: if the file is damaged.
     """
-    runtime = flatbuffer.metadata("min_runtime_version")
     return Inspection(
         size=len(content),
         bytes=bytes_by_kind(content),
@@ -134,14 +135,9 @@ def inspect_file(
         subgraphs=tuple(flatbuffer.subgraph_names),
         metadata=tuple(flatbuffer.metadata_names),
         schema_version=flatbuffer.schema_version,
-        minimum_runtime=_version(runtime),
+        minimum_runtime=oldest_runtime(flatbuffer),
         sha256=hashlib.sha256(content).hexdigest(),
     )
-
-
-def _version(stored: bytes | None) -> str | None:
-    """The buffer has a fixed size, zeros behind the text."""
-    return (stored or b"").rstrip(b"\0").decode(errors="replace") or None
 
 
 def _sizes(shape: tuple[int | None, ...]) -> str:

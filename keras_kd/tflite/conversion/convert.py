@@ -11,6 +11,13 @@ from keras_kd._keras import check_model
 from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.converter import Options, run_converter
+from keras_kd.tflite.conversion.ends import (
+    BYTES,
+    byte_ranges,
+    check_inputs,
+    checked_types,
+    warn_of_other_ranges,
+)
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, check_integer_inputs
 from keras_kd.tflite.conversion.layer_names import layer_names
@@ -43,6 +50,8 @@ def convert(
     representative_data: Any = None,
     target: str = "android",
     *,
+    input_type: str | None = None,
+    output_type: str | None = None,
     per_tensor: bool | str | None = None,
     input_range: InputRange = None,
     recipe: Any = None,
@@ -87,6 +96,13 @@ def convert(
             tflite-micro is installed, the file is run in it, where it must give the bits of
             LiteRT's reference kernels on the examples that it is verified on. "web" is LiteRT in
             browsers (`@litertjs/core`).
+        input_type: how real numbers are stored in the inputs: "float32", "int8" or "uint8" for
+            "int8", "float32" or "int16" for "int16x8"; by default as in the table. What is written
+            out as "int8" or "uint8" takes the bytes of a camera or a sensor as they are: they stand
+            for `input_range`, without which it is 0..1, 0..255 or -1..1 if the examples have that
+            range, and else what they reach. Bytes are exact for ranges that begin at 0; around 0
+            they are off by half a step.
+        output_type: how they are stored in the outputs, likewise.
         per_tensor: for "int8", "int16x8" and recipes, which weights have one scale per tensor
             instead of one per channel, which is more precise: True for all (some accelerators need
             this), "dense" for those of dense layers, False for none. By default "dense" on
@@ -120,9 +136,9 @@ def convert(
     check_model("student", student)
     form = FORMS[check_choice("quantization", quantization, QUANTIZATIONS)]
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
+    _check_options(form, place, recipe)
+    ends = checked_types(form, place, recipe is not None, input_type, output_type)
     scales = _scales(student, form, place, per_tensor, recipe)
-    options = Options(form, place.stores_integers, scales, place.fallback)
-    _check_options(options, place, recipe)
     check_layers(student, form, place.missing, place.fallback)
     _check_student(student, form, representative_data, recipe)
     check_finite_weights(student)
@@ -130,6 +146,7 @@ def convert(
     place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
     dtypes = {tensor.name: tensor.dtype for tensor in signature.inputs}
     check_integer_inputs(form, dtypes, place.fallback)
+    check_inputs(form, signature, input_type)
     ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
     examples = None
     if representative_data is not None:
@@ -140,6 +157,9 @@ def convert(
             student=signature.model,
         )
     evidence = known_evidence(signature, verification_data, labels, examples)
+    are_bytes = input_type in BYTES
+    bytes_from_to = byte_ranges(signature, ranges, examples) if are_bytes else {}
+    options = Options(form, *ends, scales, bytes_from_to, place.fallback)
 
     model = TFLiteModel(_converted(signature, options, recipe, examples))
     check_result(
@@ -150,6 +170,8 @@ def convert(
         recipe is not None,
         has_chosen_scales=per_tensor is not None,
     )
+    if input_type is None and output_type is None:
+        place.check_ends(model)
     # The evidence is about the very bytes that are returned.
     model = TFLiteModel(place.finished(model))
     evidence = evidence or random_evidence(signature, model, ranges)
@@ -161,6 +183,7 @@ def convert(
     check_finite_constants(model)
     check_finite_outputs(verification)
     warn_of_lost(verification)
+    warn_of_other_ranges(model, bytes_from_to)
     place.check(model, evidence.examples)
     model.verification = verification
     return model
@@ -210,8 +233,7 @@ def _scales(student: Any, form: Form, place: Target, per_tensor: Any, recipe: An
     return per_tensor
 
 
-def _check_options(options: Options, place: Target, recipe: Any) -> None:
-    form = options.form
+def _check_options(form: Form, place: Target, recipe: Any) -> None:
     if recipe is None:
         place.check_form(form.name)
     elif form.name != "float32":
@@ -233,7 +255,8 @@ def _check_student(student: Any, form: Form, representative_data: Any, recipe: A
                 problem(
                     f"{asked} for a quantization-aware student",
                     "'int8', the form that it was trained for",
-                    "choose quantization='int8', or pass keras_kd.compression.strip(student)",
+                    "choose quantization='int8', in which weights keep the bits that they were "
+                    "trained for, or pass keras_kd.compression.strip(student)",
                 )
             )
     elif form.needs_data and representative_data is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from keras_kd.tflite.conversion.integer_operators import (
 )
 from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
 from keras_kd.tflite.conversion.refusals import is_unsupported, refusal
-from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
+from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart, with_input_ranges
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import layers_of
 
@@ -36,15 +36,20 @@ class Options:
 
     Attributes:
         form: how numbers are stored.
-        stores_integers: whether inputs and outputs of integer forms are integers.
+        input_type: how real numbers are stored in inputs: "float32", or integers with a scale.
+        output_type: the same of outputs.
         per_tensor: whether weights have one scale per tensor instead of one per channel: True,
             False, or "dense" for those of dense layers alone.
         fallback: a form for what integers cannot compute, which messages name.
+        input_ranges: by the names of inputs from where to where 8 bits reach in them; of others the
+            examples say it.
     """
 
     form: Form
-    stores_integers: bool = False
+    input_type: str = "float32"
+    output_type: str = "float32"
     per_tensor: bool | str = False
+    input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     fallback: str = "dynamic_int8"
 
 
@@ -164,21 +169,21 @@ def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray]
 
     form = options.form
     form.configure(converter, per_tensor=options.per_tensor)
-    if form.integers is not None and options.stores_integers:
-        stored = getattr(tf, form.integers)
-        converter.inference_input_type = converter.inference_output_type = stored
+    if form.integers is not None:
+        converter.inference_input_type = getattr(tf, options.input_type)
+        converter.inference_output_type = getattr(tf, options.output_type)
     if form.integers is not None and examples is not None:
         converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
     if form.integers is not None and examples is not None:
-        _change_before_quantization(converter, form)
+        _change_before_quantization(converter, options)
 
 
-def _change_before_quantization(converter: Any, form: Form) -> None:
+def _change_before_quantization(converter: Any, options: Options) -> None:
     """Have the float file mended before it is quantized; the converter has no public way."""
     from tensorflow.lite.python.convert import mlir_quantize
 
-    calibrate = converter._quantize
+    form, calibrate = options.form, converter._quantize
     if form.integers != "int8":
         # The quantizer for 16 bits calibrates by itself.
         converter._quantize = lambda content, *others: calibrate(
@@ -193,6 +198,7 @@ def _change_before_quantization(converter: Any, form: Form) -> None:
 
         content = with_integer_operators(content, form.integers)
         content = with_bounded_masks(content, lambda each: with_masked_means(each, calibrated))
+        content = with_input_ranges(content, options.input_ranges)
         return mlir_quantize(
             keep_tensors_apart(fold_normalizations(content)),
             converter._experimental_disable_per_channel,

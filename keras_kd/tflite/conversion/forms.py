@@ -50,6 +50,13 @@ class Form:
         return self.integers is not None
 
     @property
+    def end_types(self) -> tuple[str, ...]:
+        """The types, as numpy names them, that real numbers can have in inputs and outputs."""
+        if self.integers == "int8":
+            return "float32", "int8", "uint8"
+        return ("float32",) if self.integers is None else ("float32", self.integers)
+
+    @property
     def takes_quantization_aware(self) -> bool:
         """Whether it is the form that quantization-aware students were trained for."""
         return self.integers == "int8"

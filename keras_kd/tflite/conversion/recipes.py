@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_kd._checks import check_choice, problem
+from keras_kd._four_bits import WITHOUT_4_BITS
 from keras_kd.tflite.conversion.forms import DENSE
 from keras_kd.tflite.conversion.operators import Operator, float_weights
 
@@ -18,7 +19,7 @@ _CALIBRATED = ("int8", "int16x8")
 _OF_WEIGHTS = ("float16", "dynamic_int8", "int4")
 # What they multiply with or add are no weights in these forms, but small vectors.
 _ELEMENTWISE = ("ADD", "DIV", "MUL", "SUB")
-# What a form becomes for operators that cannot take it: the quantizer has 4 bits for few.
+# What a form becomes for operators that cannot take it.
 _INSTEAD = {"int4": "dynamic_int8"}
 # Below, 4 bits save less than 128 bytes. First layers are so small, and lose most by rounding.
 _WORTH_4_BITS = 256
@@ -146,7 +147,8 @@ class LayerRecipe:
             # LiteRT looks for a row of 4 bits at a whole byte.
             return [each for each in forms if each != "int4"]
         is_small = operator.scope not in self._explicit and _size(operator) < self._worth_4_bits
-        return forms[1:] if form == "int4" and is_small else forms
+        has_none = operator.type_name in WITHOUT_4_BITS
+        return forms[1:] if form == "int4" and (is_small or has_none) else forms
 
 
 def checked_entries(recipe: Any, operators: Sequence[Operator]) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def check_result(
     options.form.check_contents(model.flatbuffer, is_calibrated, options.fallback)
     if options.per_tensor and has_chosen_scales:
         _check_one_scale(model, options.per_tensor)
-    _check_types(model, inputs, options.form.integers if options.stores_integers else None)
+    _check_types(model, inputs, options)
 
 
 def _check_operators(model: TFLiteModel) -> None:
@@ -86,20 +86,21 @@ def _check_inputs(model: TFLiteModel, inputs: Sequence[TensorInfo]) -> None:
             )
 
 
-def _check_types(model: TFLiteModel, inputs: Sequence[TensorInfo], integers: str | None) -> None:
-    """The types at both ends; `integers` is None where real numbers are stored as they are."""
+def _check_types(model: TFLiteModel, inputs: Sequence[TensorInfo], options: Options) -> None:
+    """The types at both ends."""
     dtypes = {tensor.name: tensor.dtype for tensor in inputs}
     for tensor in model.inputs:
-        _check_type(tensor, dtypes[tensor.name], integers)
+        _check_type(tensor, dtypes[tensor.name], options.input_type)
     for tensor in model.outputs:
         real = tensor.is_quantized or np.issubdtype(tensor.dtype, np.floating)
-        _check_type(tensor, np.dtype("float32") if real else tensor.dtype, integers)
+        dtype = np.dtype("float32") if real else tensor.dtype
+        _check_type(tensor, dtype, options.output_type)
 
 
-def _check_type(tensor: TensorInfo, dtype: np.dtype, integers: str | None) -> None:
+def _check_type(tensor: TensorInfo, dtype: np.dtype, stored: str) -> None:
     """A real number is stored with a scale, or as it is; an integer always as it is."""
-    quantized = integers is not None and np.issubdtype(dtype, np.floating)
-    expected = np.dtype(integers) if quantized else dtype
+    quantized = stored != "float32" and np.issubdtype(dtype, np.floating)
+    expected = np.dtype(stored) if quantized else dtype
     if tensor.dtype != expected or tensor.is_quantized != quantized:
         raise ValueError(
             problem(

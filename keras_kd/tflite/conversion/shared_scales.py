@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
@@ -118,6 +119,24 @@ def keep_tensors_apart(content: bytes) -> bytes:
     return packed(model, len(content)) if any(changed) else content
 
 
+def with_input_ranges(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
+    """The file in which inputs have other ranges than those that were calibrated.
+
+    Args:
+        content: a float32 file with calibrated ranges and one signature.
+        ranges: from where to where inputs reach, by their names in the signature.
+    """
+    if not ranges:
+        return content
+    model = unpacked(content)
+    graph = model.subgraphs[0]
+    for entry in model.signatureDefs[0].inputs:
+        limits = ranges.get(entry.name.decode())
+        if limits is not None:
+            _Graph(model, graph).set_range(int(entry.tensorIndex), *limits)
+    return packed(model, len(content))
+
+
 class _Graph:
     """A subgraph of a calibrated file."""
 
@@ -140,6 +159,12 @@ class _Graph:
         self._settled: set[int] = set()
         self._kept_as: dict[int, int] = {}
         self._inserted: dict[float, list[Any]] = {}
+
+    def set_range(self, index: int, low: float, high: float) -> None:
+        """Give a tensor a range, and what hands its numbers on with its scale."""
+        for other, found in enumerate(self._graph.tensors):
+            if self._root(other) == index and getattr(found.quantization, "min", None) is not None:
+                found.quantization.min, found.quantization.max = [low], [high]
 
     def forget(self) -> bool:
         """Forget the ranges of what training has given one, and tell whether there are any.

@@ -23,8 +23,9 @@ class Target:
 
     Attributes:
         name: what users call it.
-        stores_integers: whether inputs and outputs of integer forms are integers; otherwise they
-            are float32.
+        stores_integers: whether inputs and outputs of integer forms are integers unless users
+            choose; otherwise they are float32.
+        takes_integers: whether users may choose integers there.
         takes_any_length: whether inputs may be resized there.
         per_tensor: which weights have one scale per tensor, as for `convert`, unless users choose.
         missing: operators that it lacks and that innocent layers convert to.
@@ -37,6 +38,7 @@ class Target:
 
     name: str
     stores_integers: bool
+    takes_integers: bool
     takes_any_length: bool
     finished: Callable[[TFLiteModel], bytes]
     check: Callable[[TFLiteModel, Mapping[str, np.ndarray]], None]
@@ -85,6 +87,24 @@ class Target:
                 )
             )
 
+    def check_ends(self, model: TFLiteModel) -> None:
+        """Refuse quantized numbers in inputs and outputs that nobody asked for.
+
+        Raises:
+            ValueError: if there are some, and the place has real numbers there.
+        """
+        ends = (*model.inputs, *model.outputs)
+        integers = [str(tensor) for tensor in ends if tensor.is_quantized]
+        if integers and not self.stores_integers:
+            raise ValueError(
+                problem(
+                    f"a file with {', '.join(integers)}",
+                    "float32 in its inputs and outputs: MediaPipe and browsers refuse the others",
+                    "leave the first and the last layer out of the recipe, or choose "
+                    "target='microcontroller'",
+                )
+            )
+
 
 def _small(model: TFLiteModel) -> bytes:
     return model.flatbuffer.without_names(keep_ends=True)
@@ -94,18 +114,8 @@ def _smallest(model: TFLiteModel) -> bytes:
     return model.flatbuffer.without_names()
 
 
-def _check_floats_outside(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
-    """MediaPipe and the browser's runtime refuse a file that takes or gives quantized numbers."""
-    integers = [str(tensor) for tensor in (*model.inputs, *model.outputs) if tensor.is_quantized]
-    if integers:
-        raise ValueError(
-            problem(
-                f"a file with {', '.join(integers)}",
-                "float32 in its inputs and outputs: MediaPipe and browsers refuse the others",
-                "leave the first and the last layer out of the recipe, or choose "
-                "target='microcontroller'",
-            )
-        )
+def _runs(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
+    """LiteRT has run it."""
 
 
 def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
@@ -161,14 +171,16 @@ TARGETS = {
         Target(
             "android",
             stores_integers=False,
+            takes_integers=True,
             takes_any_length=True,
             finished=_small,
-            check=_check_floats_outside,
+            check=_runs,
             slow={"int16x8": _WITHOUT_XNNPACK},
         ),
         Target(
             "microcontroller",
             stores_integers=True,
+            takes_integers=True,
             takes_any_length=False,
             finished=_smallest,
             check=_check_microcontroller,
@@ -181,9 +193,10 @@ TARGETS = {
         Target(
             "web",
             stores_integers=False,
+            takes_integers=False,
             takes_any_length=False,
             finished=_small,
-            check=_check_floats_outside,
+            check=_runs,
             slow={"int16x8": _WITHOUT_XNNPACK},
         ),
     )

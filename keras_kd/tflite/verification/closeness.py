@@ -206,4 +206,10 @@ def _fix(quantization: str, fallback: str) -> str:
             "calibrate on representative_data like those compared, scale inputs of different "
             f"magnitudes alike, or choose quantization={fallback!r}"
         )
+    if quantization == "int4":
+        return (
+            "choose quantization='dynamic_int8', or train "
+            "keras_kd.compression.quantize_aware(student, x_train[:500], weight_bits=4), which "
+            "learns to bear 4 bits, and convert it to 'int8': its weights keep the 4 bits"
+        )
     return "choose quantization='float32', or replace the layer that does not bear this one"

@@ -1,3 +1,5 @@
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -18,6 +20,10 @@ from keras_kd.compression import (
 )
 from keras_kd.compression.bridge.graph import read
 from keras_kd.compression.bridge.rebuilding import random_inputs
+
+needs_tflm = pytest.mark.skipif(
+    importlib.util.find_spec("tflite_micro") is None, reason="tflite-micro is not installed"
+)
 
 
 def cnn():
@@ -467,6 +473,93 @@ def test_fewer_bits_are_seen_in_the_file(bits, stored, values):
     assert max(len(np.unique(channel)) for channel in kernels[CONV]) <= values
     difference = np.abs(model.predict(IMAGES) - outputs(aware, IMAGES))
     assert difference.max() < 0.03 * np.ptp(outputs(aware, IMAGES))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("android", marks=pytest.mark.slow),
+        pytest.param("microcontroller", marks=needs_tflm),
+    ],
+)
+def test_kernels_without_four_bits_keep_eight(target):
+    """Depthwise ones run in no TFLM, transposed ones the converter refuses."""
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential(
+        [
+            keras.Input((6, 6, 2), name="image"),
+            layers.SeparableConv2D(4, 3, depth_multiplier=2, name="separable"),
+            layers.DepthwiseConv2D(3, depth_multiplier=3, name="depthwise"),
+            layers.Conv2DTranspose(5, 2, name="transposed"),
+            layers.Flatten(),
+            layers.Dense(10, name="logits"),
+        ]
+    )
+    aware = quantize_aware(student, IMAGES, weight_bits=4)
+    summary = quantization_summary(aware)
+    bits = {layer.name: layer.weight_bits for layer in summary.layers if layer.weight_bits}
+    assert bits == {"separable": 4, "depthwise": 8, "transposed": 8, "logits": 4}
+    assert summary["separable"].note == "8 bits in its depthwise kernel"
+    tensors = tflite.convert(aware, "int8", IMAGES, target).flatbuffer.tensors()
+    stored = {tensor.shape: tensor.type for tensor in tensors if len(tensor.shape) in (2, 4)}
+    kernels = {
+        "depthwise of separable": (1, 3, 3, 4),
+        "pointwise": (4, 1, 1, 4),
+        "depthwise": (1, 3, 3, 12),
+        "transposed": (5, 2, 2, 12),
+        "logits": (10, 45),
+    }
+    assert {name: stored[shape] for name, shape in kernels.items()} == {
+        "depthwise of separable": "INT8",
+        "pointwise": "INT4",
+        "depthwise": "INT8",
+        "transposed": "INT8",
+        "logits": "INT4",
+    }
+
+
+def test_four_bits_of_depthwise_kernels_are_those_of_the_form_int4():
+    student = keras.Sequential(
+        [
+            keras.Input((6, 6, 2), name="image"),
+            layers.DepthwiseConv2D(3, depth_multiplier=16, name="depthwise"),
+            layers.Flatten(),
+            layers.Dense(10, name="logits"),
+        ]
+    )
+    model = tflite.convert(student, "int4")
+    types = {tensor.shape: tensor.type for tensor in model.flatbuffer.tensors() if tensor.bytes}
+    assert (types[1, 3, 3, 32], types[10, 512]) == ("INT8", "INT4")
+
+
+def test_what_int4_refuses_quantization_aware_training_saves():
+    """An input that is small has large weights, beside which 4 bits leave nothing of the others."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(512, 16)).astype("float32") * ([0.02] + 15 * [1])
+    y = (x @ generator.normal(size=(16, 6))).argmax(axis=1)
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential(
+        [
+            keras.Input((16,), name="vector"),
+            layers.Dense(24, activation="relu"),
+            layers.Dense(24, activation="relu"),
+            layers.Dense(6, activation="softmax", name="scores"),
+        ]
+    )
+    student.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    student.fit(x, y, epochs=20, batch_size=64, verbose=0)
+    kernel = student.layers[0].kernel.numpy()
+    kernel[0] = 8 * np.abs(kernel).max() * np.sign(kernel[0])
+    student.layers[0].kernel.assign(kernel)
+    advice = r"quantize_aware\(student, x_train\[:500\], weight_bits=4\).*convert it to 'int8'"
+    with pytest.raises(ValueError, match=advice):
+        tflite.convert(student, "int4", x)
+    aware = quantize_aware(student, x[:500], weight_bits=4)
+    aware.compile(tf_keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    aware.fit(x, y, epochs=10, batch_size=32, verbose=0)
+    model = tflite.convert(aware, "int8", x)
+    assert "INT4" in model.flatbuffer.weight_types()
+    assert (model.predict(x).argmax(axis=1) == y).mean() > 0.8
 
 
 @pytest.mark.slow

@@ -48,8 +48,8 @@ def metadata():
         author="An author",
         license="Apache-2.0",
         version="1.2.0",
-        mean=(0.0, 1.0, 2.0),
-        std=(255.0, 254.0, 253.0),
+        mean=(1.0, 1.0, 1.0),
+        std=(254.0, 254.0, 254.0),
         score_calibration=android.ScoreCalibration(
             [(1.0, 2.0, -0.5), None, (0.5, 3.0, 0.25, 0.125)],
             transformation="inverse_logistic",

@@ -1,10 +1,12 @@
-"""Run files in MediaPipe's ImageClassifier, as a phone does, and read and write metadata with its
-own schema. It runs in an environment of its own, where neither TensorFlow nor keras_kd is.
+"""Run files in MediaPipe's tasks, as a phone does, and read and write metadata with its own schema.
+It runs in an environment of its own, where neither TensorFlow nor keras_kd is.
 
-Argument: a directory with `images.npy`, shaped (images, height, width, 3), and `*.tflite` files.
-Writes for each file a `.json` with scores by class index, labels by class index and the name of the
-output, or with the error; for `metadata.bin` what is in it to `metadata.json`; and what MediaPipe's
-own classes write to `independent.bin`.
+Argument: a directory with `images.npy`, shaped (images, height, width, 3), `recordings.npy`, shaped
+(recordings, samples), and `*.tflite` files: `audio_*` for the AudioClassifier, `segments_*` for the
+ImageSegmenter, others for the ImageClassifier. Writes for each file a `.json` with scores by class
+index, labels by class index and the name of the output, or with the error; for segments a `.npy`
+with the scores, shaped (images, height, width, classes); for `metadata.bin` what is in it to
+`metadata.json`; and what MediaPipe's own classes write to `independent.bin`.
 """
 
 import json
@@ -15,8 +17,17 @@ import flatbuffers
 import mediapipe
 import numpy as np
 from mediapipe.tasks.metadata import metadata_schema_py_generated as schema
+from mediapipe.tasks.python.audio import AudioClassifier, AudioClassifierOptions
+from mediapipe.tasks.python.components.containers import AudioData
 from mediapipe.tasks.python.core.base_options import BaseOptions
-from mediapipe.tasks.python.vision import ImageClassifier, ImageClassifierOptions
+from mediapipe.tasks.python.vision import (
+    ImageClassifier,
+    ImageClassifierOptions,
+    ImageSegmenter,
+    ImageSegmenterOptions,
+)
+
+SAMPLE_RATE = 16000
 
 
 def classify(path, images):
@@ -30,6 +41,40 @@ def classify(path, images):
             labels.update({category.index: category.category_name for category in head.categories})
             scores.append({category.index: category.score for category in head.categories})
     return {"scores": scores, "labels": labels, "output": head.head_name}
+
+
+def hear(path, recordings):
+    """What the audio classifier says of each recording."""
+    options = AudioClassifierOptions(base_options=BaseOptions(model_asset_path=str(path)))
+    labels, scores = {}, []
+    with AudioClassifier.create_from_options(options) as classifier:
+        for recording in recordings:
+            clip = AudioData.create_from_array(recording[:, None], SAMPLE_RATE)
+            (result,) = classifier.classify(clip)
+            (head,) = result.classifications
+            labels.update({category.index: category.category_name for category in head.categories})
+            scores.append({category.index: category.score for category in head.categories})
+    return {"scores": scores, "labels": labels, "output": head.head_name}
+
+
+def segment(path, images):
+    """The scores of the classes of each pixel, which are written, and the labels."""
+    options = ImageSegmenterOptions(base_options=BaseOptions(model_asset_path=str(path)))
+    with ImageSegmenter.create_from_options(options) as segmenter:
+        maps = []
+        for image in images:
+            image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
+            masks = segmenter.segment(image).confidence_masks
+            maps.append(np.stack([mask.numpy_view().squeeze() for mask in masks], axis=-1))
+        np.save(path.with_suffix(".npy"), np.stack(maps))
+        return {"labels": list(segmenter.labels)}
+
+
+def run(path, images, recordings):
+    """What the task for a file, which its name tells, makes of the examples."""
+    if path.stem.startswith("audio_"):
+        return hear(path, recordings)
+    return (segment if path.stem.startswith("segments_") else classify)(path, images)
 
 
 def plain(value):
@@ -67,11 +112,11 @@ def independent_metadata():
 
 
 def main(directory):
-    images = np.load(directory / "images.npy")
+    images, recordings = (np.load(directory / f"{name}.npy") for name in ("images", "recordings"))
     for path in directory.glob("*.tflite"):
         try:
-            result = classify(path, images)
-        except (RuntimeError, ValueError, FileNotFoundError) as error:
+            result = run(path, images, recordings)
+        except (RuntimeError, ValueError, OSError, NotImplementedError) as error:
             result = {"error": f"{type(error).__name__}: {error}"}
         path.with_suffix(".json").write_text(json.dumps(result))
     content = (directory / "metadata.bin").read_bytes()

@@ -24,10 +24,35 @@ def test_one_channel_is_refused(float_model, plain):
 
 
 def test_other_inputs_are_refused(make_student, plain):
-    rows = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, activation="softmax")])
-    _refused(tflite.convert(rows), plain, r"images of shape \(1, height, width, 3\)")
+    wide = keras.Sequential([keras.Input((8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    as_image = dataclasses.replace(plain, input_kind="image")
+    _refused(tflite.convert(wide), as_image, r"images of shape \(1, height, width, 3\)")
     several, _ = make_student("several inputs and outputs")
-    _refused(tflite.convert(several), plain, "2 inputs and 2 outputs")
+    _refused(tflite.convert(several), plain, "2 inputs and 2 outputs.*leave the labels out")
+
+
+def test_mean_and_std_are_for_images(plain):
+    rows = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    _refused(tflite.convert(rows), plain, r"std=\(255.0,\) for an input of numbers.*leave them out")
+
+
+def test_a_normalization_by_channel_goes_into_the_model(color_student, color_images):
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    named = android.Metadata(["a", "b", "c"], mean=mean, std=std)
+    _refused(tflite.convert(color_student), named, r"differs by channel.*with_normalization")
+    pixels = np.round(color_images * 255)
+    normalized = ((pixels - mean) / std).astype("float32")
+    model = tflite.convert(
+        android.with_normalization(color_student, mean, std),
+        "int8",
+        pixels,
+        input_type="uint8",
+        output_type="uint8",
+    )
+    assert (model.inputs[0].scale, model.inputs[0].zero_point) == (1.0, 0)
+    described = android.add_metadata(model, android.Metadata(["a", "b", "c"]))
+    expected = color_student.predict(normalized, verbose=0)
+    np.testing.assert_allclose(described.predict(pixels), expected, atol=0.02)
 
 
 def test_open_sizes_are_refused(plain):
@@ -45,9 +70,20 @@ def test_open_sizes_are_refused(plain):
     _refused(model, plain, r"\[1, any, any, 3\].*known height and width")
 
 
-def test_maps_are_no_classes(plain):
-    maps = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 3)])
-    _refused(tflite.convert(maps), plain, r"3 labels for the output .*\[1, 6, 6, 3\]")
+def test_segments_are_classes_of_pixels(plain):
+    def maps(**options):
+        return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 3, **options)])
+
+    model = tflite.convert(maps(activation="softmax"))
+    assert android.read_metadata(android.add_metadata(model, plain)) == plain
+    calibrated = dataclasses.replace(
+        plain, score_calibration=android.ScoreCalibration([(1.0, 1.0, 0.0)] * 3)
+    )
+    _refused(model, calibrated, r"calibration for the output .*\[1, 6, 6, 3\].*leave")
+    logits = maps(kernel_initializer=keras.initializers.RandomNormal(stddev=9))
+    _refused(tflite.convert(logits), plain, r"outputs go from -.*with_softmax\(student\)")
+    model = tflite.convert(android.with_softmax(logits))
+    assert android.read_metadata(android.add_metadata(model, plain)) == plain
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c", "d"]])

@@ -1,4 +1,4 @@
-"""Files in the real ImageClassifier, and metadata beside those of MediaPipe's own schema.
+"""Files in the real tasks of MediaPipe, and metadata beside those of its own schema.
 
 MediaPipe and TF-MOT cannot be installed together (they need different versions of absl-py), so it
 has an environment of its own: `make test-android` makes it, or KERAS_KD_MEDIAPIPE_PYTHON names its
@@ -80,7 +80,69 @@ def models(student, digits):
     described = {name: android.add_metadata(model, PLAIN) for name, model in files.items()}
     calibrated = dataclasses.replace(PLAIN, score_calibration=CALIBRATION)
     described["calibrated"] = android.add_metadata(files["float32"], calibrated)
+    ends = {"input_type": "uint8", "output_type": "uint8", "input_range": (0, 1)}
+    files["uint8"] = tflite.convert(color, "int8", representative, **ends)
+    described["uint8"] = android.add_metadata(files["uint8"], PLAIN)
+    described["by channel"] = _by_channel(color, representative)
     return described
+
+
+# Of pixels of 0..255, beside which the student computes what it did of 0..1.
+CHANNEL_MEAN, CHANNEL_STD = (3.0, 0.0, -6.0), (250.0, 255.0, 260.0)
+
+
+def _by_channel(student, representative):
+    """A student of images that are normalized by channel, in integers from end to end."""
+    model = android.with_normalization(student, CHANNEL_MEAN, CHANNEL_STD)
+    ends = {"input_type": "uint8", "output_type": "uint8"}
+    files = tflite.convert(model, "int8", np.round(representative * 255), **ends)
+    return android.add_metadata(files, android.Metadata(PLAIN.labels))
+
+
+@pytest.fixture(scope="module")
+def heard():
+    """Files that the AudioClassifier runs, by name; labels occur twice in them."""
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential(
+        [
+            keras.Input((400,), name="recording"),
+            keras.layers.Reshape((400, 1)),
+            keras.layers.Conv1D(8, 16, strides=8, activation="relu"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3, activation="softmax", name="scores"),
+        ]
+    )
+    metadata = android.Metadata(["crane", "heron", "crane"], sample_rate=16000)
+    with pytest.warns(UserWarning, match="'crane' of the classes 0 and 2"):
+        return {
+            f"audio_{form}": android.add_metadata(tflite.convert(student, form, data), metadata)
+            for form, data in (("float32", None), ("int8", RECORDINGS))
+        }
+
+
+RECORDINGS = np.random.default_rng(0).uniform(-1, 1, (20, 400)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def segmented(digits):
+    """Files that the ImageSegmenter runs, by name."""
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential(
+        [
+            keras.Input((28, 28, 3), name="image"),
+            keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(4, 1, name="segments"),
+        ]
+    )
+    student = android.with_softmax(student)
+    metadata = android.Metadata(["sky", "road", "sea", "car"], mean=MEAN, std=STD)
+    data = _colored(digits.x_train[:50])
+    ends = {"input_type": "uint8", "output_type": "uint8", "input_range": (0, 1)}
+    files = {
+        "segments_float32": tflite.convert(student),
+        "segments_uint8": tflite.convert(student, "int8", data, **ends),
+    }
+    return {name: android.add_metadata(model, metadata) for name, model in files.items()}
 
 
 @pytest.fixture(scope="module")
@@ -95,29 +157,35 @@ def others(student, digits):
         "grey": _forced(tflite.convert(grey)),
         "integers": _forced(tflite.convert(scores, "int8", representative, "microcontroller")),
         "nameless": _described(tflite.convert(scores)),
+        "std by channel": _forced(
+            tflite.convert(scores), dataclasses.replace(PLAIN, std=(255.0, 254.0, 255.0))
+        ),
+        "no image": _forced(tflite.convert(scores), PLAIN, "numbers"),
     }
 
 
-def _described(model):
+def _described(model, metadata=PLAIN, kind="image"):
     """Without the file of labels that the metadata name."""
-    written = writing.write_tables(writing._model_table(model, PLAIN), schema.FILE_IDENTIFIER)
+    table = writing._model_table(model, metadata, kind)
+    written = writing.write_tables(table, schema.FILE_IDENTIFIER)
     return model.flatbuffer.with_metadata(schema.ENTRY, written)
 
 
-def _forced(model):
-    return append_files(_described(model), writing._files(PLAIN))
+def _forced(model, metadata=PLAIN, kind="image"):
+    return append_files(_described(model, metadata, kind), writing._files(metadata))
 
 
 @pytest.fixture(scope="module")
-def results(models, others, digits, described, tmp_path_factory):
+def results(models, others, heard, segmented, digits, described, tmp_path_factory):
     """The directory in which MediaPipe has left what it found."""
     directory = tmp_path_factory.mktemp("mediapipe")
-    for name, model in models.items():
+    for name, model in {**models, **heard, **segmented}.items():
         model.save(directory / f"{name}.tflite")
     for name, content in others.items():
         (directory / f"{name}.tflite").write_bytes(content)
     (directory / "metadata.bin").write_bytes(described.flatbuffer.metadata(schema.ENTRY))
     np.save(directory / "images.npy", np.round(_colored(digits.x_test) * 255).astype(np.uint8))
+    np.save(directory / "recordings.npy", RECORDINGS)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.run(
         [PYTHON, WORKER, directory],
@@ -154,6 +222,40 @@ def test_a_phone_says_what_litert_says(results, models, digits, quantization):
     assert (scores.argmax(axis=1) == digits.y_test).mean() > least
 
 
+@pytest.mark.parametrize("name", ["uint8", "by channel"])
+def test_pixels_go_into_files_of_bytes_as_they_are(results, student, models, digits, name):
+    pixels = np.round(_colored(digits.x_test) * 255)
+    [image], [output] = models[name].inputs, models[name].outputs
+    stored = models[name].run_stored({image.name: pixels.astype("uint8")})[output.name]
+    scores = _scores(results, name)
+    np.testing.assert_allclose(scores, stored / 256, atol=1e-6)
+    # What the student computes of the same pixels; grey is the mean of three channels.
+    mean, std = (CHANNEL_MEAN, CHANNEL_STD) if name == "by channel" else (0, 255)
+    grey = ((pixels - np.array(mean)) / np.array(std)).mean(axis=-1, keepdims=True)
+    logits = student.predict(grey.astype("float32"), verbose=0)
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    assert np.abs(scores - expected).mean() < 0.01
+    assert (scores.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.97
+
+
+@pytest.mark.parametrize("form", ["float32", "int8"])
+def test_recordings_are_heard(results, heard, form):
+    result = _result(results, f"audio_{form}")
+    assert result.get("labels") == {"0": "crane", "1": "heron", "2": "crane"}, result
+    scores = np.array([[row[str(index)] for index in range(3)] for row in result["scores"]])
+    expected = heard[f"audio_{form}"].predict(RECORDINGS)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["float32", "uint8"])
+def test_pixels_are_classified(results, segmented, digits, form):
+    result = _result(results, f"segments_{form}")
+    assert result == {"labels": ["sky", "road", "sea", "car"]}
+    pixels = np.round(_colored(digits.x_test) * 255) / np.float32(255)
+    expected = segmented[f"segments_{form}"].predict(pixels.astype("float32"))
+    np.testing.assert_allclose(np.load(results / f"segments_{form}.npy"), expected, atol=1e-5)
+
+
 def test_labels_and_names_are_shown(results):
     result = _result(results, "int8")
     assert result["labels"] == {str(index): f"digit {index}" for index in range(10)}
@@ -176,7 +278,7 @@ def test_score_calibration_takes_effect(results, models, digits):
 
 
 def test_what_is_refused_here_is_refused_there(results):
-    for name in ("grey", "integers", "nameless"):
+    for name in ("grey", "integers", "nameless", "std by channel", "no image"):
         assert "error" in _result(results, name), name
     logits = _scores(results, "logits")
     assert logits.max() > 1, "MediaPipe makes probabilities of logits: no need to refuse them"

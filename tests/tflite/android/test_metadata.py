@@ -51,7 +51,10 @@ def test_ranges_that_are_none(low, high, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"labels": ["a", "a"]}, ValueError, "labels that differ"),
+        ({"input_kind": "sound"}, ValueError, "input_kind='sound'.*'audio'"),
+        ({"input_kind": "audio"}, ValueError, "'audio' with sample_rate=None.*sample_rate=16000"),
+        ({"input_kind": "numbers", "sample_rate": 8000}, ValueError, "spectrograms"),
+        ({"sample_rate": 0}, ValueError, "sample_rate=0.*at least 1"),
         ({"name": None}, TypeError, "name=None"),
         ({"version": 1.0}, TypeError, "version=1.0.*pass version='1.0'"),
         ({"author": "\x1b[2J"}, ValueError, "author=.*control characters"),

@@ -122,3 +122,40 @@ def test_students_that_need_no_softmax(student):
     single = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match=r"\(None, 1\).*activation='sigmoid'"):
         android.with_softmax(single)
+
+
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
+def test_normalization_by_channel(library, color_student):
+    from keras_kd.compression import to_tf_keras
+
+    student = color_student if library == "keras" else to_tf_keras(color_student)
+    mean, std = (1, 2, 3), (4.0, 5.0, 6.0)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype("float32")
+    model = android.with_normalization(student, mean, std)
+    expected = student.predict((pixels - np.array(mean)) / np.array(std), verbose=0)
+    np.testing.assert_allclose(model.predict(pixels, verbose=0), expected, atol=1e-6)
+    assert model.count_params() == student.count_params()
+    [image], [scores] = (tensors for tensors in _ends(tflite.convert(model)))
+    assert (image, scores) == ("image", "scores")
+
+
+def _ends(model):
+    return [[tensor.name for tensor in tensors] for tensors in (model.inputs, model.outputs)]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "error", "message"),
+    [
+        ((1, 2), 1, ValueError, r"mean=\(1, 2\).*one for each of three channels"),
+        (0, (1, 0, 1), ValueError, "std=0.*above 0"),
+        ("0", 1, TypeError, "mean='0'"),
+    ],
+)
+def test_normalizations_that_are_none(color_student, mean, std, error, message):
+    with pytest.raises(error, match=message):
+        android.with_normalization(color_student, mean, std)
+
+
+def test_normalization_of_grey_images_needs_no_layer(student):
+    with pytest.raises(ValueError, match=r"one mean and one std do: pass them to Metadata"):
+        android.with_normalization(student, 0, 255)

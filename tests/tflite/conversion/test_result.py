@@ -71,7 +71,7 @@ def test_layers_that_stay_in_float():
 def test_types_of_inputs_and_outputs(student, images, micro_model):
     phone = tflite.convert(student, "int8", images)
     with pytest.raises(ValueError, match=r"tensor 'image' is float32.*int8 with a scale"):
-        check_result(phone, phone.inputs, Options(FORMS["int8"], stores_integers=True), True)
+        check_result(phone, phone.inputs, Options(FORMS["int8"], "int8", "int8"), True)
     with pytest.raises(ValueError, match=r"tensor 'image' is int8 with the scale 0.00.*float32"):
         check_result(micro_model, phone.inputs, INT8, True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from keras_kd import tflite
 from keras_kd._worker import Worker
 from keras_kd.tflite import microcontroller
 from keras_kd.tflite.microcontroller import running
@@ -56,12 +57,15 @@ def tflm():
 
 
 @pytest.fixture(scope="session")
-def projects(tmp_path_factory, micro_model, float_model, images):
-    """Folders written for a model in int8 and one in float32, by their type."""
+def projects(tmp_path_factory, micro_model, float_model, student, images):
+    """Folders written for models with int8, uint8 and float32 at their ends, by that type."""
     if not microcontroller.is_installed():
         pytest.skip("tflite-micro is not installed")
     folders = {}
-    for kind, model in (("int8", micro_model), ("float32", float_model)):
+    ends = {"input_type": "uint8", "output_type": "uint8"}
+    byte_model = tflite.convert(student, "int8", images, "microcontroller", **ends)
+    models = {"int8": micro_model, "uint8": byte_model, "float32": float_model}
+    for kind, model in models.items():
         folders[kind] = tmp_path_factory.mktemp("firmware") / "digits"
         microcontroller.write_project(
             model, folders[kind], "digits", images, labels=[f"label {i}" for i in range(10)]

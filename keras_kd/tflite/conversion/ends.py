@@ -1,0 +1,153 @@
+"""How a file stores real numbers at its two ends: in inputs and in outputs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import check_choice, problem
+from keras_kd._representative import Ranges, usual_range
+from keras_kd._representative.preprocessing import first_scaling
+from keras_kd.tflite.conversion.forms import FORMS, Form
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.targets import Target
+from keras_kd.tflite.model import TFLiteModel
+
+END_TYPES = ("float32", "int8", "uint8", "int16")
+BYTES = ("int8", "uint8")
+
+
+def checked_types(
+    form: Form, place: Target, has_recipe: bool, input_type: Any, output_type: Any
+) -> tuple[str, str]:
+    """The types of real numbers in inputs and outputs: those asked for, or the usual ones.
+
+    Args:
+        form: what was asked for.
+        place: where the file will run.
+        has_recipe: whether layers have forms of their own.
+        input_type: as for `convert`.
+        output_type: as for `convert`.
+
+    Raises:
+        TypeError, ValueError: if a type is none of `END_TYPES`, or if the form or the place has no
+            such ends.
+    """
+    usual = form.integers if form.integers is not None and place.stores_integers else "float32"
+    chosen = []
+    for name, asked in (("input_type", input_type), ("output_type", output_type)):
+        if asked is None:
+            chosen.append(usual)
+            continue
+        check_choice(name, asked, END_TYPES)
+        if asked not in form.end_types:
+            received = "a recipe" if has_recipe else f"quantization={form.name!r}"
+            able = [repr(other.name) for other in FORMS.values() if asked in other.end_types]
+            raise ValueError(
+                problem(
+                    f"{name}={asked!r} with {received}",
+                    f"one of {', '.join(map(repr, form.end_types))}",
+                    f"leave it out, or choose quantization={' or '.join(able)}",
+                )
+            )
+        if asked != "float32" and not place.takes_integers:
+            raise ValueError(
+                problem(
+                    f"{name}={asked!r} for target={place.name!r}",
+                    "float32 in its inputs and outputs, which is all that LiteRT in browsers takes",
+                    f"leave {name} out, or choose target='android' or 'microcontroller'",
+                )
+            )
+        chosen.append(asked)
+    return chosen[0], chosen[1]
+
+
+def check_inputs(form: Form, signature: Signature, input_type: Any) -> None:
+    """Refuse inputs that cannot have the type asked for, or that another type would serve.
+
+    Args:
+        form: what was asked for.
+        signature: the student.
+        input_type: as for `convert`.
+
+    Raises:
+        ValueError: if none of them holds real numbers, or if pixels are given as integers and
+            rescaled as real numbers in a form of integers.
+    """
+    integers = [tensor for tensor in signature.inputs if tensor.dtype.kind != "f"]
+    if input_type is not None and len(integers) == len(signature.inputs):
+        raise ValueError(
+            problem(
+                f"input_type={input_type!r} for a student with the inputs "
+                f"{', '.join(map(str, integers))}",
+                "real numbers in an input: integers stay as they are",
+                "leave input_type out, or build the student on a float32 Input",
+            )
+        )
+    pixels = [tensor for tensor in integers if tensor.dtype == np.uint8]
+    if form.integers == "int8" and pixels and first_scaling(signature.model) is not None:
+        raise ValueError(
+            problem(
+                f"quantization='int8' for a student that rescales the integers of its input "
+                f"{pixels[0]}, which computes in floating point",
+                "an Input of real numbers, which a file can store as uint8",
+                "build the student without dtype='uint8', copy the weights "
+                "(student.get_weights()), calibrate on the same pixels as float32 and pass "
+                "input_type='uint8'",
+            )
+        )
+
+
+def byte_ranges(
+    signature: Signature, ranges: Ranges, examples: Mapping[str, np.ndarray] | None
+) -> dict[str, tuple[float, float]]:
+    """From where to where the bytes of a camera or a sensor reach, by the names of inputs.
+
+    What is calibrated ends at the largest number seen: 254 pixels would be spread over 255 steps.
+
+    Args:
+        signature: the student.
+        ranges: what the user says of them.
+        examples: those of the calibration; what nothing is said of is the range that they have
+            if it is a usual one.
+    """
+    found = {}
+    for tensor in signature.inputs:
+        limits = ranges[tensor.name]
+        if limits is None and examples is not None and tensor.dtype.kind == "f":
+            limits = usual_range(examples[tensor.name], first_scaling(signature.model) is not None)
+        if limits is not None:
+            found[tensor.name] = limits
+    return found
+
+
+def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Name inputs whose bytes do not mean what they should: by more than half a step.
+
+    Args:
+        model: the file.
+        ranges: from where to where they should reach, by the names of inputs.
+    """
+    for tensor in model.inputs:
+        if tensor.name not in ranges or not tensor.is_quantized:
+            continue
+        ends = np.iinfo(tensor.dtype)
+        stored = tensor.dequantize(np.array([ends.min, ends.max], tensor.dtype))
+        asked = ranges[tensor.name]
+        # Half a step, and what float32 rounds.
+        if np.abs(stored - asked).max() > 0.51 * tensor.scale:
+            low, high = asked
+            warnings.warn(
+                problem(
+                    f"an input {tensor.name!r} whose {tensor.dtype.name} stand for "
+                    f"{stored[0]:.4g} to {stored[1]:.4g}",
+                    f"{low:g} to {high:g}, for bytes that arrive as they are",
+                    f"pass input_range=({low:g}, {high:g}) to quantize_aware if the student is "
+                    "quantization-aware; a range has to hold 0; or quantize what you feed with the "
+                    "scale and the zero point of the input",
+                ),
+                stacklevel=3,
+            )
