@@ -34,6 +34,7 @@ _METADATA = (
     "license",
     "model_version",
     "input_kind",
+    "word_separator",
     "sample_rate",
 )
 
@@ -137,6 +138,18 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
         "shape says, with three channels an image)",
     )
     group.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="VOCAB.txt",
+        help="of text, the words in the order of their numbers, one on a line; the first line may "
+        "be empty, for padding",
+    )
+    group.add_argument(
+        "--word-separator",
+        metavar="REGEX",
+        help="of text, what stands between words (default: all but letters, digits and ')",
+    )
+    group.add_argument(
         "--sample-rate",
         type=int,
         metavar="HERTZ",
@@ -168,7 +181,10 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 
     destination = Destination.of(arguments.model, arguments.output, arguments.target)
     names = _class_names(arguments, destination)
-    metadata = _metadata(arguments, names) if arguments.target == "android" and names else None
+    words = _words(arguments)
+    metadata = (
+        _metadata(arguments, names, words) if arguments.target == "android" and names else None
+    )
     with working("reading the examples") as say:
         data = _for_student(representative_data(arguments.representative_data), arguments)
         compared = _for_student(examples(arguments.verification_data), arguments)
@@ -193,7 +209,9 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         evidence = model.verification
         say("writing")
         vectors = next((each for each in (compared, data) if _is_in_memory(each)), None)
-        written = [str(path) for path in destination.write(model, names, vectors, arguments.name)]
+        written = [
+            str(path) for path in destination.write(model, names, vectors, arguments.name, words)
+        ]
     inspection = model.inspect()
     return Outcome(
         "\n".join(
@@ -236,7 +254,23 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
                 "choose a directory as --output, and leave out other metadata",
             )
         )
+    if arguments.vocabulary is not None and (arguments.labels is None or destination.is_file):
+        if arguments.labels is None or arguments.target != "android":
+            raise ValueError(
+                problem(
+                    "--vocabulary without --labels, or for a single file that cannot hold it",
+                    "--labels, and --target android or a directory as --output",
+                    "add --labels labels.txt, or leave the vocabulary out",
+                )
+            )
     return () if arguments.labels is None else android.read_labels(arguments.labels)
+
+
+def _words(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The vocabulary; nothing where none is given."""
+    from keras_kd.tflite import android
+
+    return () if arguments.vocabulary is None else android.read_vocabulary(arguments.vocabulary)
 
 
 def _student(arguments: argparse.Namespace) -> Any:
@@ -263,7 +297,9 @@ def _is_in_memory(data: Any) -> bool:
     return data is not None and not isinstance(data, str)
 
 
-def _metadata(arguments: argparse.Namespace, names: tuple[str, ...]) -> tflite.android.Metadata:
+def _metadata(
+    arguments: argparse.Namespace, names: tuple[str, ...], words: tuple[str, ...]
+) -> tflite.android.Metadata:
     from keras_kd.tflite import android
 
     return android.Metadata(
@@ -275,6 +311,8 @@ def _metadata(arguments: argparse.Namespace, names: tuple[str, ...]) -> tflite.a
         version=arguments.model_version or "",
         input_kind=arguments.input_kind,
         sample_rate=arguments.sample_rate,
+        vocabulary=words or None,
+        **({"word_separator": separator} if (separator := arguments.word_separator) else {}),
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".tflite"
 LABELS_FILE = "labels.txt"
+VOCABULARY_FILE = "vocab.txt"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Destination:
         labels: Sequence[str],
         examples: Any,
         name: str | None = None,
+        words: Sequence[str] = (),
     ) -> list[Path]:
         """Write the model, and into a directory what belongs to it; all of it or nothing.
 
@@ -73,6 +75,7 @@ class Destination:
             labels: the name of each class, or nothing.
             examples: arrays from which a project gets its test vectors; None: random ones.
             name: what the files and variables of a project are named after.
+            words: those that a model of text knows, or nothing.
 
         Returns:
             The files.
@@ -90,6 +93,9 @@ class Destination:
             if labels:
                 text = "".join(f"{label}\n" for label in labels)
                 (directory / LABELS_FILE).write_text(text, encoding="utf-8")
+            if words:
+                text = "".join(f"{word} {number}\n" for number, word in enumerate(words))
+                (directory / VOCABULARY_FILE).write_text(text, encoding="utf-8")
             written = [path.relative_to(directory) for path in directory.rglob("*")]
             files = [path for path in written if (directory / path).is_file()]
         return sorted(self.path / path for path in files)

@@ -14,6 +14,7 @@ from keras_kd.tflite.android.students import (
     with_normalization,
     with_softmax,
 )
+from keras_kd.tflite.android.vocabulary import read_vocabulary
 from keras_kd.tflite.android.writing import add_metadata
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "normalization",
     "read_labels",
     "read_metadata",
+    "read_vocabulary",
     "with_color_input",
     "with_normalization",
     "with_softmax",
