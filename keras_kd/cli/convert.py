@@ -147,7 +147,7 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--word-separator",
         metavar="REGEX",
-        help="of text, what stands between words (default: all but letters, digits and ')",
+        help="of text, what stands between words (default: spaces, and punctuation but ')",
     )
     group.add_argument(
         "--sample-rate",
@@ -254,15 +254,14 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
                 "choose a directory as --output, and leave out other metadata",
             )
         )
-    if arguments.vocabulary is not None and (arguments.labels is None or destination.is_file):
-        if arguments.labels is None or arguments.target != "android":
-            raise ValueError(
-                problem(
-                    "--vocabulary without --labels, or for a single file that cannot hold it",
-                    "--labels, and --target android or a directory as --output",
-                    "add --labels labels.txt, or leave the vocabulary out",
-                )
+    if arguments.vocabulary is not None and arguments.labels is None:
+        raise ValueError(
+            problem(
+                "--vocabulary without --labels",
+                "the name of each class: metadata are for classifiers",
+                "add --labels labels.txt, or leave it out",
             )
+        )
     return () if arguments.labels is None else android.read_labels(arguments.labels)
 
 
