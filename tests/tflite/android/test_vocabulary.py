@@ -143,12 +143,35 @@ def test_mediapipe_gives_the_scores_of_litert(form, described, tmp_path):
         described = android.add_metadata(model, android.Metadata(LABELS, vocabulary=WORDS))
     path = described.save(tmp_path / "text.tflite")
     done = subprocess.run(
-        [python, "-c", SCRIPT, path], input=json.dumps([text.lower() for text in TEXTS]), capture_output=True, text=True,
-        env={"PATH": os.environ["PATH"]}, check=False,
-    )  # fmt: skip
+        [python, "-c", SCRIPT, path],
+        # It looks words up as they are written.
+        input=json.dumps([text.lower() for text in TEXTS]),
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     expected = described.predict(given)
     assert np.ptp(expected, axis=0).max() > 0.3
     for scores, row in zip(found, expected, strict=True):
         assert [scores[label] for label in LABELS] == pytest.approx(row.tolist(), abs=1e-5)
+
+
+def test_the_page(tmp_path, monkeypatch):
+    """Its first block of Python runs, and its Kotlin names what is in the file."""
+    page = (Path(__file__).parents[3] / "docs" / "text.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    sentences = ["a good film", "a bad plot", "good plot", "bad film"] * 10
+    exec(block, {"np": np, "sentences": sentences, "labels": np.array([0, 1, 0, 1] * 10)})
+    model = tflite.TFLiteModel.load("films.tflite")
+    assert android.read_metadata(model).labels == ("praise", "blame")
+    assert [tensor.name for tensor in (*model.inputs, *model.outputs)] == ["words", "scores"]
+    assert f'Regex("""{SEPARATOR}""")' in page
+    assert f"LENGTH = {model.inputs[0].shape[1]}\n" in page
+    for name in ("words", "scores"):
+        assert f'Buffer("{name}")' in page
+    words = from_bytes(to_bytes(android.read_metadata(model).vocabulary))
+    assert set(re.findall(r"<[A-Z]+>", page)) == {"<PAD>", "<UNKNOWN>"} <= set(words)
