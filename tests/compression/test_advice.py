@@ -125,7 +125,7 @@ ROWS = {
         lambda: prune(student(), 0.5, layers=["hidden"]),
     ),
     "too small for a pattern": Row(
-        lambda: prune(student(), m_by_n=(4, 8)),
+        lambda: prune(student(), m_by_n=(4, 8), layers=["hidden"]),
         r"\['hidden'\], whose kernels are too small.*pass skip=\['hidden'\], or a smaller pattern",
         lambda: (
             prune(student(), m_by_n=(4, 8), skip=["hidden"]),
