@@ -77,14 +77,14 @@ class Bridge(keras.layers.Layer):
     A layer of the Distiller, with which it is saved, and no part of the student.
 
     Args:
-        loss: a distillation loss of any kind.
+        loss: a distillation loss.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Attributes:
         shapes: the structures of shapes of teacher and student that it connects; `None` before.
     """
 
-    def __init__(self, loss: Any, **kwargs: Any) -> None:
+    def __init__(self, loss: DistillationLoss, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.loss = loss
         self.adapters: list[keras.layers.Layer | None] = []
@@ -110,7 +110,7 @@ class Bridge(keras.layers.Layer):
                 self.adapters = _adapters(self.loss, teacher, student)
             student = self._adapted_shapes(student)
         self.loss.validate_outputs(teacher, student)
-        if isinstance(self.loss, DistillationLoss) and not self.built:
+        if not self.built:
             for _, one, other in self.loss.pairs(teacher, student):
                 self.loss.build(shape_of(one), shape_of(other))
             self.learned = list(self.loss.weights)

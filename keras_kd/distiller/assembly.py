@@ -244,7 +244,9 @@ class Assembly:
         if self._compile_arguments.value is not None:
             self._choose_losses(self._compile_arguments.value.loss)
         for bridge in old.bridges:
-            same = [other for other in objective.bridges if other.loss is bridge.loss]
+            same = [
+                other for other in objective.bridges if other.loss.original is bridge.loss.original
+            ]
             carry_over([bridge] * len(same), same)
 
     @property

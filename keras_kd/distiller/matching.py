@@ -13,12 +13,11 @@ from keras_kd._checks import problem, shapes_fit
 from keras_kd._logits import Logits, recognise_logits, remember_logits, taught_classes
 from keras_kd.losses import DistillationLoss
 from keras_kd.losses.base import shape_of
-from keras_kd.losses.logits.base import TemperedLoss
 from keras_kd.teachers.base import single_output
 from keras_kd.teachers.classes import take_columns
 
 
-def matched(teacher: Any, student: Any, loss: Any) -> tuple[Any, Any]:
+def matched(teacher: Any, student: Any, loss: DistillationLoss) -> tuple[Any, Any]:
     """The outputs of both models as a loss compares them.
 
     A single output of the teacher is taken out of a dict or list, or put into one, as the student
@@ -33,7 +32,7 @@ def matched(teacher: Any, student: Any, loss: Any) -> tuple[Any, Any]:
     Raises:
         ValueError: if the teacher knows classes that the student does not have.
     """
-    if getattr(loss, "outputs", None) is None:
+    if loss.outputs is None:
         teacher = _as_structured(teacher, student)
     if isinstance(teacher, dict) and isinstance(student, dict):
         pairs = {key: _pair(teacher[key], student[key], loss) for key in student if key in teacher}
@@ -63,7 +62,7 @@ def _as_structured(teacher: Any, student: Any) -> Any:
     return dict.fromkeys(student, teacher) if isinstance(student, dict) else [teacher]
 
 
-def _pair(teacher: Any, student: Any, loss: Any) -> tuple[Any, Any]:
+def _pair(teacher: Any, student: Any, loss: DistillationLoss) -> tuple[Any, Any]:
     if keras.tree.is_nested(teacher) or keras.tree.is_nested(student):
         return teacher, student
     classes = taught_classes(teacher)
@@ -81,23 +80,20 @@ def _pair(teacher: Any, student: Any, loss: Any) -> tuple[Any, Any]:
     return _same_units(teacher, student, loss), student
 
 
-def _same_units(teacher: Any, student: Any, loss: Any) -> Any:
+def _same_units(teacher: Any, student: Any, loss: DistillationLoss) -> Any:
     """The teacher's output with as many units as the student's, two or one, for the same two."""
     sizes = (*teacher.shape[-1:], *student.shape[-1:])
     if sizes not in ((1, 2), (2, 1)) or not _is_refused(teacher, student, loss):
         return teacher
     two_units, one_unit = (teacher, student) if sizes[0] == 2 else (student, teacher)
     kinds = _activation(two_units), _activation(one_unit)
-    is_for_classes = (
-        isinstance(loss, TemperedLoss) or kinds[0] == "softmax" or kinds[1] == "sigmoid"
-    )
-    asked = getattr(loss, "activation", None)
+    is_for_classes = bool(loss.softened) or kinds[0] == "softmax" or kinds[1] == "sigmoid"
     expected = "softmax" if sizes[1] == 2 else "sigmoid"
     if (
         not is_for_classes
         or kinds[0] not in (None, "softmax")
         or kinds[1] not in (None, "sigmoid")
-        or asked not in (None, "auto", expected)
+        or loss.activation not in (None, "auto", expected)
     ):
         return teacher
     if _keras.is_symbolic(teacher):
@@ -123,10 +119,8 @@ def _with_units(seen: Logits, units: int, activation: str, teacher: Any) -> Any:
     return logits
 
 
-def _is_refused(teacher: Any, student: Any, loss: Any) -> bool:
+def _is_refused(teacher: Any, student: Any, loss: DistillationLoss) -> bool:
     """Whether a loss cannot compare outputs of these shapes: some compare any."""
-    if not isinstance(loss, DistillationLoss):
-        return False
     if not shapes_fit(teacher.shape[:-1], student.shape[:-1]):
         return False
     try:

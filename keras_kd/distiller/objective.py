@@ -10,15 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd import _keras, _logits, schedules
+from keras_kd import schedules
 from keras_kd._checks import check_number, problem
 from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
 from keras_kd.distiller.default_losses import advice_for
 from keras_kd.distiller.matching import matched
-from keras_kd.losses import DistillationLoss, HardTargets, SoftTargets
-from keras_kd.losses.base import outputs_by_key, refuse_top
-from keras_kd.losses.logits.base import TemperedLoss
+from keras_kd.losses import DistillationLoss, SoftTargets
+from keras_kd.losses.base import outputs_by_key
+from keras_kd.losses.foreign import as_loss
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
 
@@ -47,8 +47,8 @@ class Objective:
         self.is_default = losses is None
         if losses is None:
             losses = SoftTargets(temperature=4.0)
-        self.losses = list(losses) if isinstance(losses, list | tuple) else [losses]
-        if not self.losses:
+        losses = list(losses) if isinstance(losses, list | tuple) else [losses]
+        if not losses:
             raise ValueError(
                 problem(
                     "distillation_losses=[]",
@@ -56,13 +56,19 @@ class Objective:
                     "pass None for SoftTargets(temperature=4.0), or LogitsMSE() for numbers",
                 )
             )
-        for loss in self.losses:
+        for loss in losses:
             _check_loss(loss)
+        self._losses = list(map(as_loss, losses))
         self.set_weights(weights)
         self.set_student_loss_weight(student_loss_weight)
         self._bounds = self._bounds_of_schedules()
         self._check_adapters()
         self.bridges = self._new_bridges()
+
+    @property
+    def losses(self) -> list[Any]:
+        """The losses as they were given."""
+        return [loss.original for loss in self._losses]
 
     def choose(self, losses: Sequence[Any]) -> bool:
         """Take these losses if the user gave none; they have no weights of their own.
@@ -74,7 +80,7 @@ class Objective:
             map(_described, self.losses)
         ):
             return False
-        self.losses = list(losses)
+        self._losses = list(map(as_loss, losses))
         self.weights = [self.weights[0]] * len(losses)
         self._bounds = self._bounds_of_schedules()
         self.bridges = self._new_bridges()
@@ -89,14 +95,14 @@ class Objective:
     def _new_bridges(self) -> list[Bridge]:
         return [
             Bridge(loss, name=f"bridge_to_{name}", dtype="float32")
-            for name, loss in zip(self._names(), self.losses, strict=True)
+            for name, loss in zip(self._names(), self._losses, strict=True)
         ]
 
     def set_weights(
         self, weights: Sequence[schedules.Schedule] | schedules.Schedule | None
     ) -> None:
         """Set one weight per loss, see the constructor."""
-        self.weights = _check_weights(weights, len(self.losses))
+        self.weights = _check_weights(weights, len(self._losses))
 
     def set_student_loss_weight(self, weight: schedules.Schedule) -> None:
         """Set the share of the loss on labels, see the constructor."""
@@ -111,14 +117,14 @@ class Objective:
     @property
     def terms(self) -> tuple[list[Any], list[schedules.Schedule]]:
         """The losses and their weights, in lists of their own."""
-        return list(self.losses), list(self.weights)
+        return self.losses, list(self.weights)
 
     def _bounds_of_schedules(self) -> dict[str, dict[str, Any]]:
         fix = "let the schedule end within these bounds"
         bounds = {"student_loss_weight": {"at_least": 0.0, "at_most": 1.0, "fix": fix}}
-        for name, loss in zip(self._names(), self.losses, strict=True):
+        for name, loss in zip(self._names(), self._losses, strict=True):
             bounds[f"{name}_weight"] = {"at_least": 0.0, "fix": fix}
-            for argument in getattr(loss, "schedules", {}):
+            for argument in loss.schedules:
                 bound = "above" if argument == "temperature" else "at_least"
                 bounds[f"{name}_{argument}"] = {bound: 0.0, "fix": fix}
         return bounds
@@ -127,8 +133,8 @@ class Objective:
         """Check that no adapter serves two losses: each loss is saved with its own."""
         given = [
             layer
-            for loss in self.losses
-            for layer in keras.tree.flatten(getattr(loss, "adapter", None))
+            for loss in self._losses
+            for layer in keras.tree.flatten(loss.adapter)
             if isinstance(layer, keras.layers.Layer)
         ]
         twice = [layer for layer in given if given.count(layer) > 1]
@@ -154,28 +160,25 @@ class Objective:
     @property
     def teacher_layer_names(self) -> list[str]:
         """The teacher's layers that the losses read."""
-        return [name for loss in self.losses for name in _layer_names(loss, "teacher")]
+        return [name for loss in self._losses for name in loss.layers("teacher")]
 
     @property
     def student_layer_names(self) -> list[str]:
         """The student's layers that the losses read."""
-        return [name for loss in self.losses for name in _layer_names(loss, "student")]
+        return [name for loss in self._losses for name in loss.layers("student")]
 
-    def softened(self, outputs: Any, *, of_student: bool = False) -> list[Any]:
+    def softened(self, side: str, outputs: Any) -> list[Any]:
         """Those of a model's outputs to which a loss applies a softmax: only logits bear it.
 
         Args:
+            side: "teacher" or "student".
             outputs: the model's outputs.
-            of_student: whether they are the student's; of the teacher `HardTargets` takes the
-                largest, which is the same of probabilities.
         """
         named = outputs_by_key(outputs)
         found = {}
-        kinds = (TemperedLoss, keras.distillation.LogitsDistillation)
-        for loss in self.losses:
-            if isinstance(loss, (*kinds, HardTargets) if of_student else kinds):
-                keys = getattr(loss, "outputs", None)
-                for key in named if keys is None else keys:
+        for loss in self._losses:
+            if side in loss.softened:
+                for key in named if loss.outputs is None else loss.outputs:
                     found.update({id(part): part for part in keras.tree.flatten(named.get(key))})
         return [
             part
@@ -193,9 +196,8 @@ class Objective:
         Raises:
             ValueError: if the losses cannot compare them.
         """
-        for loss, bridge in zip(self.losses, self.bridges, strict=True):
-            one, other = _matched(teacher, student, loss)
-            bridge.connect(_read_teacher(one, loss), _read(other, loss, "student"))
+        for loss, bridge in zip(self._losses, self.bridges, strict=True):
+            bridge.connect(*_read(teacher, student, loss))
 
     def connect_shapes(self, shapes: Sequence[list[Any] | None]) -> None:
         """Connect as before saving, where there is no teacher yet to tell its shapes.
@@ -228,9 +230,8 @@ class Objective:
                 read labels; `None` where every example has one.
         """
         values = []
-        for loss, weight, bridge in zip(self.losses, self.weights, self.bridges, strict=True):
-            use_labeled = labeled is not None and getattr(loss, "reads_labels", False)
-            targets = labeled if use_labeled else (y, sample_weight)
+        for loss, weight, bridge in zip(self._losses, self.weights, self.bridges, strict=True):
+            targets = (y, sample_weight) if labeled is None or not loss.reads_labels else labeled
             value = _value_of(loss, bridge, teacher, student, targets, step)
             values.append(schedules.value_at(weight, step, at_least=0.0, dtype=value.dtype) * value)
         dtype = keras.backend.result_type(*(value.dtype for value in values))
@@ -248,9 +249,9 @@ class Objective:
     def scheduled_values(self, step: Any) -> dict[str, Any]:
         """What the schedules say at a step, by the name for logs; nothing for plain numbers."""
         found = {"student_loss_weight": self.student_loss_weight}
-        for name, loss, weight in zip(self._names(), self.losses, self.weights, strict=True):
+        for name, loss, weight in zip(self._names(), self._losses, self.weights, strict=True):
             found[f"{name}_weight"] = weight
-            for argument, value in getattr(loss, "schedules", {}).items():
+            for argument, value in loss.schedules.items():
                 found[f"{name}_{argument}"] = value
         return {
             name: schedules.value_at(value, step)
@@ -277,12 +278,12 @@ class Objective:
         ]
 
 
-def _described(loss: DistillationLoss) -> tuple[str, Any]:
+def _described(loss: keras.distillation.DistillationLoss) -> tuple[str, Any]:
     return type(loss).__name__, loss.get_config()
 
 
 def _value_of(
-    loss: Any,
+    loss: DistillationLoss,
     bridge: Bridge,
     teacher: Tapped,
     student: Tapped,
@@ -290,20 +291,15 @@ def _value_of(
     step: Any,
 ) -> Any:
     """One loss, unweighted."""
-    mask = _mask(student, _read(student, loss, "student"), loss, targets[1])
-    teacher, student = _matched(teacher, student, loss)
-    teacher_part, student_part = _read_teacher(teacher, loss), _read(student, loss, "student")
-    if isinstance(loss, keras.distillation.LogitsDistillation):
-        teacher_part, student_part = _logits_of(teacher_part, student_part)
+    y, sample_weight = targets
+    mask = _mask(student, loss, sample_weight)
+    teacher_part, student_part = _read(teacher, student, loss)
     if not bridge.built:
         # Shapes that were not known before; the optimizer has not started yet.
         bridge.connect(teacher_part, student_part)
     student_part = bridge.adapt(student_part)
     loss.validate_outputs(teacher_part, student_part)
-    y, sample_weight = targets
-    if not isinstance(loss, DistillationLoss):
-        return _scalar(loss, loss.compute_loss(teacher_part, student_part), sample_weight)
-    if not _reads_outputs(loss):
+    if not loss.reads_outputs:
         sample_weight = _one_weight(sample_weight)
     return loss.compute_loss(
         teacher_part, student_part, y=y, sample_weight=sample_weight, mask=mask, step=step
@@ -373,68 +369,40 @@ def _check_weights(
     ]
 
 
-def _layer_names(loss: Any, side: str) -> list[str]:
-    """What a loss reads on one side; Keras' own feature loss names one layer, others none."""
-    names = getattr(loss, f"{side}_layer_name", None)
-    listed = [names] if isinstance(names, str) else list(names or [])
-    reading = getattr(loss, "reading", None)
-    return listed if reading is None else [f"{name}:{reading}" for name in listed]
-
-
-def _reads_outputs(loss: Any) -> bool:
-    return not _layer_names(loss, "student") or getattr(loss, "reads_outputs", False)
-
-
-def _read(tapped: Tapped, loss: Any, side: str) -> Any:
-    names = _layer_names(loss, side)
-    if not names:
-        return tapped.outputs
-    features = [tapped.features[name] for name in names]
-    if getattr(loss, "reads_outputs", False):
-        return [tapped.outputs, *features]
-    return features if isinstance(getattr(loss, f"{side}_layer_name"), list) else features[0]
-
-
-def _matched(teacher: Tapped, student: Tapped, loss: Any) -> tuple[Tapped, Tapped]:
-    """Both, with the teacher's outputs in the form of the student's for a loss that reads them."""
-    if teacher.outputs is None or not _reads_outputs(loss):
-        return teacher, student
-    outputs = matched(teacher.outputs, student.outputs, loss)
-    return teacher._replace(outputs=outputs[0]), student._replace(outputs=outputs[1])
-
-
-def _read_teacher(tapped: Tapped, loss: Any) -> Any:
-    """What a loss reads of the teacher; those that are not ours know nothing of `top_k`."""
-    if tapped.outputs is None and _reads_outputs(loss):
-        raise ValueError(
-            problem(
-                f"{type(loss).__name__} with a teacher that gives features alone",
-                "a teacher that gives outputs, which this loss compares",
-                "store them too, as in keras_kd.teachers.store(..., outputs=['logits', 'layer']), "
-                "or give losses that name layers",
+def _read(teacher: Tapped, student: Tapped, loss: DistillationLoss) -> tuple[Any, Any]:
+    """What a loss compares: the teacher's outputs in the form of the student's, or features."""
+    if loss.reads_outputs:
+        if teacher.outputs is None:
+            raise ValueError(
+                problem(
+                    f"{type(loss.original).__name__} with a teacher that gives features alone",
+                    "a teacher that gives outputs, which this loss compares",
+                    "store them too, as in keras_kd.teachers.store(..., outputs=['logits', "
+                    "'layer']), or give losses that name layers",
+                )
             )
+        outputs = matched(teacher.outputs, student.outputs, loss)
+        teacher, student = (
+            one._replace(outputs=outputs)
+            for one, outputs in zip((teacher, student), outputs, strict=True)
         )
-    part = _read(tapped, loss, "teacher")
-    if not isinstance(loss, DistillationLoss):
-        for top in filter(None, map(_logits.top_of, keras.tree.flatten(part))):
-            refuse_top(top, type(loss).__name__)
-    return part
+    return loss.read("teacher", *teacher), loss.read("student", *student)
 
 
-def _mask(student: Tapped, student_part: Any, loss: Any, sample_weight: Any) -> Any:
+def _mask(student: Tapped, loss: DistillationLoss, sample_weight: Any) -> Any:
     """The masks of what a loss compares, also those that Keras dropped on the way."""
-    compared = student.outputs if _reads_outputs(loss) else student_part
+    compared = student.outputs if loss.reads_outputs else loss.read("student", *student)
     masks = keras.tree.map_structure(mask_or_lost, compared)
     read = masks
-    if _reads_outputs(loss) and getattr(loss, "outputs", None) is not None:
+    if loss.reads_outputs and loss.outputs is not None:
         named = outputs_by_key(masks)
         read = [named.get(key, named.get(None)) for key in loss.outputs]
     for lost in keras.tree.flatten(read):
         if isinstance(lost, Lost) and not _has_weights_of_positions(sample_weight):
             warnings.warn(
                 problem(
-                    f"outputs or features of the student for {type(loss).__name__} whose mask was "
-                    f"lost in {lost.place!r}: padding counts",
+                    f"outputs or features of the student for {type(loss.original).__name__} whose "
+                    f"mask was lost in {lost.place!r}: padding counts",
                     "a mask of the positions that count",
                     "where that layer keeps the positions, set its `supports_masking = True`; "
                     "elsewhere give sample weights of shape (batch, positions), 0 for padding",
@@ -447,43 +415,3 @@ def _mask(student: Tapped, student_part: Any, loss: Any, sample_weight: Any) -> 
 def _has_weights_of_positions(sample_weight: Any) -> bool:
     parts = [part for part in keras.tree.flatten(sample_weight) if part is not None]
     return any(len(part.shape) > 1 and part.shape[1] != 1 for part in parts)
-
-
-def _logits_of(teacher: Any, student: Any) -> tuple[Any, Any]:
-    """The logits of both, for Keras' own losses, one distribution on the last axis."""
-    seen = [
-        [_logits.recognise_logits(output) for output in keras.tree.flatten(outputs)]
-        for outputs in (teacher, student)
-    ]
-    if len(seen[0]) == len(seen[1]):
-        pairs = [_logits.common_rows(*pair) for pair in zip(*seen, strict=True)]
-        seen = [list(one) for one in zip(*pairs, strict=True)]
-    return tuple(
-        keras.tree.pack_sequence_as(outputs, [one.logits for one in found])
-        for outputs, found in zip((teacher, student), seen, strict=True)
-    )
-
-
-def _scalar(loss: Any, value: Any, sample_weight: Any) -> Any:
-    """Check what a loss that is not ours returned: one value that no sample weight can split."""
-    shape = tuple(getattr(value, "shape", ()))
-    if shape:
-        raise ValueError(
-            problem(
-                f"a value of shape {shape} from {type(loss).__name__}.compute_loss",
-                "a scalar",
-                "reduce it, or subclass keras_kd.losses.DistillationLoss and return one value per "
-                "example from per_example",
-            )
-        )
-    if sample_weight is not None:
-        warnings.warn(
-            problem(
-                f"sample weights for {type(loss).__name__}, which returns one number per batch",
-                "a loss of keras_kd.losses, whose values are weighed per example",
-                "use for example keras_kd.losses.SoftTargets; now the weights act on the "
-                "student's own loss only",
-            ),
-            stacklevel=2,
-        )
-    return value / _keras.number_of_replicas()

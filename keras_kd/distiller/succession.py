@@ -9,6 +9,7 @@ import keras
 
 from keras_kd._optimizers import recipe_of
 from keras_kd.adapters import Bridge
+from keras_kd.losses.foreign import as_loss
 
 
 class CompileArguments:
@@ -91,9 +92,9 @@ def fresh_losses(losses: Sequence[Any]) -> list[Any]:
 
 
 def _holds_weights(loss: Any) -> bool:
-    adapters = keras.tree.flatten(getattr(loss, "adapter", None))
-    has_layers = any(isinstance(adapter, keras.layers.Layer) for adapter in adapters)
-    return has_layers or bool(getattr(loss, "weights", None))
+    loss = as_loss(loss)
+    adapters = keras.tree.flatten(loss.adapter)
+    return bool(loss.weights) or any(isinstance(each, keras.layers.Layer) for each in adapters)
 
 
 def carry_over(old: Sequence[Bridge], new: Sequence[Bridge]) -> None:

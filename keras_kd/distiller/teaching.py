@@ -330,7 +330,7 @@ class Teaching(Assembly):
         with _logits.noting() as remember:
             said = teacher(inputs, student)
             remember(said.outputs)
-        softened = self._objective.softened(said.outputs)
+        softened = self._objective.softened("teacher", said.outputs)
         if teacher.brings_outputs:
             # What is stored was finite when it was stored.
             self._teacher_watch.probabilities.look(softened)
@@ -401,7 +401,7 @@ class Teaching(Assembly):
     ) -> Any:
         teacher, student = passes
         objective = self._objective
-        self._student_watch.look(objective.softened(student.outputs, of_student=True))
+        self._student_watch.look(objective.softened("student", student.outputs))
         labeled = self._labeled(y, sample_weight, student.outputs)
         if objective.needs_labels:
             student_loss = self._label_loss(x, *labeled, student.outputs, training)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,6 +13,23 @@ from keras_kd._checks import problem, shapes_fit
 from keras_kd.losses.reduction import weighted_mean
 
 OutputKey = str | int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tensor of the teacher, one of the student, and which of their examples count.
+
+    Attributes:
+        teacher: tensor of shape `(batch, ...)`, or a list of tensors that belong together.
+        student: the student's tensor, or tensors.
+        sample_weight: `None` or a tensor of shape `(batch, ...)`: how much an example counts.
+        mask: `None` or a tensor of shape `(batch, ...)`: `False` or 0 where nothing counts.
+    """
+
+    teacher: Any
+    student: Any
+    sample_weight: Any = None
+    mask: Any = None
 
 
 class DistillationLoss(keras.distillation.DistillationLoss):
@@ -34,6 +52,12 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     # Whether the formula reads labels. Where some are missing (`missing_label` of the Distiller) it
     # then counts the labeled examples only.
     reads_labels = False
+    # To whose outputs the formula applies a softmax, "teacher" and "student": they must be logits.
+    softened: tuple[str, ...] = ()
+    # The activation that the formula applies to logits; "auto" for that of the models.
+    activation: str | None = None
+    # What brings features to the shape that the formula needs; see `FeatureLoss`.
+    adapter: Any = None
 
     def __init__(self, *, outputs: OutputKey | Sequence[OutputKey] | None = None) -> None:
         keys = outputs if isinstance(outputs, list | tuple | None) else [outputs]
@@ -48,6 +72,11 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         self.outputs = None if keys is None else list(keys)
 
     @property
+    def original(self) -> keras.distillation.DistillationLoss:
+        """The loss as its user made it; another where this is the form of it."""
+        return self
+
+    @property
     def weights(self) -> list[keras.Variable]:
         """What the loss itself learns; made when the shapes are known, see `build`."""
         return []
@@ -56,6 +85,25 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     def schedules(self) -> dict[str, schedules.Schedule]:
         """The arguments that may change with the step, by name."""
         return {}
+
+    @property
+    def reads_outputs(self) -> bool:
+        """Whether it compares the models' outputs, and not hidden layers alone."""
+        return True
+
+    def layers(self, side: str) -> list[str]:
+        """The layers of one model, "teacher" or "student", that it reads, as taps name them."""
+        return []
+
+    def read(self, side: str, outputs: Any, features: Mapping[str, Any]) -> Any:
+        """What it compares of one model, as `compute_loss` takes it.
+
+        Args:
+            side: "teacher" or "student".
+            outputs: the model's outputs.
+            features: those of the layers that `layers` names.
+        """
+        return outputs
 
     def build(self, teacher_shape: Any, student_shape: Any) -> None:
         """Make the loss's own weights, where it has any; called before the first value.
@@ -86,18 +134,10 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         """Both tensors as the formula wants them, before it sees them."""
         return teacher_output, student_output
 
-    def of_pair(
-        self,
-        teacher_output: Any,
-        student_output: Any,
-        *,
-        sample_weight: Any = None,
-        mask: Any = None,
-        **context: Any,
-    ) -> Any:
+    def of_pair(self, pair: Pair, **context: Any) -> Any:
         """The loss of one pair of tensors as a scalar: the weighted mean of `per_example`."""
-        values = self.per_example(teacher_output, student_output, **context)
-        return weighted_mean(values, sample_weight, mask)
+        values = self.per_example(pair.teacher, pair.student, **context)
+        return weighted_mean(values, pair.sample_weight, pair.mask)
 
     def pairs(self, teacher_outputs: Any, student_outputs: Any) -> list[tuple[Any, Any, Any]]:
         """What is compared with what: a list of `(key, teacher_output, student_output)`."""
@@ -135,13 +175,12 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         for key, teacher_output, student_output in self.pairs(teacher_outputs, student_outputs):
             self._check_known(teacher_output)
             self.build(shape_of(teacher_output), shape_of(student_output))
-            total += self.of_pair(
+            pair = Pair(
                 *self.prepare(teacher_output, student_output),
-                y=_part(y, key),
-                sample_weight=_part(sample_weight, key),
-                mask=_part(mask, key),
-                **context,
+                _part(sample_weight, key),
+                _part(mask, key),
             )
+            total += self.of_pair(pair, y=_part(y, key), **context)
         return total
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:

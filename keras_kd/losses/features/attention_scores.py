@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_kd._checks import check_choice, check_integer, problem, shapes_fit
-from keras_kd.losses.base import OutputKey
+from keras_kd.losses.base import OutputKey, Pair
 from keras_kd.losses.features.base import FeatureLoss, LayerNames
 from keras_kd.losses.reduction import align, weight_of_examples, weighted_mean
 
@@ -91,10 +91,9 @@ class AttentionScores(FeatureLoss):
         self.heads = _check_heads(heads)
         self.compare = check_choice("compare", compare, READINGS)
 
-    @property
-    def reading(self) -> str:
-        """What `keras_kd.Distiller` reads of the layers."""
-        return self.compare
+    def layers(self, side: str) -> list[str]:
+        """The attention layers of one model, and what is read of them."""
+        return [f"{name}:{self.compare}" for name in super().layers(side)]
 
     def needed_shape(self, teacher_shape: Any, student_shape: Any) -> Any:
         """The student's own shape."""
@@ -138,32 +137,24 @@ class AttentionScores(FeatureLoss):
                     )
                 )
 
-    def of_pair(
-        self,
-        teacher_output: Any,
-        student_output: Any,
-        *,
-        sample_weight: Any = None,
-        mask: Any = None,
-        **context: Any,
-    ) -> Any:
+    def of_pair(self, pair: Pair, **context: Any) -> Any:
         """The weighted mean over the pairs of positions that count.
 
         Args:
-            teacher_output: tensor of shape `(batch, heads, queries, keys)`.
-            student_output: the same of the student.
-            sample_weight: of shape `(batch,)`, or `(batch, queries)`.
-            mask: of shape `(batch,)`; `(batch, positions)`, for queries and keys; `(batch, queries,
-                keys)`; or `(batch, heads or 1, queries, keys)`.
+            pair: tensors of shape `(batch, heads, queries, keys)`; sample weights of shape
+                `(batch,)` or `(batch, queries)`; a mask of shape `(batch,)`, `(batch, positions)`
+                for queries and keys, `(batch, queries, keys)`, or `(batch, heads or 1, queries,
+                keys)`.
             **context: nothing that counts.
         """
-        if sample_weight is not None:
-            sample_weight = _of_queries(sample_weight, student_output)
+        student, weight, mask = pair.student, pair.sample_weight, pair.mask
+        if weight is not None:
+            weight = _of_queries(weight, student)
         if mask is not None:
-            mask = _of_pairs(mask, student_output)
-            student_output = ops.where(mask, student_output, 0.0)
-        values = self.per_example(teacher_output, student_output, **context)
-        return weighted_mean(values, sample_weight, mask)
+            mask = _of_pairs(mask, student)
+            student = ops.where(mask, student, 0.0)
+        values = self.per_example(pair.teacher, student, **context)
+        return weighted_mean(values, weight, mask)
 
     def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
         """`attention_scores` of the heads that belong together."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_kd import _keras
 from keras_kd._checks import problem, shapes_fit
-from keras_kd.losses.base import DistillationLoss, OutputKey, shape_of
+from keras_kd.losses.base import DistillationLoss, OutputKey, Pair, shape_of
 from keras_kd.losses.reduction import (
     has_positions_of,
     mask_of_examples,
@@ -64,6 +64,20 @@ class FeatureLoss(DistillationLoss):
             )
         self.adapter = _check_adapter(adapter)
 
+    @property
+    def reads_outputs(self) -> bool:
+        """Whether it compares the models' outputs: where it names no layers."""
+        return self.student_layer_name is None
+
+    def layers(self, side: str) -> list[str]:
+        """The layers of one model, "teacher" or "student", that it reads."""
+        return listed(getattr(self, f"{side}_layer_name"))
+
+    def read(self, side: str, outputs: Any, features: Mapping[str, Any]) -> Any:
+        """The features of the layers, in a list where they were named in one."""
+        names = getattr(self, f"{side}_layer_name")
+        return read_features(names, outputs, [features[name] for name in self.layers(side)])
+
     # Whether the formula pools positions or compares channels, which heads, queries and keys of
     # attention are not.
     reads_maps = False
@@ -90,31 +104,23 @@ class FeatureLoss(DistillationLoss):
         )
         return teacher, student
 
-    def of_pair(
-        self,
-        teacher_output: Any,
-        student_output: Any,
-        *,
-        sample_weight: Any = None,
-        mask: Any = None,
-        **context: Any,
-    ) -> Any:
+    def of_pair(self, pair: Pair, **context: Any) -> Any:
         """The loss of one pair of tensors as a scalar: the weighted mean of `per_example`.
 
         Weights of positions that the features do not have are averaged over each example.
         """
-        if sample_weight is not None and not has_positions_of(student_output, sample_weight):
-            sample_weight = weight_of_examples(sample_weight)
+        teacher, student = pair.teacher, pair.student
+        weight, mask = pair.sample_weight, pair.mask
+        if weight is not None and not has_positions_of(student, weight):
+            weight = weight_of_examples(weight)
         if mask is not None:
-            teacher_output = without_ignored(teacher_output, mask=mask)
-            if has_positions_of(student_output, mask):
-                student_output = without_ignored(student_output, mask=mask)
+            teacher = without_ignored(teacher, mask=mask)
+            if has_positions_of(student, mask):
+                student = without_ignored(student, mask=mask)
             else:
                 # An adapter has changed the number of positions.
                 mask = mask_of_examples(mask)
-        return super().of_pair(
-            teacher_output, student_output, sample_weight=sample_weight, mask=mask, **context
-        )
+        return super().of_pair(Pair(teacher, student, weight, mask), **context)
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
         """Check structure, shapes and kind of the features.
@@ -184,6 +190,18 @@ class FeatureLoss(DistillationLoss):
             adapter = [keras.saving.deserialize_keras_object(layer) for layer in adapter]
             config = {**config, "adapter": adapter}
         return super().from_config(config)
+
+
+def listed(names: LayerNames | None) -> list[str]:
+    """The names of layers as a loss takes them, in a list."""
+    return [names] if isinstance(names, str) else list(names or [])
+
+
+def read_features(names: LayerNames | None, outputs: Any, features: list[Any]) -> Any:
+    """The features of one layer, a list of those of several, or the outputs where none is named."""
+    if not features:
+        return outputs
+    return features[0] if isinstance(names, str) else features
 
 
 def _check_names(argument: str, names: Any) -> str | list[str] | None:

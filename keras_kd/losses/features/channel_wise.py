@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_kd._checks import check_number
 from keras_kd._logits import IMPOSSIBLE
-from keras_kd.losses.base import OutputKey
+from keras_kd.losses.base import OutputKey, Pair
 from keras_kd.losses.features.base import LayerNames
 from keras_kd.losses.features.maps import MapLoss, check_map
 from keras_kd.losses.logits.base import logits_behind
@@ -111,27 +111,12 @@ class ChannelWiseDistillation(MapLoss):
             teacher_output, student_output = teacher.logits, student.logits
         return super().prepare(teacher_output, student_output)
 
-    def of_pair(
-        self,
-        teacher_output: Any,
-        student_output: Any,
-        *,
-        sample_weight: Any = None,
-        mask: Any = None,
-        **context: Any,
-    ) -> Any:
+    def of_pair(self, pair: Pair, **context: Any) -> Any:
         """The loss of one pair of maps as a scalar: the weighted mean of `per_example`."""
         positions = None
-        if mask is not None and has_positions_of(student_output, mask):
-            positions = ops.cast(ops.convert_to_tensor(mask), "bool")
-        return super().of_pair(
-            teacher_output,
-            student_output,
-            sample_weight=sample_weight,
-            mask=mask,
-            positions=positions,
-            **context,
-        )
+        if pair.mask is not None and has_positions_of(pair.student, pair.mask):
+            positions = ops.cast(ops.convert_to_tensor(pair.mask), "bool")
+        return super().of_pair(pair, positions=positions, **context)
 
     def per_example(
         self, teacher_output: Any, student_output: Any, *, positions: Any = None, **context: Any

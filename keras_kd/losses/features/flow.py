@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_kd._checks import problem
-from keras_kd.losses.base import OutputKey
+from keras_kd.losses.base import OutputKey, Pair
 from keras_kd.losses.features.base import LayerNames
 from keras_kd.losses.features.maps import MapLoss, check_maps, flat, number_of_positions, same_size
 
@@ -100,13 +101,12 @@ class FlowOfSolution(MapLoss):
             both.append(list(outputs))
         return [(None, *both)]
 
-    def of_pair(
-        self, teacher_output: Any, student_output: Any, *, mask: Any = None, **context: Any
-    ) -> Any:
+    def of_pair(self, pair: Pair, **context: Any) -> Any:
         """The loss as a scalar; of the masks of two layers, the first that there is counts."""
-        if isinstance(mask, list | tuple):
-            mask = next((part for part in mask if part is not None), None)
-        return super().of_pair(teacher_output, student_output, mask=mask, **context)
+        if isinstance(pair.mask, list | tuple):
+            first = next((part for part in pair.mask if part is not None), None)
+            pair = dataclasses.replace(pair, mask=first)
+        return super().of_pair(pair, **context)
 
     def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
         """`flow_of_solution` of the maps."""

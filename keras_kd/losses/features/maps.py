@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_kd._checks import problem
-from keras_kd.losses.base import OutputKey
+from keras_kd.losses.base import OutputKey, Pair
 from keras_kd.losses.features.base import FeatureLoss
 from keras_kd.losses.reduction import example_weights, of_counted, weighted_mean
 
@@ -35,27 +35,19 @@ class MapLoss(FeatureLoss):
 
     reads_maps = True
 
-    def of_pair(
-        self,
-        teacher_output: Any,
-        student_output: Any,
-        *,
-        sample_weight: Any = None,
-        mask: Any = None,
-        **context: Any,
-    ) -> Any:
+    def of_pair(self, pair: Pair, **context: Any) -> Any:
         """The loss of one pair of maps as a scalar: the weighted mean of `per_example`."""
-        if sample_weight is None and mask is None:
-            return weighted_mean(self.per_example(teacher_output, student_output, **context))
-        some_map = keras.tree.flatten(student_output)[0]
-        weights, factor = example_weights(some_map, sample_weight, mask)
+        if pair.sample_weight is None and pair.mask is None:
+            return weighted_mean(self.per_example(pair.teacher, pair.student, **context))
+        some_map = keras.tree.flatten(pair.student)[0]
+        weights, factor = example_weights(some_map, pair.sample_weight, pair.mask)
 
         def kept(features: Any) -> Any:
-            return of_counted(features, weights, sample_weight, mask)
+            return of_counted(features, weights, pair.sample_weight, pair.mask)
 
         values = self.per_example(
-            keras.tree.map_structure(kept, teacher_output),
-            keras.tree.map_structure(kept, student_output),
+            keras.tree.map_structure(kept, pair.teacher),
+            keras.tree.map_structure(kept, pair.student),
             **context,
         )
         return factor * ops.divide_no_nan(ops.sum(weights * values), ops.sum(weights))

@@ -29,6 +29,8 @@ class TemperedLoss(DistillationLoss):
         ValueError: if the temperature is not above 0.
     """
 
+    softened = ("teacher", "student")
+
     def __init__(
         self,
         temperature: schedules.Schedule = 4.0,

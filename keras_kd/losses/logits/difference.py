@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -57,10 +57,10 @@ class OutputDifference(DistillationLoss):
     the models have several, and take one loss for each.
 
     Attributes:
-        reads_outputs: `True`: also with a layer name the loss reads the student's outputs. Whoever
-            calls `compute_loss` then gives the pair `[outputs, features]` as `student_outputs`, as
-            `keras_kd.Distiller` does. Keras' own Distiller gives one of them: there the loss works
-            without a layer name only, and its regressor stays at zero.
+        reads_outputs: `True`, also with a layer name. Whoever calls `compute_loss` then gives the
+            pair `[outputs, features]` as `student_outputs`, as `keras_kd.Distiller` does. Keras'
+            own Distiller gives one of them: there the loss works without a layer name only, and its
+            regressor stays at zero.
 
     Args:
         student_layer_name: the student's layer that the regressor reads; features are averaged over
@@ -83,8 +83,6 @@ class OutputDifference(DistillationLoss):
         of the outputs.
     """
 
-    reads_outputs = True
-
     def __init__(
         self,
         student_layer_name: str | None = None,
@@ -103,6 +101,15 @@ class OutputDifference(DistillationLoss):
             )
         self.student_layer_name = student_layer_name
         self._regressor: list[keras.Variable] = []
+
+    def layers(self, side: str) -> list[str]:
+        """The student's layer that the regressor reads, where there is one."""
+        return [] if side == "teacher" or not self.student_layer_name else [self.student_layer_name]
+
+    def read(self, side: str, outputs: Any, features: Mapping[str, Any]) -> Any:
+        """The outputs; with a layer name the student's as the pair `[outputs, features]`."""
+        found = [features[name] for name in self.layers(side)]
+        return [outputs, *found] if found else outputs
 
     @property
     def weights(self) -> list[keras.Variable]:

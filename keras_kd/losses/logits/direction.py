@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_kd._checks import check_number
-from keras_kd.losses.base import DistillationLoss, OutputKey
+from keras_kd.losses.base import DistillationLoss, OutputKey, Pair
 from keras_kd.losses.geometry import directions
 from keras_kd.losses.logits.base import logits_behind
 from keras_kd.losses.reduction import example_weights, of_counted
@@ -120,26 +120,12 @@ class DirectionMatching(DistillationLoss):
             "tikhonov", tikhonov, above=0, fix="use a small number such as 0.1"
         )
 
-    def of_pair(
-        self,
-        teacher_output: Any,
-        student_output: Any,
-        *,
-        sample_weight: Any = None,
-        mask: Any = None,
-        **context: Any,
-    ) -> Any:
+    def of_pair(self, pair: Pair, **context: Any) -> Any:
         """`direction_matching` of the logits behind one pair of outputs, times the mean weight."""
-        teacher, student = (
-            recognised.logits for recognised in logits_behind(teacher_output, student_output)
-        )
-        weights, factor = example_weights(student, sample_weight, mask)
-        teacher, student = (
-            ops.reshape(
-                of_counted(logits, weights, sample_weight, mask), (ops.shape(logits)[0], -1)
-            )
-            for logits in (teacher, student)
-        )
+        both = [found.logits for found in logits_behind(pair.teacher, pair.student)]
+        weights, factor = example_weights(both[1], pair.sample_weight, pair.mask)
+        counted = (of_counted(logits, weights, pair.sample_weight, pair.mask) for logits in both)
+        teacher, student = (ops.reshape(logits, (ops.shape(logits)[0], -1)) for logits in counted)
         return factor * direction_matching(teacher, student, weights, tikhonov=self.tikhonov)
 
     def get_config(self) -> dict[str, Any]:

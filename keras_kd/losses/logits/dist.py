@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_kd import schedules
 from keras_kd._checks import check_number
-from keras_kd.losses.base import OutputKey
+from keras_kd.losses.base import OutputKey, Pair
 from keras_kd.losses.logits.base import TemperedLoss, class_logits
 from keras_kd.losses.logits.deviations import deviations_from_mean
 from keras_kd.losses.reduction import align, example_weights, without_ignored
@@ -110,21 +110,12 @@ class DIST(TemperedLoss):
         self.inter_weight = check_number("inter_weight", inter_weight, at_least=0, fix=fix)
         self.intra_weight = check_number("intra_weight", intra_weight, at_least=0, fix=fix)
 
-    def of_pair(
-        self,
-        teacher_output: Any,
-        student_output: Any,
-        *,
-        sample_weight: Any = None,
-        mask: Any = None,
-        step: Any = None,
-        **context: Any,
-    ) -> Any:
+    def of_pair(self, pair: Pair, *, step: Any = None, **context: Any) -> Any:
         """Both parts of one pair of outputs, as a scalar."""
-        teacher, student = class_logits(teacher_output, student_output, type(self).__name__)
+        teacher, student = class_logits(pair.teacher, pair.student, type(self).__name__)
         temperature = self.temperature_at(step, student.logits.dtype)
         sample_weight, mask = (
-            _per_position(given, student.logits) for given in (sample_weight, mask)
+            _per_position(given, student.logits) for given in (pair.sample_weight, pair.mask)
         )
         teacher, student = (
             ops.reshape(logits, (-1, student.logits.shape[-1]))

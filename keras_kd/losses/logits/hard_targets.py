@@ -58,6 +58,9 @@ class HardTargets(DistillationLoss):
         & distillation through attention, ICML 2021.
     """
 
+    # Of the teacher's outputs it takes the largest, which is the same of probabilities.
+    softened = ("student",)
+
     def __init__(
         self,
         label_smoothing: float = 0.0,

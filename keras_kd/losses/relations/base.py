@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras_kd.losses.base import Pair
 from keras_kd.losses.features.base import FeatureLoss
 from keras_kd.losses.reduction import example_weights, of_counted
 
@@ -35,19 +36,11 @@ class BatchLoss(FeatureLoss):
         """
         raise NotImplementedError(f"{type(self).__name__} states no formula in of_batch().")
 
-    def of_pair(
-        self,
-        teacher_output: Any,
-        student_output: Any,
-        *,
-        sample_weight: Any = None,
-        mask: Any = None,
-        **context: Any,
-    ) -> Any:
+    def of_pair(self, pair: Pair, **context: Any) -> Any:
         """The loss of one pair of tensors as a scalar: `of_batch` times the mean weight."""
-        weights, factor = example_weights(student_output, sample_weight, mask)
+        weights, factor = example_weights(pair.student, pair.sample_weight, pair.mask)
         teacher, student = (
-            of_counted(features, weights, sample_weight, mask)
-            for features in (teacher_output, student_output)
+            of_counted(features, weights, pair.sample_weight, pair.mask)
+            for features in (pair.teacher, pair.student)
         )
         return factor * self.of_batch(teacher, student, weights, **context)

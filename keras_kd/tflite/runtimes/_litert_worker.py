@@ -20,6 +20,7 @@ from keras_kd._limits import most_seconds, renew, time_limit
 from keras_kd._memory import most_alive, most_result_bytes, size_of
 from keras_kd._native import CapturedText, captured_stderr
 from keras_kd.tflite.runtimes.latency import measure_microseconds
+from keras_kd.tflite.runtimes.operands import check_operands
 from keras_kd.tflite.tensors import TensorInfo, concrete
 
 # What LiteRT calls the kernels: members of its OpResolverType.
@@ -157,6 +158,7 @@ class _Interpreter:
                 self.inputs, self._input_indices = self._tensors("input")
                 self.outputs, self._output_indices = self._tensors("output")
                 self._operators = self._interpreter._get_ops_details()
+                check_operands((each["op_name"], each["inputs"]) for each in self._operators)
                 self._check_memory()
                 if not any(tensor.takes_any_length for tensor in self.inputs):
                     # Otherwise the sizes in the file say nothing, and may be too small to run.
