@@ -125,12 +125,9 @@ ROWS = {
         lambda: prune(student(), 0.5, layers=["hidden"]),
     ),
     "too small for a pattern": Row(
-        lambda: prune(student(), m_by_n=(4, 8), layers=["hidden"]),
+        lambda: prune(student(), 0.5, layers=["hidden"], block_size=(8, 16)),
         r"\['hidden'\], whose kernels are too small.*pass skip=\['hidden'\], or a smaller pattern",
-        lambda: (
-            prune(student(), m_by_n=(4, 8), skip=["hidden"]),
-            prune(student(), m_by_n=(2, 4)),
-        ),
+        lambda: prune(student(), 0.5, layers=["hidden"], block_size=(4, 1)),
     ),
     "two patterns": Row(
         lambda: prune(student(), m_by_n=(2, 4), block_size=(4, 1)),
