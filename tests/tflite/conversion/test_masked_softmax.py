@@ -81,3 +81,24 @@ def test_scores_that_are_only_low_are_no_mask(data):
     content = tflite.convert(student).content
 
     assert with_bounded_masks(content, lambda each: each) is content
+
+
+@pytest.mark.slow
+def test_a_masked_transformer_that_learned_its_integers(data):
+    """TF-MOT leaves attention in float: its ranges come from the data, as of any student."""
+    keras.utils.set_random_seed(0)
+    words = keras.Input((LENGTH,), dtype="int32", name="words")
+    x = layers.Embedding(50, 16, mask_zero=True)(words)
+    x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 8)(x, x)]))
+    student = keras.Model(words, layers.Dense(4)(layers.GlobalAveragePooling1D()(x)))
+    given = np.random.default_rng(0).integers(1, 50, (64, LENGTH)) * data["mask"]
+    given = given.astype("int32")
+    aware = compression.quantize_aware(student, given)
+    with pytest.raises(ValueError, match=r"To fix it: pass representative_data"):
+        tflite.convert(aware, "int8")
+
+    model = tflite.convert(aware, "int8", given)
+
+    assert model.flatbuffer.float_operators() == []
+    expected = aware.predict(given, verbose=0)
+    assert np.abs(model.predict(given) - expected).max() < 0.1 * np.ptp(expected)
