@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_kd.data import Dataset
-from keras_kd.evaluation.metrics import accuracy
+from keras_kd.metrics import accuracy
 from keras_kd.quickstart import Settings
 from keras_kd.quickstart.training import Training, compute_deterministically
 

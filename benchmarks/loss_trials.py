@@ -16,8 +16,8 @@ from keras import layers
 import keras_kd
 from keras_kd._files import replacing
 from keras_kd.data import Dataset
-from keras_kd.evaluation.metrics import accuracy
 from keras_kd.losses import DistillationLoss
+from keras_kd.metrics import accuracy
 from keras_kd.schedules import Schedule
 
 VALIDATION_IMAGES = 10_000

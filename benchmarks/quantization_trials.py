@@ -15,7 +15,7 @@ from loss_trials import Classroom, compile_classifier
 import keras_kd
 from keras_kd import compression, losses, tflite
 from keras_kd._files import replacing
-from keras_kd.evaluation.metrics import accuracy
+from keras_kd.metrics import accuracy
 from keras_kd.tflite import TFLiteModel
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
-import platform
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +17,8 @@ from teaching import Setting, Subject
 
 from keras_kd import compression
 from keras_kd._files import replacing
-from keras_kd.evaluation.metrics import accuracy
+from keras_kd.evaluation.machine import processor
+from keras_kd.metrics import accuracy
 from keras_kd.tflite import TFLiteModel, microcontroller
 
 COMMAND = "make models DATA_DIR=DIRECTORY_OF_TFDS"
@@ -27,7 +26,6 @@ CARDS = "cards.json"
 RUNS = 2000
 LINE = 100
 _PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "ai-edge-litert")
-_CPU_NAME = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
 
 
 class Images(NamedTuple):
@@ -188,17 +186,10 @@ def _latency(model: TFLiteModel) -> dict[str, Any]:
         "runs": measured.runs,
         "threads": measured.threads,
         "kernels": measured.kernels,
-        "processor": _processor(),
+        "processor": processor(),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
-
-
-def _processor() -> str:
-    """The kind of the processor, as Linux calls it."""
-    information = Path("/proc/cpuinfo")
-    found = _CPU_NAME.search(information.read_text()) if information.exists() else None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
 def write_cards(cards: Sequence[Card], directory: Path) -> None:

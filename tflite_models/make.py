@@ -26,7 +26,7 @@ from teaching import CLOTHES, DIGITS, Classroom, Setting, Subject
 import keras_kd
 from keras_kd import tflite
 from keras_kd.data import Dataset
-from keras_kd.evaluation.metrics import accuracy
+from keras_kd.metrics import accuracy
 from keras_kd.tflite import TFLiteModel, android
 
 SUBJECTS = {subject.name: subject for subject in (DIGITS, CLOTHES)}

@@ -94,8 +94,8 @@ def representative_data(given: str | None) -> Any:
     return given if given is None or _is_name_or_directory(given) else examples(given)
 
 
-def labels(path: Path | None) -> np.ndarray | None:
-    """Class indices from a NumPy file."""
+def labels(path: Path | None) -> np.ndarray | dict[str, np.ndarray] | None:
+    """Labels from a NumPy file, by output where there are several arrays."""
     from keras_kd.data.examples import load_labels
 
     return None if path is None else load_labels(path)

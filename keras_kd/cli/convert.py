@@ -117,8 +117,9 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--verification-labels",
         type=Path,
-        metavar="LABELS.npy",
-        help="the class of each of these examples; shows how many model and file get right",
+        metavar="LABELS.npy|LABELS.npz",
+        help="the class, labels or targets of each of these examples; shows what model and file "
+        "achieve; .npz: an array for each output",
     )
 
 

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras_kd._checks import problem
-from keras_kd.cli.arguments import add_custom_objects, add_json, labels, load_model
+from keras_kd.cli.arguments import add_custom_objects, add_json, examples, labels, load_model
 from keras_kd.cli.terminal import Outcome, working
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from keras_kd.data import Dataset
 
 PAGE = "report.html"
 NUMBERS = "results.json"
-# More than any page could show; a damaged file may say that it has two billion.
-_MOST_CLASSES = 100_000
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -28,18 +21,33 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="measure several models and write a page about them",
         description="Run several .tflite files and Keras models on the same test data and write a "
         f"page with what they get right, their sizes and their times ({PAGE}), and the numbers "
-        f"({NUMBERS}). The first file is the one that others are compared with.",
+        f"({NUMBERS}). What is measured follows from the outputs and the labels: accuracy, F1 and "
+        "calibration of a classifier, errors of a regression, how well an autoencoder tells "
+        "anomalies. Each number has its interval of 95 %%.",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE.tflite|MODEL")
     parser.add_argument(
-        "--data", required=True, metavar="DATA.npy", help="test examples, scaled as in training"
+        "--data",
+        required=True,
+        metavar="DATA.npy|DATA.npz",
+        help="test examples, scaled as in training; .npz: an array for each input",
     )
     parser.add_argument(
         "--labels",
         type=Path,
-        required=True,
-        metavar="LABELS.npy",
-        help="the class of each example",
+        metavar="LABELS.npy|LABELS.npz",
+        help="for each example the class, the labels (0 or 1), the targets, or 1 for an anomaly; "
+        ".npz: an array for each output",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("classification", "multilabel", "ranking", "regression", "reconstruction"),
+        help="what the models do, where outputs and labels do not tell; a ranking must be named",
+    )
+    parser.add_argument(
+        "--groups",
+        metavar="GROUPS.npy",
+        help="for a ranking of single scores: the number of its query for each example",
     )
     parser.add_argument(
         "--output",
@@ -60,43 +68,63 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="FILE.tflite|MODEL",
         help="the model whose choices the others should make",
     )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="FILE.tflite|MODEL",
+        help="the file that the others are compared with (default: the first)",
+    )
+    parser.add_argument("--title", help="the heading of the page")
     add_custom_objects(parser)
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
+    files, names = arguments.files, _names(arguments.files)
+    baseline = None
+    if arguments.baseline is not None:
+        baseline = names[_place("--baseline", arguments.baseline, files)]
+
     from keras_kd._files import check_output, filling
-    from keras_kd.data import load_examples
-    from keras_kd.evaluation import compare
+    from keras_kd.evaluation import compare, save_report
     from keras_kd.evaluation.extra import check_report_extra
 
     check_output(arguments.output)
     check_report_extra()
     with working("reading the examples") as say:
-        examples, classes = load_examples(arguments.data), labels(arguments.labels)
+        x, y = examples(arguments.data), labels(arguments.labels)
+        groups = labels(arguments.groups and Path(arguments.groups))
         say("loading the models")
-        names = _names(arguments.files)
         models = {
             name: _load(file, arguments.custom_objects)
-            for name, file in zip(names, arguments.files, strict=True)
+            for name, file in zip(names, files, strict=True)
         }
-        teacher = arguments.teacher and _load(arguments.teacher, arguments.custom_objects)
-        dataset = _dataset(arguments, examples, classes, models[names[0]])
+        teacher = None
+        if arguments.teacher in files:
+            teacher = names[files.index(arguments.teacher)]
+        elif arguments.teacher is not None:
+            teacher = _load(arguments.teacher, arguments.custom_objects)
         say(f"running {len(models)} models")
         comparison = compare(
             models,
-            dataset,
+            x,
+            y,
+            task=arguments.task,
             teacher=teacher,
-            on_measured=lambda row: say(f"{row.name} is measured, of {len(models)} models"),
+            baseline=baseline,
+            groups=groups,
+            class_names=_class_names(arguments.class_names),
+            name=Path(arguments.data).stem,
+            on_measured=lambda name: say(f"{name} was run, of {len(models)} models"),
         )
         say("writing")
         with filling(arguments.output) as directory:
             comparison.save_json(directory / NUMBERS)
-            comparison.save_report(directory / PAGE)
+            save_report(comparison, directory / PAGE, title=arguments.title, x=x)
     files = [str(arguments.output / name) for name in (PAGE, NUMBERS)]
     return Outcome(
-        "\n".join([str(comparison), "Written:", *(f"  {file}" for file in files)]),
+        "\n".join([str(comparison), "", "Written:", *(f"  {file}" for file in files)]),
         {"files": files, **comparison.to_dict()},
     )
 
@@ -121,46 +149,19 @@ def _names(files: list[Path]) -> list[str]:
     return [str(file) for file in files]
 
 
-def _dataset(
-    arguments: argparse.Namespace, examples: Any, classes: np.ndarray, model: Any
-) -> Dataset:
-    from keras_kd.data import Dataset
-    from keras_kd.tflite import TFLiteModel, android
-
-    if isinstance(examples, dict):
-        if len(examples) > 1:
-            raise ValueError(
-                problem(
-                    f"examples for the inputs {sorted(examples)} in {arguments.data!r}",
-                    "one array: a report is about classifiers with one input",
-                    "save the examples with numpy.save",
-                )
-            )
-        (examples,) = examples.values()
-    if arguments.class_names:
-        names = android.read_labels(arguments.class_names)
-    else:
-        is_file = isinstance(model, TFLiteModel)
-        shape = model.outputs[0].shape if is_file else model.output_shape
-        names = _numbers(int(shape[-1]))
-    return Dataset(
-        name=Path(arguments.data).stem,
-        x_train=examples[:0],
-        y_train=classes[:0],
-        x_test=examples,
-        y_test=classes,
-        class_names=names,
-    )
-
-
-def _numbers(classes: int) -> tuple[str, ...]:
-    """Classes without names go by their numbers."""
-    if classes > _MOST_CLASSES:
+def _place(option: str, file: Path, files: list[Path]) -> int:
+    if file not in files:
         raise ValueError(
             problem(
-                f"a first file with {classes} scores for an example",
-                f"a classifier of at most {_MOST_CLASSES} classes",
-                "check the file with keras-kd inspect",
+                f"{option} {str(file)!r}",
+                f"one of the files, {', '.join(repr(str(each)) for each in files)}",
+                "name the file among the others, too",
             )
         )
-    return tuple(map(str, range(classes)))
+    return files.index(file)
+
+
+def _class_names(path: Path | None) -> tuple[str, ...]:
+    from keras_kd.tflite import android
+
+    return () if path is None else android.read_labels(path)

@@ -41,8 +41,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--labels",
         type=Path,
-        metavar="LABELS.npy",
-        help="the class of each example; shows how many the file and the model get right",
+        metavar="LABELS.npy|LABELS.npz",
+        help="the class, labels or targets of each example; shows what the file and the model "
+        "achieve; .npz: an array for each output",
     )
     add_custom_objects(parser)
     add_json(parser)

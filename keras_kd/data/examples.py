@@ -69,32 +69,21 @@ def load_keys(path: str | os.PathLike) -> np.ndarray:
     )
 
 
-def load_labels(path: str | os.PathLike) -> np.ndarray:
-    """Load the class of each example from a `.npy` file, or a `.npz` with one array.
+def load_labels(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]:
+    """Load labels from a `.npy` or `.npz` file: numbers, as many as there are examples.
 
     Returns:
-        Class indices, int64, shape (examples,).
+        The array of a `.npy`, or of a `.npz` with one array; else a dict with the arrays of the
+        `.npz` by their names, which are those of a model's outputs.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or holds something else than one class for each example.
+        ValueError: if it is damaged, or holds something else than numbers.
     """
     labels = load_examples(path)
     if isinstance(labels, dict) and len(labels) == 1:
         (labels,) = labels.values()
-    fix = "save the indices of the classes: numpy.save('labels.npy', y_test)"
-    expected = "class indices, whole numbers from 0 in the shape (examples,)"
-    if isinstance(labels, dict):
-        received = f"{len(labels)} arrays"
-        raise ValueError(problem(f"{received} of labels in {str(path)!r}", expected, fix))
-    if labels.shape[1:] == (1,):
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
-        received = f"labels of shape {labels.shape} and type {labels.dtype}"
-        if labels.ndim == 2:
-            fix = "save the indices of the classes: numpy.save('labels.npy', y_test.argmax(axis=1))"
-        raise ValueError(problem(f"{received} in {str(path)!r}", expected, fix))
-    return labels.astype("int64")
+    return labels
 
 
 def _numbers(

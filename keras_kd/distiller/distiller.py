@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,19 +12,23 @@ import tensorflow as tf
 from keras_kd import _keras
 from keras_kd._checks import problem
 from keras_kd.distiller.assembly import connect
-from keras_kd.distiller.compatibility import refuse_old_arguments
 from keras_kd.distiller.compiled_step import CompiledStep
-from keras_kd.distiller.labels import Labels
-from keras_kd.distiller.objective import Objective
-from keras_kd.distiller.teaching import Passes, Teaching
-from keras_kd.schedules import Schedule
+from keras_kd.distiller.teaching import Teaching
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
-from keras_kd.teachers.inputs import Inputs, ModelInputs
+
+
+class _OfBothKerases(type(keras.Model)):
+    """Makes what `keras_kd.Distiller` gives for a tf_keras student an instance of it, too."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return super().__instancecheck__(instance) or (
+            cls is Distiller and isinstance(instance, Teaching)
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(Teaching, keras.Model):
+class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
     """Trains a student on labels and on what a teacher knows.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
@@ -40,7 +44,8 @@ class Distiller(Teaching, keras.Model):
 
     With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
     gives a `tf_keras.Model` with the same behaviour, a
-    `keras_kd.distiller.tf_keras_distiller.TfKerasDistiller`.
+    `keras_kd.distiller.tf_keras_distiller.TfKerasDistiller`. `isinstance(distiller,
+    keras_kd.Distiller)` holds for both.
 
     Args:
         teacher: a trained model of either Keras, a list of models (see
@@ -116,38 +121,8 @@ class Distiller(Teaching, keras.Model):
             )
         return TfKerasDistiller(teacher, student, *args, **kwargs)
 
-    def __init__(
-        self,
-        teacher: Any,
-        student: keras.Model,
-        distillation_losses: Any = None,
-        distillation_loss_weights: Sequence[Schedule] | Schedule | None = None,
-        student_loss_weight: Schedule = 0.5,
-        name: str = "distiller",
-        *,
-        teacher_inputs: ModelInputs = None,
-        student_inputs: ModelInputs = None,
-        missing_label: int | None = None,
-        save_teacher: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        refuse_old_arguments(kwargs)
-        _keras.check_model("student", student)
-        if save_teacher and teacher is None:
-            _keras.check_model("teacher", teacher)
-        # Keras scales the loss, without which float16 gradients underflow, by the model's policy.
-        kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
-        super().__init__(name=name, **kwargs)
+    def _begin_model(self) -> None:
         self.autocast = False
-        self.save_teacher = save_teacher
-        objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
-        self._begin_teaching(
-            teacher,
-            student,
-            objective,
-            Inputs(teacher_inputs, student_inputs),
-            Labels(missing_label),
-        )
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
@@ -205,23 +180,13 @@ class Distiller(Teaching, keras.Model):
             # So that the optimizer's state can be loaded into it.
             self.optimizer.build(self.trainable_variables)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step: one forward pass of each model, then gradients for the student only."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
-            student = self._ask_student(x, training=True)
-            # So that no activation of the teacher is kept for gradients.
-            with tape.stop_recording():
-                passes = Passes(self._ask_teacher(x, student), student)
-            sample_weight = self._weighed(y, sample_weight, student.outputs)
-            loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
-            scaled_loss = self.optimizer.scale_loss(loss)
-        scheduled = self._scheduled_values()
+    def _scaled(self, loss: Any) -> Any:
+        return self.optimizer.scale_loss(loss)
+
+    def _apply_gradients(self, loss: Any, tape: tf.GradientTape) -> None:
         weights = self.trainable_weights
-        gradients = tape.gradient(scaled_loss, weights)
+        gradients = tape.gradient(loss, weights)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        self._parts.value.teacher.after_step(self.student, self._step())
-        return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     @property
     def metrics(self) -> list[Any]:
@@ -357,6 +322,9 @@ class Distiller(Teaching, keras.Model):
         if self.run_eagerly or self.steps_per_execution != 1:
             return by_keras
         return CompiledStep(step, self.jit_compile, by_keras)
+
+
+Teaching._entry = Distiller
 
 
 def _not_in_hdf5(distiller: Distiller, filepath: Any) -> ValueError:

@@ -58,7 +58,7 @@ class Objective:
             )
         for loss in losses:
             _check_loss(loss)
-        self._losses = list(map(as_loss, losses))
+        self.losses = losses
         self.set_weights(weights)
         self.set_student_loss_weight(student_loss_weight)
         self._bounds = self._bounds_of_schedules()
@@ -66,9 +66,9 @@ class Objective:
         self.bridges = self._new_bridges()
 
     @property
-    def losses(self) -> list[Any]:
-        """The losses as they were given."""
-        return [loss.original for loss in self._losses]
+    def _losses(self) -> list[DistillationLoss]:
+        """The losses in the form of this package's; users may put others into `losses`."""
+        return list(map(as_loss, self.losses))
 
     def choose(self, losses: Sequence[Any]) -> bool:
         """Take these losses if the user gave none; they have no weights of their own.
@@ -80,7 +80,7 @@ class Objective:
             map(_described, self.losses)
         ):
             return False
-        self._losses = list(map(as_loss, losses))
+        self.losses = list(losses)
         self.weights = [self.weights[0]] * len(losses)
         self._bounds = self._bounds_of_schedules()
         self.bridges = self._new_bridges()
@@ -117,7 +117,7 @@ class Objective:
     @property
     def terms(self) -> tuple[list[Any], list[schedules.Schedule]]:
         """The losses and their weights, in lists of their own."""
-        return self.losses, list(self.weights)
+        return list(self.losses), list(self.weights)
 
     def _bounds_of_schedules(self) -> dict[str, dict[str, Any]]:
         fix = "let the schedule end within these bounds"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -56,14 +56,10 @@ class CompileArguments:
         return {"optimizer": self._optimizer, **self._others}
 
 
-def successor(distiller: Any, student: Any, learning_rate: Any) -> Any:
-    """See `Distiller.with_student`."""
-    from keras_kd.distiller.distiller import Distiller
-
+def successor(distiller: Any, student: Any, learning_rate: Any, make: Callable[..., Any]) -> Any:
+    """See `Distiller.with_student`; `make` is the class to make it of."""
     losses, weights = distiller._objective.given_losses
-    is_own = type(distiller).__module__.startswith("keras_kd.")
-    # `Distiller` chooses the flavour by the student; a class of the user's is for one flavour.
-    other = (Distiller if is_own else type(distiller))(
+    other = make(
         distiller._parts.value.teacher,
         student,
         None if losses is None else fresh_losses(losses),

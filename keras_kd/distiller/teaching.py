@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -19,6 +19,8 @@ from keras_kd.distiller.compatibility import (
     refuse_old_arguments,
 )
 from keras_kd.distiller.default_losses import choose_losses
+from keras_kd.distiller.labels import Labels
+from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.own_loss import (
     call_compute_loss,
     has_own_loss,
@@ -30,7 +32,9 @@ from keras_kd.distiller.succession import (
     CompileArguments,
     successor,
 )
+from keras_kd.schedules import Schedule
 from keras_kd.taps import Tapped
+from keras_kd.teachers.inputs import Inputs, ModelInputs
 
 _CROSSENTROPIES_OF_PROBABILITIES = (
     "sparse_categorical_crossentropy",
@@ -49,9 +53,49 @@ class Passes(NamedTuple):
 class Teaching(Assembly):
     """A student that is taught: for classes that are a model of one of the two Kerases as well.
 
-    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass calls
-    `_begin_teaching` in its constructor and says how labels are scored in `_student_loss`.
+    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass says what
+    its Keras does in its own way: `_begin_model`, `_student_loss`, `_apply_gradients`.
+    Arguments and errors are those of `keras_kd.Distiller`.
     """
+
+    # `keras_kd.Distiller`, which gives the class that fits a student; it is made after this one.
+    _entry: ClassVar[type]
+
+    def __init__(
+        self,
+        teacher: Any,
+        student: Any,
+        distillation_losses: Any = None,
+        distillation_loss_weights: Sequence[Schedule] | Schedule | None = None,
+        student_loss_weight: Schedule = 0.5,
+        name: str = "distiller",
+        *,
+        teacher_inputs: ModelInputs = None,
+        student_inputs: ModelInputs = None,
+        missing_label: int | None = None,
+        save_teacher: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        refuse_old_arguments(kwargs)
+        _keras.check_model("student", student)
+        if save_teacher and teacher is None:
+            _keras.check_model("teacher", teacher)
+        # Keras scales the loss, without which float16 gradients underflow, by the model's policy.
+        kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
+        super().__init__(name=name, **kwargs)
+        self._begin_model()
+        self.save_teacher = save_teacher
+        self._begin_teaching(
+            teacher,
+            student,
+            Objective(distillation_losses, distillation_loss_weights, student_loss_weight),
+            Inputs(teacher_inputs, student_inputs),
+            Labels(missing_label),
+        )
+
+    def _begin_model(self) -> None:
+        """Set what a model of this Keras needs: the means of the losses among it."""
+        raise NotImplementedError
 
     def with_student(self, student: Any, learning_rate: Any = None) -> Any:
         """A distiller that teaches another student, such as a compressed one, in the same way.
@@ -74,7 +118,9 @@ class Teaching(Assembly):
             pruned.fit(dataset, epochs=5)
             ```
         """
-        return successor(self, student, learning_rate)
+        # A class of the user's own is for one Keras.
+        is_own = type(self).__module__.startswith("keras_kd.")
+        return successor(self, student, learning_rate, self._entry if is_own else type(self))
 
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """The student's outputs."""
@@ -101,6 +147,30 @@ class Teaching(Assembly):
         if passes is None or passes.student.outputs is not y_pred:
             passes = self._new_passes(x, y_pred, training)
         return self._total_loss(x, y, sample_weight, passes, training)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step: one forward pass of each model, then gradients for the student only."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            student = self._ask_student(x, training=True)
+            # So that no activation of the teacher is kept for gradients.
+            with tape.stop_recording():
+                passes = Passes(self._ask_teacher(x, student), student)
+            sample_weight = self._weighed(y, sample_weight, student.outputs)
+            loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
+            scaled_loss = self._scaled(loss)
+        scheduled = self._scheduled_values()
+        self._apply_gradients(scaled_loss, tape)
+        self._parts.value.teacher.after_step(self.student, self._step())
+        return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
+
+    def _scaled(self, loss: Any) -> Any:
+        """The loss as gradients are taken of it."""
+        return loss
+
+    def _apply_gradients(self, loss: Any, tape: tf.GradientTape) -> None:
+        """Take a step of the optimizer."""
+        raise NotImplementedError
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of evaluation: the same losses, and no weight changes.

@@ -9,19 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 import tf_keras
 
-from keras_kd import _keras
 from keras_kd._checks import problem
 from keras_kd._translation import TakesKeras3
-from keras_kd.distiller.compatibility import refuse_old_arguments
-from keras_kd.distiller.labels import Labels
-from keras_kd.distiller.objective import Objective
-from keras_kd.distiller.teaching import Passes, Teaching
-from keras_kd.schedules import Schedule
-from keras_kd.teachers.inputs import Inputs, ModelInputs
+from keras_kd.distiller.teaching import Teaching
 
 
 class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
@@ -36,36 +29,9 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
     this distiller holds the teacher.
     """
 
-    def __init__(
-        self,
-        teacher: Any,
-        student: tf_keras.Model,
-        distillation_losses: Any = None,
-        distillation_loss_weights: Sequence[Schedule] | Schedule | None = None,
-        student_loss_weight: Schedule = 0.5,
-        name: str = "distiller",
-        *,
-        teacher_inputs: ModelInputs = None,
-        student_inputs: ModelInputs = None,
-        missing_label: int | None = None,
-        save_teacher: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        refuse_old_arguments(kwargs)
-        # By it tf_keras scales the loss, without which float16 gradients underflow.
-        kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
-        super().__init__(name=name, **kwargs)
+    def _begin_model(self) -> None:
         self._autocast = False
         self.supports_jit = True
-        self.save_teacher = save_teacher
-        objective = Objective(distillation_losses, distillation_loss_weights, student_loss_weight)
-        self._begin_teaching(
-            teacher,
-            student,
-            objective,
-            Inputs(teacher_inputs, student_inputs),
-            Labels(missing_label),
-        )
         # Past tf_keras' tracking, which would count the trackers' sums among the weights.
         vars(self).update(
             student_loss_tracker=tf_keras.metrics.Mean(name="student_loss"),
@@ -124,21 +90,9 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
             )
         )
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step: one forward pass of each model, then gradients for the student only."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
-            student = self._ask_student(x, training=True)
-            # So that no activation of the teacher is kept for gradients.
-            with tape.stop_recording():
-                passes = Passes(self._ask_teacher(x, student), student)
-            sample_weight = self._weighed(y, sample_weight, student.outputs)
-            loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
+    def _apply_gradients(self, loss: Any, tape: tf.GradientTape) -> None:
         self._check_bridges()
-        scheduled = self._scheduled_values()
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        self._parts.value.teacher.after_step(self.student, self._step())
-        return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def _check_bridges(self) -> None:
         """Check that everything that the losses want to train was there to be tracked."""

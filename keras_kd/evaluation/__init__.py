@@ -1,17 +1,20 @@
-"""What the numbers mean: models measured side by side, as a table, plots and a page."""
+"""Models measured side by side, as a table, plots and a page."""
 
-from keras_kd.evaluation import metrics, plots
+from keras_kd.evaluation import plots
 from keras_kd.evaluation.compare import compare
-from keras_kd.evaluation.comparison import Comparison, Measurement
-from keras_kd.evaluation.report import Figure, Highlight, Page
+from keras_kd.evaluation.comparison import Column, Comparison, Disagreement, Measurement
+from keras_kd.evaluation.report import Figure, Highlight, Page, default_page, save_report
 
 __all__ = [
+    "Column",
     "Comparison",
+    "Disagreement",
     "Figure",
     "Highlight",
     "Measurement",
     "Page",
     "compare",
-    "metrics",
+    "default_page",
     "plots",
+    "save_report",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from html import escape
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from keras_kd._checks import problem
 from keras_kd.evaluation.extra import report_module
-from keras_kd.evaluation.table import count, percent, tenths
 
 if TYPE_CHECKING:
-    from keras_kd.evaluation.comparison import Measurement
+    import numpy as np
+
+    from keras_kd.evaluation.comparison import Column, Measurement
 
 # Readable on white and on near-black, and told apart by colour-blind eyes (after Wong, 2011).
 _BLUE, _ORANGE, _GREEN, _ROSE = "#3d8fd1", "#e08214", "#1fa187", "#cc79a7"
@@ -22,7 +24,10 @@ _MARKERS = "osD^vP"
 # Stands for the page's text colour until the SVG is written; no other ink may be the same.
 _INK = "#123456"
 # Narrow, so that on a phone the letters stay readable.
-_WIDTH_INCHES = 4.8
+_WIDTH_INCHES = 4.3
+# A cell of more classes has no room for its number.
+_MOST_NUMBERED = 12
+_PICTURES_IN_A_ROW = 4
 _STYLE = {
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -42,44 +47,101 @@ _STYLE = {
 }
 
 
-def accuracy_over_size(rows: Sequence[Measurement]) -> str:
-    """Accuracy against bytes on a logarithmic axis, one point per model that has a file."""
+def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> str:
+    """A measure with its intervals against a cost on a logarithmic axis, a point per model.
+
+    A line joins the models than which no other is both better and cheaper (the Pareto front).
+
+    Args:
+        rows: the models; those without the cost are left out.
+        quality: a column of `Comparison.measures`.
+        cost: another column, of bytes or microseconds.
+
+    Raises:
+        ValueError: if no row has both.
+    """
+    known = [row for row in rows if row.value(cost.key) and _is_known(row, quality)]
+    if not known:
+        raise ValueError(
+            problem(
+                f"measurements without {cost.key} and {quality.key}",
+                "measurements of .tflite files",
+                "compare converted models",
+            )
+        )
+    front = pareto_front(known, quality, cost)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         axes.grid(True)
         axes.set_xscale("log")
-        for index, row in enumerate(row for row in rows if row.bytes):
+        # Before anything is drawn: matplotlib warns of the limits that it finds for one point.
+        cheapest, dearest = (end(row.value(cost.key) for row in known) for end in (min, max))
+        room = max(1.1, (dearest / cheapest) ** 0.12)
+        axes.set_xlim(cheapest / room, dearest * room)
+        if len(front) > 1:
             axes.plot(
-                row.bytes,
-                100 * row.accuracy,
-                _MARKERS[index % len(_MARKERS)],
-                color=_COLOURS[index % len(_COLOURS)],
-                markersize=9,
-                label=row.name,
+                [row.value(cost.key) for row in front],
+                [_scaled(row.value(quality.key), quality) for row in front],
+                color=_INK,
+                alpha=0.45,
+                linewidth=1.2,
+                linestyle="--",
             )
-        axes.margins(x=0.12, y=0.15)
-        axes.set_xlabel("size of the .tflite in bytes (logarithmic)")
-        axes.set_ylabel("accuracy in %")
-        axes.xaxis.set_major_formatter(lambda size, _: count(size))
-        axes.xaxis.set_minor_formatter(lambda size, _: "")
+        for index, row in enumerate(known):
+            colour = _COLOURS[index % len(_COLOURS)]
+            place, height = row.value(cost.key), _scaled(row.value(quality.key), quality)
+            ends = _ends(row, quality)
+            if ends is not None:
+                axes.vlines(place, *ends, color=colour, alpha=0.45, linewidth=2)
+            marker = _MARKERS[index % len(_MARKERS)]
+            axes.plot(place, height, marker, color=colour, markersize=9, label=row.name)
+        axes.margins(y=0.1)
+        ticks = log_ticks(*axes.get_xlim())
+        axes.set_xticks(ticks, [_short(tick, cost) for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel(f"{cost.title} (logarithmic)")
+        axes.set_ylabel(quality.title)
         figure.legend(loc="outside lower left", ncols=2, handletextpad=0.2)
 
-    return _svg(draw, 4.4, "Accuracy over the size of the file")
+    points = "; ".join(
+        f"{row.name} {quality.text(row)}{_unit(quality)} at {cost.text(row)} {cost.unit}"
+        for row in known
+    )
+    return _svg(draw, 4.4, f"{quality.heading} over {cost.heading}: {points}")
 
 
-def per_class(first: Measurement, second: Measurement, class_names: Sequence[str]) -> str:
+def pareto_front(rows: Sequence[Measurement], quality: Column, cost: Column) -> list[Measurement]:
+    """The rows than which no other is as good and cheaper, or as cheap and better; cheapest first.
+
+    Args:
+        rows: measurements with both values.
+        quality: what should be good.
+        cost: what should be small.
+    """
+    sign = 1 if quality.higher_is_better else -1
+    ordered = sorted(rows, key=lambda row: (row.value(cost.key), -sign * row.value(quality.key)))
+    front: list[Measurement] = []
+    for row in ordered:
+        if not front or sign * row.value(quality.key) > sign * front[-1].value(quality.key):
+            front.append(row)
+    return front
+
+
+def per_class(
+    first: Measurement, second: Measurement, class_names: Sequence[str], quality: Column
+) -> str:
     """The accuracy of two models on each class and on all, joined by a line per class."""
+    names = ["all", *class_names]
+    lefts = [100 * value for value in (first.value(quality.key), *first.per_class)]
+    rights = [100 * value for value in (second.value(quality.key), *second.per_class)]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         axes.grid(True, axis="x")
-        names = ["all", *class_names]
-        lefts = [100 * value for value in (first.accuracy, *first.accuracy_per_class)]
-        rights = [100 * value for value in (second.accuracy, *second.accuracy_per_class)]
         places = range(len(names))
         axes.hlines(places, lefts, rights, color=_INK, alpha=0.4, linewidth=2)
-        axes.plot(lefts, places, "o", color=_ORANGE, markersize=8, label=first.name)
+        axes.plot(lefts, places, "s", color=_ORANGE, markersize=7, label=first.name)
         axes.plot(rights, places, "o", color=_BLUE, markersize=8, label=second.name)
         axes.set_yticks(places, names)
         axes.get_yticklabels()[0].set_fontweight("bold")
@@ -88,24 +150,121 @@ def per_class(first: Measurement, second: Measurement, class_names: Sequence[str
         figure.legend(loc="outside upper left", ncols=2, handletextpad=0.2)
 
     height = 1.4 + 0.26 * len(class_names)
-    return _svg(draw, height, f"Accuracy per class: {first.name} and {second.name}")
+    values = "; ".join(
+        f"{name} {left:.1f} and {right:.1f} %"
+        for name, left, right in zip(names, lefts, rights, strict=True)
+    )
+    return _svg(draw, height, f"Accuracy per class, {first.name} and {second.name}: {values}")
 
 
-def share_of_teacher(teacher: Measurement, student: Measurement) -> str:
-    """What the student keeps of the teacher: one bar per quantity, in percent of the teacher's."""
-    quantities = [
-        ("accuracy", "accuracy", lambda value: f"{percent(value)} %"),
-        ("weights", "parameters", count),
-        ("file", "bytes", lambda value: f"{count(value)} bytes"),
-        ("file, gzip", "compressed_bytes", lambda value: f"{count(value)} bytes"),
-        ("latency", "latency_microseconds", lambda value: f"{tenths(value)} µs"),
-    ]
+def confusions(rows: Sequence[Measurement], class_names: Sequence[str]) -> str:
+    """The confusion matrices of one or two models side by side: right in blue, wrong in orange.
+
+    A cell is the darker, the larger its share of the examples of its class. Numbers count examples.
+    """
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
+        patches = report_module("matplotlib.patches")
+        for axes, row in zip(panels, rows, strict=True):
+            for true, counts in enumerate(row.confusion):
+                total = sum(counts)
+                for chosen, number in enumerate(counts):
+                    if not number:
+                        continue
+                    colour = _BLUE if true == chosen else _ORANGE
+                    # Single mistakes among many examples stay visible.
+                    alpha = 0.12 + 0.78 * math.sqrt(number / total)
+                    axes.add_patch(
+                        patches.Rectangle(
+                            (chosen - 0.5, true - 0.5), 1, 1, color=colour, alpha=alpha, linewidth=0
+                        )
+                    )
+                    if len(class_names) <= _MOST_NUMBERED:
+                        axes.text(chosen, true, f"{number}", ha="center", va="center", fontsize=6.5)
+            places = range(len(class_names))
+            axes.set_xlim(-0.5, len(class_names) - 0.5)
+            axes.set_ylim(len(class_names) - 0.5, -0.5)
+            axes.set_xticks(places, class_names, rotation=90)
+            axes.set_yticks(places, class_names)
+            axes.tick_params(length=0, labelsize=8)
+            axes.set_title(row.name, fontsize=9.5)
+            axes.set_xlabel("chosen")
+        panels[0].set_ylabel("true class")
+
+    mistakes = "; ".join(
+        f"{row.name} takes " + _mistakes(row.confusion, class_names) for row in rows
+    )
+    height = 1.5 + min(0.9 + 0.2 * len(class_names), 4.5)
+    return _svg(draw, height, f"Confusion matrices: {mistakes}")
+
+
+def reliability(rows: Sequence[Measurement]) -> str:
+    """How often models are right, over how sure they are; on the dotted line both are the same.
+
+    Larger points stand for more examples.
+    """
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.grid(True)
+        axes.plot([0, 100], [0, 100], color=_INK, linestyle=":", linewidth=1)
+        for index, row in enumerate(rows):
+            examples, *shares = zip(*row.reliability, strict=True)
+            points = [[100 * value for value in values] for values in shares]
+            colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+            axes.plot(*points, color=colour, linewidth=1, alpha=0.6)
+            sizes = [8 + 90 * number / sum(examples) for number in examples]
+            axes.scatter(*points, sizes, color=colour, marker=marker, label=row.name)
+        lowest = min(confidence for row in rows for _, confidence, _ in row.reliability)
+        axes.set_xlim(math.floor(10 * lowest) * 10, 101)
+        axes.set_ylim(-2, 102)
+        axes.set_xlabel("confidence in %")
+        axes.set_ylabel("accuracy in %")
+        figure.legend(loc="outside lower left", ncols=2, handletextpad=0.2)
+
+    values = "; ".join(
+        f"{row.name} "
+        + ", ".join(
+            f"{100 * right:.0f} % right at {100 * sure:.0f} %" for _, sure, right in row.reliability
+        )
+        for row in rows
+    )
+    return _svg(draw, 4.0, f"Accuracy over confidence: {values}")
+
+
+def pictures(images: np.ndarray, titles: Sequence[str], label: str) -> str:
+    """Examples as pictures, four in a row, each with a text of a few lines above it.
+
+    Args:
+        images: shaped (examples, height, width), or with 1 or 3 channels behind. The smallest value
+            is shown as black, the largest as white.
+        titles: a text for each.
+        label: what the pictures show, for those who do not see them.
+    """
+    low, high = float(images.min()), float(images.max())
+    scaled = (images.astype("float64") - low) / ((high - low) or 1)
+
+    def draw(figure: Any) -> None:
+        rows = math.ceil(len(images) / _PICTURES_IN_A_ROW)
+        panels = figure.subplots(rows, _PICTURES_IN_A_ROW, squeeze=False).ravel()
+        for axes in panels:
+            axes.set_axis_off()
+        for axes, image, title in zip(panels, scaled, titles, strict=False):
+            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_title(title, fontsize=7.5, linespacing=1.3)
+
+    return _svg(draw, 0.2 + 1.4 * math.ceil(len(images) / _PICTURES_IN_A_ROW), label)
+
+
+def share_of_teacher(teacher: Measurement, student: Measurement, columns: Sequence[Column]) -> str:
+    """What the student keeps of the teacher: one bar per column, in percent of the teacher's."""
     bars = []
-    for label, field, write in quantities:
-        of_teacher, of_student = getattr(teacher, field), getattr(student, field)
+    for column in columns:
+        of_teacher, of_student = teacher.value(column.key), student.value(column.key)
         if of_teacher and of_student is not None:
-            caption = f"{write(of_student)} of {write(of_teacher)}"
-            bars.append((label, 100 * of_student / of_teacher, caption))
+            caption = f"{column.text(student)} of {column.text(teacher)}{_unit(column)}"
+            bars.append((column.heading, 100 * of_student / of_teacher, caption))
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -117,47 +276,112 @@ def share_of_teacher(teacher: Measurement, student: Measurement) -> str:
         axes.invert_yaxis()
         axes.set_xlabel(f"{student.name}, in % of {teacher.name}")
 
-    return _svg(draw, 0.9 + 0.55 * len(bars), f"{student.name} in percent of {teacher.name}")
+    values = "; ".join(f"{name} {caption}" for name, _, caption in bars)
+    label = f"{student.name} in percent of {teacher.name}: {values}"
+    return _svg(draw, 0.9 + 0.55 * len(bars), label)
 
 
-def cost(baseline: Measurement, rows: Sequence[Measurement]) -> str:
-    """What each change of `baseline` cost in accuracy and left of the compressed file.
+def differences(baseline: Measurement, rows: Sequence[Measurement], quality: Column) -> str:
+    """How much better or worse than the baseline each model is, with the interval of 95 %.
 
-    Raises:
-        ValueError: if a row has no compressed size.
+    Beside it, where all are files, what is left of the compressed file.
     """
-    if any(row.compressed_bytes is None for row in (baseline, *rows)):
-        raise ValueError(
-            problem(
-                "a measurement without compressed_bytes",
-                "measurements of .tflite files",
-                "compare converted models",
-            )
-        )
+    are_files = all(row.compressed_bytes is not None for row in (baseline, *rows))
 
     def draw(figure: Any) -> None:
-        left, right = figure.subplots(1, 2, sharey=True)
-        names = [row.name for row in rows]
-        points = [100 * (row.accuracy - baseline.accuracy) for row in rows]
-        kilobytes = [row.compressed_bytes / 1000 for row in rows]
-        bars = left.barh(
-            names, points, color=[_BLUE if point >= 0 else _ORANGE for point in points]
-        )
-        left.bar_label(bars, fmt="{:+.2f}", padding=3, fontsize=8.5)
+        panels = figure.subplots(1, 2 if are_files else 1, sharey=True, squeeze=False)[0]
+        left = panels[0]
         left.axvline(0, color=_INK, linewidth=0.8)
-        # Room for the numbers beside the bars.
-        room = 0.6 * (max(*points, 0) - min(*points, 0)) or 1
-        left.set_xlim(min(*points, 0) - room, max(*points, 0) + room)
-        left.set_xlabel("accuracy, points")
-        bars = right.barh(names, kilobytes, color=_GREEN)
-        right.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=8.5)
-        right.axvline(baseline.compressed_bytes / 1000, color=_INK, linewidth=0.8, linestyle=":")
-        right.margins(x=0.2)
-        right.set_xlabel("gzip, kilobytes")
-        left.invert_yaxis()
+        for place, row in enumerate(rows):
+            found = row.quality[quality.key].difference
+            better = (found.value >= 0) == quality.higher_is_better
+            colour = _BLUE if better else _ORANGE
+            value = _scaled(found.value, quality)
+            if not math.isnan(found.low):
+                ends = [_scaled(end, quality) for end in (found.low, found.high)]
+                left.hlines(place, *ends, color=colour, alpha=0.55, linewidth=3)
+            marker = "o" if found.is_clear else "|"
+            left.plot(value, place, marker, color=colour, markersize=8, markeredgewidth=2)
+            left.text(
+                value, place - 0.18, quality.write_points(found.value), ha="center", va="bottom",
+                fontsize=8.5,
+            )  # fmt: skip
+        left.set_yticks(range(len(rows)), [row.name for row in rows])
+        left.set_ylim(len(rows) - 0.5, -0.6)
+        left.margins(x=0.25)
+        left.set_xlabel(f"{quality.heading}, {'points' if quality.is_share else 'difference'}")
+        if are_files:
+            right = panels[1]
+            kilobytes = [row.compressed_bytes / 1000 for row in rows]
+            bars = right.barh(range(len(rows)), kilobytes, height=0.5, color=_GREEN)
+            right.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=8.5)
+            right.axvline(
+                baseline.compressed_bytes / 1000, color=_INK, linewidth=0.8, linestyle=":"
+            )
+            right.margins(x=0.2)
+            right.set_xlabel("gzip, kilobytes")
 
-    height = 0.9 + 0.42 * len(rows)
-    return _svg(draw, height, f"Accuracy and compressed size against {baseline.name}")
+    values = "; ".join(f"{row.name} {quality.difference(row)}" for row in rows)
+    return _svg(
+        draw, 1.0 + 0.46 * len(rows), f"{quality.heading} against {baseline.name}: {values}"
+    )
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two ends of a logarithmic axis: at least two, also within a decade."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [factor * 10.0**power for power in powers for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if 3 <= len(ticks) <= 6:
+            return ticks
+        if len(ticks) > 6:
+            return ticks[:: math.ceil(len(ticks) / 6)]
+    locator = report_module("matplotlib.ticker").MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
+    return [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
+
+
+def _short(number: float, column: Column) -> str:
+    """A round number with its unit, short enough for an axis: "20 kB"."""
+    if column.unit != "bytes":
+        return f"{number:,.6g} {column.unit}".strip()
+    for size, unit in ((1e6, "MB"), (1e3, "kB")):
+        if number >= size:
+            return f"{number / size:,.6g} {unit}"
+    return f"{number:g} B"
+
+
+def _is_known(row: Measurement, column: Column) -> bool:
+    value = row.value(column.key)
+    return value is not None and math.isfinite(value)
+
+
+def _scaled(value: float, column: Column) -> float:
+    return 100 * value if column.is_share else value
+
+
+def _ends(row: Measurement, column: Column) -> tuple[float, float] | None:
+    estimate = row.quality[column.key]
+    if math.isnan(estimate.low):
+        return None
+    return _scaled(estimate.low, column), _scaled(estimate.high, column)
+
+
+def _unit(column: Column) -> str:
+    return f" {column.unit}" if column.unit else ""
+
+
+def _mistakes(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> str:
+    """The three commonest mistakes, in words."""
+    found = [
+        (number, class_names[true], class_names[chosen])
+        for true, counts in enumerate(confusion)
+        for chosen, number in enumerate(counts)
+        if true != chosen and number
+    ]
+    found.sort(key=lambda mistake: -mistake[0])
+    texts = [f"{true} for {chosen} {number} times" for number, true, chosen in found[:3]]
+    return ", ".join(texts) or "no class for another"
 
 
 def _svg(draw: Callable[[Any], None], height: float, label: str) -> str:

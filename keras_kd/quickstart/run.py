@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from rich.console import Console
 
 from keras_kd import compression, tflite
 from keras_kd._files import check_output, filling
-from keras_kd._version import __version__
 from keras_kd.data import Dataset
-from keras_kd.evaluation import Comparison, compare
+from keras_kd.evaluation import Comparison, compare, save_report
 from keras_kd.evaluation.extra import check_report_extra
-from keras_kd.evaluation.table import print_table
 from keras_kd.quickstart import variants
 from keras_kd.quickstart.narrator import Narrator
 from keras_kd.quickstart.page import page
 from keras_kd.quickstart.settings import Settings
 from keras_kd.quickstart.training import CALIBRATION_IMAGES, Training, compute_deterministically
-
-_PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "ai-edge-litert")
 
 
 def run(settings: Settings, console: Console | None = None) -> Comparison:
@@ -59,9 +55,19 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
         with filling(settings.output) as directory:
             files = _convert(trained, dataset, narrator)
             with narrator.stage("run on the test images", len(files)):
-                comparison = compare(files, dataset, sources=plain, on_measured=narrator.advance)
-            _write(directory, settings, plain, files, comparison)
-    print_table(comparison, console)
+                comparison = compare(
+                    files,
+                    dataset.x_test,
+                    dataset.y_test,
+                    class_names=dataset.class_names,
+                    name=dataset.name,
+                    baseline=variants.DISTILLED,
+                    sources=plain,
+                    on_measured=narrator.advance,
+                )
+            _write(directory, settings, plain, files, comparison, dataset.x_test)
+    # The table keeps its width where the console is narrower than it.
+    console.print(str(comparison), soft_wrap=True, markup=False, highlight=False)
     _say_where(console, settings.output)
     return comparison
 
@@ -115,6 +121,7 @@ def _write(
     plain: dict[str, keras.Model],
     files: dict[str, tflite.TFLiteModel],
     comparison: Comparison,
+    x: np.ndarray,
 ) -> None:
     models = directory / "models"
     models.mkdir()
@@ -130,8 +137,6 @@ def _write(
             arena_bytes=comparison[variants.SMALLEST].arena_bytes,
         )
     results = {
-        "keras_kd": __version__,
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "settings": {
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(settings).items()
@@ -139,8 +144,8 @@ def _write(
         **comparison.to_dict(),
     }
     (directory / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    comparison.save_report(
-        directory / "report.html", page(comparison, settings.epochs, settings.seed)
+    save_report(
+        comparison, directory / "report.html", page(comparison, settings.epochs, settings.seed, x)
     )
 
 

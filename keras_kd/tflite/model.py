@@ -205,7 +205,7 @@ class TFLiteModel:
         Args:
             student: the Keras 3 or tf_keras model.
             x: examples, as for `predict`.
-            labels: the right classes, if the accuracy is to be told.
+            labels: the right classes, labels or targets, to measure both; see `verify`.
         """
         return verify(self, student, x, labels)
 
@@ -218,7 +218,7 @@ class TFLiteModel:
             others: what they are called, and the files. They have the inputs and outputs of this
                 one, in any form.
             x: examples, as for `predict`.
-            labels: the right classes, as for `verify`, if accuracies are to be told.
+            labels: the right classes, labels or targets, as for `verify`, to measure each file.
         """
         return compare_files(self, others, x, labels)
 

@@ -1,8 +1,12 @@
 import json
 
+import keras
+import numpy as np
 import pytest
 
+from keras_kd import metrics, tflite
 from keras_kd.cli import report
+from keras_kd.cli.arguments import Parser
 
 
 def test_inspect_as_json(models, run):
@@ -45,15 +49,16 @@ def test_report(models, folder, run):
     assert "100.00" in out
     page = (folder / "results" / "report.html").read_text(encoding="utf-8")
     assert "model.tflite" in page
-    assert page.count("<svg") == 3
-    assert "right, by model.tflite" in page
+    assert page.count("<svg") == 6
+    assert "accuracy of model.tflite, the best" in page
     written = json.loads((folder / "results" / "results.json").read_text())
     assert [row["name"] for row in written["rows"]] == [
         "model.tflite",
         "copy.tflite",
         "model.keras",
     ]
-    assert [row["agreement"] for row in written["rows"]] == [1.0] * 3
+    assert [row["quality"]["agreement"]["value"] for row in written["rows"]] == [1.0] * 3
+    assert (written["baseline"], written["teacher"]) == ("model.tflite", "model.keras")
     assert written["class_names"] == ["one", "two", "three"]
 
 
@@ -65,7 +70,46 @@ def test_report_as_json_of_one_file(models, folder, run):
     assert result["class_names"] == ["0", "1", "2"]
 
 
-def test_a_report_needs_a_number_of_classes_that_a_page_can_show():
-    assert report._numbers(3) == ("0", "1", "2")
-    with pytest.raises(ValueError, match=r"2147483647 scores .*at most 100000 classes"):
-        report._numbers(2**31 - 1)
+def test_report_with_a_baseline_and_a_title(models, folder, run):
+    files = [models / "model.tflite", models / "model.keras"]
+    data = ["--data", models / "examples.npy", "--labels", models / "labels.npy"]
+    out = run("report", *files, *data, "--baseline", files[1], "--title", "For us", "--json")
+    result = json.loads(out)
+    assert result["baseline"] == "model.keras"
+    assert result["rows"][0]["quality"]["accuracy"]["difference"]["value"] == 0.0
+    assert "<h1>For us</h1>" in (folder / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_on_several_labels_and_on_targets(models, folder, run):
+    """Labels and targets in the shape of the outputs, without a word about argmax."""
+    outputs = np.load(models / "probabilities.npy")
+    np.save(folder / "targets.npy", outputs + 0.5)
+    data = ["--data", models / "examples.npy", "--labels"]
+    words = ["report", models / "model.tflite", *data]
+    result = json.loads(run(*words, "targets.npy", "--json"))
+    assert result["tasks"] == {"": "regression"}
+    assert result["rows"][0]["quality"]["mae"]["value"] == pytest.approx(0.5, abs=1e-5)
+    np.save(folder / "tags.npy", (outputs > 0.5) | (np.arange(3) < 2))
+    result = json.loads(run(*words, "tags.npy", "--json"))
+    assert result["tasks"] == {"": "multilabel"}
+    verified = ["verify", models / "model.tflite", "--against", models / "model.keras", *data]
+    assert "MAE: 0.5, the student's 0.5" in run(*verified, "targets.npy")
+
+
+def test_report_without_labels_on_several_inputs(folder, run):
+    first, second = keras.Input((3,), name="acc-x"), keras.Input((3,), name="acc-y")
+    model = keras.Model([first, second], keras.layers.Dense(2)(first + second))
+    model.save("model.keras")
+    tflite.convert(model).save("model.tflite")
+    np.savez("x.npz", **{name: np.ones((5, 3), "float32") for name in ("acc-x", "acc-y")})
+    words = ["report", "model.tflite", "model.keras", "--data", "x.npz"]
+    result = json.loads(run(*words, "--teacher", "model.keras", "--json"))
+    assert result["tasks"] == {"": "regression"}
+    assert result["rows"][0]["quality"]["distance"]["value"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_report_offers_every_task():
+    commands = Parser().add_subparsers()
+    report.add(commands)
+    (task,) = [each for each in commands.choices["report"]._actions if each.dest == "task"]
+    assert task.choices == metrics.TASKS

@@ -180,8 +180,12 @@ BAD |= {
     REPORT + rest: message
     for rest, message in {
         "missing.npy": "the path 'missing.npy'",
-        "{models}/examples.npy": "class indices",
-        "{models}/wrong_labels.npy": "the label 7 in a data set of 3 classes",
+        "{models}/examples.npy": "a class for each example, shaped (30,)",
+        "{models}/two.npy": "labels of shape (2,)",
+        "{models}/wrong_labels.npy": "whole numbers from 0 to 2, the classes",
+        "{models}/labels.npy --baseline other.tflite": "--baseline 'other.tflite'",
+        "{models}/labels.npy --task regression": "a number for each output",
+        "{models}/labels.npy --groups {models}/labels.npy": "one score for each example",
         "{models}/labels.npy --class-names {models}/two_labels.txt": "Received",
         "{models}/labels.npy --teacher missing.keras": "the path 'missing.keras'",
     }.items()

@@ -51,6 +51,8 @@ def test_the_student_chooses_the_flavour(teacher):
     distiller = keras_kd.Distiller(teacher, build(tf_keras))
     assert isinstance(distiller, TfKerasDistiller)
     assert isinstance(distiller, tf_keras.Model)
+    assert isinstance(distiller, keras_kd.Distiller)
+    assert not isinstance(build(tf_keras), keras_kd.Distiller)
     assert isinstance(keras_kd.Distiller(teacher, build(keras)), keras.Model)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_kd import data
-from keras_kd.evaluation.metrics import accuracy
+from keras_kd.metrics import accuracy
 from keras_kd.tflite import TFLiteModel, android, microcontroller
 
 MODELS = Path(__file__).parents[2] / "tflite_models"

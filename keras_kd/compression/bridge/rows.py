@@ -45,7 +45,7 @@ class Row:
     def tf_keras_class(self) -> type:
         """The layer that the bridge makes in tf_keras."""
         if self.name == "BatchNormalization":
-            from keras_kd.compression.bridge.opaque import BatchNormalization
+            from keras_kd.compression.bridge.unfused import BatchNormalization
 
             return BatchNormalization
         return getattr(tf_keras().layers, self.name)

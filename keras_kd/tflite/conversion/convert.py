@@ -116,7 +116,8 @@ def convert(
             dict by input name. By default up to 100 of `representative_data`, without them random
             numbers: in `input_range`, else in the range that a quantization-aware student has
             learnt, else from 0 to 1.
-        labels: the right classes of `verification_data`, for the accuracy.
+        labels: the right classes, labels or targets of `verification_data`, to measure file and
+            student; see `keras_kd.tflite.verify`.
 
     Returns:
         The converted model. Its `verification` is the evidence: see `Verification`.

@@ -12,6 +12,8 @@ from keras_kd._checks import check_type, problem
 from keras_kd._examples import examples_by_name
 from keras_kd._json import json_value
 from keras_kd._tables import aligned, row_named
+from keras_kd.metrics.measures import main_measure
+from keras_kd.metrics.tasks import CLASSIFYING
 from keras_kd.tflite.runtimes.litert import measure
 from keras_kd.tflite.verification.differences import measure_differences, overall
 from keras_kd.tflite.verification.kinds import output_kinds
@@ -37,7 +39,8 @@ class FileRow:
             chosen. See `Verification`.
         largest_difference: how far an output is from that of the first file at most.
         mean_difference: how far on average, in the output where that is largest.
-        accuracy: the share of labels that it gets right; None without labels.
+        task: what the labels ask for; see `Verification`.
+        score: what it achieves in the first measure of that task; None without labels.
     """
 
     name: str
@@ -47,7 +50,13 @@ class FileRow:
     agreement: float | None
     largest_difference: float
     mean_difference: float
-    accuracy: float | None
+    task: str | None
+    score: float | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of labels that it gets right; None where labels are no classes."""
+        return self.score if self.task in CLASSIFYING else None
 
 
 @dataclass(frozen=True)
@@ -75,11 +84,14 @@ class FileComparison:
         return json_value(asdict(self))
 
     def __str__(self) -> str:
-        header = ["file", "bytes", "gzip", "µs", "agrees %", "largest", "mean", "accuracy %"]
-        with_labels = self.rows[0].accuracy is not None
-        columns = len(header) if with_labels else len(header) - 1
-        rows = [_cells(row)[:columns] for row in self.rows]
-        return f"{self.examples:,} examples\n{aligned(header[:columns], rows)}"
+        header = ["file", "bytes", "gzip", "µs", "agrees %", "largest", "mean"]
+        rows = [_cells(row) for row in self.rows]
+        if (task := self.rows[0].task) is not None:
+            score = main_measure(task, has_labels=True)
+            header.append(f"{score.heading} %" if score.is_share else score.heading)
+            for cells, row in zip(rows, self.rows, strict=True):
+                cells.append(score.write(row.score))
+        return f"{self.examples:,} examples\n{aligned(header, rows)}"
 
 
 def compare_files(
@@ -134,12 +146,12 @@ def _row(
             examples,
             output_steps(file),
             labels,
-            kinds=output_kinds(first, labels),
+            kinds=output_kinds(first),
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     result = overall(outputs)
-    del result["student_accuracy"]
+    del result["student_score"]
     return FileRow(name, file.size, file.compressed_size, latency, **result)
 
 
@@ -163,7 +175,6 @@ def _cells(row: FileRow) -> list[str]:
         _percent(row.agreement),
         f"{row.largest_difference:.3g}",
         f"{row.mean_difference:.3g}",
-        _percent(row.accuracy),
     ]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.metrics import Answers, Measure, labels_by_output, labels_for, task_of
+from keras_kd.metrics.measures import main_measure, score_examples, summary
+from keras_kd.metrics.tasks import DECIDING, decisions, threshold_of
 from keras_kd.tflite.verification.kinds import OutputKind
-from keras_kd.tflite.verification.labels import choices, class_numbers, labels_by_output
 
 # Of dense outputs (a class for every pixel) not many fit into memory at once.
 _BATCH_SIZE = 32
@@ -68,8 +70,10 @@ class OutputDifference:
         step: how far apart two numbers are that the file can tell apart; 0.0 for floats.
         is_float: whether the values are real numbers; class numbers, for example, are not.
         not_finite: in how many examples the file or the student gives NaN or infinity.
-        accuracy: the share of labels that the file gets right; None without labels.
-        student_accuracy: the share that the student gets right, likewise.
+        task: what the output does according to its labels, one of `keras_kd.metrics.TASKS`; None
+            without labels.
+        score: what the file achieves in the first measure of this task.
+        student_score: what the student achieves, likewise.
         rounding_difference: what `typical_difference` would be if the file did nothing but round
             to its steps; None where that is not known. See `keras_kd.tflite.verification.rounding`.
         is_probability: whether the values are parts of 1, however small.
@@ -89,11 +93,17 @@ class OutputDifference:
     step: float
     is_float: bool
     not_finite: int = 0
-    accuracy: float | None = None
-    student_accuracy: float | None = None
+    task: str | None = None
+    score: float | None = None
+    student_score: float | None = None
     rounding_difference: float | None = None
     is_probability: bool = False
     channels: tuple[ChannelDifference, ...] = ()
+
+    @property
+    def measure(self) -> Measure | None:
+        """What `score` and `student_score` are; None without labels."""
+        return None if self.task is None else main_measure(self.task, has_labels=True)
 
     @property
     def lost_channels(self) -> tuple[int, ...]:
@@ -142,12 +152,9 @@ def measure_differences(
     count = len(next(iter(examples.values())))
     if count == 0:
         raise ValueError(problem("x without an example", "at least one", "pass x_test[:500]"))
-    classes = labels_by_output(labels, list(steps), count)
-    known = kinds or {}
-    meters = {
-        name: _DifferenceMeter(name, step, known.get(name, OutputKind(chooses=True)))
-        for name, step in steps.items()
-    }
+    known = labels_by_output(labels, list(steps), count)
+    shapes = [array.shape[1:] for array in examples.values()]
+    meters: dict[str, _DifferenceMeter] = {}
     for start in range(0, count, _BATCH_SIZE):
         chosen = slice(start, start + _BATCH_SIZE)
         batch = {name: array[chosen] for name, array in examples.items()}
@@ -156,32 +163,57 @@ def measure_differences(
         outputs = received(batch)
         _check_same_outputs(outputs, references)
         only_rounded = rounded(batch) if rounded is not None else {}
+        meters = meters or {
+            name: _DifferenceMeter(
+                name,
+                step,
+                (kinds or {}).get(name, OutputKind(chooses=True)),
+                task_of(references[name], known[name], shapes) if name in known else None,
+            )
+            for name, step in steps.items()
+        }
         for name, meter in meters.items():
-            of_batch = classes[name][chosen] if name in classes else None
-            meter.add(outputs[name], references[name], of_batch, only_rounded.get(name))
+            labelled = None
+            if name in known:
+                labelled = _Labelled(known[name][chosen], list(batch.values()))
+            meter.add(outputs[name], references[name], labelled, only_rounded.get(name))
     return tuple(meter.result() for meter in meters.values())
 
 
 def overall(outputs: Sequence[OutputDifference]) -> dict[str, Any]:
-    """What the outputs together come to: the worst of them, and the mean accuracy."""
-    labelled = [output for output in outputs if output.accuracy is not None]
+    """What the outputs together come to: the worst of them, and the mean score.
+
+    Scores of different measures have no mean.
+    """
+    labelled = [output for output in outputs if output.task is not None]
+    tasks = {output.task for output in labelled}
+    (task,) = tasks if len(tasks) == 1 else (None,)
     agreements = [output.agreement for output in outputs if output.agreement is not None]
     return {
         "largest_difference": max(output.largest_difference for output in outputs),
         "mean_difference": max(output.mean_difference for output in outputs),
         "agreement": min(agreements, default=None),
-        "accuracy": _mean([output.accuracy for output in labelled]),
-        "student_accuracy": _mean([output.student_accuracy for output in labelled]),
+        "task": task,
+        "score": _mean([output.score for output in labelled]) if task else None,
+        "student_score": _mean([output.student_score for output in labelled]) if task else None,
     }
+
+
+class _Labelled(NamedTuple):
+    """The labels of a batch, and what went in."""
+
+    labels: np.ndarray
+    inputs: list[np.ndarray]
 
 
 class _DifferenceMeter:
     """Compares one output, a batch at a time, and keeps a few numbers for each example."""
 
-    def __init__(self, name: str, step: float, kind: OutputKind) -> None:
+    def __init__(self, name: str, step: float, kind: OutputKind, task: str | None) -> None:
         self._name = name
         self._step = step
         self._kind = kind
+        self._task = task
         self._is_float = True
         self._values = 0
         self._not_finite = 0
@@ -189,33 +221,47 @@ class _DifferenceMeter:
         self._measured: list[np.ndarray] = []
         self._channels: list[np.ndarray] = []
         self._same: list[np.ndarray] = []
-        self._right: list[np.ndarray] = []
-        self._student_right: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+        self._scores: list[np.ndarray] = []
+        self._student_scores: list[np.ndarray] = []
 
     def add(
         self,
         received: np.ndarray,
         expected: np.ndarray,
-        labels: np.ndarray | None,
+        labelled: _Labelled | None,
         rounded: np.ndarray | None,
     ) -> None:
         """Compare a batch; arrays are shaped (examples, ...)."""
         self._is_float = bool(np.issubdtype(expected.dtype, np.floating))
         self._values += expected.size
+        if self._threshold is None:
+            # A probability or a logit.
+            self._threshold = threshold_of(expected)
+        self._decide(received, expected, labelled)
         received, expected = received.astype(np.float64), expected.astype(np.float64)
         finite = np.isfinite(received) & np.isfinite(expected)
         self._not_finite += int((~finite.reshape(len(finite), -1).all(axis=1)).sum())
         self._measured.append(_measured(received, expected))
         self._channels.append(_of_channels(received, expected, rounded))
-        if self._threshold is None:
-            # A probability or a logit.
-            self._threshold = 0.5 if expected.min() >= 0 and expected.max() <= 1 else 0.0
-        chosen, by_student = self._choices(received), self._choices(expected)
-        self._same.append(chosen == by_student)
-        if labels is not None:
-            classes = class_numbers(labels, expected.shape, self._name)
-            self._right.append(chosen == classes)
-            self._student_right.append(by_student == classes)
+
+    def _decide(
+        self, received: np.ndarray, expected: np.ndarray, labelled: _Labelled | None
+    ) -> None:
+        task = self._task or self._kind.task or "classification"
+        if task in DECIDING:
+            chosen, by_student = (
+                decisions(task, values, self._threshold) for values in (received, expected)
+            )
+            self._same.append(chosen == by_student)
+        if labelled is None:
+            return
+        labels = labels_for(task, labelled.labels, expected, self._name)
+        target = next((each for each in labelled.inputs if each.shape == expected.shape), None)
+        self._labels.append(labels)
+        for values, scores in ((received, self._scores), (expected, self._student_scores)):
+            answers = Answers(task, values, labels, target, threshold=self._threshold)
+            scores.append(score_examples(answers))
 
     def result(self) -> OutputDifference:
         """What all batches together say."""
@@ -228,7 +274,7 @@ class _DifferenceMeter:
             mean_difference=float(mean.mean()),
             square_difference=float(np.sqrt(power.mean())),
             typical_difference=_typical(power),
-            agreement=_share(self._same) if self._chooses(channels) else None,
+            agreement=_share(self._same) if self._same and self._chooses(channels) else None,
             low=float(min(low.min(), 0)),
             high=float(max(high.max(), 0)),
             # As many values in each example: what they vary inside and from one to the next.
@@ -236,8 +282,9 @@ class _DifferenceMeter:
             step=self._step,
             is_float=self._is_float,
             not_finite=self._not_finite,
-            accuracy=_share(self._right) if self._right else None,
-            student_accuracy=_share(self._student_right) if self._right else None,
+            task=self._task,
+            score=self._score(self._scores),
+            student_score=self._score(self._student_scores),
             rounding_difference=rounding,
             is_probability=self._kind.is_probability,
             channels=channels,
@@ -260,14 +307,17 @@ class _DifferenceMeter:
         )
         return channels, _typical(rounding.mean(axis=1)) if is_known else None
 
+    def _score(self, scores: list[np.ndarray]) -> float | None:
+        if self._task is None:
+            return None
+        values = np.concatenate(scores)
+        return summary(self._task, values, np.concatenate(self._labels)).value(len(values))
+
     def _chooses(self, channels: tuple[ChannelDifference, ...]) -> bool:
-        if self._kind.chooses is None:
+        if self._task is None and self._kind.chooses is None:
             deviations = [channel.deviation for channel in channels if channel.deviation]
             return max(deviations, default=0) <= _MOST_UNLIKE * min(deviations, default=0)
-        return self._kind.chooses
-
-    def _choices(self, values: np.ndarray) -> np.ndarray:
-        return choices(values, self._threshold) if self._is_float else values
+        return True
 
 
 def _absolute(received: np.ndarray, expected: np.ndarray) -> np.ndarray:

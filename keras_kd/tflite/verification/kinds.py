@@ -26,38 +26,49 @@ class OutputKind:
     Attributes:
         chooses: whether it chooses between classes; None where its values have to tell.
         is_probability: whether its values are parts of 1.
+        are_labels: whether each of its columns is chosen by itself.
     """
 
     chooses: bool | None = None
     is_probability: bool = False
+    are_labels: bool = False
+
+    @property
+    def task(self) -> str | None:
+        """The task of `keras_kd.metrics` that it solves; None where its values have to tell."""
+        if self.chooses is None:
+            return None
+        if not self.chooses:
+            return "regression"
+        return "multilabel" if self.are_labels else "classification"
 
 
-def output_kinds(model: TFLiteModel, labels: Any, student: Any = None) -> dict[str, OutputKind]:
-    """What the outputs of a file are.
+def output_kinds(model: TFLiteModel, student: Any = None) -> dict[str, OutputKind]:
+    """What the outputs of a file are, as far as it is known without labels.
 
-    An output chooses between classes if it has labels, ends in a softmax, or was trained with a
-    loss for classes; otherwise not with a loss for numbers, with the shape of an input
-    (reconstruction), with another activation than a sigmoid, as one number without activation, or
-    as four of them beside other outputs (boxes). What is left may be logits; not if their columns
-    differ in scale.
+    An output chooses between classes if it ends in a softmax, or was trained with a loss for
+    classes; otherwise not with a loss for numbers, with the shape of an input (reconstruction),
+    with another activation than a sigmoid, as one number without activation, or as four of them
+    beside other outputs (boxes). What is left may be logits; not if their columns differ in scale.
+    Several columns with a sigmoid are labels, each of which is chosen or not.
 
     Args:
         model: the file.
-        labels: None, an array for a single output, or a dict by output name.
         student: what it was made from, if that is at hand.
     """
     kinds = {}
     activations = model.flatbuffer.output_activations()
     for number, (tensor, activation) in enumerate(zip(model.outputs, activations, strict=True)):
-        is_labelled = tensor.name in labels if isinstance(labels, Mapping) else labels is not None
         is_class = not tensor.is_quantized and tensor.dtype.kind in "iu"
-        if is_labelled or is_class or activation in ("SOFTMAX", "LOG_SOFTMAX"):
+        if is_class or activation in ("SOFTMAX", "LOG_SOFTMAX"):
             chooses: bool | None = True
         else:
             chooses = _by_loss(_loss_of(student, tensor.name, number))
             if chooses is None:
                 chooses = _by_form(tensor, activation, model)
-        kinds[tensor.name] = OutputKind(chooses, activation in ("SOFTMAX", "LOGISTIC"))
+        are_labels = activation == "LOGISTIC" and tensor.shape[1:] not in ((), (1,))
+        is_probability = activation in ("SOFTMAX", "LOGISTIC")
+        kinds[tensor.name] = OutputKind(chooses, is_probability, are_labels)
     return kinds
 
 

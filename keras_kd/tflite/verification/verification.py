@@ -13,6 +13,7 @@ from keras_kd._examples import examples_by_name
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
 from keras_kd._limits import watched_batch
+from keras_kd.metrics.tasks import CLASSIFYING
 from keras_kd.tflite.contents.inspection import Inspection
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import in_float32
@@ -45,10 +46,14 @@ class Verification:
         agreement: the share of choices that are the same, in the output where that is lowest. A
             classifier makes one choice for each example (or pixel, or word): the class with the
             largest value; if there is one number only, whether it is above 0.5 (above 0 if the
-            numbers are not all from 0 to 1). None if no output chooses between classes, as in
-            regression, reconstruction and the boxes of detection: see `output_kinds`.
-        accuracy: the share of labels that the file gets right; None without labels.
-        student_accuracy: the share that the student gets right, likewise.
+            numbers are not all from 0 to 1), and likewise for each of several labels. None if no
+            output chooses between classes, as in regression, reconstruction and the boxes of
+            detection: see `output_kinds`.
+        task: what the labels ask for, one of `keras_kd.metrics.TASKS`; None without labels, or
+            where several outputs have different tasks.
+        score: what the file achieves in the first measure of that task: accuracy, mean absolute
+            error, area under the ROC curve. The mean over the outputs with labels.
+        student_score: what the student achieves, likewise.
         outputs: the same for each output.
         inspection: what is in the file.
     """
@@ -58,10 +63,21 @@ class Verification:
     largest_difference: float
     mean_difference: float
     agreement: float | None
-    accuracy: float | None
-    student_accuracy: float | None
+    task: str | None
+    score: float | None
+    student_score: float | None
     outputs: tuple[OutputDifference, ...]
     inspection: Inspection
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of labels that the file gets right; None where labels are no classes."""
+        return self.score if self.task in CLASSIFYING else None
+
+    @property
+    def student_accuracy(self) -> float | None:
+        """The share that the student gets right, likewise."""
+        return self.student_score if self.task in CLASSIFYING else None
 
     @property
     def float_tensors(self) -> tuple[str, ...]:
@@ -82,6 +98,7 @@ class Verification:
         """All of it, in types that JSON knows; infinite differences become None."""
         plain = {**asdict(self), "inspection": self.inspection.to_json()}
         plain["outputs"] = [_plain(output) for output in self.outputs]
+        plain |= {"accuracy": self.accuracy, "student_accuracy": self.student_accuracy}
         return json_value(plain)
 
     def __str__(self) -> str:
@@ -90,15 +107,13 @@ class Verification:
             f"{self.examples:,} {self.data} examples: {_choices(self.agreement)}differences up to "
             f"{self.largest_difference:.3g}, {self.mean_difference:.3g} on average",
         ]
-        if self.accuracy is not None and self.student_accuracy is not None:
-            lines.append(
-                f"accuracy: {_percent(self.accuracy)}, the student's "
-                f"{_percent(self.student_accuracy)}"
-            )
-        if len(self.outputs) > 1:
+        if len(self.outputs) == 1:
+            lines += [_score(output) for output in self.outputs if output.task]
+        else:
             lines += [
                 f"output {output.name}: {_agreement(output)}up to "
                 f"{output.largest_difference:.3g}, {output.mean_difference:.3g} on average"
+                + (f"; {_score(output)}" if output.task else "")
                 for output in self.outputs
             ]
         lines += [line for output in self.outputs for line in _of_channels(output)]
@@ -122,8 +137,10 @@ def verify(
         model: what `convert` returned for `student`.
         student: the Keras 3 or tf_keras model.
         x: examples, as for `TFLiteModel.predict`.
-        labels: the right classes of a classifier: numbers shaped (examples,), or one-hot rows; a
-            dict by output name if there are several outputs, not necessarily all of them.
+        labels: the right classes of a classifier (numbers shaped (examples,), or one-hot rows), the
+            right labels (0 or 1) or targets in the shape of the output, or for a reconstruction 1
+            for each anomaly; a dict by output name if there are several outputs, not necessarily
+            all of them.
         data: what the examples are, for `Verification.data`.
 
     Raises:
@@ -153,7 +170,7 @@ def compare_with_student(
         output_steps(model),
         labels,
         rounded=_rounding_only(model),
-        kinds=output_kinds(model, labels, student),
+        kinds=output_kinds(model, student),
     )
     return Verification(
         examples=len(next(iter(examples.values()))),
@@ -287,6 +304,14 @@ def _of_channels(output: OutputDifference) -> list[str]:
 
 def _agreement(output: OutputDifference) -> str:
     return "" if output.agreement is None else f"{_percent(output.agreement)}, "
+
+
+def _score(output: OutputDifference) -> str:
+    measure = output.measure
+    return (
+        f"{measure.heading}: {measure.write_with_unit(output.score)}, the student's "
+        f"{measure.write_with_unit(output.student_score)}"
+    )
 
 
 def _choices(agreement: float | None) -> str:

@@ -61,7 +61,7 @@ def verification_of(received, expected, step=0.0, data="given", only_rounded=Non
         if only_rounded is None
         else lambda batch: {"output": only_rounded[batch["index"]]},
     )
-    return Verification(len(expected), data, 0, 0, 0, None, None, outputs, None)
+    return Verification(len(expected), data, 0, 0, 0, None, None, None, outputs, None)
 
 
 def rounded(values, form):
@@ -207,7 +207,7 @@ def test_every_output_is_judged_by_itself():
         {"index": np.arange(64)},
         {"large": 0.0, "small": 0.0},
     )
-    verification = Verification(64, "given", 0, 0, 0, None, None, outputs, None)
+    verification = Verification(64, "given", 0, 0, 0, None, None, None, outputs, None)
     with pytest.raises(ValueError, match="output 'small' is off"):
         check_close(verification, "int4")
 

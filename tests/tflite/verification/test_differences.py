@@ -88,9 +88,31 @@ def test_accuracies(outputs):
     labels = outputs.argmax(-1)
     labels[0] = (labels[0] + 1) % 5
     measured = measure(received, outputs, labels)
-    assert measured.student_accuracy == pytest.approx(69 / 70)
-    assert measured.accuracy == (received.argmax(-1) == labels).mean()
-    assert measure(received, outputs).accuracy is None
+    assert measured.task == "classification"
+    assert measured.student_score == pytest.approx(69 / 70)
+    assert measured.score == pytest.approx((received.argmax(-1) == labels).mean())
+    assert measure(received, outputs).score is None
+
+
+def test_the_first_batch_decides_where_yes_begins():
+    logits = np.linspace(-3, 3, 33)[:, None]
+    # The last batch is one number that could be a probability.
+    logits[-1] = 0.3
+    assert measure(logits, logits, labels=logits[:, 0] > 0).score == 1.0
+
+
+def test_scores_of_different_tasks_have_no_mean():
+    values = np.random.default_rng(0).normal(size=(6, 3))
+    outputs = measure_differences(
+        lambda batch: {"a": batch["x"], "b": batch["x"] + 1},
+        lambda batch: {"a": batch["x"], "b": batch["x"]},
+        {"x": values},
+        {"a": 0.0, "b": 0.0},
+        {"a": values.argmax(-1), "b": values},
+    )
+    assert [output.task for output in outputs] == ["classification", "regression"]
+    assert [output.score for output in outputs] == [1.0, pytest.approx(1.0)]
+    assert overall(outputs)["task"] is overall(outputs)["score"] is None
 
 
 def test_the_worst_output_counts():
@@ -106,8 +128,9 @@ def test_the_worst_output_counts():
         "largest_difference": 2.0,
         "mean_difference": 0.75,
         "agreement": 0.0,
-        "accuracy": 0.75,
-        "student_accuracy": 0.75,
+        "task": "classification",
+        "score": 0.75,
+        "student_score": 0.75,
     }
 
 

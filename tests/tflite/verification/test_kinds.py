@@ -62,9 +62,7 @@ def test_losses_tell_as_well(model, loss, chooses):
         pass
 
     Student.loss = loss
-    assert output_kinds(model, None, Student())["scores"].chooses is chooses
-    # Labels tell more.
-    assert output_kinds(model, {"scores": X}, Student())["scores"].chooses
+    assert output_kinds(model, Student())["scores"].chooses is chooses
 
 
 def test_no_choices_are_counted_in_regression():
@@ -134,3 +132,46 @@ def test_probabilities_may_be_small():
     assert output.is_probability
     assert (output.lost_channels, output.fewest_levels) == ((), None)
     warn_of_lost(model.verification)
+
+
+def test_each_label_of_several_is_a_choice():
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential([keras.Input((6,)), layers.Dense(5, activation="sigmoid")])
+    truth = (student(X).numpy() > 0.5).astype("float32")
+    truth[:8, 0] = 1 - truth[:8, 0]
+    model = tflite.convert(student, "int8", X, verification_data=X, labels=truth)
+    given = model.verification
+    assert given.task == "multilabel"
+    assert given.student_accuracy == 1 - 8 / truth.size
+    assert given.accuracy == ((model.predict(X) > 0.5) == truth).mean() > 0.9
+    assert f"accuracy: {100 * given.accuracy:.2f} %, the student's 97.50 %" in str(given)
+    # Whether there are labels or not, a choice is one label.
+    same = ((model.predict(X) > 0.5) == (student(X).numpy() > 0.5)).mean()
+    assert given.agreement == model.verify(student, X).agreement == same
+    [_, row] = model.compare({"itself": model}, X, truth).rows
+    assert row.accuracy == given.accuracy
+
+
+def test_targets_are_measured_by_their_error():
+    student = regression(1.0)
+    targets = np.asarray(student(X)) + np.float32([0.5, -0.25])
+    given = tflite.convert(student, verification_data=X, labels=targets).verification
+    assert (given.task, given.accuracy, given.agreement) == ("regression", None, None)
+    assert given.score == pytest.approx(0.375, abs=1e-5)
+    assert "MAE: 0.375, the student's 0.375" in str(given)
+    assert given.to_json()["score"] == given.score
+    model = tflite.convert(student)
+    text = str(model.compare({"itself": model}, X, targets))
+    assert text.splitlines()[1].split()[-1] == "MAE"
+    assert text.splitlines()[2].split()[-1] == "0.375"
+
+
+def test_anomalies_are_measured_by_the_area_under_the_curve():
+    student = keras.Sequential([keras.Input((6,)), layers.Dense(6)])
+    labels = np.arange(64) % 4 == 0
+    model = tflite.convert(student, verification_data=X, labels=labels)
+    errors = np.square(model.predict(X) - X).mean(axis=1)
+    expected = np.mean(errors[labels][:, None] > errors[~labels])
+    assert model.verification.task == "reconstruction"
+    assert model.verification.score == pytest.approx(expected)
+    assert f"AUC: {100 * expected:.2f} %, the student's" in str(model.verification)

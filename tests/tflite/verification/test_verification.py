@@ -49,7 +49,7 @@ def test_labels_of_some_of_several_outputs(make_student):
     verification = tflite.verify(tflite.convert(student), student, data, {"kind": kinds})
     assert verification.accuracy == verification.student_accuracy == 1.0
     assert sorted(output.name for output in verification.outputs) == ["kind", "output"]
-    assert {output.name: output.accuracy for output in verification.outputs}["output"] is None
+    assert {output.name: output.score for output in verification.outputs}["output"] is None
     assert "\noutput kind: 100.00 %" in str(verification)
 
 

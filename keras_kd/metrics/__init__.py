@@ -1,0 +1,79 @@
+"""What the outputs of a model are worth: measures by kind of task, with intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_kd.metrics.intervals import Estimate, estimate
+from keras_kd.metrics.measures import MEASURES, OF_TEACHER, Answers, Measure, Statistic
+from keras_kd.metrics.tasks import TASKS, labels_by_output, labels_for, task_of
+
+__all__ = [
+    "MEASURES",
+    "OF_TEACHER",
+    "TASKS",
+    "Answers",
+    "Estimate",
+    "Measure",
+    "Statistic",
+    "accuracy",
+    "estimate",
+    "labels_by_output",
+    "labels_for",
+    "measure",
+    "task_of",
+]
+
+
+def measure(
+    outputs: np.ndarray, labels: Any = None, *, task: str | None = None, x: Any = None
+) -> dict[str, float]:
+    """All measures of a task for the outputs of one model.
+
+    Args:
+        outputs: what the model gives, shaped (examples, ...): logits, probabilities or numbers.
+        labels: the right classes, labels, relevances or targets; see `task_of`. For reconstruction
+            None, or 1 for each anomaly and 0 for other examples.
+        task: one of `TASKS`. None: `task_of(outputs, labels)`.
+        x: for reconstruction the inputs, in the shape of the outputs.
+
+    Returns:
+        Numbers by the names in `MEASURES`. Shares are from 0 to 1.
+
+    Raises:
+        ValueError: if the labels do not fit the outputs or the task.
+
+    Example:
+        ```python
+        metrics.measure(model.predict(x_test), y_test)  # {"accuracy": 0.98, "f1": 0.979, ...}
+        ```
+    """
+    outputs = np.asarray(outputs)
+    target = None if x is None else np.asarray(x)
+    known = labels_by_output(labels, ["output"], len(outputs)).get("output")
+    shapes = [] if target is None else [target.shape[1:]]
+    task = task or task_of(outputs, known, shapes)
+    if known is not None:
+        known = labels_for(task, known, outputs, "output")
+    answers = Answers(task, outputs, known, target)
+    found = {each.name: each.of(answers) for each in answers.measures}
+    return {
+        name: statistic.value(answers.units)
+        for name, statistic in found.items()
+        if statistic is not None
+    }
+
+
+def accuracy(outputs: np.ndarray, labels: Any) -> float:
+    """The share of examples (or pixels, or words) of which a classifier chooses the class, 0..1.
+
+    Args:
+        outputs: shape (examples, ..., classes), or one score shaped (examples,) or (examples, 1).
+        labels: class numbers, or one-hot rows.
+
+    Raises:
+        ValueError: if the labels do not fit.
+    """
+    return measure(outputs, labels, task="classification")["accuracy"]

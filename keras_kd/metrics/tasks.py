@@ -1,0 +1,273 @@
+"""Which task an output solves, and its labels in the form that the measures of this task take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_kd._checks import check_choice, problem
+
+TASKS = ("classification", "multilabel", "ranking", "regression", "reconstruction")
+# Tasks that are measured by their accuracy.
+CLASSIFYING = ("classification", "multilabel")
+# Tasks in which an output decides something; in the others it is a number by itself.
+DECIDING = (*CLASSIFYING, "ranking")
+# Softmax of float32, or of int8 with its steps of 1/256, adds up to 1 only about.
+_SUM_TOLERANCE = 0.05
+
+
+def task_of(
+    outputs: np.ndarray, labels: np.ndarray | None, input_shapes: Iterable[Sequence[Any]] = ()
+) -> str:
+    """The task that an output solves, from its values and from its labels.
+
+    With labels:
+
+    - classification: a class number for each example, pixel or word; one-hot rows; rows that add up
+      to 1, as the outputs do; 0 or 1 for outputs of one column;
+    - multilabel: only 0 and 1, in the shape of the outputs, and not one-hot;
+    - reconstruction: 0 or 1 for each example, for outputs that have the shape of an input and are
+      no probabilities of classes;
+    - regression: other numbers in the shape of the outputs.
+
+    Without labels: classification where the outputs are class numbers or add up to 1,
+    reconstruction where they have the shape of an input, else regression.
+
+    Ranking is never derived: its labels look like those of other tasks.
+
+    Args:
+        outputs: what a model gives for some examples, shaped (examples, ...).
+        labels: for these or for more examples, shaped (examples, ...).
+        input_shapes: the shapes of the model's inputs without their first axis.
+
+    Raises:
+        ValueError: if the labels fit no task.
+    """
+    shape = outputs.shape[1:]
+    is_input = shape in [tuple(each) for each in input_shapes] and np.prod(shape) > 1
+    adds_up = is_distribution(outputs)
+    if labels is None:
+        if adds_up or outputs.dtype.kind in "iu":
+            return "classification"
+        return "reconstruction" if is_input else "regression"
+    binary = bool(np.isin(labels, (0, 1)).all())
+    if is_input and binary and not adds_up and _is_column(labels):
+        return "reconstruction"
+    places, columns = shape[:-1], shape[-1] if shape else 1
+    if outputs.dtype.kind in "biu" and labels.shape[1:] in (shape, (*shape, 1)):
+        return "classification"
+    if columns == 1 and labels.shape[1:] in (places, (*places, 1)):
+        return "classification" if binary else "regression"
+    if labels.shape[1:] == shape:
+        if binary:
+            return "classification" if np.all(labels.sum(axis=-1) == 1) else "multilabel"
+        return "classification" if adds_up and is_distribution(labels) else "regression"
+    if labels.shape[1:] in (places, (*places, 1)):
+        return "classification"
+    raise ValueError(
+        problem(
+            f"labels of shape {labels.shape} for outputs of shape {outputs.shape}",
+            f"a class for each example, shaped {(len(labels), *places)}, or numbers shaped "
+            f"{(len(labels), *shape)}",
+            "pass the labels that the model was trained on",
+        )
+    )
+
+
+def is_distribution(values: np.ndarray) -> bool:
+    """Whether the rows of `values`, shaped (examples, ..., classes), are probabilities of classes.
+
+    They are not negative and add up to 1, up to the rounding of 8-bit integers.
+    """
+    if values.ndim < 2 or values.shape[-1] < 2 or values.dtype.kind != "f" or not values.size:
+        return False
+    return bool(values.min() >= 0 and np.all(np.abs(values.sum(axis=-1) - 1) < _SUM_TOLERANCE))
+
+
+def threshold_of(values: np.ndarray) -> float:
+    """From where on a single number means yes: 0.5 for probabilities, 0 for logits.
+
+    Numbers that are all from 0 to 1 are probabilities.
+    """
+    return 0.5 if values.size and values.min() >= 0 and values.max() <= 1 else 0.0
+
+
+def decisions(task: str, values: np.ndarray, threshold: float | None = None) -> np.ndarray:
+    """What outputs decide.
+
+    Args:
+        task: one of `DECIDING`.
+        values: shaped (examples, ..., columns); integers are classes that the model has chosen.
+        threshold: from where on a number by itself means yes. None: `threshold_of(values)`.
+
+    Returns:
+        For classification class numbers, shaped (examples, ...): the column with the largest value,
+        or whether a single column is above the threshold. For multilabel 0 or 1 for each value. For
+        ranking the item with the largest value in each row.
+    """
+    if values.dtype.kind in "biu":
+        return values
+    if task == "multilabel" or (task == "classification" and _columns(values.shape) == 1):
+        chosen = values > (threshold_of(values) if threshold is None else threshold)
+        shape = values.shape if task == "multilabel" else places(values.shape)
+        return chosen.astype(np.int64).reshape(shape)
+    return values.argmax(axis=-1)
+
+
+def labels_by_output(labels: Any, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
+    """The labels of each output that there are labels for.
+
+    Args:
+        labels: None, an array for a single output, or a dict by output name.
+        names: the names of the outputs.
+        count: how many examples there are.
+
+    Raises:
+        ValueError: if there are too few or too many, or if it is not known what they are for.
+    """
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping):
+        if len(names) > 1:
+            raise ValueError(
+                problem(
+                    f"labels of type {type(labels).__name__} for a model with {len(names)} outputs",
+                    f"a dict with some of the keys {list(names)}",
+                    f"pass {{{names[0]!r}: ...}}",
+                )
+            )
+        labels = {names[0]: labels}
+    unknown = sorted(set(labels) - set(names))
+    if unknown:
+        raise ValueError(
+            problem(
+                f"labels for the outputs {unknown}",
+                f"some of {list(names)}",
+                "use the names of the outputs as keys",
+            )
+        )
+    arrays = {name: np.asarray(values) for name, values in labels.items()}
+    for name, array in arrays.items():
+        if array.shape[:1] != (count,) or array.dtype.kind not in "biuf":
+            raise ValueError(
+                problem(
+                    f"labels of shape {array.shape} and type {array.dtype} for the output "
+                    f"{name!r} and {count} examples",
+                    "numbers, as many as there are examples",
+                    "pass as many labels as examples: x[:500], labels[:500]",
+                )
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(
+                problem(
+                    f"labels with NaN or infinite values for the output {name!r}",
+                    "finite numbers",
+                    "leave out the examples without a label: numpy.isfinite finds them",
+                )
+            )
+    return arrays
+
+
+def labels_for(task: str, labels: np.ndarray, outputs: np.ndarray, name: str) -> np.ndarray:
+    """Labels in the form that the measures of a task take.
+
+    Args:
+        task: one of `TASKS`.
+        labels: shaped (examples, ...).
+        outputs: what a model gives for these examples.
+        name: the name of the output, for messages.
+
+    Returns:
+        For classification class numbers in the shape of the choices; for multilabel 0 or 1, for
+        ranking relevances and for regression numbers in the shape of the outputs; for
+        reconstruction 0 or 1 shaped (examples,), 1 for an anomaly.
+
+    Raises:
+        ValueError: if they have another shape or other values.
+    """
+    check_choice("task", task, TASKS)
+    shape = outputs.shape
+    if task == "classification" and outputs.dtype.kind in "biu":
+        # The model gives class numbers; how many classes there are is not known.
+        if labels.shape not in (shape, (*shape, 1)) or np.any(labels != np.floor(labels)):
+            raise _wrong_labels(labels, shape, name, f"class numbers of shape {shape}")
+        return labels.reshape(shape).astype(np.int64)
+    if task == "classification":
+        return class_numbers(labels, shape, name)
+    if task == "reconstruction":
+        if not _is_column(labels) or not np.isin(labels, (0, 1)).all():
+            raise _wrong_labels(
+                labels, shape, name, "1 for each anomaly and 0 for all other examples"
+            )
+        return labels.reshape(len(labels)).astype(np.int64)
+    if task == "ranking" and len(shape) > 1 and shape[-1] > 1 and _is_column(labels):
+        relevant = class_numbers(labels, shape, name)
+        return np.eye(shape[-1])[relevant]
+    if labels.size != np.prod(shape) or labels.shape[:1] != shape[:1]:
+        raise _wrong_labels(labels, shape, name, f"a number for each output, shaped {shape}")
+    if task == "multilabel" and not np.isin(labels, (0, 1)).all():
+        raise _wrong_labels(labels, shape, name, "only 0 and 1 in labels of the task multilabel")
+    if task == "ranking" and labels.min() < 0:
+        raise _wrong_labels(labels, shape, name, "relevances of at least 0")
+    wanted = np.int64 if task == "multilabel" else np.float64
+    return labels.reshape(shape).astype(wanted)
+
+
+def class_numbers(labels: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Labels as the numbers of classes, shaped like the choices of an output.
+
+    Args:
+        labels: numbers shaped (examples, ...) or (examples, ..., 1), or one-hot rows like the
+            outputs.
+        shape: the shape of the outputs, (examples, ..., classes).
+        name: the name of the output, for messages.
+
+    Raises:
+        ValueError: if they have another shape or are no numbers of classes.
+    """
+    wanted, last = places(shape), max(_columns(shape), 2) - 1
+    if _columns(shape) > 1 and labels.shape == shape:
+        return labels.argmax(axis=-1)
+    if labels.shape not in (wanted, (*wanted, 1)):
+        raise _wrong_labels(
+            labels, shape, name, f"class numbers of shape {wanted}, or one-hot rows like the output"
+        )
+    numbers = labels.reshape(wanted)
+    if np.any(numbers != np.floor(numbers)) or numbers.min() < 0 or numbers.max() > last:
+        raise ValueError(
+            problem(
+                f"labels from {numbers.min():g} to {numbers.max():g} for the output {name!r}",
+                f"whole numbers from 0 to {last}, the classes",
+                "number the classes from 0; targets of a regression have the shape of the output",
+            )
+        )
+    return numbers.astype(np.int64)
+
+
+def places(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the choices: one for each example, and for each pixel or word in it."""
+    return shape[:-1] if len(shape) > 1 else shape
+
+
+def _columns(shape: tuple[int, ...]) -> int:
+    return shape[-1] if len(shape) > 1 else 1
+
+
+def _is_column(labels: np.ndarray) -> bool:
+    """Whether there is one label for each example."""
+    return labels.shape[1:] in ((), (1,))
+
+
+def _wrong_labels(
+    labels: np.ndarray, shape: tuple[int, ...], name: str, expected: str
+) -> ValueError:
+    return ValueError(
+        problem(
+            f"labels of shape {labels.shape} for {shape[0]} examples of the output {name!r} of "
+            f"shape {shape}",
+            expected,
+            "pass the labels that the student was trained on",
+        )
+    )
