@@ -220,7 +220,7 @@ ROWS = {
     ),
     "a quantization-aware one in another form": Row(
         lambda _: convert(compression.quantize_aware(dense(), X), "dynamic_int8"),
-        r"choose quantization='int8', or pass keras_kd.compression.strip\(student\)",
+        r"choose quantization='int8'.*, or pass keras_kd.compression.strip\(student\)",
         lambda _: (
             convert(compression.quantize_aware(dense(), X), "int8"),
             convert(compression.strip(compression.quantize_aware(dense(), X)), "dynamic_int8"),
