@@ -55,6 +55,8 @@ ROOMS = [
 ]
 # They meet only where one call does it all.
 APART = {"distiller", "compression", "tflite"}
+# What takes models from one Keras to the other knows nothing of compression.
+BRIDGE = "keras_kd.compression.bridge."
 LAZY = {
     "ai_edge_litert": {"tflite"},
     "ai_edge_quantizer": {"tflite"},
@@ -113,7 +115,8 @@ def test_imports_point_downwards(relative):
         if other == own or other not in ROOMS:
             continue
         assert ROOMS.index(other) < ROOMS.index(own), f"{relative} imports {name} from above"
-        assert not (own in APART and other in APART), f"{relative} imports {name}"
+        is_bridge = name.startswith(BRIDGE)
+        assert is_bridge or not (own in APART and other in APART), f"{relative} imports {name}"
 
 
 def test_no_imports_run_in_a_circle():

@@ -168,7 +168,7 @@ def _check_examples(examples: Any, teacher: Any) -> None:
     from keras_kd._examples import examples_by_name
     from keras_kd.tflite.conversion.signature import Signature
 
-    inputs = Signature(teacher).inputs
+    inputs = Signature(teacher).own_inputs
     arrays = examples if isinstance(examples, dict) else {inputs[0].name: examples}
     dtypes = {tensor.name: tensor.dtype for tensor in inputs}
     first = {

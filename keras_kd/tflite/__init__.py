@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_kd.tflite import android, microcontroller
     from keras_kd.tflite.contents.inspection import Inspection
+    from keras_kd.tflite.contents.state import State
     from keras_kd.tflite.conversion.convert import convert
+    from keras_kd.tflite.conversion.students import unrolled
     from keras_kd.tflite.microcontroller.c_source import write_c_source
     from keras_kd.tflite.model import TFLiteModel
     from keras_kd.tflite.runtimes.benchmark import Benchmark
@@ -25,12 +27,14 @@ __all__ = [
     "FileComparison",
     "Inspection",
     "Latency",
+    "State",
     "TFLiteModel",
     "TensorInfo",
     "Verification",
     "android",
     "convert",
     "microcontroller",
+    "unrolled",
     "verify",
     "write_c_source",
 ]
@@ -42,10 +46,12 @@ _MODULES = {
     "FileComparison": "verification.comparison",
     "Inspection": "contents.inspection",
     "Latency": "runtimes.latency",
+    "State": "contents.state",
     "TFLiteModel": "model",
     "TensorInfo": "tensors",
     "Verification": "verification.verification",
     "convert": "conversion.convert",
+    "unrolled": "conversion.students",
     "verify": "verification.verification",
     "write_c_source": "microcontroller.c_source",
 }

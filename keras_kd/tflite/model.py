@@ -17,6 +17,7 @@ from keras_kd._files import replacing
 from keras_kd._limits import free_bytes
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.contents.inspection import Inspection, inspect_file
+from keras_kd.tflite.contents.state import State, state_outputs
 from keras_kd.tflite.runtimes.benchmark import Benchmark, measure_latency, run_benchmark
 from keras_kd.tflite.runtimes.latency import Latency
 from keras_kd.tflite.runtimes.litert import KERNELS, LiteRTInterpreter
@@ -147,11 +148,67 @@ class TFLiteModel:
         """What is written in the file."""
         return FlatBufferModel(self.content)
 
+    @property
+    def state(self) -> State:
+        """What the file keeps from one call to the next; see `keras_kd.tflite.State`.
+
+        It is read from the bytes. `predict` and all other methods begin each example with the
+        initial state; an app has to see to that itself: it calls the file for one sequence after
+        another, and resets its interpreter in between.
+        """
+        return self.flatbuffer.state
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the result of a call depends on the calls before it; see `state`."""
+        return bool(self.state)
+
+    @cached_property
+    def state_outputs(self) -> dict[str, str]:
+        """By the name of each input that is a state, the output that the next call takes it from.
+
+        `keras_kd.tflite.convert` makes them of recurrent layers with `stateful=True`: the output
+        "lstm_h_next" is fed to the input "lstm_h" of the next call.
+        """
+        return state_outputs(self.inputs, self.outputs)
+
+    @property
+    def feedback(self) -> list[tuple[int, int]]:
+        """`state_outputs` as the numbers of inputs and outputs."""
+        inputs, outputs = ([t.name for t in ends] for ends in (self.inputs, self.outputs))
+        return [(inputs.index(i), outputs.index(o)) for i, o in self.state_outputs.items()]
+
+    def predict_stream(
+        self, x: Any, kernels: str = "xnnpack"
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Run the steps of one stream in LiteRT, each with the state that the one before it left.
+
+        Args:
+            x: as for `predict`: the steps in their order, without the inputs that are states. The
+                first one begins with the initial state.
+            kernels: as for `predict`.
+
+        Returns:
+            As `predict`, without the outputs that are states.
+
+        Raises:
+            ValueError: as `predict`.
+        """
+        stored = self._run(self.quantize_inputs(x), kernels, self.feedback)
+        states = self.state_outputs.values()
+        outputs = {
+            tensor.name: tensor.dequantize(stored[tensor.name])
+            for tensor in self.outputs
+            if tensor.name not in states
+        }
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
     def predict(self, x: Any, kernels: str = "xnnpack") -> np.ndarray | dict[str, np.ndarray]:
         """Run the model in LiteRT on any number of examples.
 
         Args:
-            x: an array shaped (examples, ...), or a dict of them by input name.
+            x: an array shaped (examples, ...), or a dict of them by input name. Inputs that are
+                states may be left out: they are zeros then.
             kernels: "xnnpack", which phones run, or "builtin", LiteRT's own kernels, closest to
                 those of microcontrollers.
 
@@ -170,12 +227,41 @@ class TFLiteModel:
         return {tensor.name: tensor.dequantize(stored[tensor.name]) for tensor in self.outputs}
 
     def quantize_inputs(self, x: Any) -> dict[str, np.ndarray]:
-        """The real numbers `x` as the inputs store them, by input name, shaped (examples, ...)."""
-        arrays = examples_by_name(x, self.inputs)
+        """The real numbers `x` as the inputs store them, by input name, shaped (examples, ...).
+
+        States that `x` leaves out are zeros: each example begins a stream.
+        """
+        arrays = self._with_zeros(x)
         for tensor, limits in zip(self.inputs, self._input_ranges, strict=True):
             if limits is not None:
                 check_scale(arrays[tensor.name], tensor.name, limits)
         return {tensor.name: tensor.quantize(arrays[tensor.name]) for tensor in self.inputs}
+
+    def quantize_steps(self, x: Any) -> dict[str, np.ndarray]:
+        """As `quantize_inputs`; states that `x` leaves out are those of the stream of its steps.
+
+        They are what LiteRT's own kernels leave.
+        """
+        inputs = self.quantize_inputs(x)
+        if not self._leaves_states_out(x):
+            return inputs
+        outputs = self._run(inputs, "builtin", self.feedback)
+        for name, source in self.state_outputs.items():
+            inputs[name] = np.concatenate([inputs[name][:1], outputs[source][:-1]])
+        return inputs
+
+    def _leaves_states_out(self, x: Any) -> bool:
+        states = self.state_outputs
+        return bool(states) and not (isinstance(x, Mapping) and set(states) <= set(x))
+
+    def _with_zeros(self, x: Any) -> dict[str, np.ndarray]:
+        if not self._leaves_states_out(x):
+            return examples_by_name(x, self.inputs)
+        states = [tensor for tensor in self.inputs if tensor.name in self.state_outputs]
+        arrays = examples_by_name(x, [tensor for tensor in self.inputs if tensor not in states])
+        count = len(next(iter(arrays.values())))
+        zeros = {t.name: np.zeros((count, *t.shape[1:]), np.float32) for t in states}
+        return {**arrays, **zeros}
 
     def run_stored(
         self, inputs: Mapping[str, np.ndarray], kernels: str = "xnnpack"
@@ -191,8 +277,16 @@ class TFLiteModel:
         Returns:
             Arrays by output name, shaped (examples, ...).
         """
+        return self._run(inputs, kernels, None)
+
+    def _run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        kernels: str,
+        feedback: Sequence[tuple[int, int]] | None,
+    ) -> dict[str, np.ndarray]:
         interpreter = self._interpreter(check_choice("kernels", kernels, KERNELS), 1)
-        outputs = interpreter.run_each([inputs[tensor.name] for tensor in self.inputs])
+        outputs = interpreter.run_each([inputs[tensor.name] for tensor in self.inputs], feedback)
         return {tensor.name: output for tensor, output in zip(self.outputs, outputs, strict=True)}
 
     def inspect(self) -> Inspection:
@@ -265,7 +359,11 @@ class TFLiteModel:
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
-        return f"<TFLiteModel {self.size} bytes: {inputs} -> {', '.join(map(str, self.outputs))}>"
+        state = f", stateful: {self.state}" if self.stateful else ""
+        if self.state_outputs:
+            state += f", states in and out: {', '.join(self.state_outputs)}"
+        outputs = ", ".join(map(str, self.outputs))
+        return f"<TFLiteModel {self.size} bytes{state}: {inputs} -> {outputs}>"
 
     def __reduce__(self) -> tuple:
         return TFLiteModel, (self.content, self.verification)

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from keras_kd._representative import representative_examples
+from keras_kd._representative import representative_examples, usual_range
 from keras_kd.tflite.tensors import TensorInfo
 
 IMAGE = (TensorInfo("image", (1, 4, 4, 1), np.dtype("float32")),)
@@ -70,3 +70,25 @@ def test_integers_have_no_range():
 def test_ranges_that_are_none(limits, error, message):
     with pytest.raises(error, match=message):
         examples(X, limits)
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "is_rescaled", "expected"),
+    [
+        (0.0, 0.9, False, (0, 1)),
+        (0.03, 1.0, False, (0, 1)),
+        (0.0, 200.0, False, (0, 255)),
+        (-0.9, 0.8, False, (-1, 1)),
+        # Dark pixels of a student that rescales them, and of none that does.
+        (0.0, 60.0, True, (0, 255)),
+        (0.0, 60.0, False, None),
+        # Measurements: half of the steps and more would never be used.
+        (0.0, 0.4, False, None),
+        (-0.2, 0.3, False, None),
+        (-3.0, 2.0, False, None),
+        (0.0, 300.0, True, None),
+    ],
+)
+def test_ranges_that_pixels_usually_have(smallest, largest, is_rescaled, expected):
+    values = np.array([[smallest, (smallest + largest) / 2], [largest, largest]], "float32")
+    assert usual_range(values, is_rescaled) == expected

@@ -1,6 +1,7 @@
 """Tiny students of every kind, and files made from one of them."""
 
 import functools
+import warnings
 
 import keras
 import numpy as np
@@ -128,3 +129,62 @@ def float_model(student):
 @pytest.fixture(scope="session")
 def micro_model(student, images):
     return tflite.convert(student, "int8", images, "microcontroller")
+
+
+def _halving(is_assigned):
+    """A module of y = state = state / 2 + x, whose state begins with halves."""
+    import tensorflow as tf
+
+    class Halving(tf.Module):
+        def __init__(self):
+            self.state = tf.Variable(tf.fill((1, 4), 0.5))
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 4), tf.float32, name="x")])
+        def call(self, x):
+            value = self.state * 0.5 + x
+            return {"y": self.state.assign(value) * 1.0 if is_assigned else value}
+
+    return Halving()
+
+
+def _as_others_convert(path):
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(path))
+    converter.experimental_enable_resource_variables = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tflite.TFLiteModel(converter.convert())
+
+
+@pytest.fixture(scope="session")
+def with_variables(tmp_path_factory):
+    """A function that makes a file with a resource variable, as streaming wake words have them.
+
+    It computes y = state = state / 2 + x of four values, and its state begins with halves.
+    """
+    import tensorflow as tf
+
+    @functools.cache
+    def make(is_assigned=True):
+        path, module = tmp_path_factory.mktemp("saved"), _halving(is_assigned)
+        tf.saved_model.save(module, path, signatures={"serving_default": module.call})
+        return _as_others_convert(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fused_lstm(tmp_path_factory):
+    """A file with an LSTM whose states nothing sets back, as TensorFlow's converter makes it."""
+    import tensorflow as tf
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    model = tf_keras.Sequential([tf_keras.Input((5, 3)), tf_keras.layers.LSTM(4)])
+    function = tf.function(lambda x: {"y": model(x, training=False)}).get_concrete_function(
+        tf.TensorSpec((1, 5, 3), tf.float32, name="x")
+    )
+    path = tmp_path_factory.mktemp("saved")
+    tf.saved_model.save(model, path, signatures={"serving_default": function})
+    return _as_others_convert(path)

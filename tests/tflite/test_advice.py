@@ -45,10 +45,6 @@ def words():
     return student(layers.Embedding(20, 8), layers.Flatten(), shape=(6,), dtype="int32")
 
 
-def lstm(**options):
-    return student(layers.LSTM(4, unroll=True, **options), batch_size=1, shape=(6, 8))
-
-
 def upsampled(size, interpolation="nearest"):
     up = layers.UpSampling2D(2, interpolation=interpolation)
     return student(up, layers.Conv2D(2, 3), shape=(*size, 1))
@@ -95,11 +91,6 @@ ROWS = {
         lambda _: convert(student(layers.GRU(6)), "int8", X, "microcontroller"),
         r"or choose quantization='float32'",
         lambda _: convert(student(layers.GRU(6)), "float32", None, "microcontroller"),
-    ),
-    "a state": Row(
-        lambda _: convert(lstm(stateful=True)),
-        r"keeps a state.*in the layer 'lstm.*stateful=True.*stateful=False and copy the weights",
-        lambda _: convert(with_weights(lstm(stateful=True), lstm())),
     ),
     "argmax": Row(
         lambda _: convert(function(lambda x: ops.argmax(layers.Dense(4)(x), axis=-1))),

@@ -38,8 +38,8 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
                 f"labels for a model with {len(model.inputs)} inputs and {len(model.outputs)} "
                 "outputs",
                 "a classifier: one image or recording in, the scores of its classes out",
-                "convert keras.Model(image, scores) alone, or leave the labels out (of detection, "
-                "MediaPipe reads no output that a Keras model has)",
+                "convert keras.Model(image, scores) alone, or leave the labels out: metadata of "
+                "detection, with anchors of boxes, are not written",
             )
         )
     (scores,) = model.outputs

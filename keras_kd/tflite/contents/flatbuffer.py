@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd.tflite.contents.byte_kinds import check_references
+from keras_kd.tflite.contents.state import State, read_state
 
 # TFLM reads weights in place with instructions that need this; the converter aligns to 4.
 ALIGNMENT = 16
@@ -89,6 +90,11 @@ class FlatBufferModel:
         """
         names = (name for graph in self._model.subgraphs for name, _ in self._operators(graph))
         return dict(sorted(Counter(names).items()))
+
+    @cached_property
+    def state(self) -> State:
+        """What the file keeps from one call to the next."""
+        return read_state(self._model, self._operator_names)
 
     def float_operators(self) -> list[str]:
         """The sorted names of the operators that compute in floating point.

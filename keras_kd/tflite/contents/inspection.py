@@ -11,6 +11,7 @@ from keras_kd._tables import aligned
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
 from keras_kd.tflite.contents.oldest_runtime import in_words, oldest_runtime
+from keras_kd.tflite.contents.state import State, state_outputs
 from keras_kd.tflite.tensors import TensorInfo
 
 _SHOWN_TENSORS = 12
@@ -32,6 +33,7 @@ class Inspection:
         inputs: the inputs, in the order of the file.
         outputs: the outputs, likewise.
         tensors: every tensor, those with the most bytes first.
+        state: what the file keeps from one call to the next.
         subgraphs: the names of the graphs: the first is the model, others are bodies of loops.
         metadata: under which names something is kept in the file.
         schema_version: the version of the format.
@@ -49,6 +51,7 @@ class Inspection:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     tensors: tuple[FileTensor, ...]
+    state: State
     subgraphs: tuple[str, ...]
     metadata: tuple[str, ...]
     schema_version: int
@@ -88,12 +91,18 @@ class Inspection:
             aligned(["operator", "times"], rows),
             f"in floating point: {', '.join(self.float_operators) or 'no operator'}; "
             f"{inside or 'no'} tensor{'' if inside == 1 else 's'} between inputs and outputs",
+            f"state: {self._state()}",
             f"oldest runtime: {in_words(self.minimum_runtime)}",
             f"graphs: {len(self.subgraphs)}; schema version: {self.schema_version}; "
             f"metadata: {', '.join(self.metadata) or 'none'}",
             f"SHA-256: {self.sha256}",
         ]
         return "\n".join(lines)
+
+    def _state(self) -> str:
+        pairs = state_outputs(self.inputs, self.outputs)
+        fed = [f"{name} is {output} of the call before" for name, output in pairs.items()]
+        return "; ".join([str(self.state)] * (bool(self.state) or not fed) + fed)
 
     def _tensors(self) -> str:
         stored = [tensor for tensor in self.tensors if tensor.bytes]
@@ -132,6 +141,7 @@ def inspect_file(
         inputs=inputs,
         outputs=outputs,
         tensors=tuple(sorted(flatbuffer.tensors(), key=lambda t: t.bytes, reverse=True)),
+        state=flatbuffer.state,
         subgraphs=tuple(flatbuffer.subgraph_names),
         metadata=tuple(flatbuffer.metadata_names),
         schema_version=flatbuffer.schema_version,

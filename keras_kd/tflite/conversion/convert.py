@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from keras_kd._checks import check_choice, check_flag, problem
 from keras_kd._keras import check_model
 from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.conversion.batches import naming_dependence
 from keras_kd.tflite.conversion.converter import Options, run_converter
 from keras_kd.tflite.conversion.ends import (
     BYTES,
@@ -21,9 +23,12 @@ from keras_kd.tflite.conversion.ends import (
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, check_integer_inputs
 from keras_kd.tflite.conversion.layer_names import layer_names
+from keras_kd.tflite.conversion.other_forms import first_accepted
 from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.stateless import without_state
+from keras_kd.tflite.conversion.streams import with_equal_ends
 from keras_kd.tflite.conversion.students import (
     check_layers,
     check_unwrapped,
@@ -63,7 +68,13 @@ def convert(
     The file takes one example at a time and names its inputs and outputs as the student does. It
     needs nothing but the built-in operators of the runtimes. What is asked for is asserted on the
     result: the types of inputs, outputs and weights, no Flex and no variable operators. A file that
-    computes something else than the student is refused.
+    computes something else than the student is refused. A Keras 3 student that is refused is tried
+    as tf_keras computes it (`keras_kd.compression.to_tf_keras`), where other operators come out;
+    `verification.notes` says so, and the comparison is with the student as it was given.
+
+    A file keeps nothing from one call to the next. The states of recurrent layers with
+    `stateful=True` become inputs and outputs: what comes out as "lstm_h_next" is fed to "lstm_h" of
+    the next call, zeros begin a stream. See `TFLiteModel.predict_stream`.
 
     | quantization | weights | computes in | inputs and outputs | needs data | runs on |
     |---|---|---|---|---|---|
@@ -140,7 +151,7 @@ def convert(
     _check_options(form, place, recipe)
     ends = checked_types(form, place, recipe is not None, input_type, output_type)
     scales = _scales(student, form, place, per_tensor, recipe)
-    check_layers(student, form, place.missing, place.fallback)
+    check_layers(student, form, (), place.fallback)
     _check_student(student, form, representative_data, recipe)
     check_finite_weights(student)
     signature = Signature(in_float32(student))
@@ -151,42 +162,55 @@ def convert(
     ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
     examples = None
     if representative_data is not None:
-        examples = representative_examples(
-            representative_data,
-            signature.inputs,
-            input_range=input_range,
-            student=signature.model,
+        examples = signature.with_states(
+            representative_examples(
+                representative_data,
+                signature.own_inputs,
+                input_range=input_range,
+                # What is called with a state alone cannot be called for the look at the data.
+                student=None if signature.states else signature.model,
+            )
         )
     evidence = known_evidence(signature, verification_data, labels, examples)
     are_bytes = input_type in BYTES
     bytes_from_to = byte_ranges(signature, ranges, examples) if are_bytes else {}
     options = Options(form, *ends, scales, bytes_from_to, place.fallback)
 
-    model = TFLiteModel(_converted(signature, options, recipe, examples))
-    check_result(
-        model,
-        signature.inputs,
-        options,
-        examples is not None,
-        recipe is not None,
-        has_chosen_scales=per_tensor is not None,
-    )
-    if input_type is None and output_type is None:
-        place.check_ends(model)
-    # The evidence is about the very bytes that are returned.
-    model = TFLiteModel(place.finished(model))
-    evidence = evidence or random_evidence(signature, model, ranges)
-    verification = compare_with_student(
-        model, student, evidence.examples, evidence.labels, evidence.data
-    )
-    # How far off the layers of a recipe may be is that of the roughest form.
-    check_close(verification, "int4" if recipe is not None else quantization, place.fallback)
-    check_finite_constants(model)
-    check_finite_outputs(verification)
-    warn_of_lost(verification)
+    def content_of(form_of_student: Signature) -> bytes:
+        check_layers(form_of_student.model, form, place.missing, place.fallback)
+        return _converted(form_of_student, options, recipe, examples)
+
+    def finished(content: bytes, notes: tuple[str, ...]) -> TFLiteModel:
+        model = TFLiteModel(content)
+        check_result(
+            model,
+            signature.inputs,
+            options,
+            examples is not None,
+            recipe is not None,
+            has_chosen_scales=per_tensor is not None,
+        )
+        if input_type is None and output_type is None:
+            place.check_ends(model)
+        # The evidence is about the very bytes that are returned.
+        model = TFLiteModel(place.finished(model))
+        compared = evidence or random_evidence(signature, model, ranges)
+        verification = compare_with_student(
+            model, student, compared.examples, compared.labels, compared.data
+        )
+        # How far off the layers of a recipe may be is that of the roughest form.
+        quantized_as = "int4" if recipe is not None else quantization
+        with naming_dependence(signature, compared.examples):
+            check_close(verification, quantized_as, place.fallback)
+        check_finite_constants(model)
+        check_finite_outputs(verification)
+        place.check(model, compared.examples)
+        model.verification = replace(verification, notes=notes)
+        return model
+
+    model = first_accepted(signature, content_of, finished, place.rewritten)
+    warn_of_lost(model.verification)
     warn_of_other_ranges(model, bytes_from_to)
-    place.check(model, evidence.examples)
-    model.verification = verification
     return model
 
 
@@ -201,12 +225,13 @@ def _converted(
     while data is not None and tries < _MOST_TRIES and _is_float_by_chance(content):
         content = run_converter(signature, options, data)
         tries += 1
-    if recipe is None and not form.is_by_layer:
-        return content
-    forms = {"*": form.name} if recipe is None else recipe
-    return quantize(
-        content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
-    )
+    if recipe is not None or form.is_by_layer:
+        forms = {"*": form.name} if recipe is None else recipe
+        content = quantize(
+            content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
+        )
+    content = without_state(content)
+    return with_equal_ends(content) if signature.states else content
 
 
 def _is_float_by_chance(content: bytes) -> bool:

@@ -23,7 +23,7 @@ from keras_kd.tflite.conversion.integer_operators import (
 )
 from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
 from keras_kd.tflite.conversion.refusals import is_unsupported, refusal
-from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart, with_input_ranges
+from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import layers_of
 
@@ -123,19 +123,16 @@ def _in_own_process(
 
 def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopError:
     kinds = {type(layer).__name__ for layer in layers_of(signature.model)}
-    ways = []
-    if is_keras_model(signature.model) and "LSTM" in kinds:
-        ways.append(
-            "pass keras_kd.compression.to_tf_keras(student), whose LSTM is one operator in the file"
-        )
-    if kinds & {"GRU", "LSTM", "RNN", "SimpleRNN"}:
-        ways.append("build its recurrent layers with unroll=True")
+    is_known = kinds & {"GRU", "LSTM", "SimpleRNN"}
+    unrolled = (
+        "pass keras_kd.tflite.unrolled(student), whose recurrent layers have unroll=True, or "
+    )
     return _LoopError(
         problem(
             f"the student {signature.model.name!r} with a loop over time, on which the converter's "
             f"calibration fails ({reason})",
             "recurrent layers that the converter can calibrate",
-            ", ".join([*ways, f"or choose quantization={options.fallback!r}"]).removeprefix("or "),
+            f"{unrolled if is_known else ''}choose quantization={options.fallback!r}",
         )
     )
 
@@ -198,9 +195,8 @@ def _change_before_quantization(converter: Any, options: Options) -> None:
 
         content = with_integer_operators(content, form.integers)
         content = with_bounded_masks(content, lambda each: with_masked_means(each, calibrated))
-        content = with_input_ranges(content, options.input_ranges)
         return mlir_quantize(
-            keep_tensors_apart(fold_normalizations(content)),
+            keep_tensors_apart(fold_normalizations(content), options.input_ranges),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd._examples import examples_by_name
 from keras_kd._representative import Ranges
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.students import layers_of
@@ -50,7 +49,7 @@ def known_evidence(
         ValueError: if the given ones do not fit the student, or if labels come without them.
     """
     if given is not None:
-        examples = examples_by_name(given, signature.inputs, "verification_data")
+        examples = signature.examples(given, "verification_data")
         return Evidence(examples, labels, "given")
     if labels is not None:
         raise ValueError(
@@ -82,9 +81,9 @@ def random_evidence(signature: Signature, model: TFLiteModel, ranges: Ranges) ->
     generator = np.random.default_rng(0)
     some = {
         t.name: _random(t, generator, ranges[t.name] or held[t.name] or (0.0, 1.0), words)
-        for t in signature.inputs
+        for t in signature.own_inputs
     }
-    return Evidence(some, None, "random")
+    return Evidence(signature.with_states(some), None, "random")
 
 
 def _random(

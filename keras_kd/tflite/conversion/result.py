@@ -59,6 +59,14 @@ def _check_operators(model: TFLiteModel) -> None:
                 "replace the layers that compute them",
             )
         )
+    if model.stateful:
+        raise ValueError(
+            problem(
+                f"a file with state: {model.state}",
+                "the same outputs in every call for the same inputs",
+                "report this student: the converter gave it a state",
+            )
+        )
 
 
 def _check_one_scale(model: TFLiteModel, per_tensor: bool | str) -> None:

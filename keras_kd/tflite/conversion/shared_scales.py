@@ -87,6 +87,13 @@ class _Range(NamedTuple):
         scale = math.ldexp(math.ceil(fraction * 4096), exponent - 12)
         return cls(scale, round(-128 - low / scale))
 
+    @classmethod
+    def exactly(cls, low: float, high: float) -> _Range:
+        """The one that holds these numbers, and 0, and no more."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = (high - low) / _STEPS
+        return cls(scale, round(-128 - low / scale))
+
     @property
     def low(self) -> float:
         """The smallest number in it."""
@@ -103,11 +110,15 @@ class _Range(NamedTuple):
         return cut_off <= other.scale and self.scale <= _MOST_WIDENED * other.scale
 
 
-def keep_tensors_apart(content: bytes) -> bytes:
+def keep_tensors_apart(
+    content: bytes, input_ranges: Mapping[str, tuple[float, float]] | None = None
+) -> bytes:
     """The file in which no tensor gets two ranges, or that of one of its readers.
 
     Args:
         content: a float32 file with calibrated ranges, as the converter makes it.
+        input_ranges: from where to where inputs reach, by their names, whatever was calibrated
+            and whatever their readers need.
 
     Returns:
         The same, with QUANTIZE and DEQUANTIZE before operators that need another range; the very
@@ -115,26 +126,9 @@ def keep_tensors_apart(content: bytes) -> bytes:
     """
     model = unpacked(content)
     graphs = [_Graph(model, graph) for graph in model.subgraphs]
-    changed = [change() for graph in graphs for change in (graph.forget, graph.keep_apart)]
+    changed = [graphs[0].fix_inputs(input_ranges or {})]
+    changed += [change() for graph in graphs for change in (graph.forget, graph.keep_apart)]
     return packed(model, len(content)) if any(changed) else content
-
-
-def with_input_ranges(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
-    """The file in which inputs have other ranges than those that were calibrated.
-
-    Args:
-        content: a float32 file with calibrated ranges and one signature.
-        ranges: from where to where inputs reach, by their names in the signature.
-    """
-    if not ranges:
-        return content
-    model = unpacked(content)
-    graph = model.subgraphs[0]
-    for entry in model.signatureDefs[0].inputs:
-        limits = ranges.get(entry.name.decode())
-        if limits is not None:
-            _Graph(model, graph).set_range(int(entry.tensorIndex), *limits)
-    return packed(model, len(content))
 
 
 class _Graph:
@@ -160,11 +154,20 @@ class _Graph:
         self._kept_as: dict[int, int] = {}
         self._inserted: dict[float, list[Any]] = {}
 
-    def set_range(self, index: int, low: float, high: float) -> None:
-        """Give a tensor a range, and what hands its numbers on with its scale."""
-        for other, found in enumerate(self._graph.tensors):
-            if self._root(other) == index and getattr(found.quantization, "min", None) is not None:
-                found.quantization.min, found.quantization.max = [low], [high]
+    def fix_inputs(self, ranges: Mapping[str, tuple[float, float]]) -> bool:
+        """Give inputs their ranges, and what hands them on; tell whether there are any."""
+        for entry in self._model.signatureDefs[0].inputs if ranges else ():
+            limits = ranges.get(entry.name.decode())
+            if limits is not None:
+                self._fix(int(entry.tensorIndex), _Range.exactly(*limits))
+        return bool(ranges)
+
+    def _fix(self, root: int, found: _Range) -> None:
+        self._settled.add(root)
+        for index in [index for index in self._ranges if self._root(index) == root]:
+            self._ranges[index] = found
+            quantization = self._graph.tensors[index].quantization
+            quantization.min, quantization.max = [found.low], [found.high]
 
     def forget(self) -> bool:
         """Forget the ranges of what training has given one, and tell whether there are any.

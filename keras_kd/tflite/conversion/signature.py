@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._examples import examples_by_name
 from keras_kd._keras import is_keras_model, original_name, symbolic_inputs, tf_keras
+from keras_kd.tflite.contents.state import NEXT
+from keras_kd.tflite.conversion.streams import Stream
 from keras_kd.tflite.tensors import TensorInfo
 
 # Names that a Keras gave by itself: they count up through a session and say nothing.
@@ -35,9 +39,15 @@ class Signature:
         model: a Keras 3 or tf_keras model that has been built. Its inputs are one tensor, a list
             or a dict of tensors; its outputs too.
 
+    A student with `stateful=True` in recurrent layers takes their states as further inputs and
+    gives the next ones as further outputs; see `Stream`. Its sequences have one step if their
+    length is open.
+
     Attributes:
         inputs: a `TensorInfo` for each input, the batch size 1 in front of its shape. Sizes that
             the model leaves open, such as the length of a sequence, are None.
+        own_inputs: those of them that are no states: what the model itself takes.
+        states: the others.
 
     Raises:
         ValueError: if the model has not been built, if its inputs are nested more deeply, or if
@@ -51,10 +61,15 @@ class Signature:
         names = _unique([_input_name(tensor.name) for tensor in inputs])
         self._keys = list(structure) if isinstance(structure, dict) else None
         self._is_list = isinstance(structure, list)
-        self.inputs = tuple(
+        self.own_inputs = tuple(
             TensorInfo(name, _with_batch_of_one(name, tensor.shape), _dtype(name, tensor.dtype))
             for name, tensor in zip(names, inputs, strict=True)
         )
+        self._stream = Stream(model)
+        self.states = self._stream.states
+        if self.states:
+            self.own_inputs = tuple(map(_with_one_step, self.own_inputs))
+        self.inputs = (*self.own_inputs, *self.states)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the model in inference mode.
@@ -65,12 +80,50 @@ class Signature:
         Returns:
             For each output name a tensor, shaped (batch size, ...).
         """
-        ordered = [inputs[tensor.name] for tensor in self.inputs]
+        ordered = [inputs[tensor.name] for tensor in self.own_inputs]
         if self._keys is not None:
             arguments = dict(zip(self._keys, ordered, strict=True))
         else:
             arguments = ordered if self._is_list else ordered[0]
-        return _named_outputs(self.model, self.model(arguments, training=False))
+        with self._stream.fed(inputs) as states:
+            outputs = _named_outputs(self.model, self.model(arguments, training=False))
+        return {**outputs, **states}
+
+    def examples(self, data: Any, source: str = "x") -> dict[str, np.ndarray]:
+        """The arrays of `data` by input name; see `examples_by_name`.
+
+        Args:
+            data: for a student with states the steps of a stream in their order: states are
+                computed, from zeros on, unless `data` has them.
+            source: what the caller named `data`.
+        """
+        if isinstance(data, Mapping) and {tensor.name for tensor in self.inputs} == set(data):
+            return examples_by_name(data, self.inputs, source)
+        return self.with_states(examples_by_name(data, self.own_inputs, source))
+
+    def with_states(self, steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The steps of a stream and, for each of them, the states with which it begins.
+
+        Args:
+            steps: arrays by the name of the inputs that are no states, shaped (steps, ...).
+        """
+        import tensorflow as tf
+
+        if not self.states:
+            return steps
+        step = tf.function(lambda **inputs: self(inputs), autograph=False)
+        current = {state.name: np.zeros(state.shape, np.float32) for state in self.states}
+        before: list[dict[str, np.ndarray]] = []
+        for index in range(len(next(iter(steps.values())))):
+            before.append(current)
+            one = {name: array[index : index + 1] for name, array in steps.items()}
+            outputs = step(**one, **current)
+            current = {name: outputs[name + NEXT].numpy() for name in current}
+        states = {
+            state.name: np.concatenate([each[state.name] for each in before] or [[]])
+            for state in self.states
+        }
+        return {**steps, **states}
 
 
 def _declared_inputs(model: Any) -> Any:
@@ -143,6 +196,13 @@ def _with_batch_of_one(name: str, shape: tuple[int | None, ...]) -> tuple[int | 
             )
         )
     return (1, *shape[1:])
+
+
+def _with_one_step(tensor: TensorInfo) -> TensorInfo:
+    """A step of a stream, where the length of the sequence is open."""
+    if tensor.shape[1:2] != (None,):
+        return tensor
+    return replace(tensor, shape=(1, 1, *tensor.shape[2:]))
 
 
 def _dtype(name: str, dtype: str) -> np.dtype:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
 
 from keras_kd._checks import one_line, problem
-from keras_kd._keras import is_keras_model, loops_over_time, tf_keras
+from keras_kd._keras import check_model, is_keras_model, loops_over_time, tf_keras
 from keras_kd.tflite.conversion.forms import Form
 
 _REDUCED_PRECISION = ("float16", "bfloat16")
@@ -133,6 +133,8 @@ def _is_fused_in_both_directions(layer: Any) -> bool:
         and not isinstance(layer, keras.Layer)
         and type(inner).__name__ == "LSTM"
         and not inner.unroll
+        # With its states as inputs it is no such operator.
+        and not inner.stateful
     )
 
 
@@ -144,19 +146,65 @@ def in_float32(student: Any) -> Any:
     """
     if not any(_computes_reduced(layer) for layer in [student, *layers_of(student)]):
         return student
+    return _rebuilt(
+        student,
+        _config_in_float32,
+        f"the student {student.name!r} in mixed precision",
+        "a student that computes in float32",
+        "build it again under keras.config.set_dtype_policy('float32') and copy the weights: "
+        "new.set_weights(old.get_weights())",
+    )
+
+
+def unrolled(student: Any) -> Any:
+    """A copy of a student whose LSTMs, GRUs and other recurrent layers run without a loop.
+
+    The converter cannot calibrate loops, which int8 and int16x8 need. Unrolled, a layer is as many
+    operators as there are steps: the file grows with the length, by 2 to 5 KB for each step of an
+    LSTM in int8, and on microcontrollers so does the arena.
+
+    Args:
+        student: a trained Keras 3 or tf_keras model, Sequential or Functional, also with recurrent
+            layers in Bidirectional or in nested models. The length of its sequences is known.
+
+    Returns:
+        A model of the same Keras with the same weights and the same outputs.
+
+    Raises:
+        ValueError: if a length is not known, or if the model cannot be rebuilt.
+
+    Example:
+        ```python
+        model = keras_kd.tflite.convert(keras_kd.tflite.unrolled(student), "int8", x_train[:500])
+        ```
+    """
+    check_model("student", student)
+    received = f"the student {student.name!r} to be unrolled"
+    expected = "a Sequential or Functional model with sequences of a known length"
+    fix = (
+        "build it with the length that the device will feed, for example keras.Input((100, 8)), "
+        "and copy the weights: new.set_weights(old.get_weights())"
+    )
+    shapes = [tuple(tensor.shape) for tensor in getattr(student, "inputs", None) or []]
+    if any(None in shape[1:] for shape in shapes):
+        raise ValueError(problem(f"{received}, with inputs of the shapes {shapes}", expected, fix))
+    return _rebuilt(student, _config_unrolled, received, expected, fix)
+
+
+def _rebuilt(
+    student: Any, changed: Callable[[Any], Any], received: str, expected: str, fix: str
+) -> Any:
+    """A copy with the same weights, of layers with other configs."""
     models = keras.models if is_keras_model(student) else tf_keras().models
     try:
-        copy = models.clone_model(student, clone_function=_layer_in_float32)
+        copy = models.clone_model(
+            student,
+            clone_function=lambda layer: type(layer).from_config(changed(layer.get_config())),
+        )
         copy.set_weights(student.get_weights())
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            problem(
-                f"the student {student.name!r} in mixed precision, which cannot be rebuilt "
-                f"({one_line(error)})",
-                "a student that computes in float32",
-                "build it again under keras.config.set_dtype_policy('float32') and copy the "
-                "weights: new.set_weights(old.get_weights())",
-            )
+            problem(f"{received}, which cannot be rebuilt ({one_line(error)})", expected, fix)
         ) from error
     return copy
 
@@ -186,10 +234,6 @@ def _computes_reduced(layer: Any) -> bool:
     return getattr(layer, "compute_dtype", None) in _REDUCED_PRECISION
 
 
-def _layer_in_float32(layer: Any) -> Any:
-    return type(layer).from_config(_config_in_float32(layer.get_config()))
-
-
 def _config_in_float32(value: Any) -> Any:
     """A layer's config in which every dtype and policy of reduced precision is float32."""
     if isinstance(value, dict):
@@ -198,4 +242,13 @@ def _config_in_float32(value: Any) -> Any:
         return type(value)(_config_in_float32(item) for item in value)
     if isinstance(value, str) and value.removeprefix("mixed_") in _REDUCED_PRECISION:
         return "float32"
+    return value
+
+
+def _config_unrolled(value: Any) -> Any:
+    """A layer's config in which every recurrent layer is unrolled."""
+    if isinstance(value, dict):
+        return {key: key == "unroll" or _config_unrolled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_config_unrolled(item) for item in value)
     return value

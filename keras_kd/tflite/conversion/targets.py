@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.tflite.conversion import small_runtime
 from keras_kd.tflite.conversion.forms import DENSE, FORMS
 from keras_kd.tflite.microcontroller import running
 from keras_kd.tflite.microcontroller.agreement import compare_stored
@@ -32,6 +33,8 @@ class Target:
         refused: the forms that it does not run, and what to choose instead.
         slow: the forms that it runs, but much slower than users expect, and what to choose instead.
         finished: the bytes of a model as they are best for it.
+        rewritten: the bytes of a file without operators that it lacks, and the names of those that
+            were replaced; None where nothing is.
         check: raises ValueError if the finished model does not run there, or computes something
             else there; given examples by input name.
     """
@@ -42,6 +45,7 @@ class Target:
     takes_any_length: bool
     finished: Callable[[TFLiteModel], bytes]
     check: Callable[[TFLiteModel, Mapping[str, np.ndarray]], None]
+    rewritten: Callable[[bytes], tuple[bytes, tuple[str, ...]]] | None = None
     per_tensor: bool | str = False
     missing: frozenset[str] = frozenset()
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -184,6 +188,7 @@ TARGETS = {
             takes_any_length=False,
             finished=_smallest,
             check=_check_microcontroller,
+            rewritten=small_runtime.rewritten,
             # A scale for each channel costs an array of multipliers in the arena, is computed
             # wrongly by TFLM before 2024-09-27, and refused by CMSIS-NN for int16x8.
             per_tensor=DENSE,

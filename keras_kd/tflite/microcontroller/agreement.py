@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.microcontroller.reference import with_dense_as_convolution
+from keras_kd.tflite.microcontroller.reference import (
+    with_dense_as_convolution,
+    with_reference_versions,
+)
 from keras_kd.tflite.microcontroller.running import MicrocontrollerRun, run_stored
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.runtimes.litert import LiteRTInterpreter
@@ -26,6 +29,9 @@ _INEXACT = {
     ("int16", "SOFTMAX"): 4,
     ("int8", "UNIDIRECTIONAL_SEQUENCE_LSTM"): 4,
 }
+
+# How the converter writes a ReLU with an upper limit, which TFLM may compute differently.
+_LIMITED = frozenset({"MAXIMUM", "MINIMUM", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Agreement:
             `TFLiteModel.predict(x, kernels="builtin")` runs them on this processor.
         optimized_difference: the largest difference from them.
         arena_bytes: see `MicrocontrollerRun`.
+        kernels: those of LiteRT that were compared with: "reference", or "builtin" where LiteRT has
+            no reference kernel for an operator, ELU for example.
     """
 
     examples: int
@@ -55,11 +63,12 @@ class Agreement:
     optimized_equal: float
     optimized_difference: float
     arena_bytes: int
+    kernels: str = "reference"
 
     def __str__(self) -> str:
         return (
             f"{self.examples} examples in TensorFlow Lite Micro: {self.equal:.2%} of the values "
-            f"bit-equal to LiteRT's reference kernels (largest difference "
+            f"bit-equal to LiteRT's {self.kernels} kernels (largest difference "
             f"{self.largest_difference:g}, allowed {self.allowed_difference:g}), "
             f"{self.optimized_equal:.2%} to its optimized ones "
             f"(largest difference {self.optimized_difference:g})"
@@ -71,7 +80,8 @@ def check_agreement(model: TFLiteModel, x: Any = None) -> Agreement:
 
     Results of integers must be bit-equal to those of LiteRT's reference kernels, in which
     FULLY_CONNECTED runs as the CONV_2D that it is: its own reference kernel is the only one that
-    rounds in floating point. LiteRT's optimized kernels round exact halves differently, depending
+    rounds in floating point. Files with an operator that has no reference kernel are compared with
+    LiteRT's built-in ones. LiteRT's optimized kernels round exact halves differently, depending
     on the processor; how far they are from TFLM is reported, and not limited. int16 with MUL
     or SOFTMAX may differ by 4 steps of 65536, int8 with an LSTM by 4 of 256 (one was seen), floats
     by 1e-4 of the largest output.
@@ -88,7 +98,7 @@ def check_agreement(model: TFLiteModel, x: Any = None) -> Agreement:
     if x is None:
         inputs = {tensor.name: random_stored(tensor, 8) for tensor in model.inputs}
     else:
-        inputs = model.quantize_inputs(x)
+        inputs = model.quantize_steps(x)
     return compare_stored(model, inputs)[0]
 
 
@@ -98,7 +108,7 @@ def compare_stored(
     """As `check_agreement`, on values as the inputs store them; also what TFLM computed."""
     micro = run_stored(model, inputs)
     received = [micro.stored_outputs[tensor.name] for tensor in model.outputs]
-    reference = _run_reference(model, inputs)
+    reference, kernels = _run_reference(model, inputs)
     optimized = model.run_stored(inputs, kernels="builtin")
     differences = _differences(received, reference)
     from_optimized = _differences(received, [optimized[tensor.name] for tensor in model.outputs])
@@ -112,13 +122,24 @@ def compare_stored(
         optimized_equal=float((from_optimized == 0).mean()),
         optimized_difference=float(from_optimized.max()),
         arena_bytes=micro.arena_bytes,
+        kernels=kernels,
     )
     return agreement, micro
 
 
-def _run_reference(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    interpreter = LiteRTInterpreter(with_dense_as_convolution(model.content), "reference")
-    return interpreter.run_each([inputs[tensor.name] for tensor in model.inputs])
+def _run_reference(
+    model: TFLiteModel, inputs: Mapping[str, np.ndarray]
+) -> tuple[list[np.ndarray], str]:
+    """What LiteRT gives to compare with, and the kernels that gave it."""
+    content = with_dense_as_convolution(model.content)
+    try:
+        kernels = "reference"
+        interpreter = LiteRTInterpreter(with_reference_versions(content), kernels)
+    except ValueError:
+        # It has no such kernel for some operators (CEIL, ELU, ROUND), whatever their version.
+        kernels = "builtin"
+        interpreter = LiteRTInterpreter(content, kernels)
+    return interpreter.run_each([inputs[tensor.name] for tensor in model.inputs]), kernels
 
 
 def _differences(received: list[np.ndarray], expected: list[np.ndarray]) -> np.ndarray:
@@ -158,7 +179,18 @@ def _check(differences: np.ndarray, allowed: float, model: TFLiteModel) -> None:
                 f"(operators: {', '.join(model.operators)})",
                 f"a difference of at most {allowed:g}: otherwise the device computes something "
                 "else than was evaluated",
-                "replace the layers that TFLM computes differently; a ReLU with an upper limit, "
-                "for example, belongs right behind a convolution or a dense layer",
+                _way_out(model),
             )
         )
+
+
+def _way_out(model: TFLiteModel) -> str:
+    if model.stateful:
+        return (
+            f"look at what the file keeps between calls first: {model.state}; convert a student "
+            "with stateful=True in its recurrent layers, whose states become inputs and outputs"
+        )
+    fix = "replace the layers that TFLM computes differently"
+    if _LIMITED.intersection(model.operators):
+        fix += "; a ReLU with an upper limit belongs right behind a convolution or a dense layer"
+    return fix

@@ -28,6 +28,17 @@ _RANDOM_EXAMPLES = 8
 _DENSE = "FULLY_CONNECTED"
 # Every file of a project names who made it.
 _MARK = b"keras_kd"
+_ALLOCATOR_HEADER = '#include "tensorflow/lite/micro/micro_allocator.h"\n'
+_VARIABLES_HEADER = '#include "tensorflow/lite/micro/micro_resource_variable.h"\n'
+_RESET = """\
+  // Each vector starts with the state of a new interpreter.
+  if (static_cast<int>(interpreter.Reset()) != 0) return false;"""
+_BEGIN_ANEW = """\
+  // Each vector starts with the state of a new interpreter: Reset() would set the resource
+  // variables to zero, not to the values that they begin with.
+  interpreter.~MicroInterpreter();
+  NewInterpreter(&interpreter);
+  if (static_cast<int>(interpreter.AllocateTensors()) != 0) return false;"""
 
 
 def write_project(
@@ -51,7 +62,8 @@ def write_project(
         directory: where the files are written; its parent must be there.
         name: what files and variables are named after: letters, digits and underscores.
         x: real examples as for `TFLiteModel.predict`; three of them become the test vectors. By
-            default random ones over the whole range of the inputs.
+            default random ones over the whole range of the inputs. Where the states of a stream are
+            left out, `x` are its steps in their order.
         labels: what the values of the (only) output stand for, in order.
         margin: by what share the arena is larger than what was measured, for kernels that want
             more scratch memory than the reference kernels.
@@ -82,7 +94,7 @@ def write_project(
     if x is None:
         inputs = {t.name: random_stored(t, _RANDOM_EXAMPLES) for t in model.inputs}
     else:
-        inputs = model.quantize_inputs(x)
+        inputs = model.quantize_steps(x)
     agreement, micro = compare_stored(model, inputs)
     rows = vectors.choose(inputs, micro.stored_outputs, _in_old_runtimes(model, inputs))
     project = _Project(
@@ -218,8 +230,18 @@ class _Project:
             f"                        {name}_output_{i}[vector]);"
             for i, tensor in enumerate(self.model.outputs)
         )
+        variables = self.model.state.variables
         return fill(
             "main.cc",
+            headers=_ALLOCATOR_HEADER if variables else "",
+            variable_headers=_VARIABLES_HEADER if variables else "",
+            new_interpreter=(
+                fill("variables.cc", name=name, variables=variables)
+                if variables
+                else f"  return new (memory) MicroInterpreter(GetModel({name}_data), resolver, "
+                "tensor_arena,\n                                       sizeof(tensor_arena));"
+            ),
+            begin=_BEGIN_ANEW if variables else _RESET,
             name=name,
             upper=name.upper(),
             count=vectors.COUNT,
@@ -265,7 +287,31 @@ class _Project:
             arena_bytes=self.arena_bytes,
             promise=f"to {TOLERANCE_FLOAT:g} of the largest output" if is_float else "bit for bit",
             agreement=self.agreement,
+            state=self._state(),
         )
+
+    def _state(self) -> str:
+        """What the firmware has to do with what is kept between calls."""
+        model = self.model
+        if model.state.variables:
+            return (
+                f"{model.state}. The file has resource variables: TFLM is given room for "
+                f"{model.state.variables} of them (`MicroResourceVariables`), as in `main.cc`. "
+                "`Reset()` sets them to zero; their first values come back with a new interpreter "
+                "and `AllocateTensors()`."
+            )
+        if model.stateful:
+            return (
+                f"{model.state}. Call `Reset()` of the interpreter before each new sequence: what "
+                "is left of the one before changes the outputs."
+            )
+        pairs = ", ".join(f"`{o}` to `{i}`" for i, o in model.state_outputs.items())
+        if pairs:
+            return (
+                "The model is one step of a stream. After each call, copy the bytes of the outputs "
+                f"to the inputs: {pairs}. A new stream begins with zeros: the zero points above."
+            )
+        return "None: the outputs of a call depend on its inputs alone."
 
     def _version(self) -> str:
         if self.model.flatbuffer.most_scales(_DENSE) > 1:

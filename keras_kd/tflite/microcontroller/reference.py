@@ -14,9 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import FILE_IDENTIFIER
+from keras_kd.tflite.contents.flatbuffer import FILE_IDENTIFIER, operator_name, packed, unpacked
 
 _CONVOLUTION_VERSION = 5
+# The latest versions in which LiteRT 2.3 lists reference kernels, where its others go further.
+_LATEST = {
+    "ABS": 3,
+    "ARG_MAX": 2,
+    "ARG_MIN": 2,
+    "COS": 1,
+    "DEPTH_TO_SPACE": 1,
+    "SIN": 1,
+    "SQUEEZE": 1,
+    "STRIDED_SLICE": 4,
+}
 
 
 def with_dense_as_convolution(content: bytes) -> bytes:
@@ -38,6 +49,22 @@ def with_dense_as_convolution(content: bytes) -> bytes:
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
     return bytes(builder.Output())
+
+
+def with_reference_versions(content: bytes) -> bytes:
+    """The model with operators of the latest versions in which LiteRT lists reference kernels.
+
+    The list was not kept up: the kernel of DEPTH_TO_SPACE, for example, computes in int8, which is
+    version 2, and is listed in version 1. Where a kernel cannot do what a later version says, it
+    refuses the model when it is loaded.
+    """
+    model = unpacked(content)
+    changed = False
+    for code in model.operatorCodes:
+        latest = _LATEST.get(operator_name(code), code.version)
+        changed |= code.version > latest
+        code.version = min(code.version, latest)
+    return packed(model, len(content)) if changed else content
 
 
 class _Rewriter:

@@ -42,22 +42,29 @@ def is_installed() -> bool:
     return importlib.util.find_spec("tflite_micro") is not None
 
 
-def run(model: TFLiteModel, x: Any) -> MicrocontrollerRun:
+def run(model: TFLiteModel, x: Any, *, stream: bool = False) -> MicrocontrollerRun:
     """Run examples in TFLM, in a process of its own.
 
     Args:
         model: a model that LiteRT has loaded; it runs there once before it gets near TFLM.
-        x: real numbers as for `TFLiteModel.predict`.
+        x: real numbers as for `TFLiteModel.predict`; in a stream as for `predict_stream`.
+        stream: whether each example begins with the state that the one before it left. Otherwise
+            each begins with the initial state of the file.
 
     Raises:
         ImportError: if tflite-micro is not installed.
         ValueError: if TFLM refuses the model; the message has its reason.
     """
-    return run_stored(model, model.quantize_inputs(x))
+    return run_stored(model, model.quantize_inputs(x), is_stream=stream)
 
 
-def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> MicrocontrollerRun:
-    """As `run`, on values as the inputs store them, by input name, shaped (examples, ...)."""
+def run_stored(
+    model: TFLiteModel, inputs: Mapping[str, np.ndarray], *, is_stream: bool = False
+) -> MicrocontrollerRun:
+    """As `run`, on values as the inputs store them, by input name, shaped (examples, ...).
+
+    In a stream each example begins with the state that the one before it left.
+    """
     if not is_installed():
         raise ImportError(
             problem(
@@ -77,7 +84,13 @@ def run_stored(model: TFLiteModel, inputs: Mapping[str, np.ndarray]) -> Microcon
     seconds = _SECONDS_TO_START + _SECONDS_PER_EXAMPLE * len(ordered[0])
     try:
         results, arena_bytes = _worker.call(
-            "run_examples", model.content, ordered, len(model.outputs), seconds=seconds
+            "run_examples",
+            model.content,
+            ordered,
+            len(model.outputs),
+            model.state.variables > 0,
+            model.feedback if is_stream else None,
+            seconds=seconds,
         )
     except (WorkerError, ValueError) as error:
         raise ValueError(

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from keras_kd._native import CapturedText, captured_stderr
 from keras_kd.tflite.runtimes.latency import measure_microseconds
 from keras_kd.tflite.runtimes.operands import check_operands
 from keras_kd.tflite.tensors import TensorInfo, concrete
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 # What LiteRT calls the kernels: members of its OpResolverType.
 RESOLVERS = {
@@ -42,6 +45,10 @@ class Setting(NamedTuple):
     content: bytes
     kernels: str
     threads: int
+
+
+# Pairs of the number of an input and of the output whose value it takes in the next call.
+Feedback = Sequence[tuple[int, int]]
 
 
 class Unknown(NamedTuple):
@@ -66,12 +73,17 @@ def load(
     return _loaded[key].inputs, _loaded[key].outputs
 
 
-def run_each(key: tuple[str, str, int], inputs: Sequence[np.ndarray]) -> list[np.ndarray] | Unknown:
+def run_each(
+    key: tuple[str, str, int],
+    inputs: Sequence[np.ndarray],
+    feedback: Feedback | None = None,
+    is_first: bool = True,
+) -> list[np.ndarray] | Unknown:
     """Run examples on a file that was loaded under a key; see `LiteRTInterpreter.run_each`."""
     if key not in _loaded:
         return Unknown()
     _loaded.move_to_end(key)
-    return _loaded[key].run_each(inputs)
+    return _loaded[key].run_each(inputs, feedback, is_first)
 
 
 def measure(
@@ -144,17 +156,14 @@ class _Interpreter:
     """A model ready to run in LiteRT."""
 
     def __init__(self, setting: Setting) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
         with captured_stderr() as stderr:
             failure = None
+            self._setting = setting
             self._shapes: list[tuple[int, ...]] | None = None
             try:
-                self._interpreter = Interpreter(
-                    model_content=setting.content,
-                    num_threads=setting.threads,
-                    experimental_op_resolver_type=OpResolverType[RESOLVERS[setting.kernels]],
-                )
+                self._interpreter = self._new_interpreter()
+                self._has_variables = _has_variables(setting.content)
+                self._is_new = True
                 self.inputs, self._input_indices = self._tensors("input")
                 self.outputs, self._output_indices = self._tensors("output")
                 self._operators = self._interpreter._get_ops_details()
@@ -184,10 +193,13 @@ class _Interpreter:
             ValueError: if the model cannot be run, or not on inputs of these sizes.
         """
         renew()
+        self._begin([value.shape for value in inputs])
+        return self._run(inputs)
+
+    def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run on memory that is laid out, from the state that is there."""
         interpreter = self._interpreter
-        self._resize([value.shape for value in inputs])
-        # The state of an LSTM would otherwise leak from one example into the next.
-        interpreter.reset_all_variables()
+        self._is_new = False
         try:
             for index, value in zip(self._input_indices, inputs, strict=True):
                 interpreter.set_tensor(index, value)
@@ -202,16 +214,56 @@ class _Interpreter:
                 )
             ) from error
 
-    def run_each(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """As `run`, on any number of examples, one by one: arrays shaped (examples, ...)."""
-        results = [
-            self.run([array[index : index + 1] for array in inputs])
-            for index in range(len(inputs[0]))
-        ]
+    def run_each(
+        self,
+        inputs: Sequence[np.ndarray],
+        feedback: Feedback | None = None,
+        is_first: bool = True,
+    ) -> list[np.ndarray]:
+        """As `run`, on any number of examples, one by one: arrays shaped (examples, ...).
+
+        Args:
+            inputs: stored values in the order of `inputs`, shaped (examples, ...).
+            feedback: for a stream, in which each example begins with what the one before it left,
+                which input then takes the value of which output. None: no stream.
+            is_first: whether this is the beginning of a stream.
+        """
+        results: list[list[np.ndarray]] = []
+        for index in range(len(inputs[0])):
+            example = [array[index : index + 1] for array in inputs]
+            for into, source in feedback or () if index else ():
+                example[into] = results[-1][source]
+            if feedback is None or (is_first and index == 0):
+                results.append(self.run(example))
+            else:
+                renew()
+                results.append(self._run(example))
         if results:
             return [np.concatenate(of_examples) for of_examples in zip(*results, strict=True)]
         # They show the shapes where there is no example.
         return [np.empty((0, *concrete(t.shape[1:])), t.dtype) for t in self.outputs]
+
+    def _begin(self, shapes: list[tuple[int, ...]]) -> None:
+        """Lay out memory for inputs of these shapes and set what is kept between calls back."""
+        if self._has_variables and not self._is_new:
+            # `reset_all_variables` leaves resource variables as they are, and initializes none.
+            with captured_stderr():
+                self._interpreter = self._new_interpreter()
+                if not any(t.takes_any_length for t in self.inputs):
+                    self._interpreter.allocate_tensors()
+            self._shapes = None
+        self._resize(shapes)
+        # The state of an LSTM would otherwise leak from one example into the next.
+        self._interpreter.reset_all_variables()
+
+    def _new_interpreter(self) -> Interpreter:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        return Interpreter(
+            model_content=self._setting.content,
+            num_threads=self._setting.threads,
+            experimental_op_resolver_type=OpResolverType[RESOLVERS[self._setting.kernels]],
+        )
 
     def _resize(self, shapes: list[tuple[int, ...]]) -> None:
         """Lay out memory for inputs of these shapes, if it is not for them already."""
@@ -317,6 +369,15 @@ def _shape(detail: dict) -> tuple[int | None, ...]:
         None if any_size and axis else size
         for axis, (size, any_size) in enumerate(zip(sizes, free, strict=True))
     )
+
+
+def _has_variables(content: bytes) -> bool:
+    """Whether a file that LiteRT has loaded has resource variables."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator, Model
+
+    model = Model.GetRootAs(content)
+    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
+    return any(code.BuiltinCode() == BuiltinOperator.VAR_HANDLE for code in codes)
 
 
 def _reason(error: Exception, stderr: CapturedText) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,11 @@ SECONDS_IN_AN_ARENA = 60
 
 
 def run_examples(
-    content: bytes, inputs: list[np.ndarray], output_count: int
+    content: bytes,
+    inputs: list[np.ndarray],
+    output_count: int,
+    has_variables: bool = False,
+    feedback: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[list[np.ndarray], int]:
     """Run every example.
 
@@ -33,6 +38,9 @@ def run_examples(
         content: the bytes of a file that LiteRT has run before.
         inputs: arrays in the order of the model's inputs, shaped (examples, ...).
         output_count: how many outputs it has.
+        has_variables: whether the file has resource variables: `reset` sets them to zero, not to
+            the values that they begin with.
+        feedback: for a stream; see `LiteRTInterpreter.run_each`.
 
     Returns:
         The outputs likewise, and the bytes of the smallest arena in which the model runs.
@@ -43,7 +51,7 @@ def run_examples(
     with captured_stderr() as stderr:
         failure = None
         try:
-            result = _run_examples(content, inputs, output_count)
+            result = _run_examples(content, inputs, output_count, has_variables, feedback)
         except (RuntimeError, ValueError, TypeError) as error:
             failure = error
     if failure is not None:
@@ -55,15 +63,26 @@ def run_examples(
 
 
 def _run_examples(
-    content: bytes, inputs: list[np.ndarray], output_count: int
+    content: bytes,
+    inputs: list[np.ndarray],
+    output_count: int,
+    has_variables: bool,
+    feedback: Sequence[tuple[int, int]] | None,
 ) -> tuple[list[np.ndarray], int]:
     interpreter = _interpreter(content, ARENA_BYTES)
     outputs = [[] for _ in range(output_count)]
     for example in range(len(inputs[0])):
-        run(interpreter, inputs, example)
+        if example and feedback is None:
+            if has_variables:
+                interpreter = _interpreter(content, ARENA_BYTES)
+            else:
+                interpreter.reset()
+        values = [array[example : example + 1] for array in inputs]
+        for into, source in feedback or () if example else ():
+            values[into] = outputs[source][-1]
+        run(interpreter, values)
         for index, collected in enumerate(outputs):
             collected.append(interpreter.get_output(index))
-        interpreter.reset()
     arena = smallest_arena(content, inputs, allocated(interpreter))
     return [np.concatenate(output) for output in outputs], arena
 
@@ -74,10 +93,10 @@ def _interpreter(content: bytes, arena: int) -> runtime.Interpreter:
     return runtime.Interpreter.from_bytes(content, arena_size=arena)
 
 
-def run(interpreter: runtime.Interpreter, inputs: list[np.ndarray], example: int) -> None:
-    """Run one example."""
-    for index, array in enumerate(inputs):
-        interpreter.set_input(array[example : example + 1], index)
+def run(interpreter: runtime.Interpreter, example: list[np.ndarray]) -> None:
+    """Run one example: arrays in the order of the model's inputs."""
+    for index, array in enumerate(example):
+        interpreter.set_input(array, index)
     interpreter.invoke()
 
 
@@ -119,7 +138,7 @@ def runs_in(content: bytes, inputs: list[np.ndarray], arena: int) -> bool:
         signal.alarm(SECONDS_IN_AN_ARENA)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            run(_interpreter(content, arena), inputs, 0)
+            run(_interpreter(content, arena), [array[:1] for array in inputs])
         except RuntimeError:
             os._exit(1)
         os._exit(0)

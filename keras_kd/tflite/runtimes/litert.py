@@ -12,7 +12,7 @@ from keras_kd._checks import problem
 from keras_kd._limits import free_bytes
 from keras_kd._memory import size_of
 from keras_kd._worker import Worker, WorkerError
-from keras_kd.tflite.runtimes._litert_worker import RESOLVERS, Setting, Unknown
+from keras_kd.tflite.runtimes._litert_worker import RESOLVERS, Feedback, Setting, Unknown
 
 KERNELS = tuple(RESOLVERS)
 MODULE = "keras_kd.tflite.runtimes._litert_worker"
@@ -50,11 +50,16 @@ class LiteRTInterpreter:
         self._key = hashlib.sha256(content).hexdigest(), kernels, threads
         self.inputs, self.outputs = self._load()
 
-    def run_each(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def run_each(
+        self, inputs: Sequence[np.ndarray], feedback: Feedback | None = None
+    ) -> list[np.ndarray]:
         """Run any number of examples, one by one.
 
         Args:
             inputs: stored values in the order of `inputs`, shaped (examples, ...).
+            feedback: for a stream, in which each example begins with what the one before it left:
+                pairs of the number of an input and of the output whose value it then takes. None:
+                each example begins with the state of a new interpreter.
 
         Returns:
             Stored values in the order of `outputs`, shaped (examples, ...).
@@ -78,21 +83,33 @@ class LiteRTInterpreter:
         bytes_of_example = max(bytes_of_outputs, sum(array[:1].nbytes for array in inputs))
         at_once = max(1, _BYTES_AT_ONCE // max(1, bytes_of_example))
         # Once at least: where there is no example, the result shows the shapes.
-        parts = [
-            self._run([array[start : start + at_once] for array in inputs])
-            for start in range(0, max(1, len(inputs[0])), at_once)
-        ]
+        parts: list[list[np.ndarray]] = []
+        for start in range(0, max(1, len(inputs[0])), at_once):
+            part = [array[start : start + at_once] for array in inputs]
+            for into, source in feedback or () if parts else ():
+                part[into] = np.concatenate([parts[-1][source][-1:], part[into][1:]])
+            parts.append(self._run(part, feedback, is_first=not parts))
         return (
             parts[0]
             if len(parts) == 1
             else [np.concatenate(part) for part in zip(*parts, strict=True)]
         )
 
-    def _run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        results = call("run_each", self._key, inputs)
+    def _run(
+        self, inputs: list[np.ndarray], feedback: Feedback | None, *, is_first: bool
+    ) -> list[np.ndarray]:
+        results = call("run_each", self._key, inputs, feedback, is_first)
         if isinstance(results, Unknown):
+            if feedback is not None and not is_first:
+                raise ValueError(
+                    problem(
+                        "a stream whose state was lost: the process of LiteRT is a new one",
+                        "one process from the first example to the last",
+                        "run the stream again, from its beginning",
+                    )
+                )
             self._load()
-            results = call("run_each", self._key, inputs)
+            results = call("run_each", self._key, inputs, feedback, is_first)
         return results
 
     def _load(self) -> Any:

@@ -58,7 +58,11 @@ def output_kinds(model: TFLiteModel, student: Any = None) -> dict[str, OutputKin
     """
     kinds = {}
     activations = model.flatbuffer.output_activations()
+    states = model.state_outputs.values()
     for number, (tensor, activation) in enumerate(zip(model.outputs, activations, strict=True)):
+        if tensor.name in states:
+            kinds[tensor.name] = OutputKind(chooses=False)
+            continue
         is_class = not tensor.is_quantized and tensor.dtype.kind in "iu"
         if is_class or activation in ("SOFTMAX", "LOG_SOFTMAX"):
             chooses: bool | None = True

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
-from keras_kd._examples import examples_by_name
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
 from keras_kd._limits import watched_batch
@@ -56,6 +55,7 @@ class Verification:
         student_score: what the student achieves, likewise.
         outputs: the same for each output.
         inspection: what is in the file.
+        notes: what `convert` did that was not asked for, a sentence each.
     """
 
     examples: int
@@ -68,6 +68,7 @@ class Verification:
     student_score: float | None
     outputs: tuple[OutputDifference, ...]
     inspection: Inspection
+    notes: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float | None:
@@ -122,6 +123,7 @@ class Verification:
             f"bytes: {self.inspection.size:,} ({kinds})",
             f"operators: {', '.join(f'{name} {n}' for name, n in self.operators.items())}",
             f"tensors in floating point: {inside or 'none'} between inputs and outputs",
+            *self.notes,
         ]
         return "\n".join(lines)
 
@@ -136,7 +138,8 @@ def verify(
     Args:
         model: what `convert` returned for `student`.
         student: the Keras 3 or tf_keras model.
-        x: examples, as for `TFLiteModel.predict`.
+        x: examples, as for `TFLiteModel.predict`; of a student with stateful layers the steps of a
+            stream in their order, as for `predict_stream`.
         labels: the right classes of a classifier (numbers shaped (examples,), or one-hot rows), the
             right labels (0 or 1) or targets in the shape of the output, or for a reconstruction 1
             for each anomaly; a dict by output name if there are several outputs, not necessarily
@@ -162,7 +165,11 @@ def compare_with_student(
 ) -> Verification:
     """`verify`, whatever the numbers are."""
     signature = Signature(in_float32(student))
-    examples = examples_by_name(x, signature.inputs)
+    examples = signature.examples(x)
+    if labels is not None and not isinstance(labels, Mapping):
+        # The next states have none.
+        own = [t.name for t in model.outputs if t.name not in model.state_outputs.values()]
+        labels = {own[0]: labels} if len(own) == 1 else labels
     outputs = measure_differences(
         model.predict_by_name,
         lambda batch: _student_outputs(signature, batch),

@@ -150,6 +150,20 @@ def test_the_fused_lstm_of_tf_keras_starts_every_example_afresh():
     assert tflite.verify(model, student, data).largest_difference < 1e-6
 
 
+@pytest.mark.parametrize("kind", ["LSTM", pytest.param("GRU", marks=pytest.mark.slow)])
+def test_a_layer_of_tf_keras_that_is_given_a_state_begins_with_it(kind):
+    import tf_keras
+
+    steps, first = tf_keras.Input((5, 3), name="steps"), tf_keras.Input((4,), name="first")
+    state = [first, first] if kind == "LSTM" else first
+    layer = getattr(tf_keras.layers, kind)(4)
+    student = tf_keras.Model([steps, first], layer(steps, initial_state=state))
+    rng = np.random.default_rng(0)
+    data = {"steps": rng.random((8, 5, 3), np.float32), "first": rng.random((8, 4), np.float32)}
+    model = tflite.convert(student, verification_data=data)
+    assert model.verification.largest_difference < 1e-6
+
+
 def test_integer_inputs_stay_integers():
     student = keras.Sequential(
         [

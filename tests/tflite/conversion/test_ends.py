@@ -1,5 +1,7 @@
 """Types of inputs and outputs: against Keras on the real numbers that the stored ones stand for."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -9,9 +11,9 @@ from keras_kd.tflite import microcontroller
 
 L = keras.layers
 needs_tflm = pytest.mark.skipif(not microcontroller.is_installed(), reason="needs tflite-micro")
-BYTES = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype("uint8")
 # No example reaches the ends of the range: what is calibrated would be narrower.
-CALIBRATION = np.clip(BYTES, 9, 230).astype("float32")
+BYTES = np.random.default_rng(0).integers(9, 231, (64, 8, 8, 1)).astype("uint8")
+CALIBRATION = BYTES.astype("float32")
 
 
 def student(*body, shape=(8, 8, 1)):
@@ -27,6 +29,14 @@ def student(*body, shape=(8, 8, 1)):
     )
 
 
+def beside_itself(of_image):
+    """A student in which an operator with one scale reads the pixels and something else."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1), name="image")
+    x = L.Flatten()(of_image(image))
+    return keras.Model(image, L.Dense(5, activation="softmax", name="scores")(x))
+
+
 CAMERAS = {
     "pixels of 0 to 1": (lambda: student(), 1 / 255),
     "Rescaling to 0 to 1": (lambda: student(L.Rescaling(1 / 255)), 1.0),
@@ -36,15 +46,37 @@ CAMERAS = {
         1.0,
     ),
     "padded pixels": (lambda: student(L.ZeroPadding2D()), 1 / 255),
+    "pixels beside wider maps": (
+        lambda: beside_itself(
+            lambda image: L.Concatenate()([image, 3 * L.Conv2D(2, 3, padding="same")(image)])
+        ),
+        1 / 255,
+    ),
+    "pixels cut off": (
+        lambda: beside_itself(lambda image: image + keras.ops.minimum(image, 0.2)),
+        1 / 255,
+    ),
 }
 
 
-@pytest.mark.parametrize("kind", CAMERAS)
+QUICK = {
+    ("pixels of 0 to 1", "android"),
+    ("Rescaling to -1 to 1", "microcontroller"),
+    ("pixels cut off", "android"),
+}
+
+
 @pytest.mark.parametrize(
-    "target",
+    ("kind", "target"),
     [
-        "android",
-        pytest.param("microcontroller", marks=[needs_tflm, pytest.mark.slow]),
+        pytest.param(
+            *case,
+            marks=[
+                *([] if case in QUICK else [pytest.mark.slow]),
+                *([needs_tflm] if case[1] == "microcontroller" else []),
+            ],
+        )
+        for case in itertools.product(CAMERAS, ("android", "microcontroller"))
     ],
 )
 def test_bytes_of_a_camera_are_exact(kind, target):
@@ -122,6 +154,16 @@ def test_a_range_that_was_learnt_otherwise_is_warned_of():
     aware = compression.quantize_aware(student(), CALIBRATION / 255)
     with pytest.warns(UserWarning, match=r"uint8 stand for 0 to 0.902.*0 to 1.*to quantize_aware"):
         tflite.convert(aware, "int8", input_type="uint8", input_range=(0, 1))
+
+
+@pytest.mark.filterwarnings("error:.*uint8 stand for.*")
+def test_bytes_for_a_range_around_zero_are_half_a_step_off():
+    data = CALIBRATION / 127.5 - 1
+    model = tflite.convert(student(), "int8", data, input_type="uint8")
+    [image] = model.inputs
+    assert image.scale == pytest.approx(2 / 255, rel=1e-6)
+    ends = image.dequantize(np.array([0, 255], "uint8"))
+    assert np.abs(ends - [-1, 1]).max() == pytest.approx(1 / 255, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -79,3 +79,8 @@ def test_types_of_inputs_and_outputs(student, images, micro_model):
 def test_names_and_shapes_of_inputs(float_model):
     with pytest.raises(ValueError, match=r"input image float32\[1, 8, 8, 1\].*x float32\[1, 4\]"):
         check_result(float_model, [FLOATS], Options(FORMS["float32"]), False)
+
+
+def test_a_file_that_keeps_something_between_calls_is_refused(fused_lstm):
+    with pytest.raises(ValueError, match=r"with state: 2 tensors kept.*the same outputs in every"):
+        check_result(fused_lstm, fused_lstm.inputs, Options(FORMS["float32"]), False)

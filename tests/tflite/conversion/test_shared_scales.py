@@ -92,7 +92,7 @@ def test_what_costs_nothing_is_left_as_it_is(monkeypatch):
     seen = []
     keep = converter.keep_tensors_apart
 
-    def spy(content):
+    def spy(content, _):
         seen.append((content, keep(content)))
         return seen[-1][1]
 
@@ -132,6 +132,6 @@ def test_attention_on_digits_keeps_its_accuracy(monkeypatch):
     test = {"verification_data": images[900:], "labels": labels[900:]}
     evidence = tflite.convert(student, "int8", images[:500], **test).verification
     assert abs(evidence.accuracy - evidence.student_accuracy) < 0.015
-    monkeypatch.setattr(converter, "keep_tensors_apart", lambda content: content)
+    monkeypatch.setattr(converter, "keep_tensors_apart", lambda content, _: content)
     with pytest.raises(ValueError, match=r"computes something else"):
         tflite.convert(student, "int8", images[:500], **test)

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_kd import tflite
 from keras_kd.tflite.conversion import students
 from keras_kd.tflite.conversion.forms import FORMS
 
@@ -75,3 +76,36 @@ def test_fused_lstms_in_two_directions_compute_something_else_in_integers():
     students.check_layers(unrolled, FORMS["int8"])
     with pytest.raises(ValueError, match=r"layer 'both', LSTMs in two directions.*unroll=True"):
         students.check_layers(fused, FORMS["int8"])
+
+
+def _recurrent(library, *of, length=5):
+    return library.Sequential([library.Input((length, 3)), *of])
+
+
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
+def test_unrolled_students_compute_the_same_without_a_loop(library):
+    library = __import__(library)
+    of = library.layers
+    inner = _recurrent(library, of.SimpleRNN(4, return_sequences=True, name="inner"))
+    student = _recurrent(
+        library,
+        inner,
+        of.GRU(4, return_sequences=True),
+        of.Bidirectional(of.LSTM(3)),
+        of.RepeatVector(2),
+        of.RNN(of.LSTMCell(3)),
+    )
+    copy = students.unrolled(student)
+    x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
+    np.testing.assert_allclose(copy(x), student(x), atol=1e-6)
+    model = tflite.convert(copy, "int8", np.repeat(x, 8, axis=0), verification_data=x)
+    assert "WHILE" not in model.operators
+    assert not any(layer.unroll for layer in student.layers if hasattr(layer, "unroll"))
+
+
+def test_a_length_that_is_open_is_not_unrolled():
+    student = _recurrent(keras, keras.layers.GRU(4), length=None)
+    with pytest.raises(ValueError, match=r"to be unrolled.*of a known length.*keras.Input\(\(100"):
+        students.unrolled(student)
+    with pytest.raises(ValueError, match=r"Expected a keras.Model"):
+        students.unrolled("student.keras")

@@ -183,3 +183,29 @@ def test_where_both_say_nan_they_agree():
     padding = np.zeros((2, 4), np.int32)
     assert np.isnan(model.predict(padding)).all()
     assert microcontroller.check_agreement(model, padding).equal == 1
+
+
+@needs_tflm
+def test_an_operator_without_a_reference_kernel():
+    student = keras.Sequential([keras.Input((12,)), layers.Dense(8, activation="elu")])
+    model = tflite.convert(student, target="microcontroller")
+    agreement = microcontroller.check_agreement(model)
+    assert agreement.kernels == "builtin"
+    assert agreement.largest_difference < 1e-5
+    assert "bit-equal to LiteRT's builtin kernels" in str(agreement)
+
+
+@needs_tflm
+def test_a_reference_kernel_that_is_listed_in_an_older_version():
+    tf = pytest.importorskip("tensorflow")
+    student = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(8, 3),
+            layers.Lambda(lambda x: tf.nn.depth_to_space(x, 2)),
+        ]
+    )
+    data = np.random.default_rng(0).normal(size=(32, 6, 6, 2)).astype("float32")
+    model = tflite.convert(student, "int8", data, "microcontroller")
+    agreement = microcontroller.check_agreement(model, data)
+    assert (agreement.kernels, agreement.equal) == ("reference", 1)

@@ -296,6 +296,36 @@ def test_an_lstm_starts_each_vector_anew(compile_strictly, tflm, tmp_path):
 
 
 @needs_tflm
+def test_resource_variables_get_room_and_their_first_values(
+    with_variables, compile_strictly, tflm, tmp_path
+):
+    model, data = with_variables(), np.random.default_rng(0).random((8, 4), np.float32)
+    folder = tmp_path / "folder"
+    microcontroller.write_project(model, folder, "digits", data)
+    main = (folder / "main.cc").read_text()
+    assert "MicroResourceVariables::Create(allocator, 1)" in main
+    assert "1 variable kept between calls" in (folder / "README.md").read_text()
+    if importlib.metadata.version("tflite-micro") != TESTED_TFLM:
+        pytest.skip(f"tflm.h has the layout of tflite-micro {TESTED_TFLM}")
+    assert _run_in_tflm(folder, compile_strictly, tflm).endswith("PASS\n")
+    # With a mere Reset() the second vector would begin with zeros.
+    begin = main.index("  interpreter.~MicroInterpreter();")
+    end = main.index("AllocateTensors()", begin)
+    check = "  if (static_cast<int>(interpreter."
+    reset = f"{main[:begin]}{check}Reset(){main[end + len('AllocateTensors()') :]}"
+    (folder / "main.cc").write_text(reset)
+    assert "vector 1: FAIL" in _run_in_tflm(folder, compile_strictly, tflm)
+
+
+@needs_tflm
+@pytest.mark.parametrize(("kind", "words"), [("lstm", "Call `Reset()`"), ("none", "None: the out")])
+def test_the_readme_says_what_to_do_with_state(fused_lstm, float_model, kind, words, tmp_path):
+    model = fused_lstm if kind == "lstm" else float_model
+    microcontroller.write_project(model, tmp_path / "folder", "digits")
+    assert words in (tmp_path / "folder" / "README.md").read_text()
+
+
+@needs_tflm
 def test_without_examples_the_vectors_are_random(micro_model, tmp_path):
     paths = microcontroller.write_project(micro_model, tmp_path / "new")
     assert [path.name for path in paths] == sorted(path.name for path in paths)

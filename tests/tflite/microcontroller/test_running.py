@@ -97,3 +97,13 @@ def test_inputs_of_any_length_are_refused():
         microcontroller.run(model, np.zeros((2, 9, 3), np.float32))
     with pytest.raises(ValueError, match="inputs of a fixed size"):
         tflite.write_c_source(model, "nowhere", arena_bytes=1000)
+
+
+@needs_tflm
+def test_resource_variables_begin_with_their_first_values_in_each_example(with_variables):
+    model, ones = with_variables(), np.ones((3, 4), np.float32)
+    run = microcontroller.run(model, ones)
+    np.testing.assert_array_equal(run.outputs["y"][:, 0], [1.25] * 3)
+    stream = microcontroller.run(model, ones, stream=True)
+    np.testing.assert_array_equal(stream.outputs["y"][:, 0], [1.25, 1.625, 1.8125])
+    assert microcontroller.check_agreement(model, ones).equal == 1

@@ -59,7 +59,19 @@ class MicroOpResolver {
   virtual ~MicroOpResolver() {}
 };
 
-class MicroResourceVariables;
+enum class MemoryPlannerType { kGreedy, kLinear };
+
+class MicroAllocator {
+ public:
+  static MicroAllocator* Create(uint8_t* arena, size_t arena_bytes,
+                                MemoryPlannerType planner = MemoryPlannerType::kGreedy);
+};
+
+class MicroResourceVariables {
+ public:
+  static MicroResourceVariables* Create(MicroAllocator* allocator, int count);
+};
+
 class MicroProfilerInterface;
 
 class MicroInterpreter {
@@ -67,6 +79,9 @@ class MicroInterpreter {
   MicroInterpreter(const Model* model, const MicroOpResolver& resolver, uint8_t* arena,
                    size_t arena_bytes, MicroResourceVariables* variables = nullptr,
                    MicroProfilerInterface* profiler = nullptr, bool preserve = false);
+  MicroInterpreter(const Model* model, const MicroOpResolver& resolver, MicroAllocator* allocator,
+                   MicroResourceVariables* variables = nullptr,
+                   MicroProfilerInterface* profiler = nullptr);
   ~MicroInterpreter();
   TfLiteStatus AllocateTensors();
   TfLiteStatus Invoke();

@@ -1,0 +1,94 @@
+"""Other forms of a student that is refused: the same numbers from other operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+
+from keras_kd._keras import is_keras_model
+from keras_kd.compression.bridge.rebuilding import to_tf_keras
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.model import TFLiteModel
+
+_Notes = tuple[str, ...]
+_AS_TF_KERAS = "converted as keras_kd.compression.to_tf_keras(student)"
+_LONGEST_REASON = 160
+
+
+def first_accepted(
+    signature: Signature,
+    content_of: Callable[[Signature], bytes],
+    finished: Callable[[bytes, _Notes], TFLiteModel],
+    rewritten: Callable[[bytes], tuple[bytes, _Notes]] | None,
+) -> TFLiteModel:
+    """The file of a student; where it is refused, of the first other form that is not.
+
+    First comes the student as it is, then as tf_keras computes it, then both with operators that
+    the target lacks written as others.
+
+    Args:
+        signature: the student.
+        content_of: from a form of the student to the bytes that the converter makes of it.
+        finished: from these bytes, and what is to be said of them, to a checked model.
+        rewritten: from bytes to those without operators that the target lacks, and the names of
+            what was replaced; None where nothing is.
+
+    Raises:
+        ValueError: why the student as it is was refused, if every form of it is.
+    """
+    content_of = cache(content_of)
+    try:
+        return finished(content_of(signature), ())
+    except ValueError as error:
+        refusal = error
+    for content, notes in _others(signature, content_of, rewritten, _reason(refusal)):
+        try:
+            return finished(content, notes)
+        except ValueError:
+            continue
+    raise refusal
+
+
+def _others(
+    signature: Signature,
+    content_of: Callable[[Signature], bytes],
+    rewritten: Callable[[bytes], tuple[bytes, _Notes]] | None,
+    reason: str,
+) -> Iterator[tuple[bytes, _Notes]]:
+    """The bytes of other forms, and what is to be said of each."""
+    forms: list[tuple[Signature, _Notes]] = [(signature, ())]
+    other = _in_tf_keras(signature)
+    if other is not None:
+        forms.append((other, (f"{_AS_TF_KERAS}{reason}",)))
+    made = []
+    for number, (form, notes) in enumerate(forms):
+        try:
+            made.append((content_of(form), notes))
+        except ValueError:
+            continue
+        if number:
+            yield made[-1]
+    for content, notes in made if rewritten is not None else ():
+        changed, names = rewritten(content)
+        if names:
+            how = f"{' and '.join(names)} written as CONCATENATION of ten inputs at most"
+            yield changed, (*notes, how if notes else how + reason)
+
+
+def _in_tf_keras(signature: Signature) -> Signature | None:
+    if not is_keras_model(signature.model):
+        return None
+    try:
+        other = Signature(to_tf_keras(signature.model))
+    except (ValueError, TypeError, NotImplementedError):
+        # Subclassed models cannot be rebuilt.
+        return None
+    return other if set(other.inputs) == set(signature.inputs) else None
+
+
+def _reason(refusal: ValueError) -> str:
+    """What was refused, in short: the converter's own words fill a page."""
+    received = str(refusal).removeprefix("Received ").split(". Expected")[0]
+    if len(received) > _LONGEST_REASON:
+        received = received[: _LONGEST_REASON - 3] + "..."
+    return f"; refused as it is: {received}"

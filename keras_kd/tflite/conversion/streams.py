@@ -1,0 +1,216 @@
+"""Recurrent layers with `stateful=True`: their states go into the file and come out of it again.
+
+A file that keeps states in itself needs variables, which an app cannot set back and for which a
+microcontroller must find memory. As inputs and outputs they are numbers like all others: feeding
+the outputs of one call to the next continues a stream, feeding zeros begins one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_kd._keras import is_keras_model, original_name, tf_keras
+from keras_kd.tflite.contents.flatbuffer import operator_code, packed, unpacked
+from keras_kd.tflite.contents.state import NEXT
+from keras_kd.tflite.tensors import TensorInfo
+
+# Whether LSTM and GRU of tf_keras become a function, of which the converter makes an operator that
+# takes no states.
+_IS_FUSED = "_could_use_gpu_kernel"
+
+
+class _Layer(NamedTuple):
+    """A recurrent layer and its states, in the order in which Keras holds them."""
+
+    layer: Any
+    states: tuple[TensorInfo, ...]
+
+
+class Stream:
+    """The states that a student keeps from one batch to the next.
+
+    Args:
+        model: a Keras 3 or tf_keras model that has been built.
+
+    Attributes:
+        states: a `TensorInfo` for each, the batch size 1 in front. Those of an LSTM "lstm" are
+            "lstm_h" and "lstm_c", that of a GRU "gru" is "gru_h"; others are numbered.
+    """
+
+    def __init__(self, model: Any) -> None:
+        recurrent = _recurrent_layers(model)
+        self._layers = [_Layer(layer, _states(layer)) for layer in recurrent if layer.stateful]
+        self._fused = [
+            layer
+            for layer in recurrent
+            if not layer.stateful and getattr(layer, _IS_FUSED, False) and not layer.unroll
+        ]
+        self.states = tuple(state for layer in self._layers for state in layer.states)
+
+    @contextmanager
+    def fed(self, inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """In the block the layers begin with these states instead of their own.
+
+        Args:
+            inputs: for each state a tensor, shaped (batch size, ...).
+
+        Returns:
+            A dict that holds, after the model was called, for each state the next one, by its name
+            and `NEXT`.
+        """
+        import tensorflow as tf
+
+        following = {
+            state.name + NEXT: tf.convert_to_tensor(inputs[state.name]) for state in self.states
+        }
+        calls = [
+            (layer, _from_states(layer, [state.name + NEXT for state in states], following))
+            for layer, states in self._layers
+        ]
+        calls += [(layer, _without_fusing(layer)) for layer in self._fused]
+        before = [(layer, vars(layer).get("call"), layer.input_spec) for layer, _ in calls]
+        try:
+            for layer, call in calls:
+                # Past Keras' own __setattr__, for which this would be a part of the layer.
+                object.__setattr__(layer, "call", call)
+                # It insists on the batch size that the student was built with.
+                layer.input_spec = None
+            yield following
+        finally:
+            for layer, call, spec in before:
+                layer.input_spec = spec
+                if call is not None:
+                    object.__setattr__(layer, "call", call)
+                else:
+                    object.__delattr__(layer, "call")
+
+
+@contextmanager
+def _options(layer: Any, **values: Any) -> Iterator[None]:
+    """In the block a layer has other options, those of them that it knows."""
+    before = {name: getattr(layer, name) for name in values if hasattr(layer, name)}
+    try:
+        for name in before:
+            setattr(layer, name, values[name])
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(layer, name, value)
+
+
+def _without_fusing(layer: Any) -> Callable[..., Any]:
+    """The `call` of a layer that is no single operator where it is given a state to begin with."""
+    original = layer.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("initial_state") is None:
+            return original(*args, **kwargs)
+        with _options(layer, **{_IS_FUSED: False}):
+            return original(*args, **kwargs)
+
+    return call
+
+
+def _from_states(layer: Any, names: Sequence[str], values: dict[str, Any]) -> Callable[..., Any]:
+    """The `call` of a layer that takes its states from `values` and puts the next ones there."""
+    import tensorflow as tf
+
+    original = layer.call
+
+    def call(sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        returns_state = layer.return_state
+        flat = [values[name] for name in names]
+        kwargs["initial_state"] = tf.nest.pack_sequence_as(layer.states, flat)
+        # One step needs no loop, for which the converter cannot be calibrated.
+        unroll = layer.unroll or sequences.shape[1] == 1
+        options = {"stateful": False, "return_state": True, "unroll": unroll, _IS_FUSED: False}
+        with _options(layer, **options):
+            output, *states = original(sequences, *args, **kwargs)
+        values.update(zip(names, tf.nest.flatten(states), strict=True))
+        return (output, *states) if returns_state else output
+
+    return call
+
+
+def _recurrent_layers(model: Any) -> list[Any]:
+    library = keras if is_keras_model(model) else tf_keras()
+    layers = {id(layer): layer for layer in model._flatten_layers()}.values()
+    return [layer for layer in layers if isinstance(layer, library.layers.RNN)]
+
+
+def _states(layer: Any) -> tuple[TensorInfo, ...]:
+    import tensorflow as tf
+
+    shapes = [(1, *state.shape[1:]) for state in tf.nest.flatten(layer.states)]
+    if "LSTM" in type(layer).__name__ and len(shapes) == 2:
+        endings = ["h", "c"]
+    else:
+        endings = ["h"] if len(shapes) == 1 else [str(number) for number in range(len(shapes))]
+    return tuple(
+        TensorInfo(f"{original_name(layer.name)}_{ending}", shape, np.dtype("float32"))
+        for ending, shape in zip(endings, shapes, strict=True)
+    )
+
+
+def with_equal_ends(content: bytes) -> bytes:
+    """The file in which each state comes in as it goes out, so that a device copies its bytes.
+
+    Ranges are read for inputs and outputs apart, and a state goes in as zeros once more than it
+    comes out. Where the scales differ, a QUANTIZE behind the input turns one into the other.
+
+    Args:
+        content: the bytes of a file with a signature.
+
+    Returns:
+        The bytes of a file that takes each state in the form in which it gives it; `content`
+        itself if it does.
+    """
+    model = unpacked(content)
+    [signature] = model.signatureDefs
+    outputs = {entry.name: entry.tensorIndex for entry in signature.outputs}
+    graph = model.subgraphs[signature.subgraphIndex]
+    changed = False
+    for entry in signature.inputs:
+        source = outputs.get(entry.name + NEXT.encode())
+        if source is not None:
+            changed |= _take_as(model, graph, entry, graph.tensors[source])
+    return packed(model, len(content)) if changed else content
+
+
+def _take_as(model: Any, graph: Any, entry: Any, source: Any) -> bool:
+    """Have an input stored as `source` is; whether that changed something."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    index = int(entry.tensorIndex)
+    tensor = graph.tensors[index]
+    if _scale(tensor) == _scale(source):
+        return False
+    taken = copy.copy(tensor)
+    taken.quantization = copy.deepcopy(source.quantization)
+    graph.tensors.append(taken)
+    number = len(graph.tensors) - 1
+    graph.inputs = np.array([number if i == index else i for i in graph.inputs], np.int32)
+    entry.tensorIndex = number
+    requantize = schema.OperatorT(
+        opcodeIndex=operator_code(model, "QUANTIZE"),
+        inputs=np.array([number], np.int32),
+        outputs=np.array([index], np.int32),
+        builtinOptionsType=schema.BuiltinOptions.QuantizeOptions,
+        builtinOptions=schema.QuantizeOptionsT(),
+    )
+    graph.operators = [requantize, *graph.operators]
+    return True
+
+
+def _scale(tensor: Any) -> tuple[float, int] | None:
+    """Scale and zero point; None of real numbers."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None or not len(quantization.scale):
+        return None
+    return float(quantization.scale[0]), int(quantization.zeroPoint[0])
