@@ -148,11 +148,6 @@ ROWS = {
         r"integers in its inputs.*choose quantization='int8' or 'float32'",
         lambda _: convert(compression.to_tf_keras(words()), target="microcontroller"),
     ),
-    "an Embedding of Keras 3": Row(
-        lambda _: convert(words(), "int8", WORDS, "microcontroller"),
-        r"pass keras_kd.compression.to_tf_keras\(student\), whose Embedding",
-        lambda _: convert(compression.to_tf_keras(words()), "int8", WORDS, "microcontroller"),
-    ),
     "gelu in TFLM": Row(
         lambda _: convert(student(layers.Dense(4, "gelu")), "int8", X, "microcontroller"),
         r"operators GELU.*: replace gelu by relu, or .* as x \* keras.ops.sigmoid\(1.702 \* x",
