@@ -97,11 +97,6 @@ ROWS = {
         r"end the student before keras.ops.argmax",
         lambda _: convert(function(lambda x: layers.Dense(4)(x))),
     ),
-    "open sizes": Row(
-        lambda _: convert(upsampled((None, None))),
-        r"'conv2d.*' on sizes that it leaves open.*for example keras.Input\(\(32, 32, 1\)\), and",
-        lambda _: convert(with_weights(upsampled((None, None)), upsampled((32, 32)))),
-    ),
     "open sizes that Keras itself refuses": Row(
         lambda _: convert(upsampled((None, None), "bilinear")),
         r"with open sizes in its inputs.*for example keras.Input\(\(32, 32, 1\)\), and",
@@ -153,19 +148,6 @@ ROWS = {
         r"operators GELU.*: replace gelu by relu, or .* as x \* keras.ops.sigmoid\(1.702 \* x",
         lambda _: convert(
             function(lambda x: (h := layers.Dense(4)(x)) * ops.sigmoid(1.702 * h)),
-            "int8",
-            X,
-            "microcontroller",
-        ),
-    ),
-    "repeating in TFLM": Row(
-        lambda _: convert(
-            function(lambda x: layers.Dense(3)(ops.tile(x, (1, 2, 1)))),
-            target="microcontroller",
-        ),
-        r"operators TILE. (?!.*gelu).*keras.layers.Concatenate\(\)\(\[x, x\]\)",
-        lambda _: convert(
-            function(lambda x: layers.Dense(3)(layers.Concatenate(axis=1)([x, x]))),
             "int8",
             X,
             "microcontroller",
