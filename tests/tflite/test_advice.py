@@ -97,11 +97,6 @@ ROWS = {
         r"end the student before keras.ops.argmax",
         lambda _: convert(function(lambda x: layers.Dense(4)(x))),
     ),
-    "open sizes that Keras itself refuses": Row(
-        lambda _: convert(upsampled((None, None), "bilinear")),
-        r"with open sizes in its inputs.*for example keras.Input\(\(32, 32, 1\)\), and",
-        lambda _: convert(upsampled((32, 32), "bilinear")),
-    ),
     "bicubic": Row(
         lambda _: convert(upsampled((8, 8), "bicubic")),
         r"ResizeBicubic in the layer 'up_sampling2d.*interpolation='bilinear'",
@@ -217,7 +212,6 @@ SLOW = (
     "16 bits of a fused LSTM",
     "bicubic",
     "erf",
-    "open sizes that Keras itself refuses",
 )
 MARKS = {"TFLM": needs_tflm, "microcontroller": needs_tflm, "recipe": needs_quantizer}
 
