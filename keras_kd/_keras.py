@@ -292,6 +292,28 @@ def mask_of(tensor: Any) -> Any:
     return getattr(tensor, "_keras_mask", None)
 
 
+def loops_over_time(layer: Any) -> bool:
+    """Whether a recurrent layer of either Keras remains a loop in a file, whatever is done.
+
+    A GRU or SimpleRNN does, and an LSTM that reads a mask; any other LSTM of tf_keras is one
+    operator. TensorFlow's converter cannot calibrate such loops.
+    """
+    inner = getattr(layer, "forward_layer", layer)
+    name = type(inner).__name__
+    if name not in ("GRU", "LSTM", "SimpleRNN") or inner.unroll:
+        return False
+    return name != "LSTM" or _reads_mask(layer)
+
+
+def _reads_mask(layer: Any) -> bool:
+    try:
+        tensors = layer.input
+    except (AttributeError, RuntimeError, ValueError):
+        # It has been called several times, or never on a symbolic tensor.
+        return False
+    return any(mask_of(tensor) is not None for tensor in keras.tree.flatten(tensors))
+
+
 # Operations, and layers of both Kerases, that compute each value from those at its own position.
 _POSITIONWISE = re.compile(
     r"abs|absolute|add|cast|clip|cos|divide|dividenonan|elu|exp|floordivide|gelu|hardsigmoid"

@@ -1,4 +1,4 @@
-"""A bar is shown to people who wait, and to nobody else."""
+"""A bar is shown to people who wait at a terminal; logs get a line at times."""
 
 import pytest
 
@@ -45,3 +45,26 @@ def test_the_bar_goes_when_something_fails(shown, monkeypatch):
     with pytest.raises(RuntimeError, match="enough"):
         fail()
     assert shown == ["start", "stop"]
+
+
+def test_logs_get_fewer_and_fewer_lines(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 5))
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("rich.console.Console.is_terminal", False)
+    with Progress("Counting", 20) as progress:
+        for _ in range(20):
+            progress.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "Counting: 5 of 20 (25 %), 25 s",
+        "Counting: 8 of 20 (40 %), 40 s",
+        "Counting: 13 of 20 (65 %), 65 s",
+        "Counting: 20 of 20 (100 %), 100 s",
+    ]
+
+
+def test_steps_without_an_end_are_counted(monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "_SECONDS_WITHOUT_A_LINE", -1)
+    monkeypatch.setattr("rich.console.Console.is_terminal", False)
+    with Progress("Counting") as progress:
+        progress.advance(1200)
+    assert capsys.readouterr().err == "Counting: 1,200, 0 s\n"

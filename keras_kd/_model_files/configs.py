@@ -17,6 +17,7 @@ from typing import Any
 import keras
 
 from keras_kd._memory import check_expansion
+from keras_kd._model_files.stored import ConfigError
 
 # Public modules, and the base of the classes that are taken of each.
 _CLASSES = {
@@ -107,21 +108,6 @@ _IN_PYTHON = (
     "if you trust the file, load it in Python with keras.saving.load_model and call "
     "keras_kd.tflite.convert there"
 )
-
-
-class ConfigError(ValueError):
-    """What a config names that it may not.
-
-    Args:
-        reason: what is wrong, as a clause.
-        expected: what is expected besides a model, for example "without code in it"; may be empty.
-        fix: how to go on.
-    """
-
-    def __init__(self, reason: str, expected: str, fix: str) -> None:
-        super().__init__(reason)
-        self.expected = expected
-        self.fix = fix
 
 
 class OtherKerasError(ConfigError):
@@ -335,9 +321,11 @@ def _check_strings(value: dict[str, Any], where: str, custom_objects: Mapping[st
     from keras.src import layers
 
     arguments = value.get("config")
-    if "module" in value or not isinstance(arguments, dict):
+    if not isinstance(arguments, dict):
         return
-    for key, text in arguments.items():
+    # With its module, it is looked up nowhere else.
+    named = {} if "module" in value else arguments
+    for key, text in named.items():
         found = vars(layers).get(text) if isinstance(text, str) and key != "name" else None
         is_other = inspect.isfunction(found) and id(found) not in _allowed()
         if is_other and _of_user(text, custom_objects) is None:
@@ -346,6 +334,26 @@ def _check_strings(value: dict[str, Any], where: str, custom_objects: Mapping[st
                 "of layers and functions that only compute",
                 "use a function of keras.activations",
             )
+    if _of_user(value["class_name"], custom_objects) is None:
+        _check_activations(arguments, where, custom_objects)
+
+
+def _check_activations(
+    arguments: dict[str, Any], where: str, custom_objects: Mapping[str, Any]
+) -> None:
+    """Name the function that is missing, where Keras would show the whole config."""
+    for key in ("activation", "recurrent_activation"):
+        text = arguments.get(key)
+        if not isinstance(text, str) or _of_user(text, custom_objects) is not None:
+            continue
+        try:
+            keras.activations.get(text)
+        except ValueError as error:
+            raise ConfigError(
+                f"{where} names the {key} {text[:60]!r}, which is not of Keras",
+                "and the code of its own functions",
+                _OWN_CODE,
+            ) from error
 
 
 @functools.cache

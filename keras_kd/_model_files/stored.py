@@ -29,6 +29,21 @@ _OF_THE_MODEL = "model_weights"
 _OTHER_VARIABLES = ("optimizer", "seed_generator", "loss_tracker", "compile_metrics")
 
 
+class ConfigError(ValueError):
+    """What a file lacks, or what its config names that it may not.
+
+    Args:
+        reason: what is wrong, as a clause.
+        expected: what is expected besides a model, for example "without code in it"; may be empty.
+        fix: how to go on.
+    """
+
+    def __init__(self, reason: str, expected: str, fix: str) -> None:
+        super().__init__(reason)
+        self.expected = expected
+        self.fix = fix
+
+
 @dataclass(frozen=True)
 class StoredLayer:
     """A layer at the top of a model.
@@ -342,7 +357,12 @@ def _hdf5_config(path: Path) -> dict[str, Any]:
         _check_hdf5(file, path.stat().st_size)
     text = _hdf5_attribute(path, "model_config")
     if text is None:
-        raise ValueError("it has weights but no model: it was written by save_weights")
+        raise ConfigError(
+            "it has weights but no model: it was written by save_weights",
+            "",
+            f"build the model in code, call model.load_weights({path.name!r}), then "
+            "model.save('model.keras'), and pass that file",
+        )
     return json.loads(text)
 
 

@@ -75,16 +75,18 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 def _table(names: list[str], benchmarks: list[Benchmark]) -> str:
     """One line for each way of running each file; ratios to the same way of the first file."""
     first = benchmarks[0]
-    rows = []
+    rows, has_doubt = [], False
     for name, benchmark in zip(names, benchmarks, strict=True):
         memory = benchmark.peak_memory_bytes
         for latency, baseline in zip(benchmark.latencies, first.latencies, strict=True):
+            is_doubtful = latency in benchmark.doubtful
+            has_doubt |= is_doubtful
             rows.append(
                 (
                     name,
                     latency.kernels,
                     str(latency.threads),
-                    f"{latency.median:.1f}",
+                    f"{latency.median:.1f}{'*' if is_doubtful else ''}",
                     f"{latency.mean:.1f}",
                     f"{latency.p95:.1f}",
                     f"{latency.median / baseline.median:.2f}",
@@ -92,4 +94,9 @@ def _table(names: list[str], benchmarks: list[Benchmark]) -> str:
                     f"{memory / first.peak_memory_bytes:.2f}",
                 )
             )
-    return f"{aligned(_HEADER, rows, left=2)}\n\nmicroseconds for one example"
+    doubt = ""
+    if has_doubt:
+        from keras_kd.tflite.runtimes.benchmark import DOUBT
+
+        doubt = f"\n* {DOUBT}"
+    return f"{aligned(_HEADER, rows, left=2)}\n\nmicroseconds for one example{doubt}"

@@ -39,6 +39,7 @@ _METADATA = (
     "license",
     "model_version",
     "input_kind",
+    "word_separator",
     "sample_rate",
 )
 
@@ -143,12 +144,28 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
         "shape says, with three channels an image)",
     )
     group.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="VOCAB.txt",
+        help="of text, the words in the order of their numbers, one on a line; the first line may "
+        "be empty, for padding",
+    )
+    group.add_argument(
+        "--word-separator",
+        metavar="REGEX",
+        help="of text, what stands between words (default: spaces, and punctuation but ')",
+    )
+    group.add_argument(
         "--sample-rate",
         type=int,
         metavar="HERTZ",
         help="of recordings as a microphone gives them, for example 16000",
     )
-    group.add_argument("--name", help="what the model is called (default: its file's name)")
+    group.add_argument(
+        "--name",
+        help="what the model is called (default: its file's name); with --target microcontroller "
+        "what the files and variables of the project are named after (default: model)",
+    )
     group.add_argument("--description", help="what it does")
     group.add_argument("--author", help="who made it")
     group.add_argument("--license", help="under which it may be used, for example Apache-2.0")
@@ -166,8 +183,10 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    destination, names = _checked(arguments)
-    metadata = _metadata(arguments, names) if arguments.target == "android" and names else None
+    destination, names, words = _checked(arguments)
+    metadata = (
+        _metadata(arguments, names, words) if arguments.target == "android" and names else None
+    )
     with working("reading the examples") as say:
         data = _for_student(representative_data(arguments.representative_data), arguments)
         compared = _for_student(examples(arguments.verification_data), arguments)
@@ -194,7 +213,9 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         evidence = model.verification
         say("writing")
         vectors = next((each for each in (compared, data) if _is_in_memory(each)), None)
-        written = [str(path) for path in destination.write(model, names, vectors)]
+        written = [
+            str(path) for path in destination.write(model, names, vectors, arguments.name, words)
+        ]
     inspection = model.inspect()
     return Outcome(
         "\n".join(
@@ -213,8 +234,10 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     )
 
 
-def _checked(arguments: argparse.Namespace) -> tuple[Destination, tuple[str, ...]]:
-    """Where the result goes and the names of the classes, before anything heavy is imported.
+def _checked(
+    arguments: argparse.Namespace,
+) -> tuple[Destination, tuple[str, ...], tuple[str, ...]]:
+    """Where the result goes, the names of the classes and the vocabulary, before heavy imports.
 
     Raises:
         ValueError: if options contradict one another.
@@ -238,8 +261,9 @@ def _checked(arguments: argparse.Namespace) -> tuple[Destination, tuple[str, ...
     )
     destination = Destination.of(arguments.model, arguments.output, arguments.target)
     names = _class_names(arguments, destination)
+    words = _words(arguments)
     _check_form(arguments)
-    return destination, names
+    return destination, names, words
 
 
 def _check_form(arguments: argparse.Namespace) -> None:
@@ -281,8 +305,12 @@ def _check_form(arguments: argparse.Namespace) -> None:
 
 def _class_names(arguments: argparse.Namespace, destination: Destination) -> tuple[str, ...]:
     from keras_kd.tflite import android
+    from keras_kd.tflite.microcontroller.c_source import check_name
 
     given = [name for name in _METADATA if getattr(arguments, name) is not None]
+    if arguments.name is not None and destination.is_project and not destination.is_file:
+        check_name(arguments.name)
+        given.remove("name")
     if arguments.labels is None and given:
         raise ValueError(
             problem(
@@ -299,7 +327,22 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
                 "choose a directory as --output, and leave out other metadata",
             )
         )
+    if arguments.vocabulary is not None and arguments.labels is None:
+        raise ValueError(
+            problem(
+                "--vocabulary without --labels",
+                "the name of each class: metadata are for classifiers",
+                "add --labels labels.txt, or leave it out",
+            )
+        )
     return () if arguments.labels is None else android.read_labels(arguments.labels)
+
+
+def _words(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The vocabulary; nothing where none is given."""
+    from keras_kd.tflite import android
+
+    return () if arguments.vocabulary is None else android.read_vocabulary(arguments.vocabulary)
 
 
 def _student(arguments: argparse.Namespace) -> Any:
@@ -326,7 +369,9 @@ def _is_in_memory(data: Any) -> bool:
     return data is not None and not isinstance(data, str)
 
 
-def _metadata(arguments: argparse.Namespace, names: tuple[str, ...]) -> tflite.android.Metadata:
+def _metadata(
+    arguments: argparse.Namespace, names: tuple[str, ...], words: tuple[str, ...]
+) -> tflite.android.Metadata:
     from keras_kd.tflite import android
 
     return android.Metadata(
@@ -338,6 +383,8 @@ def _metadata(arguments: argparse.Namespace, names: tuple[str, ...]) -> tflite.a
         version=arguments.model_version or "",
         input_kind=arguments.input_kind,
         sample_rate=arguments.sample_rate,
+        vocabulary=words or None,
+        **({"word_separator": separator} if (separator := arguments.word_separator) else {}),
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".tflite"
 LABELS_FILE = "labels.txt"
+VOCABULARY_FILE = "vocab.txt"
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,22 @@ class Destination:
             )
         return cls(output, file_name, True, is_project)
 
-    def write(self, model: TFLiteModel, labels: Sequence[str], examples: Any) -> list[Path]:
+    def write(
+        self,
+        model: TFLiteModel,
+        labels: Sequence[str],
+        examples: Any,
+        name: str | None = None,
+        words: Sequence[str] = (),
+    ) -> list[Path]:
         """Write the model, and into a directory what belongs to it; all of it or nothing.
 
         Args:
             model: what is written.
             labels: the name of each class, or nothing.
             examples: arrays from which a project gets its test vectors; None: random ones.
+            name: what the files and variables of a project are named after.
+            words: those that a model of text knows, or nothing.
 
         Returns:
             The files.
@@ -84,11 +94,16 @@ class Destination:
             return [model.save(self.path)]
         with filling(self.path) as directory:
             if self.is_project:
-                microcontroller.write_project(model, directory, x=examples, labels=labels or None)
+                microcontroller.write_project(
+                    model, directory, name or "model", x=examples, labels=labels or None
+                )
             model.save(directory / self.file_name)
             if labels:
                 text = "".join(f"{label}\n" for label in labels)
                 (directory / LABELS_FILE).write_text(text, encoding="utf-8")
+            if words:
+                text = "".join(f"{word} {number}\n" for number, word in enumerate(words))
+                (directory / VOCABULARY_FILE).write_text(text, encoding="utf-8")
             written = [path.relative_to(directory) for path in directory.rglob("*")]
             files = [path for path in written if (directory / path).is_file()]
         return sorted(self.path / path for path in files)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_kd._checks import one_line, problem
+from keras_kd.cli.words import in_options
 
 DEBUG = "KERAS_KD_DEBUG"
 
@@ -41,7 +42,7 @@ def told(error: BaseException, arguments: argparse.Namespace | None) -> str:
     is_full = _is_full_disk(error)
     # What fails for lack of space may be told as a mistake of the model.
     if _is_own(error) and not (is_full and "free space" not in str(error)):
-        return one_line(error)
+        return in_options(one_line(error), arguments)
     if is_full:
         return problem(
             f"a disk that is full while {_written(error, arguments)} was written",

@@ -14,6 +14,7 @@ from keras_kd.cli import benchmark, convert, inspect, quickstart, report, store,
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
 from keras_kd.cli.failures import DEBUG, told
 from keras_kd.cli.interruption import interruptible
+from keras_kd.cli.words import in_options
 
 # What was asked about is not so: a file that is not that of a model.
 FAILED = 1
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "device.",
     )
     result.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = result.add_subparsers(metavar="COMMAND", required=True)
+    commands = result.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for command in _COMMANDS:
         command.add(commands)
     return result
@@ -78,10 +79,10 @@ def _run(arguments: argparse.Namespace) -> int:
     with terminal.quiet(print_elsewhere=as_json) as warnings:
         outcome = arguments.run(arguments)
     for warning in warnings:
-        terminal.say(f"{PROGRAM}: warning: {warning}")
+        terminal.say(f"{PROGRAM}: warning: {in_options(warning, arguments)}")
     if outcome is None:
         return 0
     terminal.show(outcome, as_json)
     for failure in outcome.failures:
-        terminal.say(f"{PROGRAM}: {failure}")
+        terminal.say(f"{PROGRAM}: {in_options(failure, arguments)}")
     return FAILED if outcome.failures else 0

@@ -58,10 +58,11 @@ def test_a_project_for_a_microcontroller(models, folder, run):
         *("convert", models / "model.keras", "--output", "firmware"),
         *("--quantization", "int8", "--target", "microcontroller"),
         *("--representative-data", models / "examples.npy", "--labels", models / "labels.txt"),
+        *("--name", "shapes"),
     )
     assert os.listdir(folder) == ["firmware"]
     written = os.listdir(folder / "firmware")
-    assert {"model.tflite", "model_data.cc", "main.cc", "README.md", "labels.txt"} <= set(written)
+    assert {"model.tflite", "shapes_data.cc", "main.cc", "README.md", "labels.txt"} <= set(written)
     assert (folder / "firmware" / "labels.txt").read_text() == "one\ntwo\nthree\n"
     (tensor,) = tflite.TFLiteModel.load(folder / "firmware" / "model.tflite").inputs
     assert tensor.dtype == np.int8

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_kd import tflite
 from keras_kd.tflite import android
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -149,3 +150,18 @@ def test_every_example_is_tested_and_short():
     for path in EXAMPLES.glob("*.py"):
         assert f'"{path.name}"' in tests
         assert len(path.read_text().splitlines()) <= 100
+
+
+@pytest.mark.slow
+def test_text_on_device(tmp_path):
+    pytest.importorskip("ai_edge_quantizer")
+    path = tmp_path / "student.tflite"
+    results = run("text_on_device.py", "--epochs", 1, "--files", 3, "--output", path)
+    assert list(results) == ["mean of words", "GRU", "transformer"]
+    for files in results.values():
+        sizes = {form: size for form, (size, _) in files.items()}
+        assert sizes["int4"] < sizes["dynamic_int8"] < sizes["float16"] < sizes["float32"]
+        assert files["float16"][1] == pytest.approx(files["float32"][1], abs=0.02)
+    metadata = android.read_metadata(tflite.TFLiteModel.load(path))
+    assert metadata.labels == ("absl", "h5py", "keras", "numpy", "rich")
+    assert metadata.vocabulary[:2] == ("<PAD>", "<UNKNOWN>")

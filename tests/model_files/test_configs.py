@@ -20,7 +20,13 @@ from keras.src.saving import serialization_lib
 from keras.src.saving.object_registration import GLOBAL_CUSTOM_OBJECTS
 
 from keras_kd._model_files import load_model
-from keras_kd._model_files.configs import _FAMILIES, _allowed, _allowed_objects, check_config
+from keras_kd._model_files.configs import (
+    _FAMILIES,
+    ConfigError,
+    _allowed,
+    _allowed_objects,
+    check_config,
+)
 
 FOREIGN = {"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper"}
 GALLERY = {
@@ -436,3 +442,14 @@ def test_a_file_that_would_draw_a_picture_when_it_is_loaded(name, place, tmp_pat
     with pytest.raises(ValueError, match=rf"its layer '{layer}.* To fix it: replace"):
         load_model(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("key", ["activation", "recurrent_activation"])
+@pytest.mark.parametrize("module", [{}, {"module": "keras.layers"}])
+def test_a_function_that_is_missing_is_named(key, module):
+    """QKeras writes its activations as text, which Keras looks up among its own."""
+    layer = {"class_name": "GRU", "config": {"name": "loop", key: "quantized_relu(4)"}, **module}
+    with pytest.raises(ConfigError, match=rf"'loop' names the {key} 'quantized_relu\(4\)'"):
+        check_config(layer, {})
+    check_config(layer, {"quantized_relu(4)": keras.activations.relu})
+    check_config({**layer, "config": {"name": "loop", key: "tanh"}}, {})

@@ -47,7 +47,7 @@ class Candidate:
     def __init__(self, name: str, layer: Any, forms: Sequence[Form]) -> None:
         self.name = name
         self.record = record_of(layer)
-        self.kernel = self.record.weights["kernel"]
+        self.kernel = self.record.weights[forms[0].weight]
         if not np.all(np.isfinite(self.kernel.astype("float32"))):
             raise ValueError(
                 problem(
@@ -106,24 +106,18 @@ class Candidate:
 
     def records(self, option: Option, first_name: str) -> list[LayerRecord]:
         """The two layers; the second has the name, the bias and the activation of the original."""
-        config, weights = dict(self.record.config), dict(self.record.weights)
-        factors = option.decomposition.factors(option.rank)
-        kernels = option.form.kernels(self.kernel.shape, *factors)
+        form, rank = option.form, option.rank
+        kernels = form.kernels(self.kernel.shape, *option.decomposition.factors(rank))
         first, second = (kernel.astype(self.kernel.dtype) for kernel in kernels)
-        first_options, second_options = option.form.options(config, option.rank)
-        linear = {
-            "activation": "linear",
-            "use_bias": False,
-            "bias_regularizer": None,
-            "bias_constraint": None,
-            "activity_regularizer": None,
-        }
+        first_config, second_config = form.configs(self.record.config, rank)
+        others = {name: v for name, v in self.record.weights.items() if name != form.weight}
         layer_class = self.record.layer_class
         return [
+            LayerRecord(layer_class, first_name, first_config, {form.weight: first}),
             LayerRecord(
-                layer_class, first_name, config | linear | first_options, {"kernel": first}
-            ),
-            LayerRecord(
-                layer_class, self.record.name, config | second_options, weights | {"kernel": second}
+                form.second_class or layer_class,
+                self.record.name,
+                second_config,
+                others | {"kernel": second},
             ),
         ]

@@ -15,11 +15,28 @@ import numpy as np
 
 from keras_kd.compression.factorization.decomposition import Decomposition
 
+# What the first of two layers leaves to the second.
+_LINEAR = {
+    "activation": "linear",
+    "use_bias": False,
+    "bias_regularizer": None,
+    "bias_constraint": None,
+    "activity_regularizer": None,
+}
+
 
 class Form(ABC):
-    """How the kernel of one class of layers is taken apart."""
+    """How the kernel of one class of layers is taken apart.
+
+    Attributes:
+        name: what users call it.
+        weight: what the layer calls its kernel.
+        second_class: the class of the second layer; None for that of the layer itself.
+    """
 
     name: str
+    weight: str = "kernel"
+    second_class: type | None = None
 
     @abstractmethod
     def unfold(self, kernel: np.ndarray) -> np.ndarray:
@@ -36,6 +53,13 @@ class Form(ABC):
         self, config: Mapping[str, Any], rank: int
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """In which options the two layers differ from the layer with this config."""
+
+    def configs(
+        self, config: Mapping[str, Any], rank: int
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The configs of the two layers that stand for the layer with this one."""
+        first, second = self.options(config, rank)
+        return {**config, **_LINEAR, **first}, {**config, **second}
 
     def output_error(
         self, shape: tuple[int, ...], decomposition: Decomposition, rank: int
@@ -141,6 +165,48 @@ class SpatialForm(Form):
         return float(np.linalg.norm(patches, 2))
 
 
+class EmbeddingForm(Form):
+    """A table of `rank` numbers for each word, and a Dense layer that makes more of them.
+
+    Reference: Lan et al., "ALBERT: A lite BERT for self-supervised learning of language
+    representations", ICLR 2020, there from the beginning of the training.
+    """
+
+    name = "embedding"
+    weight = "embeddings"
+    second_class = keras.layers.Dense
+
+    def unfold(self, kernel: np.ndarray) -> np.ndarray:
+        """The table itself: (words, numbers)."""
+        return kernel
+
+    def kernels(
+        self, shape: tuple[int, ...], first: np.ndarray, second: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The factors themselves."""
+        return first, second
+
+    def options(
+        self, config: Mapping[str, Any], rank: int
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The table is narrower; masks go through the Dense layer."""
+        kept = {key: config[key] for key in ("name", "trainable", "dtype")}
+        return {"output_dim": rank}, {**kept, "units": config["output_dim"], "use_bias": False}
+
+    def configs(
+        self, config: Mapping[str, Any], rank: int
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The second layer is of another class, with a config of its own."""
+        first, second = self.options(config, rank)
+        return {**config, **first}, second
+
+    def output_error(
+        self, shape: tuple[int, ...], decomposition: Decomposition, rank: int
+    ) -> float:
+        """The largest change of the numbers of a word."""
+        return float(np.linalg.norm(decomposition.residual(rank), axis=1).max(initial=0.0))
+
+
 _CHANNEL = (ChannelForm(),)
 # The first of two equally good forms is taken: channel-wise strides before it computes much.
 FORMS: Mapping[type, tuple[Form, ...]] = {
@@ -148,6 +214,7 @@ FORMS: Mapping[type, tuple[Form, ...]] = {
     keras.layers.Conv1D: _CHANNEL,
     keras.layers.Conv2D: (*_CHANNEL, SpatialForm()),
     keras.layers.Conv3D: _CHANNEL,
+    keras.layers.Embedding: (EmbeddingForm(),),
 }
 
 
@@ -165,7 +232,8 @@ def obstacle(layer: Any) -> str | None:
         return f"there is no low-rank form of {type(layer).__name__} here"
     if getattr(layer, "groups", 1) > 1:
         return f"there is no low-rank form of a convolution in {layer.groups} groups here"
-    if layer.kernel_constraint is not None:
+    [weight] = {form.weight for form in FORMS[type(layer)]}
+    if getattr(layer, f"{weight}_constraint") is not None:
         return "its kernel has a constraint, which a product of two would not keep"
     if layer.lora_enabled or layer.quantization_mode is not None:
         return "its kernel is quantized or has a LoRA"

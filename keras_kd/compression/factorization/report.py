@@ -17,7 +17,7 @@ class FactorizedLayer:
     difference larger.
 
     Attributes:
-        form: "dense", "channel" or "spatial".
+        form: "dense", "channel", "spatial" or "embedding".
         kernel_shape: the shape of the original kernel.
         rank: the number of units or filters of the first of the two layers.
         full_rank: the number of singular values of the original kernel in this form.
@@ -29,7 +29,7 @@ class FactorizedLayer:
         output_error: the largest change of the outputs at one position (Euclidean norm) for inputs
             to that position of norm 1. For the dense and channel-wise forms it is
             `spectral_error`, for the spatial form at most that times the root of the kernel's
-            width.
+            width. For an Embedding it is the largest change of the numbers of a word.
     """
 
     form: str

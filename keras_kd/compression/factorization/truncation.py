@@ -35,12 +35,13 @@ def factorize(
 ) -> keras.Model:
     """Make a smaller student in which large layers are two of low rank, to be trained further.
 
-    The kernel of each Dense, Conv1D, Conv2D or Conv3D layer is replaced by a product of two, the
-    closest of its rank (Eckart & Young, 1936). A Dense layer becomes one with `rank` units and one
-    with all units (Xue et al., 2013). A convolution becomes, in the channel-wise form, one with
-    `rank` filters and one of size 1 (Denton et al., 2014; Zhang et al., 2016); in the spatial form
-    of Conv2D, one of a single column and one of a single row (Jaderberg et al., 2014; Tai et al.,
-    2016). Only layers that get smaller by it are replaced.
+    The kernel of each Dense, Conv1D, Conv2D, Conv3D or Embedding layer is replaced by a product of
+    two, the closest of its rank (Eckart & Young, 1936). A Dense layer becomes one with `rank` units
+    and one with all units (Xue et al., 2013); an Embedding becomes one of `rank` numbers for each
+    word and a Dense layer (Lan et al., 2020). A convolution becomes, in the channel-wise form, one
+    with `rank` filters and one of size 1 (Denton et al., 2014; Zhang et al., 2016); in the spatial
+    form of Conv2D, one of a single column and one of a single row (Jaderberg et al., 2014; Tai et
+    al., 2016). Only layers that get smaller by it are replaced.
 
     The second of the two has the name, bias, activation and output of the original, so that losses
     on features find it; the first is called `<name>_factor`, is linear and has no bias. Both have

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from keras_kd._checks import check_flag, check_integer, problem
-from keras_kd._keras import check_model, is_keras_model, tf_keras
+from keras_kd._keras import check_model, is_keras_model, loops_over_time, tf_keras
 from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
@@ -74,7 +74,8 @@ def quantize_aware(
     Raises:
         TypeError: if an argument is of another type.
         ValueError: if the student is quantization-aware already, if no layer of it can be
-            quantized, or if an argument does not fit it.
+            quantized, if one is a loop over time that no file of integers can be made of, or if an
+            argument does not fit it.
 
     Example:
         ```python
@@ -97,6 +98,7 @@ def quantize_aware(
         (PRUNED, CLUSTERED),
         "train this one, or call `strip` on it first",
     )
+    _check_loops(student)
     plain = rebuild(_graph_in_tf_keras(student), tf_keras(), _in_float32)
     graph = graphs.read(plain)
     own = graphs.read(student) if is_keras_model(student) else graph
@@ -114,6 +116,22 @@ def quantize_aware(
     quantized = scheme.apply(graph, chosen)
     calibrate(quantized, examples)
     return quantized
+
+
+def _check_loops(student: Any) -> None:
+    """Refuse before the training what no file can be made of after it."""
+    for layer in graphs.read(student).layers():
+        if loops_over_time(layer):
+            raise ValueError(
+                problem(
+                    f"a student with the layer {layer.name!r} ({type(layer).__name__}), a loop "
+                    "over time",
+                    "recurrent layers that convert to int8 after the training: TensorFlow's "
+                    "converter cannot calibrate this one",
+                    "build the student with unroll=True in this layer and copy the weights, "
+                    "new.set_weights(old.get_weights())",
+                )
+            )
 
 
 def _in_float32(layer: Any) -> list[Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         with_normalization,
         with_softmax,
     )
+    from keras_kd.tflite.android.vocabulary import read_vocabulary
     from keras_kd.tflite.android.writing import add_metadata
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "normalization",
     "read_labels",
     "read_metadata",
+    "read_vocabulary",
     "with_color_input",
     "with_normalization",
     "with_softmax",
@@ -43,6 +45,7 @@ __getattr__, __dir__ = lazy_names(
         "normalization": "metadata",
         "read_labels": "labels",
         "read_metadata": "reading",
+        "read_vocabulary": "vocabulary",
         "with_color_input": "students",
         "with_normalization": "students",
         "with_softmax": "students",

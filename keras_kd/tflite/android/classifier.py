@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd.tflite.android.metadata import CHANNELS, Metadata
+from keras_kd.tflite.android.vocabulary import check_text
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -51,6 +52,10 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
                 "leave them out, and scale what the app feeds as the student was trained",
             )
         )
+    if kind == "text" and metadata.vocabulary is not None:
+        check_text(model, metadata.vocabulary)
+        _check_dtype(scores, kind)
+        _check_scores(model, metadata, kind)
     if kind not in _IN_MEDIAPIPE:
         return
     (read,) = model.inputs
@@ -178,7 +183,11 @@ def _check_normalization(model: TFLiteModel, metadata: Metadata) -> None:
 
 def _check_scores(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
     """Logits run as well, and are shown as if they were probabilities."""
-    run = _on_random_pixels if kind == "image" else _on_random_recordings
+    run = {
+        "image": _on_random_pixels,
+        "audio": _on_random_recordings,
+        "text": _on_random_words,
+    }[kind]
     (scores,) = run(model, metadata).values()
     if scores.min() < -_TOLERANCE or scores.max() > 1 + _TOLERANCE:
         raise ValueError(
@@ -189,6 +198,13 @@ def _check_scores(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
                 "layer",
             )
         )
+
+
+def _on_random_words(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:
+    words = model.inputs[0]
+    shape = (_RANDOM_IMAGES, *words.shape[1:])
+    numbers = np.random.default_rng(0).integers(0, len(metadata.vocabulary), shape)
+    return model.predict_by_name(numbers.astype(words.dtype))
 
 
 def _on_random_pixels(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:

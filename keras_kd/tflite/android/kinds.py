@@ -20,6 +20,8 @@ def kind_of_input(model: TFLiteModel, metadata: Metadata) -> str:
     """
     if metadata.input_kind is not None:
         return metadata.input_kind
+    if metadata.vocabulary is not None:
+        return "text"
     kind = likely_kind(model, metadata.sample_rate)
     if kind is None:
         raise ValueError(

@@ -10,6 +10,7 @@ from keras_kd._checks import check_choice, check_integer, check_number, problem
 from keras_kd.tflite.android.calibration import ScoreCalibration
 from keras_kd.tflite.android.labels import check_labels
 from keras_kd.tflite.android.text import has_control_characters
+from keras_kd.tflite.android.vocabulary import SEPARATOR, check_separator, check_vocabulary
 
 CHANNELS = 3
 INPUT_KINDS = ("image", "audio", "text", "numbers")
@@ -39,6 +40,12 @@ class Metadata:
             microphone), "text" (numbers of words) or "numbers" (spectrograms, measurements). By
             default its shape and type decide: images have three channels, words are integers.
         sample_rate: of a recording, in samples per second; a recording has one channel.
+        vocabulary: of text, the words in the order of their numbers, such as
+            `TextVectorization.get_vocabulary()`, or what `read_vocabulary` returned. With it
+            MediaPipe's TextClassifier runs the file; apps find it as `vocab.txt` in the file.
+        word_separator: of text, a regular expression for what stands between words. MediaPipe
+            looks words up as they are written: if all of them are in lower case, the app has to
+            write the text so before.
 
     Raises:
         TypeError: if a value is of another type.
@@ -64,6 +71,8 @@ class Metadata:
     score_calibration: ScoreCalibration | None = None
     input_kind: str | None = None
     sample_rate: int | None = None
+    vocabulary: Sequence[str] | None = None
+    word_separator: str = SEPARATOR
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -74,6 +83,17 @@ class Metadata:
         object.__setattr__(self, "std", per_channel("std", self.std, above=0.0))
         self._check_calibration()
         self._check_kind()
+        check_separator(self.word_separator)
+        if self.vocabulary is not None:
+            object.__setattr__(self, "vocabulary", check_vocabulary(self.vocabulary))
+            if self.input_kind not in (None, "text"):
+                raise ValueError(
+                    problem(
+                        f"a vocabulary with input_kind={self.input_kind!r}",
+                        "words for a student of text alone",
+                        "pass input_kind='text', or leave the vocabulary out",
+                    )
+                )
 
     def _check_kind(self) -> None:
         kind = self.input_kind

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras_kd._checks import problem
 from keras_kd.tflite.android.calibration import (
     TRANSFORMATIONS,
@@ -11,6 +13,7 @@ from keras_kd.tflite.android.calibration import (
 from keras_kd.tflite.android.kinds import likely_kind
 from keras_kd.tflite.android.labels import labels_from_bytes
 from keras_kd.tflite.android.metadata import Metadata
+from keras_kd.tflite.android.vocabulary import SEPARATOR, from_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.archive import read_file
 from keras_kd.tflite.contents.metadata import options_of
@@ -59,7 +62,22 @@ def read_metadata(model: TFLiteModel) -> Metadata:
         score_calibration=_score_calibration(model, scores),
         input_kind=kind,
         sample_rate=sample_rate,
+        **_tokenizer(model, read),
     )
+
+
+def _tokenizer(model: TFLiteModel, read: TableReader) -> dict[str, Any]:
+    """Vocabulary and separator of a file for text; nothing of another one."""
+    options = options_of(read, schema.ProcessUnitOptions.REGEX_TOKENIZER)
+    if options is None:
+        return {}
+    [*files] = options.tables(schema.RegexTokenizer.VOCABULARY)
+    name = _first(files, "a file of words").text(schema.AssociatedFile.NAME)
+    separator = options.text(schema.RegexTokenizer.SEPARATOR)
+    return {
+        "vocabulary": from_bytes(read_file(model.content, name)),
+        "word_separator": separator or SEPARATOR,
+    }
 
 
 def _kind(model: TFLiteModel, read: TableReader) -> tuple[str | None, int | None]:

@@ -9,6 +9,7 @@ from keras_kd.tflite.android.classifier import check_classifier
 from keras_kd.tflite.android.kinds import kind_of_input
 from keras_kd.tflite.android.labels import warn_of_same_labels
 from keras_kd.tflite.android.metadata import Metadata
+from keras_kd.tflite.android.vocabulary import to_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.archive import append_files
 from keras_kd.tflite.contents.tables import write_tables
@@ -17,6 +18,7 @@ from keras_kd.tflite.tensors import TensorInfo
 
 LABELS_FILE = "labels.txt"
 CALIBRATION_FILE = "score_calibration.csv"
+VOCABULARY_FILE = "vocab.txt"
 _INPUTS = {
     "image": "The image to classify.",
     "audio": "The recording to classify.",
@@ -37,6 +39,7 @@ def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
     | an image (1, height, width, 3) | scores (1, classes) | ImageClassifier |
     | an image (1, height, width, 3) | scores (1, height, width, classes) | ImageSegmenter |
     | a recording (1, samples), with `sample_rate` | scores (1, classes) | AudioClassifier |
+    | words (1, length), with `vocabulary` | scores (1, classes) | TextClassifier |
     | words or other numbers | any shape that ends in the classes | none; apps read the labels |
 
     What these would refuse on the phone, or take with meaningless results, is refused here.
@@ -78,7 +81,10 @@ def _files(metadata: Metadata) -> dict[str, bytes]:
     files = {LABELS_FILE: "\n".join(metadata.labels)}
     if metadata.score_calibration is not None:
         files[CALIBRATION_FILE] = metadata.score_calibration.to_csv()
-    return {name: text.encode() for name, text in files.items()}
+    found = {name: text.encode() for name, text in files.items()}
+    if metadata.vocabulary is not None:
+        found[VOCABULARY_FILE] = to_bytes(metadata.vocabulary)
+    return found
 
 
 def _model_table(model: TFLiteModel, metadata: Metadata, kind: str) -> dict[int, Any]:
@@ -127,6 +133,19 @@ def _input_table(tensor: TensorInfo, metadata: Metadata, kind: str) -> dict[int,
         table[schema.Tensor.CONTENT] = _content(schema.ContentProperties.AUDIO, recording)
     else:
         table[schema.Tensor.CONTENT] = _content(schema.ContentProperties.FEATURE, {})
+    if metadata.vocabulary is not None:
+        words = _file(
+            VOCABULARY_FILE,
+            "A word and its number on each line.",
+            schema.AssociatedFileType.VOCABULARY,
+        )
+        tokenizer = {
+            schema.RegexTokenizer.SEPARATOR: metadata.word_separator,
+            schema.RegexTokenizer.VOCABULARY: [words],
+        }
+        table[schema.Tensor.PROCESS_UNITS] = [
+            _process_unit(schema.ProcessUnitOptions.REGEX_TOKENIZER, tokenizer)
+        ]
     return table
 
 

@@ -342,15 +342,23 @@ class FlatBufferModel:
         """The file with every weight at a multiple of 16 bytes from its start."""
         return self._packed(self._model)
 
-    def without_names(self) -> bytes:
+    def without_names(self, *, keep_ends: bool = False) -> bytes:
         """The file, aligned, without the names of tensors and graphs and its description.
 
         They are a sixth of a small file, and no runtime reads them. Those of inputs and outputs
-        stay: they are in the signature.
+        stay in the signature.
+
+        Args:
+            keep_ends: whether the tensors of inputs and outputs keep their names, too, which tools
+                show that do not look into the signature.
         """
         model = copy.copy(self._model)
         model.description = None
         model.subgraphs = [_without_names(graph) for graph in model.subgraphs]
+        if keep_ends:
+            graph, named = model.subgraphs[0], self._model.subgraphs[0]
+            for index in {*map(int, graph.inputs), *map(int, graph.outputs)}:
+                graph.tensors[index].name = named.tensors[index].name
         return self._packed(model)
 
     def metadata(self, name: str) -> bytes | None:

@@ -98,6 +98,7 @@ class ProcessUnitOptions(IntEnum):
 
     NORMALIZATION = 1
     SCORE_CALIBRATION = 2
+    REGEX_TOKENIZER = 6
 
 
 class Normalization(IntEnum):
@@ -122,6 +123,13 @@ class ScoreTransformation(IntEnum):
     INVERSE_LOGISTIC = 2
 
 
+class RegexTokenizer(IntEnum):
+    """Slots of the table RegexTokenizerOptions."""
+
+    SEPARATOR = 0
+    VOCABULARY = 1
+
+
 class AssociatedFile(IntEnum):
     """Slots of the table AssociatedFile."""
 
@@ -136,6 +144,7 @@ class AssociatedFileType(IntEnum):
     LABELS = 2
     LABELS_OF_VALUES = 3
     SCORE_CALIBRATION = 4
+    VOCABULARY = 5
 
 
 # What the numbers of an output stand for: its places on an axis, or its values themselves.

@@ -105,8 +105,8 @@ def convert(
             class is in the sample, and missing ones are warned of.
             Students that may loop over time are calibrated in a process of their own, because some
             loops end it.
-        target: "android", "microcontroller" or "web". "microcontroller" is TensorFlow Lite Micro
-            (TFLM): the names of inner tensors are left out, weights are aligned to 16 bytes, and if
+        target: "android", "microcontroller" or "web". Names of inner tensors are left out and
+            weights aligned to 16 bytes. "microcontroller" is TensorFlow Lite Micro (TFLM): if
             tflite-micro is installed, the file is run in it, where it must give the bits of
             LiteRT's reference kernels on the examples that it is verified on. "web" is LiteRT in
             browsers (`@litertjs/core`).
@@ -154,12 +154,13 @@ def convert(
     _check_options(form, place, recipe)
     ends = checked_types(form, place, recipe is not None, input_type, output_type)
     scales = _scales(student, form, place, per_tensor, recipe)
-    check_layers(student, form)
+    check_layers(student, form, (), place.fallback)
     _check_student(student, form, representative_data, recipe)
     check_finite_weights(student)
     signature = Signature(in_float32(student))
     place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
-    check_integer_inputs(form, {tensor.name: tensor.dtype for tensor in signature.inputs})
+    dtypes = {tensor.name: tensor.dtype for tensor in signature.inputs}
+    check_integer_inputs(form, dtypes, place.fallback)
     check_inputs(form, signature, input_type)
     ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
     examples = None
@@ -176,10 +177,10 @@ def convert(
     evidence = known_evidence(signature, verification_data, labels, examples)
     are_bytes = input_type in BYTES
     bytes_from_to = byte_ranges(signature, ranges, examples) if are_bytes else {}
-    options = Options(form, *ends, scales, bytes_from_to)
+    options = Options(form, *ends, scales, bytes_from_to, place.fallback)
 
     def content_of(form_of_student: Signature) -> bytes:
-        check_layers(form_of_student.model, form, place.missing)
+        check_layers(form_of_student.model, form, place.missing, place.fallback)
         return _converted(form_of_student, options, recipe, examples)
 
     def finished(content: bytes, notes: tuple[str, ...]) -> TFLiteModel:
@@ -203,7 +204,7 @@ def convert(
         # How far off the layers of a recipe may be is that of the roughest form.
         quantized_as = "int4" if recipe is not None else quantization
         with naming_dependence(signature, compared.examples):
-            check_close(verification, quantized_as)
+            check_close(verification, quantized_as, place.fallback)
         check_finite_constants(model)
         check_finite_outputs(verification)
         place.check(model, compared.examples)
@@ -229,7 +230,9 @@ def _converted(
         tries += 1
     if recipe is not None or form.is_by_layer:
         forms = {"*": form.name} if recipe is None else recipe
-        content = quantize(content, forms, examples, layer_names(signature), options.per_tensor)
+        content = quantize(
+            content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
+        )
     content = without_state(content)
     return with_equal_ends(content) if signature.states else content
 

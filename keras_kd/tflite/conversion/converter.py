@@ -17,8 +17,15 @@ from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
 from keras_kd.tflite.conversion.folding import fold_normalizations
 from keras_kd.tflite.conversion.forms import Form
+from keras_kd.tflite.conversion.integer_operators import (
+    with_integer_operators,
+    with_masked_means,
+)
+from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
+from keras_kd.tflite.conversion.refusals import is_unsupported, refusal
 from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
 from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.students import layers_of
 
 _MOST_SECONDS = 1800
 
@@ -33,6 +40,7 @@ class Options:
         output_type: the same of outputs.
         per_tensor: whether weights have one scale per tensor instead of one per channel: True,
             False, or "dense" for those of dense layers alone.
+        fallback: a form for what integers cannot compute, which messages name.
         input_ranges: by the names of inputs from where to where 8 bits reach in them; of others the
             examples say it.
     """
@@ -42,6 +50,7 @@ class Options:
     output_type: str = "float32"
     per_tensor: bool | str = False
     input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fallback: str = "dynamic_int8"
 
 
 def run_converter(
@@ -70,14 +79,7 @@ def run_converter(
     except _LoopError:
         raise
     except Exception as error:
-        raise ValueError(
-            problem(
-                f"the student {signature.model.name!r}, which the converter refuses "
-                f"({_summary(error)}; it wrote: {stderr.last_lines(3)})",
-                f"a student that TensorFlow's converter can turn into {options.form.name}",
-                "replace the layer that is named, or choose another quantization",
-            )
-        ) from error
+        raise ValueError(refusal(signature, options, error, stderr.last_lines(3))) from error
 
 
 def convert_saved_model(
@@ -114,17 +116,23 @@ def _in_own_process(
                 "convert_saved_model", saved, options, examples, seconds=_MOST_SECONDS
             )
         except Exception as error:
-            raise _loop_error(signature, one_line(error)[:300]) from error
+            if is_unsupported(error):
+                raise
+            raise _loop_error(signature, one_line(error)[:300], options) from error
 
 
-def _loop_error(signature: Signature, reason: str) -> _LoopError:
+def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopError:
+    kinds = {type(layer).__name__ for layer in layers_of(signature.model)}
+    is_known = kinds & {"GRU", "LSTM", "SimpleRNN"}
+    unrolled = (
+        "pass keras_kd.tflite.unrolled(student), whose recurrent layers have unroll=True, or "
+    )
     return _LoopError(
         problem(
             f"the student {signature.model.name!r} with a loop over time, on which the converter's "
             f"calibration fails ({reason})",
             "recurrent layers that the converter can calibrate",
-            "pass keras_kd.tflite.unrolled(student), whose recurrent layers have unroll=True, or "
-            "choose quantization='dynamic_int8'",
+            f"{unrolled if is_known else ''}choose quantization={options.fallback!r}",
         )
     )
 
@@ -164,21 +172,31 @@ def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray]
     if form.integers is not None and examples is not None:
         converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
-    if form.integers == "int8" and examples is not None:
-        _change_calibrated(converter, options)
+    if form.integers is not None and examples is not None:
+        _change_before_quantization(converter, options)
 
 
-def _change_calibrated(converter: Any, options: Options) -> None:
-    """Have the calibrated file mended before it is quantized; the converter has no public way."""
+def _change_before_quantization(converter: Any, options: Options) -> None:
+    """Have the float file mended before it is quantized; the converter has no public way."""
     from tensorflow.lite.python.convert import mlir_quantize
 
-    calibrate = converter._quantize
+    form, calibrate = options.form, converter._quantize
+    if form.integers != "int8":
+        # The quantizer for 16 bits calibrates by itself.
+        converter._quantize = lambda content, *others: calibrate(
+            with_integer_operators(content, form.integers), *others
+        )
+        return
     converter._experimental_calibrate_only = True
 
     def quantize(content: bytes, input_type: Any, output_type: Any, *others: Any) -> bytes:
-        calibrated = calibrate(content, input_type, output_type, *others)
+        def calibrated(each: bytes) -> bytes:
+            return calibrate(each, input_type, output_type, *others)
+
+        content = with_integer_operators(content, form.integers)
+        content = with_bounded_masks(content, lambda each: with_masked_means(each, calibrated))
         return mlir_quantize(
-            keep_tensors_apart(fold_normalizations(calibrated), options.input_ranges),
+            keep_tensors_apart(fold_normalizations(content), options.input_ranges),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,
@@ -193,7 +211,3 @@ def _change_calibrated(converter: Any, options: Options) -> None:
 def _one_by_one(examples: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     for index in range(len(next(iter(examples.values())))):
         yield {name: array[index : index + 1] for name, array in examples.items()}
-
-
-def _summary(error: Exception) -> str:
-    return f"{type(error).__name__}: {one_line(error)[:300]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +75,15 @@ class Form:
             per_tensor == DENSE
         )
 
-    def check_contents(self, contents: FlatBufferModel, is_calibrated: bool) -> None:
+    def check_contents(
+        self, contents: FlatBufferModel, is_calibrated: bool, fallback: str = "dynamic_int8"
+    ) -> None:
         """Refuse a file that is in another form.
 
         Args:
             contents: the file.
             is_calibrated: whether ranges were read from examples.
+            fallback: a form for what integers cannot compute.
 
         Raises:
             ValueError: if no weight has the type asked for, or if there are floating-point numbers
@@ -96,7 +100,8 @@ class Form:
         operators = contents.float_operators()
         if self.integers is not None and operators:
             fix = (
-                "replace the layers that compute them, or choose quantization='dynamic_int8'"
+                f"{_ways_out(operators)}replace the layers that compute them, or choose "
+                f"quantization={fallback!r}"
                 if is_calibrated
                 else "pass representative_data: a quantization-aware student needs it where TF-MOT "
                 "leaves layers in float"
@@ -115,10 +120,17 @@ class Form:
                     f"a file that turns integers into real numbers and back in {len(between)} "
                     f"places ({', '.join(between[:3])})",
                     f"integers only, as quantization={self.name!r} says",
-                    "choose quantization='dynamic_int8', or convert "
+                    f"choose quantization={fallback!r}, or convert "
                     "keras_kd.compression.strip(student) if it is quantization-aware",
                 )
             )
+
+
+def _ways_out(operators: Sequence[str]) -> str:
+    """What may help short of another form; ends in a comma."""
+    if "CAST" in operators:
+        return "let the student take float32 instead of turning integers into real numbers, "
+    return ""
 
 
 FORMS = {
@@ -149,12 +161,15 @@ FORMS = {
 }
 
 
-def check_integer_inputs(form: Form, dtypes: dict[str, np.dtype]) -> None:
+def check_integer_inputs(
+    form: Form, dtypes: dict[str, np.dtype], fallback: str = "dynamic_int8"
+) -> None:
     """Refuse words and pixels that are integers where the converter cannot calibrate them.
 
     Args:
         form: what was asked for.
         dtypes: of the student's inputs, by name.
+        fallback: a form for what integers cannot compute.
 
     Raises:
         ValueError: if there are some.
@@ -165,6 +180,6 @@ def check_integer_inputs(form: Form, dtypes: dict[str, np.dtype]) -> None:
             problem(
                 f"quantization={form.name!r} for a student with integers in its inputs {integers}",
                 "real numbers in every input: the converter cannot calibrate the others",
-                "choose quantization='int8' or 'dynamic_int8'",
+                f"choose quantization='int8' or {fallback!r}",
             )
         )

@@ -20,6 +20,8 @@ class Operator:
         scope: what the quantizer matches regular expressions with.
         layers: the paths of the layers that it came from.
         kernels: by name the number of values in its weights of two dimensions or more.
+        outputs: the names of the tensors that it computes.
+        has_odd_rows: whether a row of its weights has an odd number of values.
     """
 
     type_name: str
@@ -27,6 +29,8 @@ class Operator:
     scope: str
     layers: tuple[str, ...]
     kernels: dict[str, int]
+    outputs: tuple[str, ...] = ()
+    has_odd_rows: bool = False
 
     def __str__(self) -> str:
         return f"{', '.join(self.layers) or 'no layer'} ({self.type_name})"
@@ -50,7 +54,8 @@ def read_operators(content: bytes, names: LayerNames) -> list[Operator]:
             code = model.operatorCodes[operator.opcodeIndex]
             builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
             kernels = _kernels(operator, graph, model)
-            tensors = [*(utils.get_tensor_name(graph.tensors[i]) for i in operator.outputs)]
+            outputs = [utils.get_tensor_name(graph.tensors[i]) for i in operator.outputs]
+            tensors = [*outputs]
             if graph is model.subgraphs[0]:
                 tensors += [computed[i] for i in operator.outputs if i in computed]
             found.append(
@@ -60,6 +65,8 @@ def read_operators(content: bytes, names: LayerNames) -> list[Operator]:
                     utils.get_op_scope(operator, graph.tensors),
                     tuple(names.behind([*tensors, *kernels])),
                     kernels,
+                    tuple(outputs),
+                    _has_odd_rows(operator, graph),
                 )
             )
     return found
@@ -90,6 +97,11 @@ def _kernels(operator: Any, graph: Any, model: Any) -> dict[str, int]:
         and utils.TENSOR_CODE_TO_TYPE[tensor.type] == "FLOAT32"
         and len(tensor.shape) > 1
     }
+
+
+def _has_odd_rows(operator: Any, graph: Any) -> bool:
+    shapes = [graph.tensors[index].shape for index in operator.inputs if index >= 0]
+    return any(shape is not None and len(shape) == 2 and shape[1] % 2 for shape in shapes)
 
 
 def _names_of_outputs(model: Any, names: LayerNames) -> dict[int, str]:

@@ -33,6 +33,7 @@ import numpy as np
 
 from keras_kd._checks import one_line, problem
 from keras_kd.tflite.conversion.layer_names import LayerNames
+from keras_kd.tflite.conversion.lookups import with_lookups
 from keras_kd.tflite.conversion.operators import read_operators
 from keras_kd.tflite.conversion.recipes import LayerRecipe, checked_entries
 from keras_kd.tflite.model import TFLiteModel
@@ -49,6 +50,7 @@ def quantize(
     examples: Examples,
     names: LayerNames,
     per_tensor: bool | str = False,
+    fallback: str = "dynamic_int8",
 ) -> bytes:
     """Quantize a float32 file with ai-edge-quantizer.
 
@@ -68,6 +70,7 @@ def quantize(
         names: of the layers in the file.
         per_tensor: which weights of a mapping have one scale per tensor where activations are
             integers, too; as for `convert`.
+        fallback: a form for what integers cannot compute, which messages name.
 
     Returns:
         The bytes of the quantized file. A warning names the layers whose weights do not have the
@@ -89,16 +92,23 @@ def quantize(
         )
     operators = read_operators(content, names)
     if isinstance(recipe, Mapping):
-        return _quantize_layers(content, LayerRecipe(recipe, operators, per_tensor), examples)
-    return _run(content, checked_entries(recipe, operators), examples)
+        tables = LayerRecipe(recipe, operators, per_tensor).tables()
+        if tables:
+            content = with_lookups(content, tables)
+            operators = read_operators(content, names)
+        layer_recipe = LayerRecipe(recipe, operators, per_tensor)
+        return _quantize_layers(content, layer_recipe, examples, fallback)
+    return _run(content, checked_entries(recipe, operators), examples, fallback)
 
 
-def _quantize_layers(content: bytes, recipe: LayerRecipe, examples: Examples) -> bytes:
+def _quantize_layers(
+    content: bytes, recipe: LayerRecipe, examples: Examples, fallback: str
+) -> bytes:
     from ai_edge_quantizer.recipe import AlgorithmName
 
     wants_4_bits = "int4" in recipe.forms.values()
     entries = recipe.entries(AlgorithmName.MIN_MAX_UNIFORM_QUANT)
-    result = _run(content, entries, examples)
+    result = _run(content, entries, examples, fallback)
     if wants_4_bits and "INT4" not in TFLiteModel(result).flatbuffer.weight_types():
         raise ValueError(
             problem(
@@ -109,12 +119,14 @@ def _quantize_layers(content: bytes, recipe: LayerRecipe, examples: Examples) ->
         )
     recipe.warn_of_other_forms(result, entries)
     if wants_4_bits and examples is not None:
-        other = _run(content, recipe.entries(AlgorithmName.MSE), examples)
+        other = _run(content, recipe.entries(AlgorithmName.MSE), examples, fallback)
         return _closest(content, [result, other], examples)
     return result
 
 
-def _run(content: bytes, entries: Sequence[Mapping[str, Any]], examples: Examples) -> bytes:
+def _run(
+    content: bytes, entries: Sequence[Mapping[str, Any]], examples: Examples, fallback: str
+) -> bytes:
     from ai_edge_quantizer import Quantizer
 
     result = content
@@ -126,7 +138,7 @@ def _run(content: bytes, entries: Sequence[Mapping[str, Any]], examples: Example
                 problem(
                     "a recipe with 'int8' or 'int16x8' without representative_data",
                     "examples from which the ranges of activations are read",
-                    "pass representative_data=x_train, or choose 'dynamic_int8'",
+                    f"pass representative_data=x_train, or choose {fallback!r}",
                 )
             )
         with _refusals():

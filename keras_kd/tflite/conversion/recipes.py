@@ -15,6 +15,10 @@ from keras_kd.tflite.conversion.operators import Operator, float_weights
 FORMS = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4")
 REST = "*"
 _CALIBRATED = ("int8", "int16x8")
+# Activations stay float32.
+_OF_WEIGHTS = ("float16", "dynamic_int8", "int4")
+# What they multiply with or add are no weights in these forms, but small vectors.
+_ELEMENTWISE = ("ADD", "DIV", "MUL", "SUB")
 # What a form becomes for operators that cannot take it.
 _INSTEAD = {"int4": "dynamic_int8"}
 # Below, 4 bits save less than 128 bytes. First layers are so small, and lose most by rounding.
@@ -84,6 +88,18 @@ class LayerRecipe:
                 break
         return manager.get_quantization_recipe()
 
+    def tables(self) -> list[str]:
+        """The outputs of the GATHERs whose table is to have another form than float32.
+
+        The quantizer has none for GATHER, but for a lookup; see `with_lookups`.
+        """
+        return [
+            output
+            for operator in self._operators
+            if operator.type_name == "GATHER" and self.forms[operator.scope] in _OF_WEIGHTS
+            for output in operator.outputs
+        ]
+
     def warn_of_other_forms(self, content: bytes, entries: Sequence[Mapping[str, Any]]) -> None:
         """Name what the quantizer left in float without a word, and what it could not do as told.
 
@@ -97,7 +113,8 @@ class LayerRecipe:
         for operator in self._operators:
             form = self.forms[operator.scope]
             place = _place(operator)
-            if form == "float32":
+            is_vector = operator.type_name in _ELEMENTWISE and form in _OF_WEIGHTS
+            if form == "float32" or (is_vector and operator.scope not in self._explicit):
                 continue
             if left.intersection(operator.kernels) or (form in _CALIBRATED and place not in bits):
                 others.append(f"{operator}: float32 instead of {form}")
@@ -126,6 +143,9 @@ class LayerRecipe:
         if operator.kind is None or form == "float32" or idle:
             return []
         forms = [form, *([_INSTEAD[form]] if form in _INSTEAD else [])]
+        if operator.type_name == "EMBEDDING_LOOKUP" and operator.has_odd_rows:
+            # LiteRT looks for a row of 4 bits at a whole byte.
+            return [each for each in forms if each != "int4"]
         is_small = operator.scope not in self._explicit and _size(operator) < self._worth_4_bits
         has_none = operator.type_name in WITHOUT_4_BITS
         return forms[1:] if form == "int4" and (is_small or has_none) else forms
@@ -215,6 +235,9 @@ def _add(manager: Any, operator: Operator, form: str, algorithm: Any, has_one_sc
         manager.add_weight_only_config(*place, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
     elif form == "int4":
         manager.add_dynamic_config(*place, 4, algorithm_key=algorithm)
+    elif form == "dynamic_int8" and operator.type_name == "EMBEDDING_LOOKUP":
+        # A scale for each word takes as much as 8 of its numbers, and 8 bits do without.
+        manager.add_dynamic_config(*place, 8, QuantGranularity.TENSORWISE)
     elif form == "dynamic_int8":
         manager.add_dynamic_config(*place, 8)
     else:

@@ -42,7 +42,7 @@ def check_result(
     _check_inputs(model, inputs)
     if is_by_recipe:
         return
-    options.form.check_contents(model.flatbuffer, is_calibrated)
+    options.form.check_contents(model.flatbuffer, is_calibrated, options.fallback)
     if options.per_tensor and has_chosen_scales:
         _check_one_scale(model, options.per_tensor)
     _check_types(model, inputs, options)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_kd._checks import one_line, problem
-from keras_kd._keras import check_model, is_keras_model, tf_keras
+from keras_kd._keras import check_model, is_keras_model, loops_over_time, tf_keras
 from keras_kd.tflite.conversion.forms import Form
 
 _REDUCED_PRECISION = ("float16", "bfloat16")
@@ -41,13 +41,19 @@ def check_unwrapped(student: Any) -> None:
 _LOOKUPS = ("Hashing", "HashedCrossing", "IntegerLookup", "StringLookup", "TextVectorization")
 
 
-def check_layers(student: Any, form: Form, missing: Collection[str] = ()) -> None:
+def check_layers(
+    student: Any,
+    form: Form,
+    missing: Collection[str] = (),
+    fallback: str = "dynamic_int8",
+) -> None:
     """Refuse layers that cannot be converted, before TensorFlow says so in its own words.
 
     Args:
         student: the student.
         form: what was asked for.
         missing: operators that the place where it will run lacks.
+        fallback: a form for what integers cannot compute.
 
     Raises:
         ValueError: if there are some.
@@ -61,6 +67,16 @@ def check_layers(student: Any, form: Form, missing: Collection[str] = ()) -> Non
                     "layers that compute with numbers: TFLite has no operator for lookups",
                     "apply that layer to the data before the student, and build the student on "
                     "its results: keras.Input(..., dtype='int32')",
+                )
+            )
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise ValueError(
+                problem(
+                    f"the student {student.name!r} with the layer {layer.name!r}, which Keras has "
+                    f"quantized to {layer.quantization_mode!r}",
+                    "weights as they were trained: TFLite has other integers",
+                    "convert the student as it was before student.quantize(...), with "
+                    "quantization='int8' if integers are wanted",
                 )
             )
         if kind == "CategoryEncoding" and layer.output_mode in ("multi_hot", "count"):
@@ -91,7 +107,17 @@ def check_layers(student: Any, form: Form, missing: Collection[str] = ()) -> Non
                     "a layer that the converter calibrates rightly: of these it computes something "
                     "else",
                     "build it with unroll=True and copy the weights, or choose "
-                    "quantization='dynamic_int8'",
+                    f"quantization={fallback!r}",
+                )
+            )
+        if form.needs_data and loops_over_time(layer):
+            raise ValueError(
+                problem(
+                    f"quantization={form.name!r} for the student {student.name!r} with the layer "
+                    f"{layer.name!r} ({kind}), a loop over time",
+                    "recurrent layers that the converter can calibrate: this one ends its process",
+                    "build the student with unroll=True in this layer and copy the weights, "
+                    f"new.set_weights(old.get_weights()), or choose quantization={fallback!r}",
                 )
             )
 
@@ -149,7 +175,7 @@ def unrolled(student: Any) -> Any:
 
     Example:
         ```python
-        model = keras_kd.tflite.convert(keras_kd.tflite.unrolled(student), "int8", x_train[:500])
+        model = keras_kd.tflite.convert(keras_kd.tflite.unrolled(student), "int8", x_train)
         ```
     """
     check_model("student", student)

@@ -51,6 +51,11 @@ class Target:
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     slow: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
+    @property
+    def fallback(self) -> str:
+        """A form that computes in real numbers there, for what integers cannot compute."""
+        return "float32" if "dynamic_int8" in self.refused else "dynamic_int8"
+
     def check_form(self, form: str) -> None:
         """Refuse, or warn of, a form before any work is done for it.
 
@@ -115,16 +120,16 @@ class Target:
             )
 
 
-def _as_it_is(model: TFLiteModel) -> bytes:
-    return model.content
+def _small(model: TFLiteModel) -> bytes:
+    return model.flatbuffer.without_names(keep_ends=True)
+
+
+def _smallest(model: TFLiteModel) -> bytes:
+    return model.flatbuffer.without_names()
 
 
 def _runs(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
     """LiteRT has run it."""
-
-
-def _small_and_aligned(model: TFLiteModel) -> bytes:
-    return model.flatbuffer.without_names()
 
 
 def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
@@ -182,7 +187,7 @@ TARGETS = {
             stores_integers=False,
             takes_integers=True,
             takes_any_length=True,
-            finished=_as_it_is,
+            finished=_small,
             check=_runs,
             slow={"int16x8": _WITHOUT_XNNPACK},
         ),
@@ -191,7 +196,7 @@ TARGETS = {
             stores_integers=True,
             takes_integers=True,
             takes_any_length=False,
-            finished=_small_and_aligned,
+            finished=_smallest,
             check=_check_microcontroller,
             rewritten=small_runtime.rewritten,
             # A scale for each channel costs an array of multipliers in the arena, is computed
@@ -205,7 +210,7 @@ TARGETS = {
             stores_integers=False,
             takes_integers=False,
             takes_any_length=False,
-            finished=_as_it_is,
+            finished=_small,
             check=_runs,
             slow={"int16x8": _WITHOUT_XNNPACK},
         ),

@@ -51,6 +51,21 @@ _IRREGULAR = {
     "PADV2": "AddPadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
 }
+_SPECTRUM = "compute the spectrum of the data before the student"
+_OTHERWISE = "replace the layers that compute them"
+# What a student can do instead, by operator.
+_INSTEAD = {
+    "GELU": "replace gelu by relu, or write it as x * keras.ops.sigmoid(1.702 * x)",
+    "TILE": "repeat by keras.layers.Concatenate()([x, x]) instead of tile or RepeatVector",
+    "RFFT2D": _SPECTRUM,
+    "REAL": _SPECTRUM,
+    "IMAG": _SPECTRUM,
+    "COMPLEX_ABS": _SPECTRUM,
+    "POW": "replace powers by products or keras.ops.sqrt",
+    "TOPK_V2": "end the student before top_k, and sort its output in the firmware",
+    "ONE_HOT": "pass one-hot rows to the student instead of encoding them in it",
+    "SELECT": "pass keras_kd.compression.to_tf_keras(student), whose Embedding needs no SELECT",
+}
 
 
 def registrations(operators: Iterable[str]) -> list[str]:
@@ -69,8 +84,7 @@ def registrations(operators: Iterable[str]) -> list[str]:
             problem(
                 f"a model that TensorFlow Lite Micro refuses: operators {', '.join(unknown)}",
                 "operators that TensorFlow Lite Micro knows",
-                "replace the layers that compute them: upsampling by bilinear interpolation or a "
-                "transposed convolution, gelu by relu",
+                "; ".join(dict.fromkeys(_INSTEAD.get(name, _OTHERWISE) for name in unknown)),
             )
         )
     return [_IRREGULAR.get(name) or f"Add{name.title().replace('_', '')}" for name in names]

@@ -97,8 +97,8 @@ def run_stored(
             problem(
                 f"a model that TensorFlow Lite Micro refuses ({error})",
                 "operators and types that TFLM supports",
-                "replace the layer that is named, or convert with target='microcontroller', which "
-                "checks this",
+                "replace the layer that is named, or convert with quantization='int8' or 'float32' "
+                "and target='microcontroller'",
             )
         ) from error
     stored_outputs = {t.name: results[i] for i, t in enumerate(model.outputs)}

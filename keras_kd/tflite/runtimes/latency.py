@@ -23,6 +23,8 @@ class Latency:
         runs: how many runs were measured.
         threads: how many threads LiteRT was given.
         kernels: "xnnpack", "builtin" or "reference"; see `TFLiteModel.predict`.
+        spread: how often the largest median of a tenth of the runs holds the smallest: 1 where all
+            tenths took as long, more where something else ran on the machine.
     """
 
     median: float
@@ -31,6 +33,7 @@ class Latency:
     runs: int
     threads: int
     kernels: str
+    spread: float = 1.0
 
 
 def summarized(microseconds: np.ndarray, threads: int, kernels: str) -> Latency:
@@ -42,7 +45,16 @@ def summarized(microseconds: np.ndarray, threads: int, kernels: str) -> Latency:
         runs=len(microseconds),
         threads=threads,
         kernels=kernels,
+        spread=_spread(microseconds),
     )
+
+
+def _spread(microseconds: np.ndarray) -> float:
+    if len(microseconds) < 2 * _ROUNDS:
+        # A tenth of so few is a run or none.
+        return 1.0
+    medians = [float(np.median(part)) for part in np.array_split(microseconds, _ROUNDS)]
+    return max(medians) / min(medians) if min(medians) > 0 else 1.0
 
 
 def measure_microseconds(actions: Sequence[Callable[[], None]], runs: int) -> list[np.ndarray]:

@@ -79,7 +79,7 @@ def misses(
     """
     found = []
     try:
-        check_close(verification, quantization, _FIX_OF_VERIFY)
+        check_close(verification, quantization, fix=_FIX_OF_VERIFY)
     except ValueError as error:
         found.append(str(error))
     for output in verification.outputs:
@@ -101,7 +101,12 @@ def misses(
     return found
 
 
-def check_close(verification: Verification, quantization: str, fix: str | None = None) -> None:
+def check_close(
+    verification: Verification,
+    quantization: str,
+    fallback: str = "dynamic_int8",
+    fix: str | None = None,
+) -> None:
     """Refuse a file that computes something else than its student, and warn of lost channels.
 
     Quantization costs precision, and that is in the evidence for the user to judge. This is about
@@ -115,6 +120,7 @@ def check_close(verification: Verification, quantization: str, fix: str | None =
             file: random data may lie beyond what "int8" and "int16x8" were calibrated on, and a few
             values may all be small by chance. NaN always is.
         quantization: what was asked of `keras_kd.tflite.convert`.
+        fallback: a form for what integers cannot compute, which messages name.
         fix: what to do about a file that is wrong; None: what is to be changed in `convert`.
 
     Raises:
@@ -122,7 +128,7 @@ def check_close(verification: Verification, quantization: str, fix: str | None =
             an output is NaN or infinite where the student's is not.
     """
     tolerance = _TOLERANCES[check_choice("quantization", quantization, tuple(_TOLERANCES))]
-    fix = fix or _fix(quantization)
+    fix = fix or _fix(quantization, fallback)
     for output in verification.outputs:
         if not np.isfinite(output.largest_difference):
             raise ValueError(
@@ -236,7 +242,7 @@ def _lost(output: OutputDifference) -> tuple[str, str, str] | None:
     return None
 
 
-def _fix(quantization: str) -> str:
+def _fix(quantization: str, fallback: str) -> str:
     if quantization == "float32":
         return "replace the layers that TFLite computes differently"
     if quantization == "float16":
@@ -244,12 +250,12 @@ def _fix(quantization: str) -> str:
     if quantization in ("int8", "int16x8"):
         return (
             "calibrate on representative_data like those compared, scale inputs of different "
-            "magnitudes alike, or choose quantization='dynamic_int8'"
+            f"magnitudes alike, or choose quantization={fallback!r}"
         )
     if quantization == "int4":
         return (
             "choose quantization='dynamic_int8', or train "
-            "keras_kd.compression.quantize_aware(student, x_train[:500], weight_bits=4), which "
+            "keras_kd.compression.quantize_aware(student, x_train, weight_bits=4), which "
             "learns to bear 4 bits, and convert it to 'int8': its weights keep the 4 bits"
         )
     return "choose quantization='float32', or replace the layer that does not bear this one"

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_kd.compression import factorize
 from keras_kd.compression.bridge.translation import make_layer, set_weights
 from keras_kd.compression.factorization.candidate import Candidate
 from keras_kd.compression.factorization.forms import forms_of, obstacle
@@ -213,3 +214,30 @@ def test_a_kernel_that_diverged_is_refused():
     layer.kernel.assign(np.full((4, 3), np.nan))
     with pytest.raises(ValueError, match="layer 'bad', whose kernel is infinite or NaN"):
         Candidate("bad", layer, forms_of(layer, "auto"))
+
+
+def test_an_embedding_becomes_a_narrower_one_and_a_dense_layer_which_hands_the_mask_on():
+    keras.utils.set_random_seed(0)
+    words = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(50, 12, mask_zero=True, name="words")(words)
+    student = keras.Model(words, layers.GlobalAveragePooling1D()(x))
+    given = np.random.default_rng(0).integers(0, 50, (20, 6)) * (np.arange(6) < 4)
+    table = student.get_layer("words").get_weights()[0]
+
+    smaller = factorize(student, rank=5)
+
+    left, values, right = np.linalg.svd(table, full_matrices=False)
+    closest = (left[:, :5] * values[:5]) @ right[:5]
+    counted = (given > 0)[..., None]
+    expected = (closest[given] * counted).sum(1) / counted.sum(1)
+    np.testing.assert_allclose(smaller.predict(given, verbose=0), expected, atol=1e-6)
+    assert [type(layer).__name__ for layer in smaller.layers[1:3]] == ["Embedding", "Dense"]
+    found = smaller.factorization.layers["words"]
+    assert found.parameters_after == smaller.count_params() == 5 * (50 + 12)
+    largest = np.linalg.norm(table - closest, axis=1).max()
+    assert found.output_error == pytest.approx(largest, rel=1e-5)
+
+
+def test_an_embedding_with_a_constraint_stays():
+    layer = layers.Embedding(9, 8, embeddings_constraint="unit_norm")
+    assert "constraint" in obstacle(layer)

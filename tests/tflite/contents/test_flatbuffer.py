@@ -7,6 +7,9 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_kd import tflite
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel, packed
+from keras_kd.tflite.conversion.converter import Options, run_converter
+from keras_kd.tflite.conversion.forms import FORMS
+from keras_kd.tflite.conversion.signature import Signature
 
 
 def _offsets(content):
@@ -16,8 +19,15 @@ def _offsets(content):
     return [b._tab.Vector(b._tab.Offset(field)) for b in buffers if b.DataLength()]
 
 
-def test_weights_are_aligned_for_microcontrollers(float_model, micro_model):
-    assert any(offset % 16 for offset in _offsets(float_model.content)), "no longer needed"
+@pytest.fixture(scope="module")
+def unfinished(student):
+    """What TensorFlow's converter makes."""
+    return run_converter(Signature(student), Options(FORMS["float32"]), None)
+
+
+def test_weights_are_aligned(unfinished, float_model, micro_model):
+    assert any(offset % 16 for offset in _offsets(unfinished)), "no longer needed"
+    assert all(offset % 16 == 0 for offset in _offsets(float_model.content))
     assert all(offset % 16 == 0 for offset in _offsets(micro_model.content))
 
 
@@ -43,8 +53,27 @@ def test_types_of_weights(float_model, micro_model):
     assert micro_model.flatbuffer.weight_types() == {"INT8", "INT32"}
 
 
-def test_names_are_left_out_for_microcontrollers(float_model, images, micro_model):
-    floats = float_model.flatbuffer
+@pytest.mark.parametrize("target", ["android", "web"])
+def test_names_are_left_out_but_those_of_inputs_and_outputs(target, unfinished, student):
+    model = tflite.convert(student, target=target)
+    names = [tensor.name for tensor in model.flatbuffer.tensors()]
+    named = [name for name in names if not name.startswith("tensor ")]
+    assert named[0] == "serving_default_image:0"
+    assert named[1].startswith("StatefulPartitionedCall")
+    assert len(named) == 2
+    assert len(unfinished) - model.size > 300
+    assert [t.name for t in (*model.inputs, *model.outputs)] == ["image", "output"]
+
+
+def test_float16_is_smaller_than_float32():
+    """Each weight has a DEQUANTIZE in float16, whose names took more than half of the bytes."""
+    small = [keras.layers.Dense(8, activation="relu") for _ in range(6)]
+    student = keras.Sequential([keras.Input((16,)), *small])
+    assert tflite.convert(student, "float16").size < tflite.convert(student).size
+
+
+def test_names_are_left_out_for_microcontrollers(unfinished, images, micro_model):
+    floats = FlatBufferModel(unfinished)
     named, nameless = floats.aligned(), floats.without_names()
     inner = [tensor.name for tensor in floats.tensors()]
     # A name also has a length, an offset and padding.

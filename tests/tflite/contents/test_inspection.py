@@ -10,6 +10,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_kd import tflite
 from keras_kd.tflite.contents.inspection import inspect_file
+from keras_kd.tflite.conversion.converter import Options, run_converter
+from keras_kd.tflite.conversion.forms import FORMS
+from keras_kd.tflite.conversion.signature import Signature
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,9 @@ def test_many_tensors_and_long_names_are_cut():
     layers = [
         keras.layers.Dense(3, activation="relu", name=f"{'very_' * 12}long_{i}") for i in range(14)
     ]
-    inspection = tflite.convert(keras.Sequential([keras.Input((3,)), *layers])).inspect()
+    student = keras.Sequential([keras.Input((3,)), *layers])
+    content = run_converter(Signature(student), Options(FORMS["float32"]), None)
+    inspection = tflite.TFLiteModel(content).inspect()
     text = str(inspection)
     stored = [tensor for tensor in inspection.tensors if tensor.bytes]
     assert f"and {len(stored) - 12} smaller ones" in text

@@ -215,19 +215,65 @@ def test_another_form_than_asked_for_by_name_is_reported(cnn):
 
 def test_what_is_silently_left_in_float_is_reported():
     keras.utils.set_random_seed(0)
-    words = keras.Input((6,), dtype="int32", name="words")
-    x = layers.Flatten()(layers.Embedding(50, 16, name="table")(words))
-    student = keras.Model(words, layers.Dense(4, name="logits")(x))
-    file = Float(student, words=np.zeros((4, 6), "int32"))
-    with pytest.warns(UserWarning, match=r"table \(GATHER\): float32 instead of int4"):
+    steps = keras.Input((6, 16), name="steps")
+    student = keras.Model(
+        steps, layers.Dense(40, name="logits")(layers.GRU(16, name="loop")(steps))
+    )
+    file = Float(student, steps=np.zeros((4, 6, 16), "float32"))
+    with pytest.warns(UserWarning, match=r"loop \(WHILE\): float32 instead of int4"):
         model = file.quantize({"*": "int4"})
     assert "INT4" in model.flatbuffer.weight_types()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        file.quantize({"table": "float32", "*": "int4"})
+        file.quantize({"loop": "float32", "*": "int4"})
 
 
 def test_without_the_package(cnn, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'keras-kd\[int4\]'"):
         cnn.quantize({"*": "int4"})
+
+
+def words_of(*shape):
+    return np.random.default_rng(0).integers(0, 200, shape).astype("int32")
+
+
+def text_student(width, length=9):
+    keras.utils.set_random_seed(0)
+    words = keras.Input((length,), dtype="int32", name="words")
+    x = layers.Embedding(200, width, mask_zero=True, name="table")(words)
+    x = layers.GlobalAveragePooling1D()(x)
+    return Float(keras.Model(words, layers.Dense(10, name="logits")(x)), words=words_of(80, 9))
+
+
+def type_of_table(model):
+    return next(t.type for t in model.flatbuffer.tensors() if t.shape[:1] == (200,) and t.bytes)
+
+
+@pytest.mark.parametrize("length", [9, None])
+@pytest.mark.parametrize(
+    ("form", "stored", "most", "saved"),
+    [
+        ("int4", "INT4", 0.2, 0.7),
+        ("dynamic_int8", "INT8", 0.02, 0.72),
+        ("float16", "FLOAT16", 1e-3, 0.45),
+    ],
+)
+def test_tables_of_words_get_the_form_too(form, stored, most, saved, length):
+    text = text_student(32, length)
+
+    model = text.quantize({"*": form})
+
+    assert type_of_table(model) == stored
+    assert text.error(model) < most
+    assert len(text.content) - model.size > saved * 200 * 32 * 4
+
+
+def test_rows_of_an_odd_width_keep_8_bits():
+    """LiteRT finds rows of 4 bits at whole bytes: every second one would be another word's."""
+    text = text_student(31)
+
+    model = text.quantize({"*": "int4"})
+
+    assert type_of_table(model) == "INT8"
+    assert text.error(model) < 0.2

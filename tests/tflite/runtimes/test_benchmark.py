@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
+from keras_kd.tflite.runtimes import litert
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,42 @@ def test_a_file_for_sequences_of_any_length(of_any_length, capfd):
     assert "[1, any, 8]" in str(of_any_length.inspect())
     assert of_any_length.compare({"again": of_any_length}, x)["again"].agreement == 1.0
     assert capfd.readouterr() == ("", "")
+
+
+def busy(monkeypatch, *times_of_the_second):
+    """Let the second of two settings take so long, in turn; how often each was measured."""
+    times, counts = list(times_of_the_second), []
+
+    def measure(files, inputs, runs):
+        counts.append(len(files))
+        rows = [np.full(runs, 37.0) for _ in files]
+        rows[-1][: runs // 2] = times.pop(0)
+        return rows
+
+    monkeypatch.setattr(litert, "measure", measure)
+    return counts
+
+
+def test_what_is_unsteady_is_measured_again(float_model, monkeypatch):
+    counts = busy(monkeypatch, 8912.0, 40.0)
+    benchmark = float_model.benchmark(20, threads=1)
+    assert counts == [2, 1]
+    assert benchmark.doubtful == ()
+    assert benchmark.latencies[1].median < 40
+    assert "*" not in str(benchmark)
+
+
+def test_what_stays_unsteady_is_marked(float_model, monkeypatch):
+    busy(monkeypatch, 8912.0, 500.0, 9000.0)
+    benchmark = float_model.benchmark(20, threads=1)
+    [doubtful] = benchmark.doubtful
+    assert doubtful.spread == pytest.approx(500 / 37)
+    assert f"{doubtful.median:,.1f}*" in str(benchmark).splitlines()[2]
+    assert str(benchmark).endswith("measure it again")
+
+
+def test_threads_that_are_much_slower_than_one_are_marked(float_model, monkeypatch):
+    rows = [np.full(20, 37.0), np.full(20, 8912.0)]
+    monkeypatch.setattr(litert, "measure", lambda *_: rows)
+    benchmark = float_model.benchmark(20, threads=[1, 2], kernels="xnnpack")
+    assert benchmark.doubtful == (benchmark.latencies[1],)

@@ -47,3 +47,12 @@ def test_what_is_told_of_many_runs():
     assert (latency.median, latency.mean) == (3.0, 20.0)
     assert latency.p95 == pytest.approx(72.8)
     assert (latency.runs, latency.threads, latency.kernels) == (5, 2, "builtin")
+
+
+def test_how_far_the_tenths_of_the_runs_are_apart():
+    times = np.full(200, 37.0)
+    assert summarized(times, 1, "builtin").spread == 1
+    times[::25] = 8912.0  # Single ones are in no median.
+    assert summarized(times, 1, "builtin").spread == 1
+    times[40:60] = 8912.0
+    assert summarized(times, 1, "builtin").spread == pytest.approx(8912 / 37)

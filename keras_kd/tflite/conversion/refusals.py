@@ -1,0 +1,113 @@
+"""What TensorFlow's converter refuses, in this package's words: which layer, why, what helps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from keras_kd._checks import one_line, problem
+from keras_kd.tflite.conversion.layer_names import layer_names
+from keras_kd.tflite.conversion.signature import Signature
+
+if TYPE_CHECKING:
+    from keras_kd.tflite.conversion.converter import Options
+
+# "TF Select ops: BitwiseAnd, Conv2D" and the like: what has no operator in TFLite.
+_LACKING = re.compile(r"(?:TF Select|Custom) ops: ([\w, ]+)")
+# The place in the student: fused["Conv2D:", "student_1/conv2d/convolution@__inference..."].
+_PLACE = re.compile(r'fused\["\w+:", "([^"@]+)@')
+# "Quantization to 16x8-bit not yet supported for op: 'NEG'."
+_UNSUPPORTED = re.compile(r"not yet supported for op: '(\w+)'")
+_UNTRACKED = "'untracked' resource"
+_OPEN_SIZES = "build the student with the sizes that it will be fed, for example {}"
+# What a student can do instead, by operation of TensorFlow.
+_INSTEAD = {
+    "BitwiseAnd": "end the student before keras.ops.argmax, and take it of the file's output",
+    "ResizeBicubic": "resize with interpolation='bilinear' or 'nearest'",
+    "Erf": "replace keras.ops.erf, in gelu by keras.activations.gelu",
+}
+
+
+def is_unsupported(error: Exception) -> bool:
+    """Whether the quantizer says that it has no such integers for an operator."""
+    return _UNSUPPORTED.search(str(error)) is not None
+
+
+def refusal(signature: Signature, options: Options, error: Exception, written: str) -> str:
+    """The message for what the converter has raised.
+
+    Args:
+        signature: the student.
+        options: what was asked for.
+        error: what was raised.
+        written: what it wrote before.
+    """
+    name, form = signature.model.name, options.form.name
+    text = f"{error} {written}"
+    unsupported = _UNSUPPORTED.search(text)
+    if unsupported:
+        return problem(
+            f"quantization={form!r} for the student {name!r}, which needs the operator "
+            f"{unsupported[1]}",
+            f"operators that the converter can turn into {form}",
+            f"choose quantization='int8' or {options.fallback!r}",
+        )
+    if _UNTRACKED in text:
+        return problem(
+            f"the student {name!r}, which keeps a state from one call to the next"
+            f"{_stateful(signature)}",
+            "outputs that depend on nothing but the inputs",
+            "build its recurrent layers with stateful=False and copy the weights, "
+            "new.set_weights(old.get_weights()); draw random numbers in training alone",
+        )
+    lacking = _LACKING.search(text)
+    is_open = [t for t in signature.inputs if None in t.shape]
+    if lacking:
+        operations = [each.strip() for each in lacking[1].split(",") if each.strip()]
+        return problem(
+            f"the student {name!r}, which computes {', '.join(operations)}"
+            f"{_at(signature, text)}{' on sizes that it leaves open' if is_open else ''}",
+            "operations that TFLite has operators for",
+            _way_out(operations, is_open),
+        )
+    if is_open:
+        return problem(
+            f"the student {name!r} with open sizes in its inputs {', '.join(map(str, is_open))}, "
+            f"which the converter refuses{_at(signature, text)} ({_summary(error)})",
+            "layers that compute on any size, or known sizes",
+            _way_out([], is_open),
+        )
+    return problem(
+        f"the student {name!r}, which the converter refuses{_at(signature, text)} "
+        f"({_summary(error)}; it wrote: {written})",
+        f"a student that TensorFlow's converter can turn into {form}",
+        "replace the layer that is named, or choose another quantization",
+    )
+
+
+def _way_out(operations: Iterable[str], is_open: list[Any]) -> str:
+    ways = [_INSTEAD[each] for each in operations if each in _INSTEAD]
+    if is_open:
+        sizes = tuple(size or 32 for size in is_open[0].shape[1:])
+        ways.append(_OPEN_SIZES.format(f"keras.Input({sizes})") + ", and copy the weights")
+    return ", or ".join(ways) or "replace the layer that computes it"
+
+
+def _at(signature: Signature, text: str) -> str:
+    """The layers that the converter names, as ' in the layer \'conv\''; nothing if none."""
+    operations = list(dict.fromkeys(_PLACE.findall(text)))
+    try:
+        layers = layer_names(signature).behind(operations) if operations else []
+    except Exception:  # What cannot be traced a second time has no names.
+        layers = []
+    return f" in the layer {', '.join(map(repr, layers))}" if layers else ""
+
+
+def _stateful(signature: Signature) -> str:
+    found = [layer.name for layer in signature.model.layers if getattr(layer, "stateful", False)]
+    return f" (in the layer {', '.join(map(repr, found))}: stateful=True)" if found else ""
+
+
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)[:300]}"
