@@ -290,13 +290,13 @@ def _check_form(arguments: argparse.Namespace) -> None:
             problem(
                 f"--per-tensor with --quantization {form.name}",
                 "--quantization int8 or int16x8, the only forms with a choice of scales",
-                "choose one of them, or leave --per-tensor out",
+                "choose --quantization int8, or leave --per-tensor out",
             )
         )
     if arguments.verification_labels is not None and arguments.verification_data is None:
         raise ValueError(
             problem(
-                "--verification-labels, labels without verification_data",
+                "--verification-labels, labels without --verification-data",
                 "the examples that they belong to",
                 "add --verification-data x_test.npy",
             )

@@ -121,14 +121,13 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     check_data(arguments.predictions, arguments.data, arguments.keys)
     check_output(arguments.output, is_file=True)
     _check_free(arguments.output)
-    from keras_kd.teachers.stored.database import check_place
-
-    check_place(arguments.output)
     with working("reading the examples"):
         examples = arguments.data and map_examples(arguments.data)
         keys = arguments.keys and load_keys(arguments.keys)
+    from keras_kd.teachers.stored.database import check_place
     from keras_kd.teachers.stored.summary import summarize
 
+    check_place(arguments.output)
     if arguments.teacher:
         _ask(arguments, examples, keys)
     else:

@@ -47,7 +47,7 @@ def test_choices_are_those_of_the_library(command, option, values, capsys):
 def test_defaults_are_those_of_the_library():
     arguments = parser().parse_args(["quickstart"])
     defaults = vars(Settings())
-    given = {name: value for name, value in vars(arguments).items() if name != "run"}
+    given = {name: value for name, value in vars(arguments).items() if name not in ("run", "command")}
     assert given == {name: defaults[name] for name in given}
 
 
@@ -75,7 +75,7 @@ BAD = {
     "convert {models}/model.keras --custom-objects no_such_module": "cannot be imported",
     "convert {models}/model.keras --quantization int7": "invalid choice: 'int7'",
     "convert {models}/model.keras --target toaster": "invalid choice: 'toaster'",
-    "convert {models}/model.keras --input-range 1 0 --output x.tflite": "input_range=(1.0, 0.0)",
+    "convert {models}/model.keras --input-range 1 0 --output x.tflite": "--input-range 1.0 0.0",
     "convert {models}/model.keras --output {models}/model.tflite/x.tflite": "model.tflite",
     "convert {models}/model.keras --quantization int8 --output x.tflite": "--representative-data",
     "convert {models}/model.keras --quantization float16 --target microcontroller": "float16",
@@ -83,7 +83,7 @@ BAD = {
     "convert {models}/model.keras --output student": "mkdir -p student",
     "convert {models}/model.keras --target microcontroller --output a/b": "mkdir -p a",
     "convert {models}/model.keras --verification-labels {models}/labels.npy --output x.tflite": (
-        "labels without verification_data"
+        "labels without --verification-data"
     ),
     "convert {models}/model.keras --output x.tflite --author me": "--author without --labels",
     "convert {models}/model.keras --output x.tflite --target web --labels {models}/labels.txt": (
@@ -151,7 +151,7 @@ BAD |= {
     "store --predictions {models}/narrow.npy --outputs logits --output t.store": "a .npz",
     "store --predictions {models}/narrow.npy --custom-objects os --output t.store": "with a model",
     "store --predictions {models}/narrow.npy --probabilities --output t.store": "no softmax gives",
-    "store --predictions {models}/probabilities.npy --output t.store": "activation='softmax'",
+    "store --predictions {models}/probabilities.npy --output t.store": "--probabilities softmax",
 }
 BAD |= {
     STORE + rest: message
@@ -165,7 +165,7 @@ BAD |= {
         "{models}/narrow.npy": "data of shape (1, 4, 6, 1) for the input 'image'",
         "{models}/misnamed.npz": "with the names ['picture']",
         "{models}/examples.npy --outputs no_such_layer": "no_such_layer",
-        "{models}/examples.npy --top-k 4": "top_k=4",
+        "{models}/examples.npy --top-k 4": "--top-k 4",
         "{models}/examples.npy --temperature 4": "--temperature without --top-k",
         "{models}/examples.npy --top-k 0": "argument --top-k: Received 0",
         "{models}/examples.npy --top-k 2 --temperature 0": "argument --temperature: Received 0",

@@ -66,7 +66,7 @@ def logits(folder):
 @pytest.mark.parametrize(
     ("given", "message", "added"),
     [
-        (["--quantization", "int8"], "pass --representative-data x_train.npy",
+        (["--quantization", "int8"], "add --representative-data x_train.npy",
          ["--representative-data", "x_train.npy"]),
         (["--labels", "labels.txt"], "add --softmax", ["--softmax"]),
         (["--per-tensor"], "choose --quantization int8",
