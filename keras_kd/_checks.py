@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 
-def problem(received: str, expected: str, fix: str) -> str:
-    """One line in three parts: what came, what was expected, how to fix it.
+def three_parts(received: str, expected: str, fix: str) -> str:
+    """One line: what came, what was expected, how to fix it.
 
-    Each part is a clause without its full stop: `problem("temperature=-1", "a number above 0",
+    Each part is a clause without its full stop: `three_parts("temperature=-1", "a number above 0",
     "try 4.0")`.
     """
     return f"Received {received}. Expected {expected}. To fix it: {fix}."
+
+
+def problem(
+    received: str, expected: str, fix: str, *, kind: Callable[[str], Exception] = ValueError
+) -> Exception:
+    """The exception to raise, whose message has `three_parts`.
+
+    Args:
+        received: what came.
+        expected: what was expected.
+        fix: what the caller can do.
+        kind: the class of the exception.
+    """
+    return kind(three_parts(received, expected, fix))
 
 
 def one_line(text: object) -> str:
@@ -43,7 +57,7 @@ def check_number(
     ]
     expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(problem(f"{name}={value!r}", expected, fix))
+        raise problem(f"{name}={value!r}", expected, fix, kind=TypeError)
     number = float(value)
     inside = (
         abs(number) < float("inf")
@@ -52,7 +66,7 @@ def check_number(
         and (at_most is None or number <= at_most)
     )
     if not inside:
-        raise ValueError(problem(f"{name}={value!r}", expected, fix))
+        raise problem(f"{name}={value!r}", expected, fix)
     return number
 
 
@@ -65,9 +79,9 @@ def check_integer(name: str, value: Any, *, at_least: int | None = None, fix: st
     """
     expected = "an integer" if at_least is None else f"an integer of at least {at_least}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(problem(f"{name}={value!r}", expected, fix))
+        raise problem(f"{name}={value!r}", expected, fix, kind=TypeError)
     if at_least is not None and value < at_least:
-        raise ValueError(problem(f"{name}={value!r}", expected, fix))
+        raise problem(f"{name}={value!r}", expected, fix)
     return int(value)
 
 
@@ -78,7 +92,7 @@ def check_flag(name: str, value: Any) -> bool:
         TypeError: if it is anything else, of which Python would say whether it is true.
     """
     if not isinstance(value, bool):
-        raise TypeError(problem(f"{name}={value!r}", "True or False", "choose one of them"))
+        raise problem(f"{name}={value!r}", "True or False", "choose one of them", kind=TypeError)
     return value
 
 
@@ -90,7 +104,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(problem(f"{name}={value!r}", f"one of {listed}", "choose one of them"))
+        raise problem(f"{name}={value!r}", f"one of {listed}", "choose one of them")
     return value
 
 
@@ -109,4 +123,6 @@ def check_type(name: str, value: Any, expected: type, fix: str) -> None:
         TypeError: if it is not; `fix` is what to pass instead.
     """
     if not isinstance(value, expected):
-        raise TypeError(problem(f"{name}={value!r:.100}", f"a {expected.__name__}", f"pass {fix}"))
+        raise problem(
+            f"{name}={value!r:.100}", f"a {expected.__name__}", f"pass {fix}", kind=TypeError
+        )

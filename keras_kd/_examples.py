@@ -79,12 +79,10 @@ def examples_by_name(
     arrays = {tensor.name: _checked(named[tensor.name], tensor, source) for tensor in inputs}
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
-        raise ValueError(
-            problem(
-                f"{source} with these numbers of examples: {counts}",
-                "as many examples for every input",
-                "cut the arrays to the same length",
-            )
+        raise problem(
+            f"{source} with these numbers of examples: {counts}",
+            "as many examples for every input",
+            "cut the arrays to the same length",
         )
     return arrays
 
@@ -97,22 +95,18 @@ def _named(data: Any, inputs: Sequence[InputInfo], source: str) -> Mapping[str, 
         # Users know the names that they gave, files those that all languages accept.
         renamed = {identifier(str(key)): array for key, array in data.items()}
         if len(renamed) < len(data) or set(renamed) != set(names):
-            raise ValueError(
-                problem(
-                    f"{source} with the names {sorted(data)}",
-                    f"one array for each of {names}",
-                    "use the names of the model's inputs as keys",
-                )
+            raise problem(
+                f"{source} with the names {sorted(data)}",
+                f"one array for each of {names}",
+                "use the names of the model's inputs as keys",
             )
         return renamed
     if len(names) > 1:
         # By position it would go wrong silently: a file sorts its inputs by name.
-        raise ValueError(
-            problem(
-                f"{source} of type {type(data).__name__} for a model with {len(names)} inputs",
-                f"a dict with the keys {names}",
-                f"pass {{{', '.join(f'{name!r}: ...' for name in names)}}}",
-            )
+        raise problem(
+            f"{source} of type {type(data).__name__} for a model with {len(names)} inputs",
+            f"a dict with the keys {names}",
+            f"pass {{{', '.join(f'{name!r}: ...' for name in names)}}}",
         )
     return {names[0]: data}
 
@@ -121,30 +115,24 @@ def _checked(data: Any, tensor: InputInfo, source: str) -> np.ndarray:
     try:
         array = np.asarray(data)
     except ValueError as error:
-        raise ValueError(
-            problem(
-                f"{source} for the input {tensor.name!r} with examples of several shapes",
-                f"an array of shape {_wanted_shape(tensor)}",
-                "bring the examples to one shape",
-            )
+        raise problem(
+            f"{source} for the input {tensor.name!r} with examples of several shapes",
+            f"an array of shape {_wanted_shape(tensor)}",
+            "bring the examples to one shape",
         ) from error
     if array.ndim == 0 or not shapes_fit(array.shape[1:], tensor.shape[1:]):
-        raise ValueError(
-            problem(
-                f"{source} of shape {array.shape} for the input {tensor.name!r}",
-                f"the shape {_wanted_shape(tensor)}",
-                _shape_fix(array.shape, tensor.shape),
-            )
+        raise problem(
+            f"{source} of shape {array.shape} for the input {tensor.name!r}",
+            f"the shape {_wanted_shape(tensor)}",
+            _shape_fix(array.shape, tensor.shape),
         )
     if tensor.is_quantized or np.issubdtype(tensor.dtype, np.floating):
         return _checked_real(array, tensor, source)
     if not np.can_cast(array.dtype, tensor.dtype, "same_kind"):
-        raise ValueError(
-            problem(
-                f"{source} of type {array.dtype} for the input {tensor.name!r}",
-                f"the type {tensor.dtype}",
-                f"cast it: .astype({tensor.dtype.name!r})",
-            )
+        raise problem(
+            f"{source} of type {array.dtype} for the input {tensor.name!r}",
+            f"the type {tensor.dtype}",
+            f"cast it: .astype({tensor.dtype.name!r})",
         )
     return array.astype(tensor.dtype, copy=False)
 
@@ -152,21 +140,17 @@ def _checked(data: Any, tensor: InputInfo, source: str) -> np.ndarray:
 def _checked_real(array: np.ndarray, tensor: InputInfo, source: str) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating):
         # The commonest mistake: pixels of 0..255 for a student that was trained on 0..1.
-        raise ValueError(
-            problem(
-                f"{source} of type {array.dtype} for the input {tensor.name!r}",
-                "real numbers scaled as the student was trained on",
-                "pass x.astype('float32') / 255 if it was trained on 0..1, otherwise "
-                "x.astype('float32')",
-            )
+        raise problem(
+            f"{source} of type {array.dtype} for the input {tensor.name!r}",
+            "real numbers scaled as the student was trained on",
+            "pass x.astype('float32') / 255 if it was trained on 0..1, otherwise "
+            "x.astype('float32')",
         )
     if not np.isfinite(array).all():
-        raise ValueError(
-            problem(
-                f"{source} for the input {tensor.name!r} with NaN or infinite values",
-                "finite numbers",
-                "clean the data: numpy.isfinite finds the examples",
-            )
+        raise problem(
+            f"{source} for the input {tensor.name!r} with NaN or infinite values",
+            "finite numbers",
+            "clean the data: numpy.isfinite finds the examples",
         )
     return array.astype(np.float32, copy=False)
 

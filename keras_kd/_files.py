@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 
 # What every SQLite database begins with.
 SQLITE = b"SQLite format 3\0"
@@ -43,12 +43,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(
-            problem(
-                f"the path {str(path)!r}, which is a directory",
-                "the path of a file",
-                "add the name of a file to it",
-            )
+        raise problem(
+            f"the path {str(path)!r}, which is a directory",
+            "the path of a file",
+            "add the name of a file to it",
+            kind=IsADirectoryError,
         )
     with _explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,40 +74,36 @@ def check_output(output: Path, *, is_file: bool = False) -> None:
         PermissionError: if it cannot be written.
     """
     if not output.parent.exists():
-        raise FileNotFoundError(
-            problem(
-                f"output={str(output)!r} in a directory that does not exist",
-                "a directory that exists",
-                f"make it first: mkdir -p {output.parent}",
-            )
+        raise problem(
+            f"output={str(output)!r} in a directory that does not exist",
+            "a directory that exists",
+            f"make it first: mkdir -p {output.parent}",
+            kind=FileNotFoundError,
         )
     if is_file and output.is_dir():
-        raise IsADirectoryError(
-            problem(
-                f"output={str(output)!r}, which is a directory",
-                "the path of a file",
-                "choose another name, or add the name of a file to it",
-            )
+        raise problem(
+            f"output={str(output)!r}, which is a directory",
+            "the path of a file",
+            "choose another name, or add the name of a file to it",
+            kind=IsADirectoryError,
         )
     for path in (output.parent,) if is_file else (output, output.parent):
         if path.exists() and not path.is_dir():
-            raise NotADirectoryError(
-                problem(
-                    f"output={str(output)!r}, but {path} is a file",
-                    "a directory, or a name that is free",
-                    "choose another name",
-                )
+            raise problem(
+                f"output={str(output)!r}, but {path} is a file",
+                "a directory, or a name that is free",
+                "choose another name",
+                kind=NotADirectoryError,
             )
     try:
         with tempfile.TemporaryFile(dir=output if output.is_dir() else output.parent):
             pass
     except OSError as error:
-        raise PermissionError(
-            problem(
-                f"output={str(output)!r}, where nothing can be written ({error.strerror})",
-                "a directory that you may write to",
-                "choose another one",
-            )
+        raise problem(
+            f"output={str(output)!r}, where nothing can be written ({error.strerror})",
+            "a directory that you may write to",
+            "choose another one",
+            kind=PermissionError,
         ) from error
 
 
@@ -280,7 +275,7 @@ def _explaining(path: Path) -> Iterator[None]:
             raise
         raise OSError(
             number,
-            problem(
+            three_parts(
                 f"{os.strerror(number)!r} while writing {str(path)!r}",
                 "a disk with room for it",
                 "free space or choose another path, and run again",
@@ -311,10 +306,8 @@ def _check_no_link(output: Path, directory: Path) -> None:
 
 
 def _foreign(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        problem(
-            f"{str(path)!r}, {reason}",
-            "a file or directory of its own, since nothing is written elsewhere",
-            "replace it by a copy of what it stands for, or choose another directory",
-        )
+    return problem(
+        f"{str(path)!r}, {reason}",
+        "a file or directory of its own, since nothing is written elsewhere",
+        "replace it by a copy of what it stands for, or choose another directory",
     )

@@ -52,13 +52,10 @@ def check_model(name: str, model: Any) -> Any:
         ValueError: if it is anything else.
     """
     if not is_model(model):
-        raise ValueError(
-            problem(
-                f"{name}={short(model)} of type "
-                f"{type(model).__module__}.{type(model).__qualname__}",
-                "a keras.Model or a tf_keras.Model",
-                f"load or build the model first and pass it as `{name}`",
-            )
+        raise problem(
+            f"{name}={short(model)} of type {type(model).__module__}.{type(model).__qualname__}",
+            "a keras.Model or a tf_keras.Model",
+            f"load or build the model first and pass it as `{name}`",
         )
     return model
 
@@ -77,12 +74,10 @@ def check_backend() -> None:
     """
     backend = keras.backend.backend()
     if backend != "tensorflow":
-        raise ValueError(
-            problem(
-                f"the Keras backend {backend!r}",
-                "the TensorFlow backend",
-                "set the environment variable KERAS_BACKEND=tensorflow before importing keras",
-            )
+        raise problem(
+            f"the Keras backend {backend!r}",
+            "the TensorFlow backend",
+            "set the environment variable KERAS_BACKEND=tensorflow before importing keras",
         )
 
 
@@ -428,12 +423,10 @@ def attention_of_call(layer: Any, args: Any, kwargs: Any) -> Attention:
     given = inspect.signature(layer._compute_attention).bind(*args, **kwargs).arguments
     query, key = (at_least_float32(given[name]) for name in ("query", "key"))
     if len(query.shape) != 4 or len(key.shape) != 4:
-        raise ValueError(
-            problem(
-                f"the attention layer {layer.name!r} with queries of shape {tuple(query.shape)}",
-                "queries of shape (batch, positions, heads, size)",
-                "name a layer that attends along one axis of positions",
-            )
+        raise problem(
+            f"the attention layer {layer.name!r} with queries of shape {tuple(query.shape)}",
+            "queries of shape (batch, positions, heads, size)",
+            "name a layer that attends along one axis of positions",
         )
     if key.shape[2] != query.shape[2]:
         key = ops.repeat(key, query.shape[2] // key.shape[2], axis=2)

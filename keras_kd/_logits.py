@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_kd import _keras, _probabilities
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd._operations import operation_of
 from keras_kd._probabilities import DERIVED, LOGITS, UNKNOWN
 
@@ -208,15 +208,12 @@ def common_rows(teacher: Logits, student: Logits) -> tuple[Logits, Logits]:
     classes = sizes.pop()
     whole = student.logits.shape[-1] if None in (teacher.classes, student.classes) else classes
     if sizes or whole % classes or teacher.top is not None:
-        raise ValueError(
-            problem(
-                f"a teacher and a student whose rows of {student.logits.shape[-1]} outputs hold "
-                f"distributions of {teacher.classes or 'all'} and {student.classes or 'all'} "
-                "classes",
-                "distributions over the same classes",
-                "give both models the same end, best without a Flatten or Reshape after the "
-                "softmax",
-            )
+        raise problem(
+            f"a teacher and a student whose rows of {student.logits.shape[-1]} outputs hold "
+            f"distributions of {teacher.classes or 'all'} and {student.classes or 'all'} "
+            "classes",
+            "distributions over the same classes",
+            "give both models the same end, best without a Flatten or Reshape after the softmax",
         )
     return teacher.in_rows(classes), student.in_rows(classes)
 
@@ -313,7 +310,7 @@ def said_of_probabilities(role: str, name: str, kind: str) -> str:
             itself, or `"joined"` where an output holds several kinds.
     """
     if kind == "joined":
-        return problem(
+        return three_parts(
             f"an output of the {role} {name!r} that joins probabilities of several kinds, or "
             "probabilities and numbers",
             "logits, or one kind of probabilities in each output",
@@ -330,7 +327,7 @@ def said_of_probabilities(role: str, name: str, kind: str) -> str:
         "student": f"end the student in {end} with nothing behind it but changes of shape, or in "
         "logits with a loss on labels of from_logits=True",
     }[role]
-    return problem(
+    return three_parts(
         f"outputs of the {role} {name!r} that are probabilities, made by something other than a "
         "softmax or sigmoid of Keras or TensorFlow at its end",
         "logits, or probabilities whose logits can be seen; a temperature applied to probabilities "

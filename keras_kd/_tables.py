@@ -39,4 +39,4 @@ def row_named(rows: Sequence[Any], name: str) -> Any:
         if row.name == name:
             return row
     names = ", ".join(repr(row.name) for row in rows)
-    raise KeyError(problem(f"the name {name!r}", f"one of {names}", "use one of these names"))
+    raise problem(f"the name {name!r}", f"one of {names}", "use one of these names", kind=KeyError)

@@ -66,14 +66,12 @@ def translate_optimizer(optimizer: Any) -> Any:
     unknown = [key for key, off in _ONLY_IN_KERAS_3.items() if config.pop(key, off) is not off]
     counterpart = getattr(tf_keras.optimizers, name, None)
     if not is_keras_own or counterpart is None or unknown:
-        raise ValueError(
-            problem(
-                f"optimizer {name} of Keras 3"
-                + (f" with {', '.join(unknown)}" if unknown else "")
-                + " for a tf_keras student",
-                "an optimizer that tf_keras has as well",
-                "use for example keras.optimizers.Adam, or pass an object of tf_keras.optimizers",
-            )
+        raise problem(
+            f"optimizer {name} of Keras 3"
+            + (f" with {', '.join(unknown)}" if unknown else "")
+            + " for a tf_keras student",
+            "an optimizer that tf_keras has as well",
+            "use for example keras.optimizers.Adam, or pass an object of tf_keras.optimizers",
         )
     config["learning_rate"] = _translate_learning_rate(optimizer._learning_rate)
     # The averages of weights are only here another number by default: in RMSprop of tf_keras.
@@ -133,13 +131,11 @@ def translate_callback(callback: Any) -> Any:
     for name, instead in _WITHOUT_COUNTERPART.items():
         refused = getattr(keras.callbacks, name, None)
         if refused is not None and isinstance(callback, refused):
-            raise ValueError(
-                problem(
-                    f"the callback {kind.__name__}, a kind of keras.callbacks.{name}, for a "
-                    "tf_keras student",
-                    "a callback that does not read or write the state of Keras 3 optimizers",
-                    f"use {instead} instead",
-                )
+            raise problem(
+                f"the callback {kind.__name__}, a kind of keras.callbacks.{name}, for a "
+                "tf_keras student",
+                "a callback that does not read or write the state of Keras 3 optimizers",
+                f"use {instead} instead",
             )
     return KerasCallback(callback)
 
@@ -254,12 +250,10 @@ class KerasLoss(tf_keras.losses.Loss):
 
     def __init__(self, loss: keras.losses.Loss) -> None:
         if loss.reduction not in _REDUCTIONS:
-            raise ValueError(
-                problem(
-                    f"loss {loss.name!r} with reduction={loss.reduction!r} for a tf_keras student",
-                    "one of 'sum_over_batch_size', 'sum', 'none'",
-                    "build the loss with one of these reductions",
-                )
+            raise problem(
+                f"loss {loss.name!r} with reduction={loss.reduction!r} for a tf_keras student",
+                "one of 'sum_over_batch_size', 'sum', 'none'",
+                "build the loss with one of these reductions",
             )
         super().__init__(reduction=_REDUCTIONS[loss.reduction], name=loss.name)
         self._loss = loss

@@ -144,12 +144,10 @@ def _adapters(loss: FeatureLoss, teacher: Any, student: Any) -> list[keras.layer
     if loss.adapter is not None and loss.adapter != "auto":
         layers = _listed(loss.adapter)
         if len(layers) != len(given):
-            raise ValueError(
-                problem(
-                    f"{len(layers)} adapters for {len(given)} layers of the student",
-                    f"one adapter for each of {names}",
-                    "give a list of layers in the order of student_layer_name",
-                )
+            raise problem(
+                f"{len(layers)} adapters for {len(given)} layers of the student",
+                f"one adapter for each of {names}",
+                "give a list of layers in the order of student_layer_name",
             )
         for layer, shape in zip(layers, given, strict=True):
             _build(loss, layer, shape)
@@ -170,14 +168,12 @@ def _build(loss: FeatureLoss, layer: keras.layers.Layer, shape: tuple) -> None:
         layer.compute_output_shape(shape)
     except Exception as error:
         # A layer may be anybody's, and raise anything.
-        raise ValueError(
-            problem(
-                f"the adapter {layer.name!r} for {type(loss).__name__} on features of shape "
-                f"{shape}: {one_line(error)[:200]}",
-                "a layer that takes these features",
-                "pass for example keras.layers.Dense(units), which mixes the channels of features "
-                "of any shape",
-            )
+        raise problem(
+            f"the adapter {layer.name!r} for {type(loss).__name__} on features of shape "
+            f"{shape}: {one_line(error)[:200]}",
+            "a layer that takes these features",
+            "pass for example keras.layers.Dense(units), which mixes the channels of features "
+            "of any shape",
         ) from error
 
 

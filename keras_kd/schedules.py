@@ -59,12 +59,11 @@ def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
     try:
         first = float(first)
     except (TypeError, ValueError):
-        raise TypeError(
-            problem(
-                f"{name}={value!r}, which says {first!r} of step 0",
-                "a function from the step to a number",
-                "return one number, computed with keras.ops from the step",
-            )
+        raise problem(
+            f"{name}={value!r}, which says {first!r} of step 0",
+            "a function from the step to a number",
+            "return one number, computed with keras.ops from the step",
+            kind=TypeError,
         ) from None
     check_number(f"{name} at step 0", first, **bounds)
     return value
@@ -88,12 +87,10 @@ def value_at(
     if not callable(schedule):
         return schedule
     if step is None:
-        raise ValueError(
-            problem(
-                f"the schedule {schedule!r} without a step",
-                "the number of updates so far",
-                "train with keras_kd.Distiller, which counts them, or pass step= to compute_loss",
-            )
+        raise problem(
+            f"the schedule {schedule!r} without a step",
+            "the number of updates so far",
+            "train with keras_kd.Distiller, which counts them, or pass step= to compute_loss",
         )
     value = ops.cast(schedule(ops.cast(step, "float32")), dtype)
     # NaN is below nothing and above nothing.

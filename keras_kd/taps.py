@@ -118,25 +118,21 @@ class Tap:
         features = {name: self._single(name, one) for name, one in said.items()}
         for name, feature in features.items():
             if _keras.is_out_of_reach(feature):
-                raise ValueError(
-                    problem(
-                        f"the layer {name!r} of model {self.model.name!r}, which runs in a loop",
-                        "a layer that is called once in a forward pass",
-                        "name the layer in which the loop is",
-                    )
+                raise problem(
+                    f"the layer {name!r} of model {self.model.name!r}, which runs in a loop",
+                    "a layer that is called once in a forward pass",
+                    "name the layer in which the loop is",
                 )
         return features
 
     def _single(self, name: str, said: list[Any]) -> Any:
         if len(said) == 1:
             return self._readings[name].chosen(said[0])
-        raise ValueError(
-            problem(
-                f"the layer {name!r} of model {self.model.name!r}, which was called {len(said)} "
-                "times in one forward pass",
-                "a layer that is called once",
-                "name a layer that each input passes once, for instance the one behind it",
-            )
+        raise problem(
+            f"the layer {name!r} of model {self.model.name!r}, which was called {len(said)} "
+            "times in one forward pass",
+            "a layer that is called once",
+            "name a layer that each input passes once, for instance the one behind it",
         )
 
 
@@ -184,17 +180,15 @@ class _Reading(NamedTuple):
                 for index, output in enumerate(outputs)
             ]
             is_attention = _keras.attention_in(self.layer) is not None
-            raise ValueError(
-                problem(
-                    f"the layer name {self.name!r} for a layer with {len(outputs)} outputs",
-                    f"the name of one of them: {', '.join(listed)}",
-                    f"write {self.layer_name + ':0'!r} for the first"
-                    + (
-                        ", or compare attention with keras_kd.losses.AttentionScores"
-                        if is_attention
-                        else ""
-                    ),
-                )
+            raise problem(
+                f"the layer name {self.name!r} for a layer with {len(outputs)} outputs",
+                f"the name of one of them: {', '.join(listed)}",
+                f"write {self.layer_name + ':0'!r} for the first"
+                + (
+                    ", or compare attention with keras_kd.losses.AttentionScores"
+                    if is_attention
+                    else ""
+                ),
             )
         if self.what == 1 and _keras.attention_in(self.layer) is not None:
             _keras.mark_attention_scores(outputs[index])
@@ -209,12 +203,10 @@ def _reading(model: Any, name: str) -> _Reading:
     parts = name.split("/")
     for around in ("/".join(parts[:count]) for count in range(1, len(parts))):
         if _keras.is_loop(_find(model, around)):
-            raise ValueError(
-                problem(
-                    f"the layer {name!r} of model {model.name!r}, which runs in a loop",
-                    "a layer that is called once in a forward pass",
-                    f"name {around!r}, the layer around it",
-                )
+            raise problem(
+                f"the layer {name!r} of model {model.name!r}, which runs in a loop",
+                "a layer that is called once in a forward pass",
+                f"name {around!r}, the layer around it",
             )
     base, _, what = name.rpartition(":")
     if layer is not None or not base or not (what.isdigit() or what in _OF_ATTENTION):
@@ -225,13 +217,11 @@ def _reading(model: Any, name: str) -> _Reading:
     attention = _keras.attention_in(layer)
     if attention is None:
         known = _attention_paths(model)
-        raise ValueError(
-            problem(
-                f"the layer {base!r} of model {model.name!r} ({type(layer).__name__}) for "
-                f"attention {what}",
-                "an attention layer such as keras.layers.MultiHeadAttention",
-                f"name one of {', '.join(known)}" if known else "take a loss on other features",
-            )
+        raise problem(
+            f"the layer {base!r} of model {model.name!r} ({type(layer).__name__}) for "
+            f"attention {what}",
+            "an attention layer such as keras.layers.MultiHeadAttention",
+            f"name one of {', '.join(known)}" if known else "take a loss on other features",
         )
     return _Reading(name, attention, what)
 
@@ -351,12 +341,10 @@ def find_layer(model: Any, name: str) -> Any:
     container, _, _ = name.rpartition("/")
     around = _find(model, container) if container else None
     known = [] if around is None else _paths(around, f"{container}/")
-    raise ValueError(
-        problem(
-            f"layer name {name!r} for model {model.name!r}",
-            f"one of its layers: {', '.join(known or _paths(model))}",
-            "correct the name or give the layer that name",
-        )
+    raise problem(
+        f"layer name {name!r} for model {model.name!r}",
+        f"one of its layers: {', '.join(known or _paths(model))}",
+        "correct the name or give the layer that name",
     )
 
 

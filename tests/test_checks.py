@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from keras_kd._checks import check_choice, check_number, check_type, one_line, problem
+from keras_kd._checks import check_choice, check_number, check_type, one_line, three_parts
 
 
 def test_a_problem_is_one_line_in_three_parts():
-    message = problem("epochs=-1", "a number above 0", "try 5")
+    message = three_parts("epochs=-1", "a number above 0", "try 5")
     assert message == "Received epochs=-1. Expected a number above 0. To fix it: try 5."
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import one_line, problem, three_parts
 from keras_kd._model_files import stored
 
 if TYPE_CHECKING:
@@ -49,10 +49,8 @@ def load_model(
     except Exception as error:  # Damage shows as errors of zipfile, json, h5py, Keras and others.
         raise ValueError(_refusal(path, error)) from error
     if not isinstance(model, keras.Model):
-        raise ValueError(
-            problem(
-                f"the file {str(path)!r} with a {type(model).__name__}", _EXPECTED, "save a model"
-            )
+        raise problem(
+            f"the file {str(path)!r} with a {type(model).__name__}", _EXPECTED, "save a model"
         )
     return model
 
@@ -65,15 +63,17 @@ def check_path(path: Path) -> bool:
         ValueError: if it is neither.
     """
     if not path.exists():
-        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
+        raise problem(
+            f"the path {str(path)!r}", _EXPECTED, "check the path", kind=FileNotFoundError
+        )
     if path.is_dir():
         is_model = stored.is_saved_model(path)
     else:
         is_model = path.is_file() and path.suffix in stored.SUFFIXES
     if not is_model:
         kind = "directory" if path.is_dir() else "file"
-        raise ValueError(
-            problem(f"the {kind} {str(path)!r}", _EXPECTED, "load it as you saved it, and save it")
+        raise problem(
+            f"the {kind} {str(path)!r}", _EXPECTED, "load it as you saved it, and save it"
         )
     return path.is_dir()
 
@@ -98,7 +98,7 @@ def _refusal(path: Path, error: Exception) -> str:
     elif isinstance(error, ConfigError):
         expected += f", {error.expected}" if error.expected else ""
         fix = error.fix
-    return problem(
+    return three_parts(
         f"the {'directory' if path.is_dir() else 'file'} {str(path)!r}, which is refused "
         f"({reason})",
         expected,

@@ -20,8 +20,11 @@ def check_file(name: str) -> bool:
     """
     is_file = name.endswith(".py")
     if is_file and not Path(name).is_file():
-        raise FileNotFoundError(
-            problem(f"the path {name!r}", "a Python file with your own layers", "check the path")
+        raise problem(
+            f"the path {name!r}",
+            "a Python file with your own layers",
+            "check the path",
+            kind=FileNotFoundError,
         )
     return is_file
 
@@ -48,12 +51,11 @@ def import_custom_objects(name: str) -> dict[str, Any]:
     try:
         module = _import_file(Path(name)) if is_file else _import_module(name)
     except Exception as error:  # Any Python may be in it.
-        raise ImportError(
-            problem(
-                f"{name!r}, which cannot be imported ({type(error).__name__}: {one_line(error)})",
-                "a Python file or module that defines your own layers",
-                f"see that python -c 'import {Path(name).stem}' works",
-            )
+        raise problem(
+            f"{name!r}, which cannot be imported ({type(error).__name__}: {one_line(error)})",
+            "a Python file or module that defines your own layers",
+            f"see that python -c 'import {Path(name).stem}' works",
+            kind=ImportError,
         ) from error
     found = {
         key: value
@@ -63,12 +65,10 @@ def import_custom_objects(name: str) -> dict[str, Any]:
         and getattr(value, "__module__", None) == module.__name__
     }
     if not found and registered.issuperset(keras.saving.get_custom_objects()):
-        raise ValueError(
-            problem(
-                f"{name!r}, which defines no class or function",
-                "the classes that the model is made of",
-                "name the file that defines them",
-            )
+        raise problem(
+            f"{name!r}, which defines no class or function",
+            "the classes that the model is made of",
+            "name the file that defines them",
         )
     return found
 

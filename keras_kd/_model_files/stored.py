@@ -155,12 +155,10 @@ def describe(path: Path) -> ModelDescription:
         return _described(path)
     except Exception as error:  # Damage shows as errors of zipfile, json, h5py and others.
         reason = one_line(error)[:200].rstrip(".") or type(error).__name__
-        raise ValueError(
-            problem(
-                f"the file {str(path)!r}, which cannot be read ({reason})",
-                "an undamaged model that Keras has saved, as .keras or .h5",
-                "copy it again, or save the model again, as .keras",
-            )
+        raise problem(
+            f"the file {str(path)!r}, which cannot be read ({reason})",
+            "an undamaged model that Keras has saved, as .keras or .h5",
+            "copy it again, or save the model again, as .keras",
         ) from error
 
 

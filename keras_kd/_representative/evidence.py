@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import three_parts
 from keras_kd._examples import InputInfo
 from keras_kd._keras import symbolic_inputs
 from keras_kd._representative.preprocessing import first_scaling, scaled_by
@@ -81,7 +81,7 @@ def warn_of_other_data(
 
 def _warn(received: str) -> None:
     expected = "examples like those of its training, scaled in the same way"
-    warnings.warn(problem(received, expected, _FIX), stacklevel=5)
+    warnings.warn(three_parts(received, expected, _FIX), stacklevel=5)
 
 
 def _surprise(seen: _Normalization) -> tuple[float, float]:

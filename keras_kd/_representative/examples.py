@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd._examples import InputInfo
 from keras_kd._representative.evidence import warn_of_other_data
 from keras_kd._representative.pictures import load_pictures
@@ -71,13 +71,12 @@ def representative_examples(
             data = load_pictures(data, inputs, MAX_EXAMPLES, ranges, student)
     sample = sampled(data, inputs, MAX_EXAMPLES, _SOURCE)
     if sample is None:
-        raise TypeError(
-            problem(
-                f"{_SOURCE} of type {type(data).__name__}",
-                "an array, a dict or list of arrays, a tf.data.Dataset, a generator of batches or "
-                "a function that returns one, a directory of images or the name of a data set",
-                _FIX,
-            )
+        raise problem(
+            f"{_SOURCE} of type {type(data).__name__}",
+            "an array, a dict or list of arrays, a tf.data.Dataset, a generator of batches or "
+            "a function that returns one, a directory of images or the name of a data set",
+            _FIX,
+            kind=TypeError,
         )
     examples = sample.examples
     _check_informative(examples)
@@ -102,7 +101,7 @@ def _warn_of_missing_classes(classes: np.ndarray, student: Any) -> None:
         shown = ", ".join(map(str, missing[:_SHOWN]))
         more = ", ..." if len(missing) > _SHOWN else ""
         warnings.warn(
-            problem(
+            three_parts(
                 f"{_SOURCE} with {len(known)} of {count} classes, without {shown}{more}",
                 "examples of every class: the ranges of activations are read from them",
                 "pass all training data, for example (x_train, y_train); a sample is chosen from "
@@ -115,13 +114,11 @@ def _warn_of_missing_classes(classes: np.ndarray, student: Any) -> None:
 def _check_informative(examples: dict[str, np.ndarray]) -> None:
     if any(len(array) == 0 for array in examples.values()):
         # The converter would return the float model without a word.
-        raise ValueError(problem(f"{_SOURCE} without an example", "at least one", _FIX))
+        raise problem(f"{_SOURCE} without an example", "at least one", _FIX)
     real = [array for array in examples.values() if np.issubdtype(array.dtype, np.floating)]
     if real and all(array.min() == array.max() for array in real):
-        raise ValueError(
-            problem(
-                f"{_SOURCE} in which every value is {real[0].flat[0]}",
-                "examples like those that the student was trained on",
-                _FIX,
-            )
+        raise problem(
+            f"{_SOURCE} in which every value is {real[0].flat[0]}",
+            "examples like those that the student was trained on",
+            _FIX,
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd._examples import InputInfo
 from keras_kd._representative.preprocessing import first_scaling, scaled_by
 from keras_kd._representative.ranges import Ranges
@@ -56,12 +56,10 @@ def _image_input(source: str | os.PathLike, inputs: Sequence[InputInfo]) -> Inpu
     sizes = tensor.shape[1:]
     is_image = len(sizes) == 3 and None not in sizes and sizes[-1] in CHANNELS
     if len(inputs) > 1 or not is_image:
-        raise ValueError(
-            problem(
-                f"representative_data={str(source)!r} for a student with the inputs {described}",
-                "a student with one input of shape (height, width, channels), 1, 3 or 4 channels",
-                "pass arrays by input name, or the array that the student takes",
-            )
+        raise problem(
+            f"representative_data={str(source)!r} for a student with the inputs {described}",
+            "a student with one input of shape (height, width, channels), 1, 3 or 4 channels",
+            "pass arrays by input name, or the array that the student takes",
         )
     return tensor
 
@@ -74,7 +72,7 @@ def _load_named(name: str, shape: Sequence[int], most: int) -> np.ndarray:
 
 
 def _nowhere(source: str | os.PathLike) -> str:
-    return problem(
+    return three_parts(
         f"representative_data={str(source)!r}",
         "a directory of images, the name of a data set in TFDS_DATA_DIR, or a .npy or .npz file",
         "check the path, or pass some hundred training examples",
@@ -88,7 +86,7 @@ def _scaled(pixels: np.ndarray, limits: tuple[float, float] | None, student: Any
             return pixels
     if limits is None:
         warnings.warn(
-            problem(
+            three_parts(
                 "images as representative_data for a student whose range of input is not known",
                 "input_range=(low, high), the numbers that black and white had in its training",
                 "pass input_range=(0, 1) if this is right: they were scaled to 0..1",

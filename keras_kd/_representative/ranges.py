@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_number, problem
+from keras_kd._checks import check_number, problem, three_parts
 from keras_kd._examples import identifier
 
 InputRange = tuple[float, float] | Mapping[str, tuple[float, float]] | None
@@ -47,12 +47,10 @@ def checked_ranges(input_range: InputRange, names: Sequence[str]) -> Ranges:
     }
     unknown = set(input_range) - set(names)
     if unknown:
-        raise ValueError(
-            problem(
-                f"input_range for the inputs {sorted(unknown)}",
-                f"names out of {list(names)}",
-                "use the names of the student's inputs",
-            )
+        raise problem(
+            f"input_range for the inputs {sorted(unknown)}",
+            f"names out of {list(names)}",
+            "use the names of the student's inputs",
         )
     return {name: _checked(input_range.get(name)) for name in names}
 
@@ -80,10 +78,10 @@ def _checked(limits: Any) -> tuple[float, float] | None:
         return None
     fix = "pass input_range=(0, 1) for pixels of 0 to 1"
     if not isinstance(limits, tuple | list) or len(limits) != 2:
-        raise TypeError(problem(f"input_range={limits!r}", "two numbers (from, to)", fix))
+        raise problem(f"input_range={limits!r}", "two numbers (from, to)", fix, kind=TypeError)
     low, high = (check_number("input_range", number, fix=fix) for number in limits)
     if not low < high:
-        raise ValueError(problem(f"input_range={limits!r}", "a range from low to high", fix))
+        raise problem(f"input_range={limits!r}", "a range from low to high", fix)
     return low, high
 
 
@@ -103,19 +101,17 @@ def check_in_ranges(examples: Mapping[str, np.ndarray], ranges: Ranges) -> None:
         smallest, largest = float(values.min()), float(values.max())
         excess = max(low - smallest, largest - high)
         if excess > _TOO_WIDE * width or largest - smallest < _TOO_NARROW * width:
-            raise ValueError(
-                problem(
-                    f"representative_data from {smallest:g} to {largest:g} for the input {name!r} "
-                    f"with input_range={limits}",
-                    "examples scaled as those that the student was trained on",
-                    "scale them in the same way, or correct input_range",
-                )
+            raise problem(
+                f"representative_data from {smallest:g} to {largest:g} for the input {name!r} "
+                f"with input_range={limits}",
+                "examples scaled as those that the student was trained on",
+                "scale them in the same way, or correct input_range",
             )
         margin = _TOLERANCE * width
         outside = float(np.mean((values < low - margin) | (values > high + margin)))
         if outside > _TOLERATED_OUTSIDE:
             warnings.warn(
-                problem(
+                three_parts(
                     f"input_range={limits} for the input {name!r}, with {outside:.1%} of the "
                     "representative_data outside of it",
                     "a range that holds the inputs: in integers, others are clipped to it",

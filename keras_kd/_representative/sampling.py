@@ -127,13 +127,11 @@ class _Reservoir:
             rows = [row[tensor.name] for row in self._rows]
             shapes = {row.shape for row in rows}
             if len(shapes) > 1:
-                raise ValueError(
-                    problem(
-                        f"{source} for the input {tensor.name!r} with examples of the shapes "
-                        f"{sorted(shapes)[:3]}",
-                        "examples of one shape",
-                        "bring them to one shape: pad or cut sequences",
-                    )
+                raise problem(
+                    f"{source} for the input {tensor.name!r} with examples of the shapes "
+                    f"{sorted(shapes)[:3]}",
+                    "examples of one shape",
+                    "bring them to one shape: pad or cut sequences",
                 )
             empty = np.empty((0, *(size or 0 for size in tensor.shape[1:])), tensor.dtype)
             examples[tensor.name] = np.stack(rows) if rows else empty
@@ -145,13 +143,12 @@ def _called(function: Any, source: str) -> Any:
     try:
         return function()
     except TypeError as error:
-        raise TypeError(
-            problem(
-                f"{source} of type {type(function).__name__}, which cannot be called without "
-                f"arguments ({error})",
-                "a function that takes none and yields batches, or data",
-                "pass the data themselves, or lambda: batches(...)",
-            )
+        raise problem(
+            f"{source} of type {type(function).__name__}, which cannot be called without "
+            f"arguments ({error})",
+            "a function that takes none and yields batches, or data",
+            "pass the data themselves, or lambda: batches(...)",
+            kind=TypeError,
         ) from error
 
 

@@ -48,7 +48,7 @@ def whole_number(at_least: int, at_most: int | None = None, usual: int = 1) -> C
         if number < at_least or (at_most is not None and number > at_most):
             most = "" if at_most is None else f" and at most {at_most}"
             expected = f"a whole number of at least {at_least}{most}"
-            raise argparse.ArgumentTypeError(problem(text, expected, f"try {usual}"))
+            raise problem(text, expected, f"try {usual}", kind=argparse.ArgumentTypeError)
         return number
 
     # argparse says "invalid whole number value".
@@ -70,7 +70,7 @@ def real_number(
                 if math.isfinite(bound)
             ]
             expected = f"a finite number {' and '.join(bounds)}".strip()
-            raise argparse.ArgumentTypeError(problem(text, expected, "choose one of them"))
+            raise problem(text, expected, "choose one of them", kind=argparse.ArgumentTypeError)
         return number
 
     read.__name__ = "number"

@@ -245,12 +245,10 @@ def _checked(
     """
     check_models(arguments.model)
     if arguments.model.suffix == TFLITE:
-        raise ValueError(
-            problem(
-                f"the file {str(arguments.model)!r}",
-                "a model that Keras has saved: a .tflite is what comes out",
-                "name the .keras that it was made from; keras-kd verify and inspect take a .tflite",
-            )
+        raise problem(
+            f"the file {str(arguments.model)!r}",
+            "a model that Keras has saved: a .tflite is what comes out",
+            "name the .keras that it was made from; keras-kd verify and inspect take a .tflite",
         )
     check_custom_objects(arguments.custom_objects)
     data = arguments.representative_data
@@ -277,29 +275,23 @@ def _check_form(arguments: argparse.Namespace) -> None:
     if arguments.input_range is not None:
         checked_ranges(tuple(arguments.input_range), ["input"])
     if form.needs_data and arguments.representative_data is None:
-        raise ValueError(
-            problem(
-                f"--quantization {form.name} without --representative-data",
-                "examples from which the ranges of the activations are read",
-                "add --representative-data x_train.npy, a directory of images or the name of a "
-                "TFDS data set",
-            )
+        raise problem(
+            f"--quantization {form.name} without --representative-data",
+            "examples from which the ranges of the activations are read",
+            "add --representative-data x_train.npy, a directory of images or the name of a "
+            "TFDS data set",
         )
     if _PER_TENSOR.get(arguments.per_tensor) and not form.has_choice_of_scales:
-        raise ValueError(
-            problem(
-                f"--per-tensor with --quantization {form.name}",
-                "--quantization int8 or int16x8, the only forms with a choice of scales",
-                "choose --quantization int8, or leave --per-tensor out",
-            )
+        raise problem(
+            f"--per-tensor with --quantization {form.name}",
+            "--quantization int8 or int16x8, the only forms with a choice of scales",
+            "choose --quantization int8, or leave --per-tensor out",
         )
     if arguments.verification_labels is not None and arguments.verification_data is None:
-        raise ValueError(
-            problem(
-                "--verification-labels, labels without --verification-data",
-                "the examples that they belong to",
-                "add --verification-data x_test.npy",
-            )
+        raise problem(
+            "--verification-labels, labels without --verification-data",
+            "the examples that they belong to",
+            "add --verification-data x_test.npy",
         )
 
 
@@ -312,28 +304,22 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
         check_name(arguments.name)
         given.remove("name")
     if arguments.labels is None and given:
-        raise ValueError(
-            problem(
-                f"--{given[0].replace('_', '-')} without --labels",
-                "the name of each class: metadata are for classifiers",
-                "add --labels labels.txt, or leave it out",
-            )
+        raise problem(
+            f"--{given[0].replace('_', '-')} without --labels",
+            "the name of each class: metadata are for classifiers",
+            "add --labels labels.txt, or leave it out",
         )
     if arguments.target != "android" and (given or (arguments.labels and destination.is_file)):
-        raise ValueError(
-            problem(
-                f"metadata with --target {arguments.target}",
-                "--target android, whose files hold them, or only --labels and a directory",
-                "choose a directory as --output, and leave out other metadata",
-            )
+        raise problem(
+            f"metadata with --target {arguments.target}",
+            "--target android, whose files hold them, or only --labels and a directory",
+            "choose a directory as --output, and leave out other metadata",
         )
     if arguments.vocabulary is not None and arguments.labels is None:
-        raise ValueError(
-            problem(
-                "--vocabulary without --labels",
-                "the name of each class: metadata are for classifiers",
-                "add --labels labels.txt, or leave it out",
-            )
+        raise problem(
+            "--vocabulary without --labels",
+            "the name of each class: metadata are for classifiers",
+            "add --labels labels.txt, or leave it out",
         )
     return () if arguments.labels is None else android.read_labels(arguments.labels)
 

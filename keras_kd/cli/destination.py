@@ -51,20 +51,16 @@ class Destination:
             check_output(output)
             return cls(output, file_name, False, is_project)
         if output.suffix != _SUFFIX:
-            raise ValueError(
-                problem(
-                    f"--output {str(output)!r}",
-                    f"a file that ends in {_SUFFIX}, or a directory that is there",
-                    f"add {_SUFFIX}, or make the directory first: mkdir -p {output}",
-                )
+            raise problem(
+                f"--output {str(output)!r}",
+                f"a file that ends in {_SUFFIX}, or a directory that is there",
+                f"add {_SUFFIX}, or make the directory first: mkdir -p {output}",
             )
         if output.parent.exists() and not output.parent.is_dir():
-            raise ValueError(
-                problem(
-                    f"--output {str(output)!r}, but {output.parent} is a file",
-                    "a file in a directory",
-                    "choose another name",
-                )
+            raise problem(
+                f"--output {str(output)!r}, but {output.parent} is a file",
+                "a file in a directory",
+                "choose another name",
             )
         return cls(output, file_name, True, is_project)
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import one_line, three_parts
 from keras_kd.cli.words import in_options
 
 DEBUG = "KERAS_KD_DEBUG"
@@ -44,14 +44,14 @@ def told(error: BaseException, arguments: argparse.Namespace | None) -> str:
     if _is_own(error) and not (is_full and "free space" not in str(error)):
         return in_options(one_line(error), arguments)
     if is_full:
-        return problem(
+        return three_parts(
             f"a disk that is full while {_written(error, arguments)} was written",
             "free space for the result, and for what is written meanwhile to "
             f"{tempfile.gettempdir()!r}",
             "free space and run the command again",
         )
     if isinstance(error, MemoryError):
-        return problem(
+        return three_parts(
             f"{files}, for which the memory is not enough"
             f"{f' ({one_line(error)[:_LONGEST]})' if str(error) else ''}",
             "a model and data that fit into the memory",
@@ -60,7 +60,7 @@ def told(error: BaseException, arguments: argparse.Namespace | None) -> str:
     if _is_of_tensorflow(error):
         return _of_tensorflow(error, files)
     if isinstance(error, OSError) and error.filename is None:
-        return problem(
+        return three_parts(
             f"{files}, which cannot be read or written ({one_line(error)[:_LONGEST]})",
             "files and directories that can be",
             "check them and the disk, and run the command again",
@@ -68,7 +68,7 @@ def told(error: BaseException, arguments: argparse.Namespace | None) -> str:
     if isinstance(error, ValueError | TypeError | OSError | ImportError):
         return one_line(error) or type(error).__name__
     reason = ": ".join(part for part in (type(error).__name__, _reason(error)) if part)
-    return problem(
+    return three_parts(
         f"{files}, on which this command fails ({reason})",
         "undamaged models, and data that fit them",
         f"check them; {DEBUG}=1 in the environment shows where it fails, for a report of a mistake "
@@ -112,13 +112,13 @@ def _of_tensorflow(error: BaseException, files: str) -> str:
     outside = _OUT_OF_VOCABULARY.search(reason)
     if outside:
         value, size = outside.groups()
-        return problem(
+        return three_parts(
             f"{files}, with the number {value} for a layer that knows 0 to {int(size) - 1}, such "
             f"as an Embedding ({reason})",
             f"words or categories from 0 to {int(size) - 1}",
             "number them as for the training of the model, or pass the data that belong to it",
         )
-    return problem(
+    return three_parts(
         f"{files}, on which TensorFlow fails ({type(error).__name__}: {reason})",
         "a model that TensorFlow can run on these data",
         "check that the data are those of the model, or save the model again",

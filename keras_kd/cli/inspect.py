@@ -75,7 +75,7 @@ def _no_file(directory: Path) -> ValueError:
         if stored.is_saved_model(directory)
         else "check the path"
     )
-    return ValueError(problem(f"the directory {str(directory)!r}", _EXPECTED, fix))
+    return problem(f"the directory {str(directory)!r}", _EXPECTED, fix)
 
 
 def _watched(path: Path) -> AbstractContextManager[None]:

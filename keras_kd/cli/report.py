@@ -156,9 +156,7 @@ def _load(path: Path, custom_objects: str | None) -> Any:
 def _names(files: list[Path]) -> list[str]:
     """What the files are called in the table: as short as they can be told apart."""
     if len(set(files)) != len(files):
-        raise ValueError(
-            problem("a file that is named twice", "files that differ", "name each one once")
-        )
+        raise problem("a file that is named twice", "files that differ", "name each one once")
     for names in ([file.stem for file in files], [file.name for file in files]):
         if len(set(names)) == len(names):
             return names
@@ -167,12 +165,10 @@ def _names(files: list[Path]) -> list[str]:
 
 def _place(option: str, file: Path, files: list[Path]) -> int:
     if file not in files:
-        raise ValueError(
-            problem(
-                f"{option} {str(file)!r}",
-                f"one of the files, {', '.join(repr(str(each)) for each in files)}",
-                "name the file among the others, too",
-            )
+        raise problem(
+            f"{option} {str(file)!r}",
+            f"one of the files, {', '.join(repr(str(each)) for each in files)}",
+            "name the file among the others, too",
         )
     return files.index(file)
 

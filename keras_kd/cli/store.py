@@ -139,12 +139,10 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what is missing or means nothing for this kind of teacher."""
     if arguments.teacher and arguments.data is None:
-        raise ValueError(
-            problem(
-                "a model without --data",
-                "the examples that it is asked about",
-                "add for example --data x_train.npy",
-            )
+        raise problem(
+            "a model without --data",
+            "the examples that it is asked about",
+            "add for example --data x_train.npy",
         )
     kind = "a model" if arguments.teacher else "--predictions"
     out_of_place = {
@@ -155,27 +153,23 @@ def _check(arguments: argparse.Namespace) -> None:
     for name, place in out_of_place.items():
         if place and getattr(arguments, name):
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(problem(f"{option} with {kind}", f"it with {place}", "leave it out"))
+            raise problem(f"{option} with {kind}", f"it with {place}", "leave it out")
 
     if arguments.temperature and arguments.top_k is None:
-        raise ValueError(
-            problem(
-                "--temperature without --top-k",
-                "no temperature: of all logits any can be applied later",
-                "leave it out, or add --top-k 16, for example",
-            )
+        raise problem(
+            "--temperature without --top-k",
+            "no temperature: of all logits any can be applied later",
+            "leave it out, or add --top-k 16, for example",
         )
 
 
 def _check_free(output: Path) -> None:
     """Refuse a file that is something else than a store, before anything is imported."""
     if output.exists() and output.stat().st_size and not is_database(output):
-        raise ValueError(
-            problem(
-                f"--output {str(output)!r}, which is no store",
-                "the name of a new file, or of a store that was begun",
-                "choose another name",
-            )
+        raise problem(
+            f"--output {str(output)!r}, which is no store",
+            "the name of a new file, or of a store that was begun",
+            "choose another name",
         )
 
 
@@ -223,12 +217,10 @@ def _as_real(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _with_keys(examples: Any, keys: Any) -> dict[str, Any]:
     inputs = examples if isinstance(examples, dict) else {"input": examples}
     if _KEY in inputs:
-        raise ValueError(
-            problem(
-                f"--keys and an array {_KEY!r} in --data",
-                "one of them",
-                f"give the input {_KEY!r} of the model another name",
-            )
+        raise problem(
+            f"--keys and an array {_KEY!r} in --data",
+            "one of them",
+            f"give the input {_KEY!r} of the model another name",
         )
     return {**inputs, _KEY: keys}
 

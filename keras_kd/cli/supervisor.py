@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_kd import _limits
-from keras_kd._checks import problem
+from keras_kd._checks import three_parts
 from keras_kd._native import last_lines
 from keras_kd.cli import interruption, program, terminal
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM
@@ -204,14 +204,14 @@ class _Supervisor:
     def _reason(self, number: int, messages: str) -> str:
         what = self._doing or f"the command {' '.join(self._arguments)[:200]!r}"
         if self._is_too_large:
-            return problem(
+            return three_parts(
                 f"{what}, which took more than {self._most_bytes / 1e6:.0f} MB of memory",
                 "a model and data that leave some of the memory free",
                 "make them smaller, free memory, or set the environment variable "
                 f"{_limits.MEGABYTES} to what may be used (0: no limit)",
             )
         if number == signal.SIGALRM:
-            return problem(
+            return three_parts(
                 f"{what}, which came to no end in time",
                 "a model that ends",
                 "save the model again without loops that never end; if it only needs longer, set "
@@ -219,7 +219,7 @@ class _Supervisor:
             )
         said = last_lines(messages, 1)[-300:]
         hint = ", probably because the memory was full" if number == signal.SIGKILL else ""
-        return problem(
+        return three_parts(
             f"{what}, which ended the process by {_limits.signal_name(number)}{hint}"
             f"{said and f' ({said})'}",
             "an undamaged model that TensorFlow can run",

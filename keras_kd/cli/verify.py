@@ -76,12 +76,11 @@ def _names(text: str) -> tuple[str, str]:
     # Names that TensorFlow gives have no "=" in them.
     name, separator, other = text.rpartition("=")
     if not (name and separator and other):
-        raise argparse.ArgumentTypeError(
-            problem(
-                text,
-                "FILE_NAME=MODEL_NAME",
-                "write for example serving_default_x:0=image; keras-kd inspect shows the names",
-            )
+        raise problem(
+            text,
+            "FILE_NAME=MODEL_NAME",
+            "write for example serving_default_x:0=image; keras-kd inspect shows the names",
+            kind=argparse.ArgumentTypeError,
         )
     return name, other
 
@@ -89,9 +88,7 @@ def _names(text: str) -> tuple[str, str]:
 def _pairs(arguments: argparse.Namespace) -> dict[str, str]:
     pairs = dict(arguments.map)
     if len(pairs) < len(arguments.map):
-        raise ValueError(
-            problem("a name of the file twice in --map", "each of them once", "leave one out")
-        )
+        raise problem("a name of the file twice in --map", "each of them once", "leave one out")
     return pairs
 
 

@@ -40,12 +40,11 @@ def load(
         ValueError: if it cannot be read.
     """
     if not isinstance(path, str | os.PathLike) or not os.path.exists(path):
-        raise FileNotFoundError(
-            problem(
-                f"the path {str(path)!r}, where there is nothing",
-                "the file of a saved student",
-                "correct the path",
-            )
+        raise problem(
+            f"the path {str(path)!r}, where there is nothing",
+            "the file of a saved student",
+            "correct the path",
+            kind=FileNotFoundError,
         )
     # Importing them lets tf_keras load files with their layers, and with losses of Keras 3.
     from keras_kd._translation import KerasSchedule, take_keras_3
@@ -82,12 +81,10 @@ def load(
             fix = "pass safe_mode=False if you trust the file"
         elif "Unknown activation" in reason and Path(path).suffix != ".keras":
             fix = "save the student as .keras, which keeps activations that only Keras 3 knows"
-        raise ValueError(
-            problem(
-                f"{str(path)!r}, which cannot be read ({reason[:300]})",
-                "what `save` of a tf_keras student has written",
-                fix,
-            )
+        raise problem(
+            f"{str(path)!r}, which cannot be read ({reason[:300]})",
+            "what `save` of a tf_keras student has written",
+            fix,
         ) from error
     set_callbacks(student)
     return take_keras_3(student)

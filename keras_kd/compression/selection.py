@@ -41,31 +41,24 @@ def select(
     if layers is not None and not _is_function(layers):
         refused = [name for name in _named(layers) if name not in supported]
         if refused:
-            raise ValueError(
-                problem(
-                    f"layers={layers!r}, of which {refused} cannot be {purpose}",
-                    f"layers that can be {purpose}: {sorted(supported)}",
-                    "leave the others out",
-                )
+            raise problem(
+                f"layers={layers!r}, of which {refused} cannot be {purpose}",
+                f"layers that can be {purpose}: {sorted(supported)}",
+                "leave the others out",
             )
     left_alone = set() if skip is None else _matching("skip", skip, by_name)
     chosen = [name for name in by_name if name in (wanted & supported) - left_alone]
     if not chosen and not any(getattr(layer, "trainable_weights", ()) for layer in graph.layers()):
-        raise ValueError(
-            problem(
-                f"a student {graph.name!r} without trainable weights, none of which can be"
-                f" {purpose}",
-                "layers that train",
-                "set student.trainable = True; a Distiller freezes the models it takes as teachers",
-            )
+        raise problem(
+            f"a student {graph.name!r} without trainable weights, none of which can be {purpose}",
+            "layers that train",
+            "set student.trainable = True; a Distiller freezes the models it takes as teachers",
         )
     if not chosen:
-        raise ValueError(
-            problem(
-                f"a student {graph.name!r} in which no chosen layer can be {purpose}",
-                f"at least one of {sorted(supported)}" if supported else "another student",
-                "choose more layers or skip fewer, or leave this compression out",
-            )
+        raise problem(
+            f"a student {graph.name!r} in which no chosen layer can be {purpose}",
+            f"at least one of {sorted(supported)}" if supported else "another student",
+            "choose more layers or skip fewer, or leave this compression out",
         )
     return chosen
 
@@ -76,22 +69,19 @@ def _matching(argument: str, selection: Selection, by_name: dict[str, Any]) -> s
     items = [selection] if isinstance(selection, str | type) else selection
     is_list = isinstance(items, Collection)
     if not is_list or not all(isinstance(item, str | type) for item in items):
-        raise TypeError(
-            problem(
-                f"{argument}={selection!r}",
-                "names or types of layers, or a function of a layer",
-                f'pass {argument}=["conv1", keras.layers.Dense] or a function',
-            )
+        raise problem(
+            f"{argument}={selection!r}",
+            "names or types of layers, or a function of a layer",
+            f'pass {argument}=["conv1", keras.layers.Dense] or a function',
+            kind=TypeError,
         )
     for name in _named(items):
         if name not in by_name:
             close = difflib.get_close_matches(name, by_name, n=1)
-            raise ValueError(
-                problem(
-                    f"{argument}={selection!r}, in which {name!r} is no layer of the student",
-                    f"names out of {sorted(by_name)}",
-                    f"write {close[0]!r}" if close else f"correct `{argument}`",
-                )
+            raise problem(
+                f"{argument}={selection!r}, in which {name!r} is no layer of the student",
+                f"names out of {sorted(by_name)}",
+                f"write {close[0]!r}" if close else f"correct `{argument}`",
             )
     # A type of Keras 3 also means the layer of that name in tf_keras.
     types = {item.__name__ for item in items if isinstance(item, type)}

@@ -40,10 +40,8 @@ def check_state(graph: Graph, accepted: Collection[str], fix: str) -> None:
     for layer in graph.layers():
         state = state_of(layer)
         if state is not None and state not in accepted:
-            raise ValueError(
-                problem(
-                    f"a student that is {state} already (layer {layer.name!r})",
-                    " or ".join(["a plain student", *(f"a {state} one" for state in accepted)]),
-                    fix,
-                )
+            raise problem(
+                f"a student that is {state} already (layer {layer.name!r})",
+                " or ".join(["a plain student", *(f"a {state} one" for state in accepted)]),
+                fix,
             )

@@ -60,12 +60,10 @@ def load_keys(path: str | os.PathLike) -> np.ndarray:
         if array.ndim == 1 and array.dtype.kind in "iuSU":
             return array
         received = f"an array of shape {array.shape} and type {array.dtype}"
-    raise ValueError(
-        problem(
-            f"{received} as keys in {str(path)!r}",
-            "one key for each example, whole numbers or texts, in the shape (examples,)",
-            "save them with numpy.save",
-        )
+    raise problem(
+        f"{received} as keys in {str(path)!r}",
+        "one key for each example, whole numbers or texts, in the shape (examples,)",
+        "save them with numpy.save",
     )
 
 
@@ -89,7 +87,9 @@ def load_labels(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]:
 def check_path(path: Path) -> None:
     """Raise FileNotFoundError if there is no file at a path."""
     if not path.is_file():
-        raise FileNotFoundError(problem(f"the path {str(path)!r}", _EXPECTED, "check the path"))
+        raise problem(
+            f"the path {str(path)!r}", _EXPECTED, "check the path", kind=FileNotFoundError
+        )
 
 
 def _numbers(
@@ -99,13 +99,11 @@ def _numbers(
     arrays = _arrays(path, read)
     for name, array in arrays.items():
         if array.ndim == 0 or array.dtype.kind not in "biuf":
-            raise ValueError(
-                problem(
-                    f"the array {name!r} of shape {array.shape} and type {array.dtype} in "
-                    f"{str(path)!r}",
-                    "numbers, shaped (examples, ...)",
-                    "save the examples as the model takes them",
-                )
+            raise problem(
+                f"the array {name!r} of shape {array.shape} and type {array.dtype} in "
+                f"{str(path)!r}",
+                "numbers, shaped (examples, ...)",
+                "save the examples as the model takes them",
             )
     return arrays[_UNNAMED] if list(arrays) == [_UNNAMED] else arrays
 
@@ -116,12 +114,10 @@ def _arrays(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[s
     try:
         return read(path)
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds for damaged files.
-        raise ValueError(
-            problem(
-                f"the file {str(path)!r}, which NumPy cannot read ({one_line(error)[:200]})",
-                _EXPECTED,
-                "save the examples again with numpy.save or numpy.savez, uncompressed",
-            )
+        raise problem(
+            f"the file {str(path)!r}, which NumPy cannot read ({one_line(error)[:200]})",
+            _EXPECTED,
+            "save the examples again with numpy.save or numpy.savez, uncompressed",
         ) from error
 
 

@@ -53,12 +53,10 @@ def load_images(
             damaged.append(f"{file} ({error})")
     if damaged:
         more = f" and {len(damaged) - _MOST_NAMED} more" if len(damaged) > _MOST_NAMED else ""
-        raise ValueError(
-            problem(
-                f"images that cannot be read: {', '.join(damaged[:_MOST_NAMED])}{more}",
-                "undamaged images in the format that their name says",
-                "delete them or copy them again",
-            )
+        raise problem(
+            f"images that cannot be read: {', '.join(damaged[:_MOST_NAMED])}{more}",
+            "undamaged images in the format that their name says",
+            "delete them or copy them again",
         )
     return np.stack(images)
 
@@ -123,20 +121,21 @@ def _pixels_of_gif(content: bytes) -> int:
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     if len(shape) != 3 or None in shape or shape[-1] not in CHANNELS:
-        raise ValueError(
-            problem(
-                f"images for an input of shape {tuple(shape)} without the batch",
-                "(height, width, channels), all of them known, and 1, 3 or 4 channels",
-                "pass arrays that fit instead",
-            )
+        raise problem(
+            f"images for an input of shape {tuple(shape)} without the batch",
+            "(height, width, channels), all of them known, and 1, 3 or 4 channels",
+            "pass arrays that fit instead",
         )
     return tuple(shape)
 
 
 def _image_files(directory: Path) -> list[Path]:
     if not directory.is_dir():
-        raise FileNotFoundError(
-            problem(f"the path {str(directory)!r}", "a directory of images", "check the path")
+        raise problem(
+            f"the path {str(directory)!r}",
+            "a directory of images",
+            "check the path",
+            kind=FileNotFoundError,
         )
     found = [
         path
@@ -146,12 +145,10 @@ def _image_files(directory: Path) -> list[Path]:
         and path.is_file()
     ]
     if not found:
-        raise ValueError(
-            problem(
-                f"the directory {str(directory)!r} without an image",
-                f"files that end in {', '.join(SUFFIXES)}, there or in directories of classes",
-                "name the directory that holds the images",
-            )
+        raise problem(
+            f"the directory {str(directory)!r} without an image",
+            f"files that end in {', '.join(SUFFIXES)}, there or in directories of classes",
+            "name the directory that holds the images",
         )
     return sorted(found, key=lambda path: (path.parent.as_posix(), path.name))
 

@@ -94,12 +94,11 @@ def _endless_batches(examples: int, size: int, seed: int | None) -> tf.data.Data
 
 def _check_labeled(labeled: Any) -> tuple[Any, Any]:
     if not isinstance(labeled, tuple | list) or len(labeled) != 2:
-        raise TypeError(
-            problem(
-                f"labeled of type {type(labeled).__qualname__}",
-                "a pair (x, y) of arrays",
-                "pass labeled=(x, y)",
-            )
+        raise problem(
+            f"labeled of type {type(labeled).__qualname__}",
+            "a pair (x, y) of arrays",
+            "pass labeled=(x, y)",
+            kind=TypeError,
         )
     return keras.tree.map_structure(np.asarray, tuple(labeled))
 
@@ -108,12 +107,10 @@ def _examples(name: str, arrays: Any) -> int:
     """The number of examples, the same in all arrays."""
     counts = {array.shape[0] if array.ndim else 0 for array in keras.tree.flatten(arrays)}
     if len(counts) != 1 or 0 in counts:
-        raise ValueError(
-            problem(
-                f"{name} arrays of {' and '.join(map(str, sorted(counts)))} examples",
-                "at least one example, and as many in all arrays",
-                "cut all arrays to the same length",
-            )
+        raise problem(
+            f"{name} arrays of {' and '.join(map(str, sorted(counts)))} examples",
+            "at least one example, and as many in all arrays",
+            "cut all arrays to the same length",
         )
     return counts.pop()
 
@@ -126,32 +123,28 @@ def _check_alike(x: Any, others: Any) -> None:
         )
 
     if described(x) != described(others):
-        raise ValueError(
-            problem(
-                f"labeled inputs {described(x)} and unlabeled inputs {described(others)}",
-                "the same names, types and shapes for both",
-                "prepare the unlabeled inputs as the labeled ones, and give them without labels",
-            )
+        raise problem(
+            f"labeled inputs {described(x)} and unlabeled inputs {described(others)}",
+            "the same names, types and shapes for both",
+            "prepare the unlabeled inputs as the labeled ones, and give them without labels",
         )
 
 
 def _labels(labels: np.ndarray, missing_label: int) -> np.ndarray:
     """Labels of a type that can say that there is none."""
     if labels.dtype.kind not in "iuf":
-        raise TypeError(
-            problem(f"labels of type {labels.dtype}", "numbers", "write y.astype('float32')")
+        raise problem(
+            f"labels of type {labels.dtype}", "numbers", "write y.astype('float32')", kind=TypeError
         )
     if labels.dtype.kind in "iu" and not _holds(labels.dtype, missing_label):
         labels = labels.astype("int64")
     empty = np.isnan(labels) if labels.dtype.kind == "f" else labels == missing_label
     if empty.any():
-        raise ValueError(
-            problem(
-                f"{np.count_nonzero(empty)} labels that are "
-                f"{'NaN' if labels.dtype.kind == 'f' else missing_label} in `labeled`",
-                "labels that differ from the one that stands for a missing label",
-                "move these examples to `unlabeled`, or choose another missing_label",
-            )
+        raise problem(
+            f"{np.count_nonzero(empty)} labels that are "
+            f"{'NaN' if labels.dtype.kind == 'f' else missing_label} in `labeled`",
+            "labels that differ from the one that stands for a missing label",
+            "move these examples to `unlabeled`, or choose another missing_label",
         )
     return labels
 

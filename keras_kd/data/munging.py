@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_kd import _keras
-from keras_kd._checks import check_integer, check_number, problem
+from keras_kd._checks import check_integer, check_number, problem, three_parts
 from keras_kd.teachers import Teacher
 
 _BATCH_SIZE = 1024
@@ -125,25 +125,20 @@ def _check_table(x: Any) -> np.ndarray:
     array = np.asarray(x)
     expected = "at least two examples of shape (examples, columns), all finite numbers"
     if array.dtype.kind not in "iuf":
-        raise TypeError(
-            problem(
-                f"x of type {array.dtype}",
-                expected,
-                "write categories as numbers and name their columns in `categorical`",
-            )
+        raise problem(
+            f"x of type {array.dtype}",
+            expected,
+            "write categories as numbers and name their columns in `categorical`",
+            kind=TypeError,
         )
     if array.ndim != 2 or len(array) < 2 or array.shape[1] < 1:
-        raise ValueError(
-            problem(f"x of shape {array.shape}", expected, "give one row for each example")
-        )
+        raise problem(f"x of shape {array.shape}", expected, "give one row for each example")
     if not np.isfinite(array).all():
         columns = np.flatnonzero(~np.isfinite(array).all(axis=0)).tolist()
-        raise ValueError(
-            problem(
-                f"x with NaN or infinity in the columns {columns}",
-                expected,
-                "leave these rows out, or fill the gaps first",
-            )
+        raise problem(
+            f"x with NaN or infinity in the columns {columns}",
+            expected,
+            "leave these rows out, or fill the gaps first",
         )
     return array
 
@@ -153,12 +148,10 @@ def _check_categorical(categorical: Sequence[int], columns: int) -> np.ndarray:
     for index in listed:
         check_integer("categorical index", index, at_least=0, fix="count the columns from 0")
     if len(set(listed)) != len(listed) or max(listed, default=0) >= columns:
-        raise ValueError(
-            problem(
-                f"categorical={listed}",
-                f"different column indexes from 0 to {columns - 1}",
-                "list each categorical column of x once",
-            )
+        raise problem(
+            f"categorical={listed}",
+            f"different column indexes from 0 to {columns - 1}",
+            "list each categorical column of x once",
         )
     is_categorical = np.zeros(columns, dtype=bool)
     is_categorical[listed] = True
@@ -167,12 +160,11 @@ def _check_categorical(categorical: Sequence[int], columns: int) -> np.ndarray:
 
 def _check_teacher(teacher: Any) -> None:
     if teacher is not None and not callable(teacher):
-        raise TypeError(
-            problem(
-                f"teacher of type {type(teacher).__module__}.{type(teacher).__qualname__}",
-                "a Keras model, or a function from an array to outputs",
-                "pass the method that gives the outputs, such as teacher=forest.predict_proba",
-            )
+        raise problem(
+            f"teacher of type {type(teacher).__module__}.{type(teacher).__qualname__}",
+            "a Keras model, or a function from an array to outputs",
+            "pass the method that gives the outputs, such as teacher=forest.predict_proba",
+            kind=TypeError,
         )
 
 
@@ -221,7 +213,7 @@ def _scikit_learn() -> Any:
         import sklearn.preprocessing
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            problem(
+            three_parts(
                 "a table to munge without scikit-learn installed",
                 "the `tabular` extra",
                 "run: pip install 'keras-kd[tabular]'",
@@ -247,12 +239,10 @@ def _batch_outputs(teacher: Callable[[np.ndarray], Any], x: np.ndarray) -> Any:
     outputs = keras.tree.map_structure(keras.ops.convert_to_numpy, teacher(x))
     for output in keras.tree.flatten(outputs):
         if output.ndim == 0 or len(output) != len(x):
-            raise ValueError(
-                problem(
-                    f"outputs of shape {output.shape} from the teacher for {len(x)} examples",
-                    "one output per example",
-                    "let the teacher take an array (examples, columns) and return an array "
-                    "(examples, ...)",
-                )
+            raise problem(
+                f"outputs of shape {output.shape} from the teacher for {len(x)} examples",
+                "one output per example",
+                "let the teacher take an array (examples, columns) and return an array "
+                "(examples, ...)",
             )
     return outputs

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, check_integer, one_line, problem
+from keras_kd._checks import check_choice, check_integer, one_line, problem, three_parts
 from keras_kd._progress import with_progress
 from keras_kd.data.dataset import Dataset, from_bytes
 from keras_kd.data.images import decode_image
@@ -94,10 +94,8 @@ def load_named_images(
     check_integer("most", most, at_least=1, fix="pass a whole number of at least 1")
     parts = _NAME.fullmatch(name)
     if parts is None:
-        raise ValueError(
-            problem(
-                f"the data set {name!r}", "a name such as 'mnist' or 'mnist:test'", "correct it"
-            )
+        raise problem(
+            f"the data set {name!r}", "a name such as 'mnist' or 'mnist:test'", "correct it"
         )
     builder, split = _builder(parts["name"], data_dir), parts["split"] or "train"
     key = _image_feature(builder)
@@ -115,7 +113,7 @@ def _tensorflow_datasets() -> ModuleType:
         import tensorflow_datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            problem(
+            three_parts(
                 "a data set's name without tensorflow-datasets installed",
                 "the `examples` extra",
                 "run: pip install 'keras-kd[examples]', or use the bundled sample",
@@ -154,7 +152,7 @@ def check_directory(name: str, directory: Path) -> None:
 
 
 def _missing(name: str, directory: Path) -> str:
-    return problem(
+    return three_parts(
         f"data_dir={str(directory)!r}, which does not hold {name!r}",
         f"a TFDS data directory with {name}/VERSION/dataset_info.json in it",
         f"name the right directory, or download the data into this one with `tfds build {name} "
@@ -193,14 +191,12 @@ def _check_descriptions(directory: Path, name: str) -> None:
                     is_fine = plain not in _PARTS_OF_FILES or _is_part_of_file(value)
                     what = "file"
                 if not is_fine:
-                    raise ValueError(
-                        problem(
-                            f"the data set {name!r} in {str(directory)!r}, whose {file.name} names "
-                            f"the {what} {value[:80]!r}",
-                            "features of TFDS itself, and files beside that one",
-                            "if you trust it, read it with tensorflow-datasets in Python, and pass "
-                            "its images as an array",
-                        )
+                    raise problem(
+                        f"the data set {name!r} in {str(directory)!r}, whose {file.name} names "
+                        f"the {what} {value[:80]!r}",
+                        "features of TFDS itself, and files beside that one",
+                        "if you trust it, read it with tensorflow-datasets in Python, and pass "
+                        "its images as an array",
                     )
 
 
@@ -249,12 +245,10 @@ def _image_feature(builder: Any) -> str:
     features = builder.info.features
     images = [key for key in features if isinstance(features[key], tfds.features.Image)]
     if not images:
-        raise ValueError(
-            problem(
-                f"the data set {builder.name!r} with the features {sorted(features)}",
-                "a data set of images",
-                "pass arrays instead",
-            )
+        raise problem(
+            f"the data set {builder.name!r} with the features {sorted(features)}",
+            "a data set of images",
+            "pass arrays instead",
         )
     return "image" if "image" in images else images[0]
 
@@ -263,20 +257,16 @@ def _check_split(builder: Any, split: str) -> None:
     try:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
-        raise ValueError(
-            problem(
-                f"the split {split!r} of {builder.name!r} ({one_line(error)[:200]})",
-                f"one of {sorted(builder.info.splits)}, or a part of it",
-                f"write for example '{builder.name}:{next(iter(builder.info.splits), 'train')}'",
-            )
+        raise problem(
+            f"the split {split!r} of {builder.name!r} ({one_line(error)[:200]})",
+            f"one of {sorted(builder.info.splits)}, or a part of it",
+            f"write for example '{builder.name}:{next(iter(builder.info.splits), 'train')}'",
         ) from error
     if count == 0:
-        raise ValueError(
-            problem(
-                f"the split {split!r} of {builder.name!r} without an example",
-                "at least one image",
-                "choose another part of it",
-            )
+        raise problem(
+            f"the split {split!r} of {builder.name!r} without an example",
+            "at least one image",
+            "choose another part of it",
         )
 
 
@@ -311,7 +301,7 @@ def _read(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _damaged(name: str, directory: str | os.PathLike) -> str:
-    return problem(
+    return three_parts(
         f"files of {name!r} in '{directory}' that cannot be read",
         "the complete files that TFDS wrote",
         "delete that directory and prepare the data set again",

@@ -105,12 +105,10 @@ class Assembly:
             return
         check_flavour(self, _keras.check_model("student", student))
         if self._parts.value.teacher is None and old.bridge_weights:
-            raise ValueError(
-                problem(
-                    "another student for a distiller without a teacher whose adapters were trained",
-                    "a teacher, by whose shapes new adapters are made",
-                    "set distiller.teacher first",
-                )
+            raise problem(
+                "another student for a distiller without a teacher whose adapters were trained",
+                "a teacher, by whose shapes new adapters are made",
+                "set distiller.teacher first",
             )
         losses, weights = old.given_losses
         objective = Objective(
@@ -302,13 +300,11 @@ class Assembly:
 
     @missing_label.setter
     def missing_label(self, missing_label: int | None) -> None:
-        raise ValueError(
-            problem(
-                f"distiller.missing_label = {missing_label!r}",
-                "missing_label as an argument of the constructor, since compile depends on it",
-                "build a new keras_kd.Distiller(distiller.teacher, distiller.student, "
-                f"missing_label={missing_label!r})",
-            )
+        raise problem(
+            f"distiller.missing_label = {missing_label!r}",
+            "missing_label as an argument of the constructor, since compile depends on it",
+            "build a new keras_kd.Distiller(distiller.teacher, distiller.student, "
+            f"missing_label={missing_label!r})",
         )
 
     def _settle_terms(self) -> None:

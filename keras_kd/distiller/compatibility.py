@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_kd import _keras
-from keras_kd._checks import problem, shapes_fit
+from keras_kd._checks import problem, shapes_fit, three_parts
 from keras_kd.distiller.objective import Objective
 from keras_kd.teachers import ModelTeacher, Teacher
 
@@ -23,18 +23,16 @@ def check_distinct(teacher: Any, student: Any) -> None:
         ValueError: if both are the same object.
     """
     if teacher is student:
-        raise ValueError(
-            problem(
-                f"the model {student.name!r} as teacher and as student",
-                "two models, since the teacher is frozen",
-                "copy it first: teacher = keras.models.clone_model(student), then "
-                "teacher.set_weights(student.get_weights())",
-            )
+        raise problem(
+            f"the model {student.name!r} as teacher and as student",
+            "two models, since the teacher is frozen",
+            "copy it first: teacher = keras.models.clone_model(student), then "
+            "teacher.set_weights(student.get_weights())",
         )
     shared = _shared_layers(teacher, student)
     if shared:
         warnings.warn(
-            problem(
+            three_parts(
                 f"the student {student.name!r} with layers of the teacher {teacher.name!r}, which "
                 f"is frozen from now on, so that they do not train: {', '.join(shared)}",
                 "a student with layers of its own",
@@ -54,12 +52,10 @@ def check_order(teacher: Any, student: Any) -> None:
     """
     names = [str(getattr(model, "name", "")) for model in (teacher, student)]
     if "student" in names[0].lower() and "teacher" in names[1].lower():
-        raise ValueError(
-            problem(
-                f"the model {names[0]!r} as teacher and {names[1]!r} as student",
-                "the teacher first",
-                "write keras_kd.Distiller(teacher, student), or give the models other names",
-            )
+        raise problem(
+            f"the model {names[0]!r} as teacher and {names[1]!r} as student",
+            "the teacher first",
+            "write keras_kd.Distiller(teacher, student), or give the models other names",
         )
 
 
@@ -77,15 +73,14 @@ def refuse_old_arguments(given: Mapping[str, Any]) -> None:
         return
     written = {name: given[name] for name in ("temperature", "alpha") if name in given}
     temperature, alpha = written.get("temperature", 4.0), written.get("alpha", 0.5)
-    raise TypeError(
-        problem(
-            f"{', '.join(old)}, arguments of the Distiller of older Keras examples",
-            "the temperature in a distillation loss, the weight of the loss on labels in the "
-            "constructor, and that loss in compile",
-            "build keras_kd.Distiller(teacher, student, keras_kd.losses.SoftTargets(temperature="
-            f"{temperature!r}), student_loss_weight={alpha!r}), the teacher first, and call "
-            "compile(optimizer, loss=..., metrics=...) with what was student_loss_fn as the loss",
-        )
+    raise problem(
+        f"{', '.join(old)}, arguments of the Distiller of older Keras examples",
+        "the temperature in a distillation loss, the weight of the loss on labels in the "
+        "constructor, and that loss in compile",
+        "build keras_kd.Distiller(teacher, student, keras_kd.losses.SoftTargets(temperature="
+        f"{temperature!r}), student_loss_weight={alpha!r}), the teacher first, and call "
+        "compile(optimizer, loss=..., metrics=...) with what was student_loss_fn as the loss",
+        kind=TypeError,
     )
 
 
@@ -98,14 +93,12 @@ def check_flavour(distiller: Any, student: Any) -> None:
     if _keras.is_tf_keras_model(student) == _keras.is_tf_keras_model(distiller):
         return
     kinds = {True: "tf_keras", False: "Keras 3"}
-    raise ValueError(
-        problem(
-            f"a {kinds[_keras.is_tf_keras_model(student)]} student for the distiller "
-            f"{distiller.name!r}, a {kinds[_keras.is_tf_keras_model(distiller)]} model",
-            "a student of the same Keras as the distiller",
-            "let distiller.with_student(student) make a distiller of the other kind, or build a "
-            "new keras_kd.Distiller",
-        )
+    raise problem(
+        f"a {kinds[_keras.is_tf_keras_model(student)]} student for the distiller "
+        f"{distiller.name!r}, a {kinds[_keras.is_tf_keras_model(distiller)]} model",
+        "a student of the same Keras as the distiller",
+        "let distiller.with_student(student) make a distiller of the other kind, or build a "
+        "new keras_kd.Distiller",
     )
 
 
@@ -121,15 +114,13 @@ def check_inputs(teacher: Teacher, student: Any) -> None:
         return
     if _all_fit(teacher_shapes, student_shapes):
         return
-    raise ValueError(
-        problem(
-            f"a teacher for inputs of shape {_written(teacher_shapes)} and a student for "
-            f"{_written(student_shapes)}",
-            "the same inputs for both",
-            "give both the same keras.Input, put a Resizing or Reshape layer in front of one, or "
-            "say with teacher_inputs what the teacher sees, and with student_inputs what the "
-            "student sees",
-        )
+    raise problem(
+        f"a teacher for inputs of shape {_written(teacher_shapes)} and a student for "
+        f"{_written(student_shapes)}",
+        "the same inputs for both",
+        "give both the same keras.Input, put a Resizing or Reshape layer in front of one, or "
+        "say with teacher_inputs what the teacher sees, and with student_inputs what the "
+        "student sees",
     )
 
 
@@ -143,12 +134,10 @@ def check_given(teacher: Teacher, inputs: Any) -> None:
     given = [tuple(tensor.shape) for tensor in keras.tree.flatten(inputs)]
     if taken is None or _all_fit(taken, given):
         return
-    raise ValueError(
-        problem(
-            f"teacher_inputs of shape {_written(given)}",
-            f"what the teacher {teacher.name!r} takes: {_written(taken)}",
-            "correct the function or the names given as teacher_inputs",
-        )
+    raise problem(
+        f"teacher_inputs of shape {_written(given)}",
+        f"what the teacher {teacher.name!r} takes: {_written(taken)}",
+        "correct the function or the names given as teacher_inputs",
     )
 
 
@@ -159,13 +148,10 @@ def check_jit(teacher: Teacher, jit_compile: Any) -> None:
         ValueError: if it cannot.
     """
     if jit_compile is True and not teacher.supports_jit:
-        raise ValueError(
-            problem(
-                f"jit_compile=True with the teacher {teacher.name!r}, which runs outside of "
-                "TensorFlow",
-                "a step without XLA",
-                "leave out jit_compile",
-            )
+        raise problem(
+            f"jit_compile=True with the teacher {teacher.name!r}, which runs outside of TensorFlow",
+            "a step without XLA",
+            "leave out jit_compile",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_kd import _keras
-from keras_kd._checks import problem
+from keras_kd._checks import three_parts
 from keras_kd.losses import LogitsMSE, SoftTargets
 from keras_kd.losses.base import OutputKey, outputs_by_key
 
@@ -117,7 +117,7 @@ def _warn_of_unknown(student: Any, key: OutputKey | None, loss: Any) -> None:
     output = f"the student {student.name!r}" if key is None else f"its output {key!r}"
     name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss
     warnings.warn(
-        problem(
+        three_parts(
             f"no distillation_losses with loss={name}, which does not say whether {output} gives "
             "scores of classes, as is assumed, or numbers",
             "distillation_losses for a loss that Keras does not know, or for one linear unit "

@@ -112,12 +112,10 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
         from keras_kd.distiller.tf_keras_distiller import TfKerasDistiller
 
         if cls is not Distiller:
-            raise ValueError(
-                problem(
-                    f"a tf_keras student for {cls.__name__}, a subclass of keras_kd.Distiller",
-                    "a Keras 3 student, for this is a Keras 3 model",
-                    f"derive a class from {TfKerasDistiller.__module__}.TfKerasDistiller instead",
-                )
+            raise problem(
+                f"a tf_keras student for {cls.__name__}, a subclass of keras_kd.Distiller",
+                "a Keras 3 student, for this is a Keras 3 model",
+                f"derive a class from {TfKerasDistiller.__module__}.TfKerasDistiller instead",
             )
         return TfKerasDistiller(teacher, student, *args, **kwargs)
 
@@ -243,13 +241,11 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
         teacher = self._parts.value.teacher
         foreign = [] if teacher is None else filter(_keras.is_tf_keras_model, teacher.models)
         for model in foreign if self.save_teacher else []:
-            raise ValueError(
-                problem(
-                    f"the tf_keras teacher {model.name!r} for a file of Keras 3",
-                    "a Keras 3 teacher, or a distiller that is saved without its teacher",
-                    "build the Distiller with save_teacher=False and set distiller.teacher after "
-                    "loading",
-                )
+            raise problem(
+                f"the tf_keras teacher {model.name!r} for a file of Keras 3",
+                "a Keras 3 teacher, or a distiller that is saved without its teacher",
+                "build the Distiller with save_teacher=False and set distiller.teacher after "
+                "loading",
             )
         serialize = keras.saving.serialize_keras_object
         return {
@@ -277,13 +273,11 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
             return keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
 
         if config["teacher"] is not None and _keras.saves_to_hdf5():
-            raise ValueError(
-                problem(
-                    "an .h5 file of a distiller, which has no weights of its teacher",
-                    "a .keras file",
-                    "build the Distiller anew with its teacher, and read its weights by "
-                    "distiller.load_weights, or only those of the student",
-                )
+            raise problem(
+                "an .h5 file of a distiller, which has no weights of its teacher",
+                "a .keras file",
+                "build the Distiller anew with its teacher, and read its weights by "
+                "distiller.load_weights, or only those of the student",
             )
         config = {
             **config,
@@ -328,11 +322,9 @@ Teaching._entry = Distiller
 
 
 def _not_in_hdf5(distiller: Distiller, filepath: Any) -> ValueError:
-    return ValueError(
-        problem(
-            f"{str(filepath)!r} for the distiller {distiller.name!r}",
-            "a name that ends in .keras, the one format that holds the teacher, too",
-            "call distiller.save('distiller.keras'); distiller.student.save takes any format, and "
-            "distiller.export writes the student as a SavedModel",
-        )
+    return problem(
+        f"{str(filepath)!r} for the distiller {distiller.name!r}",
+        "a name that ends in .keras, the one format that holds the teacher, too",
+        "call distiller.save('distiller.keras'); distiller.student.save takes any format, and "
+        "distiller.export writes the student as a SavedModel",
     )

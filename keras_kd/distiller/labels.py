@@ -58,12 +58,10 @@ class Labels:
             ValueError: if there are several outputs.
         """
         if keras.tree.is_nested(y) or keras.tree.is_nested(output):
-            raise ValueError(
-                problem(
-                    "class_weight for a student of several outputs",
-                    "a student of one output, as in Keras",
-                    "give sample_weight, one for each output",
-                )
+            raise problem(
+                "class_weight for a student of several outputs",
+                "a student of one output, as in Keras",
+                "give sample_weight, one for each output",
             )
         known = self._known(y, output)
         labels = ops.convert_to_tensor(y)

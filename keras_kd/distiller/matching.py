@@ -68,13 +68,11 @@ def _pair(teacher: Any, student: Any, loss: DistillationLoss) -> tuple[Any, Any]
     classes = taught_classes(teacher)
     if classes is not None:
         if max(classes) >= student.shape[-1]:
-            raise ValueError(
-                problem(
-                    f"a teacher of the class {max(classes)} for a student's output of shape "
-                    f"{tuple(student.shape)}",
-                    f"class indexes from 0 to {student.shape[-1] - 1}",
-                    "correct classes=... of the teacher",
-                )
+            raise problem(
+                f"a teacher of the class {max(classes)} for a student's output of shape "
+                f"{tuple(student.shape)}",
+                f"class indexes from 0 to {student.shape[-1] - 1}",
+                "correct classes=... of the teacher",
             )
         student = take_columns(student, classes)
     return _same_units(teacher, student, loss), student

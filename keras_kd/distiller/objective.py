@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_kd import schedules
-from keras_kd._checks import check_number, problem
+from keras_kd._checks import check_number, problem, three_parts
 from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
 from keras_kd.distiller.default_losses import advice_for
@@ -49,12 +49,10 @@ class Objective:
             losses = SoftTargets(temperature=4.0)
         losses = list(losses) if isinstance(losses, list | tuple) else [losses]
         if not losses:
-            raise ValueError(
-                problem(
-                    "distillation_losses=[]",
-                    "at least one distillation loss",
-                    "pass None for SoftTargets(temperature=4.0), or LogitsMSE() for numbers",
-                )
+            raise problem(
+                "distillation_losses=[]",
+                "at least one distillation loss",
+                "pass None for SoftTargets(temperature=4.0), or LogitsMSE() for numbers",
             )
         for loss in losses:
             _check_loss(loss)
@@ -139,12 +137,10 @@ class Objective:
         ]
         twice = [layer for layer in given if given.count(layer) > 1]
         if twice:
-            raise ValueError(
-                problem(
-                    f"the adapter {twice[0].name!r} in several places",
-                    "an adapter for each layer of each loss",
-                    "make one layer for each",
-                )
+            raise problem(
+                f"the adapter {twice[0].name!r} in several places",
+                "an adapter for each layer of each loss",
+                "make one layer for each",
             )
 
     @property
@@ -325,18 +321,17 @@ def _tensors(shapes: Any) -> Any:
 
 def _check_loss(loss: Any) -> None:
     if not isinstance(loss, keras.distillation.DistillationLoss):
-        raise TypeError(
-            problem(
-                f"distillation loss {loss!r} of type {type(loss).__name__}",
-                "an object of keras_kd.losses or another keras.distillation.DistillationLoss",
-                f"pass for example {advice_for(loss)}",
-            )
+        raise problem(
+            f"distillation loss {loss!r} of type {type(loss).__name__}",
+            "an object of keras_kd.losses or another keras.distillation.DistillationLoss",
+            f"pass for example {advice_for(loss)}",
+            kind=TypeError,
         )
     if isinstance(
         loss, keras.distillation.LogitsDistillation
     ) and keras.losses.kl_divergence in keras.tree.flatten(loss.loss):
         warnings.warn(
-            problem(
+            three_parts(
                 f"LogitsDistillation(temperature={loss.temperature}) with the function "
                 "kl_divergence, its default, to which Keras applies neither softmax nor T^2",
                 "the KL divergence of softened distributions",
@@ -354,12 +349,10 @@ def _check_weights(
         return [1.0] * count
     listed = list(weights) if isinstance(weights, Sequence | np.ndarray) else [weights]
     if len(listed) != count:
-        raise ValueError(
-            problem(
-                f"{len(listed)} distillation_loss_weights for {count} distillation_losses",
-                "one weight per loss",
-                f"pass a list of {count} numbers, or None for equal weights",
-            )
+        raise problem(
+            f"{len(listed)} distillation_loss_weights for {count} distillation_losses",
+            "one weight per loss",
+            f"pass a list of {count} numbers, or None for equal weights",
         )
     return [
         schedules.check_schedule(
@@ -373,13 +366,11 @@ def _read(teacher: Tapped, student: Tapped, loss: DistillationLoss) -> tuple[Any
     """What a loss compares: the teacher's outputs in the form of the student's, or features."""
     if loss.reads_outputs:
         if teacher.outputs is None:
-            raise ValueError(
-                problem(
-                    f"{type(loss.original).__name__} with a teacher that gives features alone",
-                    "a teacher that gives outputs, which this loss compares",
-                    "store them too, as in keras_kd.teachers.store(..., outputs=['logits', "
-                    "'layer']), or give losses that name layers",
-                )
+            raise problem(
+                f"{type(loss.original).__name__} with a teacher that gives features alone",
+                "a teacher that gives outputs, which this loss compares",
+                "store them too, as in keras_kd.teachers.store(..., outputs=['logits', "
+                "'layer']), or give losses that name layers",
             )
         outputs = matched(teacher.outputs, student.outputs, loss)
         teacher, student = (
@@ -400,7 +391,7 @@ def _mask(student: Tapped, loss: DistillationLoss, sample_weight: Any) -> Any:
     for lost in keras.tree.flatten(read):
         if isinstance(lost, Lost) and not _has_weights_of_positions(sample_weight):
             warnings.warn(
-                problem(
+                three_parts(
                     f"outputs or features of the student for {type(loss.original).__name__} whose "
                     f"mask was lost in {lost.place!r}: padding counts",
                     "a mask of the positions that count",

@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from keras_kd import _keras
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import one_line, problem, three_parts
 
 
 def overrides(model: Any, method: str) -> bool:
@@ -30,7 +30,7 @@ def warn_of_steps(student: Any) -> None:
     steps = [step for step in ("train_step", "test_step") if overrides(student, step)]
     if steps:
         warnings.warn(
-            problem(
+            three_parts(
                 f"the student {student.name!r} of class {type(student).__name__}, whose "
                 f"{' and '.join(steps)} a Distiller does not call",
                 "a student that computes its loss in compute_loss, which a Distiller calls",
@@ -56,24 +56,20 @@ def own_loss(student: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, trai
     except (TypeError, ValueError) as error:
         if _is_compiled_with_loss(student):
             raise
-        raise ValueError(
-            problem(
-                f"the student {student.name!r}, which is not compiled, for its own compute_loss: "
-                f"{one_line(error)[:200]}",
-                "a student that can compute its loss",
-                "compile it first, as for training it alone: student.compile(loss=...); or pass "
-                "loss=... to compile of the Distiller",
-            )
+        raise problem(
+            f"the student {student.name!r}, which is not compiled, for its own compute_loss: "
+            f"{one_line(error)[:200]}",
+            "a student that can compute its loss",
+            "compile it first, as for training it alone: student.compile(loss=...); or pass "
+            "loss=... to compile of the Distiller",
         ) from error
     shape = getattr(loss, "shape", None)
     if shape is None or len(shape) > 0:
-        raise ValueError(
-            problem(
-                f"{'nothing' if loss is None else f'a value of shape {shape}'} from compute_loss "
-                f"of the student {student.name!r}",
-                "a scalar",
-                "return for example keras.ops.mean(values)",
-            )
+        raise problem(
+            f"{'nothing' if loss is None else f'a value of shape {shape}'} from compute_loss "
+            f"of the student {student.name!r}",
+            "a scalar",
+            "return for example keras.ops.mean(values)",
         )
     return loss
 

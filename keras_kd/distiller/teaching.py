@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_kd import _keras, _logits
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd.distiller.assembly import Assembly
 from keras_kd.distiller.compatibility import (
     check_given,
@@ -247,13 +247,11 @@ class Teaching(Assembly):
         """
         self._settle_terms()
         if self.student.built and not self.student.trainable_weights:
-            raise ValueError(
-                problem(
-                    f"a student {self.student.name!r} without trainable weights",
-                    "a student of which at least a part is trained",
-                    "set student.trainable = True, and do not build the student of layers of the "
-                    "teacher alone, which is frozen",
-                )
+            raise problem(
+                f"a student {self.student.name!r} without trainable weights",
+                "a student of which at least a part is trained",
+                "set student.trainable = True, and do not build the student of layers of the "
+                "teacher alone, which is frozen",
             )
         if self.train_function is None or force:
             super().make_train_function(force)
@@ -310,7 +308,7 @@ class Teaching(Assembly):
         self._check_label_loss(loss)
         if loss is not None and overrides(self.student, "compute_loss"):
             warnings.warn(
-                problem(
+                three_parts(
                     f"loss={_keras.short(loss)} for the student {self.student.name!r}, whose own "
                     "compute_loss is not called then",
                     "one loss on labels",
@@ -324,7 +322,7 @@ class Teaching(Assembly):
             and _keras.ends_in_logits(self.student)
         ):
             warnings.warn(
-                problem(
+                three_parts(
                     f"loss={loss!r} for the student {self.student.name!r}, which ends in logits",
                     "probabilities: this is how Keras reads the name of a cross-entropy",
                     "pass the loss as an object with from_logits=True, for example "
@@ -338,24 +336,20 @@ class Teaching(Assembly):
         if loss is not None or not self._objective.needs_labels:
             return
         if not has_own_loss(self.student):
-            raise ValueError(
-                problem(
-                    f"loss=None with student_loss_weight={self.student_loss_weight}",
-                    "a loss on the labels",
-                    "pass loss='sparse_categorical_crossentropy' or another one, or build the "
-                    "Distiller with student_loss_weight=0 to learn from the teacher, and from what "
-                    "the student adds with add_loss, alone",
-                )
+            raise problem(
+                f"loss=None with student_loss_weight={self.student_loss_weight}",
+                "a loss on the labels",
+                "pass loss='sparse_categorical_crossentropy' or another one, or build the "
+                "Distiller with student_loss_weight=0 to learn from the teacher, and from what "
+                "the student adds with add_loss, alone",
             )
         if self._labels.missing is not None and overrides(self.student, "compute_loss"):
-            raise ValueError(
-                problem(
-                    f"missing_label={self._labels.missing} for the student "
-                    f"{self.student.name!r}, which computes its loss itself",
-                    "a loss that leaves out examples without a label",
-                    "pass loss=... to compile, or build the Distiller without missing_label and "
-                    "let compute_loss leave them out",
-                )
+            raise problem(
+                f"missing_label={self._labels.missing} for the student "
+                f"{self.student.name!r}, which computes its loss itself",
+                "a loss that leaves out examples without a label",
+                "pass loss=... to compile, or build the Distiller without missing_label and "
+                "let compute_loss leave them out",
             )
 
     def _measured(self, metrics: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -364,35 +358,29 @@ class Teaching(Assembly):
             return {**options, "metrics": metrics}
         weighted = options.get("weighted_metrics")
         if weighted is not None:
-            raise ValueError(
-                problem(
-                    f"metrics and weighted_metrics with missing_label={self._labels.missing}",
-                    "one of them: with missing labels every metric is weighted",
-                    "give all of them as metrics",
-                )
+            raise problem(
+                f"metrics and weighted_metrics with missing_label={self._labels.missing}",
+                "one of them: with missing labels every metric is weighted",
+                "give all of them as metrics",
             )
         return {**options, "weighted_metrics": metrics}
 
     def _check_labels(self, y: Any) -> None:
         if y is None:
-            raise ValueError(
-                problem(
-                    f"data without labels, with student_loss_weight={self.student_loss_weight}",
-                    "labels for the student's own loss",
-                    "give pairs (x, y), or build the Distiller with student_loss_weight=0 to learn "
-                    "from the teacher alone",
-                )
+            raise problem(
+                f"data without labels, with student_loss_weight={self.student_loss_weight}",
+                "labels for the student's own loss",
+                "give pairs (x, y), or build the Distiller with student_loss_weight=0 to learn "
+                "from the teacher alone",
             )
 
     def _ask_teacher(self, x: Any, student: Tapped) -> Tapped:
         teacher = self._parts.value.teacher
         if teacher is None:
-            raise ValueError(
-                problem(
-                    f"a distiller {self.name!r} that was saved without its teacher",
-                    "a teacher to learn from or compare with",
-                    "set it first: distiller.teacher = keras.models.load_model('teacher.keras')",
-                )
+            raise problem(
+                f"a distiller {self.name!r} that was saved without its teacher",
+                "a teacher to learn from or compare with",
+                "set it first: distiller.teacher = keras.models.load_model('teacher.keras')",
             )
         inputs = self._inputs.of_teacher(x)
         if not self._inputs.are_shared:

@@ -81,13 +81,11 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
         raise self._not_saved()
 
     def _not_saved(self) -> ValueError:
-        return ValueError(
-            problem(
-                f"a call to save {self.name!r}, a distiller with a tf_keras student",
-                "the student to be saved, or the weights",
-                "call distiller.student.save('student.h5') or distiller.save_weights, and give "
-                "callbacks such as ModelCheckpoint save_weights_only=True",
-            )
+        return problem(
+            f"a call to save {self.name!r}, a distiller with a tf_keras student",
+            "the student to be saved, or the weights",
+            "call distiller.student.save('student.h5') or distiller.save_weights, and give "
+            "callbacks such as ModelCheckpoint save_weights_only=True",
         )
 
     def _apply_gradients(self, loss: Any, tape: tf.GradientTape) -> None:
@@ -97,13 +95,11 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
     def _check_bridges(self) -> None:
         """Check that everything that the losses want to train was there to be tracked."""
         if len(self._objective.bridge_weights) > len(self._bridge_variables):
-            raise ValueError(
-                problem(
-                    f"a tf_keras student {self.student.name!r} whose shapes are not known before "
-                    "the first step, for losses with weights to train with it",
-                    "a student that shows its shapes",
-                    "make it with tf_keras.Model(inputs, outputs)",
-                )
+            raise problem(
+                f"a tf_keras student {self.student.name!r} whose shapes are not known before "
+                "the first step, for losses with weights to train with it",
+                "a student that shows its shapes",
+                "make it with tf_keras.Model(inputs, outputs)",
             )
 
     def reset_metrics(self) -> None:

@@ -166,13 +166,11 @@ class TeacherWatch:
         """
         if int(self._not_finite.numpy()):
             self._not_finite.assign(0)
-            raise ValueError(
-                problem(
-                    f"NaN or infinite outputs from the teacher {self._name!r}",
-                    "finite outputs, or the student learns nothing",
-                    "look at teacher.predict(x) for this data: check the teacher's weights, and "
-                    "that the data have the range and dtype it was trained on",
-                )
+            raise problem(
+                f"NaN or infinite outputs from the teacher {self._name!r}",
+                "finite outputs, or the student learns nothing",
+                "look at teacher.predict(x) for this data: check the teacher's weights, and "
+                "that the data have the range and dtype it was trained on",
             )
         self._first_step_seen = True
         self.probabilities.report()

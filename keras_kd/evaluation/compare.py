@@ -180,26 +180,22 @@ class _Examples(NamedTuple):
                 (_inputs(m) for m in models if not isinstance(m, TFLiteModel) and _inputs(m)), []
             )
             if len(names) != len(x):
-                raise ValueError(
-                    problem(
-                        f"x as a list of {len(x)} arrays",
-                        f"as many as a Keras model among the models has inputs ({len(names)})",
-                        "pass a dict by input name",
-                    )
+                raise problem(
+                    f"x as a list of {len(x)} arrays",
+                    f"as many as a Keras model among the models has inputs ({len(names)})",
+                    "pass a dict by input name",
                 )
             arrays = dict(zip(names, map(np.asarray, x), strict=True))
         else:
             arrays = {"": np.asarray(x)}
         counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
         if not counts or 0 in counts.values():
-            raise ValueError(problem("x without test examples", "at least one", "pass x_test"))
+            raise problem("x without test examples", "at least one", "pass x_test")
         if len(set(counts.values())) > 1:
-            raise ValueError(
-                problem(
-                    f"x with these numbers of examples: {counts}",
-                    "as many examples for every input",
-                    "cut the arrays to the same length",
-                )
+            raise problem(
+                f"x with these numbers of examples: {counts}",
+                "as many examples for every input",
+                "cut the arrays to the same length",
             )
         return cls(arrays, next(iter(counts.values())))
 
@@ -224,12 +220,10 @@ class _Examples(NamedTuple):
         arrays = _renamed(self.arrays, inputs)
         if inputs and set(inputs) != set(arrays):
             given = list(self.arrays) if "" not in self.arrays else "an array"
-            raise ValueError(
-                problem(
-                    f"x with {given} for {name!r} with the inputs {inputs}",
-                    "an array for each input, by its name",
-                    "use the names of the inputs as keys",
-                )
+            raise problem(
+                f"x with {given} for {name!r} with the inputs {inputs}",
+                "an array for each input, by its name",
+                "use the names of the inputs as keys",
             )
         structure = None if isinstance(model, TFLiteModel) else input_names(model)
         if isinstance(structure, list):
@@ -317,28 +311,25 @@ def _check_names(
     models: Mapping[str, Any], sources: Mapping[str, Any], baseline: str | None
 ) -> None:
     if not models:
-        raise ValueError(problem("no models", "at least one", "pass {'student': student}"))
+        raise problem("no models", "at least one", "pass {'student': student}")
     for name, model in models.items():
         _check_model(name, model)
     if baseline is not None:
         check_choice("baseline", baseline, list(models))
     unknown = sorted(set(sources) - set(models))
     if unknown:
-        raise ValueError(
-            problem(
-                f"sources for {unknown}", "names of models", "use the same names in both mappings"
-            )
+        raise problem(
+            f"sources for {unknown}", "names of models", "use the same names in both mappings"
         )
 
 
 def _check_model(name: str, model: Any) -> None:
     if not (isinstance(model, TFLiteModel) or is_keras_model(model) or is_tf_keras_model(model)):
-        raise TypeError(
-            problem(
-                f"{name!r} of type {type(model).__name__}",
-                "a Keras model or a keras_kd.tflite.TFLiteModel",
-                "load the model first",
-            )
+        raise problem(
+            f"{name!r} of type {type(model).__name__}",
+            "a Keras model or a keras_kd.tflite.TFLiteModel",
+            "load the model first",
+            kind=TypeError,
         )
 
 
@@ -358,21 +349,17 @@ def _outputs(name: str, model: Any, examples: _Examples) -> Outputs:
     arrays = {key: np.asarray(values) for key, values in found.items()}
     for key, values in arrays.items():
         if values.ndim == 0 or values.dtype.kind not in "biuf" or len(values) != examples.count:
-            raise ValueError(
-                problem(
-                    f"an output {key!r} of {name!r} of shape {values.shape} and type "
-                    f"{values.dtype} for {examples.count} examples",
-                    "numbers for each example",
-                    "compare models that compute numbers from one batch of examples",
-                )
+            raise problem(
+                f"an output {key!r} of {name!r} of shape {values.shape} and type "
+                f"{values.dtype} for {examples.count} examples",
+                "numbers for each example",
+                "compare models that compute numbers from one batch of examples",
             )
         if not np.isfinite(values).all():
-            raise ValueError(
-                problem(
-                    f"NaN or infinity in the output of {name!r}",
-                    "finite numbers",
-                    "check that the examples and the weights are finite",
-                )
+            raise problem(
+                f"NaN or infinity in the output of {name!r}",
+                "finite numbers",
+                "check that the examples and the weights are finite",
             )
     return arrays if len(arrays) > 1 else {"": next(iter(arrays.values()))}
 
@@ -416,12 +403,10 @@ def _check_outputs(outputs: Mapping[str, Outputs]) -> None:
             received, expected = (
                 each[""] if list(each) == [""] else each for each in (shapes, wanted)
             )
-            raise ValueError(
-                problem(
-                    f"outputs {received} of {name!r}",
-                    f"{expected}, as {first!r} gives",
-                    "compare models with the same outputs",
-                )
+            raise problem(
+                f"outputs {received} of {name!r}",
+                f"{expected}, as {first!r} gives",
+                "compare models with the same outputs",
             )
 
 
@@ -435,12 +420,10 @@ def _chosen_tasks(
     task = _renamed(task, outputs)
     unknown = sorted(set(task) - set(outputs))
     if unknown:
-        raise ValueError(
-            problem(
-                f"tasks for the outputs {unknown}",
-                f"some of {list(outputs)}",
-                "use the names of the outputs as keys",
-            )
+        raise problem(
+            f"tasks for the outputs {unknown}",
+            f"some of {list(outputs)}",
+            "use the names of the outputs as keys",
         )
     for each in task.values():
         if each is not None:
@@ -452,13 +435,11 @@ def _target(name: str, values: np.ndarray, examples: _Examples) -> np.ndarray:
     for array in examples.arrays.values():
         if array.shape == values.shape:
             return array
-    raise ValueError(
-        problem(
-            f"the task reconstruction for an output{f' {name!r}' if name else ''} of shape "
-            f"{values.shape}",
-            f"the shape of an input, one of {[a.shape for a in examples.arrays.values()]}",
-            "name another task, or leave it out",
-        )
+    raise problem(
+        f"the task reconstruction for an output{f' {name!r}' if name else ''} of shape "
+        f"{values.shape}",
+        f"the shape of an input, one of {[a.shape for a in examples.arrays.values()]}",
+        "name another task, or leave it out",
     )
 
 
@@ -470,32 +451,26 @@ def _checked_groups(
         for name in ranked:
             shape = outputs[name].shape
             if len(shape) != 2 or shape[1] < 2:
-                raise ValueError(
-                    problem(
-                        f"a ranking of outputs of shape {shape} without groups",
-                        "the query of each example, or a row of scores for each query",
-                        "pass groups=query_ids, shaped (examples,)",
-                    )
+                raise problem(
+                    f"a ranking of outputs of shape {shape} without groups",
+                    "the query of each example, or a row of scores for each query",
+                    "pass groups=query_ids, shaped (examples,)",
                 )
         return None
     groups = np.asarray(groups)
     if not ranked:
-        raise ValueError(
-            problem(
-                f"groups for the task {', '.join(map(repr, tasks.values()))}",
-                "the task 'ranking'",
-                "leave groups out, or pass task='ranking'",
-            )
+        raise problem(
+            f"groups for the task {', '.join(map(repr, tasks.values()))}",
+            "the task 'ranking'",
+            "leave groups out, or pass task='ranking'",
         )
     sizes = {int(np.prod(outputs[name].shape)) for name in ranked}
     if groups.shape != (count,) or sizes != {count}:
-        raise ValueError(
-            problem(
-                f"groups of shape {groups.shape} for {count} examples with outputs of shape "
-                f"{[outputs[name].shape for name in ranked]}",
-                "one group and one score for each example",
-                "pass the number of its query for each example",
-            )
+        raise problem(
+            f"groups of shape {groups.shape} for {count} examples with outputs of shape "
+            f"{[outputs[name].shape for name in ranked]}",
+            "one group and one score for each example",
+            "pass the number of its query for each example",
         )
     return groups
 
@@ -579,25 +554,21 @@ def _class_names(names: Sequence[str], answers: Mapping[str, Answers]) -> tuple[
     one = next(iter(answers.values()))
     if len(answers) > 1 or one.task not in CLASSIFYING:
         if names:
-            raise ValueError(
-                problem(
-                    f"{len(names)} names of classes for "
-                    + (f"the task {one.task!r}" if len(answers) == 1 else "several outputs"),
-                    "a classifier with one output",
-                    "leave class_names out",
-                )
+            raise problem(
+                f"{len(names)} names of classes for "
+                + (f"the task {one.task!r}" if len(answers) == 1 else "several outputs"),
+                "a classifier with one output",
+                "leave class_names out",
             )
         return ()
     classes = _columns(one)
     if not names:
         return tuple(map(str, range(classes))) if classes <= MOST_CLASSES else ()
     if len(names) != classes and one.outputs.dtype.kind == "f":
-        raise ValueError(
-            problem(
-                f"{len(names)} names of classes for outputs of {classes} classes",
-                "a name for each class",
-                "pass as many class_names as there are classes",
-            )
+        raise problem(
+            f"{len(names)} names of classes for outputs of {classes} classes",
+            "a name for each class",
+            "pass as many class_names as there are classes",
         )
     return tuple(names)
 

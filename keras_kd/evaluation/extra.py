@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from keras_kd._checks import problem
+from keras_kd._checks import three_parts
 
 
 def report_module(name: str) -> ModuleType:
@@ -18,7 +18,7 @@ def report_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            problem(
+            three_parts(
                 f"a report to make without {name} installed",
                 "the `report` extra",
                 "run: pip install 'keras-kd[report]'",

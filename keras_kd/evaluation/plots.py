@@ -62,12 +62,10 @@ def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
     """
     known = [row for row in rows if row.value(cost.key) and _is_known(row, quality)]
     if not known:
-        raise ValueError(
-            problem(
-                f"measurements without {cost.key} and {quality.key}",
-                "measurements of .tflite files",
-                "compare converted models",
-            )
+        raise problem(
+            f"measurements without {cost.key} and {quality.key}",
+            "measurements of .tflite files",
+            "compare converted models",
         )
     front = pareto_front(known, quality, cost)
 

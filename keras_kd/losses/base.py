@@ -62,12 +62,11 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     def __init__(self, *, outputs: OutputKey | Sequence[OutputKey] | None = None) -> None:
         keys = outputs if isinstance(outputs, list | tuple | None) else [outputs]
         if keys is not None and not all(isinstance(key, str | int) for key in keys):
-            raise TypeError(
-                problem(
-                    f"outputs={outputs!r}",
-                    "names or indexes of model outputs",
-                    "pass for example outputs=['label'] for dict outputs or outputs=[0] for lists",
-                )
+            raise problem(
+                f"outputs={outputs!r}",
+                "names or indexes of model outputs",
+                "pass for example outputs=['label'] for dict outputs or outputs=[0] for lists",
+                kind=TypeError,
             )
         self.outputs = None if keys is None else list(keys)
 
@@ -203,15 +202,13 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         if shapes_fit(teacher_shape, student_shape):
             return
         place = "outputs" if key is None else f"outputs {key!r}"
-        raise ValueError(
-            problem(
-                f"{place} of shape {teacher_shape} from the teacher and {student_shape} from the "
-                f"student for {type(self).__name__}",
-                "equal shapes, the last axis being the classes",
-                _how_to_fit(teacher_shape, student_shape)
-                or "give both models the same number of classes, or name the outputs that match, "
-                f"as in {type(self).__name__}(outputs=[...])",
-            )
+        raise problem(
+            f"{place} of shape {teacher_shape} from the teacher and {student_shape} from the "
+            f"student for {type(self).__name__}",
+            "equal shapes, the last axis being the classes",
+            _how_to_fit(teacher_shape, student_shape)
+            or "give both models the same number of classes, or name the outputs that match, "
+            f"as in {type(self).__name__}(outputs=[...])",
         )
 
     def check_top(self, top: _logits.Top) -> None:
@@ -252,13 +249,11 @@ def matching_outputs(
     teacher, student = outputs_by_key(teacher_outputs), outputs_by_key(student_outputs)
     if keys is None:
         if set(teacher) != set(student):
-            raise ValueError(
-                problem(
-                    f"outputs {_names(teacher)} from the teacher and {_names(student)} from the "
-                    "student",
-                    "the same outputs from both",
-                    "name those to compare with `outputs=[...]` in the distillation loss",
-                )
+            raise problem(
+                f"outputs {_names(teacher)} from the teacher and {_names(student)} from the "
+                "student",
+                "the same outputs from both",
+                "name those to compare with `outputs=[...]` in the distillation loss",
             )
         keys = list(student)
     elif list(teacher) == [None] and set(keys) <= set(student):
@@ -272,14 +267,12 @@ def matching_outputs(
             return [(None, found, student[None])]
     missing = [key for key in keys if key not in teacher or key not in student]
     if missing:
-        raise ValueError(
-            problem(
-                f"outputs={list(keys)!r} where the teacher has {_names(teacher)} and the student "
-                f"{_names(student)}",
-                "names or indexes that both models have",
-                f"leave out or correct {missing}; a single output fits any one name, as in "
-                "outputs=['name']",
-            )
+        raise problem(
+            f"outputs={list(keys)!r} where the teacher has {_names(teacher)} and the student "
+            f"{_names(student)}",
+            "names or indexes that both models have",
+            f"leave out or correct {missing}; a single output fits any one name, as in "
+            "outputs=['name']",
         )
     return [(key, teacher[key], student[key]) for key in keys]
 
@@ -351,10 +344,8 @@ def refuse_top(top: _logits.Top, name: str) -> None:
     Raises:
         ValueError: always.
     """
-    raise ValueError(
-        problem(
-            f"the largest logits of {top.number_of_classes} classes, stored with top_k, for {name}",
-            "all logits, which every loss needs but SoftTargets and SoftCrossEntropy",
-            "store the teacher's outputs without top_k, or distil with keras_kd.losses.SoftTargets",
-        )
+    raise problem(
+        f"the largest logits of {top.number_of_classes} classes, stored with top_k, for {name}",
+        "all logits, which every loss needs but SoftTargets and SoftCrossEntropy",
+        "store the teacher's outputs without top_k, or distil with keras_kd.losses.SoftTargets",
     )

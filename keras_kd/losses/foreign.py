@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_kd import _keras, _logits
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd.losses.base import DistillationLoss, refuse_top
 from keras_kd.losses.features.base import listed, read_features
 
@@ -91,17 +91,15 @@ class ForeignLoss(DistillationLoss):
         name = type(self._loss).__name__
         shape = tuple(getattr(value, "shape", ()))
         if shape:
-            raise ValueError(
-                problem(
-                    f"a value of shape {shape} from {name}.compute_loss",
-                    "a scalar",
-                    "reduce it, or subclass keras_kd.losses.DistillationLoss and return one value "
-                    "per example from per_example",
-                )
+            raise problem(
+                f"a value of shape {shape} from {name}.compute_loss",
+                "a scalar",
+                "reduce it, or subclass keras_kd.losses.DistillationLoss and return one value "
+                "per example from per_example",
             )
         if sample_weight is not None:
             warnings.warn(
-                problem(
+                three_parts(
                     f"sample weights for {name}, which returns one number per batch",
                     "a loss of keras_kd.losses, whose values are weighed per example",
                     "use for example keras_kd.losses.SoftTargets; now the weights act on the "

@@ -550,11 +550,9 @@ def check_same_task(answers: Answers, teacher: Answers) -> None:
         ValueError: if they have.
     """
     if answers.outputs.shape != teacher.outputs.shape:
-        raise ValueError(
-            problem(
-                f"outputs of shape {answers.outputs.shape} and a teacher's of shape "
-                f"{teacher.outputs.shape}",
-                "the same shape",
-                "compare models with the same outputs, or leave the teacher out",
-            )
+        raise problem(
+            f"outputs of shape {answers.outputs.shape} and a teacher's of shape "
+            f"{teacher.outputs.shape}",
+            "the same shape",
+            "compare models with the same outputs, or leave the teacher out",
         )

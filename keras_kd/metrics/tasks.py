@@ -66,13 +66,11 @@ def task_of(
         return "classification" if adds_up and is_distribution(labels) else "regression"
     if labels.shape[1:] in (places, (*places, 1)):
         return "classification"
-    raise ValueError(
-        problem(
-            f"labels of shape {labels.shape} for outputs of shape {outputs.shape}",
-            f"a class for each example, shaped {(len(labels), *places)}, or numbers shaped "
-            f"{(len(labels), *shape)}",
-            "pass the labels that the model was trained on",
-        )
+    raise problem(
+        f"labels of shape {labels.shape} for outputs of shape {outputs.shape}",
+        f"a class for each example, shaped {(len(labels), *places)}, or numbers shaped "
+        f"{(len(labels), *shape)}",
+        "pass the labels that the model was trained on",
     )
 
 
@@ -146,41 +144,33 @@ def labels_by_output(labels: Any, names: Sequence[str], count: int) -> dict[str,
         return {}
     if not isinstance(labels, Mapping):
         if len(names) > 1:
-            raise ValueError(
-                problem(
-                    f"labels of type {type(labels).__name__} for a model with {len(names)} outputs",
-                    f"a dict with some of the keys {list(names)}",
-                    f"pass {{{names[0]!r}: ...}}",
-                )
+            raise problem(
+                f"labels of type {type(labels).__name__} for a model with {len(names)} outputs",
+                f"a dict with some of the keys {list(names)}",
+                f"pass {{{names[0]!r}: ...}}",
             )
         labels = {names[0]: labels}
     unknown = sorted(set(labels) - set(names))
     if unknown:
-        raise ValueError(
-            problem(
-                f"labels for the outputs {unknown}",
-                f"some of {list(names)}",
-                "use the names of the outputs as keys",
-            )
+        raise problem(
+            f"labels for the outputs {unknown}",
+            f"some of {list(names)}",
+            "use the names of the outputs as keys",
         )
     arrays = {name: np.asarray(values) for name, values in labels.items()}
     for name, array in arrays.items():
         if array.shape[:1] != (count,) or array.dtype.kind not in "biuf":
-            raise ValueError(
-                problem(
-                    f"labels of shape {array.shape} and type {array.dtype} for the output "
-                    f"{name!r} and {count} examples",
-                    "numbers, as many as there are examples",
-                    "pass as many labels as examples: x[:500], labels[:500]",
-                )
+            raise problem(
+                f"labels of shape {array.shape} and type {array.dtype} for the output "
+                f"{name!r} and {count} examples",
+                "numbers, as many as there are examples",
+                "pass as many labels as examples: x[:500], labels[:500]",
             )
         if not np.isfinite(array).all():
-            raise ValueError(
-                problem(
-                    f"labels with NaN or infinite values for the output {name!r}",
-                    "finite numbers",
-                    "leave out the examples without a label: numpy.isfinite finds them",
-                )
+            raise problem(
+                f"labels with NaN or infinite values for the output {name!r}",
+                "finite numbers",
+                "leave out the examples without a label: numpy.isfinite finds them",
             )
     return arrays
 
@@ -251,12 +241,10 @@ def class_numbers(labels: np.ndarray, shape: tuple[int, ...], name: str) -> np.n
         )
     numbers = labels.reshape(wanted)
     if np.any(numbers != np.floor(numbers)) or numbers.min() < 0 or numbers.max() > last:
-        raise ValueError(
-            problem(
-                f"labels from {numbers.min():g} to {numbers.max():g} for the output {name!r}",
-                f"whole numbers from 0 to {last}, the classes",
-                "number the classes from 0; targets of a regression have the shape of the output",
-            )
+        raise problem(
+            f"labels from {numbers.min():g} to {numbers.max():g} for the output {name!r}",
+            f"whole numbers from 0 to {last}, the classes",
+            "number the classes from 0; targets of a regression have the shape of the output",
         )
     return numbers.astype(np.int64)
 
@@ -278,11 +266,9 @@ def _is_column(labels: np.ndarray) -> bool:
 def _wrong_labels(
     labels: np.ndarray, shape: tuple[int, ...], name: str, expected: str
 ) -> ValueError:
-    return ValueError(
-        problem(
-            f"labels of shape {labels.shape} for {shape[0]} examples of the output {name!r} of "
-            f"shape {shape}",
-            expected,
-            "pass the labels that the student was trained on",
-        )
+    return problem(
+        f"labels of shape {labels.shape} for {shape[0]} examples of the output {name!r} of "
+        f"shape {shape}",
+        expected,
+        "pass the labels that the student was trained on",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_kd._checks import check_choice, problem
+from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd.data import Dataset, load, load_sample
 from keras_kd.data.named import NAMES
 
@@ -48,12 +48,10 @@ class Settings:
         if self.dataset is not None:
             check_choice("dataset", self.dataset, NAMES)
         elif self.data_dir is not None:
-            raise ValueError(
-                problem(
-                    f"data_dir={str(self.data_dir)!r} without a data set",
-                    f"dataset as one of {', '.join(map(repr, NAMES))}",
-                    "say which data set to use, or leave data_dir out for the bundled sample",
-                )
+            raise problem(
+                f"data_dir={str(self.data_dir)!r} without a data set",
+                f"dataset as one of {', '.join(map(repr, NAMES))}",
+                "say which data set to use, or leave data_dir out for the bundled sample",
             )
 
     @property
@@ -75,7 +73,7 @@ def _check_integer(name: str, value: int, at_least: int, at_most: int | None = N
     expected = f"a whole number, at least {at_least}"
     if at_most is not None:
         expected += f" and at most {at_most}"
-    message = problem(f"{name}={value!r}", expected, f"try {name}={max(at_least, 5)}")
+    message = three_parts(f"{name}={value!r}", expected, f"try {name}={max(at_least, 5)}")
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(message)
     if value < at_least or (at_most is not None and value > at_most):

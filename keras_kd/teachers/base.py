@@ -106,14 +106,12 @@ class Teacher:
         Raises:
             ValueError: if the teacher cannot be saved.
         """
-        raise ValueError(
-            problem(
-                f"the teacher {self.name!r} of class {type(self).__name__}, which has no "
-                "get_config, to be saved",
-                "a teacher that can be saved, or a distiller that is saved without its teacher",
-                "build the Distiller with save_teacher=False and set distiller.teacher after "
-                "loading, or give the class a get_config",
-            )
+        raise problem(
+            f"the teacher {self.name!r} of class {type(self).__name__}, which has no "
+            "get_config, to be saved",
+            "a teacher that can be saved, or a distiller that is saved without its teacher",
+            "build the Distiller with save_teacher=False and set distiller.teacher after "
+            "loading, or give the class a get_config",
         )
 
     @classmethod
@@ -194,13 +192,11 @@ class ModelTeacher(Teacher):
             return said._replace(outputs=outputs)
         output = single_output(outputs)
         if output is None:
-            raise ValueError(
-                problem(
-                    f"classes=... for the teacher {self.name!r} with the outputs "
-                    f"{list(outputs) if isinstance(outputs, dict) else len(outputs)}",
-                    "a teacher of one output, or of one that is called 'logits'",
-                    "use keras_kd.teachers.Ensemble([teacher], outputs=[...], classes=[...])",
-                )
+            raise problem(
+                f"classes=... for the teacher {self.name!r} with the outputs "
+                f"{list(outputs) if isinstance(outputs, dict) else len(outputs)}",
+                "a teacher of one output, or of one that is called 'logits'",
+                "use keras_kd.teachers.Ensemble([teacher], outputs=[...], classes=[...])",
             )
         output, known = self.classes.select(output, self.name)
         if self._has_student:
@@ -215,13 +211,11 @@ class ModelTeacher(Teacher):
             ValueError: if it is a tf_keras model, which no file of Keras 3 holds.
         """
         if _keras.is_tf_keras_model(self.model):
-            raise ValueError(
-                problem(
-                    f"the tf_keras teacher {self.name!r} for a file of Keras 3",
-                    "a Keras 3 teacher, or a distiller that is saved without its teacher",
-                    "build the Distiller with save_teacher=False and set distiller.teacher after "
-                    "loading",
-                )
+            raise problem(
+                f"the tf_keras teacher {self.name!r} for a file of Keras 3",
+                "a Keras 3 teacher, or a distiller that is saved without its teacher",
+                "build the Distiller with save_teacher=False and set distiller.teacher after "
+                "loading",
             )
         config = {"model": keras.saving.serialize_keras_object(self.model)}
         # A subclass need not take them.

@@ -70,13 +70,11 @@ def blended_shape(voices: Sequence[Voice]) -> tuple[int | None, ...]:
     shapes = [_shape_for_student(voice, voices) for voice in voices]
     first, *others = shapes
     if not all(shapes_fit(first, other) for other in others):
-        raise ValueError(
-            problem(
-                f"outputs of shapes {shapes} from {[voice.member for voice in voices]} to average",
-                "outputs of one shape from all members",
-                "give members that know other classes with classes=[...], and members that teach "
-                "other outputs with outputs=[...]",
-            )
+        raise problem(
+            f"outputs of shapes {shapes} from {[voice.member for voice in voices]} to average",
+            "outputs of one shape from all members",
+            "give members that know other classes with classes=[...], and members that teach "
+            "other outputs with outputs=[...]",
         )
     return first
 
@@ -133,12 +131,10 @@ def _common_kind(voices: Sequence[Voice], all_seen: Sequence[Logits]) -> dict[st
     sizes = {seen.classes for seen in all_seen if seen.activation == "softmax"}
     in_rows = sizes - {None} and any(voice.classes is not None for voice in voices)
     if len(kinds) > 1 or OTHER_AXIS in kinds or len(sizes) > 1 or in_rows:
-        raise ValueError(
-            problem(
-                f"members {[voice.member for voice in voices]} that end in {activations}",
-                "one kind of output from all members, with the classes on the last axis",
-                "end all of them in a softmax, in a sigmoid, or in logits",
-            )
+        raise problem(
+            f"members {[voice.member for voice in voices]} that end in {activations}",
+            "one kind of output from all members, with the classes on the last axis",
+            "end all of them in a softmax, in a sigmoid, or in logits",
         )
     origins = {seen.origin for seen in all_seen if seen.activation is None}
     return {

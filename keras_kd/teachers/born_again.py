@@ -73,12 +73,11 @@ def born_again(
     generations = check_integer("generations", generations, at_least=1, fix="use 3 or so")
     # A model can be called as well, but makes no other.
     if not callable(make_student) or _keras.is_model(make_student):
-        raise TypeError(
-            problem(
-                f"make_student={make_student!r}",
-                "a function that makes a new student of the number of its generation",
-                "pass for example lambda number: build_model()",
-            )
+        raise problem(
+            f"make_student={make_student!r}",
+            "a function that makes a new student of the number of its generation",
+            "pass for example lambda number: build_model()",
+            kind=TypeError,
         )
     return _generations(teacher, make_student, generations)
 
@@ -90,12 +89,10 @@ def _generations(
     for number in range(1, generations + 1):
         student = _keras.check_model("student", make_student(number))
         if any(student is ancestor for ancestor in lineage):
-            raise ValueError(
-                problem(
-                    f"the same model {student.name!r} again from make_student({number})",
-                    "a new student for every generation",
-                    "build the model inside make_student, or return keras.models.clone_model(...)",
-                )
+            raise problem(
+                f"the same model {student.name!r} again from make_student({number})",
+                "a new student for every generation",
+                "build the model inside make_student, or return keras.models.clone_model(...)",
             )
         yield Generation(number, lineage[-1], student)
         lineage.append(student)

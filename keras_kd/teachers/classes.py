@@ -37,14 +37,12 @@ class Classes:
         self._width = None if _is_dict(given) or not self._by_column else len(given)
         found = list(self._by_column.values())
         if not found or min(*found, *self._by_column) < 0 or len(set(found)) < len(found):
-            raise ValueError(
-                problem(
-                    f"{given!r:.200} among classes",
-                    "a list of different class indexes, from 0, or None for a column that the "
-                    "student does not have; or a dict from columns to classes",
-                    "pass for example classes=[[0, 1, 2], [2, None, 3]], or {17: 0, 40: 1} for one "
-                    "of them",
-                )
+            raise problem(
+                f"{given!r:.200} among classes",
+                "a list of different class indexes, from 0, or None for a column that the "
+                "student does not have; or a dict from columns to classes",
+                "pass for example classes=[[0, 1, 2], [2, None, 3]], or {17: 0, 40: 1} for one "
+                "of them",
             )
 
     @property
@@ -69,14 +67,12 @@ class Classes:
         """
         width = output.shape[-1]
         if self._width not in (None, width) or max(self._by_column) >= width:
-            raise ValueError(
-                problem(
-                    f"{self._width or max(self._by_column) + 1} classes for the member {name!r}, "
-                    f"whose output has the shape {tuple(output.shape)}",
-                    "one class of the student for each of its columns",
-                    f"list {width} class indexes for it in classes=[...], with None for columns "
-                    "that the student does not have, or give a dict from columns to classes",
-                )
+            raise problem(
+                f"{self._width or max(self._by_column) + 1} classes for the member {name!r}, "
+                f"whose output has the shape {tuple(output.shape)}",
+                "one class of the student for each of its columns",
+                f"list {width} class indexes for it in classes=[...], with None for columns "
+                "that the student does not have, or give a dict from columns to classes",
             )
         pairs = sorted((index, column) for column, index in self._by_column.items())
         columns = [column for _, column in pairs]
@@ -123,13 +119,11 @@ def check_all_known(classes: Sequence[int], given: Any) -> None:
     """
     unknown = sorted(set(range(max(classes) + 1)) - set(classes))
     if unknown:
-        raise ValueError(
-            problem(
-                f"classes={given}, in which nobody knows the classes {unknown}",
-                f"every class from 0 to {max(classes)} in one list at least",
-                "add a member that knows them, or number the student's classes without gaps; in a "
-                "keras_kd.Distiller the student may have more classes than the teacher knows",
-            )
+        raise problem(
+            f"classes={given}, in which nobody knows the classes {unknown}",
+            f"every class from 0 to {max(classes)} in one list at least",
+            "add a member that knows them, or number the student's classes without gaps; in a "
+            "keras_kd.Distiller the student may have more classes than the teacher knows",
         )
 
 

@@ -90,12 +90,10 @@ class Ensemble(Teacher):
         name: str = "ensemble",
     ) -> None:
         if not isinstance(teachers, list | tuple) or not teachers:
-            raise ValueError(
-                problem(
-                    f"teachers={teachers!r}",
-                    "a list of one model or more",
-                    "pass for example Ensemble([first_model, second_model])",
-                )
+            raise problem(
+                f"teachers={teachers!r}",
+                "a list of one model or more",
+                "pass for example Ensemble([first_model, second_model])",
             )
         # A member may be a list, which is an Ensemble in its turn.
         self.teachers = [as_teacher(teacher) for teacher in teachers]
@@ -203,13 +201,11 @@ class Ensemble(Teacher):
     def _check_asked(self) -> None:
         stored = [teacher.name for teacher in self.teachers if teacher.brings_outputs]
         if stored:
-            raise ValueError(
-                problem(
-                    f"the stored teachers {stored} as members of an ensemble",
-                    "members that are asked about the inputs of a batch",
-                    "store what the ensemble says: keras_kd.teachers.store([first_model, "
-                    "second_model], dataset, path)",
-                )
+            raise problem(
+                f"the stored teachers {stored} as members of an ensemble",
+                "members that are asked about the inputs of a batch",
+                "store what the ensemble says: keras_kd.teachers.store([first_model, "
+                "second_model], dataset, path)",
             )
 
     def _check_inputs(self) -> None:
@@ -218,12 +214,10 @@ class Ensemble(Teacher):
             other = teacher.input_shapes
             if other is None or (len(first) == len(other) and all(map(shapes_fit, first, other))):
                 continue
-            raise ValueError(
-                problem(
-                    f"members for inputs of shape {first} and, in {teacher.name!r}, {other}",
-                    "the same inputs for all members",
-                    "put a layer such as Resizing in front of one, in a model of both",
-                )
+            raise problem(
+                f"members for inputs of shape {first} and, in {teacher.name!r}, {other}",
+                "the same inputs for all members",
+                "put a layer such as Resizing in front of one, in a model of both",
             )
 
     def _member_and_layer(self, name: str) -> tuple[Teacher, str]:
@@ -232,13 +226,10 @@ class Ensemble(Teacher):
         if len(members) == 1 and layer:
             return members[0], layer
         names = [teacher.name for teacher in self.teachers]
-        raise ValueError(
-            problem(
-                f"layer name {name!r} for an ensemble of the members {names}",
-                "the name of one member, a slash, and the name of its layer",
-                f"write for example {names[0] + '/layer'!r}, and give every member a name of its "
-                "own",
-            )
+        raise problem(
+            f"layer name {name!r} for an ensemble of the members {names}",
+            "the name of one member, a slash, and the name of its layer",
+            f"write for example {names[0] + '/layer'!r}, and give every member a name of its own",
         )
 
     def _combined(self, said: Sequence[Tapped], mean: Callable[[list[Voice]], Any]) -> Tapped:
@@ -283,13 +274,11 @@ class Ensemble(Teacher):
         if keys is None:
             return own
         if not set(keys) <= set(own):
-            raise ValueError(
-                problem(
-                    f"outputs={keys!r} for the member {self.teachers[number].name!r}, which has "
-                    f"{'one output' if list(own) == [None] else list(own)}",
-                    "outputs that the member has, or one name for a single output",
-                    "correct the names, or leave out what the member does not teach",
-                )
+            raise problem(
+                f"outputs={keys!r} for the member {self.teachers[number].name!r}, which has "
+                f"{'one output' if list(own) == [None] else list(own)}",
+                "outputs that the member has, or one name for a single output",
+                "correct the names, or leave out what the member does not teach",
             )
         return {key: own[key] for key in keys}
 
@@ -299,12 +288,10 @@ def _structured(outputs: dict[OutputKey | None, Any]) -> Any:
     if set(outputs) == {None}:
         return outputs[None]
     if len({type(key) for key in outputs}) > 1:
-        raise ValueError(
-            problem(
-                f"members that teach the outputs {list(outputs)}, None being a single output",
-                "names of outputs from all members, or indexes from all, or single outputs",
-                "say with outputs=[...], one entry per member, what each of them teaches",
-            )
+        raise problem(
+            f"members that teach the outputs {list(outputs)}, None being a single output",
+            "names of outputs from all members, or indexes from all, or single outputs",
+            "say with outputs=[...], one entry per member, what each of them teaches",
         )
     if set(outputs) == set(range(len(outputs))):
         return [outputs[number] for number in range(len(outputs))]
@@ -316,12 +303,10 @@ def _one_each(name: str, values: Any, count: int, default: Any) -> list[Any]:
         return [default] * count
     if isinstance(values, Sized) and not isinstance(values, str) and len(values) == count:
         return list(values)
-    raise ValueError(
-        problem(
-            f"{name}={values!r} for {count} teachers",
-            "one entry per teacher",
-            f"pass a list of {count} entries, or leave it out",
-        )
+    raise problem(
+        f"{name}={values!r} for {count} teachers",
+        "one entry per teacher",
+        f"pass a list of {count} entries, or leave it out",
     )
 
 
@@ -331,12 +316,10 @@ def _checked_keys(keys: Any) -> list[OutputKey] | None:
     listed = list(keys) if isinstance(keys, list | tuple) else [keys]
     if listed and all(isinstance(key, str | int) for key in listed):
         return listed
-    raise ValueError(
-        problem(
-            f"{keys!r} among outputs",
-            "a name or index of an output of the student, a list of them, or None",
-            "pass for example outputs=['label', ['label', 'box']]",
-        )
+    raise problem(
+        f"{keys!r} among outputs",
+        "a name or index of an output of the student, a list of them, or None",
+        "pass for example outputs=['label', ['label', 'box']]",
     )
 
 
@@ -360,15 +343,13 @@ def as_teacher(teacher: Any) -> Teacher:
     if callable(teacher) and not isinstance(teacher, type):
         return Function(teacher)
     kind = type(teacher)
-    raise ValueError(
-        problem(
-            f"teacher={_keras.short(teacher)} of type {kind.__module__}.{kind.__qualname__}",
-            "a keras.Model or a tf_keras.Model, a list of them, an object of keras_kd.teachers, or "
-            "a function of the inputs",
-            "make an object of the class, as in keras_kd.teachers.MovingAverage(), and pass it as "
-            "`teacher`"
-            if isinstance(teacher, type)
-            else "load or build the model first and pass it as `teacher`; a model of scikit-learn "
-            "teaches through keras_kd.teachers.NumpyFunction, a store through StoredTeacher(path)",
-        )
+    raise problem(
+        f"teacher={_keras.short(teacher)} of type {kind.__module__}.{kind.__qualname__}",
+        "a keras.Model or a tf_keras.Model, a list of them, an object of keras_kd.teachers, or "
+        "a function of the inputs",
+        "make an object of the class, as in keras_kd.teachers.MovingAverage(), and pass it as "
+        "`teacher`"
+        if isinstance(teacher, type)
+        else "load or build the model first and pass it as `teacher`; a model of scikit-learn "
+        "teaches through keras_kd.teachers.NumpyFunction, a store through StoredTeacher(path)",
     )

@@ -20,12 +20,11 @@ class _CallableTeacher(Teacher):
 
     def __init__(self, function: Callable[[Any], Any], name: str | None = None) -> None:
         if not callable(function):
-            raise TypeError(
-                problem(
-                    f"function={function!r} of type {type(function).__name__}",
-                    "a function of the inputs",
-                    "pass the function itself, not what it returns",
-                )
+            raise problem(
+                f"function={function!r} of type {type(function).__name__}",
+                "a function of the inputs",
+                "pass the function itself, not what it returns",
+                kind=TypeError,
             )
         self.function = function
         own = getattr(function, "name", None) or getattr(function, "__name__", None)
@@ -38,13 +37,10 @@ class _CallableTeacher(Teacher):
             ValueError: if a layer is named.
         """
         if layer_names:
-            raise ValueError(
-                problem(
-                    f"the layer names {list(layer_names)} for the teacher {self.name!r}, a "
-                    "function",
-                    "a model as the teacher, since functions have no layers",
-                    "use losses that compare outputs, or pass the model that the function calls",
-                )
+            raise problem(
+                f"the layer names {list(layer_names)} for the teacher {self.name!r}, a function",
+                "a model as the teacher, since functions have no layers",
+                "use losses that compare outputs, or pass the model that the function calls",
             )
 
     def get_config(self) -> dict[str, Any]:
@@ -55,14 +51,12 @@ class _CallableTeacher(Teacher):
         """
         config = _saved(self.function)
         if config is None:
-            raise ValueError(
-                problem(
-                    f"the function {self.name!r} as a teacher to be saved",
-                    "a function registered with keras.saving.register_keras_serializable, or a "
-                    "distiller that is saved without its teacher",
-                    "build the Distiller with save_teacher=False and set distiller.teacher after "
-                    "loading",
-                )
+            raise problem(
+                f"the function {self.name!r} as a teacher to be saved",
+                "a function registered with keras.saving.register_keras_serializable, or a "
+                "distiller that is saved without its teacher",
+                "build the Distiller with save_teacher=False and set distiller.teacher after "
+                "loading",
             )
         return {"function": config, "name": self.name}
 
@@ -105,23 +99,19 @@ class Function(_CallableTeacher):
             said = plain_outputs(self.function(inputs))
         except NotImplementedError as error:
             # So TensorFlow refuses to make an array of a tensor that has no value yet.
-            raise ValueError(
-                problem(
-                    f"the teacher {self.name!r}, a function that wants arrays "
-                    f"({one_line(error)[:200]})",
-                    "a function of tensors",
-                    "wrap it: keras_kd.teachers.NumpyFunction(function, output_shape)",
-                )
+            raise problem(
+                f"the teacher {self.name!r}, a function that wants arrays "
+                f"({one_line(error)[:200]})",
+                "a function of tensors",
+                "wrap it: keras_kd.teachers.NumpyFunction(function, output_shape)",
             ) from error
         try:
             outputs = keras.tree.map_structure(_as_tensor, said)
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                problem(
-                    f"{type(said).__name__} from the teacher {self.name!r} ({one_line(error)})",
-                    "a tensor, or a list or dict of tensors",
-                    "return the outputs of the batch",
-                )
+            raise problem(
+                f"{type(said).__name__} from the teacher {self.name!r} ({one_line(error)})",
+                "a tensor, or a list or dict of tensors",
+                "return the outputs of the batch",
             ) from None
         alone = isinstance(outputs, dict | list | tuple) and len(outputs) == 1
         several = student is not None and isinstance(student.outputs, dict | list | tuple)
@@ -201,12 +191,10 @@ class NumpyFunction(_CallableTeacher):
         received = [array.shape for array in arrays]
         if len(received) == len(expected) and all(map(_same_size, received, expected)):
             return arrays
-        raise ValueError(
-            problem(
-                f"outputs of shapes {received} from the teacher {self.name!r}",
-                f"{expected} for {size} examples",
-                "correct output_shape, the shape of one example's output, or the function",
-            )
+        raise problem(
+            f"outputs of shapes {received} from the teacher {self.name!r}",
+            f"{expected} for {size} examples",
+            "correct output_shape, the shape of one example's output, or the function",
         )
 
 
@@ -243,10 +231,9 @@ def _map_shapes(function: Callable[[Sequence[int]], Any], shapes: Any) -> Any:
         if all(size is None or isinstance(size, int) for size in shapes):
             return function(shapes)
         return [_map_shapes(function, shape) for shape in shapes]
-    raise TypeError(
-        problem(
-            f"output_shape={shapes!r}",
-            "the shape of one example's output, or a list or dict of shapes",
-            "pass for example output_shape=(10,)",
-        )
+    raise problem(
+        f"output_shape={shapes!r}",
+        "the shape of one example's output, or a list or dict of shapes",
+        "pass for example output_shape=(10,)",
+        kind=TypeError,
     )

@@ -103,13 +103,11 @@ class Inputs:
         others = {name: x[name] for name in entries if name not in self._teacher.entries}
         part = self._student.fitted(others, x)
         if isinstance(part, dict | list) and not part:
-            raise ValueError(
-                problem(
-                    f"inputs {entries}, all of which teacher_inputs={self.teacher_inputs!r} names",
-                    "entries for the student, too",
-                    "name those that it sees, for example student_inputs="
-                    f"{entries[0]!r}; an entry may be seen by both",
-                )
+            raise problem(
+                f"inputs {entries}, all of which teacher_inputs={self.teacher_inputs!r} names",
+                "entries for the student, too",
+                "name those that it sees, for example student_inputs="
+                f"{entries[0]!r}; an entry may be seen by both",
             )
         return part
 
@@ -130,13 +128,12 @@ class _Choice:
         if not listed or not all(
             isinstance(entry, str | int) and not isinstance(entry, bool) for entry in listed
         ):
-            raise TypeError(
-                problem(
-                    f"{argument}={given!r}",
-                    "None, a function of the inputs, or entries of the inputs: names of a dict's, "
-                    "indexes of a list's, or a dict from the model's input names to entries",
-                    "pass for example 'large' for inputs {'small': ..., 'large': ...}",
-                )
+            raise problem(
+                f"{argument}={given!r}",
+                "None, a function of the inputs, or entries of the inputs: names of a dict's, "
+                "indexes of a list's, or a dict from the model's input names to entries",
+                "pass for example 'large' for inputs {'small': ..., 'large': ...}",
+                kind=TypeError,
             )
         self.entries = listed
 
@@ -151,12 +148,10 @@ class _Choice:
         if self.is_in(x):
             return
         received = sorted(_entries(x), key=str) or type(x).__name__
-        raise ValueError(
-            problem(
-                f"inputs {received} with {self._argument}={self._given!r}",
-                "a dict, list or tuple of inputs that has these entries",
-                "name the entries of the data, or give a function of the inputs",
-            )
+        raise problem(
+            f"inputs {received} with {self._argument}={self._given!r}",
+            "a dict, list or tuple of inputs that has these entries",
+            "name the entries of the data, or give a function of the inputs",
         )
 
     def part(self, x: Any) -> Any:

@@ -51,12 +51,10 @@ class JoinedInputs:
         """
         if is_joined(x):
             return x[TEACHER_OUTPUTS]
-        raise ValueError(
-            problem(
-                "data without the teacher's stored outputs, for a StoredTeacher",
-                "each example with the outputs that belong to it",
-                "train on them joined: distiller.fit(stored_teacher.join((x, y)), epochs=10)",
-            )
+        raise problem(
+            "data without the teacher's stored outputs, for a StoredTeacher",
+            "each example with the outputs that belong to it",
+            "train on them joined: distiller.fit(stored_teacher.join((x, y)), epochs=10)",
         )
 
     def of_student(self, x: Any) -> Any:

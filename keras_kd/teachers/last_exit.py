@@ -51,12 +51,11 @@ class LastExit(Teacher):
 
     def __init__(self, output: OutputKey | None = None, *, name: str = "last_exit") -> None:
         if not isinstance(output, str | int | None) or isinstance(output, bool):
-            raise TypeError(
-                problem(
-                    f"output={output!r}",
-                    "the name or index of an output of the student, or None",
-                    "pass for example LastExit('classifier')",
-                )
+            raise problem(
+                f"output={output!r}",
+                "the name or index of an output of the student, or None",
+                "pass for example LastExit('classifier')",
+                kind=TypeError,
             )
         self.output = output
         self.name = name
@@ -115,20 +114,16 @@ class LastExit(Teacher):
             exits, key = {}, None
         if len(exits) < 2 or key not in exits:
             has = f"the outputs {list(exits)}" if exits else "one output"
-            raise ValueError(
-                problem(
-                    f"a student with {has} for LastExit(output={self.output!r})",
-                    "a list of exits, the deepest last, or the name of the one that teaches",
-                    "give the student one output per exit, and name one of a dict of outputs",
-                )
+            raise problem(
+                f"a student with {has} for LastExit(output={self.output!r})",
+                "a list of exits, the deepest last, or the name of the one that teaches",
+                "give the student one output per exit, and name one of a dict of outputs",
             )
         shapes = {name: tuple(exit_.shape) for name, exit_ in exits.items()}
         if not all(shapes_fit(shape, shapes[key]) for shape in shapes.values()):
-            raise ValueError(
-                problem(
-                    f"exits of the shapes {shapes}",
-                    f"exits of one shape, that of {key!r}, which teaches the others",
-                    "end every exit in a Dense layer with one unit per class",
-                )
+            raise problem(
+                f"exits of the shapes {shapes}",
+                f"exits of one shape, that of {key!r}, which teaches the others",
+                "end every exit in a Dense layer with one unit per class",
             )
         return exits[key]

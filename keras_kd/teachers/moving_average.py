@@ -50,7 +50,7 @@ class MovingAverage(Teacher):
         fix = "use a number such as 0.999"
         self.decay = check_number("decay", decay, at_least=0, at_most=1, fix=fix)
         if self.decay == 1.0:
-            raise ValueError(problem(f"decay={decay!r}", "a number below 1", fix))
+            raise problem(f"decay={decay!r}", "a number below 1", fix)
         self.name = name
         self._layer_names: list[str] = []
         self._tap: Tap | None = None
@@ -89,12 +89,10 @@ class MovingAverage(Teacher):
             ValueError: if there is no student yet.
         """
         if self._tap is None:
-            raise ValueError(
-                problem(
-                    f"inputs for {self.name!r} before a student",
-                    "a student to average",
-                    "give it to keras_kd.Distiller with the student, or call meet(student) first",
-                )
+            raise problem(
+                f"inputs for {self.name!r} before a student",
+                "a student to average",
+                "give it to keras_kd.Distiller with the student, or call meet(student) first",
             )
         return self._tap(inputs, training=False)
 
@@ -144,11 +142,9 @@ def _copy(student: Any) -> Any:
 
 
 def _not_copied(student: Any, reason: str, fix: str) -> ValueError:
-    return ValueError(
-        problem(
-            f"the student {student.name!r}, which cannot be copied for its moving average: "
-            f"{reason[:300]}",
-            "a built model that its configuration describes",
-            fix,
-        )
+    return problem(
+        f"the student {student.name!r}, which cannot be copied for its moving average: "
+        f"{reason[:300]}",
+        "a built model that its configuration describes",
+        fix,
     )

@@ -57,12 +57,11 @@ class TFLiteModel:
 
     def __init__(self, content: bytes, verification: Verification | None = None) -> None:
         if not isinstance(content, bytes | bytearray | memoryview):
-            raise TypeError(
-                problem(
-                    f"content of type {type(content).__name__}",
-                    "the bytes of a .tflite file",
-                    "read a file with TFLiteModel.load('student.tflite')",
-                )
+            raise problem(
+                f"content of type {type(content).__name__}",
+                "the bytes of a .tflite file",
+                "read a file with TFLiteModel.load('student.tflite')",
+                kind=TypeError,
             )
         self.content = bytes(content)
         self.verification = verification
@@ -77,21 +76,17 @@ class TFLiteModel:
         for kind, tensors in (("input", self.inputs), ("output", self.outputs)):
             names = [tensor.name for tensor in tensors]
             if not names or len(set(names)) < len(names):
-                raise ValueError(
-                    problem(
-                        f"a model with the {kind}s {names}",
-                        f"at least one {kind}, and a name of its own for each",
-                        "convert the student with keras_kd.tflite.convert",
-                    )
+                raise problem(
+                    f"a model with the {kind}s {names}",
+                    f"at least one {kind}, and a name of its own for each",
+                    "convert the student with keras_kd.tflite.convert",
                 )
         for tensor in self.inputs:
             if tensor.shape[:1] != (1,):
-                raise ValueError(
-                    problem(
-                        f"an input {tensor.name!r} of shape {tensor.shape}",
-                        "a batch size of 1 in front",
-                        "convert the student with keras_kd.tflite.convert",
-                    )
+                raise problem(
+                    f"an input {tensor.name!r} of shape {tensor.shape}",
+                    "a batch size of 1 in front",
+                    "convert the student with keras_kd.tflite.convert",
                 )
 
     @classmethod
@@ -350,7 +345,7 @@ class TFLiteModel:
             return [random_stored(tensor, 1) for tensor in self.inputs]
         stored = self.quantize_inputs(x)
         if len(next(iter(stored.values()))) == 0:
-            raise ValueError(problem("x without an example", "at least one", "pass x_test[:1]"))
+            raise problem("x without an example", "at least one", "pass x_test[:1]")
         return [stored[tensor.name][:1] for tensor in self.inputs]
 
     @cached_property

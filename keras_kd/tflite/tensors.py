@@ -102,10 +102,8 @@ def check_scale(values: np.ndarray, name: str, limits: tuple[float, float]) -> N
         ValueError: if the mean magnitude is above four times what the input can hold.
     """
     if values.size and np.abs(values).mean() > 4 * max(map(abs, limits)):
-        raise ValueError(
-            problem(
-                f"values from {values.min():g} to {values.max():g} for the input {name!r}",
-                f"about {limits[0]:g} to {limits[1]:g}, what the file was calibrated on",
-                "scale them as the representative data were, for example x / 255",
-            )
+        raise problem(
+            f"values from {values.min():g} to {values.max():g} for the input {name!r}",
+            f"about {limits[0]:g} to {limits[1]:g}, what the file was calibrated on",
+            "scale them as the representative data were, for example x / 255",
         )

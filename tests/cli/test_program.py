@@ -47,7 +47,9 @@ def test_choices_are_those_of_the_library(command, option, values, capsys):
 def test_defaults_are_those_of_the_library():
     arguments = parser().parse_args(["quickstart"])
     defaults = vars(Settings())
-    given = {name: value for name, value in vars(arguments).items() if name not in ("run", "command")}
+    given = {
+        name: value for name, value in vars(arguments).items() if name not in ("run", "command")
+    }
     assert given == {name: defaults[name] for name in given}
 
 

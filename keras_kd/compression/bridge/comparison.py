@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import three_parts
 from keras_kd._keras import mask_of
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.graph import Graph
@@ -47,7 +47,7 @@ class Comparison:
         call = self._first_difference(rebuilt)
         first = f"first at layer {call.path!r} of class {type(call.layer).__name__}" if call else ""
         raise graphs.LayerError(
-            problem(
+            three_parts(
                 f"model {self._model.name!r}, which gives other outputs when it is rebuilt in"
                 f" tf_keras ({first or 'no single layer does'})",
                 f"the same outputs to {self._tolerance:g}",

@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import one_line, problem, three_parts
 from keras_kd._keras import is_keras_model, is_tf_keras_model, mask_of
 from keras_kd.compression.bridge.operations import Operation
 
@@ -173,7 +173,7 @@ def steps(
                 args, kwargs = (results,), {}
         except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
             raise LayerError(
-                problem(
+                three_parts(
                     f"layer {call.path!r} ({type(call.layer).__name__}), which cannot be called in"
                     f" the other Keras: {one_line(error)}",
                     "a layer that works in both",
@@ -293,21 +293,17 @@ def _functional(model: Any, path: str | None = None) -> Any:
     if _has_graph(model):
         return model
     if model is None or type(model).__name__ == "Sequential":
-        raise ValueError(
-            problem(
-                f"the Sequential model {name!r}, which is not built",
-                "a model whose input shape is known",
-                "begin it with keras.Input(shape) or call it once on data",
-            )
+        raise problem(
+            f"the Sequential model {name!r}, which is not built",
+            "a model whose input shape is known",
+            "begin it with keras.Input(shape) or call it once on data",
         )
-    raise ValueError(
-        problem(
-            f"the subclassed model {name!r} ({type(model).__name__}), whose layers' order only"
-            " its own code knows",
-            "a Sequential or Functional model",
-            "rebuild it as one: inputs = keras.Input(shape); student = keras.Model(inputs,"
-            " model.call(inputs)) works where `call` only calls layers",
-        )
+    raise problem(
+        f"the subclassed model {name!r} ({type(model).__name__}), whose layers' order only"
+        " its own code knows",
+        "a Sequential or Functional model",
+        "rebuild it as one: inputs = keras.Input(shape); student = keras.Model(inputs,"
+        " model.call(inputs)) works where `call` only calls layers",
     )
 
 

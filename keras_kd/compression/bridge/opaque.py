@@ -58,12 +58,10 @@ class OpaqueLayer(tf_keras.layers.Layer):
                 to give it its weights.
         """
         if not tf_keras.src.engine.base_layer_utils.call_context().in_call:
-            raise ValueError(
-                problem(
-                    f"a SavedModel with the layer {self.name!r} ({type(self).__name__})",
-                    "a model in a .keras or .h5 file",
-                    "save the model as .keras, or load the SavedModel with tf.saved_model.load",
-                )
+            raise problem(
+                f"a SavedModel with the layer {self.name!r} ({type(self).__name__})",
+                "a model in a .keras or .h5 file",
+                "save the model as .keras, or load the SavedModel with tf.saved_model.load",
             )
         super().build(input_shape)
 

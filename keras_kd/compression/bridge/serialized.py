@@ -236,13 +236,11 @@ def arguments_from_text(text: str, tensors: list[Any]) -> Any:
 
 def _not_copied(item: Any, error: Exception) -> ValueError:
     reason = one_line(str(error).strip().partition("\n\n")[0]).rstrip(".")
-    return ValueError(
-        problem(
-            f"{item.name!r} of class {type(item).__name__}, which cannot be made again from its"
-            f" config: {reason}",
-            "a layer or operation that Keras can save and load",
-            f"give {type(item).__name__} the methods `get_config` and `from_config`",
-        )
+    return problem(
+        f"{item.name!r} of class {type(item).__name__}, which cannot be made again from its"
+        f" config: {reason}",
+        "a layer or operation that Keras can save and load",
+        f"give {type(item).__name__} the methods `get_config` and `from_config`",
     )
 
 

@@ -153,12 +153,10 @@ def set_weights(layer: Any, record: LayerRecord) -> None:
     }
     received = {name: tuple(value.shape) for name, value in record.weights.items()}
     if expected != received:
-        raise ValueError(
-            problem(
-                f"layer {record.name!r} with the weights {received}",
-                f"the weights {expected} of a {type(layer).__name__}",
-                "leave this layer out of the student",
-            )
+        raise problem(
+            f"layer {record.name!r} with the weights {received}",
+            f"the weights {expected} of a {type(layer).__name__}",
+            "leave this layer out of the student",
         )
     for name, value in record.weights.items():
         weights[name].assign(value)
@@ -187,13 +185,12 @@ def _freeze(layer: keras.layers.Layer, record: LayerRecord) -> None:
 def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
     row = row_of(record.layer_class)
     if row is None:
-        raise NoCounterpart(
-            problem(
-                f"layer {record.name!r} of class {record.layer_class.__module__}."
-                f"{record.layer_class.__name__}",
-                f"a layer that {target.__name__} has too",
-                "replace the layer, or leave it out of the student",
-            )
+        raise problem(
+            f"layer {record.name!r} of class {record.layer_class.__module__}."
+            f"{record.layer_class.__name__}",
+            f"a layer that {target.__name__} has too",
+            "replace the layer, or leave it out of the student",
+            kind=NoCounterpart,
         )
     back = target is keras
     if not back and not row.is_alike(record.config):
@@ -228,13 +225,12 @@ def _meaningful(
         if names.get(option, option) in accepted:
             config[option] = value
         elif option not in _WITHOUT_EFFECT.split() and not _is_off(option, value, defaults):
-            raise NoCounterpart(
-                problem(
-                    f"layer {record.name!r} ({record.layer_class.__name__}) with"
-                    f" {option}={short(value)}",
-                    "options that both Kerases have",
-                    f"build the layer without `{option}`",
-                )
+            raise problem(
+                f"layer {record.name!r} ({record.layer_class.__name__}) with"
+                f" {option}={short(value)}",
+                "options that both Kerases have",
+                f"build the layer without `{option}`",
+                kind=NoCounterpart,
             )
     return config
 
@@ -291,12 +287,11 @@ def _translated_part(record: LayerRecord, value: Any, target: ModuleType) -> Any
 
 def _known(made: Any, record: LayerRecord, option: str, value: Any) -> Any:
     if made is None:
-        raise NoCounterpart(
-            problem(
-                f"layer {record.name!r} with {option}={short(value)}",
-                f"one of Keras' own for `{option}`",
-                "put your own function into a layer of its own, outside the student",
-            )
+        raise problem(
+            f"layer {record.name!r} with {option}={short(value)}",
+            f"one of Keras' own for `{option}`",
+            "put your own function into a layer of its own, outside the student",
+            kind=NoCounterpart,
         )
     return made
 
@@ -306,12 +301,10 @@ def _policy_name(record: LayerRecord, policy: Any) -> str:
     name = policy["name"] if isinstance(policy, Mapping) and "name" in policy else policy
     name = getattr(name, "name", name)
     if not isinstance(name, str) or "_from_" in name:
-        raise ValueError(
-            problem(
-                f"layer {record.name!r}, which is quantized already (dtype {short(policy)})",
-                "a student in floating point",
-                "take the student as it was before `quantize`",
-            )
+        raise problem(
+            f"layer {record.name!r}, which is quantized already (dtype {short(policy)})",
+            "a student in floating point",
+            "take the student as it was before `quantize`",
         )
     return name
 

@@ -126,12 +126,10 @@ def clusters(model: Any) -> Clusters:
     check_model("model", model)
     kernels = tuple(_measured(model))
     if not kernels:
-        raise ValueError(
-            problem(
-                f"model {model.name!r} without a layer that can be clustered",
-                "one of " + ", ".join(CLUSTERABLE_WEIGHTS),
-                "measure a model that has one",
-            )
+        raise problem(
+            f"model {model.name!r} without a layer that can be clustered",
+            "one of " + ", ".join(CLUSTERABLE_WEIGHTS),
+            "measure a model that has one",
         )
     return Clusters(kernels)
 

@@ -145,23 +145,19 @@ def _keeps_zeros(layer: Any, preserve_sparsity: bool | str) -> bool:
 
 def _check_preserve_sparsity(value: Any) -> None:
     if not isinstance(value, bool) and value != "auto":
-        raise ValueError(
-            problem(
-                f"preserve_sparsity={value!r}",
-                "'auto', True or False",
-                "leave it out: 'auto' keeps the zeros of a pruned student",
-            )
+        raise problem(
+            f"preserve_sparsity={value!r}",
+            "'auto', True or False",
+            "leave it out: 'auto' keeps the zeros of a pruned student",
         )
 
 
 def _check_room_for_zero(number_of_clusters: int, keeps_zeros: Mapping[str, bool]) -> None:
     sparse = [name for name, keeps in keeps_zeros.items() if keeps]
     if sparse and number_of_clusters < 3:
-        raise ValueError(
-            problem(
-                f"number_of_clusters={number_of_clusters} for the layers {sparse}, whose zeros are"
-                " to stay",
-                "3 or more: zero, and values of both signs",
-                "raise number_of_clusters, or pass preserve_sparsity=False",
-            )
+        raise problem(
+            f"number_of_clusters={number_of_clusters} for the layers {sparse}, whose zeros are"
+            " to stay",
+            "3 or more: zero, and values of both signs",
+            "raise number_of_clusters, or pass preserve_sparsity=False",
         )

@@ -49,12 +49,10 @@ class Candidate:
         self.record = record_of(layer)
         self.kernel = self.record.weights[forms[0].weight]
         if not np.all(np.isfinite(self.kernel.astype("float32"))):
-            raise ValueError(
-                problem(
-                    f"layer {name!r}, whose kernel is infinite or NaN in places",
-                    "finite weights",
-                    "factorize a student that was trained without diverging",
-                )
+            raise problem(
+                f"layer {name!r}, whose kernel is infinite or NaN in places",
+                "finite weights",
+                "factorize a student that was trained without diverging",
             )
         self._decompositions = [
             (form, Decomposition.of(form.unfold(self.kernel))) for form in forms

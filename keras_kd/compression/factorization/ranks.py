@@ -81,12 +81,10 @@ def by_parameters(candidates: Sequence[Candidate], before: int, target: int) -> 
         sizes[candidate.name] = option.parameters
         decisions[candidate.name] = option
     if excess > 0:
-        raise ValueError(
-            problem(
-                f"target_parameters={target:,} for a student of {before:,} parameters",
-                f"at least {target + excess:,}, which rank 1 in every chosen layer takes",
-                "raise the target, choose more layers, or build a smaller student",
-            )
+        raise problem(
+            f"target_parameters={target:,} for a student of {before:,} parameters",
+            f"at least {target + excess:,}, which rank 1 in every chosen layer takes",
+            "raise the target, choose more layers, or build a smaller student",
         )
     return decisions
 

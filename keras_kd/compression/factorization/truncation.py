@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd._checks import check_choice, check_integer, check_number, problem
+from keras_kd._checks import check_choice, check_integer, check_number, problem, three_parts
 from keras_kd._keras import check_model
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild
@@ -121,21 +121,17 @@ def _check_criterion(rank: Any, energy: Any, target_parameters: Any, layers: Sel
     criteria = {"rank": rank, "energy": energy, "target_parameters": target_parameters}
     given = [f"{name}={value!r}" for name, value in criteria.items() if value is not None]
     if len(given) != 1:
-        raise ValueError(
-            problem(
-                " and ".join(given) or "neither rank, nor energy, nor target_parameters",
-                "exactly one of the three",
-                "energy=0.8 keeps four fifths of the squared singular values of each kernel",
-            )
+        raise problem(
+            " and ".join(given) or "neither rank, nor energy, nor target_parameters",
+            "exactly one of the three",
+            "energy=0.8 keeps four fifths of the squared singular values of each kernel",
         )
     if isinstance(rank, Mapping):
         if layers is not None:
-            raise ValueError(
-                problem(
-                    f"rank={rank!r} and layers={layers!r}",
-                    "one choice of layers",
-                    "leave `layers` out: the names in `rank` are the choice",
-                )
+            raise problem(
+                f"rank={rank!r} and layers={layers!r}",
+                "one choice of layers",
+                "leave `layers` out: the names in `rank` are the choice",
             )
         for name, value in rank.items():
             check_integer(f"rank[{name!r}]", value, at_least=1, fix="a rank of 8 is a beginning")
@@ -153,19 +149,17 @@ def _target(target: Any, before: int) -> int:
         check_number("target_parameters", target, above=0, at_most=1 - 1e-9, fix=fix)
         target = int(target * before)
     if target >= before:
-        raise ValueError(
-            problem(
-                f"target_parameters={target:,} for a student of {before:,} parameters",
-                "fewer than it has",
-                fix,
-            )
+        raise problem(
+            f"target_parameters={target:,} for a student of {before:,} parameters",
+            "fewer than it has",
+            fix,
         )
     return target
 
 
 def _nothing_smaller(decisions: ranks.Decisions) -> str:
     name, reason = next(iter(decisions.items()))
-    return problem(
+    return three_parts(
         f"a student of which no chosen layer gets smaller (layer {name!r}: {reason})",
         "at least one for which rank * (rows + columns) is below rows * columns",
         "keep less of the kernels (a lower rank or energy), or choose larger layers",

@@ -8,7 +8,7 @@ from typing import Any
 
 import tf_keras
 
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd.compression.pruning._schedules import Schedule
 from keras_kd.compression.pruning._wrapper import PruneLowMagnitude
 from keras_kd.compression.pruning.schedule import Training
@@ -57,12 +57,10 @@ class PruningCallback(tf_keras.callbacks.Callback):
             for schedule in self._schedules:
                 schedule.fix(Training(done, epoch, epochs, steps_per_epoch))
         elif epochs - epoch == 1:
-            raise ValueError(
-                problem(
-                    "data of unknown length for a single epoch of pruning",
-                    "a number of steps, from which the pruning schedule is chosen",
-                    "pass `steps_per_epoch` to `fit` or `end_step` to `prune`",
-                )
+            raise problem(
+                "data of unknown length for a single epoch of pruning",
+                "a number of steps, from which the pruning schedule is chosen",
+                "pass `steps_per_epoch` to `fit` or `end_step` to `prune`",
             )
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -70,7 +68,7 @@ class PruningCallback(tf_keras.callbacks.Callback):
         dense = [layer.layer.name for layer in self._layers if layer.falls_short()]
         if dense:
             warnings.warn(
-                problem(
+                three_parts(
                     f"a training after which the layers {dense} are less sparse than was asked for,"
                     f" {self._steps_done()} steps from the beginning",
                     f"a training up to the end of the schedule{self._end()}, by an optimizer of"

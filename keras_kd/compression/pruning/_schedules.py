@@ -70,13 +70,11 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         with tf.init_scope():
             ready = self.has_callback or not self.is_open
         if not ready:
-            raise ValueError(
-                problem(
-                    "a training step of a pruned student whose schedule is open",
-                    "`fit` with the callback that chooses it from the length of the training",
-                    "train with `fit` of a keras_kd.Distiller or with "
-                    "fit(..., callbacks=pruned.training_callbacks()), or pass end_step to prune",
-                )
+            raise problem(
+                "a training step of a pruned student whose schedule is open",
+                "`fit` with the callback that chooses it from the length of the training",
+                "train with `fit` of a keras_kd.Distiller or with "
+                "fit(..., callbacks=pruned.training_callbacks()), or pass end_step to prune",
             )
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -152,12 +150,10 @@ def from_config(config: dict[str, Any]) -> Any:
     name = config["class_name"]
     kind = tf_keras.saving.get_registered_object(name) or getattr(_sparsity, name, None)
     if kind is None:
-        raise ValueError(
-            problem(
-                f"a file with the pruning schedule {name!r}",
-                "a class that is known where the file is loaded",
-                "decorate the class with @tf_keras.saving.register_keras_serializable(), or load"
-                f" within tf_keras.saving.custom_object_scope({{{name!r}: ...}})",
-            )
+        raise problem(
+            f"a file with the pruning schedule {name!r}",
+            "a class that is known where the file is loaded",
+            "decorate the class with @tf_keras.saving.register_keras_serializable(), or load"
+            f" within tf_keras.saving.custom_object_scope({{{name!r}: ...}})",
         )
     return kind.from_config(config["config"])

@@ -19,20 +19,16 @@ def pattern_of(block_size: Any, block_pooling: Any, m_by_n: Any) -> Pattern:
         ValueError: if the arguments contradict one another, or are no pattern.
     """
     if m_by_n is not None and block_size is not None:
-        raise ValueError(
-            problem(
-                f"m_by_n={m_by_n!r} with block_size={block_size!r}",
-                "one of the two",
-                "leave the other out",
-            )
+        raise problem(
+            f"m_by_n={m_by_n!r} with block_size={block_size!r}",
+            "one of the two",
+            "leave the other out",
         )
     if block_pooling is not None and block_size is None:
-        raise ValueError(
-            problem(
-                f"block_pooling={block_pooling!r} without blocks",
-                "the size of the blocks too",
-                "pass block_size=(4, 1), or leave block_pooling out",
-            )
+        raise problem(
+            f"block_pooling={block_pooling!r} without blocks",
+            "the size of the blocks too",
+            "pass block_size=(4, 1), or leave block_pooling out",
         )
     if block_size is not None:
         return Blocks(block_size, "AVG" if block_pooling is None else block_pooling)
@@ -63,23 +59,19 @@ def final_sparsity_of(schedule: Any, given: Mapping[str, Any], pattern: Pattern)
         unwanted = tuple(given)
     contradicting = [name for name in unwanted if given[name] is not None]
     if contradicting:
-        raise ValueError(
-            problem(
-                f"schedule={schedule!r} with {', '.join(contradicting)}",
-                "a schedule that these belong to",
-                "leave them out",
-            )
+        raise problem(
+            f"schedule={schedule!r} with {', '.join(contradicting)}",
+            "a schedule that these belong to",
+            "leave them out",
         )
     if not isinstance(pattern, MByN):
         return 0.8 if final is None else final
     share = pattern.zeros / pattern.of
     if final is not None and (not isinstance(final, int | float) or abs(final - share) > 1e-6):
-        raise ValueError(
-            problem(
-                f"m_by_n={(pattern.zeros, pattern.of)} with final_sparsity={final!r}",
-                "no final_sparsity other than m / n",
-                "leave final_sparsity out, or choose another m_by_n",
-            )
+        raise problem(
+            f"m_by_n={(pattern.zeros, pattern.of)} with final_sparsity={final!r}",
+            "no final_sparsity other than m / n",
+            "leave final_sparsity out, or choose another m_by_n",
         )
     return share
 
@@ -88,12 +80,11 @@ def _final_of(schedule: Any) -> float | None:
     """The last sparsity of a `PruningSchedule`; None where it does not say."""
     is_schedule = any(base.__name__ == "PruningSchedule" for base in type(schedule).__mro__)
     if not is_schedule:
-        raise TypeError(
-            problem(
-                f"schedule={schedule!r}",
-                "'polynomial', 'constant' or an object of tfmot.sparsity.keras.PruningSchedule",
-                "choose one of these, or subclass PruningSchedule",
-            )
+        raise problem(
+            f"schedule={schedule!r}",
+            "'polynomial', 'constant' or an object of tfmot.sparsity.keras.PruningSchedule",
+            "choose one of these, or subclass PruningSchedule",
+            kind=TypeError,
         )
     return getattr(schedule, "final_sparsity", getattr(schedule, "target_sparsity", None))
 

@@ -107,13 +107,11 @@ def remove_filters(
         ranked = sorted(groups, key=scores.__getitem__, reverse=True)
         removed.update(ranked[count:])
     if not removed:
-        raise ValueError(
-            problem(
-                f"share={share}, minimum={minimum} and multiple_of={multiple_of} for layers of "
-                f"{sorted(map(len, blocks.values()))} filters with a score, of which none goes",
-                "at least one filter to remove",
-                "pass a larger share, a smaller minimum, or another importance",
-            )
+        raise problem(
+            f"share={share}, minimum={minimum} and multiple_of={multiple_of} for layers of "
+            f"{sorted(map(len, blocks.values()))} filters with a score, of which none goes",
+            "at least one filter to remove",
+            "pass a larger share, a smaller minimum, or another importance",
         )
     return channels.without(removed, record_of)
 

@@ -56,12 +56,10 @@ def _norms(cut: Cut, order: int) -> np.ndarray:
 def _called(importance: Callable[[Any], Any], cut: Cut) -> np.ndarray:
     scores = np.asarray(importance(cut.layer), "float64")
     if scores.shape != cut.groups.shape or not np.all(np.isfinite(scores)):
-        raise ValueError(
-            problem(
-                f"scores of shape {scores.shape} for layer {cut.layer.name!r}"
-                + ("" if np.all(np.isfinite(scores)) else ", some of them not finite"),
-                f"a finite number for each of its {len(cut.groups)} filters",
-                "return one number per filter from `importance`",
-            )
+        raise problem(
+            f"scores of shape {scores.shape} for layer {cut.layer.name!r}"
+            + ("" if np.all(np.isfinite(scores)) else ", some of them not finite"),
+            f"a finite number for each of its {len(cut.groups)} filters",
+            "return one number per filter from `importance`",
         )
     return scores

@@ -136,10 +136,8 @@ def _kind(call: Call) -> str:
 
 
 def _unsuited(graph: Graph, expected: str, detail: str = "") -> ValueError:
-    return ValueError(
-        problem(
-            f"policy='xnnpack' for the student {graph.name!r}{detail}",
-            f"a student in which XNNPACK can skip zeros: {expected}",
-            "build it like MobileNet, or leave `policy` out",
-        )
+    return problem(
+        f"policy='xnnpack' for the student {graph.name!r}{detail}",
+        f"a student in which XNNPACK can skip zeros: {expected}",
+        "build it like MobileNet, or leave `policy` out",
     )

@@ -163,13 +163,11 @@ def _fitting(
 
     small = [name for name in shares if not all(map(fits, kernels(plain.get_layer(name))))]
     if small and (must_fit or len(small) == len(shares)):
-        raise ValueError(
-            problem(
-                f"{pattern} for the layers {small}, whose kernels are too small for it: none of "
-                "their weights could become zero",
-                "kernels of more inputs, or of more than one block",
-                f"pass skip={small}, or a smaller pattern",
-            )
+        raise problem(
+            f"{pattern} for the layers {small}, whose kernels are too small for it: none of "
+            "their weights could become zero",
+            "kernels of more inputs, or of more than one block",
+            f"pass skip={small}, or a smaller pattern",
         )
     return {name: share for name, share in shares.items() if name not in small}
 
@@ -179,23 +177,19 @@ def _check_pointwise(graph: graphs.Graph, chosen: Collection[str]) -> None:
     by_name = {names[id(layer)]: layer for layer in graph.layers()}
     others = [name for name in chosen if not is_pointwise(by_name[name])]
     if others:
-        raise ValueError(
-            problem(
-                f"policy='xnnpack' with layers {others} to prune",
-                "nothing but 1x1 Conv2D layers, in which XNNPACK can skip zeros",
-                f"pass skip={others}",
-            )
+        raise problem(
+            f"policy='xnnpack' with layers {others} to prune",
+            "nothing but 1x1 Conv2D layers, in which XNNPACK can skip zeros",
+            f"pass skip={others}",
         )
 
 
 def _check_axes(layers: list[Any], pattern: Pattern) -> None:
     unknown = [layer.name for layer in layers for kernel in kernels(layer) if kernel.axes is None]
     if unknown and pattern.needs_axes:
-        raise ValueError(
-            problem(
-                f"{pattern} for the layers {unknown}",
-                "kernels of which it is known what they are multiplied with: those of Keras' own"
-                " layers, and others with two dimensions",
-                f"pass skip={unknown}",
-            )
+        raise problem(
+            f"{pattern} for the layers {unknown}",
+            "kernels of which it is known what they are multiplied with: those of Keras' own"
+            " layers, and others with two dimensions",
+            f"pass skip={unknown}",
         )

@@ -141,12 +141,10 @@ class MByN(Pattern):
         meaning = "(zeros, out of how many), such as (2, 4)"
         check_pair("m_by_n", (self.zeros, self.of), meaning)
         if self.zeros >= self.of:
-            raise ValueError(
-                problem(
-                    f"m_by_n={(self.zeros, self.of)}",
-                    "fewer zeros than weights in a row",
-                    "(2, 4) makes two of every four zero",
-                )
+            raise problem(
+                f"m_by_n={(self.zeros, self.of)}",
+                "fewer zeros than weights in a row",
+                "(2, 4) makes two of every four zero",
             )
 
     def fits(self, positions: int, inputs: int, outputs: int) -> bool:
@@ -182,9 +180,7 @@ def check_pair(name: str, value: Any, meaning: str) -> tuple[int, int]:
     """
     is_pair = isinstance(value, tuple | list) and len(value) == 2
     if not is_pair or not all(type(number) is int and number > 0 for number in value):
-        raise ValueError(
-            problem(f"{name}={value!r}", f"two whole numbers: {meaning}", f"correct `{name}`")
-        )
+        raise problem(f"{name}={value!r}", f"two whole numbers: {meaning}", f"correct `{name}`")
     return value[0], value[1]
 
 

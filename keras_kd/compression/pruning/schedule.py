@@ -66,13 +66,10 @@ class Plan:
             object.__setattr__(self, field.name, _check(field.name, getattr(self, field.name)))
         steps, epochs = (self.begin_step, self.end_step), (self.begin_epoch, self.end_epoch)
         if steps != (None, None) and epochs != (None, None):
-            raise ValueError(
-                problem(
-                    "a schedule in steps (begin_step, end_step) and in epochs (begin_epoch,"
-                    " end_epoch)",
-                    "one of the two",
-                    "leave the others out",
-                )
+            raise problem(
+                "a schedule in steps (begin_step, end_step) and in epochs (begin_epoch, end_epoch)",
+                "one of the two",
+                "leave the others out",
             )
         _check_order("begin_step", "end_step", *steps)
         _check_order("begin_epoch", "end_epoch", *epochs)
@@ -102,14 +99,12 @@ class Plan:
         else:
             end = begin + max(1, int((length - begin) * _SHARE_OF_TRAINING))
         if begin >= length or end <= training.done:
-            raise ValueError(
-                problem(
-                    f"a training from step {training.done} to step {length} with pruning from step"
-                    f" {begin} to step {end} ({', '.join(self.given) or 'as chosen from it'})",
-                    "a training in which pruning begins and ends",
-                    "train longer, or prune earlier in it; with data of unknown length pruning"
-                    " begins after the first epoch",
-                )
+            raise problem(
+                f"a training from step {training.done} to step {length} with pruning from step"
+                f" {begin} to step {end} ({', '.join(self.given) or 'as chosen from it'})",
+                "a training in which pruning begins and ends",
+                "train longer, or prune earlier in it; with data of unknown length pruning"
+                " begins after the first epoch",
             )
         return self._from(max(begin, 0), end)
 
@@ -122,22 +117,20 @@ def _check(name: str, value: Any) -> int | None:
         return None
     unit = "epochs" if name.endswith("epoch") else "training steps"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(problem(f"{name}={value!r}", f"a whole number of {unit}", "pass an int"))
+        raise problem(
+            f"{name}={value!r}", f"a whole number of {unit}", "pass an int", kind=TypeError
+        )
     least = 0 if name.startswith("begin") else 1
     if value < least:
-        raise ValueError(
-            problem(f"{name}={value}", f"at least {least}", f"count {unit}, beginning with 0")
-        )
+        raise problem(f"{name}={value}", f"at least {least}", f"count {unit}, beginning with 0")
     # NumPy's integers wrap around and are not serialized.
     return int(value)
 
 
 def _check_order(first: str, last: str, begin: int | None, end: int | None) -> None:
     if end is not None and end <= (begin or 0):
-        raise ValueError(
-            problem(
-                f"{last}={end} with {first}={begin or 0}",
-                f"at least {(begin or 0) + 1}",
-                f"raise `{last}`",
-            )
+        raise problem(
+            f"{last}={end} with {first}={begin or 0}",
+            f"at least {(begin or 0) + 1}",
+            f"raise `{last}`",
         )

@@ -64,12 +64,10 @@ def shrinkage(student: Any, smaller: Any) -> Shrinkage:
     widths, narrowed = _widths(before), _widths(after)
     if widths.keys() != narrowed.keys():
         others = sorted(widths.keys() ^ narrowed.keys())
-        raise ValueError(
-            problem(
-                f"two models of which only one has the layers {others}",
-                "a student and what `remove_filters` made of it",
-                "pass the student from before",
-            )
+        raise problem(
+            f"two models of which only one has the layers {others}",
+            "a student and what `remove_filters` made of it",
+            "pass the student from before",
         )
     return Shrinkage(
         layers={name: (widths[name], narrowed[name]) for name in widths},

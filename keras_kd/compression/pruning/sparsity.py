@@ -97,12 +97,10 @@ def sparsity(model: Any) -> Sparsity:
         for layer, kernel, value in _values(model)
     )
     if not rows:
-        raise ValueError(
-            problem(
-                f"model {model.name!r} without a layer that can be pruned",
-                "one of " + ", ".join(FAMILIES),
-                "measure a model that has one",
-            )
+        raise problem(
+            f"model {model.name!r} without a layer that can be pruned",
+            "one of " + ", ".join(FAMILIES),
+            "measure a model that has one",
         )
     return Sparsity(rows)
 

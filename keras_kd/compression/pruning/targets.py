@@ -45,12 +45,10 @@ def final_sparsities(
         _check_share(f"final_sparsity of layer {name!r}", share)
     chosen = _select(graph, list(named) if layers is None else layers, skip)
     if not set(chosen) & set(named):
-        raise ValueError(
-            problem(
-                f"layers={layers!r}, none of which has a final_sparsity ({sorted(named)} have)",
-                "layers that both name",
-                "leave `layers` out",
-            )
+        raise problem(
+            f"layers={layers!r}, none of which has a final_sparsity ({sorted(named)} have)",
+            "layers that both name",
+            "leave `layers` out",
         )
     return {name: float(named[name]) for name in chosen if name in named}
 
@@ -70,12 +68,11 @@ def _by_name(graph: Graph, shares: Mapping[str | type, float]) -> dict[str, floa
             if isinstance(key, kind):
                 found |= dict.fromkeys(select(graph, [key], None, _can, _PURPOSE), share)
     if others := [key for key in shares if not isinstance(key, str | type)]:
-        raise TypeError(
-            problem(
-                f"final_sparsity with the keys {others}",
-                "names or types of layers",
-                'pass {"hidden": 0.9, keras.layers.Conv2D: 0.5}',
-            )
+        raise problem(
+            f"final_sparsity with the keys {others}",
+            "names or types of layers",
+            'pass {"hidden": 0.9, keras.layers.Conv2D: 0.5}',
+            kind=TypeError,
         )
     return found
 

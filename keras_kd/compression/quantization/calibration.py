@@ -80,12 +80,10 @@ class _Recorder:
     def assign(self) -> None:
         for variables, low, high in self.ranges.values():
             if not (np.isfinite(low) and np.isfinite(high)):
-                raise ValueError(
-                    problem(
-                        "representative_data on which the student computes NaN or infinity",
-                        "finite activations",
-                        "check the student's weights and the range of the data",
-                    )
+                raise problem(
+                    "representative_data on which the student computes NaN or infinity",
+                    "finite activations",
+                    "check the student's weights and the range of the data",
                 )
             # A range without extent cannot be quantized.
             variables["min_var"].assign(low)

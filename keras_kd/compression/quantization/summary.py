@@ -83,12 +83,10 @@ def quantization_summary(student: Any) -> Quantization:
     check_model("student", student)
     graph = None if is_keras_model(student) else graphs.read(student)
     if graph is None or QUANTIZATION_AWARE not in map(state_of, graph.layers()):
-        raise ValueError(
-            problem(
-                f"model {student.name!r}, which is not quantization-aware",
-                "what `quantize_aware` returned",
-                "call keras_kd.compression.quantize_aware first, and this before `strip`",
-            )
+        raise problem(
+            f"model {student.name!r}, which is not quantization-aware",
+            "what `quantize_aware` returned",
+            "call keras_kd.compression.quantize_aware first, and this before `strip`",
         )
     return Quantization(tuple(_rows(graph)))
 

@@ -122,15 +122,13 @@ def _check_loops(student: Any) -> None:
     """Refuse before the training what no file can be made of after it."""
     for layer in graphs.read(student).layers():
         if loops_over_time(layer):
-            raise ValueError(
-                problem(
-                    f"a student with the layer {layer.name!r} ({type(layer).__name__}), a loop "
-                    "over time",
-                    "recurrent layers that convert to int8 after the training: TensorFlow's "
-                    "converter cannot calibrate this one",
-                    "build the student with unroll=True in this layer and copy the weights, "
-                    "new.set_weights(old.get_weights())",
-                )
+            raise problem(
+                f"a student with the layer {layer.name!r} ({type(layer).__name__}), a loop "
+                "over time",
+                "recurrent layers that convert to int8 after the training: TensorFlow's "
+                "converter cannot calibrate this one",
+                "build the student with unroll=True in this layer and copy the weights, "
+                "new.set_weights(old.get_weights())",
             )
 
 
@@ -153,7 +151,7 @@ def _checked_bits(name: str, bits: Any) -> int:
     fix = f"pass {name}=8"
     bits = check_integer(name, bits, at_least=2, fix=fix)
     if bits > 8:
-        raise ValueError(problem(f"{name}={bits}", "2 to 8 bits, which TF-MOT can imitate", fix))
+        raise problem(f"{name}={bits}", "2 to 8 bits, which TF-MOT can imitate", fix)
     return bits
 
 
@@ -163,11 +161,9 @@ def _with_zero(
     """The same ranges, if each of them holds zero."""
     for limits in ranges.values():
         if limits is not None and not limits[0] <= 0 <= limits[1]:
-            raise ValueError(
-                problem(
-                    f"input_range=({limits[0]:g}, {limits[1]:g})",
-                    "a range that holds zero, which padding needs",
-                    "pass input_range=(0, 1) for pixels of 0 to 1",
-                )
+            raise problem(
+                f"input_range=({limits[0]:g}, {limits[1]:g})",
+                "a range that holds zero, which padding needs",
+                "pass input_range=(0, 1) for pixels of 0 to 1",
             )
     return ranges

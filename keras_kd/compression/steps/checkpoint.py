@@ -47,12 +47,11 @@ class Checkpoint:
         if self._directory is None:
             return
         if self._directory.exists() and not self._directory.is_dir():
-            raise NotADirectoryError(
-                problem(
-                    f"directory={str(directory)!r}, which is a file",
-                    "a directory, which may be missing yet",
-                    "pass another path",
-                )
+            raise problem(
+                f"directory={str(directory)!r}, which is a file",
+                "a directory, which may be missing yet",
+                "pass another path",
+                kind=NotADirectoryError,
             )
         self._fingerprint = _fingerprint(start)
         if self._manifest.exists():
@@ -147,14 +146,11 @@ class Checkpoint:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _unreadable(self._manifest, error) from error
         if start != self._fingerprint:
-            raise ValueError(
-                problem(
-                    f"directory={str(self._directory)!r}, which holds the pipeline of another"
-                    " student",
-                    "the student with the weights with which that pipeline began, or an empty"
-                    " directory",
-                    "pass another directory, or load that student again",
-                )
+            raise problem(
+                f"directory={str(self._directory)!r}, which holds the pipeline of another student",
+                "the student with the weights with which that pipeline began, or an empty"
+                " directory",
+                "pass another directory, or load that student again",
             )
         common = 0
         while common < min(len(steps), len(self._steps)) and steps[common] == self._steps[common]:
@@ -172,10 +168,8 @@ def _fingerprint(model: keras.Model) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        problem(
-            f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
-            "a file that a pipeline has written there",
-            "delete the directory to begin anew, or pass another one",
-        )
+    return problem(
+        f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
+        "a file that a pipeline has written there",
+        "delete the directory to begin anew, or pass another one",
     )

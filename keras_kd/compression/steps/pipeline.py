@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import one_line, problem, three_parts
 from keras_kd.compression.steps.checkpoint import Checkpoint
 from keras_kd.compression.steps.result import PipelineResult, Stage, measure
 from keras_kd.compression.steps.step import Step, check_order
@@ -86,12 +86,11 @@ def pipeline(
     steps = [steps] if isinstance(steps, Step) else list(steps)
     check_order(steps)
     if "epochs" in fit_arguments:
-        raise TypeError(
-            problem(
-                f"epochs={fit_arguments['epochs']!r} for the whole pipeline",
-                "a number of epochs for each step",
-                'write Step("prune", epochs=3)',
-            )
+        raise problem(
+            f"epochs={fit_arguments['epochs']!r} for the whole pipeline",
+            "a number of epochs for each step",
+            'write Step("prune", epochs=3)',
+            kind=TypeError,
         )
     _check_distiller(distiller)
     start = strip(distiller.student)
@@ -188,20 +187,17 @@ class _Run:
 
 def _check_distiller(distiller: Any) -> None:
     if not hasattr(distiller, "with_student"):
-        raise TypeError(
-            problem(
-                f"distiller of type {type(distiller).__name__}",
-                "a keras_kd.Distiller, which knows teacher and student",
-                "write distiller = keras_kd.Distiller(teacher, student) and compile it",
-            )
+        raise problem(
+            f"distiller of type {type(distiller).__name__}",
+            "a keras_kd.Distiller, which knows teacher and student",
+            "write distiller = keras_kd.Distiller(teacher, student) and compile it",
+            kind=TypeError,
         )
     if getattr(distiller, "optimizer", None) is None:
-        raise ValueError(
-            problem(
-                f"the distiller {distiller.name!r}, which is not compiled",
-                "one whose optimizer and losses are known",
-                "call distiller.compile(optimizer, loss, metrics=['accuracy']) first",
-            )
+        raise problem(
+            f"the distiller {distiller.name!r}, which is not compiled",
+            "one whose optimizer and losses are known",
+            "call distiller.compile(optimizer, loss, metrics=['accuracy']) first",
         )
 
 
@@ -250,12 +246,10 @@ def _check_finite(plain: keras.Model, step: Step) -> None:
     for weight in plain.weights:
         value = np.asarray(weight)
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            raise ValueError(
-                problem(
-                    f"a weight {weight.path!r} that is NaN or infinite after {step!r}",
-                    "a student that has learned something",
-                    "check the data for NaN, or lower the learning rate of the step",
-                )
+            raise problem(
+                f"a weight {weight.path!r} that is NaN or infinite after {step!r}",
+                "a student that has learned something",
+                "check the data for NaN, or lower the learning rate of the step",
             )
 
 
@@ -272,7 +266,7 @@ def _warn_of_losses(before: Sequence[Stage], after: Stage) -> None:
 
 def _warn(stage: Stage, received: str, expected: str) -> None:
     warnings.warn(
-        problem(
+        three_parts(
             f"{received} in the kernels of the student after the step {stage.name!r}",
             f"{expected}, as an earlier step had left it",
             "do this step earlier, or leave its option to keep zeros and clusters on",

@@ -108,30 +108,25 @@ def check_order(steps: Sequence[Step]) -> None:
     """
     for step in steps:
         if not isinstance(step, Step):
-            raise TypeError(
-                problem(
-                    f"{_short(step)} of type {type(step).__name__} among the steps",
-                    "objects of keras_kd.compression.Step",
-                    'write Step("prune", epochs=3, final_sparsity=0.7)',
-                )
+            raise problem(
+                f"{_short(step)} of type {type(step).__name__} among the steps",
+                "objects of keras_kd.compression.Step",
+                'write Step("prune", epochs=3, final_sparsity=0.7)',
+                kind=TypeError,
             )
     kinds = [step.kind for step in steps]
     if not kinds:
-        raise ValueError(
-            problem("no steps", "at least one", 'pass [Step("quantize_aware", epochs=3)]')
-        )
+        raise problem("no steps", "at least one", 'pass [Step("quantize_aware", epochs=3)]')
     for number, later in enumerate(kinds):
         for earlier in kinds[:number]:
             reason = _REFUSED.get((earlier, later))
             if earlier == later:
                 reason = reason or "once with the final setting does the same in less time"
             if reason is not None:
-                raise ValueError(
-                    problem(
-                        f"the step {later!r} after {earlier!r}",
-                        f"another order: {reason}",
-                        f"order the steps as {', '.join(COMPRESSIONS)}, or leave one out",
-                    )
+                raise problem(
+                    f"the step {later!r} after {earlier!r}",
+                    f"another order: {reason}",
+                    f"order the steps as {', '.join(COMPRESSIONS)}, or leave one out",
                 )
 
 
@@ -139,12 +134,10 @@ def _known(argument: str, name: Any, names: Any) -> str:
     if name in names:
         return name
     close = difflib.get_close_matches(str(name), names, n=1)
-    raise ValueError(
-        problem(
-            f"{argument} {_short(name)}",
-            "one of " + ", ".join(names),
-            f"write {close[0]!r}" if close else "correct the name",
-        )
+    raise problem(
+        f"{argument} {_short(name)}",
+        "one of " + ", ".join(names),
+        f"write {close[0]!r}" if close else "correct the name",
     )
 
 

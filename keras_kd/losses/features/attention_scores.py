@@ -108,33 +108,27 @@ class AttentionScores(FeatureLoss):
         taught, learning = tuple(teacher_shape), tuple(student_shape)
         received = f"attention of shape {taught} from the teacher and {learning} from the student"
         if {len(taught), len(learning)} != {4} or not shapes_fit(taught[2:], learning[2:]):
-            raise ValueError(
-                problem(
-                    received,
-                    "shapes (batch, heads, queries, keys) with the same queries and keys",
-                    "name attention layers that read sequences of the same length",
-                )
+            raise problem(
+                received,
+                "shapes (batch, heads, queries, keys) with the same queries and keys",
+                "name attention layers that read sequences of the same length",
             )
         taught, learning = taught[1], learning[1]
         if self.heads is None and taught != learning:
             example = [index * taught // learning for index in range(learning)]
-            raise ValueError(
-                problem(
-                    f"{received}, with {taught} and {learning} heads",
-                    "equally many heads, or a teacher's head for each of the student's",
-                    f"say which, for example heads={example}",
-                )
+            raise problem(
+                f"{received}, with {taught} and {learning} heads",
+                "equally many heads, or a teacher's head for each of the student's",
+                f"say which, for example heads={example}",
             )
         if self.heads is not None:
             highest = max(index for group in self._groups() for index in group)
             if len(self.heads) != learning or highest >= taught:
-                raise ValueError(
-                    problem(
-                        f"heads={self.heads} for {taught} heads of the teacher and {learning} of "
-                        "the student",
-                        f"{learning} entries with indexes below {taught}",
-                        "give one entry for each of the student's heads",
-                    )
+                raise problem(
+                    f"heads={self.heads} for {taught} heads of the teacher and {learning} of "
+                    "the student",
+                    f"{learning} entries with indexes below {taught}",
+                    "give one entry for each of the student's heads",
                 )
 
     def of_pair(self, pair: Pair, **context: Any) -> Any:
@@ -181,7 +175,7 @@ def _check_heads(heads: Any) -> list[int | list[int]] | None:
         return check_integer("a head", index, at_least=0, fix=fix)
 
     if not isinstance(heads, list | tuple) or any(one in ([], ()) for one in [heads, *heads]):
-        raise TypeError(problem(f"heads={heads!r}", "a list with an entry per head", fix))
+        raise problem(f"heads={heads!r}", "a list with an entry per head", fix, kind=TypeError)
     return [
         [check(index) for index in group] if isinstance(group, list | tuple) else check(group)
         for group in heads

@@ -54,13 +54,11 @@ class FeatureLoss(DistillationLoss):
         self.teacher_layer_name = _check_names("teacher_layer_name", teacher_layer_name)
         self.student_layer_name = _check_names("student_layer_name", student_layer_name)
         if _count(teacher_layer_name) != _count(student_layer_name):
-            raise ValueError(
-                problem(
-                    f"teacher_layer_name={teacher_layer_name!r} and "
-                    f"student_layer_name={student_layer_name!r}",
-                    "as many layers of the student as of the teacher",
-                    "name for each layer of one model the layer of the other to compare it with",
-                )
+            raise problem(
+                f"teacher_layer_name={teacher_layer_name!r} and "
+                f"student_layer_name={student_layer_name!r}",
+                "as many layers of the student as of the teacher",
+                "name for each layer of one model the layer of the other to compare it with",
             )
         self.adapter = _check_adapter(adapter)
 
@@ -142,14 +140,12 @@ class FeatureLoss(DistillationLoss):
                 continue
             shapes = shape_of(teacher), shape_of(student)
             if self.reads_maps or not _all_fit(self.needed_shape(*shapes), shapes[1]):
-                raise ValueError(
-                    problem(
-                        f"attention scores of shapes {shapes[0]} and {shapes[1]} for "
-                        f"{type(self).__name__}",
-                        "features whose last axis is the channels",
-                        "name the attention layers in keras_kd.losses.AttentionScores("
-                        "'teacher_layer', 'student_layer'), which pairs heads",
-                    )
+                raise problem(
+                    f"attention scores of shapes {shapes[0]} and {shapes[1]} for "
+                    f"{type(self).__name__}",
+                    "features whose last axis is the channels",
+                    "name the attention layers in keras_kd.losses.AttentionScores("
+                    "'teacher_layer', 'student_layer'), which pairs heads",
                 )
 
     def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
@@ -161,14 +157,12 @@ class FeatureLoss(DistillationLoss):
         needed = self.needed_shape(teacher_shape, student_shape)
         if _all_fit(needed, student_shape):
             return
-        raise ValueError(
-            problem(
-                f"features of shape {teacher_shape} from the teacher and {student_shape} from the "
-                f"student for {type(self).__name__}",
-                f"features of shape {needed} from the student",
-                "train with keras_kd.Distiller and adapter='auto', which puts a trainable layer "
-                "between them, give a layer as `adapter`, or name layers that fit",
-            )
+        raise problem(
+            f"features of shape {teacher_shape} from the teacher and {student_shape} from the "
+            f"student for {type(self).__name__}",
+            f"features of shape {needed} from the student",
+            "train with keras_kd.Distiller and adapter='auto', which puts a trainable layer "
+            "between them, give a layer as `adapter`, or name layers that fit",
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -207,12 +201,11 @@ def read_features(names: LayerNames | None, outputs: Any, features: list[Any]) -
 def _check_names(argument: str, names: Any) -> str | list[str] | None:
     listed = names if isinstance(names, list | tuple) else [names]
     if names is not None and not (listed and all(isinstance(name, str) for name in listed)):
-        raise TypeError(
-            problem(
-                f"{argument}={names!r}",
-                "the name of a layer, or a list of names",
-                "pass for example 'conv2', or 'backbone/block3' for a layer of a nested model",
-            )
+        raise problem(
+            f"{argument}={names!r}",
+            "the name of a layer, or a list of names",
+            "pass for example 'conv2', or 'backbone/block3' for a layer of a nested model",
+            kind=TypeError,
         )
     return list(names) if isinstance(names, list | tuple) else names
 
@@ -228,12 +221,11 @@ def _check_adapter(adapter: Any) -> Any:
     if adapter is None or (isinstance(adapter, str) and adapter == "auto"):
         return adapter
     if not all(isinstance(layer, keras.layers.Layer) for layer in layers):
-        raise TypeError(
-            problem(
-                f"adapter={adapter!r}",
-                "'auto', None, a keras.layers.Layer, or a list of layers",
-                "pass for example keras.layers.Conv2D(64, 1) for a teacher's map of 64 channels",
-            )
+        raise problem(
+            f"adapter={adapter!r}",
+            "'auto', None, a keras.layers.Layer, or a list of layers",
+            "pass for example keras.layers.Conv2D(64, 1) for a teacher's map of 64 channels",
+            kind=TypeError,
         )
     return list(adapter) if isinstance(adapter, list | tuple) else adapter
 

@@ -109,5 +109,5 @@ class HierarchicalContext(MapLoss):
 def _check_levels(levels: Any) -> list[int]:
     fix = "pass for example levels=[4, 2, 1]"
     if not isinstance(levels, list | tuple):
-        raise TypeError(problem(f"levels={levels!r}", "a list of integers", fix))
+        raise problem(f"levels={levels!r}", "a list of integers", fix, kind=TypeError)
     return [check_integer("a level", level, at_least=1, fix=fix) for level in levels]

@@ -132,11 +132,9 @@ class FlowOfSolution(MapLoss):
 
 def _check_two(items: Any, received: str) -> None:
     if not isinstance(items, list | tuple) or len(items) != 2:
-        raise ValueError(
-            problem(
-                f"{received} for FlowOfSolution",
-                "two layers of each model, between which the features flow",
-                "name where a stage begins and where it ends, as in "
-                "FlowOfSolution(['conv1', 'conv2'], ['conv1', 'conv2'])",
-            )
+        raise problem(
+            f"{received} for FlowOfSolution",
+            "two layers of each model, between which the features flow",
+            "name where a stage begins and where it ends, as in "
+            "FlowOfSolution(['conv1', 'conv2'], ['conv1', 'conv2'])",
         )

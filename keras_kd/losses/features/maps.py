@@ -80,13 +80,11 @@ def check_map(shape: Sequence[int | None]) -> None:
         ValueError: if it has no positions.
     """
     if len(shape) < 3:
-        raise ValueError(
-            problem(
-                f"features of shape {tuple(shape)}, vectors without positions",
-                "feature maps of shape (batch, ..., channels)",
-                "name a layer before the pooling or flattening, or compare vectors with "
-                "keras_kd.losses.Hint",
-            )
+        raise problem(
+            f"features of shape {tuple(shape)}, vectors without positions",
+            "feature maps of shape (batch, ..., channels)",
+            "name a layer before the pooling or flattening, or compare vectors with "
+            "keras_kd.losses.Hint",
         )
 
 
@@ -99,12 +97,10 @@ def check_maps(first: Sequence[int | None], second: Sequence[int | None]) -> Non
     check_map(first)
     check_map(second)
     if len(first) != len(second):
-        raise ValueError(
-            problem(
-                f"features of shapes {tuple(first)} and {tuple(second)}",
-                "as many axes of positions in both",
-                "name layers that both give images, or both give sequences",
-            )
+        raise problem(
+            f"features of shapes {tuple(first)} and {tuple(second)}",
+            "as many axes of positions in both",
+            "name layers that both give images, or both give sequences",
         )
 
 
@@ -144,12 +140,10 @@ def known_size(features: Any) -> tuple[int, ...]:
     """
     size = tuple(features.shape[1:-1])
     if None in size:
-        raise ValueError(
-            problem(
-                f"features of shape {tuple(features.shape)}",
-                "feature maps whose numbers of positions are known",
-                "give the models' inputs a fixed size, as in keras.Input((224, 224, 3))",
-            )
+        raise problem(
+            f"features of shape {tuple(features.shape)}",
+            "feature maps whose numbers of positions are known",
+            "give the models' inputs a fixed size, as in keras.Input((224, 224, 3))",
         )
     return size
 

@@ -158,13 +158,11 @@ class PartialL2(FeatureLoss):
 
     def _check_channels(self, shape: Any) -> None:
         if shape[-1] not in (None, len(self.margin)):
-            raise ValueError(
-                problem(
-                    f"a margin of {len(self.margin)} numbers for features of shape {tuple(shape)}",
-                    f"one number for each of the {shape[-1]} channels",
-                    "compute it from the teacher's layer with "
-                    "PartialL2.margin_from_batch_normalization(layer)",
-                )
+            raise problem(
+                f"a margin of {len(self.margin)} numbers for features of shape {tuple(shape)}",
+                f"one number for each of the {shape[-1]} channels",
+                "compute it from the teacher's layer with "
+                "PartialL2.margin_from_batch_normalization(layer)",
             )
 
 
@@ -175,11 +173,11 @@ def _check_margin(margin: Any) -> list[float]:
     try:
         array = np.asarray(margin, "float64")
     except (TypeError, ValueError):
-        raise TypeError(problem(f"margin={margin!r}", expected, fix)) from None
+        raise problem(f"margin={margin!r}", expected, fix, kind=TypeError) from None
     if not (array.ndim > 0 and array.size > 0 and array.size == array.shape[-1]):
-        raise ValueError(problem(f"a margin of shape {array.shape}", expected, fix))
+        raise problem(f"a margin of shape {array.shape}", expected, fix)
     if not np.isfinite(array).all():
-        raise ValueError(problem(f"margin={array.ravel().tolist()}", expected, fix))
+        raise problem(f"margin={array.ravel().tolist()}", expected, fix)
     return array.ravel().tolist()
 
 
@@ -187,8 +185,6 @@ def _check_layer(layer: Any) -> None:
     fix = "pass the layer of a built teacher, such as teacher.get_layer('bn1')"
     # The class has this name in both Kerases, and one of them may not be there.
     if not any(base.__name__ == "BatchNormalization" for base in type(layer).__mro__):
-        raise TypeError(problem(f"{layer!r}", "a BatchNormalization layer", fix))
+        raise problem(f"{layer!r}", "a BatchNormalization layer", fix, kind=TypeError)
     if not layer.built:
-        raise ValueError(
-            problem(f"the layer {layer.name!r}, which has no weights yet", "a built layer", fix)
-        )
+        raise problem(f"the layer {layer.name!r}, which has no weights yet", "a built layer", fix)

@@ -105,13 +105,11 @@ class VariationalInformation(FeatureLoss):
         channels = student_shape[-1]
         known = None if self.log_scale is None else self.log_scale.shape[0]
         if channels is None or known not in (None, channels):
-            raise ValueError(
-                problem(
-                    f"features of shape {tuple(student_shape)} for VariationalInformation"
-                    + ("" if known is None else f" with {known} variances"),
-                    f"{known or 'a known number of'} channels",
-                    "use one VariationalInformation for each pair of layers",
-                )
+            raise problem(
+                f"features of shape {tuple(student_shape)} for VariationalInformation"
+                + ("" if known is None else f" with {known} variances"),
+                f"{known or 'a known number of'} channels",
+                "use one VariationalInformation for each pair of layers",
             )
         if known is None:
             first = math.log(math.expm1(_FIRST_VARIANCE - self.epsilon))
@@ -138,10 +136,8 @@ class VariationalInformation(FeatureLoss):
 
 def _check_single(keys: list[OutputKey]) -> None:
     if len(keys) != 1:
-        raise ValueError(
-            problem(
-                f"several features {keys} for one VariationalInformation",
-                "the features of one layer of each model, to which the variances belong",
-                "use one VariationalInformation for each pair of layers",
-            )
+        raise problem(
+            f"several features {keys} for one VariationalInformation",
+            "the features of one layer of each model, to which the variances belong",
+            "use one VariationalInformation for each pair of layers",
         )

@@ -89,12 +89,10 @@ def logits_behind(
     teacher = _logits.recognise_logits(teacher_output)
     student = _logits.recognise_logits(student_output)
     if _logits.OTHER_AXIS in (teacher.activation, student.activation):
-        raise ValueError(
-            problem(
-                f"an output of shape {tuple(student.logits.shape)} from a {_logits.OTHER_AXIS}",
-                "the classes on the last axis",
-                "put keras.layers.Permute and a softmax over the last axis at the model's end",
-            )
+        raise problem(
+            f"an output of shape {tuple(student.logits.shape)} from a {_logits.OTHER_AXIS}",
+            "the classes on the last axis",
+            "put keras.layers.Permute and a softmax over the last axis at the model's end",
         )
     logits = ops.cast(teacher.logits, student.logits.dtype)
     return dataclasses.replace(teacher, logits=logits), student
@@ -128,14 +126,12 @@ def common_activation(teacher: _logits.Logits, student: _logits.Logits) -> str:
     """
     seen = {teacher.activation, student.activation} - {None}
     if len(seen) == 2:
-        raise ValueError(
-            problem(
-                f"a teacher that ends in a {teacher.activation} and a student that ends in a "
-                f"{student.activation}",
-                "the same kind of output from both",
-                "give both models the same last activation, or pass activation='softmax' or "
-                "'sigmoid' to the distillation loss",
-            )
+        raise problem(
+            f"a teacher that ends in a {teacher.activation} and a student that ends in a "
+            f"{student.activation}",
+            "the same kind of output from both",
+            "give both models the same last activation, or pass activation='softmax' or "
+            "'sigmoid' to the distillation loss",
         )
     if seen:
         return seen.pop()
@@ -158,13 +154,11 @@ def class_logits(
     """
     teacher, student = distributions_behind(teacher_output, student_output)
     if student.logits.shape[-1] == 1 or "sigmoid" in (teacher.activation, student.activation):
-        raise ValueError(
-            problem(
-                f"an output of shape {tuple(student.logits.shape)} for {name}, where each unit "
-                "means on or off",
-                "one distribution over at least two classes",
-                "use keras_kd.losses.SoftTargets, which takes sigmoid outputs, or end both models "
-                "in logits or a softmax",
-            )
+        raise problem(
+            f"an output of shape {tuple(student.logits.shape)} for {name}, where each unit "
+            "means on or off",
+            "one distribution over at least two classes",
+            "use keras_kd.losses.SoftTargets, which takes sigmoid outputs, or end both models "
+            "in logits or a softmax",
         )
     return teacher, student

@@ -184,13 +184,10 @@ def _class_indices(y: Any, output_shape: tuple[int | None, ...]) -> Any:
     if shape and shape[-1] == classes and shapes_fit(shape[:-1], positions):
         return ops.cast(ops.argmax(labels, axis=-1), "int32")
     received = "no labels" if y is None else f"labels of shape {shape}"
-    raise ValueError(
-        problem(
-            f"{received} for DecoupledKD on outputs of shape {output_shape}",
-            f"integer labels of shape {tuple(positions)}, or one-hot labels of shape "
-            f"{output_shape}",
-            "train with keras_kd.Distiller on pairs (x, y), or pass y= to compute_loss"
-            if y is None
-            else "reshape the labels, or name the output they belong to with outputs=[...]",
-        )
+    raise problem(
+        f"{received} for DecoupledKD on outputs of shape {output_shape}",
+        f"integer labels of shape {tuple(positions)}, or one-hot labels of shape {output_shape}",
+        "train with keras_kd.Distiller on pairs (x, y), or pass y= to compute_loss"
+        if y is None
+        else "reshape the labels, or name the output they belong to with outputs=[...]",
     )

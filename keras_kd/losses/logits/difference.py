@@ -91,13 +91,11 @@ class OutputDifference(DistillationLoss):
     ) -> None:
         super().__init__(outputs=outputs)
         if not isinstance(student_layer_name, str | None):
-            raise TypeError(
-                problem(
-                    f"student_layer_name={student_layer_name!r}",
-                    "the name of one layer, or None",
-                    "pass for example 'pooling', or 'backbone/pooling' for a layer of a nested "
-                    "model",
-                )
+            raise problem(
+                f"student_layer_name={student_layer_name!r}",
+                "the name of one layer, or None",
+                "pass for example 'pooling', or 'backbone/pooling' for a layer of a nested model",
+                kind=TypeError,
             )
         self.student_layer_name = student_layer_name
         self._regressor: list[keras.Variable] = []
@@ -132,13 +130,11 @@ class OutputDifference(DistillationLoss):
         outputs, features = self._apart(student_shape)
         sizes = (features or outputs)[-1], outputs[-1]
         if None in sizes:
-            raise ValueError(
-                problem(
-                    f"outputs of shape {outputs} and features of shape {features or outputs} for "
-                    "OutputDifference",
-                    "a last axis of known size",
-                    "give the model's inputs and layers fixed numbers of channels",
-                )
+            raise problem(
+                f"outputs of shape {outputs} and features of shape {features or outputs} for "
+                "OutputDifference",
+                "a last axis of known size",
+                "give the model's inputs and layers fixed numbers of channels",
             )
         self._regressor = [
             _keras.new_variable(sizes, 0.0, "output_difference_kernel"),
@@ -154,13 +150,11 @@ class OutputDifference(DistillationLoss):
         outputs, features = self._apart(student_outputs)
         pairs = matching_outputs(teacher_outputs, outputs, self.outputs)
         if len(pairs) != 1:
-            raise ValueError(
-                problem(
-                    f"{len(pairs)} outputs {[key for key, *_ in pairs]} for OutputDifference",
-                    "one output, for which the regressor learns",
-                    f"name it, as in OutputDifference(outputs={pairs[0][0]!r}), and take one loss "
-                    "for each",
-                )
+            raise problem(
+                f"{len(pairs)} outputs {[key for key, *_ in pairs]} for OutputDifference",
+                "one output, for which the regressor learns",
+                f"name it, as in OutputDifference(outputs={pairs[0][0]!r}), and take one loss "
+                "for each",
             )
         if features is None:
             return pairs
@@ -179,14 +173,12 @@ class OutputDifference(DistillationLoss):
             len(features) >= rank and shapes_fit(features[: rank - 1], outputs[: rank - 1])
         ):
             return
-        raise ValueError(
-            problem(
-                f"features of shape {features} from {self.student_layer_name!r} for "
-                f"OutputDifference on outputs of shape {outputs}",
-                f"features of shape {(*outputs[:-1], 'features')}, or with further axes before "
-                "the last",
-                "name a layer that keeps the positions of the outputs",
-            )
+        raise problem(
+            f"features of shape {features} from {self.student_layer_name!r} for "
+            f"OutputDifference on outputs of shape {outputs}",
+            f"features of shape {(*outputs[:-1], 'features')}, or with further axes before "
+            "the last",
+            "name a layer that keeps the positions of the outputs",
         )
 
     def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
@@ -205,13 +197,11 @@ class OutputDifference(DistillationLoss):
         if self.student_layer_name is None:
             return student, None
         if not isinstance(student, list | tuple) or len(student) != 2:
-            raise ValueError(
-                problem(
-                    f"student_outputs of type {type(student).__name__} for OutputDifference("
-                    f"student_layer_name={self.student_layer_name!r})",
-                    "the pair [outputs, features]",
-                    "train with keras_kd.Distiller, which reads both, or leave out the layer name",
-                )
+            raise problem(
+                f"student_outputs of type {type(student).__name__} for OutputDifference("
+                f"student_layer_name={self.student_layer_name!r})",
+                "the pair [outputs, features]",
+                "train with keras_kd.Distiller, which reads both, or leave out the layer name",
             )
         outputs, features = student
         return outputs, features

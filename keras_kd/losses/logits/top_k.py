@@ -72,23 +72,19 @@ def check_known(top: Top, name: str, temperature: Schedule, activation: str) -> 
             distribution of its own.
     """
     if activation == "sigmoid":
-        raise ValueError(
-            problem(
-                f"the largest logits of {top.number_of_classes} classes, stored with top_k, for "
-                f"{name}(activation='sigmoid')",
-                "one distribution over the classes, of which the largest are a part",
-                "store the teacher's outputs without top_k",
-            )
+        raise problem(
+            f"the largest logits of {top.number_of_classes} classes, stored with top_k, for "
+            f"{name}(activation='sigmoid')",
+            "one distribution over the classes, of which the largest are a part",
+            "store the teacher's outputs without top_k",
         )
     known = ", ".join(f"{one}" for one in top.rest)
     if callable(temperature) or temperature not in top.rest:
         asked = "a schedule" if callable(temperature) else f"{temperature}"
-        raise ValueError(
-            problem(
-                f"temperature={asked} in {name} for logits stored with top_k, the mass of the rest "
-                f"at the temperatures {known}",
-                "a temperature that was stored",
-                f"use {name}(temperature={next(iter(top.rest))}), or store the teacher's outputs "
-                "again, with other temperatures=(...) or without top_k",
-            )
+        raise problem(
+            f"temperature={asked} in {name} for logits stored with top_k, the mass of the rest "
+            f"at the temperatures {known}",
+            "a temperature that was stored",
+            f"use {name}(temperature={next(iter(top.rest))}), or store the teacher's outputs "
+            "again, with other temperatures=(...) or without top_k",
         )

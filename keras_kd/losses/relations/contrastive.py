@@ -136,12 +136,10 @@ class ContrastiveRepresentation(BatchLoss):
             ]
         made_for = [projection.shape[0] for projection in self._projections]
         if sizes != made_for:
-            raise ValueError(
-                problem(
-                    f"features of sizes {sizes} for projections of sizes {made_for}",
-                    "one pair of layers, whose sizes stay",
-                    "make a ContrastiveRepresentation for each pair of layers",
-                )
+            raise problem(
+                f"features of sizes {sizes} for projections of sizes {made_for}",
+                "one pair of layers, whose sizes stay",
+                "make a ContrastiveRepresentation for each pair of layers",
             )
 
     def needed_shape(self, teacher_shape: Any, student_shape: Any) -> Any:
@@ -168,11 +166,9 @@ class ContrastiveRepresentation(BatchLoss):
 def _size(shape: tuple[int | None, ...]) -> int:
     sizes = shape[1:]
     if None in sizes:
-        raise ValueError(
-            problem(
-                f"features of shape {tuple(shape)}",
-                "sizes that are known, for a projection of all of them",
-                "pool or pad what varies, as with keras.layers.GlobalAveragePooling1D",
-            )
+        raise problem(
+            f"features of shape {tuple(shape)}",
+            "sizes that are known, for a projection of all of them",
+            "pool or pad what varies, as with keras.layers.GlobalAveragePooling1D",
         )
     return math.prod(sizes)

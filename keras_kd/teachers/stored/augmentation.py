@@ -38,13 +38,12 @@ class Augmentation:
         self, function: Callable[[Any, Any], Any], versions: int = 1, seed: int = 0
     ) -> None:
         if not callable(function):
-            raise TypeError(
-                problem(
-                    f"augment={function!r:.80}",
-                    "a function of the inputs of one example and a seed",
-                    "pass for example lambda image, seed: "
-                    "tf.image.stateless_random_flip_left_right(image, seed)",
-                )
+            raise problem(
+                f"augment={function!r:.80}",
+                "a function of the inputs of one example and a seed",
+                "pass for example lambda image, seed: "
+                "tf.image.stateless_random_flip_left_right(image, seed)",
+                kind=TypeError,
             )
         _check_parameters(function)
         self.versions = check_integer("versions", versions, at_least=1, fix="use 4, for example")
@@ -65,14 +64,11 @@ class Augmentation:
         seeds = self.seeds(keys, 0)
         once, again = (keras.tree.flatten(self(x, seeds)) for _ in range(2))
         if not all(map(np.array_equal, once, again)):
-            raise ValueError(
-                problem(
-                    "augment that changes an example in another way each time",
-                    "the same result for the same seed, so that the student sees what the teacher "
-                    "saw",
-                    "use the seed that it is given, and operations such as "
-                    "tf.image.stateless_random_flip_left_right(image, seed)",
-                )
+            raise problem(
+                "augment that changes an example in another way each time",
+                "the same result for the same seed, so that the student sees what the teacher saw",
+                "use the seed that it is given, and operations such as "
+                "tf.image.stateless_random_flip_left_right(image, seed)",
             )
 
     def seeds(self, keys: np.ndarray, versions: Any) -> np.ndarray:
@@ -122,13 +118,12 @@ def _check_parameters(function: Callable[..., Any]) -> None:
     try:
         parameters.bind("example", "seed")
     except TypeError as error:
-        raise TypeError(
-            problem(
-                f"augment with the parameters {parameters}",
-                "a function of two: the inputs of one example, and a seed",
-                "write def augment(image, seed), and use the seed, as in "
-                "tf.image.stateless_random_flip_left_right(image, seed)",
-            )
+        raise problem(
+            f"augment with the parameters {parameters}",
+            "a function of two: the inputs of one example, and a seed",
+            "write def augment(image, seed), and use the seed, as in "
+            "tf.image.stateless_random_flip_left_right(image, seed)",
+            kind=TypeError,
         ) from error
 
 

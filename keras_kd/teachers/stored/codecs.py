@@ -150,21 +150,17 @@ class TopK:
         object.__setattr__(self, "shape", _check_shape(self.name, self.shape))
         check_choice("dtype", self.dtype, DTYPES)
         if not self.shape or self.shape[-1] < 2:
-            raise ValueError(
-                problem(
-                    f"top_k={self.top_k!r} for {self.name!r} of shape {self.shape}",
-                    "a distribution over at least two classes on the last axis",
-                    "leave out top_k, which stores all values",
-                )
+            raise problem(
+                f"top_k={self.top_k!r} for {self.name!r} of shape {self.shape}",
+                "a distribution over at least two classes on the last axis",
+                "leave out top_k, which stores all values",
             )
         fix = f"use a number from 1 to {self.number_of_classes}"
         if check_integer("top_k", self.top_k, at_least=1, fix=fix) > self.number_of_classes:
-            raise ValueError(
-                problem(
-                    f"top_k={self.top_k} for {self.name!r} with {self.number_of_classes} classes",
-                    "no more than there are classes",
-                    fix,
-                )
+            raise problem(
+                f"top_k={self.top_k} for {self.name!r} with {self.number_of_classes} classes",
+                "no more than there are classes",
+                fix,
             )
         object.__setattr__(self, "temperatures", _check_temperatures(self.temperatures))
 
@@ -261,13 +257,11 @@ class TopK:
         # The mass of the rest stays what it was also where the others were rounded.
         rest = records[f"{self.name}:rest"] + self._log_masses(values)
         if classes.max(initial=0) >= self.number_of_classes or not np.all(rest < np.inf):
-            raise ValueError(
-                problem(
-                    f"records of {self.name!r} with a class beyond {self.number_of_classes - 1} or "
-                    "a mass of the rest that is no number",
-                    "records as keras_kd.teachers.store writes them",
-                    "store the teacher's outputs again",
-                )
+            raise problem(
+                f"records of {self.name!r} with a class beyond {self.number_of_classes - 1} or "
+                "a mass of the rest that is no number",
+                "records as keras_kd.teachers.store writes them",
+                "store the teacher's outputs again",
             )
         return {"values": values, "classes": classes, "rest": rest}
 
@@ -340,13 +334,11 @@ def codec_from_json(config: dict[str, Any]) -> Codec:
     arguments = dict(config) if isinstance(config, dict) else {}
     kind = kinds.get(str(arguments.pop("kind", None)))
     if kind is None or set(arguments) != set(kind.__dataclass_fields__):
-        raise ValueError(
-            problem(
-                f"the description {config!r:.200} of a stored tensor",
-                f"one of a kind among {', '.join(kinds)} with all of its entries",
-                "store the teacher's outputs again, or read them with the version of keras_kd that "
-                "stored them",
-            )
+        raise problem(
+            f"the description {config!r:.200} of a stored tensor",
+            f"one of a kind among {', '.join(kinds)} with all of its entries",
+            "store the teacher's outputs again, or read them with the version of keras_kd that "
+            "stored them",
         )
     return kind(**arguments)
 
@@ -356,12 +348,10 @@ def _check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
         isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape
     )
     if not known:
-        raise ValueError(
-            problem(
-                f"the shape {shape!r} of {name!r} for one example",
-                "sizes that are known and above 0",
-                "give the model's inputs a fixed size, as in keras.Input((224, 224, 3))",
-            )
+        raise problem(
+            f"the shape {shape!r} of {name!r} for one example",
+            "sizes that are known and above 0",
+            "give the model's inputs a fixed size, as in keras.Input((224, 224, 3))",
         )
     return tuple(shape)
 
@@ -369,10 +359,10 @@ def _check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
 def _check_temperatures(temperatures: Any) -> tuple[float, ...]:
     fix = "pass those of the losses that will be used, as in temperatures=(4.0,)"
     if not isinstance(temperatures, list | tuple) or not temperatures:
-        raise TypeError(problem(f"temperatures={temperatures!r}", "at least one number", fix))
+        raise problem(f"temperatures={temperatures!r}", "at least one number", fix, kind=TypeError)
     numbers = tuple(check_number("temperatures", one, above=0, fix=fix) for one in temperatures)
     if len(set(numbers)) < len(numbers):
-        raise ValueError(problem(f"temperatures={temperatures!r}", "each of them once", fix))
+        raise problem(f"temperatures={temperatures!r}", "each of them once", fix)
     return numbers
 
 
@@ -397,24 +387,20 @@ def check_values(
     """
     values = np.asarray(array)
     if values.ndim == 0 or values.shape[1:] != shape:
-        raise ValueError(
-            problem(
-                f"{name!r} of shape {values.shape}",
-                f"({', '.join(map(str, ('examples', *shape)))})",
-                "give all batches the shape of the first",
-            )
+        raise problem(
+            f"{name!r} of shape {values.shape}",
+            f"({', '.join(map(str, ('examples', *shape)))})",
+            "give all batches the shape of the first",
         )
     if values.dtype.name not in ("float32", "float64"):
         values = values.astype("float32")
     finite = np.isfinite(values)
     if not finite.all():
-        raise ValueError(
-            problem(
-                f"NaN or infinite values in {name!r} of example {_first(~finite, first_example)}",
-                "finite numbers",
-                "look at what the teacher says of this example: check its weights, and that the "
-                "data have the range and dtype it was trained on",
-            )
+        raise problem(
+            f"NaN or infinite values in {name!r} of example {_first(~finite, first_example)}",
+            "finite numbers",
+            "look at what the teacher says of this example: check its weights, and that the "
+            "data have the range and dtype it was trained on",
         )
     return values
 
@@ -427,13 +413,11 @@ def check_reach(name: str, dtype: str, sizes: np.ndarray, first_example: int = 0
     """
     beyond = sizes > largest(dtype)
     if beyond.any():
-        raise ValueError(
-            problem(
-                f"the value {sizes[beyond][0]:g} in {name!r} of example "
-                f"{_first(beyond, first_example)} for dtype={dtype!r}",
-                f"numbers up to {largest(dtype):g}",
-                "store with dtype='float32'",
-            )
+        raise problem(
+            f"the value {sizes[beyond][0]:g} in {name!r} of example "
+            f"{_first(beyond, first_example)} for dtype={dtype!r}",
+            f"numbers up to {largest(dtype):g}",
+            "store with dtype='float32'",
         )
 
 

@@ -146,12 +146,10 @@ class Contents:
         self.codecs = [*(output.codec for output in self.stored_outputs), *self.features.values()]
         names = [codec.name for codec in self.codecs]
         if not names or len(set(names)) < len(names):
-            raise ValueError(
-                problem(
-                    f"tensors of the names {names} to store",
-                    "at least one, and a name of its own for each",
-                    "name each layer once in outputs=['logits', ...]",
-                )
+            raise problem(
+                f"tensors of the names {names} to store",
+                "at least one, and a name of its own for each",
+                "name each layer once in outputs=['logits', ...]",
             )
         self.decoded = {
             f"{codec.name}:{part}": about
@@ -312,12 +310,10 @@ class Description:
         """
         wrong = {len(one) for one in outputs} - {self.dtype.itemsize}
         if wrong:
-            raise ValueError(
-                problem(
-                    f"a record of {wrong.pop()} bytes",
-                    f"{self.dtype.itemsize}, as the store describes its records",
-                    "store the teacher's outputs again",
-                )
+            raise problem(
+                f"a record of {wrong.pop()} bytes",
+                f"{self.dtype.itemsize}, as the store describes its records",
+                "store the teacher's outputs again",
             )
         return np.frombuffer(b"".join(outputs), self.dtype)
 
@@ -373,13 +369,11 @@ class Description:
             TypeError,
             ValueError,
         ) as error:
-            raise ValueError(
-                problem(
-                    f"a description that is none of a stored teacher ({error!r:.300})",
-                    "what keras_kd.teachers.store writes",
-                    "store the teacher's outputs again, or read them with the version of keras_kd "
-                    "that stored them",
-                )
+            raise problem(
+                f"a description that is none of a stored teacher ({error!r:.300})",
+                "what keras_kd.teachers.store writes",
+                "store the teacher's outputs again, or read them with the version of keras_kd "
+                "that stored them",
             ) from error
         return description
 

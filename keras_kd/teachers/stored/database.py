@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd._files import SQLITE, check_output, check_own, open_own
 
 # What a crash costs at most: this much time, or data.
@@ -121,12 +121,10 @@ class Records:
         places, inverse = np.unique(np.asarray(places, np.int64), return_inverse=True)
         outside = places[(places < 0) | (places >= self.count)]
         if outside.size:
-            raise ValueError(
-                problem(
-                    f"the record {outside[0]} of {str(self.path)!r}",
-                    f"a number from 0 to {self.count - 1}",
-                    "ask for records that were stored",
-                )
+            raise problem(
+                f"the record {outside[0]} of {str(self.path)!r}",
+                f"a number from 0 to {self.count - 1}",
+                "ask for records that were stored",
             )
         columns = _COLUMNS.replace("key", "ifnull(key, 0)")
         where = "WHERE place IN ({}) ORDER BY place"
@@ -264,12 +262,10 @@ class Records:
 
     def damaged(self, reason: str) -> ValueError:
         """An error that names the store and says what is wrong with it."""
-        return ValueError(
-            problem(
-                f"the store {str(self.path)!r}, which is damaged: {reason}",
-                "the file as it was written",
-                "restore it from a copy, or delete it and store the outputs again",
-            )
+        return problem(
+            f"the store {str(self.path)!r}, which is damaged: {reason}",
+            "the file as it was written",
+            "restore it from a copy, or delete it and store the outputs again",
         )
 
     @contextmanager
@@ -283,21 +279,19 @@ class Records:
 
     def _explained(self, error: Exception) -> Exception:
         if "locked" in str(error):
-            return BlockingIOError(
-                problem(
-                    f"the store {str(self.path)!r}, which another writer has open",
-                    "one writer at a time",
-                    "wait until it has finished, or write to another path",
-                )
+            return problem(
+                f"the store {str(self.path)!r}, which another writer has open",
+                "one writer at a time",
+                "wait until it has finished, or write to another path",
+                kind=BlockingIOError,
             )
         if "readonly" in str(error):
-            return PermissionError(
-                problem(
-                    f"the store {str(self.path)!r}, whose writer was killed in the middle of a "
-                    "change, where nothing may be written",
-                    "permission to undo what it had begun",
-                    "read it once as somebody who may write to the file and to its directory",
-                )
+            return problem(
+                f"the store {str(self.path)!r}, whose writer was killed in the middle of a "
+                "change, where nothing may be written",
+                "permission to undo what it had begun",
+                "read it once as somebody who may write to the file and to its directory",
+                kind=PermissionError,
             )
         return self.damaged(str(error))
 
@@ -340,12 +334,10 @@ class RecordWriter(Records):
         self._own: tuple[int, int] | None = None
         text = json.dumps(description, allow_nan=False).encode()
         if record_bytes > _MOST_RECORD or len(text) > _MOST_DESCRIPTION:
-            raise ValueError(
-                problem(
-                    f"records of {record_bytes} bytes, and a description of {len(text)} bytes",
-                    f"at most {_MOST_RECORD} and {_MOST_DESCRIPTION}",
-                    "store less: dtype='uint8', top_k=16, or fewer layers",
-                )
+            raise problem(
+                f"records of {record_bytes} bytes, and a description of {len(text)} bytes",
+                f"at most {_MOST_RECORD} and {_MOST_DESCRIPTION}",
+                "store less: dtype='uint8', top_k=16, or fewer layers",
             )
         check_place(self.path)
         self._connect("rwc")
@@ -387,13 +379,11 @@ class RecordWriter(Records):
             ValueError: if the store is complete or closed.
         """
         if self.complete or not self._closing.alive:
-            raise ValueError(
-                problem(
-                    f"more records for {str(self.path)!r}, which is "
-                    f"{'complete' if self.complete else 'closed'}",
-                    "a store that is open for writing",
-                    "append inside its with block, or write to another path",
-                )
+            raise problem(
+                f"more records for {str(self.path)!r}, which is "
+                f"{'complete' if self.complete else 'closed'}",
+                "a store that is open for writing",
+                "append inside its with block, or write to another path",
             )
         with self._explaining():
             insert = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
@@ -447,13 +437,11 @@ class RecordWriter(Records):
             return
         self._read_state()
         if (self.has_keys, self._seal) != (has_keys, zlib.crc32(text)):
-            raise ValueError(
-                problem(
-                    f"{text.decode():.300} for the store {str(self.path)!r}, which was begun with "
-                    f"{json.dumps(self.description):.300}",
-                    "the same as when it was begun, to go on with it",
-                    "pass what it was begun with, or write to another path",
-                )
+            raise problem(
+                f"{text.decode():.300} for the store {str(self.path)!r}, which was begun with "
+                f"{json.dumps(self.description):.300}",
+                "the same as when it was begun, to go on with it",
+                "pass what it was begun with, or write to another path",
             )
         if self._there() != self.count:
             raise self.damaged(f"it has {self._there()} records instead of {self.count}")
@@ -505,7 +493,7 @@ class RecordWriter(Records):
             missing = f"{max(self._total - self.count, 0) * self._record_bytes} more bytes"
         return OSError(
             number,
-            problem(
+            three_parts(
                 f"{str(error)!r} while writing the store {str(self.path)!r}, which is valid up to "
                 f"record {self.count}",
                 f"{missing} for it, on a disk that can be written",
@@ -596,16 +584,18 @@ def _check_header(path: Path) -> None:
     """
     expected = "the file that store() wrote"
     if path.is_dir():
-        raise IsADirectoryError(
-            problem(f"the store {str(path)!r}, which is a directory", expected, "pass its path")
+        raise problem(
+            f"the store {str(path)!r}, which is a directory",
+            expected,
+            "pass its path",
+            kind=IsADirectoryError,
         )
     if not os.path.lexists(path):
-        raise FileNotFoundError(
-            problem(
-                f"the store {str(path)!r}, which does not exist",
-                expected,
-                "check the path, or store the outputs first",
-            )
+        raise problem(
+            f"the store {str(path)!r}, which does not exist",
+            expected,
+            "check the path, or store the outputs first",
+            kind=FileNotFoundError,
         )
     for file in (path, _journal(path)):
         if os.path.lexists(file):
@@ -623,22 +613,18 @@ def _check_header(path: Path) -> None:
         _check_begun(path)
     magic, write_version, read_version, version, application = struct.unpack(_HEADER, header)
     if magic != SQLITE or application != _APPLICATION:
-        raise ValueError(
-            problem(
-                f"{str(path)!r}, which is damaged or no store",
-                f"{expected}, or, to begin a store, a name that is free",
-                "check the path, or choose another name",
-            )
+        raise problem(
+            f"{str(path)!r}, which is damaged or no store",
+            f"{expected}, or, to begin a store, a name that is free",
+            "check the path, or choose another name",
         )
     # 2 would be a write-ahead log, which even readers make beside the store.
     if (version, write_version, read_version) != (_VERSION, 1, 1):
-        raise ValueError(
-            problem(
-                f"the store {str(path)!r} in version {version}.{write_version}.{read_version} of "
-                "its format",
-                f"version {_VERSION}.1.1",
-                "read it with the version of keras_kd that wrote it, or store the outputs again",
-            )
+        raise problem(
+            f"the store {str(path)!r} in version {version}.{write_version}.{read_version} of "
+            "its format",
+            f"version {_VERSION}.1.1",
+            "read it with the version of keras_kd that wrote it, or store the outputs again",
         )
 
 
@@ -657,12 +643,10 @@ def _journal(path: Path) -> Path:
 
 
 def _no_store(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        problem(
-            f"{str(path)!r}, which is damaged or no store ({reason})",
-            "the file that store() wrote, or, to begin a store, a name that is free",
-            "check the path, or choose another name",
-        )
+    return problem(
+        f"{str(path)!r}, which is damaged or no store ({reason})",
+        "the file that store() wrote, or, to begin a store, a name that is free",
+        "check the path, or choose another name",
     )
 
 
@@ -685,12 +669,10 @@ def _check_writable(path: Path) -> None:
     with open(open_own(journal, os.O_RDONLY), "rb") as opened:
         opened.seek(-min(8, _size(journal)), os.SEEK_END)
         if opened.read() == _SUPER_JOURNAL:
-            raise ValueError(
-                problem(
-                    f"{str(journal)!r}, the journal of a store, which names another file",
-                    "a journal of one file",
-                    "delete the store and its journal, and store the outputs again",
-                )
+            raise problem(
+                f"{str(journal)!r}, the journal of a store, which names another file",
+                "a journal of one file",
+                "delete the store and its journal, and store the outputs again",
             )
 
 
@@ -711,10 +693,9 @@ def _undo(path: Path) -> None:
 
 def _check_begun(path: Path) -> None:
     if not _size(path):
-        raise FileNotFoundError(
-            problem(
-                f"the store {str(path)!r}, whose storing was interrupted before its first record",
-                "a store with records",
-                "store the outputs again",
-            )
+        raise problem(
+            f"the store {str(path)!r}, whose storing was interrupted before its first record",
+            "a store with records",
+            "store the outputs again",
+            kind=FileNotFoundError,
         )

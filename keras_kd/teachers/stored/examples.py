@@ -62,12 +62,11 @@ class Division:
 
     def __init__(self, key: str | None = None, teacher_inputs: ModelInputs = None) -> None:
         if not isinstance(key, str | None):
-            raise TypeError(
-                problem(
-                    f"key={key!r:.80}",
-                    "the name of an entry of dict inputs, or None",
-                    "give inputs {'image': x, 'key': numbers} and key='key'",
-                )
+            raise problem(
+                f"key={key!r:.80}",
+                "the name of an entry of dict inputs, or None",
+                "give inputs {'image': x, 'key': numbers} and key='key'",
+                kind=TypeError,
             )
         self.key = key
         self.inputs = Inputs(teacher_inputs)
@@ -85,12 +84,10 @@ class Division:
             return Batch(x, y, sample_weight)
         entries = sorted(x) if isinstance(x, dict) else []
         if self.key not in entries or len(entries) < 2:
-            raise ValueError(
-                problem(
-                    f"inputs {entries if entries else type(x).__name__} for key={self.key!r}",
-                    f"a dict of inputs in which {self.key!r} is the key of each example",
-                    "give inputs such as {'image': x, 'key': numbers}",
-                )
+            raise problem(
+                f"inputs {entries if entries else type(x).__name__} for key={self.key!r}",
+                f"a dict of inputs in which {self.key!r} is the key of each example",
+                "give inputs such as {'image': x, 'key': numbers}",
             )
         # The key is to the others what the teacher's part is to the student.
         return Batch(Inputs(self.key).of_student(x), y, sample_weight, x[self.key])
@@ -130,12 +127,10 @@ def as_arrays(dataset: Any) -> Batch | None:
     arrays = Batch(*keras.tree.map_structure(_as_array, (x, y, sample_weight)))
     sizes = {part.shape[:1] for part in keras.tree.flatten(tuple(arrays)) if part is not None}
     if len(sizes) != 1 or sizes == {()} or sizes == {(0,)}:
-        raise ValueError(
-            problem(
-                f"arrays with {sorted(sizes)} examples",
-                "the same number in all of them, above 0",
-                "pass (x, y) or (x, y, sample_weight), with the examples along the first axis",
-            )
+        raise problem(
+            f"arrays with {sorted(sizes)} examples",
+            "the same number in all of them, above 0",
+            "pass (x, y) or (x, y, sample_weight), with the examples along the first axis",
         )
     return arrays
 
@@ -200,12 +195,10 @@ def check_batched(element: Any) -> None:
     sizes = {None if shape.rank is None else tuple(shape[:1]) for shape in shapes}
     known = sizes - {None, (None,)}
     if () in known or len(known) > 1:
-        raise ValueError(
-            problem(
-                f"a dataset whose elements have the shapes {', '.join(map(str, shapes))}",
-                "batches, with the examples along the first axis of each part",
-                "pass dataset.batch(256)",
-            )
+        raise problem(
+            f"a dataset whose elements have the shapes {', '.join(map(str, shapes))}",
+            "batches, with the examples along the first axis of each part",
+            "pass dataset.batch(256)",
         )
 
 
@@ -233,12 +226,10 @@ def names_of(teacher_inputs: ModelInputs) -> tuple[str, ...] | None:
     named = teacher_inputs.values() if isinstance(teacher_inputs, dict) else teacher_inputs
     names = (named,) if isinstance(named, str | int) else tuple(named)
     if not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            problem(
-                f"teacher_inputs={teacher_inputs!r} to be stored",
-                "names of entries of dict inputs, which a store can hold",
-                "give inputs such as {'small': ..., 'large': ...} and teacher_inputs='large'",
-            )
+        raise problem(
+            f"teacher_inputs={teacher_inputs!r} to be stored",
+            "names of entries of dict inputs, which a store can hold",
+            "give inputs such as {'small': ..., 'large': ...} and teacher_inputs='large'",
         )
     return names
 
@@ -260,12 +251,11 @@ def _as_given_to_models(part: Any) -> Any:
 
 
 def _not_dense(part: Any) -> TypeError:
-    return TypeError(
-        problem(
-            f"{type(part).__name__} among the data",
-            "arrays and dense tensors",
-            "convert it, with tf.sparse.to_dense(x) or x.to_tensor(), for example",
-        )
+    return problem(
+        f"{type(part).__name__} among the data",
+        "arrays and dense tensors",
+        "convert it, with tf.sparse.to_dense(x) or x.to_tensor(), for example",
+        kind=TypeError,
     )
 
 
@@ -276,20 +266,17 @@ def _number_of_batches(dataset: Any) -> int:
 
 
 def _endless() -> ValueError:
-    return ValueError(
-        problem(
-            "a dataset without an end",
-            "each example once",
-            "leave out repeat(), or take() the batches of one epoch",
-        )
+    return problem(
+        "a dataset without an end",
+        "each example once",
+        "leave out repeat(), or take() the batches of one epoch",
     )
 
 
 def _unknown(dataset: Any) -> TypeError:
-    return TypeError(
-        problem(
-            f"a dataset of type {type(dataset).__name__}",
-            "arrays (x, y), a tf.data.Dataset, a keras.utils.PyDataset, or an iterable of batches",
-            "pass arrays as a tuple: (x,), (x, y) or (x, y, sample_weight)",
-        )
+    return problem(
+        f"a dataset of type {type(dataset).__name__}",
+        "arrays (x, y), a tf.data.Dataset, a keras.utils.PyDataset, or an iterable of batches",
+        "pass arrays as a tuple: (x,), (x, y) or (x, y, sample_weight)",
+        kind=TypeError,
     )

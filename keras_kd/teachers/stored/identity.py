@@ -47,12 +47,11 @@ class Keys:
             return cls("integer")
         if _are_strings(keys):
             return cls("string")
-        raise TypeError(
-            problem(
-                f"keys of dtype {keys.dtype}",
-                "integers, strings or bytes",
-                "give each example a number or a name, such as its file's",
-            )
+        raise problem(
+            f"keys of dtype {keys.dtype}",
+            "integers, strings or bytes",
+            "give each example a number or a name, such as its file's",
+            kind=TypeError,
         )
 
     def to_integers(self, keys: Any) -> np.ndarray:
@@ -74,20 +73,17 @@ class Keys:
         """
         keys = np.asarray(keys)
         if keys.ndim == 0 or keys.size != len(keys):
-            raise ValueError(
-                problem(
-                    f"keys of shape {keys.shape}", "one key per example", "pass them as (examples,)"
-                )
+            raise problem(
+                f"keys of shape {keys.shape}", "one key per example", "pass them as (examples,)"
             )
         keys = keys.reshape(-1)
         strings = self.kind == "string"
         if keys.size and not (_are_strings(keys) if strings else keys.dtype.kind in "iu"):
-            raise TypeError(
-                problem(
-                    f"keys of dtype {keys.dtype}, such as {keys[0]!r:.60}",
-                    "strings or bytes" if strings else "integers",
-                    "use keys of the kind that the outputs were stored with",
-                )
+            raise problem(
+                f"keys of dtype {keys.dtype}, such as {keys[0]!r:.60}",
+                "strings or bytes" if strings else "integers",
+                "use keys of the kind that the outputs were stored with",
+                kind=TypeError,
             )
         return hashes(keys) if strings else _to_int64(keys)
 
@@ -110,8 +106,11 @@ def _to_bytes(string: Any) -> bytes:
         return string
     if isinstance(string, str):
         return string.encode("utf-8", "surrogateescape")
-    raise TypeError(
-        problem(f"{string!r:.60} among strings", "strings or bytes", "convert it to a string")
+    raise problem(
+        f"{string!r:.60} among strings",
+        "strings or bytes",
+        "convert it to a string",
+        kind=TypeError,
     )
 
 
@@ -123,12 +122,10 @@ def _are_strings(keys: np.ndarray) -> bool:
 
 def _to_int64(keys: np.ndarray) -> np.ndarray:
     if keys.dtype.kind == "u" and keys.size and keys.max() > np.iinfo(np.int64).max:
-        raise ValueError(
-            problem(
-                f"the key {keys.max()}",
-                f"at most {np.iinfo(np.int64).max}",
-                "number the examples with int64, or use strings",
-            )
+        raise problem(
+            f"the key {keys.max()}",
+            f"at most {np.iinfo(np.int64).max}",
+            "number the examples with int64, or use strings",
         )
     return keys.astype(np.int64, copy=False)
 
@@ -155,12 +152,10 @@ def of_examples(x: Any) -> np.ndarray:
     leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(x)]
     sizes = {len(leaf) if leaf.ndim else None for leaf in leaves}
     if len(sizes) != 1 or None in sizes:
-        raise ValueError(
-            problem(
-                f"inputs of shapes {[leaf.shape for leaf in leaves]}",
-                "arrays with the same number of examples along their first axis",
-                "pass a batch",
-            )
+        raise problem(
+            f"inputs of shapes {[leaf.shape for leaf in leaves]}",
+            "arrays with the same number of examples along their first axis",
+            "pass a batch",
         )
     total = np.zeros(sizes.pop(), dtype=np.uint64)
     for number, leaf in enumerate(leaves):

@@ -57,12 +57,10 @@ class Lookup:
     ) -> None:
         has_keys = description.has_keys
         if key is not None and not has_keys:
-            raise ValueError(
-                problem(
-                    f"key={key!r} for a store of examples without keys",
-                    "examples in the order in which they were stored",
-                    "leave out key, or store the outputs with key='name'",
-                )
+            raise problem(
+                f"key={key!r} for a store of examples without keys",
+                "examples in the order in which they were stored",
+                "leave out key, or store the outputs with key='name'",
             )
         names = description.teacher_inputs
         self.description = description
@@ -182,40 +180,34 @@ class Lookup:
             found = np.where(integers < self._examples, integers, -1)
         unknown = found < 0
         if unknown.any():
-            raise ValueError(
-                problem(
-                    f"keys of which nothing is stored ({unknown.sum()} of {len(unknown)}): "
-                    f"{_shown(keys, unknown)}",
-                    f"keys of the {self._examples} examples that are stored",
-                    "check that these are the data of which the outputs were stored, and that none "
-                    "were added since",
-                )
+            raise problem(
+                f"keys of which nothing is stored ({unknown.sum()} of {len(unknown)}): "
+                f"{_shown(keys, unknown)}",
+                f"keys of the {self._examples} examples that are stored",
+                "check that these are the data of which the outputs were stored, and that none "
+                "were added since",
             )
         return found
 
     def _wrong_pairing(self, keys: np.ndarray, differs: np.ndarray) -> ValueError:
         by, fix = _BY_KEYS if self.description.has_keys else _BY_POSITIONS
-        return ValueError(
-            problem(
-                f"{int(differs.sum())} of {len(differs)} examples of a batch with other inputs "
-                f"than those that the teacher {self.description.teacher!r} was shown by the "
-                f"{by} {_shown(keys, differs)}",
-                "the examples whose outputs are stored",
-                fix,
-            )
+        return problem(
+            f"{int(differs.sum())} of {len(differs)} examples of a batch with other inputs "
+            f"than those that the teacher {self.description.teacher!r} was shown by the "
+            f"{by} {_shown(keys, differs)}",
+            "the examples whose outputs are stored",
+            fix,
         )
 
 
 def _wrong_augmentation(keys: np.ndarray, differs: np.ndarray) -> ValueError:
-    return ValueError(
-        problem(
-            f"{int(differs.sum())} of {len(differs)} examples of a batch that augment changed in "
-            f"another way than when their outputs were stored, with the keys "
-            f"{_shown(keys, differs)}",
-            "the same function, which depends on nothing but the example and the seed",
-            "use tf.random.stateless_... and tf.image.stateless_..., and pass the function that "
-            "store was given",
-        )
+    return problem(
+        f"{int(differs.sum())} of {len(differs)} examples of a batch that augment changed in "
+        f"another way than when their outputs were stored, with the keys "
+        f"{_shown(keys, differs)}",
+        "the same function, which depends on nothing but the example and the seed",
+        "use tf.random.stateless_... and tf.image.stateless_..., and pass the function that "
+        "store was given",
     )
 
 

@@ -128,22 +128,18 @@ def _check_names(tensors: dict[str, np.ndarray]) -> None:
     """Check that what is meant as the teacher's output is one, and called so."""
     for name in tensors:
         if name != LOGITS and get_close_matches(name.casefold(), [LOGITS], cutoff=0.9):
-            raise ValueError(
-                problem(
-                    f"outputs[{name!r}], which would be a layer of this name",
-                    f"{LOGITS!r} for the teacher's output",
-                    f"call it {LOGITS!r}",
-                )
+            raise problem(
+                f"outputs[{name!r}], which would be a layer of this name",
+                f"{LOGITS!r} for the teacher's output",
+                f"call it {LOGITS!r}",
             )
     output = tensors.get(LOGITS)
     if output is not None and output.ndim < 2:
-        raise ValueError(
-            problem(
-                f"one number for each example, an array of the shape {output.shape}",
-                "the logits of all classes, (examples, classes)",
-                "pass what the teacher said before the largest was chosen; of one output unit, "
-                "outputs[:, None]",
-            )
+        raise problem(
+            f"one number for each example, an array of the shape {output.shape}",
+            "the logits of all classes, (examples, classes)",
+            "pass what the teacher said before the largest was chosen; of one output unit, "
+            "outputs[:, None]",
         )
 
 
@@ -164,12 +160,10 @@ def _check_same(sink: Sink, records: np.ndarray) -> None:
     count = min(sink.examples_there, len(records))
     if b"".join(sink.records.read(np.arange(count)).outputs) == records[:count].tobytes():
         return
-    raise ValueError(
-        problem(
-            f"other predictions than those with which the store {str(sink.path)!r} begins",
-            "the same predictions in the same order, to go on with it",
-            "pass what it was begun with, or another path",
-        )
+    raise problem(
+        f"other predictions than those with which the store {str(sink.path)!r} begins",
+        "the same predictions in the same order, to go on with it",
+        "pass what it was begun with, or another path",
     )
 
 
@@ -229,9 +223,7 @@ class Predictions:
         part = slice(first, first + _count(arrays))
         keys = own_keys if self._keys is None else self._keys[part]
         if own_keys is not None and self._keys is not None:
-            raise ValueError(
-                problem("keys=... and pairs (keys, batch)", "one of them", "leave out keys=...")
-            )
+            raise problem("keys=... and pairs (keys, batch)", "one of them", "leave out keys=...")
         x = self._x
         if x is not None:
             x = to_numpy(keras.tree.map_structure(lambda array: array[part], x))
@@ -242,17 +234,13 @@ class Predictions:
         """Check that all that was given is about as many examples."""
         for length in self._known_lengths:
             if length != examples:
-                raise ValueError(
-                    problem(
-                        f"predictions of {examples} examples, and x or keys of {length}",
-                        "one prediction for each example, in the same order",
-                        "pass the x and the keys that the predictions are of",
-                    )
+                raise problem(
+                    f"predictions of {examples} examples, and x or keys of {length}",
+                    "one prediction for each example, in the same order",
+                    "pass the x and the keys that the predictions are of",
                 )
         if not examples:
-            raise ValueError(
-                problem("no predictions", "at least one", "pass the teacher's predictions")
-            )
+            raise problem("no predictions", "at least one", "pass the teacher's predictions")
 
 
 def _is_array(value: Any) -> bool:
@@ -278,10 +266,11 @@ def _named(piece: Any) -> dict[str, Any]:
 def _numbers(name: str, array: Any) -> np.ndarray:
     array = np.asarray(array)
     if not np.can_cast(array.dtype, "float64"):
-        raise TypeError(
-            problem(
-                f"{name!r} of type {array.dtype}", "numbers", "pass what the teacher said as floats"
-            )
+        raise problem(
+            f"{name!r} of type {array.dtype}",
+            "numbers",
+            "pass what the teacher said as floats",
+            kind=TypeError,
         )
     return array
 
@@ -289,12 +278,10 @@ def _numbers(name: str, array: Any) -> np.ndarray:
 def _count(arrays: dict[str, Any]) -> int:
     counts = {name: int(array.shape[0]) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
-        raise ValueError(
-            problem(
-                f"arrays for different numbers of examples: {counts}",
-                "the same examples in each",
-                "pass what the teacher said of them all",
-            )
+        raise problem(
+            f"arrays for different numbers of examples: {counts}",
+            "the same examples in each",
+            "pass what the teacher said of them all",
         )
     return next(iter(counts.values()))
 
@@ -305,12 +292,10 @@ def _check_alike(first: Batch, batch: Batch) -> None:
         sorted(one.outputs) + ["keys"] * (one.key is not None) for one in (batch, first)
     )
     if brought != before:
-        raise ValueError(
-            problem(
-                f"a batch of {brought} after one of {before}",
-                "the same in each batch",
-                "let each batch bring what the first one brings",
-            )
+        raise problem(
+            f"a batch of {brought} after one of {before}",
+            "the same in each batch",
+            "let each batch bring what the first one brings",
         )
 
 
@@ -318,23 +303,21 @@ def _leaves(x: Any) -> list[Any]:
     leaves = [] if x is None else keras.tree.flatten(x)
     for leaf in leaves:
         if not _is_array(leaf) or not len(leaf.shape):
-            raise TypeError(
-                problem(
-                    f"x with {leaf!r:.60} of type {type(leaf).__name__} in it",
-                    "an array (examples, ...), or a dict or list of such arrays",
-                    "pass the examples as students will get them",
-                )
+            raise problem(
+                f"x with {leaf!r:.60} of type {type(leaf).__name__} in it",
+                "an array (examples, ...), or a dict or list of such arrays",
+                "pass the examples as students will get them",
+                kind=TypeError,
             )
     return leaves
 
 
 def _unexpected(name: str, value: Any) -> TypeError:
-    return TypeError(
-        problem(
-            f"{name} of type {type(value).__name__}",
-            _EXPECTED,
-            "pass numpy.asarray(...) of it; of a Keras model, use keras_kd.teachers.store",
-        )
+    return problem(
+        f"{name} of type {type(value).__name__}",
+        _EXPECTED,
+        "pass numpy.asarray(...) of it; of a Keras model, use keras_kd.teachers.store",
+        kind=TypeError,
     )
 
 
@@ -365,14 +348,12 @@ def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0
         expected = "numbers from 0 to 1"
     if not possible.all():
         wrong = ~possible.reshape(len(values), -1).all(axis=-1)
-        raise ValueError(
-            problem(
-                f"predictions for example {first_example + int(np.argmax(wrong))} that no "
-                f"{activation} gives",
-                expected,
-                "leave out the activation if they are logits"
-                + (", or say 'sigmoid' if each class stands by itself" * (activation == "softmax")),
-            )
+        raise problem(
+            f"predictions for example {first_example + int(np.argmax(wrong))} that no "
+            f"{activation} gives",
+            expected,
+            "leave out the activation if they are logits"
+            + (", or say 'sigmoid' if each class stands by itself" * (activation == "softmax")),
         )
     logits = _log(values) if activation == "softmax" else _log(values) - _log(1.0 - values)
     return logits.astype("float32")
@@ -388,15 +369,13 @@ def check_logits(logits: np.ndarray) -> None:
     if values.ndim < 2 or values.shape[-1] < 2 or not len(values):
         return
     if ops.convert_to_numpy(_logits.distribution_like(values)).all():
-        raise ValueError(
-            problem(
-                "predictions that look like probabilities: no number below 0, and each row has "
-                "the sum 1",
-                "logits; a temperature applied to probabilities teaches next to nothing",
-                "pass activation='softmax', or --probabilities on the command line, and their "
-                "logits are stored. If these are logits, subtract 1 from all of them, which "
-                "changes no probability",
-            )
+        raise problem(
+            "predictions that look like probabilities: no number below 0, and each row has "
+            "the sum 1",
+            "logits; a temperature applied to probabilities teaches next to nothing",
+            "pass activation='softmax', or --probabilities on the command line, and their "
+            "logits are stored. If these are logits, subtract 1 from all of them, which "
+            "changes no probability",
         )
 
 

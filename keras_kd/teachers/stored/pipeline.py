@@ -43,12 +43,10 @@ def join(
         batches = dataset if batch_size is None else dataset.rebatch(batch_size)
         return Pipeline(lookup).of_batches(batches)
     if batch_size is not None:
-        raise ValueError(
-            problem(
-                f"batch_size={batch_size} for batches from a {type(dataset).__name__}",
-                "the batches as they come",
-                "leave out batch_size, or pass arrays or a tf.data.Dataset",
-            )
+        raise problem(
+            f"batch_size={batch_size} for batches from a {type(dataset).__name__}",
+            "the batches as they come",
+            "leave out batch_size, or pass arrays or a tf.data.Dataset",
         )
     return JoinedPyDataset(dataset, lookup) if is_py_dataset(dataset) else _batches(dataset, lookup)
 
@@ -223,13 +221,11 @@ class JoinedPyDataset(keras.utils.PyDataset):
     def __init__(self, dataset: keras.utils.PyDataset, lookup: Lookup) -> None:
         super().__init__(dataset.workers, dataset.use_multiprocessing, dataset.max_queue_size)
         if dataset.use_multiprocessing and lookup.augmentation is not None:
-            raise ValueError(
-                problem(
-                    "a PyDataset with use_multiprocessing=True for augmented examples",
-                    "workers that are threads: TensorFlow, which augments them, does not survive "
-                    "being forked",
-                    "pass use_multiprocessing=False",
-                )
+            raise problem(
+                "a PyDataset with use_multiprocessing=True for augmented examples",
+                "workers that are threads: TensorFlow, which augments them, does not survive "
+                "being forked",
+                "pass use_multiprocessing=False",
             )
         self._dataset = dataset
         self._lookup = lookup

@@ -148,13 +148,11 @@ class Sink:
             ValueError: if the store has more than came, or nothing came.
         """
         if self._position < self.examples_there or not self._position:
-            raise ValueError(
-                problem(
-                    f"{self._position} examples for the store {str(self.path)!r}, which has "
-                    f"{self.examples_there}",
-                    "the data that it was begun with",
-                    "pass the same data, or another path",
-                )
+            raise problem(
+                f"{self._position} examples for the store {str(self.path)!r}, which has "
+                f"{self.examples_there}",
+                "the data that it was begun with",
+                "pass the same data, or another path",
             )
         if not self.complete:
             self.records.finish()
@@ -174,12 +172,10 @@ class Sink:
         records.close()
         if difference is not None:
             name, now, then = difference
-            raise ValueError(
-                problem(
-                    f"{name}: {now}, for the store {str(self.path)!r}, which was begun with {then}",
-                    "the same as when it was begun, to go on with it",
-                    "pass what it was begun with, or choose another path",
-                )
+            raise problem(
+                f"{name}: {now}, for the store {str(self.path)!r}, which was begun with {then}",
+                "the same as when it was begun, to go on with it",
+                "pass what it was begun with, or choose another path",
             )
         return None
 
@@ -202,14 +198,12 @@ class Sink:
         if differs.any():
             place = int(np.argmax(differs))
             key = "" if keys is None else f" with the key {_shown(keys[place])}"
-            raise ValueError(
-                problem(
-                    f"the example number {self._position + place}{key}, which is not the one that "
-                    f"the store {str(self.path)!r} has at this place",
-                    "the same examples in the same order each time",
-                    "pass the data that the store was begun with, without shuffling or random "
-                    "augmentation, or choose another path",
-                )
+            raise problem(
+                f"the example number {self._position + place}{key}, which is not the one that "
+                f"the store {str(self.path)!r} has at this place",
+                "the same examples in the same order each time",
+                "pass the data that the store was begun with, without shuffling or random "
+                "augmentation, or choose another path",
             )
 
     def _check_once(self, integers: np.ndarray, known: int, keys: Any) -> None:
@@ -221,26 +215,22 @@ class Sink:
         again[np.setdiff1d(np.arange(len(integers)), first)] = True
         if again.any():
             place = known + int(np.argmax(again))
-            raise ValueError(
-                problem(
-                    f"the key {_shown(keys[place])} a second time, at the example number "
-                    f"{self._position + place}",
-                    "a key of its own for each example, and each example once",
-                    "store the data without repeat(), and give each example another key",
-                )
+            raise problem(
+                f"the key {_shown(keys[place])} a second time, at the example number "
+                f"{self._position + place}",
+                "a key of its own for each example, and each example once",
+                "store the data without repeat(), and give each example another key",
             )
 
     def _check_room(self, count: int) -> None:
         """Check that the store is not complete without these."""
         if not self.complete or self._position + count <= self.examples_there:
             return
-        raise ValueError(
-            problem(
-                f"more than {self.examples_there} examples for the store {str(self.path)!r}, which "
-                "is complete with these",
-                "the data that it was made of",
-                "pass the same data, or another path",
-            )
+        raise problem(
+            f"more than {self.examples_there} examples for the store {str(self.path)!r}, which "
+            "is complete with these",
+            "the data that it was made of",
+            "pass the same data, or another path",
         )
 
     def _check_total(self) -> None:
@@ -248,26 +238,23 @@ class Sink:
             return
         there = self.examples_there
         if self.total < there or (self.complete and self.total != there):
-            raise ValueError(
-                problem(
-                    f"{self.total} examples for the store {str(self.path)!r}, which has {there}",
-                    "the data that it was begun with",
-                    "pass the same data, or another path",
-                )
+            raise problem(
+                f"{self.total} examples for the store {str(self.path)!r}, which has {there}",
+                "the data that it was begun with",
+                "pass the same data, or another path",
             )
         missing = (self.total - there) * self.description.versions
         size = bytes_of_row(self.description.dtype.itemsize, self.description.has_keys)
         needed = missing * size
         free = shutil.disk_usage(self.path.parent).free
         if needed > free:
-            raise OSError(
-                problem(
-                    f"{missing} records of about {size} bytes for "
-                    f"{str(self.path)!r}: {needed} bytes on a disk with {free} bytes left",
-                    "a disk with room for all of them",
-                    "free space, choose another path, or store less: dtype='uint8', top_k=16, or "
-                    "fewer layers",
-                )
+            raise problem(
+                f"{missing} records of about {size} bytes for "
+                f"{str(self.path)!r}: {needed} bytes on a disk with {free} bytes left",
+                "a disk with room for all of them",
+                "free space, choose another path, or store less: dtype='uint8', top_k=16, or "
+                "fewer layers",
+                kind=OSError,
             )
 
     def _advance(self, count: int) -> None:

@@ -82,34 +82,29 @@ class Selection:
     ) -> None:
         names = [outputs] if isinstance(outputs, str) else outputs
         if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
-            raise TypeError(
-                problem(
-                    f"outputs={outputs!r:.100}",
-                    "'logits', the name of a layer, or a list of these",
-                    "pass for example outputs=['logits', 'block3']",
-                )
+            raise problem(
+                f"outputs={outputs!r:.100}",
+                "'logits', the name of a layer, or a list of these",
+                "pass for example outputs=['logits', 'block3']",
+                kind=TypeError,
             )
         if not names or len(set(names)) < len(names):
-            raise ValueError(
-                problem(f"outputs={outputs!r}", "at least one name, and each once", "correct them")
+            raise problem(
+                f"outputs={outputs!r}", "at least one name, and each once", "correct them"
             )
         self.has_outputs = LOGITS in names
         self.layers = [name for name in names if name != LOGITS]
         if top_k is not None and not self.has_outputs:
-            raise ValueError(
-                problem(
-                    f"top_k={top_k} for outputs={list(names)}",
-                    "'logits' among the outputs: features are stored whole",
-                    "leave out top_k, or add 'logits'",
-                )
+            raise problem(
+                f"top_k={top_k} for outputs={list(names)}",
+                "'logits' among the outputs: features are stored whole",
+                "leave out top_k, or add 'logits'",
             )
         if temperatures is not None and top_k is None:
-            raise ValueError(
-                problem(
-                    f"temperatures={temperatures} without top_k",
-                    "no temperature: of all logits any can be applied later",
-                    "leave it out, or pass top_k=16, for example",
-                )
+            raise problem(
+                f"temperatures={temperatures} without top_k",
+                "no temperature: of all logits any can be applied later",
+                "leave it out, or pass top_k=16, for example",
             )
         self._top_k = top_k
         self._dtype = check_choice("dtype", dtype, DTYPES)
@@ -126,12 +121,10 @@ class Selection:
             ValueError: if its logits cannot be, or not its `top_k` largest.
         """
         if about.activation == OTHER_AXIS:
-            raise ValueError(
-                problem(
-                    f"an output from a {OTHER_AXIS}",
-                    "the classes on the last axis",
-                    "put keras.layers.Permute and a softmax over the last axis at the model's end",
-                )
+            raise problem(
+                f"an output from a {OTHER_AXIS}",
+                "the classes on the last axis",
+                "put keras.layers.Permute and a softmax over the last axis at the model's end",
             )
         if self._top_k is None:
             return StoredOutput(Dense(name, tuple(shape), self._dtype), *about)
@@ -142,12 +135,10 @@ class Selection:
         ]
         if kinds:
             kind = kinds[0]
-            raise ValueError(
-                problem(
-                    f"top_k={self._top_k} for logits of {kind}",
-                    "one distribution over the classes",
-                    "leave out top_k; dtype='uint8' stores them in few bytes",
-                )
+            raise problem(
+                f"top_k={self._top_k} for logits of {kind}",
+                "one distribution over the classes",
+                "leave out top_k; dtype='uint8' stores them in few bytes",
             )
         given = self._temperatures
         temperatures = tuple(given) if isinstance(given, Sequence) else (given,)
@@ -178,12 +169,10 @@ class Asked:
         import tensorflow as tf
 
         if teacher.brings_outputs:
-            raise ValueError(
-                problem(
-                    f"the stored teacher {teacher.name!r} to store",
-                    "a teacher that can be asked",
-                    "use the store that there is",
-                )
+            raise problem(
+                f"the stored teacher {teacher.name!r} to store",
+                "a teacher that can be asked",
+                "use the store that there is",
             )
         self.teacher = teacher
         self.inputs = inputs
@@ -391,7 +380,7 @@ def store(
     batches = _divided(dataset, batch_size, division)
     first = next(batches, None)
     if first is None:
-        raise ValueError(problem("a dataset without examples", "at least one", "check the data"))
+        raise problem("a dataset without examples", "at least one", "check the data")
     kind = "position" if key is None else Keys.of(first.key).kind
     integers = _integers(first, kind, 0)
     if augmentation is not None:
@@ -445,11 +434,9 @@ def _augmentation(
     if function is not None:
         return Augmentation(function, versions, seed)
     if versions != 1:
-        raise ValueError(
-            problem(
-                f"versions={versions!r} without augment",
-                "one version of examples that are not augmented",
-                "pass augment, a function of an example and a seed",
-            )
+        raise problem(
+            f"versions={versions!r} without augment",
+            "one version of examples that are not augmented",
+            "pass augment, a function of an example and a seed",
         )
     return None

@@ -97,14 +97,12 @@ class StoredTeacher(Teacher):
         stored = self._description.contents.features
         missing = [name for name in layer_names if name not in stored]
         if missing:
-            raise ValueError(
-                problem(
-                    f"the layer names {missing} for the store {str(self.path)!r}, which has the "
-                    f"layers {list(stored)}",
-                    "layers whose features are stored",
-                    "store them too: keras_kd.teachers.store(teacher, dataset, path, "
-                    f"outputs={['logits', *stored, *missing]})",
-                )
+            raise problem(
+                f"the layer names {missing} for the store {str(self.path)!r}, which has the "
+                f"layers {list(stored)}",
+                "layers whose features are stored",
+                "store them too: keras_kd.teachers.store(teacher, dataset, path, "
+                f"outputs={['logits', *stored, *missing]})",
             )
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
@@ -124,13 +122,11 @@ class StoredTeacher(Teacher):
         own = source_mark(self._description)
         sources = [name for name in inputs if name.startswith(SOURCE)]
         if sources and own not in sources:
-            raise ValueError(
-                problem(
-                    f"examples with what comes {', '.join(sources)}, for a distiller whose teacher "
-                    f"comes {own}",
-                    "what its own teacher says",
-                    "join the data with the store that the distiller was made with",
-                )
+            raise problem(
+                f"examples with what comes {', '.join(sources)}, for a distiller whose teacher "
+                f"comes {own}",
+                "what its own teacher says",
+                "join the data with the store that the distiller was made with",
             )
         return self._description.contents.said(inputs)
 
@@ -175,12 +171,11 @@ class StoredTeacher(Teacher):
         """
         self._check_augment()
         if np.ndim(batch_size) > 0:
-            raise TypeError(
-                problem(
-                    "inputs and labels as two arguments",
-                    "one, as the elements of a tf.data.Dataset are",
-                    "put them into a tuple: join((x, y), batch_size=64)",
-                )
+            raise problem(
+                "inputs and labels as two arguments",
+                "one, as the elements of a tf.data.Dataset are",
+                "put them into a tuple: join((x, y), batch_size=64)",
+                kind=TypeError,
             )
         lookup = self._lookup(self._augmentation, verify=verify, key=key)
         if batch_size is not None:
@@ -205,9 +200,7 @@ class StoredTeacher(Teacher):
         """
         number = check_integer("version", version, at_least=0, fix="use 0")
         if number >= self.versions:
-            raise ValueError(
-                problem(f"version={version}", f"one of {self.versions} versions", "use 0")
-            )
+            raise problem(f"version={version}", f"one of {self.versions} versions", "use 0")
         keys = np.asarray(keys).reshape(-1)
         arrays = self._lookup().outputs(keys, versions=number)
         plain = {f"{codec.name}:values" for codec in self._description.contents.codecs}
@@ -231,12 +224,10 @@ class StoredTeacher(Teacher):
             ValueError: if the store was opened without `augment`.
         """
         if self._augmentation is None:
-            raise ValueError(
-                problem(
-                    "a question for seeds without augment",
-                    "a store of augmented examples, opened with their function",
-                    "open it with StoredTeacher(path, augment=function)",
-                )
+            raise problem(
+                "a question for seeds without augment",
+                "a store of augmented examples, opened with their function",
+                "open it with StoredTeacher(path, augment=function)",
             )
         keys = Keys(self._description.key_kind).to_integers(np.asarray(keys).reshape(-1))
         return self._augmentation.seeds(keys, version)
@@ -261,44 +252,36 @@ class StoredTeacher(Teacher):
             raise self._records.damaged("it has keys and says that it has none, or the reverse")
         if self._records.complete or (self.partial and self.examples):
             return
-        raise ValueError(
-            problem(
-                f"the store {str(self.path)!r}, which was not finished: it has the first "
-                f"{self.examples} examples",
-                "a store of all examples",
-                "run the same keras_kd.teachers.store(...) again, which goes on there; or pass "
-                f"partial=True, and join the examples that it has, x[:{self.examples}]",
-            )
+        raise problem(
+            f"the store {str(self.path)!r}, which was not finished: it has the first "
+            f"{self.examples} examples",
+            "a store of all examples",
+            "run the same keras_kd.teachers.store(...) again, which goes on there; or pass "
+            f"partial=True, and join the examples that it has, x[:{self.examples}]",
         )
 
     def _check_digest(self, teacher: Any) -> None:
         digest = of_teacher(as_teacher(teacher))
         if digest != self._description.digest:
-            raise ValueError(
-                problem(
-                    f"a teacher with the weights {digest}, for the store {str(self.path)!r} of "
-                    f"{self._description.teacher!r} with the weights {self._description.digest}",
-                    "the teacher whose outputs are stored",
-                    "store the outputs of this teacher at another path",
-                )
+            raise problem(
+                f"a teacher with the weights {digest}, for the store {str(self.path)!r} of "
+                f"{self._description.teacher!r} with the weights {self._description.digest}",
+                "the teacher whose outputs are stored",
+                "store the outputs of this teacher at another path",
             )
 
     def _check_augmented(self) -> None:
         if self._description.seed is None:
-            raise ValueError(
-                problem(
-                    f"augment for the store {str(self.path)!r} of examples as they are",
-                    "no augmentation, since the teacher saw none",
-                    "leave it out, or store the outputs with augment",
-                )
+            raise problem(
+                f"augment for the store {str(self.path)!r} of examples as they are",
+                "no augmentation, since the teacher saw none",
+                "leave it out, or store the outputs with augment",
             )
 
     def _check_augment(self) -> None:
         if self._description.seed is not None and self._augmentation is None:
-            raise ValueError(
-                problem(
-                    f"the store {str(self.path)!r} of augmented examples without augment",
-                    "the function that augmented them",
-                    "open it with StoredTeacher(path, augment=function)",
-                )
+            raise problem(
+                f"the store {str(self.path)!r} of augmented examples without augment",
+                "the function that augmented them",
+                "open it with StoredTeacher(path, augment=function)",
             )

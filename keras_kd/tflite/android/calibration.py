@@ -41,9 +41,7 @@ class ScoreCalibration:
         score = check_number("default_score", self.default_score, fix="pass 0.0")
         object.__setattr__(self, "default_score", score)
         if not isinstance(self.sigmoids, Sequence) or not any(self.sigmoids):
-            raise ValueError(
-                problem(f"sigmoids={self.sigmoids!r}", "parameters for at least one class", _FIX)
-            )
+            raise problem(f"sigmoids={self.sigmoids!r}", "parameters for at least one class", _FIX)
         sigmoids = tuple(_checked(index, row) for index, row in enumerate(self.sigmoids))
         object.__setattr__(self, "sigmoids", sigmoids)
 
@@ -67,12 +65,10 @@ def calibration_from_csv(
             for line in text.split("\n")
         ]
     except ValueError as error:
-        raise ValueError(
-            problem(
-                f"a score calibration with something that is no number ({error})",
-                "three or four numbers with commas between them on each line, or nothing",
-                "write the file again",
-            )
+        raise problem(
+            f"a score calibration with something that is no number ({error})",
+            "three or four numbers with commas between them on each line, or nothing",
+            "write the file again",
         ) from error
     return ScoreCalibration(rows, transformation, default_score)
 
@@ -81,9 +77,7 @@ def _checked(index: int, row: Any) -> tuple[float, ...] | None:
     if row is None:
         return None
     if not isinstance(row, Sequence) or len(row) not in (3, 4):
-        raise ValueError(
-            problem(f"sigmoids[{index}]={row!r}", "three or four numbers, or None", _FIX)
-        )
+        raise problem(f"sigmoids[{index}]={row!r}", "three or four numbers, or None", _FIX)
     return tuple(
         check_number(f"the {name} of class {index}", value, at_least=bound, fix=_FIX)
         for name, value, bound in zip(_PARAMETERS, row, (0.0, None, None, None), strict=False)

@@ -33,24 +33,19 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
         ValueError: as `add_metadata` says.
     """
     if len(model.outputs) != 1 or (len(model.inputs) != 1 and kind in _IN_MEDIAPIPE):
-        raise ValueError(
-            problem(
-                f"labels for a model with {len(model.inputs)} inputs and {len(model.outputs)} "
-                "outputs",
-                "a classifier: one image or recording in, the scores of its classes out",
-                "convert keras.Model(image, scores) alone, or leave the labels out: metadata of "
-                "detection, with anchors of boxes, are not written",
-            )
+        raise problem(
+            f"labels for a model with {len(model.inputs)} inputs and {len(model.outputs)} outputs",
+            "a classifier: one image or recording in, the scores of its classes out",
+            "convert keras.Model(image, scores) alone, or leave the labels out: metadata of "
+            "detection, with anchors of boxes, are not written",
         )
     (scores,) = model.outputs
     _check_classes(scores, metadata, kind)
     if kind != "image" and (metadata.mean, metadata.std) != ((0.0,), (1.0,)):
-        raise ValueError(
-            problem(
-                f"mean={metadata.mean} and std={metadata.std} for an input of {kind}",
-                "neither: they are for the pixels of images",
-                "leave them out, and scale what the app feeds as the student was trained",
-            )
+        raise problem(
+            f"mean={metadata.mean} and std={metadata.std} for an input of {kind}",
+            "neither: they are for the pixels of images",
+            "leave them out, and scale what the app feeds as the student was trained",
         )
     if kind == "text" and metadata.vocabulary is not None:
         check_text(model, metadata.vocabulary)
@@ -73,55 +68,44 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
 def _check_dtype(tensor: TensorInfo, kind: str) -> None:
     dtypes = _DTYPES if kind == "image" else _DTYPES[:1]
     if tensor.dtype not in dtypes:
-        raise ValueError(
-            problem(
-                f"a model whose tensor {tensor.name!r} is {tensor.dtype}",
-                f"{' or '.join(map(str, dtypes))}, which MediaPipe can fill and read",
-                "convert with target='android' and without input_type and output_type, which keeps "
-                "inputs and outputs in float32 while int8 computes inside",
-            )
+        raise problem(
+            f"a model whose tensor {tensor.name!r} is {tensor.dtype}",
+            f"{' or '.join(map(str, dtypes))}, which MediaPipe can fill and read",
+            "convert with target='android' and without input_type and output_type, which keeps "
+            "inputs and outputs in float32 while int8 computes inside",
         )
 
 
 def _check_recording(recording: TensorInfo) -> None:
     if len(recording.shape) != 2 or None in recording.shape:
-        raise ValueError(
-            problem(
-                f"a model with the input {recording} and a sample rate",
-                "recordings of shape (1, samples), as they come from a microphone",
-                "add keras.layers.Reshape in front of the student's first layer; for spectrograms "
-                "leave sample_rate out and pass input_kind='numbers'",
-            )
+        raise problem(
+            f"a model with the input {recording} and a sample rate",
+            "recordings of shape (1, samples), as they come from a microphone",
+            "add keras.layers.Reshape in front of the student's first layer; for spectrograms "
+            "leave sample_rate out and pass input_kind='numbers'",
         )
 
 
 def _check_image(image: TensorInfo) -> None:
     if len(image.shape) != 4:
-        raise ValueError(
-            problem(
-                f"a model with the input {image}",
-                "images of shape (1, height, width, 3)",
-                "add keras.layers.Reshape in front of the student's first layer; "
-                "keras_kd.tflite.android.with_color_input(student) does it for grey-scale images. "
-                "If it is no image, pass input_kind='numbers'",
-            )
+        raise problem(
+            f"a model with the input {image}",
+            "images of shape (1, height, width, 3)",
+            "add keras.layers.Reshape in front of the student's first layer; "
+            "keras_kd.tflite.android.with_color_input(student) does it for grey-scale images. "
+            "If it is no image, pass input_kind='numbers'",
         )
     if None in image.shape:
-        raise ValueError(
-            problem(
-                f"a model with the input {image}",
-                "a known height and width, to which MediaPipe scales images",
-                "build the student on an Input with them, for example keras.Input((224, 224, 3))",
-            )
+        raise problem(
+            f"a model with the input {image}",
+            "a known height and width, to which MediaPipe scales images",
+            "build the student on an Input with them, for example keras.Input((224, 224, 3))",
         )
     if image.shape[-1] != CHANNELS:
-        raise ValueError(
-            problem(
-                f"a model with the input {image}",
-                "three channels, red, green and blue, in which MediaPipe hands images over",
-                "convert keras_kd.tflite.android.with_color_input(student), which makes grey of "
-                "them",
-            )
+        raise problem(
+            f"a model with the input {image}",
+            "three channels, red, green and blue, in which MediaPipe hands images over",
+            "convert keras_kd.tflite.android.with_color_input(student), which makes grey of them",
         )
 
 
@@ -130,35 +114,28 @@ def _check_classes(scores: TensorInfo, metadata: Metadata, kind: str) -> None:
     ranks = {"image": (2, 4), "audio": (2,)}.get(kind, range(2, 9))
     if len(scores.shape) not in ranks or classes != len(metadata.labels):
         segments = " (or (1, height, width, classes) for segments)" if kind == "image" else ""
-        raise ValueError(
-            problem(
-                f"{len(metadata.labels)} labels for the output {scores}",
-                f"an output of shape (1, classes){segments} and a label for each class, here "
-                f"{classes}",
-                "pass the labels that the student was trained on, in the order of its outputs, or "
-                "leave labels out",
-            )
+        raise problem(
+            f"{len(metadata.labels)} labels for the output {scores}",
+            f"an output of shape (1, classes){segments} and a label for each class, here {classes}",
+            "pass the labels that the student was trained on, in the order of its outputs, or "
+            "leave labels out",
         )
     if len(scores.shape) > 2 and metadata.score_calibration is not None:
-        raise ValueError(
-            problem(
-                f"a score calibration for the output {scores}",
-                "an output of shape (1, classes)",
-                "leave score_calibration out",
-            )
+        raise problem(
+            f"a score calibration for the output {scores}",
+            "an output of shape (1, classes)",
+            "leave score_calibration out",
         )
 
 
 def _check_one_normalization(metadata: Metadata) -> None:
     for name, values in (("mean", metadata.mean), ("std", metadata.std)):
         if len(set(values)) > 1:
-            raise ValueError(
-                problem(
-                    f"{name}={values}, which differs by channel",
-                    "one number for all channels: MediaPipe has no other normalization",
-                    "convert keras_kd.tflite.android.with_normalization(student, mean, std), a "
-                    "student of pixels of 0..255, and leave mean and std out",
-                )
+            raise problem(
+                f"{name}={values}, which differs by channel",
+                "one number for all channels: MediaPipe has no other normalization",
+                "convert keras_kd.tflite.android.with_normalization(student, mean, std), a "
+                "student of pixels of 0..255, and leave mean and std out",
             )
 
 
@@ -170,14 +147,12 @@ def _check_normalization(model: TFLiteModel, metadata: Metadata) -> None:
     low, high = _normalized(np.array([0, 255]), metadata)
     ratio = max(abs(low), abs(high)) / max(map(abs, limits))
     if not 1 / _MOST_RATIO < ratio < _MOST_RATIO:
-        raise ValueError(
-            problem(
-                f"mean={metadata.mean} and std={metadata.std}, which bring pixels to {low:g} to "
-                f"{high:g}",
-                f"about {limits[0]:g} to {limits[1]:g}, what the file was calibrated on",
-                "pass mean and std of keras_kd.tflite.android.normalization(low, high) with the "
-                "range that the student was trained on",
-            )
+        raise problem(
+            f"mean={metadata.mean} and std={metadata.std}, which bring pixels to {low:g} to "
+            f"{high:g}",
+            f"about {limits[0]:g} to {limits[1]:g}, what the file was calibrated on",
+            "pass mean and std of keras_kd.tflite.android.normalization(low, high) with the "
+            "range that the student was trained on",
         )
 
 
@@ -190,13 +165,10 @@ def _check_scores(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
     }[kind]
     (scores,) = run(model, metadata).values()
     if scores.min() < -_TOLERANCE or scores.max() > 1 + _TOLERANCE:
-        raise ValueError(
-            problem(
-                f"a model whose outputs go from {scores.min():g} to {scores.max():g}",
-                "scores of 0..1, which MediaPipe shows as they are",
-                "convert keras_kd.tflite.android.with_softmax(student), or end it in a Softmax "
-                "layer",
-            )
+        raise problem(
+            f"a model whose outputs go from {scores.min():g} to {scores.max():g}",
+            "scores of 0..1, which MediaPipe shows as they are",
+            "convert keras_kd.tflite.android.with_softmax(student), or end it in a Softmax layer",
         )
 
 

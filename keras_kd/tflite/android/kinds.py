@@ -24,14 +24,12 @@ def kind_of_input(model: TFLiteModel, metadata: Metadata) -> str:
         return "text"
     kind = likely_kind(model, metadata.sample_rate)
     if kind is None:
-        raise ValueError(
-            problem(
-                f"labels for the input {model.inputs[0]}, which is a grey image or a spectrogram",
-                "a model that says which: MediaPipe hands over images in three channels",
-                "for images, convert keras_kd.tflite.android.with_color_input(student) "
-                "(--color-input); for anything else pass input_kind='numbers' "
-                "(--input-kind numbers)",
-            )
+        raise problem(
+            f"labels for the input {model.inputs[0]}, which is a grey image or a spectrogram",
+            "a model that says which: MediaPipe hands over images in three channels",
+            "for images, convert keras_kd.tflite.android.with_color_input(student) "
+            "(--color-input); for anything else pass input_kind='numbers' "
+            "(--input-kind numbers)",
         )
     return kind
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd.tflite.android.text import has_control_characters
 
 # The most classes known to anybody, ImageNet's 21 841, take a tenth of this.
@@ -25,23 +25,24 @@ def check_labels(labels: Any) -> tuple[str, ...]:
     """
     fix = "pass the name of each class in the order of the outputs, for example ['cat', 'dog']"
     if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise TypeError(
-            problem(f"labels of type {type(labels).__name__}", "a list of class names", fix)
+        raise problem(
+            f"labels of type {type(labels).__name__}", "a list of class names", fix, kind=TypeError
         )
     if not labels:
-        raise ValueError(problem("no labels", "one for each class", fix))
+        raise problem("no labels", "one for each class", fix)
     for index, label in enumerate(labels):
         if not isinstance(label, str):
-            raise TypeError(
-                problem(f"the label {label!r} of class {index}", "text", f"pass {str(label)!r}")
+            raise problem(
+                f"the label {label!r} of class {index}",
+                "text",
+                f"pass {str(label)!r}",
+                kind=TypeError,
             )
         if not label or label != label.strip() or has_control_characters(label):
-            raise ValueError(
-                problem(
-                    f"the label {label!r} of class {index}",
-                    "text on one line, with neither a space at its ends nor control characters",
-                    "give the class a name that can be shown",
-                )
+            raise problem(
+                f"the label {label!r} of class {index}",
+                "text on one line, with neither a space at its ends nor control characters",
+                "give the class a name that can be shown",
             )
     return tuple(labels)
 
@@ -52,7 +53,7 @@ def warn_of_same_labels(labels: Sequence[str]) -> None:
     for index, label in enumerate(labels):
         if label in seen:
             warnings.warn(
-                problem(
+                three_parts(
                     f"the label {label!r} of the classes {seen[label]} and {index}",
                     "labels that differ: who reads them sees one class",
                     f"add what tells them apart, for example {f'{label} (2)'!r}, or leave it so",
@@ -78,19 +79,18 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            problem(
-                f"the path {str(path)!r}", "a text file with a label on each line", "check the path"
-            )
+        raise problem(
+            f"the path {str(path)!r}",
+            "a text file with a label on each line",
+            "check the path",
+            kind=FileNotFoundError,
         )
     size = path.stat().st_size
     if size > _MOST_BYTES:
-        raise ValueError(
-            problem(
-                f"a file {str(path)!r} of {size} bytes",
-                f"at most {_MOST_BYTES}: a label on each line",
-                "check the path",
-            )
+        raise problem(
+            f"a file {str(path)!r} of {size} bytes",
+            f"at most {_MOST_BYTES}: a label on each line",
+            "check the path",
         )
     try:
         return labels_from_bytes(path.read_bytes())
@@ -103,12 +103,10 @@ def labels_from_bytes(content: bytes) -> tuple[str, ...]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            problem(
-                f"labels that are not UTF-8 (byte {error.start})",
-                "a text file with a label on each line",
-                "save the file as UTF-8",
-            )
+        raise problem(
+            f"labels that are not UTF-8 (byte {error.start})",
+            "a text file with a label on each line",
+            "save the file as UTF-8",
         ) from error
     # Not splitlines: it also splits at characters that a label may not have.
     return check_labels([line.strip(" \t\r") for line in text.rstrip().split("\n")])

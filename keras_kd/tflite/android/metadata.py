@@ -87,12 +87,10 @@ class Metadata:
         if self.vocabulary is not None:
             object.__setattr__(self, "vocabulary", check_vocabulary(self.vocabulary))
             if self.input_kind not in (None, "text"):
-                raise ValueError(
-                    problem(
-                        f"a vocabulary with input_kind={self.input_kind!r}",
-                        "words for a student of text alone",
-                        "pass input_kind='text', or leave the vocabulary out",
-                    )
+                raise problem(
+                    f"a vocabulary with input_kind={self.input_kind!r}",
+                    "words for a student of text alone",
+                    "pass input_kind='text', or leave the vocabulary out",
                 )
 
     def _check_kind(self) -> None:
@@ -103,13 +101,11 @@ class Metadata:
             fix = "pass sample_rate=16000 for 16 kHz"
             check_integer("sample_rate", self.sample_rate, at_least=1, fix=fix)
         if (kind == "audio") != (self.sample_rate is not None) and kind is not None:
-            raise ValueError(
-                problem(
-                    f"input_kind={kind!r} with sample_rate={self.sample_rate}",
-                    "a sample rate for recordings, and for nothing else",
-                    "pass input_kind='audio', sample_rate=16000 for a student of recordings; leave "
-                    "sample_rate out for spectrograms",
-                )
+            raise problem(
+                f"input_kind={kind!r} with sample_rate={self.sample_rate}",
+                "a sample rate for recordings, and for nothing else",
+                "pass input_kind='audio', sample_rate=16000 for a student of recordings; leave "
+                "sample_rate out for spectrograms",
             )
 
     def _check_calibration(self) -> None:
@@ -117,20 +113,17 @@ class Metadata:
         if calibration is None:
             return
         if not isinstance(calibration, ScoreCalibration):
-            raise TypeError(
-                problem(
-                    f"score_calibration of type {type(calibration).__name__}",
-                    "a keras_kd.tflite.android.ScoreCalibration",
-                    "pass ScoreCalibration([(scale, slope, offset), ...]), a row for each class",
-                )
+            raise problem(
+                f"score_calibration of type {type(calibration).__name__}",
+                "a keras_kd.tflite.android.ScoreCalibration",
+                "pass ScoreCalibration([(scale, slope, offset), ...]), a row for each class",
+                kind=TypeError,
             )
         if len(calibration.sigmoids) != len(self.labels):
-            raise ValueError(
-                problem(
-                    f"a score calibration of {len(calibration.sigmoids)} classes",
-                    f"as many as there are labels, {len(self.labels)}",
-                    "add None for each class without a calibration of its own",
-                )
+            raise problem(
+                f"a score calibration of {len(calibration.sigmoids)} classes",
+                f"as many as there are labels, {len(self.labels)}",
+                "add None for each class without a calibration of its own",
             )
 
 
@@ -157,14 +150,12 @@ def normalization(low: float, high: float) -> tuple[float, float]:
 
 def _check_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(problem(f"{name}={value!r}", "text", f"pass {name}={str(value)!r}"))
+        raise problem(f"{name}={value!r}", "text", f"pass {name}={str(value)!r}", kind=TypeError)
     if has_control_characters(value, allowed="\r\n\t"):
-        raise ValueError(
-            problem(
-                f"{name}={value!r} with control characters",
-                "text that can be shown",
-                "leave them out",
-            )
+        raise problem(
+            f"{name}={value!r} with control characters",
+            "text that can be shown",
+            "leave them out",
         )
 
 
@@ -178,7 +169,5 @@ def per_channel(name: str, value: Any, above: float | None = None) -> tuple[floa
     fix = f"pass {name}=127.5, or a number for each of red, green and blue"
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if len(values) not in (1, CHANNELS):
-        raise ValueError(
-            problem(f"{name}={value!r}", "one number, or one for each of three channels", fix)
-        )
+        raise problem(f"{name}={value!r}", "one number, or one for each of three channels", fix)
     return tuple(check_number(name, number, above=above, fix=fix) for number in values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd.tflite.android.calibration import (
     TRANSFORMATIONS,
     ScoreCalibration,
@@ -35,12 +35,10 @@ def read_metadata(model: TFLiteModel) -> Metadata:
     """
     content = model.flatbuffer.metadata(schema.ENTRY)
     if content is None:
-        raise ValueError(
-            problem(
-                "a model without TFLite metadata",
-                "one that says what its classes are called",
-                "write them with keras_kd.tflite.android.add_metadata",
-            )
+        raise problem(
+            "a model without TFLite metadata",
+            "one that says what its classes are called",
+            "write them with keras_kd.tflite.android.add_metadata",
         )
     root = TableReader.root(content, schema.FILE_IDENTIFIER)
     graph = _first(root.tables(schema.Model.SUBGRAPHS), "a part about the graph")
@@ -114,12 +112,10 @@ def _score_calibration(model: TFLiteModel, scores: TableReader) -> ScoreCalibrat
     text = _associated_file(model, scores, kind, "score calibration").decode(errors="replace")
     transformation = options.number(schema.ScoreCalibration.TRANSFORMATION, "<B")
     if transformation >= len(TRANSFORMATIONS):
-        raise ValueError(
-            problem(
-                f"the score transformation {transformation}",
-                f"a number below {len(TRANSFORMATIONS)}",
-                "read the file with a newer version of this package, or write its metadata again",
-            )
+        raise problem(
+            f"the score transformation {transformation}",
+            f"a number below {len(TRANSFORMATIONS)}",
+            "read the file with a newer version of this package, or write its metadata again",
         )
     default_score = options.number(schema.ScoreCalibration.DEFAULT_SCORE, "<f")
     return calibration_from_csv(text, TRANSFORMATIONS[transformation], default_score)
@@ -142,7 +138,7 @@ def _first(tables: list[TableReader], what: str) -> TableReader:
 
 
 def _missing(what: str) -> str:
-    return problem(
+    return three_parts(
         f"TFLite metadata without {what}",
         "the metadata of a classifier",
         "write them again with keras_kd.tflite.android.add_metadata",

@@ -46,12 +46,10 @@ def with_color_input(student: Any) -> Any:
     signature, library = Signature(student), _library(student)
     image = _only_input(signature)
     if len(image.shape) not in (3, 4) or image.shape[3:] not in ((), (1,)) or None in image.shape:
-        raise ValueError(
-            problem(
-                f"a student with the input {image}",
-                "grey-scale images of shape (height, width, 1) or (height, width), both known",
-                "convert a student of color images as it is",
-            )
+        raise problem(
+            f"a student with the input {image}",
+            "grey-scale images of shape (height, width, 1) or (height, width), both known",
+            "convert a student of color images as it is",
         )
     size = image.shape[1:3]
     color = library.Input((*size, CHANNELS), name=image.name)
@@ -104,12 +102,10 @@ def with_normalization(
     signature, library = Signature(student), _library(student)
     image = _only_input(signature)
     if len(image.shape) != 4 or image.shape[-1] != CHANNELS:
-        raise ValueError(
-            problem(
-                f"a student with the input {image}",
-                "color images of shape (height, width, 3)",
-                "for grey-scale images one mean and one std do: pass them to Metadata",
-            )
+        raise problem(
+            f"a student with the input {image}",
+            "color images of shape (height, width, 3)",
+            "for grey-scale images one mean and one std do: pass them to Metadata",
         )
     pixels = library.Input(image.shape[1:], name=image.name)
     scale, offset = (
@@ -156,12 +152,10 @@ def _library(student: Any) -> ModuleType:
 
 def _only_input(signature: Signature) -> TensorInfo:
     if len(signature.inputs) != 1:
-        raise ValueError(
-            problem(
-                f"a student with {len(signature.inputs)} inputs",
-                "an image classifier, with one",
-                "take the part that looks at the image: keras.Model(image, scores)",
-            )
+        raise problem(
+            f"a student with {len(signature.inputs)} inputs",
+            "an image classifier, with one",
+            "take the part that looks at the image: keras.Model(image, scores)",
         )
     return signature.inputs[0]
 
@@ -169,33 +163,27 @@ def _only_input(signature: Signature) -> TensorInfo:
 def _only_output(signature: Signature, tensor: Any) -> tuple[str, Any]:
     outputs = signature({signature.inputs[0].name: tensor})
     if len(outputs) != 1:
-        raise ValueError(
-            problem(
-                f"a student with the outputs {', '.join(outputs)}",
-                "an image classifier, with one",
-                "take the part that classifies: keras.Model(student.input, student.output[0])",
-            )
+        raise problem(
+            f"a student with the outputs {', '.join(outputs)}",
+            "an image classifier, with one",
+            "take the part that classifies: keras.Model(student.input, student.output[0])",
         )
     return next(iter(outputs.items()))
 
 
 def _check_logits(logits: Any, signature: Signature, inputs: TensorInfo) -> None:
     if len(logits.shape) < 2 or logits.shape[-1] < 2:
-        raise ValueError(
-            problem(
-                f"a student with an output of shape {tuple(logits.shape)}",
-                "at least two classes along its last axis: a softmax over one is always 1",
-                "end a student of one score in a Dense layer with activation='sigmoid'",
-            )
+        raise problem(
+            f"a student with an output of shape {tuple(logits.shape)}",
+            "at least two classes along its last axis: a softmax over one is always 1",
+            "end a student of one score in a Dense layer with activation='sigmoid'",
         )
     shape = (_RANDOM_EXAMPLES, *(size or _ANY_SIZE for size in inputs.shape[1:]))
     examples = np.random.default_rng(0).random(shape).astype(inputs.dtype)
     (values,) = (np.asarray(output) for output in signature({inputs.name: examples}).values())
     if values.min() >= 0 and np.allclose(values.sum(axis=-1), 1, atol=_TOLERANCE):
-        raise ValueError(
-            problem(
-                f"the student {signature.model.name!r}, whose outputs are probabilities already",
-                "logits",
-                "convert it as it is: a second softmax would make all classes alike",
-            )
+        raise problem(
+            f"the student {signature.model.name!r}, whose outputs are probabilities already",
+            "logits",
+            "convert it as it is: a second softmax would make all classes alike",
         )

@@ -46,38 +46,32 @@ def check_vocabulary(words: Any) -> tuple[str, ...]:
     """
     fix = "pass layer.get_vocabulary() of a TextVectorization layer, or ['', '[UNK]', 'word', ...]"
     if isinstance(words, str) or not isinstance(words, Sequence) or not len(words):
-        raise TypeError(problem(f"a vocabulary of type {type(words).__name__}", "words", fix))
+        raise problem(f"a vocabulary of type {type(words).__name__}", "words", fix, kind=TypeError)
     seen: dict[str, int] = {}
     for index, word in enumerate(words):
         if not isinstance(word, str):
-            raise TypeError(problem(f"the word {word!r} of number {index}", "text", fix))
+            raise problem(f"the word {word!r} of number {index}", "text", fix, kind=TypeError)
         word = _NAMES.get(word, word)
         if len(word.split()) != 1 or has_control_characters(word):
-            raise ValueError(
-                problem(
-                    f"the word {word!r} of number {index}",
-                    "one word, without spaces or control characters in it",
-                    "build the vocabulary of single words: MediaPipe looks up no others",
-                )
+            raise problem(
+                f"the word {word!r} of number {index}",
+                "one word, without spaces or control characters in it",
+                "build the vocabulary of single words: MediaPipe looks up no others",
             )
         if word in seen:
-            raise ValueError(
-                problem(
-                    f"the word {word!r} of the numbers {seen[word]} and {index}",
-                    "words that differ",
-                    "number each word once",
-                )
+            raise problem(
+                f"the word {word!r} of the numbers {seen[word]} and {index}",
+                "words that differ",
+                "number each word once",
             )
         seen[word] = index
     missing = [name for name in (_PADDING, _UNKNOWN) if name not in seen]
     if missing:
-        raise ValueError(
-            problem(
-                f"a vocabulary without {' and '.join(missing)}",
-                "a number for padding, '' or '<PAD>', and one for unknown words, '[UNK]' or "
-                "'<UNKNOWN>'",
-                fix,
-            )
+        raise problem(
+            f"a vocabulary without {' and '.join(missing)}",
+            "a number for padding, '' or '<PAD>', and one for unknown words, '[UNK]' or "
+            "'<UNKNOWN>'",
+            fix,
         )
     return tuple(seen)
 
@@ -94,12 +88,10 @@ def check_separator(separator: Any) -> str:
         reason = "it fits the empty text"
     except (TypeError, re.error) as error:
         reason = str(error)
-    raise ValueError(
-        problem(
-            f"word_separator={separator!r} ({reason})",
-            "a regular expression for what stands between words",
-            f"pass for example {SEPARATOR!r}, spaces and punctuation",
-        )
+    raise problem(
+        f"word_separator={separator!r} ({reason})",
+        "a regular expression for what stands between words",
+        f"pass for example {SEPARATOR!r}, spaces and punctuation",
     )
 
 
@@ -112,31 +104,25 @@ def check_text(model: TFLiteModel, vocabulary: Sequence[str]) -> None:
     """
     words = model.inputs[0]
     if len(model.inputs) > 1 or len(words.shape) != 2 or words.dtype != np.dtype("int32"):
-        raise ValueError(
-            problem(
-                f"a vocabulary for a model with {', '.join(map(str, model.inputs))}",
-                "one input of word numbers, int32 and of shape (1, length)",
-                "build the student on keras.Input((length,), dtype='int32')",
-            )
+        raise problem(
+            f"a vocabulary for a model with {', '.join(map(str, model.inputs))}",
+            "one input of word numbers, int32 and of shape (1, length)",
+            "build the student on keras.Input((length,), dtype='int32')",
         )
     if words.takes_any_length:
-        raise ValueError(
-            problem(
-                f"a vocabulary for the input {words}",
-                "a fixed length, to which MediaPipe cuts and pads",
-                "build the student on keras.Input((64,), dtype='int32'), and copy the weights",
-            )
+        raise problem(
+            f"a vocabulary for the input {words}",
+            "a fixed length, to which MediaPipe cuts and pads",
+            "build the student on keras.Input((64,), dtype='int32'), and copy the weights",
         )
     last = np.full((1, words.shape[1]), len(vocabulary) - 1, np.int32)
     try:
         model.predict_by_name(last)
     except ValueError as error:
-        raise ValueError(
-            problem(
-                f"a vocabulary of {len(vocabulary)} words for a model that does not know the last",
-                "the words that the student was trained on, in the order of their numbers",
-                "pass the vocabulary of the training",
-            )
+        raise problem(
+            f"a vocabulary of {len(vocabulary)} words for a model that does not know the last",
+            "the words that the student was trained on, in the order of their numbers",
+            "pass the vocabulary of the training",
         ) from error
 
 
@@ -176,13 +162,14 @@ def read_vocabulary(path: str | os.PathLike) -> tuple[str, ...]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            problem(f"the path {str(path)!r}", "a text file with a word on each line", "check it")
+        raise problem(
+            f"the path {str(path)!r}",
+            "a text file with a word on each line",
+            "check it",
+            kind=FileNotFoundError,
         )
     if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(
-            problem(f"a file {str(path)!r} of more than {_MOST_BYTES} bytes", "words", "check it")
-        )
+        raise problem(f"a file {str(path)!r} of more than {_MOST_BYTES} bytes", "words", "check it")
     try:
         return from_bytes(path.read_bytes())
     except ValueError as error:
@@ -190,10 +177,8 @@ def read_vocabulary(path: str | os.PathLike) -> tuple[str, ...]:
 
 
 def _no_vocabulary(reason: str) -> ValueError:
-    return ValueError(
-        problem(
-            f"a vocabulary that cannot be read ({reason})",
-            "a text file with a word on each line, in the order of their numbers",
-            "write it with '\\n'.join(layer.get_vocabulary()), as UTF-8",
-        )
+    return problem(
+        f"a vocabulary that cannot be read ({reason})",
+        "a text file with a word on each line, in the order of their numbers",
+        "write it with '\\n'.join(layer.get_vocabulary()), as UTF-8",
     )

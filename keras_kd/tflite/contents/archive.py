@@ -7,7 +7,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import one_line, three_parts
 
 # The earliest moment that a zip archive knows: the same files make the same bytes.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
@@ -92,6 +92,6 @@ def _refusal(entry: zipfile.ZipInfo, size: int) -> str | None:
 
 
 def _problem(received: str, expected: str) -> str:
-    return problem(
+    return three_parts(
         received, expected, "add the metadata again with keras_kd.tflite.android.add_metadata"
     )

@@ -53,12 +53,10 @@ def bytes_by_kind(content: bytes) -> dict[str, int]:
         kinds.read_model()
         kinds.read_attached_files()
     except _DAMAGE as error:
-        raise ValueError(
-            problem(
-                f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
-                "an undamaged .tflite model",
-                "convert the student again, or copy the file again",
-            )
+        raise problem(
+            f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
+            "an undamaged .tflite model",
+            "convert the student again, or copy the file again",
         ) from error
     return kinds.counts()
 

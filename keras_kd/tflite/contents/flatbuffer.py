@@ -79,12 +79,10 @@ class FlatBufferModel:
             self._model = unpacked(content)
             _check_structure(self._model)
         except (IndexError, TypeError, AttributeError, ValueError, struct.error) as error:
-            raise ValueError(
-                problem(
-                    f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
-                    "an undamaged .tflite model",
-                    "convert the student again, or copy the file again",
-                )
+            raise problem(
+                f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
+                "an undamaged .tflite model",
+                "convert the student again, or copy the file again",
             ) from error
 
     @property

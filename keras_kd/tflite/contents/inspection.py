@@ -193,12 +193,10 @@ def read_file(path: str | os.PathLike) -> bytes:
     size, free = path.stat().st_size, free_bytes()
     # The file, a copy of it in the process of LiteRT, and what that makes of it.
     if size > free // 4:
-        raise ValueError(
-            problem(
-                f"the file {str(path)!r} of {size} bytes, with {free} bytes of memory free",
-                "a .tflite file of at most a quarter of the free memory",
-                "check the path, or free memory",
-            )
+        raise problem(
+            f"the file {str(path)!r} of {size} bytes, with {free} bytes of memory free",
+            "a .tflite file of at most a quarter of the free memory",
+            "check the path, or free memory",
         )
     return path.read_bytes()
 
@@ -206,8 +204,8 @@ def read_file(path: str | os.PathLike) -> bytes:
 def check_path(path: Path) -> None:
     """Raise FileNotFoundError if there is no file at a path."""
     if not path.is_file():
-        raise FileNotFoundError(
-            problem(f"the path {str(path)!r}", "a .tflite file", "check the path")
+        raise problem(
+            f"the path {str(path)!r}", "a .tflite file", "check the path", kind=FileNotFoundError
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import three_parts
 
 # A vtable begins with its own size and that of its table, 2 bytes each.
 _VTABLE_HEADER = 4
@@ -153,7 +153,7 @@ class TableReader:
 
 
 def _damaged(received: str) -> str:
-    return problem(
+    return three_parts(
         received,
         "undamaged TFLite metadata",
         "add the metadata again with keras_kd.tflite.android.add_metadata",

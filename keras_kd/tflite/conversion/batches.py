@@ -48,15 +48,13 @@ def naming_dependence(signature: Signature, examples: Mapping[str, np.ndarray]) 
         ]
         names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in found)
         kinds = dict.fromkeys(type(layer).__name__ for layer in found)
-        raise ValueError(
-            problem(
-                f"the student {signature.model.name!r}, whose outputs for an example depend on the "
-                f"other examples of the batch, by up to {difference:.3g}"
-                + (f", because of its layer {names}" if names else ""),
-                "the same outputs for an example alone, which is how a file computes",
-                "; ".join(_WAY_OUT[kind] for kind in kinds)
-                or "replace the layer that computes something over the whole batch",
-            )
+        raise problem(
+            f"the student {signature.model.name!r}, whose outputs for an example depend on the "
+            f"other examples of the batch, by up to {difference:.3g}"
+            + (f", because of its layer {names}" if names else ""),
+            "the same outputs for an example alone, which is how a file computes",
+            "; ".join(_WAY_OUT[kind] for kind in kinds)
+            or "replace the layer that computes something over the whole batch",
         ) from error
 
 

@@ -252,12 +252,10 @@ def _scales(student: Any, form: Form, place: Target, per_tensor: Any, recipe: An
     if per_tensor != DENSE:
         check_flag("per_tensor", per_tensor)
     if per_tensor and not has_choice:
-        raise ValueError(
-            problem(
-                f"per_tensor={per_tensor!r} for quantization={form.name!r}",
-                "quantization='int8' or 'int16x8', the only forms with a choice of scales",
-                "choose quantization='int8', or leave per_tensor out",
-            )
+        raise problem(
+            f"per_tensor={per_tensor!r} for quantization={form.name!r}",
+            "quantization='int8' or 'int16x8', the only forms with a choice of scales",
+            "choose quantization='int8', or leave per_tensor out",
         )
     return per_tensor
 
@@ -266,12 +264,10 @@ def _check_options(form: Form, place: Target, recipe: Any) -> None:
     if recipe is None:
         place.check_form(form.name)
     elif form.name != "float32":
-        raise ValueError(
-            problem(
-                f"quantization={form.name!r} beside a recipe",
-                "a recipe that says the form of every layer",
-                f"leave quantization out; pass recipe={{..., '*': {form.name!r}}} for the rest",
-            )
+        raise problem(
+            f"quantization={form.name!r} beside a recipe",
+            "a recipe that says the form of every layer",
+            f"leave quantization out; pass recipe={{..., '*': {form.name!r}}} for the rest",
         )
 
 
@@ -280,20 +276,16 @@ def _check_student(student: Any, form: Form, representative_data: Any, recipe: A
     if is_quantization_aware(student):
         if recipe is not None or not form.takes_quantization_aware:
             asked = "a recipe" if recipe is not None else f"quantization={form.name!r}"
-            raise ValueError(
-                problem(
-                    f"{asked} for a quantization-aware student",
-                    "'int8', the form that it was trained for",
-                    "choose quantization='int8', in which weights keep the bits that they were "
-                    "trained for, or pass keras_kd.compression.strip(student)",
-                )
+            raise problem(
+                f"{asked} for a quantization-aware student",
+                "'int8', the form that it was trained for",
+                "choose quantization='int8', in which weights keep the bits that they were "
+                "trained for, or pass keras_kd.compression.strip(student)",
             )
     elif form.needs_data and representative_data is None:
-        raise ValueError(
-            problem(
-                f"quantization={form.name!r} without representative_data",
-                "examples from which the ranges of the activations are read",
-                "pass representative_data=x_train"
-                + (", or a quantization-aware student" if form.takes_quantization_aware else ""),
-            )
+        raise problem(
+            f"quantization={form.name!r} without representative_data",
+            "examples from which the ranges of the activations are read",
+            "pass representative_data=x_train"
+            + (", or a quantization-aware student" if form.takes_quantization_aware else ""),
         )

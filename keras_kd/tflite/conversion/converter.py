@@ -127,13 +127,12 @@ def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopErr
     unrolled = (
         "pass keras_kd.tflite.unrolled(student), whose recurrent layers have unroll=True, or "
     )
-    return _LoopError(
-        problem(
-            f"the student {signature.model.name!r} with a loop over time, on which the converter's "
-            f"calibration fails ({reason})",
-            "recurrent layers that the converter can calibrate",
-            f"{unrolled if is_known else ''}choose quantization={options.fallback!r}",
-        )
+    return problem(
+        f"the student {signature.model.name!r} with a loop over time, on which the converter's "
+        f"calibration fails ({reason})",
+        "recurrent layers that the converter can calibrate",
+        f"{unrolled if is_known else ''}choose quantization={options.fallback!r}",
+        kind=_LoopError,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, problem
+from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd._representative import Ranges, usual_range
 from keras_kd._representative.preprocessing import first_scaling
 from keras_kd.tflite.conversion.forms import FORMS, Form
@@ -46,20 +46,16 @@ def checked_types(
         if asked not in form.end_types:
             received = "a recipe" if has_recipe else f"quantization={form.name!r}"
             able = [repr(other.name) for other in FORMS.values() if asked in other.end_types]
-            raise ValueError(
-                problem(
-                    f"{name}={asked!r} with {received}",
-                    f"one of {', '.join(map(repr, form.end_types))}",
-                    f"leave it out, or choose quantization={' or '.join(able)}",
-                )
+            raise problem(
+                f"{name}={asked!r} with {received}",
+                f"one of {', '.join(map(repr, form.end_types))}",
+                f"leave it out, or choose quantization={' or '.join(able)}",
             )
         if asked != "float32" and not place.takes_integers:
-            raise ValueError(
-                problem(
-                    f"{name}={asked!r} for target={place.name!r}",
-                    "float32 in its inputs and outputs, which is all that LiteRT in browsers takes",
-                    f"leave {name} out, or choose target='android' or 'microcontroller'",
-                )
+            raise problem(
+                f"{name}={asked!r} for target={place.name!r}",
+                "float32 in its inputs and outputs, which is all that LiteRT in browsers takes",
+                f"leave {name} out, or choose target='android' or 'microcontroller'",
             )
         chosen.append(asked)
     return chosen[0], chosen[1]
@@ -79,25 +75,21 @@ def check_inputs(form: Form, signature: Signature, input_type: Any) -> None:
     """
     integers = [tensor for tensor in signature.inputs if tensor.dtype.kind != "f"]
     if input_type is not None and len(integers) == len(signature.inputs):
-        raise ValueError(
-            problem(
-                f"input_type={input_type!r} for a student with the inputs "
-                f"{', '.join(map(str, integers))}",
-                "real numbers in an input: integers stay as they are",
-                "leave input_type out, or build the student on a float32 Input",
-            )
+        raise problem(
+            f"input_type={input_type!r} for a student with the inputs "
+            f"{', '.join(map(str, integers))}",
+            "real numbers in an input: integers stay as they are",
+            "leave input_type out, or build the student on a float32 Input",
         )
     pixels = [tensor for tensor in integers if tensor.dtype == np.uint8]
     if form.integers == "int8" and pixels and first_scaling(signature.model) is not None:
-        raise ValueError(
-            problem(
-                f"quantization='int8' for a student that rescales the integers of its input "
-                f"{pixels[0]}, which computes in floating point",
-                "an Input of real numbers, which a file can store as uint8",
-                "build the student without dtype='uint8', copy the weights "
-                "(student.get_weights()), calibrate on the same pixels as float32 and pass "
-                "input_type='uint8'",
-            )
+        raise problem(
+            f"quantization='int8' for a student that rescales the integers of its input "
+            f"{pixels[0]}, which computes in floating point",
+            "an Input of real numbers, which a file can store as uint8",
+            "build the student without dtype='uint8', copy the weights "
+            "(student.get_weights()), calibrate on the same pixels as float32 and pass "
+            "input_type='uint8'",
         )
 
 
@@ -141,7 +133,7 @@ def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, f
         if np.abs(stored - asked).max() > 0.51 * tensor.scale:
             low, high = asked
             warnings.warn(
-                problem(
+                three_parts(
                     f"an input {tensor.name!r} whose {tensor.dtype.name} stand for "
                     f"{stored[0]:.4g} to {stored[1]:.4g}",
                     f"{low:g} to {high:g}, for bytes that arrive as they are",

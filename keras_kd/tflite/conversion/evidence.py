@@ -52,12 +52,10 @@ def known_evidence(
         examples = signature.examples(given, "verification_data")
         return Evidence(examples, labels, "given")
     if labels is not None:
-        raise ValueError(
-            problem(
-                "labels without verification_data",
-                "the examples that they belong to",
-                "pass verification_data=x_test, labels=y_test",
-            )
+        raise problem(
+            "labels without verification_data",
+            "the examples that they belong to",
+            "pass verification_data=x_test, labels=y_test",
         )
     if representative is None:
         return None

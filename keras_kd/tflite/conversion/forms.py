@@ -90,12 +90,10 @@ class Form:
                 between inputs and outputs where integers were asked for.
         """
         if self.weights is not None and self.weights not in contents.weight_types():
-            raise ValueError(
-                problem(
-                    f"a file without any {self.weights.lower()} weights from the converter",
-                    f"{self.name} weights{self.too_small}",
-                    "choose quantization='int8' or 'float32' for such a student",
-                )
+            raise problem(
+                f"a file without any {self.weights.lower()} weights from the converter",
+                f"{self.name} weights{self.too_small}",
+                "choose quantization='int8' or 'float32' for such a student",
             )
         operators = contents.float_operators()
         if self.integers is not None and operators:
@@ -106,23 +104,19 @@ class Form:
                 else "pass representative_data: a quantization-aware student needs it where TF-MOT "
                 "leaves layers in float"
             )
-            raise ValueError(
-                problem(
-                    f"a file in which {', '.join(operators)} compute in floating point",
-                    f"integers only, as quantization={self.name!r} says",
-                    fix,
-                )
+            raise problem(
+                f"a file in which {', '.join(operators)} compute in floating point",
+                f"integers only, as quantization={self.name!r} says",
+                fix,
             )
         between = contents.float_tensors()
         if self.integers is not None and between:
-            raise ValueError(
-                problem(
-                    f"a file that turns integers into real numbers and back in {len(between)} "
-                    f"places ({', '.join(between[:3])})",
-                    f"integers only, as quantization={self.name!r} says",
-                    f"choose quantization={fallback!r}, or convert "
-                    "keras_kd.compression.strip(student) if it is quantization-aware",
-                )
+            raise problem(
+                f"a file that turns integers into real numbers and back in {len(between)} "
+                f"places ({', '.join(between[:3])})",
+                f"integers only, as quantization={self.name!r} says",
+                f"choose quantization={fallback!r}, or convert "
+                "keras_kd.compression.strip(student) if it is quantization-aware",
             )
 
 
@@ -176,10 +170,8 @@ def check_integer_inputs(
     """
     integers = [name for name, dtype in dtypes.items() if not np.issubdtype(dtype, np.floating)]
     if integers and not form.takes_integer_inputs:
-        raise ValueError(
-            problem(
-                f"quantization={form.name!r} for a student with integers in its inputs {integers}",
-                "real numbers in every input: the converter cannot calibrate the others",
-                f"choose quantization='int8' or {fallback!r}",
-            )
+        raise problem(
+            f"quantization={form.name!r} for a student with integers in its inputs {integers}",
+            "real numbers in every input: the converter cannot calibrate the others",
+            f"choose quantization='int8' or {fallback!r}",
         )

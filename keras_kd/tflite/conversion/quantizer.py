@@ -83,12 +83,11 @@ def quantize(
             leaves every weight as it was, or if the quantizer refuses it.
     """
     if importlib.util.find_spec("ai_edge_quantizer") is None:
-        raise ImportError(
-            problem(
-                "quantization='int4' or a recipe without ai-edge-quantizer installed",
-                "the `int4` extra",
-                "run: pip install 'keras-kd[int4]'",
-            )
+        raise problem(
+            "quantization='int4' or a recipe without ai-edge-quantizer installed",
+            "the `int4` extra",
+            "run: pip install 'keras-kd[int4]'",
+            kind=ImportError,
         )
     operators = read_operators(content, names)
     if isinstance(recipe, Mapping):
@@ -110,12 +109,10 @@ def _quantize_layers(
     entries = recipe.entries(AlgorithmName.MIN_MAX_UNIFORM_QUANT)
     result = _run(content, entries, examples, fallback)
     if wants_4_bits and "INT4" not in TFLiteModel(result).flatbuffer.weight_types():
-        raise ValueError(
-            problem(
-                "a student none of whose weights can become int4 as asked for",
-                "a convolution or a dense layer that is neither depthwise nor recurrent",
-                "choose quantization='dynamic_int8' or 'int8'",
-            )
+        raise problem(
+            "a student none of whose weights can become int4 as asked for",
+            "a convolution or a dense layer that is neither depthwise nor recurrent",
+            "choose quantization='dynamic_int8' or 'int8'",
         )
     recipe.warn_of_other_forms(result, entries)
     if wants_4_bits and examples is not None:
@@ -134,24 +131,20 @@ def _run(
         with _refusals():
             quantizer = Quantizer(bytearray(content), list(entries))
         if quantizer.need_calibration and examples is None:
-            raise ValueError(
-                problem(
-                    "a recipe with 'int8' or 'int16x8' without representative_data",
-                    "examples from which the ranges of activations are read",
-                    f"pass representative_data=x_train, or choose {fallback!r}",
-                )
+            raise problem(
+                "a recipe with 'int8' or 'int16x8' without representative_data",
+                "examples from which the ranges of activations are read",
+                f"pass representative_data=x_train, or choose {fallback!r}",
             )
         with _refusals():
             ranges = _ranges(content, entries, examples) if quantizer.need_calibration else None
             quantized = quantizer.quantize(ranges, enable_progress_report=False)
         result = bytes(quantized.quantized_model)
     if TFLiteModel(result).flatbuffer.weight_types() <= _NOT_QUANTIZED:
-        raise ValueError(
-            problem(
-                "a recipe with which every weight stays float32",
-                "at least one layer in another form, for which the quantizer has its operator",
-                "pass for example {'*': 'int4'}, or convert with quantization='float32'",
-            )
+        raise problem(
+            "a recipe with which every weight stays float32",
+            "at least one layer in another form, for which the quantizer has its operator",
+            "pass for example {'*': 'int4'}, or convert with quantization='float32'",
         )
     return result
 
@@ -201,11 +194,9 @@ def _refusals() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:  # It raises whatever its parts raise.
-        raise ValueError(
-            problem(
-                f"a recipe that ai-edge-quantizer cannot follow ({type(error).__name__}: "
-                f"{one_line(error)[:300]})",
-                "forms that fit the operators and one another",
-                "give the layers around the one that it names the same form, or 'float32'",
-            )
+        raise problem(
+            f"a recipe that ai-edge-quantizer cannot follow ({type(error).__name__}: "
+            f"{one_line(error)[:300]})",
+            "forms that fit the operators and one another",
+            "give the layers around the one that it names the same form, or 'float32'",
         ) from error

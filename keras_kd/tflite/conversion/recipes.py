@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_kd._checks import check_choice, problem
+from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd._four_bits import WITHOUT_4_BITS
 from keras_kd.tflite.conversion.forms import DENSE
 from keras_kd.tflite.conversion.operators import Operator, float_weights
@@ -50,7 +50,7 @@ class LayerRecipe:
         per_tensor: bool | str = False,
     ) -> None:
         if not recipe:
-            raise ValueError(problem("an empty recipe", "a form for at least one layer", _FIX))
+            raise problem("an empty recipe", "a form for at least one layer", _FIX)
         patterns = {key: _checked(key, form) for key, form in recipe.items()}
         patterns.pop(REST, None)
         self._operators = operators
@@ -122,7 +122,7 @@ class LayerRecipe:
                 others.append(f"{operator}: dynamic_int8 instead of int4")
         if others:
             warnings.warn(
-                problem(
+                three_parts(
                     "layers that ai-edge-quantizer cannot bring into the form asked for "
                     f"({'; '.join(others)})",
                     "operators for which it has the form",
@@ -166,55 +166,48 @@ def checked_entries(recipe: Any, operators: Sequence[Operator]) -> list[dict[str
     entries = getter() if callable(getter) else recipe
     is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes)
     if not is_list or not entries or not all(map(_is_entry, entries)):
-        raise TypeError(
-            problem(
-                f"a recipe of type {type(recipe).__name__}",
-                "a mapping from layers to forms, or a recipe of ai-edge-quantizer: a list of dicts "
-                "with 'regex', 'operation', 'algorithm_key' and 'op_config', or its manager",
-                _FIX,
-            )
+        raise problem(
+            f"a recipe of type {type(recipe).__name__}",
+            "a mapping from layers to forms, or a recipe of ai-edge-quantizer: a list of dicts "
+            "with 'regex', 'operation', 'algorithm_key' and 'op_config', or its manager",
+            _FIX,
+            kind=TypeError,
         )
     scopes = [operator.scope for operator in operators]
     for entry in entries:
         if not any(re.search(entry["regex"], scope) for scope in scopes):
-            raise ValueError(
-                problem(
-                    f"a recipe in which {entry['regex']!r} is found in no tensor's name",
-                    f"a regular expression that is found in one of {scopes}",
-                    "correct it, or pass a mapping from names of layers to forms",
-                )
+            raise problem(
+                f"a recipe in which {entry['regex']!r} is found in no tensor's name",
+                f"a regular expression that is found in one of {scopes}",
+                "correct it, or pass a mapping from names of layers to forms",
             )
     return [dict(entry) for entry in entries]
 
 
 def _checked(key: Any, form: Any) -> re.Pattern:
     if not isinstance(key, str):
-        raise TypeError(
-            problem(f"a recipe with the key {key!r}", "regular expressions for layers", _FIX)
+        raise problem(
+            f"a recipe with the key {key!r}", "regular expressions for layers", _FIX, kind=TypeError
         )
     check_choice(f"recipe[{key!r}]", form, FORMS)
     try:
         return re.compile("" if key == REST else key)
     except re.error as error:
-        raise ValueError(
-            problem(
-                f"a recipe with the key {key!r} ({error})",
-                "a regular expression for names of layers, or '*'",
-                _FIX,
-            )
+        raise problem(
+            f"a recipe with the key {key!r} ({error})",
+            "a regular expression for names of layers, or '*'",
+            _FIX,
         ) from error
 
 
 def _check_all_matched(missed: list[str], operators: Sequence[Operator]) -> None:
     if missed:
         names = sorted({path for operator in operators for path in operator.layers})
-        raise ValueError(
-            problem(
-                f"a recipe in which {', '.join(map(repr, missed))} matches no layer that has an "
-                "operator in the file",
-                f"regular expressions for whole names out of {names}",
-                "correct the expression: 'conv.*' stands for all names that begin with conv",
-            )
+        raise problem(
+            f"a recipe in which {', '.join(map(repr, missed))} matches no layer that has an "
+            "operator in the file",
+            f"regular expressions for whole names out of {names}",
+            "correct the expression: 'conv.*' stands for all names that begin with conv",
         )
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import one_line, three_parts
 from keras_kd.tflite.conversion.layer_names import layer_names
 from keras_kd.tflite.conversion.signature import Signature
 
@@ -47,14 +47,14 @@ def refusal(signature: Signature, options: Options, error: Exception, written: s
     text = f"{error} {written}"
     unsupported = _UNSUPPORTED.search(text)
     if unsupported:
-        return problem(
+        return three_parts(
             f"quantization={form!r} for the student {name!r}, which needs the operator "
             f"{unsupported[1]}",
             f"operators that the converter can turn into {form}",
             f"choose quantization='int8' or {options.fallback!r}",
         )
     if _UNTRACKED in text:
-        return problem(
+        return three_parts(
             f"the student {name!r}, which keeps a state from one call to the next"
             f"{_stateful(signature)}",
             "outputs that depend on nothing but the inputs",
@@ -65,20 +65,20 @@ def refusal(signature: Signature, options: Options, error: Exception, written: s
     is_open = [t for t in signature.inputs if None in t.shape]
     if lacking:
         operations = [each.strip() for each in lacking[1].split(",") if each.strip()]
-        return problem(
+        return three_parts(
             f"the student {name!r}, which computes {', '.join(operations)}"
             f"{_at(signature, text)}{' on sizes that it leaves open' if is_open else ''}",
             "operations that TFLite has operators for",
             _way_out(operations, is_open),
         )
     if is_open:
-        return problem(
+        return three_parts(
             f"the student {name!r} with open sizes in its inputs {', '.join(map(str, is_open))}, "
             f"which the converter refuses{_at(signature, text)} ({_summary(error)})",
             "layers that compute on any size, or known sizes",
             _way_out([], is_open),
         )
-    return problem(
+    return three_parts(
         f"the student {name!r}, which the converter refuses{_at(signature, text)} "
         f"({_summary(error)}; it wrote: {written})",
         f"a student that TensorFlow's converter can turn into {form}",

@@ -52,32 +52,26 @@ def _check_operators(model: TFLiteModel) -> None:
     # Flex operators are not looked for: LiteRT has not loaded the file if there were any.
     refused = [name for name in model.operators if name in _VARIABLE_OPERATORS]
     if refused:
-        raise ValueError(
-            problem(
-                f"a student that converts to the operators {', '.join(refused)}",
-                "built-in operators without variables: nothing else runs on a device",
-                "replace the layers that compute them",
-            )
+        raise problem(
+            f"a student that converts to the operators {', '.join(refused)}",
+            "built-in operators without variables: nothing else runs on a device",
+            "replace the layers that compute them",
         )
     if model.stateful:
-        raise ValueError(
-            problem(
-                f"a file with state: {model.state}",
-                "the same outputs in every call for the same inputs",
-                "report this student: the converter gave it a state",
-            )
+        raise problem(
+            f"a file with state: {model.state}",
+            "the same outputs in every call for the same inputs",
+            "report this student: the converter gave it a state",
         )
 
 
 def _check_one_scale(model: TFLiteModel, per_tensor: bool | str) -> None:
     most = model.flatbuffer.most_scales(*(["FULLY_CONNECTED"] if per_tensor == DENSE else []))
     if most > 1:
-        raise ValueError(
-            problem(
-                f"a file with weights of {most} scales",
-                f"one scale for each tensor, as per_tensor={per_tensor!r} says",
-                "leave per_tensor out: a quantization-aware student has learnt its scales",
-            )
+        raise problem(
+            f"a file with weights of {most} scales",
+            f"one scale for each tensor, as per_tensor={per_tensor!r} says",
+            "leave per_tensor out: a quantization-aware student has learnt its scales",
         )
 
 
@@ -85,12 +79,10 @@ def _check_inputs(model: TFLiteModel, inputs: Sequence[TensorInfo]) -> None:
     shapes = {tensor.name: tensor.shape for tensor in inputs}
     for tensor in model.inputs:
         if shapes.get(tensor.name) != tensor.shape:
-            raise ValueError(
-                problem(
-                    f"a file with the input {tensor}",
-                    f"the inputs of the student, {', '.join(map(str, inputs))}",
-                    "report this student: the converter changed its inputs",
-                )
+            raise problem(
+                f"a file with the input {tensor}",
+                f"the inputs of the student, {', '.join(map(str, inputs))}",
+                "report this student: the converter changed its inputs",
             )
 
 
@@ -110,11 +102,8 @@ def _check_type(tensor: TensorInfo, dtype: np.dtype, stored: str) -> None:
     quantized = stored != "float32" and np.issubdtype(dtype, np.floating)
     expected = np.dtype(stored) if quantized else dtype
     if tensor.dtype != expected or tensor.is_quantized != quantized:
-        raise ValueError(
-            problem(
-                f"a file whose tensor {tensor.name!r} is {tensor.dtype} with the scale "
-                f"{tensor.scale}",
-                f"{expected}{' with a scale' if quantized else ''}",
-                "report this student: the converter did not do what it was told",
-            )
+        raise problem(
+            f"a file whose tensor {tensor.name!r} is {tensor.dtype} with the scale {tensor.scale}",
+            f"{expected}{' with a scale' if quantized else ''}",
+            "report this student: the converter did not do what it was told",
         )

@@ -142,12 +142,10 @@ def _declared_inputs(model: Any) -> Any:
 
 def _from_tensor(name: str, tensor: Any) -> _Input:
     if not hasattr(tensor, "shape"):
-        raise ValueError(
-            problem(
-                f"a model whose input {name!r} is nested: {tensor}",
-                "one tensor, a list or a dict of tensors",
-                "wrap the student in a Functional model with a flat list or dict of inputs",
-            )
+        raise problem(
+            f"a model whose input {name!r} is nested: {tensor}",
+            "one tensor, a list or a dict of tensors",
+            "wrap the student in a Functional model with a flat list or dict of inputs",
         )
     return _Input(name, tuple(tensor.shape), getattr(tensor.dtype, "name", tensor.dtype))
 
@@ -166,12 +164,10 @@ def _inputs_of_subclassed(model: Any) -> Any:
         return _Input("input", tuple(shape), "float32")
     if shape and all(_is_shape(value) for value in shape):
         return [_Input("input", tuple(value), "float32") for value in shape]
-    raise ValueError(
-        problem(
-            f"the model {model.name!r}, which does not know the shape of its input",
-            "a built model with one argument: a tensor, a list or a dict of tensors",
-            "call it once on a batch of data before you convert it",
-        )
+    raise problem(
+        f"the model {model.name!r}, which does not know the shape of its input",
+        "a built model with one argument: a tensor, a list or a dict of tensors",
+        "call it once on a batch of data before you convert it",
     )
 
 
@@ -189,13 +185,10 @@ def _as_list(structure: Any) -> list[_Input]:
 
 def _with_batch_of_one(name: str, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     if len(shape) == 0:
-        raise ValueError(
-            problem(
-                f"an input {name!r} of shape {shape}",
-                "a batch of examples",
-                "build the student with the shape of one example, for example "
-                "keras.Input((28, 28, 1))",
-            )
+        raise problem(
+            f"an input {name!r} of shape {shape}",
+            "a batch of examples",
+            "build the student with the shape of one example, for example keras.Input((28, 28, 1))",
         )
     return (1, *shape[1:])
 
@@ -209,13 +202,11 @@ def _with_one_step(tensor: TensorInfo) -> TensorInfo:
 
 def _dtype(name: str, dtype: str) -> np.dtype:
     if dtype == "string":
-        raise ValueError(
-            problem(
-                f"a student with text in its input {name!r}",
-                "numbers: a file has no operator for text",
-                "look words up before the student, with the same layer outside of it, and build "
-                "the student on keras.Input(..., dtype='int32')",
-            )
+        raise problem(
+            f"a student with text in its input {name!r}",
+            "numbers: a file has no operator for text",
+            "look words up before the student, with the same layer outside of it, and build "
+            "the student on keras.Input(..., dtype='int32')",
         )
     return np.dtype(dtype)
 

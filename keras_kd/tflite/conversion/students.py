@@ -28,12 +28,10 @@ def check_unwrapped(student: Any) -> None:
     for module in _tfmot_modules(student):
         if "quantization" not in module:
             kind = "clustering" if "clustering" in module else "pruning"
-            raise ValueError(
-                problem(
-                    f"the student {student.name!r} with {kind} wrappers around its layers",
-                    "a student without them: in the file they would cost time and bytes",
-                    "pass keras_kd.compression.strip(student)",
-                )
+            raise problem(
+                f"the student {student.name!r} with {kind} wrappers around its layers",
+                "a student without them: in the file they would cost time and bytes",
+                "pass keras_kd.compression.strip(student)",
             )
 
 
@@ -61,64 +59,52 @@ def check_layers(
     for layer in layers_of(student):
         kind = type(layer).__name__
         if kind in _LOOKUPS:
-            raise ValueError(
-                problem(
-                    f"the student {student.name!r} with the layer {layer.name!r} ({kind})",
-                    "layers that compute with numbers: TFLite has no operator for lookups",
-                    "apply that layer to the data before the student, and build the student on "
-                    "its results: keras.Input(..., dtype='int32')",
-                )
+            raise problem(
+                f"the student {student.name!r} with the layer {layer.name!r} ({kind})",
+                "layers that compute with numbers: TFLite has no operator for lookups",
+                "apply that layer to the data before the student, and build the student on "
+                "its results: keras.Input(..., dtype='int32')",
             )
         if getattr(layer, "quantization_mode", None) is not None:
-            raise ValueError(
-                problem(
-                    f"the student {student.name!r} with the layer {layer.name!r}, which Keras has "
-                    f"quantized to {layer.quantization_mode!r}",
-                    "weights as they were trained: TFLite has other integers",
-                    "convert the student as it was before student.quantize(...), with "
-                    "quantization='int8' if integers are wanted",
-                )
+            raise problem(
+                f"the student {student.name!r} with the layer {layer.name!r}, which Keras has "
+                f"quantized to {layer.quantization_mode!r}",
+                "weights as they were trained: TFLite has other integers",
+                "convert the student as it was before student.quantize(...), with "
+                "quantization='int8' if integers are wanted",
             )
         if kind == "CategoryEncoding" and layer.output_mode in ("multi_hot", "count"):
-            raise ValueError(
-                problem(
-                    f"the student {student.name!r} with the layer {layer.name!r} (CategoryEncoding "
-                    f"with output_mode={layer.output_mode!r})",
-                    "layers that TFLite has operators for: it cannot count",
-                    "use output_mode='one_hot', or apply the layer to the data before the student",
-                )
+            raise problem(
+                f"the student {student.name!r} with the layer {layer.name!r} (CategoryEncoding "
+                f"with output_mode={layer.output_mode!r})",
+                "layers that TFLite has operators for: it cannot count",
+                "use output_mode='one_hot', or apply the layer to the data before the student",
             )
         if kind == "Embedding" and isinstance(layer, keras.Layer) and "SELECT" in missing:
             # That of Keras 3 also looks up negative numbers, from the end; that of tf_keras does
             # not, and needs no such operator.
-            raise ValueError(
-                problem(
-                    f"the student {student.name!r} with the layer {layer.name!r} (an Embedding of "
-                    "Keras 3) for target='microcontroller'",
-                    "layers without the operator SELECT, which TensorFlow Lite Micro lacks",
-                    "pass keras_kd.compression.to_tf_keras(student), whose Embedding needs none",
-                )
+            raise problem(
+                f"the student {student.name!r} with the layer {layer.name!r} (an Embedding of "
+                "Keras 3) for target='microcontroller'",
+                "layers without the operator SELECT, which TensorFlow Lite Micro lacks",
+                "pass keras_kd.compression.to_tf_keras(student), whose Embedding needs none",
             )
         if form.needs_data and _is_fused_in_both_directions(layer):
-            raise ValueError(
-                problem(
-                    f"quantization={form.name!r} for the student {student.name!r} with the layer "
-                    f"{layer.name!r}, LSTMs in two directions",
-                    "a layer that the converter calibrates rightly: of these it computes something "
-                    "else",
-                    "build it with unroll=True and copy the weights, or choose "
-                    f"quantization={fallback!r}",
-                )
+            raise problem(
+                f"quantization={form.name!r} for the student {student.name!r} with the layer "
+                f"{layer.name!r}, LSTMs in two directions",
+                "a layer that the converter calibrates rightly: of these it computes something "
+                "else",
+                "build it with unroll=True and copy the weights, or choose "
+                f"quantization={fallback!r}",
             )
         if form.needs_data and loops_over_time(layer):
-            raise ValueError(
-                problem(
-                    f"quantization={form.name!r} for the student {student.name!r} with the layer "
-                    f"{layer.name!r} ({kind}), a loop over time",
-                    "recurrent layers that the converter can calibrate: this one ends its process",
-                    "build the student with unroll=True in this layer and copy the weights, "
-                    f"new.set_weights(old.get_weights()), or choose quantization={fallback!r}",
-                )
+            raise problem(
+                f"quantization={form.name!r} for the student {student.name!r} with the layer "
+                f"{layer.name!r} ({kind}), a loop over time",
+                "recurrent layers that the converter can calibrate: this one ends its process",
+                "build the student with unroll=True in this layer and copy the weights, "
+                f"new.set_weights(old.get_weights()), or choose quantization={fallback!r}",
             )
 
 
@@ -187,7 +173,7 @@ def unrolled(student: Any) -> Any:
     )
     shapes = [tuple(tensor.shape) for tensor in getattr(student, "inputs", None) or []]
     if any(None in shape[1:] for shape in shapes):
-        raise ValueError(problem(f"{received}, with inputs of the shapes {shapes}", expected, fix))
+        raise problem(f"{received}, with inputs of the shapes {shapes}", expected, fix)
     return _rebuilt(student, _config_unrolled, received, expected, fix)
 
 
@@ -203,8 +189,8 @@ def _rebuilt(
         )
         copy.set_weights(student.get_weights())
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
-            problem(f"{received}, which cannot be rebuilt ({one_line(error)})", expected, fix)
+        raise problem(
+            f"{received}, which cannot be rebuilt ({one_line(error)})", expected, fix
         ) from error
     return copy
 

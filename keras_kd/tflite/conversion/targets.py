@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import problem, three_parts
 from keras_kd.tflite.conversion import small_runtime
 from keras_kd.tflite.conversion.forms import DENSE, FORMS
 from keras_kd.tflite.microcontroller import running
@@ -65,7 +65,7 @@ class Target:
         self.check_refused(form)
         if form in self.slow:
             why, fix = self.slow[form]
-            warnings.warn(problem(self._received(form), why, fix), stacklevel=3)
+            warnings.warn(three_parts(self._received(form), why, fix), stacklevel=3)
 
     def check_refused(self, form: str) -> None:
         """Refuse a form that does not run there.
@@ -76,7 +76,7 @@ class Target:
         if form in self.refused:
             why, fix = self.refused[form]
             allowed = ", ".join(repr(name) for name in FORMS if name not in self.refused)
-            raise ValueError(problem(self._received(form), f"one of {allowed}: {why}", fix))
+            raise problem(self._received(form), f"one of {allowed}: {why}", fix)
 
     def _received(self, form: str) -> str:
         return f"quantization={form!r} for target={self.name!r}"
@@ -92,13 +92,11 @@ class Target:
         """
         free = [f"{name!r} of shape {shape}" for name, shape in shapes.items() if None in shape]
         if free and not self.takes_any_length:
-            raise ValueError(
-                problem(
-                    f"an input {', '.join(free)} for target={self.name!r}",
-                    "a known size in every dimension: inputs cannot be resized there",
-                    "build the student with the size that the device will feed, for example "
-                    "keras.Input((100, 8)), and copy the weights",
-                )
+            raise problem(
+                f"an input {', '.join(free)} for target={self.name!r}",
+                "a known size in every dimension: inputs cannot be resized there",
+                "build the student with the size that the device will feed, for example "
+                "keras.Input((100, 8)), and copy the weights",
             )
 
     def check_ends(self, model: TFLiteModel) -> None:
@@ -110,13 +108,11 @@ class Target:
         ends = (*model.inputs, *model.outputs)
         integers = [str(tensor) for tensor in ends if tensor.is_quantized]
         if integers and not self.stores_integers:
-            raise ValueError(
-                problem(
-                    f"a file with {', '.join(integers)}",
-                    "float32 in its inputs and outputs: MediaPipe and browsers refuse the others",
-                    "leave the first and the last layer out of the recipe, or choose "
-                    "target='microcontroller'",
-                )
+            raise problem(
+                f"a file with {', '.join(integers)}",
+                "float32 in its inputs and outputs: MediaPipe and browsers refuse the others",
+                "leave the first and the last layer out of the recipe, or choose "
+                "target='microcontroller'",
             )
 
 
@@ -135,25 +131,21 @@ def _runs(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
 def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray]) -> None:
     registrations(model.operators)
     if "INT4" in model.flatbuffer.weight_types() and not running.is_installed():
-        raise ValueError(
-            problem(
-                "a file with weights of 4 bits for target='microcontroller'",
-                "TensorFlow Lite Micro to be installed, which tells whether it runs them: it does "
-                "in convolutions, but not in dense layers with a scale for each channel",
-                "pip install 'keras-kd[micro]', or choose 'int8'",
-            )
+        raise problem(
+            "a file with weights of 4 bits for target='microcontroller'",
+            "TensorFlow Lite Micro to be installed, which tells whether it runs them: it does "
+            "in convolutions, but not in dense layers with a scale for each channel",
+            "pip install 'keras-kd[micro]', or choose 'int8'",
         )
     hybrid = model.flatbuffer.hybrid_operators()
     if hybrid:
         # TFLM runs some of these without a word, and what they compute is wrong.
-        raise ValueError(
-            problem(
-                f"a file in which {', '.join(hybrid)} compute in floating point with weights that "
-                "are integers",
-                "weights and activations that are both integers or both float32: TensorFlow Lite "
-                "Micro refuses the others, or computes something else",
-                "choose 'int8' or 'float32' for these layers in the recipe",
-            )
+        raise problem(
+            f"a file in which {', '.join(hybrid)} compute in floating point with weights that "
+            "are integers",
+            "weights and activations that are both integers or both float32: TensorFlow Lite "
+            "Micro refuses the others, or computes something else",
+            "choose 'int8' or 'float32' for these layers in the recipe",
         )
     if running.is_installed():
         compare_stored(model, _with_ends_of_range(model, model.quantize_inputs(examples)))

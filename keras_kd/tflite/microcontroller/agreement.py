@@ -172,15 +172,13 @@ def _check(differences: np.ndarray, allowed: float, model: TFLiteModel) -> None:
     # Not `>`: it would let NaN pass.
     wrong = ~(differences.max(axis=1) <= allowed)
     if wrong.any():
-        raise ValueError(
-            problem(
-                "outputs of TensorFlow Lite Micro that differ from LiteRT's by up to "
-                f"{differences.max():g} in {wrong.sum()} of {len(differences)} examples "
-                f"(operators: {', '.join(model.operators)})",
-                f"a difference of at most {allowed:g}: otherwise the device computes something "
-                "else than was evaluated",
-                _way_out(model),
-            )
+        raise problem(
+            "outputs of TensorFlow Lite Micro that differ from LiteRT's by up to "
+            f"{differences.max():g} in {wrong.sum()} of {len(differences)} examples "
+            f"(operators: {', '.join(model.operators)})",
+            f"a difference of at most {allowed:g}: otherwise the device computes something "
+            "else than was evaluated",
+            _way_out(model),
         )
 
 

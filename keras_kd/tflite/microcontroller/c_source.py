@@ -73,12 +73,10 @@ def check_name(name: str) -> None:
         ValueError: if it is not an identifier.
     """
     if not (isinstance(name, str) and _IDENTIFIER.fullmatch(name)):
-        raise ValueError(
-            problem(
-                f"name={name!r}",
-                "an identifier of C: letters, digits and underscores after a letter",
-                "pass a name such as 'digits'",
-            )
+        raise problem(
+            f"name={name!r}",
+            "an identifier of C: letters, digits and underscores after a letter",
+            "pass a name such as 'digits'",
         )
 
 

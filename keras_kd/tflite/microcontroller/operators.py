@@ -80,12 +80,10 @@ def registrations(operators: Iterable[str]) -> list[str]:
     names = list(operators)
     unknown = [name for name in names if name not in KNOWN]
     if unknown:
-        raise ValueError(
-            problem(
-                f"a model that TensorFlow Lite Micro refuses: operators {', '.join(unknown)}",
-                "operators that TensorFlow Lite Micro knows",
-                "; ".join(dict.fromkeys(_INSTEAD.get(name, _OTHERWISE) for name in unknown)),
-            )
+        raise problem(
+            f"a model that TensorFlow Lite Micro refuses: operators {', '.join(unknown)}",
+            "operators that TensorFlow Lite Micro knows",
+            "; ".join(dict.fromkeys(_INSTEAD.get(name, _OTHERWISE) for name in unknown)),
         )
     return [_IRREGULAR.get(name) or f"Add{name.title().replace('_', '')}" for name in names]
 

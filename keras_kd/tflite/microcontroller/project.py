@@ -146,12 +146,10 @@ def _check_project_name(name: str) -> None:
     """Refuse a name whose header would take the place of one of the standard library."""
     check_name(name)
     if name.lower() in _STANDARD_HEADERS.split():
-        raise ValueError(
-            problem(
-                f"name={name!r}",
-                f"a name whose header {name}.h is none of C's",
-                f"pass a name such as '{name}_model'",
-            )
+        raise problem(
+            f"name={name!r}",
+            f"a name whose header {name}.h is none of C's",
+            f"pass a name such as '{name}_model'",
         )
 
 
@@ -163,12 +161,11 @@ def _check_own(files: Iterable[Path]) -> None:
         with open(open_own(file, os.O_RDONLY), "rb") as opened:
             is_own = _MARK in opened.read()
         if not is_own:
-            raise FileExistsError(
-                problem(
-                    f"the directory {str(file.parent)!r}, whose {file.name} is not of keras_kd",
-                    "an empty directory, or one that was written before",
-                    "choose another directory, or move that file",
-                )
+            raise problem(
+                f"the directory {str(file.parent)!r}, whose {file.name} is not of keras_kd",
+                "an empty directory, or one that was written before",
+                "choose another directory, or move that file",
+                kind=FileExistsError,
             )
 
 
@@ -177,16 +174,14 @@ def _check_labels(model: TFLiteModel, labels: Sequence[str] | None) -> None:
         return
     expected = model.outputs[0].shape[-1] if len(model.outputs) == 1 else None
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-        raise TypeError(
-            problem(f"labels={labels!r}", "a list of names", "pass ['zero', 'one', ...]")
+        raise problem(
+            f"labels={labels!r}", "a list of names", "pass ['zero', 'one', ...]", kind=TypeError
         )
     if len(labels) != expected:
-        raise ValueError(
-            problem(
-                f"{len(labels)} labels for the outputs {', '.join(map(str, model.outputs))}",
-                "a label for each value of the only output",
-                "leave labels out, or pass as many as the student tells apart",
-            )
+        raise problem(
+            f"{len(labels)} labels for the outputs {', '.join(map(str, model.outputs))}",
+            "a label for each value of the only output",
+            "leave labels out, or pass as many as the student tells apart",
         )
 
 

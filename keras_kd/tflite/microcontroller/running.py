@@ -66,19 +66,16 @@ def run_stored(
     In a stream each example begins with the state that the one before it left.
     """
     if not is_installed():
-        raise ImportError(
-            problem(
-                "a request to run in TensorFlow Lite Micro without its Python package",
-                "tflite-micro to be installed",
-                "pip install 'keras-kd[micro]'",
-            )
+        raise problem(
+            "a request to run in TensorFlow Lite Micro without its Python package",
+            "tflite-micro to be installed",
+            "pip install 'keras-kd[micro]'",
+            kind=ImportError,
         )
     check_sizes(model)
     ordered = [inputs[tensor.name] for tensor in model.inputs]
     if len(ordered[0]) == 0:
-        raise ValueError(
-            problem("no example", "at least one: the arena is measured on it", "pass x_test[:1]")
-        )
+        raise problem("no example", "at least one: the arena is measured on it", "pass x_test[:1]")
     # LiteRT survives damaged models that crash TFLM.
     model.run_stored({name: array[:1] for name, array in inputs.items()}, kernels="builtin")
     seconds = _SECONDS_TO_START + _SECONDS_PER_EXAMPLE * len(ordered[0])
@@ -93,13 +90,11 @@ def run_stored(
             seconds=seconds,
         )
     except (WorkerError, ValueError) as error:
-        raise ValueError(
-            problem(
-                f"a model that TensorFlow Lite Micro refuses ({error})",
-                "operators and types that TFLM supports",
-                "replace the layer that is named, or convert with quantization='int8' or 'float32' "
-                "and target='microcontroller'",
-            )
+        raise problem(
+            f"a model that TensorFlow Lite Micro refuses ({error})",
+            "operators and types that TFLM supports",
+            "replace the layer that is named, or convert with quantization='int8' or 'float32' "
+            "and target='microcontroller'",
         ) from error
     stored_outputs = {t.name: results[i] for i, t in enumerate(model.outputs)}
     outputs = {t.name: t.dequantize(stored_outputs[t.name]) for t in model.outputs}
@@ -114,10 +109,8 @@ def check_sizes(model: TFLiteModel) -> None:
     """
     resizable = [str(tensor) for tensor in model.inputs if tensor.takes_any_length]
     if resizable:
-        raise ValueError(
-            problem(
-                f"a model with {', '.join(resizable)}",
-                "inputs of a fixed size: TensorFlow Lite Micro cannot resize them",
-                "convert a student that is built with the size that the device will feed",
-            )
+        raise problem(
+            f"a model with {', '.join(resizable)}",
+            "inputs of a fixed size: TensorFlow Lite Micro cannot resize them",
+            "convert a student that is built with the size that the device will feed",
         )

@@ -52,12 +52,10 @@ def c_type(dtype: np.dtype) -> str:
     if dtype.name in _INTEGERS:
         return f"{dtype.name}_t"
     if dtype.name not in _TYPES:
-        raise ValueError(
-            problem(
-                f"an input or output of type {dtype.name}",
-                f"one of {', '.join([*_TYPES, *_INTEGERS])}",
-                "convert the student again, with target='microcontroller'",
-            )
+        raise problem(
+            f"an input or output of type {dtype.name}",
+            f"one of {', '.join([*_TYPES, *_INTEGERS])}",
+            "convert the student again, with target='microcontroller'",
         )
     return _TYPES[dtype.name]
 

@@ -41,12 +41,10 @@ def choose(
     chosen = sorted(firsts.values())[:COUNT]
     chosen += [row for row in questions if row not in chosen][: COUNT - len(chosen)]
     if len(chosen) < COUNT:
-        raise ValueError(
-            problem(
-                f"{len(chosen)} different examples for the test vectors",
-                f"at least {COUNT}",
-                "pass x with real examples, such as x_test[:100]",
-            )
+        raise problem(
+            f"{len(chosen)} different examples for the test vectors",
+            f"at least {COUNT}",
+            "pass x with real examples, such as x_test[:100]",
         )
     return sorted(chosen)
 

@@ -177,13 +177,11 @@ class _Interpreter:
             except Exception as error:  # Damage shows as errors of many types.
                 failure = error
         if failure is not None:
-            raise ValueError(
-                problem(
-                    f"{len(setting.content)} bytes that LiteRT cannot load "
-                    f"({_reason(failure, stderr)})",
-                    "an undamaged .tflite model that uses built-in operators only",
-                    "convert the student again, or copy the file again",
-                )
+            raise problem(
+                f"{len(setting.content)} bytes that LiteRT cannot load "
+                f"({_reason(failure, stderr)})",
+                "an undamaged .tflite model that uses built-in operators only",
+                "convert the student again, or copy the file again",
             ) from failure
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -206,12 +204,10 @@ class _Interpreter:
             interpreter.invoke()
             return [interpreter.get_tensor(index) for index in self._output_indices]
         except Exception as error:
-            raise ValueError(
-                problem(
-                    f"a model that LiteRT loads but cannot run ({one_line(error)})",
-                    "an undamaged .tflite model, and words within its vocabulary if it reads words",
-                    "check the inputs; convert the student again, or copy the file again",
-                )
+            raise problem(
+                f"a model that LiteRT loads but cannot run ({one_line(error)})",
+                "an undamaged .tflite model, and words within its vocabulary if it reads words",
+                "check the inputs; convert the student again, or copy the file again",
             ) from error
 
     def run_each(
@@ -277,13 +273,10 @@ class _Interpreter:
                 self._interpreter.allocate_tensors()
             self._check_memory()
         except Exception as error:
-            raise ValueError(
-                problem(
-                    f"inputs of the shapes {shapes}, which the model cannot take "
-                    f"({one_line(error)})",
-                    f"sizes that fit {', '.join(map(str, self.inputs))} and its layers",
-                    "pass longer examples: kernels and pooling need some length",
-                )
+            raise problem(
+                f"inputs of the shapes {shapes}, which the model cannot take ({one_line(error)})",
+                f"sizes that fit {', '.join(map(str, self.inputs))} and its layers",
+                "pass longer examples: kernels and pooling need some length",
             ) from error
         self._shapes = shapes
 

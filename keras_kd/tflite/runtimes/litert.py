@@ -72,13 +72,11 @@ class LiteRTInterpreter:
         returned = count * bytes_of_outputs
         # To ask how much is free takes longer than a small model.
         if returned > _BYTES_AT_ONCE and returned > (free := free_bytes()) // 2:
-            raise ValueError(
-                problem(
-                    f"{count} examples for outputs of {bytes_of_outputs} bytes each, with {free} "
-                    "bytes of memory free",
-                    "outputs that take at most half of the free memory",
-                    "run fewer examples at once",
-                )
+            raise problem(
+                f"{count} examples for outputs of {bytes_of_outputs} bytes each, with {free} "
+                "bytes of memory free",
+                "outputs that take at most half of the free memory",
+                "run fewer examples at once",
             )
         bytes_of_example = max(bytes_of_outputs, sum(array[:1].nbytes for array in inputs))
         at_once = max(1, _BYTES_AT_ONCE // max(1, bytes_of_example))
@@ -101,12 +99,10 @@ class LiteRTInterpreter:
         results = call("run_each", self._key, inputs, feedback, is_first)
         if isinstance(results, Unknown):
             if feedback is not None and not is_first:
-                raise ValueError(
-                    problem(
-                        "a stream whose state was lost: the process of LiteRT is a new one",
-                        "one process from the first example to the last",
-                        "run the stream again, from its beginning",
-                    )
+                raise problem(
+                    "a stream whose state was lost: the process of LiteRT is a new one",
+                    "one process from the first example to the last",
+                    "run the stream again, from its beginning",
                 )
             self._load()
             results = call("run_each", self._key, inputs, feedback, is_first)
@@ -144,10 +140,8 @@ def call(function: str, *arguments: Any, worker: Worker = _worker) -> Any:
     try:
         return worker.call(function, *arguments, seconds=_SECONDS)
     except (WorkerError, RuntimeError, MemoryError) as error:
-        raise ValueError(
-            problem(
-                f"a model on which LiteRT fails ({error})",
-                "an undamaged .tflite model of operators that LiteRT can run",
-                "convert the student again, or copy the file again",
-            )
+        raise problem(
+            f"a model on which LiteRT fails ({error})",
+            "an undamaged .tflite model of operators that LiteRT can run",
+            "convert the student again, or copy the file again",
         ) from error

@@ -57,10 +57,8 @@ def measure_memory(content: bytes, inputs: Sequence[np.ndarray], kernels: str) -
 
 
 def _failure(reason: str) -> ValueError:
-    return ValueError(
-        problem(
-            f"a model whose memory cannot be measured ({reason})",
-            "a process that runs the model in LiteRT",
-            "see that there is memory left for a second process",
-        )
+    return problem(
+        f"a model whose memory cannot be measured ({reason})",
+        "a process that runs the model in LiteRT",
+        "see that there is memory left for a second process",
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_kd._checks import check_choice, problem
+from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd.tflite.verification.differences import NOTHING_LEFT, OutputDifference
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def misses(
             share, kind, least = output.agreement, "choices", min_agreement
         if share is not None and share < least:
             found.append(
-                problem(
+                three_parts(
                     f"a file of which {100 * share:.2f} % of the {kind} of the output "
                     f"{output.name!r} are those of the model",
                     f"at least {100 * least:g} %",
@@ -131,13 +131,11 @@ def check_close(
     fix = fix or _fix(quantization, fallback)
     for output in verification.outputs:
         if not np.isfinite(output.largest_difference):
-            raise ValueError(
-                problem(
-                    f"a file whose output {output.name!r} is NaN or infinite where the student's "
-                    "is not, or the other way round",
-                    "numbers wherever the student computes numbers",
-                    f"see whether the student itself computes finite numbers; {fix}",
-                )
+            raise problem(
+                f"a file whose output {output.name!r} is NaN or infinite where the student's "
+                "is not, or the other way round",
+                "numbers wherever the student computes numbers",
+                f"see whether the student itself computes finite numbers; {fix}",
             )
         if _is_evidence(verification, output, tolerance):
             _check_output(output, tolerance, quantization, fix)
@@ -168,14 +166,12 @@ def _check_output(
         (output.square_difference, max(allowed, NOTHING_LEFT * output.deviation), "on average"),
     ):
         if difference > limit:
-            raise ValueError(
-                problem(
-                    f"a file whose output {output.name!r} is off by {difference:.3g} {where}; the "
-                    f"student's goes from {output.low:.3g} to {output.high:.3g}",
-                    f"at most {limit:.3g} for {quantization}: this file computes something else "
-                    "than the student",
-                    fix,
-                )
+            raise problem(
+                f"a file whose output {output.name!r} is off by {difference:.3g} {where}; the "
+                f"student's goes from {output.low:.3g} to {output.high:.3g}",
+                f"at most {limit:.3g} for {quantization}: this file computes something else "
+                "than the student",
+                fix,
             )
 
 
@@ -191,14 +187,12 @@ def _check_rounding(output: OutputDifference, quantization: str, fix: str) -> No
         rounding = part.rounding_difference
         limit = max(most * rounding, rounding + steps * output.step)
         if part.typical_difference > limit:
-            raise ValueError(
-                problem(
-                    f"a file whose {name} is off by {part.typical_difference:.3g} and more in one "
-                    f"of ten examples, where rounding explains {rounding:.3g}",
-                    f"at most {limit:.3g} for {quantization}: this file cuts off numbers inside of "
-                    "it, and computes something else than the student",
-                    fix,
-                )
+            raise problem(
+                f"a file whose {name} is off by {part.typical_difference:.3g} and more in one "
+                f"of ten examples, where rounding explains {rounding:.3g}",
+                f"at most {limit:.3g} for {quantization}: this file cuts off numbers inside of "
+                "it, and computes something else than the student",
+                fix,
             )
 
 
@@ -212,7 +206,7 @@ def warn_of_lost(verification: Verification) -> None:
     for output in verification.outputs:
         lost = _lost(output)
         if lost is not None:
-            warnings.warn(problem(*lost), stacklevel=3)
+            warnings.warn(three_parts(*lost), stacklevel=3)
 
 
 def _lost(output: OutputDifference) -> tuple[str, str, str] | None:

@@ -104,22 +104,19 @@ def compare_files(
             file has other inputs or outputs than the first.
     """
     if not isinstance(others, Mapping):
-        raise TypeError(
-            problem(
-                f"other files in a {type(others).__name__}",
-                "a dict of models by name",
-                "pass {'int8': int8_model} or the like",
-            )
+        raise problem(
+            f"other files in a {type(others).__name__}",
+            "a dict of models by name",
+            "pass {'int8': int8_model} or the like",
+            kind=TypeError,
         )
     for name, other in others.items():
         check_type(name, other, type(first), "TFLiteModel.load('student.tflite')")
     if not others:
-        raise ValueError(
-            problem("no other file", "at least one", "pass {'int8': int8_model} or the like")
-        )
+        raise problem("no other file", "at least one", "pass {'int8': int8_model} or the like")
     if FIRST in others:
-        raise ValueError(
-            problem(f"a file called {FIRST!r}", "another name", "that is what the first is called")
+        raise problem(
+            f"a file called {FIRST!r}", "another name", "that is what the first is called"
         )
     files = {FIRST: first, **others}
     examples = examples_by_name(x, first.inputs)

@@ -160,7 +160,7 @@ def measure_differences(
     """
     count = len(next(iter(examples.values())))
     if count == 0:
-        raise ValueError(problem("x without an example", "at least one", "pass x_test[:500]"))
+        raise problem("x without an example", "at least one", "pass x_test[:500]")
     known = labels_by_output(labels, list(steps), count)
     shapes = [array.shape[1:] for array in examples.values()]
     meters: dict[str, _DifferenceMeter] = {}
@@ -407,12 +407,10 @@ def _measured(received: np.ndarray, expected: np.ndarray) -> np.ndarray:
 def _check_same_outputs(received: Outputs, expected: Outputs) -> None:
     shapes = [{name: array.shape for name, array in each.items()} for each in (received, expected)]
     if shapes[0] != shapes[1]:
-        raise ValueError(
-            problem(
-                f"a file with the outputs {shapes[0]}",
-                f"those that it is compared with, {shapes[1]}",
-                "pass the student that the file was made from",
-            )
+        raise problem(
+            f"a file with the outputs {shapes[0]}",
+            f"those that it is compared with, {shapes[1]}",
+            "pass the student that the file was made from",
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_kd._checks import problem, shapes_fit
+from keras_kd._checks import problem, shapes_fit, three_parts
 from keras_kd.tflite.tensors import TensorInfo
 
 _CHANNELS = 3
@@ -125,13 +125,11 @@ def pair(
         pairs.update(found)
     if rest:
         given = " ".join(f"--map {tensor.name}=NAME" for tensor in rest)
-        raise ValueError(
-            problem(
-                f"a file with the {kind}s {_listed(rest)} for a student with {_listed(others)}",
-                f"{kind}s that can be told apart by their names or shapes",
-                f"say which is which: {given} on the command line, or names={{{rest[0].name!r}: "
-                f"{others[0].name!r}, ...}}",
-            )
+        raise problem(
+            f"a file with the {kind}s {_listed(rest)} for a student with {_listed(others)}",
+            f"{kind}s that can be told apart by their names or shapes",
+            f"say which is which: {given} on the command line, or names={{{rest[0].name!r}: "
+            f"{others[0].name!r}, ...}}",
         )
     _check_shapes(kind, of_file, of_student, pairs)
     return pairs
@@ -153,12 +151,10 @@ def check_names(
     known = [tensor.name for tensor in of_student]
     for own, other in names.items():
         if _has(of_file, own) and other not in known:
-            raise ValueError(
-                problem(
-                    f"the name {other!r} for {own!r} of the file",
-                    f"one of {known}, the student's",
-                    "choose one of them",
-                )
+            raise problem(
+                f"the name {other!r} for {own!r} of the file",
+                f"one of {known}, the student's",
+                "choose one of them",
             )
 
 
@@ -276,7 +272,7 @@ def _listed(tensors: Iterable[TensorInfo]) -> str:
 
 
 def _problem(received: str, expected: str) -> str:
-    return problem(received, expected, "pass the student that the file was made from")
+    return three_parts(received, expected, "pass the student that the file was made from")
 
 
 def _are_shares(values: np.ndarray) -> bool:

@@ -235,12 +235,10 @@ def _paired_inputs(
 ) -> dict[str, str]:
     unknown = set(names) - {tensor.name for tensor in (*model.inputs, *model.outputs)}
     if unknown:
-        raise ValueError(
-            problem(
-                f"the names {sorted(unknown)} of the file",
-                f"some of {[tensor.name for tensor in (*model.inputs, *model.outputs)]}",
-                "write FILE_NAME=MODEL_NAME; keras-kd inspect shows the names of the file",
-            )
+        raise problem(
+            f"the names {sorted(unknown)} of the file",
+            f"some of {[tensor.name for tensor in (*model.inputs, *model.outputs)]}",
+            "write FILE_NAME=MODEL_NAME; keras-kd inspect shows the names of the file",
         )
     check_names(names, model.inputs, signature.inputs)
     return pair("input", model.inputs, signature.inputs, names)
@@ -256,7 +254,7 @@ def _paired(
     """The whole pairing, for which the student computes some examples."""
     some = {name: array[:_SOME] for name, array in examples.items()}
     if not len(next(iter(some.values()))):
-        raise ValueError(problem("x without an example", "at least one", "pass x_test[:500]"))
+        raise problem("x without an example", "at least one", "pass x_test[:500]")
     outputs = _student_outputs(signature, some)
     tensors = [
         TensorInfo(name, (1, *values.shape[1:]), values.dtype) for name, values in outputs.items()
@@ -306,14 +304,12 @@ def check_finite_weights(student: Any) -> None:
         wrong = int(values.size - np.isfinite(values).sum())
         if wrong:
             name = getattr(weight, "path", None) or weight.name
-            raise ValueError(
-                problem(
-                    f"the student {student.name!r} with {wrong} of {values.size} numbers NaN or "
-                    f"infinite in its weight {name!r}",
-                    "finite weights",
-                    "train it again, with a lower learning rate or clipped gradients, or load the "
-                    "weights of an earlier epoch",
-                )
+            raise problem(
+                f"the student {student.name!r} with {wrong} of {values.size} numbers NaN or "
+                f"infinite in its weight {name!r}",
+                "finite weights",
+                "train it again, with a lower learning rate or clipped gradients, or load the "
+                "weights of an earlier epoch",
             )
 
 
@@ -325,12 +321,10 @@ def check_finite_constants(model: TFLiteModel) -> None:
             value that a PAD fills in before a maximum, may be there.
     """
     for name in model.flatbuffer.constants_that_are_not_finite():
-        raise ValueError(
-            problem(
-                f"a file whose tensor {name!r} has numbers that are NaN or infinite",
-                "finite weights and scales",
-                "convert a student with finite weights again, or copy the file again",
-            )
+        raise problem(
+            f"a file whose tensor {name!r} has numbers that are NaN or infinite",
+            "finite weights and scales",
+            "convert a student with finite weights again, or copy the file again",
         )
 
 
@@ -342,14 +336,12 @@ def check_finite_outputs(verification: Verification) -> None:
     """
     for output in verification.outputs:
         if output.not_finite:
-            raise ValueError(
-                problem(
-                    f"NaN or infinity in the output {output.name!r} of the file or of the student, "
-                    f"in {output.not_finite} of {verification.examples} examples",
-                    "finite numbers",
-                    "leave out examples on which the student cannot compute, such as sentences "
-                    "without words, and check that data and student are finite",
-                )
+            raise problem(
+                f"NaN or infinity in the output {output.name!r} of the file or of the student, "
+                f"in {output.not_finite} of {verification.examples} examples",
+                "finite numbers",
+                "leave out examples on which the student cannot compute, such as sentences "
+                "without words, and check that data and student are finite",
             )
 
 
