@@ -107,7 +107,7 @@ def byte_ranges(
             if it is a usual one.
     """
     found = {}
-    for tensor in signature.inputs:
+    for tensor in signature.own_inputs:
         limits = ranges[tensor.name]
         if limits is None and examples is not None and tensor.dtype.kind == "f":
             limits = usual_range(examples[tensor.name], first_scaling(signature.model) is not None)

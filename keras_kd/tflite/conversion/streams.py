@@ -162,7 +162,8 @@ def with_equal_ends(content: bytes) -> bytes:
     """The file in which each state comes in as it goes out, so that a device copies its bytes.
 
     Ranges are read for inputs and outputs apart, and a state goes in as zeros once more than it
-    comes out. Where the scales differ, a QUANTIZE behind the input turns one into the other.
+    comes out; inputs and outputs may have types of their own, too. Where scales or types differ, a
+    QUANTIZE behind the input turns one into the other.
 
     Args:
         content: the bytes of a file with a signature.
@@ -189,16 +190,22 @@ def _take_as(model: Any, graph: Any, entry: Any, source: Any) -> bool:
 
     index = int(entry.tensorIndex)
     tensor = graph.tensors[index]
-    if _scale(tensor) == _scale(source):
+    if tensor.type == source.type and _scale(tensor) == _scale(source):
         return False
+    code = operator_code(model, "QUANTIZE")
+    readers = [operator for operator in graph.operators if index in operator.inputs]
+    if readers and all(reader.opcodeIndex == code for reader in readers):
+        # Those of the converter, behind an input of real numbers or of uint8.
+        tensor.type, tensor.quantization = source.type, copy.deepcopy(source.quantization)
+        return True
     taken = copy.copy(tensor)
-    taken.quantization = copy.deepcopy(source.quantization)
+    taken.type, taken.quantization = source.type, copy.deepcopy(source.quantization)
     graph.tensors.append(taken)
     number = len(graph.tensors) - 1
     graph.inputs = np.array([number if i == index else i for i in graph.inputs], np.int32)
     entry.tensorIndex = number
     requantize = schema.OperatorT(
-        opcodeIndex=operator_code(model, "QUANTIZE"),
+        opcodeIndex=code,
         inputs=np.array([number], np.int32),
         outputs=np.array([index], np.int32),
         builtinOptionsType=schema.BuiltinOptions.QuantizeOptions,
