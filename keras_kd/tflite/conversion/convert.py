@@ -25,6 +25,7 @@ from keras_kd.tflite.conversion.ends import (
     check_inputs,
     checked_types,
     warn_of_other_ranges,
+    with_own_outputs,
 )
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, check_integer_inputs
@@ -240,7 +241,7 @@ def _converted(
         content = quantize(
             content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
         )
-    content = without_state(content)
+    content = with_own_outputs(without_state(content))
     return with_equal_ends(content) if signature.states else content
 
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_kd._keras import is_keras_model, original_name, tf_keras
-from keras_kd.tflite.contents.flatbuffer import operator_code, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -192,9 +192,12 @@ def _take_as(model: Any, graph: Any, entry: Any, source: Any) -> bool:
     tensor = graph.tensors[index]
     if tensor.type == source.type and _scale(tensor) == _scale(source):
         return False
-    code = operator_code(model, "QUANTIZE")
-    readers = [operator for operator in graph.operators if index in operator.inputs]
-    if readers and all(reader.opcodeIndex == code for reader in readers):
+    readers = {
+        operator_name(model.operatorCodes[operator.opcodeIndex])
+        for operator in graph.operators
+        if index in operator.inputs
+    }
+    if readers == {"QUANTIZE"}:
         # Those of the converter, behind an input of real numbers or of uint8.
         tensor.type, tensor.quantization = source.type, copy.deepcopy(source.quantization)
         return True
@@ -205,7 +208,7 @@ def _take_as(model: Any, graph: Any, entry: Any, source: Any) -> bool:
     graph.inputs = np.array([number if i == index else i for i in graph.inputs], np.int32)
     entry.tensorIndex = number
     requantize = schema.OperatorT(
-        opcodeIndex=code,
+        opcodeIndex=operator_code(model, "QUANTIZE"),
         inputs=np.array([number], np.int32),
         outputs=np.array([index], np.int32),
         builtinOptionsType=schema.BuiltinOptions.QuantizeOptions,

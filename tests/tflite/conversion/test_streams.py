@@ -193,10 +193,29 @@ def test_ranges_are_those_of_the_whole_stream():
     assert output.dequantize(np.array([127], "int8"))[0] > 0.9 * largest
 
 
+@pytest.mark.parametrize("target", ["android", "microcontroller"])
+def test_an_output_that_is_a_state_is_an_output_of_its_own(target):
+    steps = keras.Input((1, 4), batch_size=1, name="steps")
+    memory = keras.layers.GRU(3, stateful=True, name="memory")(steps)
+    student = keras.Model(steps, {"now": memory, "again": memory})
+    for form, tolerance in (("float32", 1e-6), ("int8", 0.05)):
+        model = tflite.convert(student, form, STEPS if form == "int8" else None, target)
+        assert {tensor.name for tensor in model.outputs} == {"now", "again", "memory_h_next"}
+        states = student.predict(STEPS, batch_size=1, verbose=0)["now"]
+        for tensor in student.layers[-1].states:
+            tensor.assign(np.zeros((1, 3)))
+        streams = [model.predict_stream(STEPS)]
+        if target == "microcontroller" and microcontroller.is_installed():
+            streams.append(microcontroller.run(model, STEPS, stream=True).outputs)
+        for outputs in streams:
+            np.testing.assert_array_equal(outputs["now"], outputs["again"])
+            np.testing.assert_allclose(outputs["now"], states, atol=tolerance)
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_several_steps_of_a_stream_are_a_loop(kind):
     student = _student(keras, kind, length=3)
-    with pytest.raises(ValueError, match="a loop over time.*unroll=True"):
+    with pytest.raises(ValueError, match=r"a loop over time.*unroll=True"):
         tflite.convert(student, "int8", STEPS.reshape(20, 3, 4))
 
 
