@@ -32,6 +32,11 @@ class _Layer(NamedTuple):
     states: tuple[TensorInfo, ...]
 
 
+def has_states(model: Any) -> bool:
+    """Whether a model of Keras keeps states from one batch to the next."""
+    return any(layer.stateful for layer in _recurrent_layers(model))
+
+
 class Stream:
     """The states that a student keeps from one batch to the next.
 

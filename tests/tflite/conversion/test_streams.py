@@ -125,6 +125,7 @@ def test_states_are_named_where_a_file_is_shown():
     model = tflite.convert(student)
     assert ", states in and out: " in repr(model)
     assert "memory_h is memory_h_next of the call before" in str(model.inspect())
+    assert model.inspect().to_json()["next_states"]["memory_h"] == "memory_h_next"
     labels = np.zeros(60, int)
     verification = model.verify(student, STEPS, labels)
     assert verification.largest_difference < 1e-6
