@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._examples import InputInfo, by_position, examples_by_name
+from keras_kd.teachers.joined import without_teacher
 
 # A generator may have no end. What says how long it is, is read to its end.
 _MOST_SEEN = 10_000
@@ -208,7 +209,7 @@ def _of_batch(batch: Any, inputs: Sequence[InputInfo]) -> _Batch:
         if isinstance(batch, tuple) and batch:
             x = _of_batch(batch[0], inputs).inputs
             return _Batch(x, batch[1] if len(batch) > 1 else None)
-    return _Batch(batch, None)
+    return _Batch(without_teacher(batch), None)
 
 
 def _of_arrays(
