@@ -104,6 +104,17 @@ def test_the_first_refusal_is_told(student):
     assert "TILE written as CONCATENATION" in tried[2][0]
 
 
+@needs_tflm
+def test_advice_that_was_followed_is_not_given():
+    words = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(9, 3, mask_zero=True)(words)
+    student = keras.Model(words, layers.GRU(2, unroll=True)(x))
+    data = np.random.default_rng(0).integers(0, 9, (32, 4)).astype("int32")
+    with pytest.raises(ValueError, match="BOOL") as caught:
+        tflite.convert(student, "int8", data, target="microcontroller")
+    assert "to_tf_keras" not in str(caught.value)
+
+
 def test_a_student_that_nothing_helps_is_refused_as_before():
     student = _sequential((12,), layers.Dense(8, activation="elu"))
     with pytest.raises(ValueError, match=r"Received a file in which ELU compute in floating point"):
