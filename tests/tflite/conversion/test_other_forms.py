@@ -78,7 +78,7 @@ def test_what_is_refused_is_converted_as_tf_keras_computes_it(kind):
     assert note.startswith("converted as keras_kd.compression.to_tf_keras(student); refused as it")
     assert len(note) < 250
     assert re.search(reason, note)
-    assert str(model.verification).endswith(note)
+    assert str(model.verification).count(note) == 1
     # What was compared is the student as it was given.
     expected = student.predict(data, verbose=0)
     error = np.abs(model.predict(data).reshape(expected.shape) - expected)
