@@ -47,7 +47,7 @@ CASES = {
         "float32",
         "android",
         "RESIZE_NEAREST_NEIGHBOR",
-        r"which the converter refuses \(.*\.\.\.",
+        r"Conv2D in the layer 'conv2d\w*' on sizes that it leaves open",
     ),
     "images over time": (
         lambda: _sequential(
