@@ -291,22 +291,27 @@ def loops_over_time(layer: Any) -> bool:
     """Whether a recurrent layer of either Keras remains a loop in a file, whatever is done.
 
     A GRU or SimpleRNN does, and an LSTM that reads a mask; any other LSTM of tf_keras is one
-    operator. TensorFlow's converter cannot calibrate such loops.
+    operator. TensorFlow's converter cannot calibrate such loops. A layer with `stateful=True` takes
+    its states as inputs: a single step of it is no loop, several are, also of an LSTM.
     """
     inner = getattr(layer, "forward_layer", layer)
     name = type(inner).__name__
     if name not in ("GRU", "LSTM", "SimpleRNN") or inner.unroll:
         return False
-    return name != "LSTM" or _reads_mask(layer)
+    tensors = _inputs_of(layer)
+    if inner.stateful:
+        # An open length becomes one step.
+        return bool(tensors) and tensors[0].shape[1] not in (1, None)
+    return name != "LSTM" or any(mask_of(tensor) is not None for tensor in tensors)
 
 
-def _reads_mask(layer: Any) -> bool:
+def _inputs_of(layer: Any) -> list[Any]:
+    """The symbolic tensors that a layer reads, none where they are not known."""
     try:
-        tensors = layer.input
+        return keras.tree.flatten(layer.input)
     except (AttributeError, RuntimeError, ValueError):
         # It has been called several times, or never on a symbolic tensor.
-        return False
-    return any(mask_of(tensor) is not None for tensor in keras.tree.flatten(tensors))
+        return []
 
 
 # Operations, and layers of both Kerases, that compute each value from those at its own position.

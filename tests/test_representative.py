@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_kd._representative import MAX_EXAMPLES, representative_examples
+from keras_kd._representative import MAX_EXAMPLES, representative_examples, some_of
+from keras_kd.teachers.joined import joined
 from keras_kd.tflite.tensors import TensorInfo
 
 IMAGE = (TensorInfo("image", (1, 4, 4, 1), np.dtype("float32")),)
@@ -29,6 +30,7 @@ def test_every_form_gives_the_same_examples():
         "dataset with labels": dataset,
         "dataset without labels": dataset.map(lambda image, label: image),
         "dataset of dicts": dataset.map(lambda image, label: ({"image": image}, label)),
+        "data joined with a store": dataset.map(lambda image, y: (joined(image, {"": y}), y)),
         "generator": (x[i : i + 10] for i in range(0, 50, 10)),
         "list of batches": [x[:30], x[30:]],
     }
@@ -47,6 +49,22 @@ def test_of_sorted_arrays_every_part_is_used():
     np.testing.assert_array_equal(np.sort(numbers) // 8, np.arange(MAX_EXAMPLES))
     assert (np.diff(numbers) < 0).any()
     np.testing.assert_array_equal(representative_examples(x, IMAGE)["image"], chosen)
+
+
+@pytest.mark.parametrize("count", [90, 25_000])
+def test_the_steps_of_a_stream_stay_in_their_order(count):
+    steps = np.arange(count, dtype="float32").reshape(-1, 1)
+    inputs = (TensorInfo("step", (1, 1), np.dtype("float32")),)
+    batches = (steps[start : start + 37] for start in range(0, count, 37))
+    expected = steps[:10_000]
+    for data in (steps, batches):
+        examples = representative_examples(data, inputs, is_stream=True)
+        np.testing.assert_array_equal(examples["step"], expected)
+    some = some_of(examples, MAX_EXAMPLES)["step"]
+    assert len(some) == min(count, MAX_EXAMPLES)
+    # One from each of as many equal parts.
+    parts = np.sort(some.ravel() * len(some) // len(expected))
+    np.testing.assert_array_equal(parts, np.arange(len(some)))
 
 
 def test_a_period_in_the_data_does_not_show():

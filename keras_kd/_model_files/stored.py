@@ -27,6 +27,8 @@ _LONGEST_NAME = 44
 _OF_THE_MODEL = "model_weights"
 # Groups of variables that are no parameters of the model.
 _OTHER_VARIABLES = ("optimizer", "seed_generator", "loss_tracker", "compile_metrics")
+# Where Keras 2 keeps those of metrics; a layer may have this name.
+_METRICS = "metrics"
 
 
 class ConfigError(ValueError):
@@ -269,7 +271,9 @@ def _parameters_of_hdf5(file: Any, named: Callable[[Any, list[str]], str | None]
 
     def note(name: str, item: Any) -> None:
         parts = name.split("/")
-        if isinstance(item, h5py.Dataset) and not set(parts) & set(_OTHER_VARIABLES):
+        if not isinstance(item, h5py.Dataset) or parts[0] == _METRICS:
+            return
+        if not set(parts) & set(_OTHER_VARIABLES):
             layer = named(opened, parts)
             if layer is not None:
                 sizes[layer] += int(item.size or 0)

@@ -7,6 +7,7 @@ from keras_kd._lazy import lazy_names
 if TYPE_CHECKING:
     from keras_kd._representative.examples import MAX_EXAMPLES, representative_examples
     from keras_kd._representative.ranges import InputRange, Ranges, checked_ranges, usual_range
+    from keras_kd._representative.sampling import some_of
 
 __all__ = [
     "MAX_EXAMPLES",
@@ -14,6 +15,7 @@ __all__ = [
     "Ranges",
     "checked_ranges",
     "representative_examples",
+    "some_of",
     "usual_range",
 ]
 
@@ -26,6 +28,7 @@ __getattr__, __dir__ = lazy_names(
         "Ranges": "ranges",
         "checked_ranges": "ranges",
         "representative_examples": "examples",
+        "some_of": "sampling",
         "usual_range": "ranges",
     },
 )

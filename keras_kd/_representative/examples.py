@@ -20,6 +20,8 @@ from keras_kd.data.examples import load_examples
 
 # Ranges hardly move after some hundred examples, and each one costs a run of the float model.
 MAX_EXAMPLES = 500
+# Of a stream, where a step takes a fraction of a millisecond before 500 of them are chosen.
+MAX_STEPS = 10_000
 _SOURCE = "representative_data"
 _FIX = "pass the training data, for example x_train: a sample is chosen from them"
 _SHOWN = 8
@@ -31,6 +33,7 @@ def representative_examples(
     *,
     input_range: InputRange = None,
     student: Any = None,
+    is_stream: bool = False,
 ) -> dict[str, np.ndarray]:
     """At most `MAX_EXAMPLES` checked examples by input name, shaped (examples, ...).
 
@@ -56,6 +59,8 @@ def representative_examples(
             if its first BatchNormalization has seen other values in training, or if images are
             scaled in a way that hardly any student is trained on. Where labels are known, another
             warning says if classes of the student are missing from the data.
+        is_stream: whether the examples are the steps of a stream: the first `MAX_STEPS` of them in
+            their order are returned instead, since each state comes from all steps before it.
 
     Raises:
         TypeError: if `data` is none of these.
@@ -69,7 +74,8 @@ def representative_examples(
             data = load_examples(data)
         else:
             data = load_pictures(data, inputs, MAX_EXAMPLES, ranges, student)
-    sample = sampled(data, inputs, MAX_EXAMPLES, _SOURCE)
+    most = MAX_STEPS if is_stream else MAX_EXAMPLES
+    sample = sampled(data, inputs, most, _SOURCE, in_order=is_stream)
     if sample is None:
         raise problem(
             f"{_SOURCE} of type {type(data).__name__}",

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._examples import InputInfo, by_position, examples_by_name
+from keras_kd.teachers.joined import without_teacher
 
 # A generator may have no end. What says how long it is, is read to its end.
 _MOST_SEEN = 10_000
@@ -30,7 +31,9 @@ class _Batch(NamedTuple):
     labels: Any
 
 
-def sampled(data: Any, inputs: Sequence[InputInfo], most: int, source: str) -> Sample | None:
+def sampled(
+    data: Any, inputs: Sequence[InputInfo], most: int, source: str, *, in_order: bool = False
+) -> Sample | None:
     """Choose examples from all of the data, by chance, and the same ones each time.
 
     Where labels come with the data, every class that is in them is in the sample, as far as there
@@ -41,6 +44,7 @@ def sampled(data: Any, inputs: Sequence[InputInfo], most: int, source: str) -> S
         inputs: what the student takes, in the order of its inputs.
         most: how many examples at most.
         source: what the caller named the data, for messages.
+        in_order: take the first ones in their order instead, as those of a stream are.
 
     Returns:
         The sample; None if the data are none.
@@ -53,7 +57,7 @@ def sampled(data: Any, inputs: Sequence[InputInfo], most: int, source: str) -> S
         data = _called(data, source)
     whole = _whole(data, inputs)
     if whole is not None:
-        return _of_arrays(whole, inputs, most, source)
+        return _of_arrays(whole, inputs, most, source, in_order)
     is_asked = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if is_asked and not isinstance(data, Iterable):
         # A `keras.utils.PyDataset` is asked for its batches.
@@ -62,10 +66,16 @@ def sampled(data: Any, inputs: Sequence[InputInfo], most: int, source: str) -> S
         return None
     reservoir = _Reservoir(most)
     end = _MOST_SEEN_OF_FINITE if _is_finite(data) else _MOST_SEEN
+    if in_order:
+        end = most
     for batch in data:
         found = _of_batch(batch, inputs)
         examples = examples_by_name(found.inputs, inputs, f"a batch of {source}")
-        reservoir.add(examples, _classes(found.labels, _count(examples)))
+        classes = _classes(found.labels, _count(examples))
+        if in_order:
+            examples = {name: array[: most - reservoir.seen] for name, array in examples.items()}
+            classes = None
+        reservoir.add(examples, classes)
         if reservoir.seen >= end:
             break
     return reservoir.sample(inputs, source)
@@ -199,10 +209,12 @@ def _of_batch(batch: Any, inputs: Sequence[InputInfo]) -> _Batch:
         if isinstance(batch, tuple) and batch:
             x = _of_batch(batch[0], inputs).inputs
             return _Batch(x, batch[1] if len(batch) > 1 else None)
-    return _Batch(batch, None)
+    return _Batch(without_teacher(batch), None)
 
 
-def _of_arrays(whole: _Batch, inputs: Sequence[InputInfo], most: int, source: str) -> Sample | None:
+def _of_arrays(
+    whole: _Batch, inputs: Sequence[InputInfo], most: int, source: str, in_order: bool
+) -> Sample | None:
     data = whole.inputs
     arrays = {
         name: array if hasattr(array, "shape") else np.asarray(array)
@@ -213,11 +225,18 @@ def _of_arrays(whole: _Batch, inputs: Sequence[InputInfo], most: int, source: st
     classes = _classes(whole.labels, count)
     if count > most:
         # Only what is chosen is looked at: the rest may lie on the disk.
-        chosen = _chosen(count, classes, most)
+        chosen = np.arange(most) if in_order else _chosen(count, classes, most)
         arrays = {name: np.asarray(_rows(array, chosen)) for name, array in arrays.items()}
         classes = None if classes is None else classes[chosen]
     named = arrays if isinstance(data, Mapping) else arrays[""]
     return Sample(examples_by_name(named, inputs, source), classes)
+
+
+def some_of(examples: Mapping[str, np.ndarray], most: int) -> dict[str, np.ndarray]:
+    """At most so many of the examples, one by chance from each of as many equal parts."""
+    count = _count(examples)
+    chosen = _chosen(count, None, most) if count > most else slice(None)
+    return {name: array[chosen] for name, array in examples.items()}
 
 
 def _rows(array: Any, chosen: np.ndarray) -> Any:

@@ -210,6 +210,10 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         )
         if metadata is not None:
             model = _described(model, metadata, arguments.input_range)
+        elif words:
+            from keras_kd.tflite.android.vocabulary import check_text
+
+            check_text(model, words)
         evidence = model.verification
         say("writing")
         vectors = next((each for each in (compared, data) if _is_in_memory(each)), None)
@@ -312,7 +316,8 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
     if arguments.target != "android" and (given or (arguments.labels and destination.is_file)):
         raise problem(
             f"metadata with --target {arguments.target}",
-            "--target android, whose files hold them, or only --labels and a directory",
+            "--target android, whose files hold them, or a directory with --labels and "
+            "--vocabulary alone",
             "choose a directory as --output, and leave out other metadata",
         )
     if arguments.vocabulary is not None and arguments.labels is None:

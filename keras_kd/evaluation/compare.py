@@ -30,6 +30,8 @@ from keras_kd.metrics import (
 from keras_kd.metrics.measures import confusion, per_class, reliability
 from keras_kd.metrics.tasks import CLASSIFYING
 from keras_kd.tflite import TFLiteModel, microcontroller
+from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.streams import has_states
 
 _BATCH_SIZE = 256
 # The key in `models` of the model that the others agree with, if no other is named.
@@ -56,6 +58,8 @@ def compare(
     on_measured: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Measure models on the same test examples, side by side.
+
+    Students with `stateful=True`, and their files, get the examples as the steps of one stream.
 
     A `TFLiteModel` is run itself, in LiteRT: its accuracy is the accuracy on the device. If
     tflite-micro is installed and supports it, it also runs there once, to measure its arena.
@@ -285,9 +289,9 @@ class _Test(NamedTuple):
 
 
 def _inputs(model: Any) -> list[str]:
-    """The names of a model's inputs; none where it does not tell."""
+    """The names of a model's inputs, without states; none where it does not tell."""
     if isinstance(model, TFLiteModel):
-        return [tensor.name for tensor in model.inputs]
+        return [tensor.name for tensor in model.inputs if tensor.name not in model.state_outputs]
     if not (is_keras_model(model) or is_tf_keras_model(model)):
         return []
     names = input_names(model)
@@ -338,7 +342,9 @@ def _outputs(name: str, model: Any, examples: _Examples) -> Outputs:
     _check_model(name, model)
     x = examples.for_model(name, model)
     if isinstance(model, TFLiteModel):
-        found = model.predict_by_name(x)
+        found = model.predict_stream(x) if model.state_outputs else model.predict_by_name(x)
+    elif has_states(model):
+        found = _streamed(name, model, x, examples.count)
     else:
         found = _predicted(name, model, x, examples.count)
         if isinstance(found, list | tuple):
@@ -373,6 +379,18 @@ def _predicted(name: str, model: Any, x: Any, count: int) -> Any:
         with watched_batch(name, min(_BATCH_SIZE, count - start)):
             batch = _map(itemgetter(slice(start, start + _BATCH_SIZE)), x)
             parts.append(model.predict(batch, batch_size=_BATCH_SIZE, verbose=0))
+    return _joined(parts)
+
+
+def _streamed(name: str, model: Any, x: Any, count: int) -> Outputs:
+    """What a model with `stateful=True` gives for each step of a stream, from zeros on."""
+    signature = Signature(model)
+    steps = signature.examples(x)
+    parts = []
+    for start in range(0, count, _BATCH_SIZE):
+        with watched_batch(name, min(_BATCH_SIZE, count - start)):
+            outputs = signature(_map(itemgetter(slice(start, start + _BATCH_SIZE)), steps))
+        parts.append({key: np.asarray(value) for key, value in signature.own(outputs).items()})
     return _joined(parts)
 
 

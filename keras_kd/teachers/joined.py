@@ -21,6 +21,11 @@ def is_joined(x: Any) -> bool:
     return isinstance(x, dict) and set(x) == {STUDENT_INPUTS, TEACHER_OUTPUTS}
 
 
+def without_teacher(x: Any) -> Any:
+    """The inputs of a batch without what a teacher says of it, if it brings that."""
+    return x[STUDENT_INPUTS] if is_joined(x) else x
+
+
 class JoinedInputs:
     """Divides a joined batch between the student and a teacher that is there in its outputs only.
 

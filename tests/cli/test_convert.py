@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kd import tflite
+from keras_kd import cli, tflite
 
 needs_tflm = pytest.mark.skipif(
     not tflite.microcontroller.is_installed(), reason="needs tflite-micro"
@@ -67,6 +67,16 @@ def test_a_project_for_a_microcontroller(models, folder, run):
     assert (folder / "firmware" / "labels.txt").read_text() == "one\ntwo\nthree\n"
     (tensor,) = tflite.TFLiteModel.load(folder / "firmware" / "model.tflite").inputs
     assert tensor.dtype == np.int8
+
+
+@needs_tflm
+def test_a_vocabulary_is_for_a_model_of_text(models, folder, capfd):
+    (folder / "vocab.txt").write_text("\n[UNK]\nword\n")
+    command = f"convert {models}/model.keras --target microcontroller --output firmware"
+    options = f"--labels {models}/labels.txt --vocabulary vocab.txt"
+    assert cli.main([*command.split(), *options.split()]) == 2
+    assert "a vocabulary for a model with image float32" in capfd.readouterr().err
+    assert os.listdir(folder) == ["vocab.txt"]
 
 
 def test_bytes_of_a_camera(models, folder, run):

@@ -223,6 +223,23 @@ def test_several_inputs_and_outputs(several, form, tmp_path):
         compare({"file": file}, x, y, class_names=("a", "b", "c"))
 
 
+def test_a_stream_goes_on_from_step_to_step():
+    keras.utils.set_random_seed(0)
+    steps = keras.Input((1, 3), batch_size=1, name="steps")
+    memory = keras.layers.LSTM(4, stateful=True)(steps)
+    student = keras.Model(steps, keras.layers.Dense(2, name="scores")(memory))
+    x = np.random.default_rng(0).normal(size=(30, 1, 3)).astype("float32")
+    expected = student.predict(x, batch_size=1, verbose=0)
+    y = expected.argmax(axis=-1)
+    # What begins anew with each step chooses otherwise.
+    file = tflite.convert(student)
+    assert (file.predict(x)["scores"].argmax(axis=-1) != y).any()
+    for models in ({"student": student, "file": file}, {"file": file, "student": student}):
+        comparison = compare(models, x, y, teacher=student)
+        assert [row.quality["accuracy"].value for row in comparison.rows] == [1, 1]
+        assert [row.quality["agreement"].value for row in comparison.rows] == [1, 1]
+
+
 def test_inputs_that_do_not_fit(several, file):
     part = np.zeros((5, 4), "float32")
     with pytest.raises(ValueError, match=r"x with \['a', 'b'\] for 'student' with the inputs \['z"):

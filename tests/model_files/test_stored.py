@@ -112,6 +112,8 @@ def test_a_file_of_keras_2(tmp_path):
     assert said.parameters == model.count_params()
     assert [tensor.shape for tensor in said.inputs] == [(None, 8, 8, 2)]
     assert {layer.kind: layer.parameters for layer in said.layers}["DepthwiseConv2D"] == 20
+    model.save(tmp_path / "old.keras")
+    assert stored.describe(tmp_path / "old.keras").parameters == model.count_params()
 
 
 def test_many_layers_are_counted(tmp_path):

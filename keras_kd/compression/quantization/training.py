@@ -121,6 +121,15 @@ def quantize_aware(
 def _check_loops(student: Any) -> None:
     """Refuse before the training what no file can be made of after it."""
     for layer in graphs.read(student).layers():
+        if getattr(layer, "stateful", False) is True:
+            raise problem(
+                f"a student with the layer {layer.name!r} ({type(layer).__name__}) that has "
+                "stateful=True",
+                "layers that begin anew with each example: ranges are read from batches of any "
+                "examples",
+                "train it with stateful=False and unroll=True, and copy the weights afterwards, "
+                "stateful.set_weights(keras_kd.compression.strip(trained).get_weights())",
+            )
         if loops_over_time(layer):
             raise problem(
                 f"a student with the layer {layer.name!r} ({type(layer).__name__}), a loop "

@@ -16,6 +16,7 @@ from keras_kd.compression.steps.checkpoint import Checkpoint
 from keras_kd.compression.steps.result import PipelineResult, Stage, measure
 from keras_kd.compression.steps.step import Step, check_order
 from keras_kd.compression.stripping import strip
+from keras_kd.teachers.joined import without_teacher
 
 _CALIBRATION_EXAMPLES = 512
 # Rounding of a share over kernels of several sizes.
@@ -228,7 +229,7 @@ def _inputs(batches: Iterable[Any], student: keras.Model) -> list[Any]:
     """The student's inputs in the first batches."""
     found, count = [], 0
     for batch in batches:
-        inputs = batch[0] if isinstance(batch, tuple | list) else batch
+        inputs = without_teacher(batch[0] if isinstance(batch, tuple | list) else batch)
         found.append(_own(inputs, student) if isinstance(inputs, Mapping) else inputs)
         count += len(keras.tree.flatten(inputs)[0])
         if count >= _CALIBRATION_EXAMPLES:

@@ -151,6 +151,12 @@ def _library(student: Any) -> ModuleType:
 
 
 def _only_input(signature: Signature) -> TensorInfo:
+    if signature.states:
+        raise problem(
+            f"the student {signature.model.name!r} with stateful=True in a layer",
+            "a student whose outputs follow from its inputs alone",
+            "put the layers into the student where it is built, such as keras.layers.Softmax()",
+        )
     if len(signature.inputs) != 1:
         raise problem(
             f"a student with {len(signature.inputs)} inputs",

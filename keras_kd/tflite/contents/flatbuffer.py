@@ -225,8 +225,7 @@ class FlatBufferModel:
         types = self.weight_types()
         if "INT4" in types:
             return "int4"
-        # Numbers that are computed, and stand for real ones.
-        computed = {tensor.type for tensor in self.tensors() if tensor.scales and not tensor.bytes}
+        computed = self._computed_types()
         if "INT16" in computed:
             return "int16x8"
         if computed & {"INT8", "UINT8"}:
@@ -234,6 +233,20 @@ class FlatBufferModel:
         if types & {"INT8", "UINT8"} and self.hybrid_operators():
             return "dynamic_int8"
         return "float16" if "FLOAT16" in types else "float32"
+
+    def _computed_types(self) -> set[str]:
+        """The types of numbers that are fed or computed, and stand for real ones.
+
+        What an LSTM keeps inside has 16 bits in files of 8 bits, too.
+        """
+        types = _names_by_value(self._schema.TensorType)
+        found = set()
+        for graph in self._model.subgraphs:
+            results = {int(index) for index in graph.inputs}
+            results.update(int(i) for operator in graph.operators for i in operator.outputs)
+            tensors = [graph.tensors[index] for index in results if index >= 0]
+            found |= {types.get(t.type) for t in tensors if _scales(t) and not t.isVariable}
+        return found
 
     def weight_types(self) -> set[str]:
         """The types of the tensors whose values are stored in the file, for example {"INT8"}."""

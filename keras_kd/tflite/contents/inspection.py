@@ -95,7 +95,8 @@ class Inspection:
             "inputs": [tensor.to_json() for tensor in self.inputs],
             "outputs": [tensor.to_json() for tensor in self.outputs],
         }
-        return json_value({**asdict(self), **ends})
+        states = {"next_states": state_outputs(self.inputs, self.outputs)}
+        return json_value({**asdict(self), **ends, **states})
 
     def __str__(self) -> str:
         return "\n\n".join([self._ends(), self._kinds(), self._operators(), self._tensors()])

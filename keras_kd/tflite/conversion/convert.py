@@ -9,7 +9,13 @@ import numpy as np
 
 from keras_kd._checks import check_choice, check_flag, problem
 from keras_kd._keras import check_model
-from keras_kd._representative import InputRange, checked_ranges, representative_examples
+from keras_kd._representative import (
+    MAX_EXAMPLES,
+    InputRange,
+    checked_ranges,
+    representative_examples,
+    some_of,
+)
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.batches import naming_dependence
 from keras_kd.tflite.conversion.converter import Options, run_converter
@@ -19,6 +25,7 @@ from keras_kd.tflite.conversion.ends import (
     check_inputs,
     checked_types,
     warn_of_other_ranges,
+    with_own_outputs,
 )
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, check_integer_inputs
@@ -162,18 +169,19 @@ def convert(
     dtypes = {tensor.name: tensor.dtype for tensor in signature.inputs}
     check_integer_inputs(form, dtypes, place.fallback)
     check_inputs(form, signature, input_type)
-    ranges = checked_ranges(input_range, [tensor.name for tensor in signature.inputs])
+    ranges = checked_ranges(input_range, [tensor.name for tensor in signature.own_inputs])
     examples = None
     if representative_data is not None:
-        examples = signature.with_states(
-            representative_examples(
-                representative_data,
-                signature.own_inputs,
-                input_range=input_range,
-                # What is called with a state alone cannot be called for the look at the data.
-                student=None if signature.states else signature.model,
-            )
+        examples = representative_examples(
+            representative_data,
+            signature.own_inputs,
+            input_range=input_range,
+            # What is called with a state alone cannot be called for the look at the data.
+            student=None if signature.states else signature.model,
+            is_stream=bool(signature.states),
         )
+        if signature.states:
+            examples = some_of(signature.with_states(examples), MAX_EXAMPLES)
     evidence = known_evidence(signature, verification_data, labels, examples)
     are_bytes = input_type in BYTES
     bytes_from_to = byte_ranges(signature, ranges, examples) if are_bytes else {}
@@ -233,7 +241,7 @@ def _converted(
         content = quantize(
             content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
         )
-    content = without_state(content)
+    content = with_own_outputs(without_state(content))
     return with_equal_ends(content) if signature.states else content
 
 

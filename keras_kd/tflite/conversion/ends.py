@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd._representative import Ranges, usual_range
 from keras_kd._representative.preprocessing import first_scaling
+from keras_kd.tflite.contents.flatbuffer import operator_name, packed, unpacked
 from keras_kd.tflite.conversion.forms import FORMS, Form
+from keras_kd.tflite.conversion.lookups import reshape
 from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.targets import Target
 from keras_kd.tflite.model import TFLiteModel
@@ -107,7 +110,7 @@ def byte_ranges(
             if it is a usual one.
     """
     found = {}
-    for tensor in signature.inputs:
+    for tensor in signature.own_inputs:
         limits = ranges[tensor.name]
         if limits is None and examples is not None and tensor.dtype.kind == "f":
             limits = usual_range(examples[tensor.name], first_scaling(signature.model) is not None)
@@ -143,3 +146,53 @@ def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, f
                 ),
                 stacklevel=3,
             )
+
+
+def with_own_outputs(content: bytes) -> bytes:
+    """The file in which each output is a tensor of its own.
+
+    The output of a stateful GRU is its next state, and a model may name one tensor twice. The
+    converter makes a single tensor of both, of which runtimes know one name.
+
+    Args:
+        content: the bytes of a file with a signature.
+
+    Returns:
+        The bytes of a file with a copy for each further name; `content` itself if there is none.
+    """
+    model = unpacked(content)
+    [signature] = model.signatureDefs
+    graph = model.subgraphs[signature.subgraphIndex]
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(map(int, graph.outputs)):
+        places.setdefault(index, []).append(place)
+    outputs = list(graph.outputs)
+    for entry in sorted(signature.outputs, key=lambda entry: entry.name):
+        same = places.get(int(entry.tensorIndex), [])
+        if len(same) > 1:
+            entry.tensorIndex = outputs[same.pop()] = _copied(model, graph, entry.tensorIndex)
+    if outputs == list(graph.outputs):
+        return content
+    graph.outputs = np.array(outputs, np.int32)
+    return packed(model, len(content))
+
+
+def _copied(model: Any, graph: Any, index: int) -> int:
+    """The number of a new tensor into which another is copied."""
+    tensor = copy.copy(graph.tensors[index])
+    # Its values are computed, also where those of the other are stored.
+    tensor.buffer = 0
+    graph.tensors.append(tensor)
+    number = len(graph.tensors) - 1
+    # What a file of integers gives in real numbers is copied as integers.
+    for maker in graph.operators:
+        name = operator_name(model.operatorCodes[maker.opcodeIndex])
+        if index in maker.outputs and name == "DEQUANTIZE":
+            copying = copy.copy(maker)
+            copying.outputs = np.array([number], np.int32)
+            break
+    else:
+        sizes = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+        copying = reshape(model, graph, index, number, list(map(int, sizes)))
+    graph.operators = [*graph.operators, copying]
+    return number

@@ -48,13 +48,13 @@ def _replace(model: Any, graph: Any, outputs: Collection[str]) -> bool:
         open_shape = getattr(result, "shapeSignature", None)
         shape = result.shape if open_shape is None else open_shape
         operators += [
-            _reshape(model, graph, words, listed, [count]),
+            reshape(model, graph, words, listed, [count]),
             schema.OperatorT(
                 opcodeIndex=operator_code(model, "EMBEDDING_LOOKUP"),
                 inputs=[listed, table],
                 outputs=[found],
             ),
-            _reshape(model, graph, found, int(operator.outputs[0]), list(map(int, shape))),
+            reshape(model, graph, found, int(operator.outputs[0]), list(map(int, shape))),
         ]
     is_changed = len(operators) > len(graph.operators or [])
     graph.operators = operators
@@ -98,7 +98,8 @@ def _added(graph: Any, like: int, named: Any, suffix: bytes, shape: list[int]) -
     return len(graph.tensors) - 1
 
 
-def _reshape(model: Any, graph: Any, read: int, written: int, shape: list[int]) -> Any:
+def reshape(model: Any, graph: Any, read: int, written: int, shape: list[int]) -> Any:
+    """The operator that gives a tensor the form of another; see `ReshapeOptions`."""
     from ai_edge_litert import schema_py_generated as schema
 
     data = np.frombuffer(np.asarray(shape, "<i4").tobytes(), np.uint8)

@@ -12,6 +12,8 @@ from keras_kd.tflite.model import TFLiteModel
 
 _Notes = tuple[str, ...]
 _AS_TF_KERAS = "converted as keras_kd.compression.to_tf_keras(student)"
+# What a message advises that was done here.
+_ADVICE = "pass keras_kd.compression.to_tf_keras(student)"
 _LONGEST_REASON = 160
 
 
@@ -34,19 +36,21 @@ def first_accepted(
             what was replaced; None where nothing is.
 
     Raises:
-        ValueError: why the student as it is was refused, if every form of it is.
+        ValueError: why the student as it is was refused, if every form of it is; why its other form
+            was, if the advice is to take that one.
     """
     content_of = cache(content_of)
     try:
         return finished(content_of(signature), ())
     except ValueError as error:
-        refusal = error
-    for content, notes in _others(signature, content_of, rewritten, _reason(refusal)):
+        refusals = [error]
+    reason = _reason(refusals[0])
+    for content, notes in _others(signature, content_of, rewritten, reason, refusals):
         try:
             return finished(content, notes)
-        except ValueError:
-            continue
-    raise refusal
+        except ValueError as error:
+            refusals.append(error)
+    raise next((each for each in refusals if _ADVICE not in str(each)), refusals[0])
 
 
 def _others(
@@ -54,8 +58,9 @@ def _others(
     content_of: Callable[[Signature], bytes],
     rewritten: Callable[[bytes], tuple[bytes, _Notes]] | None,
     reason: str,
+    refusals: list[ValueError],
 ) -> Iterator[tuple[bytes, _Notes]]:
-    """The bytes of other forms, and what is to be said of each."""
+    """The bytes of other forms, and what is to be said of each; why forms were refused is added."""
     forms: list[tuple[Signature, _Notes]] = [(signature, ())]
     other = _in_tf_keras(signature)
     if other is not None:
@@ -64,7 +69,8 @@ def _others(
     for number, (form, notes) in enumerate(forms):
         try:
             made.append((content_of(form), notes))
-        except ValueError:
+        except ValueError as error:
+            refusals.append(error)
             continue
         if number:
             yield made[-1]

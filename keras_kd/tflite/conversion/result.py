@@ -90,7 +90,10 @@ def _check_types(model: TFLiteModel, inputs: Sequence[TensorInfo], options: Opti
     """The types at both ends."""
     dtypes = {tensor.name: tensor.dtype for tensor in inputs}
     for tensor in model.inputs:
-        _check_type(tensor, dtypes[tensor.name], options.input_type)
+        # A state goes in as it comes out.
+        is_state = tensor.name in model.state_outputs
+        stored = options.output_type if is_state else options.input_type
+        _check_type(tensor, dtypes[tensor.name], stored)
     for tensor in model.outputs:
         real = tensor.is_quantized or np.issubdtype(tensor.dtype, np.floating)
         dtype = np.dtype("float32") if real else tensor.dtype

@@ -89,6 +89,11 @@ class Signature:
             outputs = _named_outputs(self.model, self.model(arguments, training=False))
         return {**outputs, **states}
 
+    def own(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Those outputs of a call that are no states."""
+        following = {state.name + NEXT for state in self.states}
+        return {name: value for name, value in outputs.items() if name not in following}
+
     def examples(self, data: Any, source: str = "x") -> dict[str, np.ndarray]:
         """The arrays of `data` by input name; see `examples_by_name`.
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_kd._keras import is_keras_model, original_name, tf_keras
-from keras_kd.tflite.contents.flatbuffer import operator_code, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -30,6 +30,11 @@ class _Layer(NamedTuple):
 
     layer: Any
     states: tuple[TensorInfo, ...]
+
+
+def has_states(model: Any) -> bool:
+    """Whether a model of Keras keeps states from one batch to the next."""
+    return any(layer.stateful for layer in _recurrent_layers(model))
 
 
 class Stream:
@@ -162,7 +167,8 @@ def with_equal_ends(content: bytes) -> bytes:
     """The file in which each state comes in as it goes out, so that a device copies its bytes.
 
     Ranges are read for inputs and outputs apart, and a state goes in as zeros once more than it
-    comes out. Where the scales differ, a QUANTIZE behind the input turns one into the other.
+    comes out; inputs and outputs may have types of their own, too. Where scales or types differ, a
+    QUANTIZE behind the input turns one into the other.
 
     Args:
         content: the bytes of a file with a signature.
@@ -189,10 +195,19 @@ def _take_as(model: Any, graph: Any, entry: Any, source: Any) -> bool:
 
     index = int(entry.tensorIndex)
     tensor = graph.tensors[index]
-    if _scale(tensor) == _scale(source):
+    if tensor.type == source.type and _scale(tensor) == _scale(source):
         return False
+    readers = {
+        operator_name(model.operatorCodes[operator.opcodeIndex])
+        for operator in graph.operators
+        if index in operator.inputs
+    }
+    if readers == {"QUANTIZE"}:
+        # Those of the converter, behind an input of real numbers or of uint8.
+        tensor.type, tensor.quantization = source.type, copy.deepcopy(source.quantization)
+        return True
     taken = copy.copy(tensor)
-    taken.quantization = copy.deepcopy(source.quantization)
+    taken.type, taken.quantization = source.type, copy.deepcopy(source.quantization)
     graph.tensors.append(taken)
     number = len(graph.tensors) - 1
     graph.inputs = np.array([number if i == index else i for i in graph.inputs], np.int32)

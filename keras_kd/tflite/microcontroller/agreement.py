@@ -21,9 +21,10 @@ from keras_kd.tflite.tensors import random_stored
 # Float kernels add up in different orders. float32 keeps 7 digits, and sums of a few thousand
 # products lose up to three of them; kernels that compute something else are off by far more.
 TOLERANCE_FLOAT = 1e-4
-# The only integer kernels found to round differently in TFLM, by the type of the outputs, and how
-# many steps are allowed for them. MUL and SOFTMAX were one step of 65536 off in one value of ten
-# thousand, an LSTM one step of 256 in one value of fifty; layers behind them can make a few of it.
+# The only integer kernels found to round differently in TFLM, by the type of what they compute, and
+# how many steps are allowed for them. MUL and SOFTMAX were one step of 65536 off in one value of
+# ten thousand, an LSTM one step of 256 in one value of fifty; layers behind them can make a few of
+# it.
 _INEXACT = {
     ("int16", "MUL"): 4,
     ("int16", "SOFTMAX"): 4,
@@ -47,7 +48,8 @@ class Agreement:
             kernels; 1.0 where 0 is allowed.
         largest_difference: the largest difference from them.
         allowed_difference: what was allowed: 0 for files in integers, 4 for int8 with an
-            LSTM and for int16 with MUL or SOFTMAX, 1e-4 for floats.
+            LSTM and for int16 with MUL or SOFTMAX, 1e-4 for floats, or 4 steps of what is
+            dequantized.
         optimized_equal: the share that is bit-equal to LiteRT's optimized built-in kernels, as
             `TFLiteModel.predict(x, kernels="builtin")` runs them on this processor.
         optimized_difference: the largest difference from them.
@@ -84,7 +86,8 @@ def check_agreement(model: TFLiteModel, x: Any = None) -> Agreement:
     LiteRT's built-in ones. LiteRT's optimized kernels round exact halves differently, depending
     on the processor; how far they are from TFLM is reported, and not limited. int16 with MUL
     or SOFTMAX may differ by 4 steps of 65536, int8 with an LSTM by 4 of 256 (one was seen), floats
-    by 1e-4 of the largest output.
+    by 1e-4 of the largest output. Integers that come out as uint8 or as real numbers may differ
+    by as many of their steps.
 
     Args:
         model: the model.
@@ -157,15 +160,17 @@ def _differences(received: list[np.ndarray], expected: list[np.ndarray]) -> np.n
 
 
 def _allowed_difference(model: TFLiteModel) -> float:
-    types = {tensor.dtype.name for tensor in model.outputs}
-    if any(name.startswith("float") for name in types):
-        return TOLERANCE_FLOAT
+    integers = "int16" if model.flatbuffer.form == "int16x8" else "int8"
     steps = [
         allowed
         for (name, operator), allowed in _INEXACT.items()
-        if name in types and operator in model.operators
+        if name == integers and operator in model.operators
     ]
-    return max(steps, default=0)
+    most = max(steps, default=0)
+    if not any(np.issubdtype(tensor.dtype, np.floating) for tensor in model.outputs):
+        return most
+    # Real numbers at the end of a file of integers are a multiple of its steps.
+    return max(TOLERANCE_FLOAT, most * max(model.flatbuffer.output_steps()))
 
 
 def _check(differences: np.ndarray, allowed: float, model: TFLiteModel) -> None:

@@ -76,7 +76,7 @@ def write_project(
         x: real examples as for `TFLiteModel.predict`; three of them become the test vectors. By
             default random ones over the whole range of the inputs. Where the states of a stream are
             left out, `x` are its steps in their order.
-        labels: what the values of the (only) output stand for, in order.
+        labels: what the values of the (only) output that is no state stand for, in order.
         margin: by what share the arena is larger than what was measured, for kernels that want
             more scratch memory than the reference kernels.
 
@@ -93,7 +93,7 @@ def write_project(
     Example:
         ```python
         model = tflite.convert(student, "int8", x_train, "microcontroller")
-        tflite.microcontroller.write_project(model, "firmware/digits", "digits", x_test[:100])
+        tflite.microcontroller.write_project(model, "digits", "digits", x_test[:100])
         ```
     """
     check_type("model", model, TFLiteModel, "TFLiteModel.load('student.tflite')")
@@ -172,14 +172,16 @@ def _check_own(files: Iterable[Path]) -> None:
 def _check_labels(model: TFLiteModel, labels: Sequence[str] | None) -> None:
     if labels is None:
         return
-    expected = model.outputs[0].shape[-1] if len(model.outputs) == 1 else None
+    states = model.state_outputs.values()
+    outputs = [tensor for tensor in model.outputs if tensor.name not in states]
+    expected = outputs[0].shape[-1] if len(outputs) == 1 else None
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise problem(
             f"labels={labels!r}", "a list of names", "pass ['zero', 'one', ...]", kind=TypeError
         )
     if len(labels) != expected:
         raise problem(
-            f"{len(labels)} labels for the outputs {', '.join(map(str, model.outputs))}",
+            f"{len(labels)} labels for the outputs {', '.join(map(str, outputs))}",
             "a label for each value of the only output",
             "leave labels out, or pass as many as the student tells apart",
         )

@@ -128,7 +128,6 @@ class Verification:
             f"bytes: {self.inspection.size:,} ({kinds})",
             f"operators: {', '.join(f'{name} {n}' for name, n in self.operators.items())}",
             f"tensors in floating point: {inside or 'none'} between inputs and outputs",
-            *self.notes,
         ]
         return "\n".join(lines)
 

@@ -693,3 +693,19 @@ def test_a_range_that_clips_the_data_is_warned_of(trained):
 def test_flags_must_be_true_or_false(trained, argument):
     with pytest.raises(TypeError, match=f"{argument}='no'.*True or False"):
         quantize_aware(trained, **{argument: "no"})
+
+
+def test_a_stateful_student_is_trained_without_state():
+    def student(length, **options):
+        steps = keras.Input((length, 3), batch_size=1 if options.get("stateful") else None)
+        memory = layers.GRU(4, name="memory", **options)(steps)
+        return keras.Model(steps, layers.Dense(2, name="scores")(memory))
+
+    x = np.random.default_rng(0).normal(size=(64, 5, 3)).astype("float32")
+    stateful = student(1, stateful=True)
+    with pytest.raises(ValueError, match=r"stateful=True.*stateful=False and unroll=True"):
+        quantize_aware(stateful, x[:, :1])
+    trained = quantize_aware(student(5, unroll=True), x)
+    stateful.set_weights(strip(trained).get_weights())
+    model = tflite.convert(stateful, "int8", x.reshape(-1, 1, 3)[:100], "microcontroller")
+    assert model.state_outputs == {"memory_h": "memory_h_next"}

@@ -204,6 +204,17 @@ def test_data_in_other_forms(distiller, form):
     assert result.stages[-1].name == "quantize_aware"
 
 
+def test_a_teacher_that_is_stored(teacher, tmp_path):
+    x, y = data()
+    stored = keras_kd.teachers.store(teacher, (x, y), tmp_path / "teacher.store")
+    distiller = keras_kd.Distiller(stored, model(32, "student"))
+    distiller.compile(keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"])
+    joined = stored.join((x, y), batch_size=16)
+    steps = [Step("quantize_aware", epochs=1, learning_rate=1e-3)]
+    result = pipeline(steps, distiller, joined, validation_data=(x, y), verbose=0)
+    assert [stage.name for stage in result.stages] == ["start", "quantize_aware"]
+
+
 def test_without_epochs_a_step_only_compresses(distiller):
     result = run(distiller, [Step("factorize", epochs=0, rank=4)])
     assert isinstance(result.student, keras.Model)

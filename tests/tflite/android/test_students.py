@@ -116,6 +116,13 @@ def test_students_that_take_no_grey_images(make_student, color_student):
         android.with_color_input("student.keras")
 
 
+def test_streams_get_no_layers_from_outside():
+    steps = keras.Input((1, 3), batch_size=1)
+    student = keras.Model(steps, keras.layers.GRU(4, stateful=True)(steps))
+    with pytest.raises(ValueError, match=r"stateful=True.*where it is built"):
+        android.with_softmax(student)
+
+
 def test_students_that_need_no_softmax(student):
     with pytest.raises(ValueError, match=r"probabilities already.*second softmax"):
         android.with_softmax(student)

@@ -96,6 +96,7 @@ def test_json_has_all_of_it(inspection):
          "scale": inspection.inputs[0].scale, "zero_point": -128}
     ]  # fmt: skip
     assert plain["tensors"][0]["bytes"] == 2880
+    assert plain["next_states"] == {}
     assert plain["bytes"] == inspection.bytes
 
 

@@ -47,7 +47,7 @@ CASES = {
         "float32",
         "android",
         "RESIZE_NEAREST_NEIGHBOR",
-        r"which the converter refuses \(.*\.\.\.",
+        r"Conv2D in the layer 'conv2d\w*' on sizes that it leaves open",
     ),
     "images over time": (
         lambda: _sequential(
@@ -78,7 +78,7 @@ def test_what_is_refused_is_converted_as_tf_keras_computes_it(kind):
     assert note.startswith("converted as keras_kd.compression.to_tf_keras(student); refused as it")
     assert len(note) < 250
     assert re.search(reason, note)
-    assert str(model.verification).endswith(note)
+    assert str(model.verification).count(note) == 1
     # What was compared is the student as it was given.
     expected = student.predict(data, verbose=0)
     error = np.abs(model.predict(data).reshape(expected.shape) - expected)
@@ -102,6 +102,17 @@ def test_the_first_refusal_is_told(student):
         )
     assert [len(notes) for notes in tried] == [0, 1, 1, 2]
     assert "TILE written as CONCATENATION" in tried[2][0]
+
+
+@needs_tflm
+def test_advice_that_was_followed_is_not_given():
+    words = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(9, 3, mask_zero=True)(words)
+    student = keras.Model(words, layers.GRU(2, unroll=True)(x))
+    data = np.random.default_rng(0).integers(0, 9, (32, 4)).astype("int32")
+    with pytest.raises(ValueError, match="BOOL") as caught:
+        tflite.convert(student, "int8", data, target="microcontroller")
+    assert "to_tf_keras" not in str(caught.value)
 
 
 def test_a_student_that_nothing_helps_is_refused_as_before():

@@ -125,6 +125,7 @@ def test_states_are_named_where_a_file_is_shown():
     model = tflite.convert(student)
     assert ", states in and out: " in repr(model)
     assert "memory_h is memory_h_next of the call before" in str(model.inspect())
+    assert model.inspect().to_json()["next_states"]["memory_h"] == "memory_h_next"
     labels = np.zeros(60, int)
     verification = model.verify(student, STEPS, labels)
     assert verification.largest_difference < 1e-6
@@ -147,6 +148,76 @@ def test_states_go_in_as_they_come_out():
     for name in ("memory_h", "memory_c"):
         assert ends[name].scale == ends[f"{name}_next"].scale > 0
     assert with_equal_ends(model.content) is model.content
+
+
+@pytest.mark.parametrize(
+    ("input_type", "output_type"), [("uint8", None), ("float32", "uint8"), ("int8", "float32")]
+)
+def test_a_state_has_the_type_of_the_outputs_at_both_ends(input_type, output_type):
+    student = _student(keras, "GRU")
+    model = tflite.convert(
+        student,
+        "int8",
+        STEPS,
+        "microcontroller",
+        input_type=input_type,
+        output_type=output_type,
+        input_range=(-4, 4),
+    )
+    ends = {tensor.name: tensor for tensor in (*model.inputs, *model.outputs)}
+    assert ends["input"].dtype == input_type
+    assert ends["scores"].dtype == ends["memory_h"].dtype == (output_type or "int8")
+    # The range of the input is not that of the state.
+    assert ends["memory_h"].scale == ends["memory_h_next"].scale < 1.1 * 2 / 255
+    assert ends["memory_h"].zero_point == ends["memory_h_next"].zero_point
+    expected = _in_keras(student)
+    streams = [model.predict_stream(STEPS)]
+    if microcontroller.is_installed():
+        streams.append(microcontroller.run(model, STEPS, stream=True).outputs["scores"])
+    for outputs in streams:
+        assert np.abs(outputs - expected).max() < 0.04
+
+
+def test_ranges_are_those_of_the_whole_stream():
+    steps = np.repeat(np.tile([1.0, -1.0], 10), 100).reshape(-1, 1, 1).astype("float32")
+    mean = keras.layers.SimpleRNN(1, activation="linear", use_bias=False, stateful=True)
+    student = keras.Sequential([keras.Input((1, 1), batch_size=1), mean])
+    # A running mean, which has come two thirds of the way after 100 steps.
+    student.set_weights([np.array([[0.01]]), np.array([[0.99]])])
+    largest = np.abs(_in_keras(student, steps)).max()
+    assert largest > 0.6
+    [output] = [
+        tensor
+        for tensor in tflite.convert(student, "int8", steps, "microcontroller").outputs
+        if not tensor.name.endswith("_next")
+    ]
+    assert output.dequantize(np.array([127], "int8"))[0] > 0.9 * largest
+
+
+@pytest.mark.parametrize("target", ["android", "microcontroller"])
+def test_an_output_that_is_a_state_is_an_output_of_its_own(target):
+    steps = keras.Input((1, 4), batch_size=1, name="steps")
+    memory = keras.layers.GRU(3, stateful=True, name="memory")(steps)
+    student = keras.Model(steps, {"now": memory, "again": memory})
+    for form, tolerance in (("float32", 1e-6), ("int8", 0.05)):
+        model = tflite.convert(student, form, STEPS if form == "int8" else None, target)
+        assert {tensor.name for tensor in model.outputs} == {"now", "again", "memory_h_next"}
+        states = student.predict(STEPS, batch_size=1, verbose=0)["now"]
+        for tensor in student.layers[-1].states:
+            tensor.assign(np.zeros((1, 3)))
+        streams = [model.predict_stream(STEPS)]
+        if target == "microcontroller" and microcontroller.is_installed():
+            streams.append(microcontroller.run(model, STEPS, stream=True).outputs)
+        for outputs in streams:
+            np.testing.assert_array_equal(outputs["now"], outputs["again"])
+            np.testing.assert_allclose(outputs["now"], states, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_several_steps_of_a_stream_are_a_loop(kind):
+    student = _student(keras, kind, length=3)
+    with pytest.raises(ValueError, match=r"a loop over time.*unroll=True"):
+        tflite.convert(student, "int8", STEPS.reshape(20, 3, 4))
 
 
 def test_the_steps_of_a_stream_have_the_states_that_the_file_gives():

@@ -146,9 +146,19 @@ def test_an_lstm_in_int8_is_a_step_off():
     model = tflite.convert(student, "int8", data, target="microcontroller")
     agreement = microcontroller.check_agreement(model, data)
     assert agreement.allowed_difference == 4
+    # Its cell state has 16 bits.
+    assert model.flatbuffer.form == "int8"
     # If it is bit-equal, TFLM's LSTM needs no exception any more.
     assert agreement.largest_difference == 1
     assert agreement.equal > 0.9
+    # It is off by as much if bytes or real numbers come out.
+    for output_type, step in (("uint8", 1), ("float32", model.outputs[0].scale)):
+        model = tflite.convert(
+            student, "int8", data, target="microcontroller", output_type=output_type
+        )
+        agreement = microcontroller.check_agreement(model, data)
+        assert agreement.allowed_difference == pytest.approx(4 * step)
+        assert agreement.largest_difference == pytest.approx(step, rel=1e-4)
 
 
 @needs_tflm

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -508,6 +509,18 @@ def test_wrong_arguments_leave_nothing(micro_model, arguments, message, tmp_path
     with pytest.raises(ValueError, match=message):
         microcontroller.write_project(micro_model, tmp_path / "new", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_tflm
+def test_a_stream_has_labels_for_the_output_that_is_no_state(tmp_path):
+    steps = keras.Input((1, 3), batch_size=1)
+    memory = keras.layers.GRU(4, stateful=True)(steps)
+    student = keras.Model(steps, keras.layers.Dense(2, name="scores")(memory))
+    model = tflite.convert(student, target="microcontroller")
+    microcontroller.write_project(model, tmp_path / "new", "wake", labels=["yes", "no"])
+    assert "WAKE_LABEL_COUNT 2" in (tmp_path / "new" / "wake_labels.h").read_text()
+    with pytest.raises(ValueError, match=r"4 labels for the outputs scores"):
+        microcontroller.write_project(model, tmp_path / "other", labels=["a", "b", "c", "d"])
 
 
 def test_labels_must_be_names(micro_model, tmp_path):
