@@ -1,5 +1,6 @@
 """Small models, small data and the numbers that tests compare with."""
 
+import gc
 import importlib
 import signal
 from pathlib import Path
@@ -16,6 +17,12 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So it is in the background; processes that tests start and interrupt would ignore it too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish(session):
+    # Keras, TensorFlow and the tests themselves stay: to look at them in each collection of garbage
+    # is a third of the time.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _check_free(output: Path) -> None:
     """Refuse a file that is something else than a store, before anything is imported."""
-    if output.exists() and output.stat().st_size and not is_database(output):
+    # Links are named by the store itself.
+    is_file = output.is_file() and not output.is_symlink()
+    if is_file and output.stat().st_size and not is_database(output):
         raise problem(
             f"--output {str(output)!r}, which is no store",
             "the name of a new file, or of a store that was begun",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +90,7 @@ def convert_saved_model(
     """The bytes that TensorFlow's converter makes of a SavedModel; see `run_converter`."""
     import tensorflow as tf
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _spared_objects():
         # TensorFlow announces at every conversion that tf.lite will move to LiteRT.
         warnings.simplefilter("ignore")
         converter = tf.lite.TFLiteConverter.from_saved_model(
@@ -96,6 +98,22 @@ def convert_saved_model(
         )
         _configure(converter, options, examples)
         return converter.convert()
+
+
+@contextmanager
+def _spared_objects() -> Iterator[None]:
+    """Let TensorFlow, which collects garbage in every conversion, look at new objects alone.
+
+    To look at all that Keras and TensorFlow have made takes longer than a small student.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _LoopError(ValueError):
