@@ -101,6 +101,7 @@ def test_nobody_learns_from_validation_images(scripts):
     assert setting.teacher_images + trials.VALIDATION_IMAGES <= 60_000
 
 
+@pytest.mark.slow
 def test_one_trial(benchmark, room):
     first = room.trial(benchmark.CHOICES["SoftTargets"], seed=0)
     assert 0 <= first <= 100

@@ -38,6 +38,7 @@ def teachers(benchmark, teacher, images):
     return benchmark.formed(teacher, images, lambda _: None)
 
 
+@pytest.mark.slow
 def test_forms_say_what_the_teacher_says(benchmark, teachers, images):
     logits = benchmark.said(teachers, images)
     expected = logits[benchmark.AS_IT_IS]

@@ -19,6 +19,7 @@ def test_to_a_file_with_evidence(models, folder, run):
         assert text in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.keras", "model.h5", "exported"])
 def test_all_forms_give_the_same_beside_the_model_by_default(name, models, tmp_path, run):
     (tmp_path / name).symlink_to(models / name)
@@ -96,6 +97,7 @@ def test_labels_and_metadata_for_a_phone(models, folder, run):
     assert (metadata.description, metadata.mean, metadata.std) == ("Counts.", (127.5,), (127.5,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "options", "expected"),
     [

@@ -74,6 +74,7 @@ def test_the_stripped_model_loads_where_keras_kd_is_not(tmp_path):
     assert run_python(code).split() == [str(student.count_params()), "False"]
 
 
+@pytest.mark.slow
 def test_importing_the_room_imports_neither_tf_keras_nor_tf_mot():
     code = (
         "import sys, keras_kd.compression;"
@@ -247,6 +248,7 @@ def test_trained_weights_come_back_bit_for_bit(name, pruned):
     assert [w.trainable for w in again.weights] == [w.trainable for w in stripped.weights]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "partly frozen", "recurrent and opaque"])
 def test_trained_weights_fit_into_the_student_that_was_given(name):
     student = _student(name)

@@ -166,6 +166,7 @@ def test_weights_files_hold_the_adapters(image_teacher, image_student, images, f
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", ["prune", "quantize_aware"])
 def test_a_compressed_student_is_tapped_by_its_own_names(
     image_teacher, image_student, images, hard_loss, compress
@@ -260,6 +261,7 @@ def test_a_tf_keras_student_without_shapes_cannot_have_adapters(image_teacher, i
         distiller.fit(*images, verbose=0)
 
 
+@pytest.mark.slow
 def test_adapters_are_loaded_without_the_teacher(image_teacher, image_student, images, tmp_path):
     distiller = keras_kd.Distiller(image_teacher, image_student, losses(), save_teacher=False)
     distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

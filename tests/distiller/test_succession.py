@@ -53,6 +53,7 @@ def test_everything_but_the_student_stays(distiller, dense_model, data):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convert", [lambda model: model, to_tf_keras], ids=["keras", "tf_keras"])
 def test_a_twin_of_the_student_learns_the_same(distiller, data, convert):
     twin = convert(keras.models.clone_model(distiller.student))

@@ -153,6 +153,7 @@ def test_logits_and_softmax_teach_the_same(teacher, data):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}]
 )
@@ -289,6 +290,7 @@ def test_regularization_counts_once(teacher, data):
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [keras, tf_keras])
 def test_backup_and_restore_resumes_without_the_teacher(teacher, data, tmp_path, module):
     x, y = data

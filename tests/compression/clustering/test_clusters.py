@@ -121,6 +121,7 @@ def test_what_is_no_model_or_has_no_kernel():
         clusters(keras.Sequential([keras.Input((4,)), layers.ReLU()]))
 
 
+@pytest.mark.slow
 def test_the_file_does_not_shrink_but_gzip_makes_less_of_it():
     student = keras.Sequential(
         [

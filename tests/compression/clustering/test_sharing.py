@@ -350,6 +350,7 @@ def test_a_clustered_student_saves_and_loads(name, tmp_path):
         assert max(each.values_per_channel or each.values for each in clusters(loaded).kernels) == 4
 
 
+@pytest.mark.slow
 def test_weights_files_copies_and_backups(tmp_path):
     student = cnn()
     clustered = train(cluster(student, 4))

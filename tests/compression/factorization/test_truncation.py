@@ -279,6 +279,7 @@ def test_what_is_no_model():
         factorize(3, rank=2)
 
 
+@pytest.mark.slow
 def test_distillation_recovers_what_the_student_has_lost():
     digits = keras_kd.data.load_sample().first(2000, 1000)
     train = (digits.x_train, digits.y_train)

@@ -257,6 +257,7 @@ def test_weights_and_masks_are_saved_and_loaded_while_training(tmp_path):
     assert sparsity(train(again)).overall == 0.5
 
 
+@pytest.mark.slow
 def test_a_recurrent_student_learns_features_under_a_distiller():
     teacher, student = recurrent(), recurrent()
     pruned = prune(student, 0.5)

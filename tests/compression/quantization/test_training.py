@@ -101,6 +101,7 @@ def accuracy(logits):
     return float(np.mean(logits.argmax(-1) == data()[1]))
 
 
+@pytest.mark.slow
 def test_calibration_brings_the_student_close_to_float_before_training(trained):
     x, _ = data()
     expected = outputs(trained, x)
@@ -152,6 +153,7 @@ def test_data_that_cannot_calibrate(trained, given, error, message):
         quantize_aware(trained, given)
 
 
+@pytest.mark.slow
 def test_accuracy_and_sparsity_survive_training_stripping_and_conversion(trained):
     x, _ = data()
     pruned = train(prune(trained, 0.5))
@@ -532,6 +534,7 @@ def test_four_bits_of_depthwise_kernels_are_those_of_the_form_int4():
     assert (types[1, 3, 3, 32], types[10, 512]) == ("INT8", "INT4")
 
 
+@pytest.mark.slow
 def test_what_int4_refuses_quantization_aware_training_saves():
     """An input that is small has large weights, beside which 4 bits leave nothing of the others."""
     generator = np.random.default_rng(0)

@@ -83,6 +83,7 @@ def finished(teacher, tmp_path_factory):
     return run(distiller, directory=directory), directory, distiller, before
 
 
+@pytest.mark.slow
 def test_what_each_step_wins_is_there_at_the_end(finished):
     result, *_ = finished
     assert isinstance(result.student, tf_keras.Model)
@@ -189,6 +190,7 @@ def test_a_distiller_must_be_one_and_compiled(teacher, distiller):
         run(keras_kd.Distiller(teacher, distiller.student))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["dataset", "dict", "generator"])
 def test_data_in_other_forms(distiller, form):
     x, y = data(64)

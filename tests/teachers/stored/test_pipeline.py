@@ -363,6 +363,7 @@ def test_the_student_learns_as_online(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("average", "activation"), [("probabilities", None), ("logits", "softmax")]
 )
@@ -391,6 +392,7 @@ def test_top_k_of_all_classes_teaches_as_online(teacher, student, examples, hard
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["shuffled keys", "PyDataset", "unlabeled", "arrays"])
 def test_every_form_teaches_as_online(
     form, stored, stored_by_key, teacher, student, examples, hard_loss
