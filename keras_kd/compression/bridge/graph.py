@@ -18,6 +18,7 @@ import keras
 from keras_kd._checks import one_line, problem, three_parts
 from keras_kd._keras import is_keras_model, is_tf_keras_model, mask_of
 from keras_kd.compression.bridge.operations import Operation
+from keras_kd.compression.layers import row_of
 
 
 class LayerError(ValueError):
@@ -26,12 +27,6 @@ class LayerError(ValueError):
     def __init__(self, message: str, layer: Any) -> None:
         super().__init__(message)
         self.layer = layer
-
-
-# Layers of tf_keras that take an initial state.
-_RECURRENT = frozenset(
-    ("Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "LSTM", "RNN", "SimpleRNN")
-)
 
 
 @dataclass(frozen=True)
@@ -278,7 +273,8 @@ class _TfKerasNodes:
     @staticmethod
     def arguments(node: Any) -> tuple[Any, bool]:
         args, kwargs = tuple(node.call_args), dict(node.call_kwargs)
-        if type(node.layer).__name__ in _RECURRENT and isinstance(args[0], (list, tuple)):
+        row = row_of(type(node.layer))
+        if row is not None and row.is_recurrent and isinstance(args[0], (list, tuple)):
             # The initial state stands behind the sequence, however it was passed.
             sequence, *kwargs["initial_state"] = args[0]
             args = (sequence, *args[1:])

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_kd._checks import one_line, problem
-from keras_kd.compression.bridge.rows import row_of
+from keras_kd.compression.layers import twin_of
 
 # What was made into text in this process may be made again without being registered with Keras,
 # and may hold Python code: the user has just passed it.
@@ -186,8 +186,8 @@ def config_of(layer: Any) -> dict[str, Any]:
     """
     if isinstance(layer, keras.layers.Layer):
         _CUSTOM_OBJECTS.update(_custom_objects(layer))
-    row = row_of(type(layer))
-    if row is not None and row.by_arguments:
+    twin = twin_of(type(layer))
+    if twin is not None and twin.by_arguments:
         return _config_of_lambda(layer)
     try:
         with _functions_kept(layer):

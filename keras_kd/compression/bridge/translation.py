@@ -15,7 +15,6 @@ from keras_kd._checks import problem
 from keras_kd._keras import short, tf_keras
 from keras_kd.compression.bridge import activations
 from keras_kd.compression.bridge.operations import Operation
-from keras_kd.compression.bridge.rows import Row, row_of
 from keras_kd.compression.bridge.serialized import (
     config_of,
     from_config,
@@ -25,6 +24,7 @@ from keras_kd.compression.bridge.serialized import (
     to_text,
 )
 from keras_kd.compression.bridge.weights import is_seed, named_weights, weight_name
+from keras_kd.compression.layers import Twin, twin_of
 
 __all__ = [
     "LayerRecord",
@@ -129,12 +129,12 @@ def make_layer(record: LayerRecord) -> Any:
     """The unbuilt layer of a record."""
     layer_class, config = record.layer_class, {**record.config, "name": record.name}
     parts = {option: _made(value) for option, value in config.items() if _holds_records(value)}
-    row = row_of(layer_class)
-    if parts or (row and row.by_arguments):
+    twin = twin_of(layer_class)
+    if parts or (twin and twin.by_arguments):
         return layer_class(**{**config, **parts})
     if issubclass(layer_class, keras.layers.Layer):
         return from_config(layer_class, config)
-    if row and not set(row.of_built) <= set(config):
+    if twin and not set(twin.of_built) <= set(config):
         return layer_class(**config)
     return layer_class.from_config(config)
 
@@ -162,9 +162,9 @@ def set_weights(layer: Any, record: LayerRecord) -> None:
         weights[name].assign(value)
     if isinstance(layer, keras.layers.Layer):
         _freeze(layer, record)
-    row = row_of(type(layer))
-    if record.weights and row is not None:
-        row.finish(layer)
+    twin = twin_of(type(layer))
+    if record.weights and twin is not None:
+        twin.finish(layer)
 
 
 def _frozen_parts(layer: Any) -> list[int]:
@@ -183,8 +183,8 @@ def _freeze(layer: keras.layers.Layer, record: LayerRecord) -> None:
 
 
 def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
-    row = row_of(record.layer_class)
-    if row is None:
+    twin = twin_of(record.layer_class)
+    if twin is None:
         raise problem(
             f"layer {record.name!r} of class {record.layer_class.__module__}."
             f"{record.layer_class.__name__}",
@@ -193,16 +193,16 @@ def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
             kind=NoCounterpart,
         )
     back = target is keras
-    if not back and not row.is_alike(record.config):
+    if not back and not twin.is_alike(record.config):
         raise NoCounterpart(f"layer {record.name!r} computes something else in tf_keras")
-    layer_class = row.keras_class if back else row.tf_keras_class
-    options, weights = (_inverted(x) if back else x for x in (row.options, row.weights))
+    layer_class = _class_in(target, record.layer_class.__name__)
+    options, weights = (_inverted(x) if back else x for x in (twin.options, twin.weights))
     config = {
-        options.get(option, option): _translated_value(record, row, option, value, target)
-        for option, value in _meaningful(record, row, layer_class, options).items()
+        options.get(option, option): _translated_value(record, twin, option, value, target)
+        for option, value in _meaningful(record, twin, layer_class, options).items()
     }
     if back:
-        changed = {option: form(config[option]) for option, form in row.to_keras.items()}
+        changed = {option: form(config[option]) for option, form in twin.to_keras.items()}
         config |= changed
     renamed = {
         weights.get(name, name): value
@@ -212,11 +212,20 @@ def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
     return replace(record, layer_class=layer_class, config=config, weights=renamed)
 
 
+def _class_in(target: ModuleType, name: str) -> type:
+    """The class of layers that the bridge makes in the Keras `target`."""
+    if name == "BatchNormalization" and target is not keras:
+        from keras_kd.compression.bridge.unfused import BatchNormalization
+
+        return BatchNormalization
+    return getattr(target.layers, name)
+
+
 def _meaningful(
-    record: LayerRecord, row: Row, layer_class: type, names: Mapping[str, str]
+    record: LayerRecord, twin: Twin, layer_class: type, names: Mapping[str, str]
 ) -> dict[str, Any]:
     """The options that the other Keras' class has too."""
-    accepted = {*_parameters(layer_class), *row.hidden}
+    accepted = {*_parameters(layer_class), *twin.hidden}
     defaults = _parameters(record.layer_class)
     config = {}
     for option, value in record.config.items():
@@ -236,9 +245,9 @@ def _meaningful(
 
 
 def _translated_value(
-    record: LayerRecord, row: Row, option: str, value: Any, target: ModuleType
+    record: LayerRecord, twin: Twin, option: str, value: Any, target: ModuleType
 ) -> Any:
-    if option in row.parts and value is not None:
+    if option in twin.made_of and value is not None:
         return _translated_part(record, value, target)
     if option == "dtype":
         return _policy_name(record, value["config"] if isinstance(value, Mapping) else value)

@@ -7,14 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-# Where the layers inside a layer stand, where their weights' own names are not enough.
-_PARTS = {
-    "Bidirectional": ("forward_layer", "backward_layer"),
-    "MultiHeadAttention": ("_query_dense", "_key_dense", "_value_dense", "_output_dense"),
-    "RNN": ("cell",),
-    "StackedRNNCells": ("cells",),
-    "TimeDistributed": ("layer",),
-}
+from keras_kd.compression.layers import row_of
 
 
 def weight_name(weight: Any) -> str:
@@ -54,7 +47,8 @@ def _seeds(layer: Any) -> list[Any]:
 
 def _paths(layer: Any, prefix: str = "") -> Iterator[tuple[int, str]]:
     """The `id` of each weight in the parts of a layer, and where it stands."""
-    for attribute in _PARTS.get(type(layer).__name__, ()):
+    row = row_of(type(layer))
+    for attribute in () if row is None else row.parts:
         part = getattr(layer, attribute, None)
         numbered = (
             [(f"{attribute}_{index}", item) for index, item in enumerate(part)]

@@ -17,7 +17,7 @@ from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.bridge.weights import named_weights
 from keras_kd.compression.clustering._centroids import initial_centroids
 from keras_kd.compression.clustering._lookup import nearest
-from keras_kd.compression.clustering.weights import channel_axis, parts
+from keras_kd.compression.kernels import CLUSTERABLE, Kernel, kernels
 
 _Aggregation = cluster_config.GradientAggregation
 _Initialization = cluster_config.CentroidInitialization
@@ -77,12 +77,27 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
     flag, half precision and, when it is loaded from a file, which weights are to stay zero.
     """
 
-    def __init__(self, layer: Any, number_of_clusters: int, *args: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        number_of_clusters: int,
+        cluster_centroids_init: Any,
+        preserve_sparsity: bool = False,
+        cluster_per_channel: bool = False,
+        cluster_gradient_aggregation: Any = _Aggregation.SUM,
+        **options: Any,
+    ) -> None:
         # Values are looked up in full precision, and the layer casts its inputs for itself.
-        options = {"dtype": layer.variable_dtype, "autocast": False, **options}
-        per_channel = options.pop("cluster_per_channel", False)
-        super().__init__(layer, number_of_clusters, *args, **options)
-        self.cluster_per_channel = per_channel
+        defaults = {"name": f"cluster_{layer.name}", "dtype": layer.variable_dtype}
+        # TF-MOT's constructor refuses layers that its registry does not know.
+        super(cluster_wrapper.ClusterWeights, self).__init__(
+            layer, **{**defaults, "autocast": False, **options}
+        )
+        self.number_of_clusters = number_of_clusters
+        self.cluster_centroids_init = cluster_centroids_init
+        self.preserve_sparsity = preserve_sparsity
+        self.cluster_per_channel = cluster_per_channel
+        self.cluster_gradient_aggregation = cluster_gradient_aggregation
         self.supports_masking = layer.supports_masking
         # So that Keras passes masks and the training flag as it does to the layer itself.
         self._call_spec = layer._call_spec
@@ -95,18 +110,21 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
         if self.layer.weights:
             self._add_kernels()
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Nothing: a layer of Keras 3 is built in its first call, which knows all arguments."""
+
     def _add_kernels(self) -> None:
         # Past Keras' own __setattr__, for which the layer's weights would be the wrapper's too.
         vars(self)["_kernels"] = [
-            self._add_kernel(number, owner, attribute)
-            for number, (owner, attribute) in enumerate(parts(self.layer))
+            self._add_kernel(number, kernel)
+            for number, kernel in enumerate(kernels(self.layer, CLUSTERABLE))
         ]
 
-    def _add_kernel(self, number: int, owner: Any, attribute: str) -> _Kernel:
-        original = _variable(getattr(owner, attribute))
+    def _add_kernel(self, number: int, kernel: Kernel) -> _Kernel:
+        owner, attribute, original = kernel.part, kernel.attribute, kernel.variable
         # In Keras 3 some kernels are properties.
         slot = attribute if attribute in vars(owner) else f"_{attribute}"
-        axis = channel_axis(owner) if self.cluster_per_channel else None
+        axis = kernel.channel_axis if self.cluster_per_channel else None
         groups = 1 if axis is None else original.shape[axis]
         # Zero is one of the values, and needs no variable.
         free = self.number_of_clusters - self.preserve_sparsity

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,8 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_model
 from keras_kd._tables import aligned
-from keras_kd.compression.clustering.weights import (
-    CLUSTERABLE_WEIGHTS,
-    DEPTHWISE_WEIGHTS,
-    channel_axis,
-    parts,
-)
+from keras_kd.compression.kernels import CLUSTERABLE, Kernel, is_depthwise, kernels
+from keras_kd.compression.layers import WITH_KERNELS
 from keras_kd.compression.stripping import unwrapped
 
 
@@ -124,14 +119,14 @@ def clusters(model: Any) -> Clusters:
         overall            3,452                    13,808    1,854    1,621   2,149
     """
     check_model("model", model)
-    kernels = tuple(_measured(model))
-    if not kernels:
+    measured = tuple(_measured(model))
+    if not measured:
         raise problem(
             f"model {model.name!r} without a layer that can be clustered",
-            "one of " + ", ".join(CLUSTERABLE_WEIGHTS),
+            "one of " + ", ".join(WITH_KERNELS),
             "measure a model that has one",
         )
-    return Clusters(kernels)
+    return Clusters(measured)
 
 
 def _measured(model: Any) -> Iterator[KernelClusters]:
@@ -140,28 +135,20 @@ def _measured(model: Any) -> Iterator[KernelClusters]:
             yield from _measured(layer)
             continue
         plain, weights = unwrapped(layer)
-        wanted = "|".join({re.escape(name) for _, name in parts(plain)})
-        # Where a layer has several weights of one name, they have paths or numbers.
-        kernels = [name for name in weights if re.fullmatch(rf"(.*/)?({wanted})(_\d+)?", name)]
-        for name in kernels if wanted else ():
-            value = np.asarray(weights[name])
-            if _counts(plain, value):
-                yield _measure(plain, name, value)
+        for kernel in kernels(plain, CLUSTERABLE):
+            value = np.asarray(weights[kernel.name])
+            if not is_depthwise(plain, CLUSTERABLE) or len(np.unique(value)) < value.size:
+                yield _measure(plain, kernel, value)
 
 
-def _counts(layer: Any, kernel: np.ndarray) -> bool:
-    is_depthwise = type(layer).__name__ in DEPTHWISE_WEIGHTS
-    return not is_depthwise or len(np.unique(kernel)) < kernel.size
-
-
-def _measure(layer: Any, name: str, kernel: np.ndarray) -> KernelClusters:
-    axis = channel_axis(layer)
+def _measure(layer: Any, found: Kernel, kernel: np.ndarray) -> KernelClusters:
+    axis = found.channel_axis
     channels = None if axis is None else np.moveaxis(kernel, axis, 0)
     whole = _Codes([kernel])
     split = whole if channels is None else _Codes(channels)
     return KernelClusters(
         layer=layer.name,
-        kernel=name,
+        kernel=found.name,
         weights=kernel.size,
         values=whole.most_values,
         values_per_channel=None if channels is None else split.most_values,

@@ -12,7 +12,7 @@ from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.bridge.translation import record_of
-from keras_kd.compression.clustering.weights import is_clusterable, is_clustered_unasked, parts
+from keras_kd.compression.kernels import CLUSTERABLE, is_depthwise, kernels
 from keras_kd.compression.selection import Selection, select
 from keras_kd.compression.state import PRUNED, check_state
 from keras_kd.compression.stripping import dismantle
@@ -36,9 +36,11 @@ def cluster(
 
     Each kernel of a Dense, EinsumDense, convolution, recurrent or attention layer, each pointwise
     kernel of a separable convolution and each embedding gets `number_of_clusters` values; each of
-    its weights is the nearest one. Training moves the values and, as if they were not clustered,
-    the weights behind them, so that a weight can change to another value. Biases, normalizations
-    and frozen layers are left alone, and so are depthwise kernels unless `layers` chooses them.
+    its weights is the nearest one. That holds inside a custom layer too; if its class has a method
+    `get_clusterable_weights`, it holds for what that lists instead. Training moves the values and,
+    as if they were not clustered, the weights behind them, so that a weight can change to another
+    value. Biases, normalizations and frozen layers are left alone, and so are depthwise kernels
+    unless `layers` chooses their layer and it has no others.
 
     Clustering makes a compressed file smaller (see `clusters`). It does not make the file itself
     smaller nor the model faster. Begin with a trained student.
@@ -91,14 +93,17 @@ def cluster(
     _check_preserve_sparsity(preserve_sparsity)
     graph = graphs.read(student)
     check_state(graph, (PRUNED,), "call `strip` first, and cluster before `quantize_aware`")
-    plain = _plain(student, graph)
-    plain_graph = graphs.read(plain)
-    supports = is_clustered_unasked if layers is None else is_clusterable
-    # A function is given the user's own layers, which pruning has wrapped.
-    chosen = select(
-        graph if is_keras_model(student) else plain_graph, layers, skip, supports, "clustered"
-    )
 
+    def supports(layer: Any) -> bool:
+        is_asked = layers is not None or not is_depthwise(layer, CLUSTERABLE)
+        return is_asked and layer.trainable and bool(kernels(layer, CLUSTERABLE))
+
+    if not is_keras_model(student):
+        # A function is given the user's own layers, which pruning has wrapped.
+        student = rebuild(graph, tf_keras(), dismantle)
+        graph = graphs.read(student)
+    chosen = select(graph, layers, skip, supports, "clustered")
+    plain = to_tf_keras(student) if is_keras_model(student) else student
     own = {name: plain.get_layer(name) for name in chosen}
     keeps_zeros = {name: _keeps_zeros(layer, preserve_sparsity) for name, layer in own.items()}
     _check_room_for_zero(number_of_clusters, keeps_zeros)
@@ -122,23 +127,17 @@ def cluster(
         )
         return wrappers[-1]
 
-    clustered = rebuild(plain_graph, tf_keras(), lambda layer: [record_of(layer)], wrap)
+    clustered = rebuild(graphs.read(plain), tf_keras(), lambda layer: [record_of(layer)], wrap)
     for wrapper in wrappers:
         wrapper.initialize()
     return clustered
 
 
-def _plain(student: Any, graph: graphs.Graph) -> Any:
-    """The student in tf_keras, without the wrappers of pruning."""
-    if is_keras_model(student):
-        return to_tf_keras(student)
-    return rebuild(graph, tf_keras(), dismantle)
-
-
 def _keeps_zeros(layer: Any, preserve_sparsity: bool | str) -> bool:
     if preserve_sparsity != "auto":
         return bool(preserve_sparsity)
-    shares = [np.mean(np.asarray(getattr(*part)) == 0) for part in parts(layer)]
+    found = kernels(layer, CLUSTERABLE)
+    shares = [np.mean(np.asarray(kernel.weight) == 0) for kernel in found]
     # A kernel that begins with nothing but zeros is not pruned, it is untrained.
     return any(0 < share < 1 for share in shares)
 

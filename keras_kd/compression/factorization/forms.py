@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_kd.compression.factorization.decomposition import Decomposition
+from keras_kd.compression.layers import row_of
 
 # What the first of two layers leaves to the second.
 _LINEAR = {
@@ -207,32 +208,33 @@ class EmbeddingForm(Form):
         return float(np.linalg.norm(decomposition.residual(rank), axis=1).max(initial=0.0))
 
 
-_CHANNEL = (ChannelForm(),)
-# The first of two equally good forms is taken: channel-wise strides before it computes much.
-FORMS: Mapping[type, tuple[Form, ...]] = {
-    keras.layers.Dense: (DenseForm(),),
-    keras.layers.Conv1D: _CHANNEL,
-    keras.layers.Conv2D: (*_CHANNEL, SpatialForm()),
-    keras.layers.Conv3D: _CHANNEL,
-    keras.layers.Embedding: (EmbeddingForm(),),
+# By the names in the column `forms` of the table of layers.
+_FORMS: Mapping[str, Form] = {
+    form.name: form for form in (DenseForm(), ChannelForm(), SpatialForm(), EmbeddingForm())
 }
 
 
 def forms_of(layer: Any, form: str) -> tuple[Form, ...]:
     """The forms of a layer that are called `form`; all for "auto", or if it has only one."""
-    forms = FORMS[type(layer)]
+    forms = _every_form(layer)
     if form == "auto" or len(forms) == 1:
         return forms
     return tuple(candidate for candidate in forms if candidate.name == form)
 
 
+def _every_form(layer: Any) -> tuple[Form, ...]:
+    row = row_of(type(layer))
+    return () if row is None else tuple(_FORMS[name] for name in row.forms)
+
+
 def obstacle(layer: Any) -> str | None:
     """Why the layer of Keras 3 has no low-rank form here; None if it has one."""
-    if type(layer) not in FORMS:
+    forms = _every_form(layer)
+    if not forms:
         return f"there is no low-rank form of {type(layer).__name__} here"
     if getattr(layer, "groups", 1) > 1:
         return f"there is no low-rank form of a convolution in {layer.groups} groups here"
-    [weight] = {form.weight for form in FORMS[type(layer)]}
+    [weight] = {form.weight for form in forms}
     if getattr(layer, f"{weight}_constraint") is not None:
         return "its kernel has a constraint, which a product of two would not keep"
     if layer.lora_enabled or layer.quantization_mode is not None:

@@ -15,8 +15,8 @@ import tf_keras
 from keras_kd.compression._tfmot import pruning_wrapper
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.bridge.weights import weight_name
+from keras_kd.compression.kernels import kernels
 from keras_kd.compression.pruning import _schedules, patterns
-from keras_kd.compression.pruning.kernels import kernels
 from keras_kd.compression.pruning.patterns import Pattern
 
 

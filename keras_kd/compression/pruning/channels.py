@@ -18,7 +18,8 @@ from keras_kd.compression.bridge.graph import Graph, Slot
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import LayerRecord
 from keras_kd.compression.bridge.weights import weight_name
-from keras_kd.compression.pruning.flow import Kernel, follow, shapes_of
+from keras_kd.compression.layers import Kernel
+from keras_kd.compression.pruning.flow import follow, shapes_of
 
 # The group of the channels that must stay: of the inputs, of the outputs, and of what layers read
 # or write of which it is not known how they treat single channels.
@@ -139,17 +140,16 @@ class _Coupling:
         return channels
 
     def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
-        self._cut("reads", layer, kernel.weight, kernel.reads, channels)
-        earlier = self._cuts.get((id(layer), kernel.weight, kernel.writes))
+        [reads], [writes] = kernel.reads, kernel.writes
+        self._cut("reads", layer, kernel.name, reads, channels)
+        earlier = self._cuts.get((id(layer), kernel.name, writes))
         if earlier is not None:
             return earlier[1].groups
         count = next(
-            weight.shape[kernel.writes]
-            for weight in layer.weights
-            if weight_name(weight) == kernel.weight
+            weight.shape[writes] for weight in layer.weights if weight_name(weight) == kernel.name
         )
         written = self._new(count)
-        self._cut("writes", layer, kernel.weight, kernel.writes, written)
+        self._cut("writes", layer, kernel.name, writes, written)
         return written
 
     def merged(self, layer: Any, several: Sequence[np.ndarray]) -> np.ndarray:

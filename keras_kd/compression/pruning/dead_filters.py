@@ -15,9 +15,10 @@ from keras_kd.compression.bridge.comparison import random_inputs
 from keras_kd.compression.bridge.graph import Graph, Slot
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
+from keras_kd.compression.layers import Kernel
 from keras_kd.compression.pruning.channels import Channels, Cut, channels_of
 from keras_kd.compression.pruning.filters import plain_graph
-from keras_kd.compression.pruning.flow import Kernel, follow, shapes_of
+from keras_kd.compression.pruning.flow import follow, shapes_of
 
 # The same number at every position, up to the order in which a kernel adds.
 _TOLERANCE = 1e-6
@@ -136,7 +137,8 @@ class _Constancy:
     def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
         foldable = ~np.isnan(channels) if _reads_constants(layer) else channels == 0
         self.read.setdefault(id(layer), []).append(np.where(foldable, channels, np.nan))
-        reads = _by_input_and_output(Cut(layer, kernel.weight, kernel.reads, channels)).any(axis=2)
+        [axis] = kernel.reads
+        reads = _by_input_and_output(Cut(layer, kernel.name, axis, channels)).any(axis=2)
         varies = (reads & np.isnan(channels)[:, None]).any(axis=0)
         return np.where(varies, np.nan, 0.0)
 

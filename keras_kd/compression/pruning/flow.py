@@ -8,7 +8,6 @@ with an array of one entry per channel for each tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
@@ -17,22 +16,13 @@ import numpy as np
 from keras_kd.compression.bridge.graph import Call, Graph, Slot
 from keras_kd.compression.bridge.operations import Operation
 from keras_kd.compression.bridge.weights import weight_name
+from keras_kd.compression.layers import Kernel, row_of
 
 Shape = tuple[int | None, ...]
 
 # Every rule takes the domain, the layer, the channels and the shapes of its inputs and the shape of
 # its output, and gives the channels of the output, or None where it does not know.
 Rule = Callable[[Any, Any, list[Any], list[Shape], Shape], Any]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """The weight with which a layer mixes channels: its axes, and the option for its outputs."""
-
-    weight: str
-    reads: int
-    writes: int
-    option: str
 
 
 class Domain(Protocol):
@@ -105,16 +95,15 @@ def _follow_call(
 def _rule_of(call: Call) -> Rule | None:
     """The rule for a layer that is called on a tensor, or a list of tensors, only."""
     args, kwargs = call.arguments
-    name = type(call.layer).__name__
-    is_known = type(call.layer) in (Operation, getattr(keras.layers, name, None))
-    is_plain = len(args) == 1 and not any(
-        isinstance(leaf, Slot) for leaf in keras.tree.flatten(kwargs)
-    )
-    if not (is_known and is_plain):
+    has_others = any(isinstance(leaf, Slot) for leaf in keras.tree.flatten(kwargs))
+    if len(args) != 1 or has_others:
         return None
     if getattr(call.layer, "data_format", "channels_last") != "channels_last":
         return None
-    return _RULES.get(name)
+    if isinstance(call.layer, Operation):
+        return _operate
+    row = row_of(type(call.layer))
+    return None if row is None or row.channels is None else _RULES[row.channels]
 
 
 def _channel_count(shape: Shape) -> int | None:
@@ -165,17 +154,20 @@ def _depthwise(
 
 
 def _mix(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
-    kernel = KERNELS[type(layer).__name__]
-    known = {kernel.weight, "depthwise_kernel", "bias"}
+    row = row_of(type(layer))
+    kernel = row.mixing
+    known = {*(kernel.name for kernel in row.kernels), "bias"}
     # LoRA and quantization of Keras' own bring weights that are not known here.
     if getattr(layer, "groups", 1) != 1 or not {weight_name(w) for w in layer.weights} <= known:
         return None
     channels = operands[0]
-    if kernel.weight == "pointwise_kernel":
-        channels = domain.carried(layer, "depthwise_kernel", -2, channels)
+    for first in row.kernels:
+        if first.writes:
+            continue
+        channels = domain.carried(layer, first.name, -2, channels)
         channels = np.repeat(channels, layer.depth_multiplier)
     channels = domain.mixed(layer, kernel, channels)
-    domain.sized(layer, kernel.option, channels)
+    domain.sized(layer, row.size, channels)
     if layer.use_bias:
         channels = domain.carried(layer, "bias", -1, channels)
     return _activated(domain, layer, channels)
@@ -245,35 +237,16 @@ _ELEMENTWISE_OPERATIONS = """
     Softplus Square Tanh
 """
 
-_FORWARD = Kernel("kernel", reads=-2, writes=-1, option="filters")
-_BACKWARD = Kernel("kernel", reads=-1, writes=-2, option="filters")
-_SEPARABLE = Kernel("pointwise_kernel", reads=-2, writes=-1, option="filters")
-KERNELS: Mapping[str, Kernel] = {
-    "Dense": Kernel("kernel", reads=-2, writes=-1, option="units"),
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _FORWARD),
-    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _BACKWARD),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _SEPARABLE),
-}
-
-_PASSING = """
-    ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D AveragePooling3D
-    Cropping1D Cropping2D Cropping3D Dropout ELU GaussianDropout GaussianNoise
-    GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
-    GlobalMaxPooling2D GlobalMaxPooling3D Identity LeakyReLU MaxPooling1D MaxPooling2D MaxPooling3D
-    ReLU RepeatVector SpatialDropout1D SpatialDropout2D SpatialDropout3D UpSampling1D UpSampling2D
-    UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
-"""
-
+# By the names in the column `channels` of the table of layers.
 _RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(_PASSING.split(), _pass),
-    **dict.fromkeys(KERNELS, _mix),
-    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
-    **dict.fromkeys(("BatchNormalization", "PReLU"), _scale),
-    **dict.fromkeys(("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"), _merge),
-    **dict.fromkeys(("Flatten", "Reshape"), _reshape),
-    "Activation": _activate,
-    "Concatenate": _concatenate,
-    "Operation": _operate,
-    "Permute": _permute,
-    "Rescaling": _rescale,
+    "activate": _activate,
+    "concatenate": _concatenate,
+    "depthwise": _depthwise,
+    "merge": _merge,
+    "mix": _mix,
+    "pass": _pass,
+    "permute": _permute,
+    "rescale": _rescale,
+    "reshape": _reshape,
+    "scale": _scale,
 }

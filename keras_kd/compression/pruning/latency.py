@@ -13,6 +13,7 @@ from typing import Any
 from keras_kd._checks import problem
 from keras_kd.compression.bridge.graph import Call, Graph
 
+# Facts about XNNPACK and not about layers, which is why they are not in the table of layers.
 _ELEMENTWISE = frozenset(
     {"Add", "Dropout", "ELU", "LeakyReLU", "Multiply", "ReLU", "ZeroPadding2D"}
 )

@@ -11,8 +11,8 @@ from keras_kd._keras import check_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.kernels import kernels
 from keras_kd.compression.pruning.arguments import curve_of, final_sparsity_of, pattern_of
-from keras_kd.compression.pruning.kernels import kernels
 from keras_kd.compression.pruning.latency import check_supports_sparse_inference, is_pointwise
 from keras_kd.compression.pruning.patterns import Pattern
 from keras_kd.compression.pruning.schedule import Plan
@@ -47,9 +47,10 @@ def prune(
     In every kernel the share of zeros grows from `initial_sparsity` to `final_sparsity`. Kernels
     are those of Dense, EinsumDense and convolution layers, the pointwise ones of separable
     convolutions, both kinds of recurrent layers (also in Bidirectional and TimeDistributed), the
-    projections of attention, embeddings, and what a custom layer lists in a method
-    `get_prunable_weights`. Depthwise kernels are pruned only if `layers` or `final_sparsity` names
-    them; biases, normalizations and frozen layers never are.
+    projections of attention and embeddings, also inside a custom layer; if its class has a method
+    `get_prunable_weights`, what that lists instead. Depthwise kernels are pruned only if `layers`
+    or `final_sparsity` names their layer, which has no others; biases, normalizations and frozen
+    layers never are.
 
     Without an end the schedule fits the first training: three quarters of its steps prune, the last
     quarter recovers at full sparsity. That needs a callback. `keras_kd.Distiller` adds it; in your

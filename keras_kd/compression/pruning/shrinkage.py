@@ -13,10 +13,9 @@ from keras_kd._tables import aligned
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.graph import Graph
 from keras_kd.compression.bridge.weights import weight_name
-from keras_kd.compression.pruning.flow import KERNELS, shapes_of
+from keras_kd.compression.layers import row_of
+from keras_kd.compression.pruning.flow import shapes_of
 from keras_kd.compression.stripping import strip
-
-_KERNEL_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,11 @@ def shrinkage(student: Any, smaller: Any) -> Shrinkage:
 
 def _widths(graph: Graph) -> dict[str, int]:
     names = graph.names()
+    rows = {id(layer): row_of(type(layer)) for layer in graph.layers()}
     return {
-        names[id(layer)]: getattr(layer, KERNELS[type(layer).__name__].option)
+        names[id(layer)]: getattr(layer, row.size)
         for layer in graph.layers()
-        if type(layer).__name__ in KERNELS
+        if (row := rows[id(layer)]) is not None and row.size is not None
     }
 
 
@@ -95,15 +95,15 @@ def _multiplications(graph: Graph) -> int | None:
     shapes = shapes_of(graph)
     total = 0
     for call in graph.calls:
-        kind = type(call.layer).__name__
-        if kind not in KERNELS and not kind.startswith("DepthwiseConv"):
+        row = row_of(type(call.layer))
+        if row is None or row.channels not in ("mix", "depthwise"):
             continue
         # Each entry of a kernel is used once per position; a transposed convolution spreads inputs.
-        slot = call.operands()[0] if kind.endswith("Transpose") else call.results[0]
+        slot = call.operands()[0] if row.name.endswith("Transpose") else call.results[0]
         positions = shapes[slot][1:-1]
         if None in positions:
             return None
-        used = [math.prod(w.shape) for w in call.layer.weights if weight_name(w) in _KERNEL_NAMES]
+        used = [math.prod(w.shape) for w in call.layer.weights if row.kernel(weight_name(w))]
         total += sum(used) * math.prod(positions)
     return total
 

@@ -11,7 +11,8 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_model
 from keras_kd._tables import aligned
-from keras_kd.compression.pruning.kernels import FAMILIES, is_depthwise, kernel_names
+from keras_kd.compression.kernels import is_depthwise, kernels
+from keras_kd.compression.layers import WITH_KERNELS
 from keras_kd.compression.stripping import unwrapped
 
 
@@ -74,9 +75,9 @@ def sparsity(model: Any) -> Sparsity:
 
     Kernels are the weights that `prune` can act on: those of Dense, EinsumDense and convolution
     layers, pointwise ones of separable convolutions, those of recurrent layers and attention (the
-    recurrent ones too), embeddings, and what custom layers name in `get_prunable_weights`. Biases,
-    normalizations and depthwise kernels, which are only pruned if asked for, do not count as long
-    as they have no zero.
+    recurrent ones too) and embeddings, also inside custom layers, or what these list in
+    `get_prunable_weights`. Biases and normalizations do not count, nor do depthwise kernels, which
+    are only pruned if asked for, as long as they have no zero.
 
     Args:
         model: a model of either Keras, plain, pruned, clustered or quantization-aware.
@@ -99,7 +100,7 @@ def sparsity(model: Any) -> Sparsity:
     if not rows:
         raise problem(
             f"model {model.name!r} without a layer that can be pruned",
-            "one of " + ", ".join(FAMILIES),
+            "one of " + ", ".join(WITH_KERNELS),
             "measure a model that has one",
         )
     return Sparsity(rows)
@@ -118,7 +119,7 @@ def _values(model: Any) -> Iterator[tuple[str, str, np.ndarray]]:
             yield from _values(layer)
             continue
         plain, weights = unwrapped(layer)
-        for name in kernel_names(plain, weights):
-            value = np.asarray(weights[name])
+        for kernel in kernels(plain):
+            value = np.asarray(weights[kernel.name])
             if not is_depthwise(plain) or np.any(value == 0):
-                yield plain.name, name, value
+                yield plain.name, kernel.name, value

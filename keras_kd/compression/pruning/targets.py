@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_kd._checks import check_number, problem
 from keras_kd.compression.bridge.graph import Graph
-from keras_kd.compression.pruning.kernels import is_depthwise, kernels
+from keras_kd.compression.kernels import is_depthwise, kernels
 from keras_kd.compression.selection import Selection, select
 
 # One share for all layers, one by name or type, or a function of the student's own layer.

@@ -13,7 +13,7 @@ import tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import record_of
-from keras_kd.compression.clustering.weights import channel_axis, parts
+from keras_kd.compression.kernels import CLUSTERABLE, Kernel, kernels
 from keras_kd.compression.quantization._quantizers import (
     StructureKeeper,
     WeightQuantizer,
@@ -24,7 +24,6 @@ from keras_kd.compression.quantization._wrapper import (
     QuantizeConfig,
     QuantizeLayer,
     QuantizeWrapper,
-    part_of,
     wrappers,
 )
 from keras_kd.compression.quantization.placement import (
@@ -84,11 +83,9 @@ class Scheme:
         if not (self.preserve and layer.trainable):
             return {}
         found = {}
-        for path in _paths(layer):
-            part, attribute = part_of(layer, path)
-            axis = channel_axis(part)
-            kernel = getattr(part, attribute).numpy()
-            found[path] = structure_of(kernel, -1 if axis is None else axis)
+        for path, kernel in _by_path(layer):
+            axis = kernel.channel_axis
+            found[path] = structure_of(kernel.weight.numpy(), -1 if axis is None else axis)
         return {path: structure for path, structure in found.items() if structure is not None}
 
     def _config(
@@ -134,12 +131,12 @@ class Scheme:
         return layer
 
 
-def _paths(layer: Any) -> Iterator[str]:
-    """Where in a layer there are weights that earlier compressions act on."""
+def _by_path(layer: Any) -> Iterator[tuple[str, Kernel]]:
+    """The weights in a layer that earlier compressions act on, and where they are."""
     places = {id(part): path for part, path in _places(layer, "")}
-    for part, attribute in parts(layer):
-        if id(part) in places:
-            yield places[id(part)] + attribute
+    for kernel in kernels(layer, CLUSTERABLE):
+        if id(kernel.part) in places:
+            yield places[id(kernel.part)] + kernel.attribute, kernel
 
 
 def _places(layer: Any, prefix: str) -> Iterator[tuple[Any, str]]:

@@ -5,67 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import keras
 
 from keras_kd._four_bits import WITHOUT_4_BITS
 from keras_kd.compression.bridge.graph import Call, Graph, Slot
+from keras_kd.compression.layers import Rounding, row_of
 
-# The kernels that are quantized, and how many of their last axes make up the channels that can
-# have a range each. TensorFlow's converter takes one range only for Dense and Conv2DTranspose.
-_KERNELS: Mapping[str, Mapping[str, int]] = {
-    "Conv1D": {"kernel": 1},
-    "Conv2D": {"kernel": 1},
-    "Conv2DTranspose": {"kernel": 0},
-    "Dense": {"kernel": 0},
-    "DepthwiseConv2D": {"depthwise_kernel": 2},
-    "SeparableConv1D": {"depthwise_kernel": 2, "pointwise_kernel": 1},
-    "SeparableConv2D": {"depthwise_kernel": 2, "pointwise_kernel": 1},
-}
-# The operators of those kernels that do not become a convolution or a dense layer of the file.
+# The operators of quantized kernels that do not become a convolution or a dense layer of the file.
 _OPERATORS = {"depthwise_kernel": "DEPTHWISE_CONV_2D", "Conv2DTranspose": "TRANSPOSE_CONV"}
-_SEPARABLE = frozenset({"SeparableConv1D", "SeparableConv2D"})
-# These hand on values of their input, or weighted means of them, in the range of their input.
-_IN_RANGE_OF_INPUT = """
-    ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D AveragePooling3D
-    Cropping1D Cropping2D Cropping3D Dropout Flatten GaussianDropout GaussianNoise
-    GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D Identity Masking MaxPooling1D
-    MaxPooling2D MaxPooling3D Permute RepeatVector Reshape SpatialDropout1D SpatialDropout2D
-    SpatialDropout3D UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D
-    ZeroPadding3D
-"""
 # Functions whose range TFLite knows.
 _FIXED_RANGE = frozenset({"linear", "sigmoid", "softmax", "tanh"})
-# TFLite computes these on integers, and rounds what comes out.
-_OUTPUT = """
-    Activation Add Average Concatenate GlobalAveragePooling1D GlobalAveragePooling2D
-    GlobalAveragePooling3D LeakyReLU ReLU
-"""
-# TF-MOT has no quantizer for what these compute, but for their outputs.
-_OUTPUT_ONLY = """
-    BatchNormalization Conv1DTranspose Conv3D Conv3DTranspose DepthwiseConv1D Dot ELU
-    GroupNormalization GroupNormalizationV1 LayerNormalization Maximum Minimum Multiply
-    Normalization OperationLayer PReLU Rescaling Subtract ThresholdedReLU UnitNormalization
-"""
-_RECURRENT = """
-    Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D GRU LSTM RNN SimpleRNN TimeDistributed
-"""
-_ATTENTION = "AdditiveAttention Attention GroupQueryAttention MultiHeadAttention"
-_FOLDS_BATCH_NORMALIZATION = frozenset(_KERNELS)
-_FUSES_RELU = _FOLDS_BATCH_NORMALIZATION | {"Add", "BatchNormalization"}
-
-
-class Kind(Enum):
-    """What quantization-aware training can do with a layer."""
-
-    KERNEL = "weights and outputs in integers"
-    OUTPUT = "outputs in integers"
-    OUTPUT_ONLY = "computes in float, outputs in integers"
-    HANDS_ON = "range of its input"
-    FIXED = "fixed range"
-    FLOAT = "float"
 
 
 @dataclass(frozen=True)
@@ -81,7 +32,7 @@ class Placement:
         note: why something stays in float, or where it is quantized instead.
     """
 
-    kind: Kind
+    kind: Rounding
     weights: Mapping[str, int] = field(default_factory=dict)
     between: bool = False
     activation: bool = False
@@ -94,28 +45,22 @@ class Placement:
         return bool(self.weights) or self.activation or self.output
 
 
-def kind_of(layer: Any) -> Kind:
+def kind_of(layer: Any) -> Rounding:
     """What can be done with a layer of either Keras, as far as its class tells."""
-    name = type(layer).__name__
-    if name in _KERNELS:
-        return Kind.KERNEL
-    if name == "Softmax" or (name == "Activation" and activation_name(layer) in _FIXED_RANGE):
-        return Kind.FIXED
-    for names, kind in (
-        (_OUTPUT, Kind.OUTPUT),
-        (_OUTPUT_ONLY, Kind.OUTPUT_ONLY),
-        (_IN_RANGE_OF_INPUT, Kind.HANDS_ON),
-    ):
-        if name in names.split():
-            return kind
     # Operations between Keras 3 layers become layers of one class in tf_keras.
     is_operation = isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer)
-    return Kind.OUTPUT_ONLY if is_operation or name == "Operation" else Kind.FLOAT
+    if is_operation or type(layer).__name__ in ("Operation", "OperationLayer"):
+        return Rounding.OUTPUT_ONLY
+    row = row_of(type(layer))
+    if row is None:
+        return Rounding.FLOAT
+    has_fixed_range = row.name == "Activation" and activation_name(layer) in _FIXED_RANGE
+    return Rounding.FIXED if has_fixed_range else row.rounding
 
 
 def supports(layer: Any) -> bool:
     """Whether a layer of either Keras need not stay in float."""
-    return kind_of(layer) is not Kind.FLOAT
+    return kind_of(layer) is not Rounding.FLOAT
 
 
 def place(graph: Graph, chosen: Collection[str], per_axis: bool) -> dict[int, Placement]:
@@ -137,7 +82,7 @@ def bits_of_kernel(layer: Any, path: str, asked: int) -> int:
         path: the name of the kernel in it.
         asked: the bits of the other kernels.
     """
-    operator = _OPERATORS.get(path) or _OPERATORS.get(class_name(layer))
+    operator = _OPERATORS.get(path) or _OPERATORS.get(class_of(layer).__name__)
     return 8 if asked <= 4 and operator in WITHOUT_4_BITS else asked
 
 
@@ -146,7 +91,7 @@ def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> lis
     reading: set[Slot] = set()
     for call in reversed(graph.calls):
         place = placements[id(call.layer)]
-        if place.is_quantized or (place.kind is Kind.HANDS_ON and reading & set(call.results)):
+        if place.is_quantized or (place.kind is Rounding.HANDS_ON and reading & set(call.results)):
             reading.update(call.operands())
     return [
         position
@@ -155,9 +100,9 @@ def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> lis
     ]
 
 
-def class_name(layer: Any) -> str:
+def class_of(layer: Any) -> type:
     """The class of a layer, or of the Keras 3 layer that the bridge keeps in it."""
-    return type(getattr(layer, "keras_layer", layer)).__name__
+    return type(getattr(layer, "keras_layer", layer))
 
 
 def activation_name(layer: Any) -> str:
@@ -180,7 +125,7 @@ class _Places:
         self._per_axis = per_axis
         names = graph.names()
         self._kinds = {
-            id(layer): kind_of(layer) if names[id(layer)] in chosen else Kind.FLOAT
+            id(layer): kind_of(layer) if names[id(layer)] in chosen else Rounding.FLOAT
             for layer in graph.layers()
         }
         self._calls = Counter(id(call.layer) for call in graph.calls)
@@ -211,21 +156,24 @@ class _Places:
 
     def _placement(self, layer: Any, silent: str | None, folded: str | None) -> Placement:
         kind, name = self._kind(layer), type(layer).__name__
-        if kind is Kind.FLOAT:
+        if kind is Rounding.FLOAT:
             return Placement(kind, note=self._reason(layer))
-        if kind in (Kind.HANDS_ON, Kind.FIXED):
+        if kind in (Rounding.HANDS_ON, Rounding.FIXED):
             return Placement(kind, note=kind.value)
         note = silent or ""
-        if kind is Kind.KERNEL:
-            axes = _KERNELS[name]
+        if kind is Rounding.KERNEL:
+            row = row_of(type(layer))
             return Placement(
                 kind,
-                weights={path: count if self._per_axis else 0 for path, count in axes.items()},
-                between=name in _SEPARABLE,
+                weights={
+                    row.name_in_tf_keras(kernel.name): kernel.ranges if self._per_axis else 0
+                    for kernel in row.kernels
+                },
+                between=len(row.kernels) > 1,
                 activation=silent is None,
                 note=note,
             )
-        if kind is Kind.OUTPUT_ONLY and not silent:
+        if kind is Rounding.OUTPUT_ONLY and not silent:
             note = folded or f"computes in float: TF-MOT has no quantizer for {name}"
         return Placement(kind, output=silent is None, note=note)
 
@@ -233,17 +181,18 @@ class _Places:
         """Where the output of `before` is rounded instead, if `after` makes one with it."""
         kinds, names = (self._kind(before), self._kind(after)), (type(before), type(after))
         first, second = (cls.__name__ for cls in names)
-        if Kind.FLOAT in kinds or self._calls[id(before)] > 1 or self._calls[id(after)] > 1:
+        if Rounding.FLOAT in kinds or self._calls[id(before)] > 1 or self._calls[id(after)] > 1:
             return None
         is_linear = activation_name(before) == "linear"
         if second == "BatchNormalization":
-            folds = first in _FOLDS_BATCH_NORMALIZATION and is_linear and _on_last_axis(after)
+            folds = kinds[0] is Rounding.KERNEL and is_linear and _on_last_axis(after)
             return f"folded with {after.name!r}" if folds else None
         if _is_fused_relu(after):
-            return f"rounded after {after.name!r}" if first in _FUSES_RELU and is_linear else None
+            fuses = kinds[0] is Rounding.KERNEL or first in ("Add", "BatchNormalization")
+            return f"rounded after {after.name!r}" if fuses and is_linear else None
         if second == "Concatenate":
-            is_rounded_last = kinds[0] in (Kind.OUTPUT, Kind.OUTPUT_ONLY) or (
-                kinds[0] is Kind.KERNEL and activation_name(before) in ("linear", "relu")
+            is_rounded_last = kinds[0] in (Rounding.OUTPUT, Rounding.OUTPUT_ONLY) or (
+                kinds[0] is Rounding.KERNEL and activation_name(before) in ("linear", "relu")
             )
             return f"rounded after {after.name!r}" if is_rounded_last else None
         return None
@@ -256,12 +205,12 @@ class _Places:
             if slot in self._producers and self._readers[slot] == 1
         ]
 
-    def _kind(self, layer: Any) -> Kind:
-        return Kind.FLOAT if id(layer) in self._reasons else self._kinds[id(layer)]
+    def _kind(self, layer: Any) -> Rounding:
+        return Rounding.FLOAT if id(layer) in self._reasons else self._kinds[id(layer)]
 
     def _obstacle(self, call: Call) -> str | None:
         """Why a layer must stay in float, seen from how it is called."""
-        if self._kinds[id(call.layer)] in (Kind.FLOAT, Kind.HANDS_ON, Kind.FIXED):
+        if self._kinds[id(call.layer)] in (Rounding.FLOAT, Rounding.HANDS_ON, Rounding.FIXED):
             return None
         if len(call.results) != 1:
             return "it has several outputs"
@@ -278,15 +227,11 @@ class _Places:
     def _reason(self, layer: Any) -> str:
         if id(layer) in self._reasons:
             return self._reasons[id(layer)]
-        name = class_name(layer)
-        if name == "Embedding":
-            return "TF-MOT has no quantizer for Embedding"
-        if name in _RECURRENT.split():
-            return "TF-MOT has no quantizers for what is computed step by step"
-        if name in _ATTENTION.split():
-            return "TF-MOT has no quantizers for attention"
-        if kind_of(layer) is Kind.FLOAT:
-            return f"TF-MOT does not know {name}"
+        row = row_of(class_of(layer))
+        if row is not None and row.no_quantizer:
+            return row.no_quantizer
+        if kind_of(layer) is Rounding.FLOAT:
+            return f"TF-MOT does not know {class_of(layer).__name__}"
         return "it was not chosen"
 
 

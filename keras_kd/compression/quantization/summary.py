@@ -11,7 +11,8 @@ from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd._tables import aligned
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild
-from keras_kd.compression.quantization.placement import Kind, Placement, class_name, place
+from keras_kd.compression.layers import Rounding
+from keras_kd.compression.quantization.placement import Placement, class_of, place
 from keras_kd.compression.quantization.structure import parts_of_structure
 from keras_kd.compression.state import QUANTIZATION_AWARE, state_of
 from keras_kd.compression.stripping import dismantle
@@ -128,7 +129,7 @@ def _row(layer: Any, wrapper: Any, placement: Placement) -> LayerQuantization:
     output = None if wrapper is None else wrapper.output_quantizer
     return LayerQuantization(
         name=layer.name,
-        kind=class_name(layer),
+        kind=class_of(layer).__name__,
         weight_bits=min((item.num_bits for item in rounding), default=None),
         per_axis=_has_ranges_by_channel(layer, rounding, placement) if rounding else None,
         keeps=tuple(dict.fromkeys(part for one in kept for part in parts_of_structure(one))),
@@ -139,7 +140,7 @@ def _row(layer: Any, wrapper: Any, placement: Placement) -> LayerQuantization:
 
 
 def _note(placement: Placement, bits: set[int]) -> str:
-    if placement.kind is Kind.FLOAT:
+    if placement.kind is Rounding.FLOAT:
         return f"float: {placement.note}"
     # Of the two kernels of a separable convolution.
     depthwise = f"{max(bits)} bits in its depthwise kernel" if len(bits) > 1 else ""
@@ -151,7 +152,7 @@ def _has_ranges_by_channel(layer: Any, rounding: list[Any], placement: Placement
     if any(item.per_axis for item in rounding):
         return True
     # The factors of the normalization become part of the scales.
-    return class_name(layer) == "Conv2DTranspose" and placement.note.startswith("folded")
+    return class_of(layer).__name__ == "Conv2DTranspose" and placement.note.startswith("folded")
 
 
 def _limits(variables: Mapping[str, Any]) -> tuple[float, float]:

@@ -65,7 +65,8 @@ def quantize_aware(
             range of all inputs seen.
         preserve: whether weights that are zero stay zero, and weights of a clustered kernel that
             are equal stay equal, so that the compression of the file is not lost. Equal weights
-            then share the mean of their gradients. It holds for layers in float too.
+            then share the mean of their gradients. It holds for layers in float too, except those
+            that tf_keras does not have (custom layers, GroupQueryAttention).
 
     Returns:
         A functional `tf_keras.Model`; compile it before training. `load` reads it back from a

@@ -5,8 +5,8 @@ from keras import layers
 from tf_keras import layers as tf_layers
 
 from keras_kd.compression.bridge.graph import read
+from keras_kd.compression.layers import Rounding
 from keras_kd.compression.quantization.placement import (
-    Kind,
     inputs_to_quantize,
     kind_of,
     place,
@@ -116,7 +116,7 @@ def test_inputs_that_are_quantized():
     z = tf_layers.Rescaling(0.1, name="scale")(words)
     places, inputs = placed(tf_keras.Model([words, left, right], [x, y, z]))
     assert inputs == [1]
-    assert places["scale"].kind is Kind.FLOAT
+    assert places["scale"].kind is Rounding.FLOAT
     assert places["scale"].note == "it reads integers"
 
 
@@ -134,22 +134,22 @@ def test_layers_that_were_not_chosen():
 @pytest.mark.parametrize(
     ("layer", "kind"),
     [
-        (layers.Dense(2), Kind.KERNEL),
-        (layers.Rescaling(2.0), Kind.OUTPUT_ONLY),
-        (layers.Add(), Kind.OUTPUT),
-        (layers.Flatten(), Kind.HANDS_ON),
-        (layers.Activation("sigmoid"), Kind.FIXED),
-        (layers.Softmax(), Kind.FIXED),
-        (layers.LSTM(2), Kind.FLOAT),
-        (layers.MultiHeadAttention(1, 2), Kind.FLOAT),
-        (layers.Embedding(2, 2), Kind.FLOAT),
-        (keras.layers.Lambda(lambda x: x), Kind.FLOAT),
+        (layers.Dense(2), Rounding.KERNEL),
+        (layers.Rescaling(2.0), Rounding.OUTPUT_ONLY),
+        (layers.Add(), Rounding.OUTPUT),
+        (layers.Flatten(), Rounding.HANDS_ON),
+        (layers.Activation("sigmoid"), Rounding.FIXED),
+        (layers.Softmax(), Rounding.FIXED),
+        (layers.LSTM(2), Rounding.FLOAT),
+        (layers.MultiHeadAttention(1, 2), Rounding.FLOAT),
+        (layers.Embedding(2, 2), Rounding.FLOAT),
+        (keras.layers.Lambda(lambda x: x), Rounding.FLOAT),
     ],
     ids=lambda item: type(item).__name__,
 )
 def test_kinds_of_layers_of_keras_3(layer, kind):
     assert kind_of(layer) is kind
-    assert supports(layer) is (kind is not Kind.FLOAT)
+    assert supports(layer) is (kind is not Rounding.FLOAT)
 
 
 def test_functions_of_ones_own_are_not_taken_for_others_of_their_name():

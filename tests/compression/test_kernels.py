@@ -5,8 +5,10 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
+from keras_kd import compression
 from keras_kd.compression import to_tf_keras
-from keras_kd.compression.pruning.kernels import FAMILIES, is_depthwise, kernels
+from keras_kd.compression.kernels import CLUSTERABLE, is_depthwise, kernels
+from keras_kd.compression.layers import LAYERS as ROWS
 from keras_kd.compression.pruning.patterns import Axes
 
 IMAGE, SEQUENCE = (6, 6, 3), (5, 3)
@@ -29,9 +31,48 @@ class Twice(keras.layers.Layer):
         return [self.first, self.second]
 
 
+class Block(keras.layers.Layer):
+    """A custom layer made of others."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.wide = keras.layers.Dense(8, activation="relu")
+        self.spread = keras.layers.DepthwiseConv1D(3, padding="same")
+        self.narrow = keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.wide.build(shape)
+        self.spread.build((*shape[:-1], 8))
+        self.narrow.build((*shape[:-1], 8))
+
+    def call(self, inputs):
+        return self.narrow(self.spread(self.wide(inputs)))
+
+
+class Listing(Block):
+    """A custom layer made of others that lists what can be compressed."""
+
+    def get_prunable_weights(self):
+        return [self.narrow.kernel]
+
+    def get_clusterable_weights(self):
+        return []
+
+
+class Dense(keras.layers.Layer):
+    """A layer that only shares its name with the one of Keras."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, inputs):
+        return keras.ops.exp(inputs @ self.kernel)
+
+
 def model_of(layer, shape):
     inputs = keras.Input(shape, dtype="int32" if layer.name == "embedding" else None)
-    is_attention = isinstance(layer, keras.layers.MultiHeadAttention)
+    attention = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+    is_attention = isinstance(layer, attention)
     return keras.Model(inputs, layer(inputs, inputs) if is_attention else layer(inputs))
 
 
@@ -88,6 +129,28 @@ LAYERS = {
             "output_dense/kernel": Axes((), (0, 1), (2,)),
         },
     ),
+    "cells of two kinds": (
+        keras.layers.RNN([keras.layers.LSTMCell(4), keras.layers.GRUCell(2)]),
+        SEQUENCE,
+        {
+            f"cell/cells_{number}/{name}": MATRIX
+            for number in (0, 1)
+            for name in ("kernel", "recurrent_kernel")
+        },
+    ),
+    "grouped attention": (
+        keras.layers.GroupQueryAttention(4, 4, 2),
+        SEQUENCE,
+        {
+            **{
+                f"{name}_dense/kernel": Axes((), (0,), (1, 2)) for name in ("query", "key", "value")
+            },
+            "output_dense/kernel": Axes((), (0, 1), (2,)),
+        },
+    ),
+    # The depthwise kernel beside others is left alone.
+    "made of others": (Block(), SEQUENCE, {"kernel": MATRIX, "kernel_2": MATRIX}),
+    "namesake": (Dense(), SEQUENCE, {}),
     "depthwise": (
         keras.layers.DepthwiseConv2D(3),
         IMAGE,
@@ -113,6 +176,51 @@ def test_kernels_and_their_axes_in_both_kerases(name):
     assert is_depthwise(twin) == is_depthwise(layer) == (name == "depthwise")
 
 
+def test_a_part_that_is_frozen_is_left_out():
+    layer = Block()
+    model_of(layer, SEQUENCE)
+    layer.wide.trainable = False
+    assert [kernel.weight for kernel in kernels(layer)] == [layer.narrow.kernel]
+    # A layer that is frozen as a whole still has kernels to measure.
+    layer.trainable = False
+    assert len(kernels(layer)) == 2
+
+
+def test_a_class_that_lists_its_weights_speaks_for_what_is_inside():
+    layer = Listing()
+    model_of(layer, SEQUENCE)
+    assert [kernel.weight for kernel in kernels(layer)] == [layer.narrow.kernel]
+    assert kernels(layer, CLUSTERABLE) == []
+
+
+@pytest.mark.parametrize(
+    ("compress", "measure", "expected"),
+    [
+        (lambda student: compression.prune(student, 0.5, schedule="constant"), "sparsity", 0.5),
+        (lambda student: compression.cluster(student, 4), "clusters", 4),
+    ],
+    ids=["prune", "cluster"],
+)
+def test_what_is_inside_other_layers_trains_compressed(compress, measure, expected, tmp_path):
+    inputs = keras.Input(SEQUENCE)
+    x = keras.layers.GroupQueryAttention(4, 4, 2, name="attention")(inputs, inputs)
+    student = compress(keras.Model(inputs, Block(name="block")(x)))
+    x = np.random.default_rng(0).normal(size=(8, *SEQUENCE)).astype("float32")
+    before = [np.array(weight) for weight in student.trainable_weights]
+    student.compile(tf_keras.optimizers.Adam(0.01), "mse")
+    callbacks = student.training_callbacks() if hasattr(student, "training_callbacks") else []
+    student.fit(x, x, batch_size=2, callbacks=callbacks, verbose=0)
+    assert not any(map(np.array_equal, before, student.trainable_weights))
+
+    student.save(tmp_path / "student.keras")
+    loaded = compression.load(tmp_path / "student.keras", custom_objects={"Block": Block})
+    for model in (student, loaded, compression.strip(student)):
+        np.testing.assert_allclose(model(x), student(x), atol=1e-6)
+        rows = getattr(compression, measure)(model).kernels
+        assert [row.layer for row in rows] == ["attention"] * 4 + ["block"] * 2
+        assert {row.share if measure == "sparsity" else row.values for row in rows} == {expected}
+
+
 def test_matrices_of_a_contraction_multiply_as_the_layer_does():
     layer = keras.layers.EinsumDense("abc,cbde->adbe", output_shape=(2, 5, 3))
     inputs = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
@@ -126,10 +234,13 @@ def test_matrices_of_a_contraction_multiply_as_the_layer_does():
 
 def test_layers_that_tf_mot_prunes_are_pruned_with_the_same_weights():
     for layer_class, names in PruneRegistry._LAYERS_WEIGHTS_MAP.items():
-        known = FAMILIES.get(layer_class.__name__)
         # The two locally connected layers are no longer in Keras 3.
         if not names or layer_class.__name__.startswith("LocallyConnected"):
             continue
-        assert {name.split(".")[-1] for name in names} == known.names, layer_class
-    for cell in (tf_keras.layers.GRUCell, tf_keras.layers.LSTMCell, tf_keras.layers.SimpleRNNCell):
-        assert FAMILIES[cell.__name__].names == {"kernel", "recurrent_kernel"}
+        row = ROWS[layer_class.__name__]
+        if row.is_recurrent:
+            row = ROWS[f"{row.name}Cell"]
+        if row.name == "MultiHeadAttention":
+            row = ROWS["EinsumDense"]
+        known = {kernel.name for kernel in row.kernels if kernel.writes}
+        assert {name.split(".")[-1] for name in names} == known, layer_class
