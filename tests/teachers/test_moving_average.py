@@ -26,6 +26,7 @@ class Subclassed(keras.Model):
 
 
 def noisy_model(kit=keras):
+    kit.utils.set_random_seed(0)
     return kit.Sequential(
         [
             kit.layers.InputLayer((5,)),
@@ -77,7 +78,8 @@ def test_every_floating_point_weight_moves_by_the_decay(kit, jit_compile):
             0.75 * old + 0.25 * new for old, new in zip(expected, floats(student), strict=True)
         ]
     for received, wanted in zip(teacher._pairs, expected, strict=True):
-        np.testing.assert_allclose(received[0], wanted, rtol=1e-6)
+        # Where the terms of a sum cancel, they are rounded by their size, which is up to 8.
+        np.testing.assert_allclose(received[0], wanted, rtol=1e-6, atol=8 * np.finfo("f4").eps)
 
 
 @pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (1, 2 / 11), (90, 0.9), (10**6, 0.9)])
