@@ -85,7 +85,7 @@ def _in_tf_keras(signature: Signature) -> Signature | None:
     if not is_keras_model(signature.model):
         return None
     try:
-        other = Signature(to_tf_keras(signature.model))
+        other = Signature(to_tf_keras(signature.model), named_as=signature.model)
     except (ValueError, TypeError, NotImplementedError):
         # Subclassed models cannot be rebuilt.
         return None

@@ -38,6 +38,7 @@ class Signature:
     Args:
         model: a Keras 3 or tf_keras model that has been built. Its inputs are one tensor, a list
             or a dict of tensors; its outputs too.
+        named_as: another form of the same model, whose outputs give theirs their names.
 
     A student with `stateful=True` in recurrent layers takes their states as further inputs and
     gives the next ones as further outputs; see `Stream`. Its sequences have one step if their
@@ -54,8 +55,9 @@ class Signature:
             one of them takes text.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, named_as: Any = None) -> None:
         self.model = model
+        self._named_as = model if named_as is None else named_as
         structure = _declared_inputs(model)
         inputs = _as_list(structure)
         names = _unique([_input_name(tensor.name) for tensor in inputs])
@@ -86,7 +88,7 @@ class Signature:
         else:
             arguments = ordered if self._is_list else ordered[0]
         with self._stream.fed(inputs) as states:
-            outputs = _named_outputs(self.model, self.model(arguments, training=False))
+            outputs = _named_outputs(self._named_as, self.model(arguments, training=False))
         return {**outputs, **states}
 
     def own(self, outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,15 @@ def test_what_is_refused_is_converted_as_tf_keras_computes_it(kind):
     assert error.max() < (0.1 if form == "int8" else 1e-5)
 
 
+def test_outputs_keep_the_names_of_the_student():
+    vector = keras.Input((12,))
+    x = layers.Dense(8)(vector)
+    student = keras.Model(vector, layers.UnitNormalization()(x) + x)
+    model = tflite.convert(student, "int8", _numbers(12))
+    assert model.verification.notes
+    assert [output.name for output in model.outputs] == student.output_names
+
+
 def test_what_converts_as_it_is_has_no_notes(float_model):
     assert float_model.verification.notes == ()
 
