@@ -307,9 +307,10 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
     if arguments.name is not None and destination.is_project and not destination.is_file:
         check_name(arguments.name)
         given.remove("name")
-    if arguments.labels is None and given:
+    lacking = [*given, *(["vocabulary"] if arguments.vocabulary is not None else [])]
+    if arguments.labels is None and lacking:
         raise problem(
-            f"--{given[0].replace('_', '-')} without --labels",
+            f"--{lacking[0].replace('_', '-')} without --labels",
             "the name of each class: metadata are for classifiers",
             "add --labels labels.txt, or leave it out",
         )
@@ -319,12 +320,6 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
             "--target android, whose files hold them, or a directory with --labels and "
             "--vocabulary alone",
             "choose a directory as --output, and leave out other metadata",
-        )
-    if arguments.vocabulary is not None and arguments.labels is None:
-        raise problem(
-            "--vocabulary without --labels",
-            "the name of each class: metadata are for classifiers",
-            "add --labels labels.txt, or leave it out",
         )
     return () if arguments.labels is None else android.read_labels(arguments.labels)
 

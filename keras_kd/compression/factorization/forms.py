@@ -166,8 +166,10 @@ class SpatialForm(Form):
         return float(np.linalg.norm(patches, 2))
 
 
-class EmbeddingForm(Form):
+class EmbeddingForm(DenseForm):
     """A table of `rank` numbers for each word, and a Dense layer that makes more of them.
+
+    The table, (words, numbers), is taken apart as the kernel of a Dense layer is.
 
     Reference: Lan et al., "ALBERT: A lite BERT for self-supervised learning of language
     representations", ICLR 2020, there from the beginning of the training.
@@ -176,16 +178,6 @@ class EmbeddingForm(Form):
     name = "embedding"
     weight = "embeddings"
     second_class = keras.layers.Dense
-
-    def unfold(self, kernel: np.ndarray) -> np.ndarray:
-        """The table itself: (words, numbers)."""
-        return kernel
-
-    def kernels(
-        self, shape: tuple[int, ...], first: np.ndarray, second: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The factors themselves."""
-        return first, second
 
     def options(
         self, config: Mapping[str, Any], rank: int

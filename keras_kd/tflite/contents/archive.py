@@ -7,7 +7,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 
-from keras_kd._checks import one_line, three_parts
+from keras_kd._checks import one_line, problem
 
 # The earliest moment that a zip archive knows: the same files make the same bytes.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
@@ -53,31 +53,27 @@ def read_file(content: bytes, name: str) -> bytes:
         ValueError: if it is not there, if it is not stored as it is, or if the archive is damaged.
     """
     if not name or name in (".", "..") or set(name) & set("/\\"):
-        raise ValueError(
-            _problem(f"metadata that name a file {name!r}", "a name without a directory")
-        )
+        raise _problem(f"metadata that name a file {name!r}", "a name without a directory")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entry = archive.getinfo(name)
             refusal = _refusal(entry, len(content))
             data = b"" if refusal else archive.read(entry)
     except KeyError as error:
-        raise ValueError(
-            _problem(f"metadata that name a file {name!r} which is not there", "all named files")
+        raise _problem(
+            f"metadata that name a file {name!r} which is not there", "all named files"
         ) from error
     except DAMAGE as error:
-        raise ValueError(
-            _problem(
-                f"no readable archive behind the model ({one_line(error)})",
-                f"one with the file {name!r} in it",
-            )
+        raise _problem(
+            f"no readable archive behind the model ({one_line(error)})",
+            f"one with the file {name!r} in it",
         ) from error
     if refusal:
-        raise ValueError(refusal)
+        raise refusal
     return data
 
 
-def _refusal(entry: zipfile.ZipInfo, size: int) -> str | None:
+def _refusal(entry: zipfile.ZipInfo, size: int) -> Exception | None:
     """Why an entry must not be read, None if it may be."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
         return _problem(
@@ -91,7 +87,7 @@ def _refusal(entry: zipfile.ZipInfo, size: int) -> str | None:
     return None
 
 
-def _problem(received: str, expected: str) -> str:
-    return three_parts(
+def _problem(received: str, expected: str) -> Exception:
+    return problem(
         received, expected, "add the metadata again with keras_kd.tflite.android.add_metadata"
     )

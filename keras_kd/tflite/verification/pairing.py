@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_kd._checks import problem, shapes_fit, three_parts
+from keras_kd._checks import problem, shapes_fit
 from keras_kd.tflite.tensors import TensorInfo
 
 _CHANNELS = 3
@@ -96,12 +96,10 @@ def pair(
             which.
     """
     if len(of_file) != len(of_student):
-        raise ValueError(
-            _problem(
-                f"a file with {len(of_file)} {kind}s ({_listed(of_file)}) for a student with "
-                f"{len(of_student)} ({_listed(of_student)})",
-                f"as many {kind}s",
-            )
+        raise _other_student(
+            f"a file with {len(of_file)} {kind}s ({_listed(of_file)}) for a student with "
+            f"{len(of_student)} ({_listed(of_student)})",
+            f"as many {kind}s",
         )
     pairs: dict[str, str] = {}
 
@@ -259,11 +257,9 @@ def _check_shapes(
     for tensor in of_file:
         other = theirs[pairs[tensor.name]]
         if not _fits(tensor, other):
-            raise ValueError(
-                _problem(
-                    f"a file whose {kind} is {tensor} for a student whose {kind} is {other}",
-                    "the same shape, but for the batch",
-                )
+            raise _other_student(
+                f"a file whose {kind} is {tensor} for a student whose {kind} is {other}",
+                "the same shape, but for the batch",
             )
 
 
@@ -271,8 +267,8 @@ def _listed(tensors: Iterable[TensorInfo]) -> str:
     return ", ".join(map(str, tensors))
 
 
-def _problem(received: str, expected: str) -> str:
-    return three_parts(received, expected, "pass the student that the file was made from")
+def _other_student(received: str, expected: str) -> Exception:
+    return problem(received, expected, "pass the student that the file was made from")
 
 
 def _are_shares(values: np.ndarray) -> bool:
