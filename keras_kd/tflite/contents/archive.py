@@ -12,7 +12,7 @@ from keras_kd._checks import one_line, problem
 # The earliest moment that a zip archive knows: the same files make the same bytes.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED = 1
-# What Python's zipfile raises where offsets, sizes, versions or names are damaged.
+# What struct and zipfile raise where offsets, sizes, versions or names are damaged.
 DAMAGE = (
     zipfile.BadZipFile,
     struct.error,

@@ -10,20 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd.tflite.contents.archive import DAMAGE
 
 KINDS = ("weights", "quantization", "names", "metadata", "overhead")
 
-# What struct and zipfile raise where offsets, sizes or versions are damaged.
-_DAMAGE = (
-    struct.error,
-    zipfile.BadZipFile,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
 # A file may refer to one part several times, and whoever unpacks it copies the part as often. What
 # converters write refers to few parts twice, if to any.
 _MOST_REPEATED = 4
@@ -52,7 +42,7 @@ def bytes_by_kind(content: bytes) -> dict[str, int]:
     try:
         kinds.read_model()
         kinds.read_attached_files()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise problem(
             f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
             "an undamaged .tflite model",
