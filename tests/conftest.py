@@ -1,11 +1,16 @@
-"""Small models, small data and the numbers that tests compare with."""
+"""Small models, small data and the numbers that tests compare with.
 
+Keras is imported where it is used: the process that deals the tests out to the workers needs none.
+"""
+
+import functools
 import gc
 import importlib
 import signal
+import sys
+import zlib
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -23,6 +28,74 @@ def pytest_collection_finish(session):
     # Keras, TensorFlow and the tests themselves stay: to look at them in each collection of garbage
     # is a third of the time.
     gc.freeze()
+    if "keras" in sys.modules:
+        trace_steps_once()
+
+
+def trace_steps_once():
+    """Have plain Keras make the state of optimizers and metrics outside of the compiled step.
+
+    TensorFlow traces a function that makes variables twice, which is half of the time of a short
+    `fit`.
+    """
+    import tensorflow as tf
+    from keras.src.optimizers.base_optimizer import BaseOptimizer
+    from keras.src.trainers.compile_utils import CompileMetrics
+
+    def outside(method):
+        @functools.wraps(method)
+        def called(*arguments, **options):
+            if tf.distribute.has_strategy():
+                return method(*arguments, **options)
+            with tf.init_scope():
+                graph = tf.compat.v1.get_default_graph()
+                creators, graph._variable_creator_stack = graph._variable_creator_stack, []
+                try:
+                    return method(*arguments, **options)
+                finally:
+                    graph._variable_creator_stack = creators
+
+        return called
+
+    for owner, name in ((BaseOptimizer, "add_variable_from_reference"), (CompileMetrics, "build")):
+        setattr(owner, name, outside(getattr(owner, name)))
+
+
+def set_seed(seed):
+    """`keras.utils.set_random_seed`, which takes effect on eager operations of tf_keras only once.
+
+    TensorFlow would drop the kernels of all eager operations, for the few of them that hold a
+    random state; that triples the time of the next step of a small model.
+    """
+    import keras
+    from tensorflow.python.eager import context
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context.context(), "_context_handle", None)
+        keras.utils.set_random_seed(seed)
+
+
+def seed_by_name(name):
+    """Make weights and data depend on the test, not on what ran before it."""
+    if "keras" in sys.modules:
+        set_seed(zlib.crc32(name.encode()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    seed_by_name(item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    if fixturedef.scope == "function":
+        return (yield)
+    # Tests share it: it is the same whichever comes first, and what follows is the same without it.
+    seed_by_name(fixturedef.argname)
+    try:
+        return (yield)
+    finally:
+        seed_by_name(request._pyfuncitem.nodeid)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +117,9 @@ def build_dense_model(
     classes=3, *, units=4, activation=None, batch_normalization=False, seed=0, name=None, **options
 ):
     """Five numbers in, logits out (or probabilities), the weights a function of the seed."""
-    keras.utils.set_random_seed(seed)
+    import keras
+
+    set_seed(seed)
     wide = keras.initializers.RandomNormal(stddev=1.0)
     layers = [
         keras.Input((5,)),
@@ -86,4 +161,6 @@ def examples():
 @pytest.fixture
 def hard_loss():
     """Cross-entropy with integer labels, on logits."""
+    import keras
+
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
