@@ -10,10 +10,12 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PAGE := examples/web
 # MediaPipe needs a newer absl-py than TF-MOT bears.
 MEDIAPIPE := .venv-mediapipe
+# Only what the wheel itself asks for.
+FRESH := .venv-wheel
 NEEDS_NPM = @command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-android test-web lint format benchmark models web clean
+.PHONY: help install quickstart test test-all test-android test-web lint format wheel benchmark models web clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,13 +55,23 @@ test-web: $(INSTALLED) ## install Chromium and the page's packages, test the pag
 	cd $(PAGE) && npm ci
 	$(BIN)/python -m pytest tests/web -rs
 
-lint: $(INSTALLED) ## check style and format
+lint: $(INSTALLED) ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
 format: $(INSTALLED) ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheel: $(INSTALLED) ## build the wheel, install it into a fresh environment, import it (a minute)
+	rm -rf build dist $(FRESH)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv $(FRESH)
+	$(FRESH)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile dist/*.whl
+	cd $(FRESH) && bin/python -I -c "import keras_kd.compression, keras_kd.evaluation, keras_kd.tflite"
+	cd $(FRESH) && bin/keras-kd --version && bin/keras-kd --help
+	rm -rf build $(FRESH)
 
 benchmark: $(INSTALLED) ## measure time and memory beside keras.distillation and PyTorch (15 minutes)
 	$(BIN)/python benchmarks/step.py
@@ -78,4 +90,4 @@ $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
 	@touch $@
 
 clean: ## remove the virtual environment and what was built
-	rm -rf $(VENV) $(MEDIAPIPE) $(PAGE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(MEDIAPIPE) $(FRESH) $(PAGE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache
