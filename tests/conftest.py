@@ -24,12 +24,22 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish(session):
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
     # Keras, TensorFlow and the tests themselves stay: to look at them in each collection of garbage
     # is a third of the time.
-    gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_collection_finish(session):
     if "keras" in sys.modules:
         trace_steps_once()
+        keep_kernels_when_seeding()
 
 
 def trace_steps_once():
@@ -61,24 +71,31 @@ def trace_steps_once():
         setattr(owner, name, outside(getattr(owner, name)))
 
 
-def set_seed(seed):
-    """`keras.utils.set_random_seed`, which takes effect on eager operations of tf_keras only once.
+def keep_kernels_when_seeding():
+    """Have `keras.utils.set_random_seed` keep the kernels of TensorFlow's eager operations.
 
-    TensorFlow would drop the kernels of all eager operations, for the few of them that hold a
-    random state; that triples the time of the next step of a small model.
+    TensorFlow drops all of them for the few that hold a random state, of which Keras 3 uses none;
+    that triples the time of the next step of a small model. `tf.random.set_seed` and that of
+    tf_keras are as they were.
     """
     import keras
     from tensorflow.python.eager import context
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context.context(), "_context_handle", None)
-        keras.utils.set_random_seed(seed)
+    set_random_seed = keras.utils.set_random_seed
+
+    @functools.wraps(set_random_seed)
+    def called(seed):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(context.context(), "_context_handle", None)
+            set_random_seed(seed)
+
+    keras.utils.set_random_seed = called
 
 
 def seed_by_name(name):
     """Make weights and data depend on the test, not on what ran before it."""
     if "keras" in sys.modules:
-        set_seed(zlib.crc32(name.encode()))
+        sys.modules["keras"].utils.set_random_seed(zlib.crc32(name.encode()))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -119,7 +136,7 @@ def build_dense_model(
     """Five numbers in, logits out (or probabilities), the weights a function of the seed."""
     import keras
 
-    set_seed(seed)
+    keras.utils.set_random_seed(seed)
     wide = keras.initializers.RandomNormal(stddev=1.0)
     layers = [
         keras.Input((5,)),
