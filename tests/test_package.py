@@ -23,7 +23,14 @@ def run(*command):
 
 
 @pytest.mark.parametrize(
-    "imports", ["import keras_kd, keras", "import keras, keras_kd", "import keras_kd.tflite, keras"]
+    "imports",
+    [
+        "import keras_kd, keras",
+        *(
+            pytest.param(imports, marks=pytest.mark.slow)
+            for imports in ("import keras, keras_kd", "import keras_kd.tflite, keras")
+        ),
+    ],
 )
 def test_keras_finds_what_is_registered_whatever_is_imported_first(imports):
     done = run(sys.executable, "-c", f"{imports}; print({REGISTERED})")

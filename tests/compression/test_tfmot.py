@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import os, keras, tensorflow as tf
 import keras_kd.compression._tfmot
@@ -27,5 +29,6 @@ def test_tf_keras_stays_keras_3_here_and_in_child_processes():
     assert after_the_import() == ["None", "keras"]
 
 
+@pytest.mark.slow
 def test_who_has_asked_for_keras_2_keeps_it():
     assert after_the_import(TF_USE_LEGACY_KERAS="1") == ["1", "tf_keras"]
