@@ -55,9 +55,10 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
             weights.
         student: the model to train, of either Keras. With a softmax or sigmoid at the end or
             without.
-        distillation_losses: one `keras.distillation.DistillationLoss` or a list of them. `None`
-            for `keras_kd.losses.SoftTargets(temperature=4.0)`, and for `keras_kd.losses.LogitsMSE`
-            on outputs that are numbers: those that `compile` gets a loss of regression for, such as
+        distillation_losses: one `keras.distillation.DistillationLoss` or a list of them; the name
+            of a loss stands for it (`"soft_targets"`, see `keras_kd.losses.get`). `None` for
+            `keras_kd.losses.SoftTargets(temperature=4.0)`, or for `keras_kd.losses.LogitsMSE` on
+            outputs that are numbers: those that `compile` gets a loss of regression for, such as
             `"mse"`, and that end in neither a softmax nor a sigmoid.
         distillation_loss_weights: one weight per loss; `None` for 1 each. A weight is a number, a
             `keras.optimizers.schedules.LearningRateSchedule` or a function of the step, which is

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +13,12 @@ from keras_kd import schedules
 from keras_kd._checks import check_number, problem, three_parts
 from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
-from keras_kd.distiller.default_losses import advice_for
+from keras_kd.distiller.default_losses import advice_for, kind_of_loss
 from keras_kd.distiller.matching import matched
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import outputs_by_key
 from keras_kd.losses.foreign import as_loss
+from keras_kd.losses.named import get, name_of
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
 
@@ -27,8 +27,9 @@ class Objective:
     """total = w * hard + (1 - w) * sum_i weight_i * distillation_i
 
     Args:
-        losses: one `keras.distillation.DistillationLoss` or a list of them; `None` for
-            `SoftTargets(temperature=4.0)`, until `choose` knows better.
+        losses: one `keras.distillation.DistillationLoss` or its name (see
+            `keras_kd.losses.get`), or a list of them; `None` for `SoftTargets(temperature=4.0)`,
+            until `choose` takes others.
         weights: one weight per loss, at least 0, each a number or a schedule; `None` for 1 each.
             A single loss may come with a single weight.
         student_loss_weight: w, from 0 to 1, a number or a schedule.
@@ -54,9 +55,9 @@ class Objective:
                 "at least one distillation loss",
                 "pass None for SoftTargets(temperature=4.0), or LogitsMSE() for numbers",
             )
+        self.losses = []
         for loss in losses:
-            _check_loss(loss)
-        self.losses = losses
+            self.losses.append(_checked_loss(loss))
         self.set_weights(weights)
         self.set_student_loss_weight(student_loss_weight)
         self._bounds = self._bounds_of_schedules()
@@ -267,7 +268,7 @@ class Objective:
 
     def _names(self) -> list[str]:
         """A name for each loss, that of its class; numbered where there are several of one."""
-        names = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(x).__name__).lower() for x in self.losses]
+        names = [name_of(type(loss)) for loss in self.losses]
         return [
             name if names.count(name) == 1 else f"{name}_{names[:i].count(name) + 1}"
             for i, name in enumerate(names)
@@ -319,11 +320,14 @@ def _tensors(shapes: Any) -> Any:
     return [_tensors(part) for part in shapes]
 
 
-def _check_loss(loss: Any) -> None:
+def _checked_loss(loss: Any) -> Any:
+    """The distillation loss, also where its name is given."""
+    if isinstance(loss, str) and kind_of_loss(loss) is None:
+        return get(loss)
     if not isinstance(loss, keras.distillation.DistillationLoss):
         raise problem(
             f"distillation loss {loss!r} of type {type(loss).__name__}",
-            "an object of keras_kd.losses or another keras.distillation.DistillationLoss",
+            "an object of keras_kd.losses, its name or another keras.distillation.DistillationLoss",
             f"pass for example {advice_for(loss)}",
             kind=TypeError,
         )
@@ -340,6 +344,7 @@ def _check_loss(loss: Any) -> None:
             ),
             stacklevel=5,
         )
+    return loss
 
 
 def _check_weights(

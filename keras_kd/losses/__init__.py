@@ -28,6 +28,7 @@ from keras_kd.losses.logits import (
     SoftTargets,
     StandardizedSoftTargets,
 )
+from keras_kd.losses.named import get
 from keras_kd.losses.relations import (
     ContrastiveRepresentation,
     CorrelationCongruence,
@@ -68,4 +69,5 @@ __all__ = [
     "SoftTargets",
     "StandardizedSoftTargets",
     "VariationalInformation",
+    "get",
 ]

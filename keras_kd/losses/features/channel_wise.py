@@ -47,7 +47,7 @@ def _by_channel(features: Any, mask: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class ChannelWiseDistillation(MapLoss):
-    """KL divergence between the distributions of each channel over the positions, times T^2.
+    """Channel-wise distillation (CWD): KL divergence of each channel's distribution over positions.
 
     Transfers where each channel is strong. Made for dense prediction (segmentation, detection): on
     the maps of logits, one channel per class, where it says where each class is, or on features.

@@ -86,7 +86,7 @@ def _mean_of_the_negative(mean: float, deviation: float) -> float:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class PartialL2(FeatureLoss):
-    """Squared difference of features before a ReLU, where the ReLU lets it through.
+    """Partial L2 of the feature overhaul (OFD): squared difference of features before a ReLU.
 
     Transfers what the teacher's ReLU keeps: where the teacher is negative the student must only be
     below the margin. Compare the outputs of the `BatchNormalization` before a ReLU. It is a sum

@@ -36,7 +36,7 @@ def variational_information(
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class VariationalInformation(FeatureLoss):
-    """Likelihood of the teacher's features, given the student's, with variances that are learned.
+    """Variational information distillation (VID): Gaussian likelihood with learned variances.
 
     A lower bound of the mutual information between both. Like `Hint`, but channels that the
     student cannot follow get a large variance and count less. Its usual weight is 1.

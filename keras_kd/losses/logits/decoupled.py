@@ -68,7 +68,7 @@ def _target_apart(logits: Any, label: Any, temperature: float) -> tuple[Any, Any
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class DecoupledKD(TemperedLoss):
-    """KL divergence of softened outputs in two parts, with a weight each, times T^2.
+    """Decoupled knowledge distillation (DKD): KL divergence in two weighted parts, times T^2.
 
     Transfers how sure the teacher is of the labelled class, and what it thinks of the others.
     `SoftTargets` weighs the second part by the teacher's doubt in the label, so that little of it

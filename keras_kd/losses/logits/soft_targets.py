@@ -155,7 +155,7 @@ class _SoftenedLoss(TemperedLoss):
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class SoftTargets(_SoftenedLoss):
-    """KL divergence between the softened output distributions, times T^2.
+    """Knowledge distillation (KD): KL divergence of the softened outputs, times T^2.
 
     Transfers what the teacher thinks of every class, the wrong ones included. The place to start.
 

@@ -42,7 +42,7 @@ def contrastive(
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class ContrastiveRepresentation(BatchLoss):
-    """Each example's student features find the teacher's of the same example in the batch.
+    """Contrastive representation distillation (CRD): match each example's features in the batch.
 
     Maximizes a lower bound of the information that both features share. Two linear projections,
     trained with the student, bring features of any sizes to `projection_units`. The larger the
