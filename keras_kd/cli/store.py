@@ -177,7 +177,7 @@ def _check_free(output: Path) -> None:
 
 def _ask(arguments: argparse.Namespace, examples: Any, keys: Any) -> None:
     """Run a model over the examples."""
-    from keras_kd.teachers import store
+    from keras_kd.teachers import StoredTeacher
 
     with working("loading the model"):
         teacher = load_model(arguments.teacher, arguments.custom_objects)
@@ -186,7 +186,7 @@ def _ask(arguments: argparse.Namespace, examples: Any, keys: Any) -> None:
         dataset, key = (examples,), None
     else:
         dataset, key = (_with_keys(examples, keys),), _KEY
-    store(
+    StoredTeacher.create(
         teacher,
         dataset,
         arguments.output,
@@ -230,9 +230,9 @@ def _with_keys(examples: Any, keys: Any) -> dict[str, Any]:
 def _take(arguments: argparse.Namespace, examples: Any, keys: Any) -> None:
     """Read predictions."""
     from keras_kd.data.examples import map_examples
-    from keras_kd.teachers import store_outputs
+    from keras_kd.teachers import StoredTeacher
 
-    store_outputs(
+    StoredTeacher.from_outputs(
         map_examples(arguments.predictions),
         arguments.output,
         x=examples,

@@ -374,7 +374,8 @@ def _read(teacher: Tapped, student: Tapped, loss: DistillationLoss) -> tuple[Any
             raise problem(
                 f"{type(loss.original).__name__} with a teacher that gives features alone",
                 "a teacher that gives outputs, which this loss compares",
-                "store them too, as in keras_kd.teachers.store(..., outputs=['logits', "
+                "store them too, as in keras_kd.teachers.StoredTeacher.create(..., "
+                "outputs=['logits', "
                 "'layer']), or give losses that name layers",
             )
         outputs = matched(teacher.outputs, student.outputs, loss)

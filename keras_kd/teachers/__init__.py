@@ -6,8 +6,6 @@ from keras_kd.teachers.ensemble import Ensemble, as_teacher
 from keras_kd.teachers.function import Function, NumpyFunction
 from keras_kd.teachers.last_exit import LastExit
 from keras_kd.teachers.moving_average import MovingAverage
-from keras_kd.teachers.stored.outputs import store_outputs
-from keras_kd.teachers.stored.storing import store
 from keras_kd.teachers.stored.teacher import StoredTeacher
 
 __all__ = [
@@ -22,6 +20,4 @@ __all__ = [
     "Teacher",
     "as_teacher",
     "born_again",
-    "store",
-    "store_outputs",
 ]

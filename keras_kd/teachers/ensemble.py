@@ -204,7 +204,7 @@ class Ensemble(Teacher):
             raise problem(
                 f"the stored teachers {stored} as members of an ensemble",
                 "members that are asked about the inputs of a batch",
-                "store what the ensemble says: keras_kd.teachers.store([first_model, "
+                "store its outputs: keras_kd.teachers.StoredTeacher.create([first_model, "
                 "second_model], dataset, path)",
             )
 

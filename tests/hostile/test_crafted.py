@@ -403,7 +403,7 @@ def test_a_link_is_not_followed(keras_kd_program, good, tmp_path, name, complete
 
         work.unlink()
         with contextlib.suppress(RuntimeError):
-            teachers.store_outputs(ends_early(), work, name="logits")
+            teachers.StoredTeacher.from_outputs(ends_early(), work, name="logits")
     if name == "work":
         work.rename(victim)
     else:

@@ -76,7 +76,7 @@ def test_the_distiller_takes_names(dense_model):
     ]
     distiller.distillation_losses = ["logits_mse", "dist"]
     assert type(distiller.distillation_losses[0]) is losses.LogitsMSE
-    with pytest.raises(ValueError, match="'logit_mse'.*use 'logits_mse'"):
+    with pytest.raises(ValueError, match=r"'logit_mse'.*use 'logits_mse'"):
         keras_kd.Distiller(dense_model(2), dense_model(2), "logit_mse")
 
 

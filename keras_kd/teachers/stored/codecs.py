@@ -260,7 +260,7 @@ class TopK:
             raise problem(
                 f"records of {self.name!r} with a class beyond {self.number_of_classes - 1} or "
                 "a mass of the rest that is no number",
-                "records as keras_kd.teachers.store writes them",
+                "records as keras_kd.teachers.StoredTeacher writes them",
                 "store the teacher's outputs again",
             )
         return {"values": values, "classes": classes, "rest": rest}

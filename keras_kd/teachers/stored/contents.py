@@ -371,7 +371,7 @@ class Description:
         ) as error:
             raise problem(
                 f"a description that is none of a stored teacher ({error!r:.300})",
-                "what keras_kd.teachers.store writes",
+                "what keras_kd.teachers.StoredTeacher writes",
                 "store the teacher's outputs again, or read them with the version of keras_kd "
                 "that stored them",
             ) from error

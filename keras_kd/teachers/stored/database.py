@@ -582,7 +582,7 @@ def _check_header(path: Path) -> None:
         IsADirectoryError: if it is a directory.
         ValueError: if it is something else, or a store of another version.
     """
-    expected = "the file that store() wrote"
+    expected = "the file that StoredTeacher.create wrote"
     if path.is_dir():
         raise problem(
             f"the store {str(path)!r}, which is a directory",
@@ -645,7 +645,7 @@ def _journal(path: Path) -> Path:
 def _no_store(path: Path, reason: str) -> ValueError:
     return problem(
         f"{str(path)!r}, which is damaged or no store ({reason})",
-        "the file that store() wrote, or, to begin a store, a name that is free",
+        "the file that StoredTeacher.create wrote, or, to begin a store, a name that is free",
         "check the path, or choose another name",
     )
 

@@ -206,7 +206,7 @@ def test_data_in_other_forms(distiller, form):
 
 def test_a_teacher_that_is_stored(teacher, tmp_path):
     x, y = data()
-    stored = keras_kd.teachers.store(teacher, (x, y), tmp_path / "teacher.store")
+    stored = keras_kd.teachers.StoredTeacher.create(teacher, (x, y), tmp_path / "teacher.store")
     distiller = keras_kd.Distiller(stored, model(32, "student"))
     distiller.compile(keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"])
     joined = stored.join((x, y), batch_size=16)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from keras_kd.teachers import store_outputs
+from keras_kd.teachers import StoredTeacher
 from keras_kd.teachers.stored.summary import summarize
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (20, 100)).astype("float32")
@@ -16,7 +16,7 @@ def path(tmp_path):
 
 def test_all_values_and_features(path):
     features = np.ones((20, 4, 3), "float32")
-    store_outputs({"logits": LOGITS, "block": features}, path, x=LOGITS, name="forest")
+    StoredTeacher.from_outputs({"logits": LOGITS, "block": features}, path, x=LOGITS, name="forest")
     summary = summarize(path, verify=True)
     assert (summary.examples, summary.complete, summary.versions) == (20, True, 1)
     assert summary.bytes == path.stat().st_size
@@ -36,7 +36,9 @@ def test_all_values_and_features(path):
 
 
 def test_the_largest_with_keys(path):
-    store_outputs(LOGITS, path, keys=np.arange(20), key="number", top_k=16, temperatures=(1, 4.5))
+    StoredTeacher.from_outputs(
+        LOGITS, path, keys=np.arange(20), key="number", top_k=16, temperatures=(1, 4.5)
+    )
     summary = summarize(path)
     (logits,) = summary.outputs
     assert (logits.top_k, logits.temperatures) == (16, (1.0, 4.5))
@@ -47,12 +49,12 @@ def test_the_largest_with_keys(path):
 
 
 def test_probabilities(path):
-    store_outputs(np.full((3, 4), 0.25), path, activation="softmax")
+    StoredTeacher.from_outputs(np.full((3, 4), 0.25), path, activation="softmax")
     assert summarize(path).outputs[0].activation == "softmax"
 
 
 def test_for_json(path):
-    store_outputs(LOGITS, path)
+    StoredTeacher.from_outputs(LOGITS, path)
     data = json.loads(json.dumps(summarize(path).to_json()))
     assert data["path"] == str(path)
     assert data["bytes_per_example"] == data["bytes"] / 20
@@ -65,14 +67,14 @@ def test_an_interrupted_store(path):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        store_outputs(broken(), path)
+        StoredTeacher.from_outputs(broken(), path)
     summary = summarize(path, verify=True)
     assert (summary.examples, summary.complete) == (5, False)
     assert "5 examples, interrupted there; storing it again goes on" in str(summary)
 
 
 def test_damage(path):
-    store_outputs(LOGITS, path)
+    StoredTeacher.from_outputs(LOGITS, path)
     content = path.read_bytes()
     value = LOGITS[7].astype("<f2").tobytes()
     # SQLite leaves what it has moved where it was.
