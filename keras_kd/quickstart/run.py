@@ -13,7 +13,7 @@ from rich.console import Console
 
 from keras_kd import compression, tflite
 from keras_kd._files import check_output, filling
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 from keras_kd.evaluation import Comparison, compare, save_report
 from keras_kd.evaluation.extra import check_report_extra
 from keras_kd.quickstart import variants
@@ -72,7 +72,7 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
     return comparison
 
 
-def _train(settings: Settings, dataset: Dataset, narrator: Narrator) -> dict[str, Any]:
+def _train(settings: Settings, dataset: Splits, narrator: Narrator) -> dict[str, Any]:
     """All models by their names, in the form in which they are converted."""
     training = Training(dataset, settings.seed, on_epoch=narrator.advance)
     epochs, fine_tuning = settings.epochs, settings.fine_tuning_epochs
@@ -100,7 +100,7 @@ def _train(settings: Settings, dataset: Dataset, narrator: Narrator) -> dict[str
 
 
 def _convert(
-    trained: dict[str, Any], dataset: Dataset, narrator: Narrator
+    trained: dict[str, Any], dataset: Splits, narrator: Narrator
 ) -> dict[str, tflite.TFLiteModel]:
     files = {}
     with narrator.stage("convert to .tflite", len(variants.ALL)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_kd._checks import check_choice, problem, three_parts
-from keras_kd.data import Dataset, load, load_sample
+from keras_kd.data import Splits, load, load_sample
 from keras_kd.data.named import NAMES
 
 
@@ -59,7 +59,7 @@ class Settings:
         """How long a student is pruned or trained quantization-aware."""
         return (self.epochs + 1) // 2
 
-    def load(self) -> Dataset:
+    def load(self) -> Splits:
         """The data set, or the part of it that is asked for.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_kd import compression, losses
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 from keras_kd.distiller import Distiller
 from keras_kd.quickstart.models import build_student, build_teacher
 
@@ -42,7 +42,7 @@ class Training:
     """
 
     def __init__(
-        self, dataset: Dataset, seed: int, on_epoch: Callable[[], None] | None = None
+        self, dataset: Splits, seed: int, on_epoch: Callable[[], None] | None = None
     ) -> None:
         self.dataset = dataset
         self.seed = seed
