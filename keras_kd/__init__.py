@@ -19,6 +19,7 @@ __all__ = [
     "callbacks",
     "compression",
     "data",
+    "distiller",
     "evaluation",
     "losses",
     "metrics",
@@ -40,7 +41,7 @@ if TYPE_CHECKING or not _runs_as_command():
     from keras_kd import losses, schedules, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
-    from keras_kd import callbacks, compression, data, evaluation, metrics, tflite
+    from keras_kd import callbacks, compression, data, distiller, evaluation, metrics, tflite
 
 
 def __getattr__(name: str) -> Any:

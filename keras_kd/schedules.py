@@ -10,6 +10,8 @@ from keras import ops
 
 from keras_kd._checks import check_integer, check_number, problem
 
+__all__ = ["Schedule", "warm_up"]
+
 # A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function of the step, which is
 # a float32 scalar: arithmetic with floats then needs no casts.
 Schedule = float | Callable[[Any], Any]

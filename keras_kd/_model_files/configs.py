@@ -230,7 +230,8 @@ def _is_function_of_old_keras(value: dict[str, Any], custom_objects: Mapping[str
 
 def _is_holder(found: Any) -> bool:
     """Whether it is a Distiller or a teacher, which hold paths and functions."""
-    return str(getattr(found, "__module__", "")).startswith(_HOLDERS)
+    module = str(getattr(found, "__module__", ""))
+    return module == "keras_kd" or module.startswith(_HOLDERS)
 
 
 def _found(name: str, value: dict[str, Any], is_given: bool) -> Iterator[Any]:

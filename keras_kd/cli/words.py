@@ -24,7 +24,7 @@ _PHRASES = (
         r"mean and std of keras_kd\.tflite\.android\.normalization\(low, high\)",
         "--input-range LOW HIGH",
     ),
-    (r"keras_kd\.tflite\.android\.add_metadata", "keras-kd convert --labels"),
+    (r"keras_kd\.tflite\.android\.add_metadata", "keras-kd convert --class-names"),
     (r"keras_kd\.tflite\.convert\b(?!\()", "keras-kd convert"),
 )
 # Where the option has another name than Python's argument.

@@ -1,5 +1,6 @@
 """What changes the form of a student's weights, and what brings it back to a plain model."""
 
+from keras_kd._lazy import publish
 from keras_kd.compression.bridge.rebuilding import to_tf_keras
 from keras_kd.compression.clustering.clusters import Clusters, clusters
 from keras_kd.compression.clustering.sharing import cluster
@@ -48,3 +49,5 @@ __all__ = [
     "strip",
     "to_tf_keras",
 ]
+
+publish(__name__, __all__)

@@ -44,7 +44,7 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
 
     With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
     gives a `tf_keras.Model` with the same behaviour, a
-    `keras_kd.distiller.tf_keras_distiller.TfKerasDistiller`. `isinstance(distiller,
+    `keras_kd.distiller.TfKerasDistiller`. `isinstance(distiller,
     keras_kd.Distiller)` holds for both.
 
     Args:
@@ -116,7 +116,7 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
             raise problem(
                 f"a tf_keras student for {cls.__name__}, a subclass of keras_kd.Distiller",
                 "a Keras 3 student, for this is a Keras 3 model",
-                f"derive a class from {TfKerasDistiller.__module__}.TfKerasDistiller instead",
+                "derive a class from keras_kd.distiller.TfKerasDistiller instead",
             )
         return TfKerasDistiller(teacher, student, *args, **kwargs)
 

@@ -119,7 +119,7 @@ class Teaching(Assembly):
             ```
         """
         # A class of the user's own is for one Keras.
-        is_own = type(self).__module__.startswith("keras_kd.")
+        is_own = type(self).__module__.partition(".")[0] == "keras_kd"
         return successor(self, student, learning_rate, self._entry if is_own else type(self))
 
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:

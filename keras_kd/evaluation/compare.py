@@ -240,13 +240,13 @@ class _Test(NamedTuple):
 
     Attributes:
         tasks: the task of each output.
-        labels: the labels of each output that has some, as `labels_for` returns them.
+        y: the labels of each output that has some, as `labels_for` returns them.
         targets: the input that an output should reconstruct.
         groups: the query of each example.
     """
 
     tasks: dict[str, str]
-    labels: dict[str, np.ndarray]
+    y: dict[str, np.ndarray]
     targets: dict[str, np.ndarray]
     groups: np.ndarray | None
 
@@ -268,21 +268,21 @@ class _Test(NamedTuple):
             y = next(iter(y.values())) if len(y) == len(outputs) == 1 else _renamed(y, outputs)
         given = labels_by_output(y, list(outputs), examples.count)
         chosen = _chosen_tasks(task, outputs, groups)
-        tasks, labels, targets = {}, {}, {}
+        tasks, y, targets = {}, {}, {}
         for name, values in outputs.items():
             tasks[name] = chosen[name] or task_of(values, given.get(name), examples.shapes)
             if name in given:
-                labels[name] = labels_for(tasks[name], given[name], values, name or "output")
+                y[name] = labels_for(tasks[name], given[name], values, name or "output")
             if tasks[name] == "reconstruction":
                 targets[name] = _target(name, values, examples)
-        return cls(tasks, labels, targets, _checked_groups(groups, tasks, outputs, examples.count))
+        return cls(tasks, y, targets, _checked_groups(groups, tasks, outputs, examples.count))
 
     def answers(self, name: str, outputs: np.ndarray) -> Answers:
         """What a model gives for an output, beside what it should give."""
         return Answers(
             self.tasks[name],
             outputs,
-            self.labels.get(name),
+            self.y.get(name),
             self.targets.get(name),
             self.groups if self.tasks[name] == "ranking" else None,
         )
@@ -527,7 +527,7 @@ def _details(answers: Mapping[str, Answers]) -> dict[str, Any]:
     if len(answers) > 1:
         return {}
     (one,) = answers.values()
-    if one.labels is None or one.task not in CLASSIFYING or one.outputs.dtype.kind != "f":
+    if one.y is None or one.task not in CLASSIFYING or one.outputs.dtype.kind != "f":
         return {}
     if _columns(one) > MOST_CLASSES:
         return {}
@@ -555,7 +555,7 @@ def _disagreements(
     return tuple(
         Disagreement(
             int(example),
-            None if one.labels is None else int(one.labels[example]),
+            None if one.y is None else int(one.y[example]),
             int(one.decided[example]),
             int(other.decided[example]),
         )

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 
     from keras_kd.evaluation.comparison import Column, Measurement
 
+__all__ = [
+    "confusions",
+    "differences",
+    "log_ticks",
+    "pareto_front",
+    "per_class",
+    "pictures",
+    "quality_over",
+    "reliability",
+    "share_of_teacher",
+]
+
 # Readable on white and on near-black, and told apart by colour-blind eyes (after Wong, 2011).
 _BLUE, _ORANGE, _GREEN, _ROSE = "#3d8fd1", "#e08214", "#1fa187", "#cc79a7"
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _ROSE)

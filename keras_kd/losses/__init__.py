@@ -1,5 +1,6 @@
 """Distillation losses: tensors in, one value per example or batch out; they know no model."""
 
+from keras_kd._lazy import publish
 from keras_kd.losses.base import DistillationLoss
 from keras_kd.losses.features import (
     ActivationBoundary,
@@ -71,3 +72,5 @@ __all__ = [
     "VariationalInformation",
     "get",
 ]
+
+publish(__name__, __all__)

@@ -42,7 +42,7 @@ class Answers:
     Attributes:
         task: one of `TASKS`.
         outputs: shaped (examples, ...). For ranking with `groups` one score for each example.
-        labels: as `labels_for` returns them; None without labels.
+        y: as `labels_for` returns them; None without labels.
         target: for reconstruction the input, in the shape of the outputs.
         groups: for ranking, the query that each example belongs to; None where each row of the
             outputs is one query.
@@ -51,7 +51,7 @@ class Answers:
 
     task: str
     outputs: np.ndarray
-    labels: np.ndarray | None = None
+    y: np.ndarray | None = None
     target: np.ndarray | None = None
     groups: np.ndarray | None = None
     threshold: float | None = None
@@ -59,7 +59,7 @@ class Answers:
     @property
     def measures(self) -> tuple[Measure, ...]:
         """What can be measured: nothing without labels, but the error of a reconstruction."""
-        if self.labels is None:
+        if self.y is None:
             return (_ERROR,) if self.task == "reconstruction" else ()
         return MEASURES[self.task]
 
@@ -78,7 +78,7 @@ class Answers:
         """How many classes there are."""
         if self.outputs.dtype.kind in "biu":
             known = [self.outputs.max(initial=0)]
-            known += [] if self.labels is None else [self.labels.max(initial=0)]
+            known += [] if self.y is None else [self.y.max(initial=0)]
             return int(max(known)) + 1
         return max(self.outputs.shape[-1] if self.outputs.ndim > 1 else 1, 2)
 
@@ -182,10 +182,10 @@ def score_examples(answers: Answers) -> np.ndarray:
     if answers.task == "ranking":
         return np.array([_ndcg(*query) for query in _ranked(answers)])
     if answers.task == "regression":
-        return _per_example(np.abs(answers.outputs.astype("float64") - answers.labels))
+        return _per_example(np.abs(answers.outputs.astype("float64") - answers.y))
     if answers.task == "reconstruction":
         return _per_example(np.square(answers.outputs.astype("float64") - answers.target))
-    return _per_example(answers.decided == answers.labels)
+    return _per_example(answers.decided == answers.y)
 
 
 def main_measure(task: str, has_labels: bool) -> Measure:
@@ -195,22 +195,22 @@ def main_measure(task: str, has_labels: bool) -> Measure:
     return MEASURES[task][0]
 
 
-def summary(task: str, scores: np.ndarray, labels: np.ndarray | None) -> Statistic:
+def summary(task: str, scores: np.ndarray, y: np.ndarray | None) -> Statistic:
     """The first measure of a task, from what `score_examples` gives."""
-    if task == "reconstruction" and labels is not None:
-        return area_under_curve(scores, labels)
+    if task == "reconstruction" and y is not None:
+        return area_under_curve(scores, y)
     return share(scores) if task in CLASSIFYING else mean(scores)
 
 
-def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> Statistic:
+def area_under_curve(scores: np.ndarray, y: np.ndarray) -> Statistic:
     """The area under the ROC curve: how often a 1 has a higher score than a 0; ties count half.
 
     Args:
         scores: shape (examples,).
-        labels: 0 or 1, shape (examples,).
+        y: 0 or 1, shape (examples,).
     """
     _, rank = np.unique(scores, return_inverse=True)
-    positive = np.asarray(labels) == 1
+    positive = np.asarray(y) == 1
 
     def of(weights: np.ndarray) -> float:
         above = np.bincount(rank, weights * positive)
@@ -230,20 +230,20 @@ def macro_f1(answers: Answers) -> Statistic:
     classes are the columns.
     """
     if answers.task == "multilabel":
-        columns = answers.labels.shape[-1]
+        columns = answers.y.shape[-1]
         right, chosen, true = (
             _sums(values.reshape(len(values), -1, columns).sum(axis=1))
             for values in (
-                answers.decided * answers.labels,
+                answers.decided * answers.y,
                 answers.decided,
-                answers.labels,
+                answers.y,
             )
         )
     else:
-        hits = answers.decided == answers.labels
-        right = _counts(answers.labels, answers.classes, hits)
+        hits = answers.decided == answers.y
+        right = _counts(answers.y, answers.classes, hits)
         chosen = _counts(answers.decided, answers.classes)
-        true = _counts(answers.labels, answers.classes)
+        true = _counts(answers.y, answers.classes)
 
     def of(weights: np.ndarray) -> float:
         total = chosen(weights) + true(weights)
@@ -291,12 +291,12 @@ def per_class(answers: Answers) -> tuple[float, ...]:
     For classification the share of the examples of a class that are right (recall). For multilabel
     the share of examples for which the decision on a label is right.
     """
-    hits = (answers.decided == answers.labels).astype("float64")
+    hits = (answers.decided == answers.y).astype("float64")
     if answers.task == "multilabel":
         return tuple(map(float, hits.reshape(-1, hits.shape[-1]).mean(axis=0)))
-    labels = answers.labels.ravel()
-    right = np.bincount(labels, hits.ravel(), answers.classes)
-    count = np.bincount(labels, minlength=answers.classes)
+    y = answers.y.ravel()
+    right = np.bincount(y, hits.ravel(), answers.classes)
+    count = np.bincount(y, minlength=answers.classes)
     shares = np.divide(right, count, out=np.full(len(count), np.nan), where=count > 0)
     return tuple(map(float, shares))
 
@@ -304,7 +304,7 @@ def per_class(answers: Answers) -> tuple[float, ...]:
 def confusion(answers: Answers) -> tuple[tuple[int, ...], ...]:
     """How many examples of each class (rows) were taken for each class (columns)."""
     classes = answers.classes
-    pairs = answers.labels.ravel() * classes + answers.decided.ravel()
+    pairs = answers.y.ravel() * classes + answers.decided.ravel()
     counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return tuple(tuple(map(int, row)) for row in counts)
 
@@ -339,34 +339,34 @@ def distance(answers: Answers, teacher: Answers) -> Statistic:
 
 
 def _main(answers: Answers) -> Statistic:
-    return summary(answers.task, score_examples(answers), answers.labels)
+    return summary(answers.task, score_examples(answers), answers.y)
 
 
 def _binary_area(answers: Answers) -> Statistic | None:
     """For two classes and one decision for each example."""
-    if answers.probabilities is None or answers.classes != 2 or answers.labels.ndim != 1:
+    if answers.probabilities is None or answers.classes != 2 or answers.y.ndim != 1:
         return None
-    return area_under_curve(answers.probabilities[:, 1], answers.labels)
+    return area_under_curve(answers.probabilities[:, 1], answers.y)
 
 
 def _all_right(answers: Answers) -> Statistic:
-    return share(_per_example(answers.decided == answers.labels) == 1)
+    return share(_per_example(answers.decided == answers.y) == 1)
 
 
 def _root_mean_square(answers: Answers) -> Statistic:
     """The root of the mean square error of each column (or channel), the mean over these."""
-    total = _sums(_of_columns(np.square(answers.outputs.astype("float64") - answers.labels)))
+    total = _sums(_of_columns(np.square(answers.outputs.astype("float64") - answers.y)))
     return Statistic(lambda weights: float(np.sqrt(total(weights) / weights.sum()).mean()))
 
 
 def _determination(answers: Answers) -> Statistic:
     """R squared: the share of the variance that is explained, the mean over columns (channels)."""
-    labels = answers.labels
+    y = answers.y
     # Sums of squares lose digits beside a large mean.
-    labels = labels - labels.mean(axis=tuple(range(max(1, labels.ndim - 1))))
-    errors = answers.outputs.astype("float64") - answers.labels
+    y = y - y.mean(axis=tuple(range(max(1, y.ndim - 1))))
+    errors = answers.outputs.astype("float64") - answers.y
     error, first, second = (
-        _sums(_of_columns(each)) for each in (np.square(errors), labels, np.square(labels))
+        _sums(_of_columns(each)) for each in (np.square(errors), y, np.square(y))
     )
 
     def of(weights: np.ndarray) -> float:
@@ -387,7 +387,7 @@ def _reciprocal_ranks(answers: Answers) -> Statistic:
 
 def _ranked(answers: Answers) -> list[tuple[np.ndarray, np.ndarray]]:
     """The scores and the relevances of each query."""
-    scores, relevances = answers.outputs.ravel(), answers.labels.ravel()
+    scores, relevances = answers.outputs.ravel(), answers.y.ravel()
     return [(scores[query], relevances[query]) for query in answers.queries]
 
 
@@ -423,7 +423,7 @@ def _confidence_bins(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarr
         return None
     confidence = answers.probabilities.max(axis=-1).ravel()
     number = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
-    return number.astype(int), confidence, (answers.decided == answers.labels).ravel()
+    return number.astype(int), confidence, (answers.decided == answers.y).ravel()
 
 
 def _per_example(values: np.ndarray) -> np.ndarray:

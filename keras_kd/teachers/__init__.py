@@ -1,5 +1,6 @@
 """Who produces the targets: trained models, several of them, or the student itself."""
 
+from keras_kd._lazy import publish
 from keras_kd.teachers.base import ModelTeacher, Teacher
 from keras_kd.teachers.born_again import Generation, born_again
 from keras_kd.teachers.ensemble import Ensemble, as_teacher
@@ -21,3 +22,5 @@ __all__ = [
     "as_teacher",
     "born_again",
 ]
+
+publish(__name__, __all__)

@@ -297,7 +297,7 @@ def test_data(keras_kd_program, good, tmp_path, kind):
 def test_labels(keras_kd_program, good, tmp_path, kind):
     (tmp_path / "labels.txt").write_bytes(LABELS[kind])
     model = ["convert", good / "model.keras", "--output", "new.tflite"]
-    ending = keras_kd_program([*model, "--labels", "labels.txt"], tmp_path)
+    ending = keras_kd_program([*model, "--class-names", "labels.txt"], tmp_path)
     check_refused(ending, tmp_path, ["labels.txt"])
 
 
