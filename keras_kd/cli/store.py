@@ -133,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     else:
         _take(arguments, examples, keys)
     summary = summarize(arguments.output)
-    return Outcome(str(summary), summary.to_json())
+    return Outcome(str(summary), summary.to_dict())
 
 
 def _check(arguments: argparse.Namespace) -> None:

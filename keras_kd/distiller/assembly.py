@@ -23,7 +23,7 @@ from keras_kd.distiller.succession import carry_over, fresh_losses
 from keras_kd.distiller.watch import ProbabilityWatch, TeacherWatch
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tap
-from keras_kd.teachers import ModelTeacher, Teacher, as_teacher
+from keras_kd.teachers import Teacher, as_teacher
 from keras_kd.teachers.inputs import Inputs, ModelInputs
 from keras_kd.teachers.joined import JoinedInputs
 
@@ -80,11 +80,13 @@ class Assembly:
         return self._parts.value.objective
 
     @property
-    def teacher(self) -> Any:
-        """The teacher; `None` after loading a distiller that was saved without it."""
-        teacher = self._parts.value.teacher
-        is_a_model = type(teacher) is ModelTeacher and teacher.classes is None
-        return teacher.model if is_a_model else teacher
+    def teacher(self) -> Teacher | None:
+        """The teacher as a `keras_kd.teachers.Teacher`, whose `models` are those that it runs.
+
+        A model that was given is the `model` of a `ModelTeacher`. `None` after loading a distiller
+        that was saved without its teacher.
+        """
+        return self._parts.value.teacher
 
     @teacher.setter
     def teacher(self, teacher: Any) -> None:
@@ -104,7 +106,7 @@ class Assembly:
         if student is self.student:
             return
         check_flavour(self, _keras.check_model("student", student))
-        if self._parts.value.teacher is None and old.bridge_weights:
+        if self.teacher is None and old.bridge_weights:
             raise problem(
                 "another student for a distiller without a teacher whose adapters were trained",
                 "a teacher, by whose shapes new adapters are made",
@@ -196,7 +198,7 @@ class Assembly:
 
     def _settle_bridges(self) -> None:
         """Work with other losses of the same objective, chosen where none were given."""
-        objective, teacher = self._objective, self._parts.value.teacher
+        objective, teacher = self._objective, self.teacher
         if teacher is not None:
             connect(objective, teacher, self._student_tap.value)
         self._hold_bridges()

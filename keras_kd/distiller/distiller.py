@@ -82,7 +82,8 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
 
     Attributes:
         student: the student; after training, save it, convert it or use it on its own.
-        teacher: the teacher.
+        teacher: the teacher, a `keras_kd.teachers.Teacher` whatever was given; `teacher.models` are
+            the models that it runs, `teacher.model` the one of a `ModelTeacher`.
 
     Both, `distillation_losses`, `distillation_loss_weights`, `student_loss_weight`,
     `teacher_inputs` and `student_inputs` can be set to other values, which count from the next step
@@ -141,7 +142,7 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
         Args:
             input_shape: the shape of the inputs, batch first.
         """
-        teacher = self._parts.value.teacher
+        teacher = self.teacher
         models = [] if teacher is None else teacher.models
         shapes = [self._inputs.of_teacher(input_shape) for _ in models]
         models, shapes = [self.student, *models], [self._inputs.of_student(input_shape), *shapes]
@@ -212,19 +213,19 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
 
     def save_assets(self, dir_path: str) -> None:
         """Put the teacher's weights into a `.keras` file; Keras calls this for no other file."""
-        if self.save_teacher and self._parts.value.teacher is not None:
+        if self.save_teacher and self.teacher is not None:
             for path, model in self._teacher_files(dir_path):
                 model.save_weights(path)
 
     def load_assets(self, dir_path: str) -> None:
         """Read what `save_assets` wrote."""
-        if self._parts.value.teacher is not None:
+        if self.teacher is not None:
             for path, model in self._teacher_files(dir_path):
                 if os.path.exists(path):
                     model.load_weights(path)
 
     def _teacher_files(self, directory: str) -> list[tuple[str, Any]]:
-        models = self._parts.value.teacher.models
+        models = self.teacher.models
         names = [f"_{number}" for number in range(1, len(models) + 1)] if len(models) > 1 else [""]
         return [
             (os.path.join(directory, f"teacher{name}.weights.h5"), model)
@@ -239,7 +240,7 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
         """
         if _keras.saves_to_hdf5():
             raise _not_in_hdf5(self, "an .h5 file")
-        teacher = self._parts.value.teacher
+        teacher = self.teacher
         foreign = [] if teacher is None else filter(_keras.is_tf_keras_model, teacher.models)
         for model in foreign if self.save_teacher else []:
             raise problem(

@@ -60,7 +60,7 @@ def successor(distiller: Any, student: Any, learning_rate: Any, make: Callable[.
     """See `Distiller.with_student`; `make` is the class to make it of."""
     losses, weights = distiller._objective.given_losses
     other = make(
-        distiller._parts.value.teacher,
+        distiller.teacher,
         student,
         None if losses is None else fresh_losses(losses),
         weights,

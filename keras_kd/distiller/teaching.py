@@ -161,7 +161,7 @@ class Teaching(Assembly):
             scaled_loss = self._scaled(loss)
         scheduled = self._scheduled_values()
         self._apply_gradients(scaled_loss, tape)
-        self._parts.value.teacher.after_step(self.student, self._step())
+        self.teacher.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def _scaled(self, loss: Any) -> Any:
@@ -294,7 +294,7 @@ class Teaching(Assembly):
 
     def _choose_losses(self, loss: Any) -> None:
         """Choose the distillation losses by the loss on labels, where none were given."""
-        objective, teacher = self._objective, self._parts.value.teacher
+        objective, teacher = self._objective, self.teacher
         if not objective.is_default:
             return
         models = [self.student, *([] if teacher is None else teacher.models)]
@@ -302,7 +302,7 @@ class Teaching(Assembly):
             self._settle_bridges()
 
     def _check_compile(self, loss: Any, jit_compile: Any) -> None:
-        teacher = self._parts.value.teacher
+        teacher = self.teacher
         if teacher is not None:
             check_jit(teacher, jit_compile)
         self._check_label_loss(loss)
@@ -375,7 +375,7 @@ class Teaching(Assembly):
             )
 
     def _ask_teacher(self, x: Any, student: Tapped) -> Tapped:
-        teacher = self._parts.value.teacher
+        teacher = self.teacher
         if teacher is None:
             raise problem(
                 f"a distiller {self.name!r} that was saved without its teacher",

@@ -30,8 +30,8 @@ def test_all_values_and_features(path):
     )
     assert (block.name, block.shape, block.bytes) == ("block", (4, 3), 24)
     text = str(summary)
-    assert "what the teacher 'forest' says of 20 examples, complete" in text
-    assert "told apart by their position, and recognised by a fingerprint" in text
+    assert "outputs of the teacher 'forest' for 20 examples, complete" in text
+    assert "identified by their position, and checked by a fingerprint" in text
     assert text.splitlines()[-1].split() == ["block", "[4,", "3]", "float16", "all", "24"]
 
 
@@ -44,7 +44,7 @@ def test_the_largest_with_keys(path):
     assert (logits.top_k, logits.temperatures) == (16, (1.0, 4.5))
     # 16 classes of 7 bits, 15 differences and two remainders in float16.
     assert logits.bytes == 14 + 30 + 4
-    assert "by the integer 'number', and not recognised by a fingerprint" in str(summary)
+    assert "by the integer 'number', and not checked by a fingerprint" in str(summary)
     assert "the 16 largest, and the rest at temperature 1, 4.5" in str(summary)
 
 
@@ -55,7 +55,7 @@ def test_probabilities(path):
 
 def test_for_json(path):
     StoredTeacher.from_outputs(LOGITS, path)
-    data = json.loads(json.dumps(summarize(path).to_json()))
+    data = json.loads(json.dumps(summarize(path).to_dict()))
     assert data["path"] == str(path)
     assert data["bytes_per_example"] == data["bytes"] / 20
     assert data["outputs"][0]["shape"] == [100]
@@ -70,7 +70,7 @@ def test_an_interrupted_store(path):
         StoredTeacher.from_outputs(broken(), path)
     summary = summarize(path, verify=True)
     assert (summary.examples, summary.complete) == (5, False)
-    assert "5 examples, interrupted there; storing it again goes on" in str(summary)
+    assert "5 examples, interrupted there; storing it again resumes" in str(summary)
 
 
 def test_damage(path):
