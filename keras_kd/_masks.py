@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs, _keras
 from keras_kd.losses.reduction import has_positions_of
 
 
@@ -73,7 +73,7 @@ class MaskTrail:
 
     def listening(self, model: Any) -> AbstractContextManager[None]:
         """While this is open, every call in the model is followed. No output changes by it."""
-        operations = _keras.operations_in(model)
+        operations = _graphs.operations_in(model)
         policies = {
             id(policy): policy
             for layer in operations
@@ -151,7 +151,7 @@ class MaskTrail:
         masks = [mask for mask in map(self.mask, _tensors((args, kwargs))) if mask is not None]
         # A layer can make a mask of its own, inside, and lose it there.
         shapes = [tuple(mask.shape) for mask in masks] + self._shapes[seen:]
-        if masks and _keras.keeps_positions(layer):
+        if masks and _graphs.keeps_positions(layer):
             found = _any_of([mask for mask in masks if not isinstance(mask, Lost)])
             passed = [found] * len(new)
         elif getattr(layer, "supports_masking", False):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_kd import _keras, _logits
+from keras_kd import _attention, _graphs, _keras, _logits
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +103,8 @@ def test_rows_that_could_be_distributions():
 
 
 def test_shapes_of_models(student):
-    assert _keras.input_shapes(student) == [(None, 5)]
-    assert tuple(_keras.output_specs(student).shape) == (None, 3)
+    assert _graphs.input_shapes(student) == [(None, 5)]
+    assert tuple(_graphs.output_specs(student).shape) == (None, 3)
 
 
 def test_shapes_of_subclassed_models():
@@ -117,10 +117,10 @@ def test_shapes_of_subclassed_models():
             return {"logits": self.logits(inputs)}
 
     model = Subclassed()
-    assert _keras.input_shapes(model) is None
-    assert _keras.output_specs(model) is None
+    assert _graphs.input_shapes(model) is None
+    assert _graphs.output_specs(model) is None
     model(np.zeros((2, 5), "float32"))
-    assert tuple(_keras.output_specs(model)["logits"].shape)[-1] == 3
+    assert tuple(_graphs.output_specs(model)["logits"].shape)[-1] == 3
 
 
 def test_a_subclassed_model_that_cannot_be_traced_says_nothing():
@@ -130,7 +130,7 @@ def test_a_subclassed_model_that_cannot_be_traced_says_nothing():
 
     model = Curious()
     model(np.zeros((2, 5), "float32"))
-    assert _keras.output_specs(model) is None
+    assert _graphs.output_specs(model) is None
 
 
 @pytest.mark.parametrize(
@@ -167,19 +167,19 @@ def test_attention_is_found_where_both_kerases_compute_it():
         tf_layers.MultiHeadAttention(2, 3),
     ]
     for layer in found:
-        assert _keras.attention_in(layer) is layer
-    assert _keras.attention_in(layers.Dense(2)) is None
-    assert _keras.attention_in(layers.AdditiveAttention()) is None
+        assert _attention.attention_in(layer) is layer
+    assert _attention.attention_in(layers.Dense(2)) is None
+    assert _attention.attention_in(layers.AdditiveAttention()) is None
 
 
 def test_operations_that_keep_each_position():
     inputs = keras.Input((4, 3))
     kept = keras.ops.gelu(inputs + 1.0) * inputs
     lost = keras.ops.flip(kept, axis=1)
-    found = {type(one).__name__: _keras.keeps_positions(one) for one in kept_and(inputs, lost)}
+    found = {type(one).__name__: _graphs.keeps_positions(one) for one in kept_and(inputs, lost)}
     assert found == {"Add": True, "Gelu": True, "Multiply": True, "Flip": False}
-    assert _keras.keeps_positions(keras.layers.Add())
-    assert not _keras.keeps_positions(keras.layers.Conv1D(2, 3))
+    assert _graphs.keeps_positions(keras.layers.Add())
+    assert not _graphs.keeps_positions(keras.layers.Conv1D(2, 3))
 
 
 def kept_and(inputs, outputs):
@@ -190,4 +190,4 @@ def test_attention_over_several_axes_is_refused():
     layer = keras.layers.MultiHeadAttention(2, 3, attention_axes=(1, 2), name="axial")
     query = np.zeros((1, 4, 4, 2, 3), "float32")
     with pytest.raises(ValueError, match=r"'axial' with queries of shape.*one axis of positions"):
-        _keras.attention_of_call(layer, (query, query, query), {})
+        _attention.attention_of_call(layer, (query, query, query), {})

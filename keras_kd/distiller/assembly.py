@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs, _keras
 from keras_kd._checks import problem
 from keras_kd.distiller.compatibility import (
     check_distinct,
@@ -158,7 +158,7 @@ class Assembly:
         if teacher is not None:
             for model in teacher.models:
                 check_distinct(model, student)
-            inputs = given.between(teacher.input_names, _keras.input_names(student))
+            inputs = given.between(teacher.input_names, _graphs.input_names(student))
             if teacher.brings_outputs:
                 inputs = JoinedInputs(inputs, teacher.key_name)
             if inputs.are_shared:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs, _keras
 from keras_kd._checks import problem, shapes_fit, three_parts
 from keras_kd.distiller.objective import Objective
 from keras_kd.teachers import ModelTeacher, Teacher
@@ -109,7 +109,7 @@ def check_inputs(teacher: Teacher, student: Any) -> None:
         ValueError: if number, names or shapes differ.
     """
     teacher_shapes = teacher.input_shapes
-    student_shapes = _keras.input_shapes(student)
+    student_shapes = _graphs.input_shapes(student)
     if teacher_shapes is None or student_shapes is None:
         return
     if _all_fit(teacher_shapes, student_shapes):

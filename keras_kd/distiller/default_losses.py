@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs
 from keras_kd._checks import three_parts
 from keras_kd.losses import LogitsMSE, SoftTargets
 from keras_kd.losses.base import OutputKey, outputs_by_key
@@ -132,14 +132,14 @@ def _warn_of_unknown(student: Any, key: OutputKey | None, loss: Any) -> None:
 def _ends(student: Any, loss: Any) -> dict[OutputKey | None, str | None]:
     """By the key of each output what it ends in; `None` where that is not seen."""
     if getattr(student, "inputs", None) is not None:
-        outputs = outputs_by_key(_keras.symbolic_outputs(student))
+        outputs = outputs_by_key(_graphs.symbolic_outputs(student))
         return {key: _end(output) for key, output in outputs.items()}
-    specs = _keras.output_specs(student)
+    specs = _graphs.output_specs(student)
     return dict.fromkeys(outputs_by_key(loss if specs is None else specs))
 
 
 def _end(output: Any) -> str | None:
-    ends = {_keras.last_activation(part) for part in keras.tree.flatten(output)}
+    ends = {_graphs.last_activation(part) for part in keras.tree.flatten(output)}
     end = ends.pop() if len(ends) == 1 else None
     is_single = end == "linear" and keras.tree.flatten(output)[0].shape[-1] == 1
     return "one linear unit" if is_single else end

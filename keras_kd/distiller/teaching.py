@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_kd import _keras, _logits
+from keras_kd import _graphs, _keras, _logits
 from keras_kd._checks import problem, three_parts
 from keras_kd.distiller.assembly import Assembly
 from keras_kd.distiller.compatibility import (
@@ -319,7 +319,7 @@ class Teaching(Assembly):
         if (
             isinstance(loss, str)
             and loss in _CROSSENTROPIES_OF_PROBABILITIES
-            and _keras.ends_in_logits(self.student)
+            and _graphs.ends_in_logits(self.student)
         ):
             warnings.warn(
                 three_parts(

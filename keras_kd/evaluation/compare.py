@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
-from keras_kd._keras import input_names, is_keras_model, is_tf_keras_model
+from keras_kd._graphs import input_names
+from keras_kd._keras import is_keras_model, is_tf_keras_model
 from keras_kd._limits import is_watched, watched_batch
 from keras_kd.compression.pruning.sparsity import prunable_weights, sparsity
 from keras_kd.evaluation.comparison import Comparison, Disagreement, Measurement, measure_key

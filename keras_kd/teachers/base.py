@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs, _keras
 from keras_kd._checks import problem
 from keras_kd.taps import Tap, Tapped
 from keras_kd.teachers.classes import Classes, ClassIndexes, check_all_known, mark_classes
@@ -161,12 +161,12 @@ class ModelTeacher(Teacher):
     @property
     def input_shapes(self) -> list[tuple] | None:
         """The shapes of the model's inputs."""
-        return _keras.input_shapes(self.model)
+        return _graphs.input_shapes(self.model)
 
     @property
     def input_names(self) -> Any:
         """The names of the model's inputs."""
-        return _keras.input_names(self.model)
+        return _graphs.input_names(self.model)
 
     def tap(self, layer_names: Sequence[str]) -> None:
         """Read these layers of the model; "backbone/block3" is one of a nested model."""

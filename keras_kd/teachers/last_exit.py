@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _graphs
 from keras_kd._checks import problem, shapes_fit
 from keras_kd._logits import recognise_logits, remember_logits
 from keras_kd.taps import Tapped
@@ -76,7 +76,7 @@ class LastExit(Teacher):
         Raises:
             ValueError: if it has one output only, exits of several shapes, or not the one named.
         """
-        outputs = _keras.output_specs(student)
+        outputs = _graphs.output_specs(student)
         if outputs is not None:
             self._last(outputs)
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from keras_kd._checks import check_flag, check_integer, problem
-from keras_kd._keras import check_model, is_keras_model, loops_over_time, tf_keras
+from keras_kd._graphs import loops_over_time
+from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _attention, _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.losses.base import DistillationLoss, OutputKey, Pair, shape_of
 from keras_kd.losses.reduction import (
@@ -136,7 +136,7 @@ class FeatureLoss(DistillationLoss):
             ValueError: if they would be pooled or resized.
         """
         for _, teacher, student in self.pairs(teacher_outputs, student_outputs):
-            if not any(map(_keras.is_attention_scores, keras.tree.flatten([teacher, student]))):
+            if not any(map(_attention.is_attention_scores, keras.tree.flatten([teacher, student]))):
                 continue
             shapes = shape_of(teacher), shape_of(student)
             if self.reads_maps or not _all_fit(self.needed_shape(*shapes), shapes[1]):
