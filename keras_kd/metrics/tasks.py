@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
+from keras_kd._examples import check_finite, check_numbers
 
 TASKS = ("classification", "multilabel", "ranking", "regression", "reconstruction")
 # Tasks that are measured by their accuracy.
@@ -159,19 +160,11 @@ def labels_by_output(y: Any, names: Sequence[str], count: int) -> dict[str, np.n
         )
     arrays = {name: np.asarray(values) for name, values in y.items()}
     for name, array in arrays.items():
-        if array.shape[:1] != (count,) or array.dtype.kind not in "biuf":
-            raise problem(
-                f"labels of shape {array.shape} and type {array.dtype} for the output "
-                f"{name!r} and {count} examples",
-                "numbers, as many as there are examples",
-                "pass as many labels as examples: x[:500], y[:500]",
-            )
-        if not np.isfinite(array).all():
-            raise problem(
-                f"labels with NaN or infinite values for the output {name!r}",
-                "finite numbers",
-                "leave out the examples without a label: numpy.isfinite finds them",
-            )
+        labels = f"labels for the output {name!r}"
+        fix = "pass as many labels as examples: x[:500], y[:500]"
+        check_numbers(array, count, labels, fix)
+        fix = "leave out the examples without a label: numpy.isfinite finds them"
+        check_finite(array, labels, fix)
     return arrays
 
 

@@ -204,7 +204,7 @@ BAD |= {
     for rest, message in {
         "missing.npy": "the path 'missing.npy'",
         "{models}/examples.npy": "a class for each example, shaped (30,)",
-        "{models}/two.npy": "labels of shape (2,)",
+        "{models}/two.npy": "labels for the output 'output' of shape (2,)",
         "{models}/wrong_labels.npy": "whole numbers from 0 to 2, the classes",
         "{models}/labels.npy --baseline other.tflite": "--baseline 'other.tflite'",
         "{models}/labels.npy --task regression": "a number for each output",
