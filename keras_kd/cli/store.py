@@ -124,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     with working("reading the examples"):
         examples = arguments.data and map_examples(arguments.data)
         keys = arguments.keys and load_keys(arguments.keys)
-    from keras_kd.teachers.stored.database import check_place
+    from keras_kd.teachers.stored.store_file import check_place
     from keras_kd.teachers.stored.summary import summarize
 
     check_place(arguments.output)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sys
 import warnings
@@ -41,7 +40,9 @@ class Outcome:
 def show(outcome: Outcome, as_json: bool) -> None:
     """Print the result to standard output."""
     if as_json:
-        print(json.dumps(_without_nan(outcome.data), indent=2, allow_nan=False))
+        from keras_kd._json import json_value
+
+        print(json.dumps(json_value(outcome.data), indent=2, allow_nan=False))
     else:
         print(_printable(outcome.text, sys.stdout.encoding))
 
@@ -146,12 +147,3 @@ def _printable(text: str, encoding: str | None) -> str:
     )
     encoding = encoding or "utf-8"
     return safe.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _without_nan(value: Any) -> Any:
-    """The value in what JSON has: neither NaN nor infinity."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
