@@ -16,7 +16,7 @@ def attention_in(layer: Any) -> Any:
     """The attention layer that `layer` is or wraps, or `None`.
 
     It computes its scores in a method `_compute_attention(query, key, ...)`, as the layers of both
-    Kerases and those of KerasHub do.
+    versions of Keras and those of KerasHub do.
     """
     layer = unwrapped(layer)
     compute = getattr(layer, "_compute_attention", None)
@@ -53,7 +53,7 @@ def attention_of_call(layer: Any, args: Any, kwargs: Any) -> Attention:
     """The attention from the arguments of a call of a layer's `_compute_attention`.
 
     The layer itself may compute no scores: in 3.15 Keras calls `ops.dot_product_attention`, unless
-    there is dropout or somebody asks for the scores.
+    there is dropout or the scores are requested.
 
     Raises:
         ValueError: if it attends along several axes.

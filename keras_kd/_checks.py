@@ -1,4 +1,4 @@
-"""Argument checks, and the one form in which this package says what is wrong."""
+"""Argument checks, and the form of all error messages of this package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def problem(
 
 
 def one_line(text: object) -> str:
-    """What `text` says, on one line: the errors of libraries can have many."""
+    """`text` on one line: the errors of libraries can have many."""
     return " ".join(str(text).split())
 
 
@@ -89,7 +89,7 @@ def check_flag(name: str, value: Any) -> bool:
     """Return `value` if it is True or False.
 
     Raises:
-        TypeError: if it is anything else, of which Python would say whether it is true.
+        TypeError: if it is of any other type, even if truthy.
     """
     if not isinstance(value, bool):
         raise problem(f"{name}={value!r}", "True or False", "choose one of them", kind=TypeError)

@@ -11,13 +11,13 @@ from keras_kd._keras import is_keras_model, is_model, mask_of
 
 
 def input_shapes(model: Any) -> list[tuple] | None:
-    """The shapes of a model's inputs, batch first; `None` where the model does not say."""
+    """The shapes of a model's inputs, batch first; `None` where the model does not define them."""
     inputs = getattr(model, "inputs", None)
     return None if inputs is None else [tuple(tensor.shape) for tensor in inputs]
 
 
 def input_names(model: Any) -> Any:
-    """The names of a model's inputs in their structure; `None` where the model does not say.
+    """The names of a model's inputs in their structure; `None` where there are none.
 
     One name for a model of one tensor, a list of names, or a dict whose keys are the names.
     """
@@ -32,9 +32,9 @@ def input_names(model: Any) -> Any:
 
 
 def output_specs(model: Any) -> Any:
-    """A model's outputs as tensors without values; `None` where the model does not say.
+    """A model's outputs as tensors without values; `None` where the model does not define them.
 
-    A subclassed model that has been called knows its input shape, from which Keras 3 can tell
+    A subclassed model that has been called knows its input shape, from which Keras 3 derives
     the outputs without computing them.
     """
     if getattr(model, "inputs", None) is not None:
@@ -47,7 +47,7 @@ def output_specs(model: Any) -> Any:
     ):
         return None
     try:
-        # The size of the batch that the model was built with says nothing of others.
+        # The size of the batch that the model was built with does not restrict others.
         return model.compute_output_spec(keras.KerasTensor((None, *shape[1:])))
     except Exception:
         # Any Python may be in a subclassed model's call; what cannot be foreseen is seen later.
@@ -152,7 +152,7 @@ def _inputs_of(layer: Any) -> list[Any]:
         return []
 
 
-# Operations, and layers of both Kerases, that compute each value from those at its own position.
+# Operations and layers of either Keras that compute each value from those at its own position.
 _POSITIONWISE = re.compile(
     r"abs|absolute|add|cast|clip|cos|divide|dividenonan|elu|exp|floordivide|gelu|hardsigmoid"
     r"|hardsilu|hardtanh|layernorm|leakyrelu|log|log1p|logsigmoid|logsoftmax|maximum|minimum|mod"

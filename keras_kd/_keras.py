@@ -21,7 +21,7 @@ from keras_kd._checks import one_line, problem
 
 
 def tf_keras() -> ModuleType:
-    """Keras 2, imported when first asked for: it takes seconds."""
+    """Keras 2, imported when first needed: it takes seconds."""
     import tf_keras
 
     return tf_keras
@@ -91,8 +91,8 @@ def number_of_replicas() -> int:
 class Untracked:
     """Holds an object that Keras must not find when it looks through a model's attributes.
 
-    Both Kerases make every model, list and dict that is set on a model a part of it: of its
-    weights, its summary and its files.
+    Both versions of Keras make every model, list and dict that is set on a model a part of it: of
+    its weights, its summary and its files.
     """
 
     def __init__(self, value: Any) -> None:
@@ -140,7 +140,7 @@ def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:
     # A list of one comes back as a tensor where nothing is compiled.
     outputs = keras.tree.flatten(outputs)
     for output, spec in zip(outputs, specs, strict=True):
-        # TensorFlow knows nothing about what comes out of Python.
+        # TensorFlow does not know the shapes of what Python returns.
         output.set_shape(spec.shape)
     return outputs
 
@@ -172,7 +172,7 @@ def mask_of(tensor: Any) -> Any:
 
 @contextmanager
 def replaced_attributes(replacements: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """While this is open, objects have other attributes.
+    """Within this context objects have other attributes.
 
     Args:
         replacements: object, name of an attribute, and a function that makes the other value of
@@ -232,7 +232,7 @@ def metrics_of_compile(model: Any) -> list[Any]:
 
 @contextmanager
 def replacing(model: Any, part: Any) -> Iterator[None]:
-    """While this is open, take other layers and models into a model, in the place of a part.
+    """Within this context take other layers and models into a model, in the place of a part.
 
     Keras 3 forgets a variable that an attribute no longer holds, but no layer, and takes no layers
     into a model that is built. tf_keras does both by itself.
@@ -253,7 +253,7 @@ def replacing(model: Any, part: Any) -> Iterator[None]:
 
 
 def saves_to_hdf5() -> bool:
-    """Whether Keras 3 asks for a configuration to write it to an `.h5` file, or reads one.
+    """Whether Keras 3 writes a configuration to an `.h5` file, or reads one.
 
     Such files hold the weights of layers only, and configurations in an older form, which does not
     name modules.

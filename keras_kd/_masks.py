@@ -1,7 +1,7 @@
 """The masks of a forward pass, also where Keras drops them.
 
 Keras' MultiHeadAttention takes the mask off the tensors that it is given, and operations such as
-`x + y` give none to their results. What a mask said of a position holds after them all the same.
+`x + y` give none to their results. A mask of a position holds after them all the same.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class MaskTrail:
         self._shapes: list[tuple[int | None, ...]] = []
 
     def listening(self, model: Any) -> AbstractContextManager[None]:
-        """While this is open, every call in the model is followed. No output changes by it."""
+        """Within this context every call in the model is followed. No output changes by it."""
         operations = _graphs.operations_in(model)
         policies = {
             id(policy): policy
@@ -108,7 +108,7 @@ class MaskTrail:
                 tensor._keras_kd_mask = mask
 
     def note(self, tensor: Any, mask: Any) -> None:
-        """Say what the mask of a tensor is that was computed beside the model."""
+        """Note the mask of a tensor that was computed beside the model."""
         self._known[id(tensor)] = (tensor, mask)
 
     def _followed(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -168,7 +168,7 @@ class MaskTrail:
             self._set(tensor, mask)
 
     def _computed(self, layer: Any, args: Any, kwargs: Any, count: int) -> list[Any]:
-        """What a layer makes of the masks of its first argument, as Keras asks it to."""
+        """What a layer makes of the masks of its first argument, as in Keras."""
         first = args[0] if args else next(iter(kwargs.values()), None)
         given = kwargs.get("mask")
         if all(mask is None for mask in keras.tree.flatten(given)):

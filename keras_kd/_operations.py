@@ -1,7 +1,7 @@
 """The operations of TensorFlow behind a tensor: those of a traced graph, or noted while they ran.
 
 Nothing here imports TensorFlow before there are tensors of it. On another backend there is nothing
-to follow, and every function says so.
+to follow, and every function then raises an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Operation(NamedTuple):
 
 
 def operation_of(tensor: Any) -> Operation | None:
-    """The operation that made a tensor; `None` where nobody knows it."""
+    """The operation that made a tensor; `None` where it is unknown."""
     noted = getattr(_LOCAL, "noted", None)
     if noted is not None and id(tensor) in noted:
         return noted[id(tensor)][1]
@@ -193,7 +193,7 @@ def moved_axis(
 
     Returns:
         Which entries are left, in their order, and their axis in the result, counted from the end
-        and `None` where one entry is left without an axis; `None` where it cannot be told.
+        and `None` where one entry is left without an axis; `None` where it is unknown.
     """
     size = shape[axis]
     place = len(shape) + axis

@@ -82,7 +82,7 @@ def behind(tensor: Any) -> Behind:
 
 
 def noting() -> Any:
-    """A context in which `behind` knows of operations that run outside of a traced function."""
+    """A context in which `behind` sees operations that run outside of a traced function."""
     return noted(_NOTED)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Who waits longer than this wants to see that something happens.
+# After this time progress is shown.
 _SECONDS_WITHOUT_NEWS = 3
 # In a log, the first line comes later, and each takes half as long again as the one before.
 _SECONDS_WITHOUT_A_LINE = 20

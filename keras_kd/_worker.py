@@ -27,7 +27,7 @@ from keras_kd._limits import (
 )
 from keras_kd._native import last_lines
 
-# The child finds modules where this process does, and knows itself as a command, so that importing
+# The child finds modules where this process does, and sees itself as a command, so that importing
 # keras_kd loads neither Keras nor TensorFlow.
 _START = (
     "import sys; sys.path[:] = {path!r}; sys.argv[:] = ['keras-kd']; "

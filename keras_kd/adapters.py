@@ -178,7 +178,7 @@ def _build(loss: FeatureLoss, layer: keras.layers.Layer, shape: tuple) -> None:
 
 
 def _adapter(needed: tuple, given: tuple) -> Adapter | None:
-    # The loss says what does not fit better than an adapter that cannot be made.
+    # The loss reports what does not fit better than an adapter that cannot be made.
     if shapes_fit(needed, given) or not _can_reach(needed, given):
         return None
     # In full precision also beside a student in half precision: it is small, and trained.

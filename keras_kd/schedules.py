@@ -42,7 +42,7 @@ def warm_up(steps: int, value: float = 1.0) -> keras.optimizers.schedules.Learni
 
 
 def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
-    """Return a number as a float, and anything that can be asked for one as it is.
+    """Return a number as a float, and a function of the step as it is.
 
     What a schedule says of step 0 is checked in place of all that it will say.
 
@@ -79,8 +79,8 @@ def value_at(
     Args:
         schedule: what `check_schedule` returned.
         step: how many updates the student has had; `None` where nobody counts.
-        at_least: stands in for what a schedule says below it. A compiled step cannot raise; whoever
-            runs it looks at what the schedule said afterwards, when the student is still whole.
+        at_least: replaces values of a schedule below it. A compiled step cannot raise; whoever
+            runs it checks the value of the schedule afterwards, when the student is still whole.
         dtype: of the tensor.
 
     Raises:

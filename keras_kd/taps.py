@@ -40,7 +40,7 @@ class Tap:
             way, for `_masks.mask_or_lost`.
 
     Raises:
-        ValueError: if a layer does not exist, or is no attention layer whose scores are asked for.
+        ValueError: if a layer does not exist, or is no attention layer whose scores are needed.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Tap:
         return Tapped(outputs, features)
 
     def shapes(self) -> Tapped | None:
-        """Outputs and features as tensors without values; `None` where the model cannot tell.
+        """Outputs and features as tensors without values; `None` where they are unknown.
 
         Raises:
             ValueError: as in a forward pass.
@@ -107,7 +107,7 @@ class Tap:
 
         features = _graphs.trace(run, _graphs.symbolic_inputs(self.model))
         return {
-            # The graph knows where a tensor comes from.
+            # The graph records where a tensor comes from.
             name: self._readings[name].chosen(symbolic[name])
             if symbolic[name] is not None
             else _common_shape([feature])
@@ -230,7 +230,7 @@ def _reading(model: Any, name: str) -> _Reading:
 def _listening(
     model: Any, readings: dict[str, _Reading], trail: MaskTrail | None = None
 ) -> Iterator[list[dict[str, list[Any]]]]:
-    """While this is open, note what the layers return, by name, anew for each call of the model.
+    """Within this context note what the layers return, by name, anew for each call of the model.
 
     A model with more outputs would do for graphs, but not for layers of nested models, nor for
     subclassed models, and building it would leave its traces in the user's model.

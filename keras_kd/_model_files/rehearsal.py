@@ -22,7 +22,7 @@ def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: i
     with random numbers before it looks at the weights.
 
     Args:
-        config: what a file says of its model.
+        config: what a file contains of its model.
         custom_objects: as for `keras.saving.load_model`.
         stored: how many bytes the whole file has.
 
@@ -44,7 +44,7 @@ def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: i
         except _OutOfProportionError as error:
             refusals.append(error)
         except Exception:
-            # What is wrong otherwise, Keras says when it loads the model.
+            # Keras raises the other errors when it loads the model.
             return
 
     # Keras keeps its scopes, the names it has given and the variables that it has yet to fill by
@@ -137,7 +137,7 @@ def _check_shapes(config: Any, name: str = "") -> None:
 
 def _build(config: dict[str, Any], custom_objects: dict[str, Any]) -> Any:
     if "module" not in config:
-        # An .h5 does not say where the classes of models are.
+        # An .h5 does not record where the classes of models are.
         is_graph = config["class_name"] in ("Functional", "Model")
         module = "keras.src.models.functional" if is_graph else "keras"
         name = "Functional" if is_graph else config["class_name"]

@@ -1,4 +1,4 @@
-"""What the files of Keras say of a model, read without Keras: no model is built, no code runs."""
+"""What files of Keras contain of a model, read without Keras: no model is built, no code runs."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def is_saved_model(path: Path) -> bool:
 
 
 def describe(path: Path) -> ModelDescription:
-    """What a `.keras` or `.h5` file says of its model.
+    """What a `.keras` or `.h5` file contains of its model.
 
     Raises:
         ValueError: if the file is damaged, or declares far more than is stored.
@@ -191,7 +191,7 @@ def _layer(layer: dict[str, Any], sizes: Mapping[str, int] | None) -> StoredLaye
 
 
 def _names_layers(sizes: Mapping[str, int]) -> bool:
-    """Whether the file says of which layer its weights are; the first of Keras 3 did not."""
+    """Whether the file records of which layer its weights are; the first of Keras 3 did not."""
     return "" not in sizes
 
 
@@ -309,7 +309,7 @@ def _sha256(path: Path) -> str:
 
 
 def config(path: Path) -> dict[str, Any]:
-    """What a file says of its model, after what it declares was compared with what is stored.
+    """What a file contains of its model, after what it declares was compared with what is stored.
 
     Raises:
         Exception: any, for damaged files.
@@ -318,7 +318,7 @@ def config(path: Path) -> dict[str, Any]:
 
 
 def keras_version(path: Path) -> str | None:
-    """The version of the Keras that wrote a file; None where it says nothing that can be read."""
+    """The version of the Keras that wrote a file; None where that cannot be read."""
     try:
         if path.suffix in HDF5_SUFFIXES:
             version = _hdf5_attribute(path, "keras_version")
@@ -331,12 +331,12 @@ def keras_version(path: Path) -> str | None:
 
 
 def is_of_keras_2(path: Path) -> bool:
-    """Whether the file says that Keras 2 wrote it; False where it says nothing that can be read."""
+    """Whether the file records that Keras 2 wrote it; False where that cannot be read."""
     return str(keras_version(path)).startswith(("1.", "2."))
 
 
 def _keras_config(path: Path) -> dict[str, Any]:
-    """What the archive says of the model."""
+    """What the archive contains of the model."""
     check_members(path)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()

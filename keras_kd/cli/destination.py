@@ -79,7 +79,7 @@ class Destination:
             class_names: the name of each class, or nothing.
             examples: arrays from which a project gets its test vectors; None: random ones.
             name: what the files and variables of a project are named after.
-            words: those that a model of text knows, or nothing.
+            words: the vocabulary of a model of text, or nothing.
 
         Returns:
             The files.

@@ -79,7 +79,7 @@ def interruptible() -> Iterator[Interruption]:
 
 def _but_interrupts(hook: Any) -> Any:
     def show(unraisable: Any) -> None:
-        # It comes again; the terminal need not hear of it.
+        # It comes again; the terminal need not show it.
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             hook(unraisable)
 

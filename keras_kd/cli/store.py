@@ -32,17 +32,17 @@ def add(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "store",
-        help="write down what a teacher says, once, so that students learn without it",
-        description="Run a teacher once over its data and write down what it says, or write down "
+        help="store a teacher's outputs once, so that students learn without it",
+        description="Run a teacher once over its data and store its outputs, or store "
         "the predictions of a teacher that is no Keras model. If it is interrupted, the same "
-        "command goes on where it stopped.",
+        "command resumes where it stopped.",
     )
     teacher = parser.add_mutually_exclusive_group(required=True)
     teacher.add_argument("teacher", type=Path, nargs="?", metavar=MODEL)
     teacher.add_argument(
         "--predictions",
         metavar="FILE.npy|FILE.npz",
-        help="what a teacher said, in the order of the examples: its logits, shaped (examples, "
+        help="outputs of a teacher in the order of the examples: its logits, shaped (examples, "
         "..., classes); .npz: an array for each output, 'logits' or the name of a layer",
     )
     parser.add_argument(
@@ -141,7 +141,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.teacher and arguments.data is None:
         raise problem(
             "a model without --data",
-            "the examples that it is asked about",
+            "the examples to run it on",
             "add for example --data x_train.npy",
         )
     kind = "a model" if arguments.teacher else "--predictions"

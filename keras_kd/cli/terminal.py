@@ -29,7 +29,7 @@ class Outcome:
     Attributes:
         text: what is printed.
         data: what is printed with `--json`.
-        failures: why what was asked about is not so, a line each: the command ends with code 1.
+        failures: failed checks, a line each: the command ends with code 1.
     """
 
     text: str
@@ -57,7 +57,7 @@ def quiet(*, print_elsewhere: bool) -> Iterator[list[str]]:
     """Keep from the terminal what libraries write there while a command runs.
 
     What TensorFlow's C++ writes to file descriptor 2 goes to `native_log`; who has set TensorFlow's
-    log level sees what they asked for. Python's own standard error stays.
+    log level gets the messages of that level. Python's own standard error stays.
 
     Args:
         print_elsewhere: whether what is printed goes to standard error, so that standard output
@@ -85,7 +85,7 @@ def quiet(*, print_elsewhere: bool) -> Iterator[list[str]]:
 
 @contextmanager
 def working(description: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal that something is going on; yields a function that says what."""
+    """Show on a terminal that something is going on; yields a function that changes the text."""
     from rich.console import Console
 
     console = Console(stderr=True)

@@ -36,7 +36,7 @@ _FILES = ("labels", "names_file")
 # is filled in by str.format, which would do more for other braces.
 _PARTS_OF_FILES = ("configname", "fileformat", "filepathtemplate", "name", "version")
 _PART_OF_FILE = re.compile(r"([\w.+\-]|\{[A-Z_]+\})*")
-# Of the files of a split, for example: as many as their names can tell apart.
+# Of the files of a split, for example: as many as their names distinguish.
 _MOST_ITEMS = 65_535
 _MOST_BYTES_OF_JSON = 2**26
 

@@ -334,7 +334,7 @@ class Assembly:
 
 
 def connect(objective: Objective, teacher: Teacher, student_tap: Tap) -> None:
-    """Make adapters and the losses' own weights, where the models tell their shapes."""
+    """Make adapters and the losses' own weights, where the models know their shapes."""
     student = student_tap.shapes()
     said = teacher.shapes(student)
     if student is not None and said is not None:

@@ -62,5 +62,5 @@ def _unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _none_for_optional(part: Any) -> Any:
-    """Keras' generators say `None`, which `tf.data` knows not, by an optional without value."""
+    """Keras' generators yield `None`, which `tf.data` lacks, as an optional without value."""
     return None if isinstance(part, tf.experimental.Optional) else part

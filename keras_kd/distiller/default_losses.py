@@ -83,7 +83,8 @@ def choose_losses(student: Any, loss: Any, models: Sequence[Any]) -> list[Any]:
     Args:
         student: the student.
         loss: what `compile` was given, for one output or several; `None` for no labels.
-        models: the models whose own `compile` tells of outputs without labels, the student first.
+        models: the models whose own `compile` decides for outputs without labels, the student
+            first.
 
     Returns:
         `SoftTargets(temperature=4.0)`, or `LogitsMSE()` for outputs that are numbers; one of each,

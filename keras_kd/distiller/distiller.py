@@ -29,7 +29,7 @@ class _OfBothKerases(type(keras.Model)):
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
-    """Trains a student on labels and on what a teacher knows.
+    """Trains a student on labels and on the outputs of a teacher.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
     It takes the place of `keras.distillation.Distiller`: same arguments, attributes and logs.

@@ -21,7 +21,7 @@ def matched(teacher: Any, student: Any, loss: DistillationLoss) -> tuple[Any, An
     """The outputs of both models as a loss compares them.
 
     A single output of the teacher is taken out of a dict or list, or put into one, as the student
-    has it. Of the student's classes those are taken that the teacher knows. Two units of a softmax
+    has it. Of the student's classes those are taken that the teacher has. Two units of a softmax
     and one unit of a sigmoid become each other: the logit z stands for the logits [0, z].
 
     Args:
@@ -30,7 +30,7 @@ def matched(teacher: Any, student: Any, loss: DistillationLoss) -> tuple[Any, An
         loss: the loss.
 
     Raises:
-        ValueError: if the teacher knows classes that the student does not have.
+        ValueError: if the teacher has classes that the student does not have.
     """
     if loss.outputs is None:
         teacher = _as_structured(teacher, student)

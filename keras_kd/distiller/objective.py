@@ -1,4 +1,4 @@
-"""The total loss of a Distiller, the same for both Kerases."""
+"""The total loss of a Distiller, the same for Keras 3 and tf_keras."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class Objective:
             bridge.connect(*_read(teacher, student, loss))
 
     def connect_shapes(self, shapes: Sequence[list[Any] | None]) -> None:
-        """Connect as before saving, where there is no teacher yet to tell its shapes.
+        """Connect as before saving, where there is no teacher yet whose shapes are known.
 
         Args:
             shapes: `Bridge.shapes` for each loss.
@@ -244,7 +244,7 @@ class Objective:
         )
 
     def scheduled_values(self, step: Any) -> dict[str, Any]:
-        """What the schedules say at a step, by the name for logs; nothing for plain numbers."""
+        """The values of schedules at a step, by the name for logs; nothing for plain numbers."""
         found = {"student_loss_weight": self.student_loss_weight}
         for name, loss, weight in zip(self._names(), self._losses, self.weights, strict=True):
             found[f"{name}_weight"] = weight
@@ -257,7 +257,7 @@ class Objective:
         }
 
     def check_scheduled_values(self, logs: dict[str, Any]) -> None:
-        """Check what the schedules said in a step, which could not raise itself.
+        """Check the values of schedules in a step, which could not raise an error.
 
         Raises:
             ValueError: if a temperature, a weight or a share was out of bounds.

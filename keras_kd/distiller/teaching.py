@@ -1,4 +1,4 @@
-"""What the Distillers of both Kerases share: everything but how gradients are applied."""
+"""What the Distillers of Keras 3 and tf_keras share: everything but how gradients are applied."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Passes(NamedTuple):
 
 
 class Teaching(Assembly):
-    """A student that is taught: for classes that are a model of one of the two Kerases as well.
+    """Training of a student, for classes that are also a model of Keras 3 or of tf_keras.
 
-    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass says what
-    its Keras does in its own way: `_begin_model`, `_student_loss`, `_apply_gradients`.
+    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass defines
+    what its Keras does in its own way: `_begin_model`, `_student_loss`, `_apply_gradients`.
     Arguments and errors are those of `keras_kd.Distiller`.
     """
 
@@ -175,7 +175,7 @@ class Teaching(Assembly):
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of evaluation: the same losses, and no weight changes.
 
-        Data without what a stored teacher says of them are measured by their labels alone.
+        Data without stored outputs are measured by their labels alone.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not self._inputs.reach_teacher(x):
@@ -187,7 +187,7 @@ class Teaching(Assembly):
     def _test_on_labels(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         has_loss = self._uses_own_loss or self._compile_arguments.value.loss is not None
         if not has_loss or (y is None and not self._uses_own_loss):
-            # Raises, and says how the teacher's part gets into the data.
+            # Raises an error that explains how the teacher's part gets into the data.
             self._inputs.of_teacher(x)
         outputs = self._ask_student(x, training=False).outputs
         labeled = self._labeled(y, sample_weight, outputs)
@@ -240,7 +240,7 @@ class Teaching(Assembly):
         return [metric for metric in self._own_metrics() if metric.name not in names]
 
     def make_train_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled step, followed by a look at what the teacher said.
+        """A compiled step, followed by a check of the teacher's outputs.
 
         Raises:
             ValueError: if the student has nothing to train.
@@ -260,7 +260,7 @@ class Teaching(Assembly):
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled evaluation step, followed by a look at what the teacher said."""
+        """A compiled evaluation step, followed by a check of the teacher's outputs."""
         self._settle_terms()
         if self.test_function is None or force:
             super().make_test_function(force)
@@ -273,7 +273,7 @@ class Teaching(Assembly):
         return self.student.export(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """What the student says, see `keras.Model.predict`."""
+        """The student's outputs, see `keras.Model.predict`."""
         with _keras.numpy_errors_in_one_line():
             return super().predict(*args, **kwargs)
 
@@ -416,8 +416,8 @@ class Teaching(Assembly):
     ) -> Any:
         """Call `compute_loss`.
 
-        What the forward passes gave beside the outputs takes a way of its own, since Keras says
-        what the arguments of `compute_loss` are, which users may override.
+        The features of the forward passes are handed over in an attribute, since Keras fixes the
+        arguments of `compute_loss`, which users may override.
         """
         self._passes.value = passes
         try:
@@ -489,7 +489,7 @@ class Teaching(Assembly):
         """Update the metrics and return all of them."""
         self._track(self._loss_tracker, loss, y_pred)
         if y is None:
-            # The other metrics want labels.
+            # The other metrics need labels.
             return self._tracked_losses()
         known, weight = self._labels.for_metrics(y, sample_weight, y_pred)
         return self.compute_metrics(x, known, y_pred, weight)

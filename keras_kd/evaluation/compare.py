@@ -115,7 +115,7 @@ def compare(
     if teacher is not None:
         check_model(_TEACHER, teacher)
     examples = Examples.of(x, models.values())
-    # As many as there are examples, and finite: what can be said before a model runs.
+    # As many as there are examples, and finite: what can be checked before a model runs.
     labels_by_output(y, list(y) if isinstance(y, Mapping) else ["output"], examples.count)
     outputs: dict[str, Outputs] = {}
     for model_name, model in models.items():

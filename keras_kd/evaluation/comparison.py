@@ -17,7 +17,7 @@ from keras_kd.metrics import MEASURES, OF_TEACHER, Estimate
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model on the test examples. None: does not apply, or was not asked for.
+    """One model on the test examples. None: does not apply, or was not measured.
 
     Attributes:
         name: what the model is called.

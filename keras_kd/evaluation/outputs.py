@@ -88,7 +88,7 @@ class Examples(NamedTuple):
 
 
 def _inputs(model: Any) -> list[str]:
-    """The names of a model's inputs, without states; none where it does not tell."""
+    """The names of a model's inputs, without states; none where it does not have any."""
     if isinstance(model, TFLiteModel):
         return [tensor.name for tensor in model.inputs if tensor.name not in model.state_outputs]
     if not (is_keras_model(model) or is_tf_keras_model(model)):

@@ -29,7 +29,7 @@ __all__ = [
     "share_of_teacher",
 ]
 
-# Readable on white and on near-black, and told apart by colour-blind eyes (after Wong, 2011).
+# Readable on white and on near-black, and distinguished by colour-blind eyes (after Wong, 2011).
 _BLUE, _ORANGE, _GREEN, _ROSE = "#3d8fd1", "#e08214", "#1fa187", "#cc79a7"
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _ROSE)
 _MARKERS = "osD^vP"

@@ -47,7 +47,7 @@ class Highlight:
 
 @dataclass(frozen=True)
 class Page:
-    """What a report says besides the table.
+    """What a report contains besides the table.
 
     Attributes:
         title: the heading of the page.

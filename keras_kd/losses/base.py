@@ -119,7 +119,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
 
         Args:
             teacher_output: tensor of shape `(batch, ...)`.
-            student_output: tensor of the same shape, unless the loss says otherwise.
+            student_output: tensor of the same shape, unless the loss states otherwise.
             **context: what a formula may need besides: `y`, the labels of this output (set
                 `reads_labels = True` in the class), and `step`, the number of updates so far,
                 where the loss has `schedules`.
@@ -130,7 +130,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         raise NotImplementedError(f"{type(self).__name__} states no formula in per_example().")
 
     def prepare(self, teacher_output: Any, student_output: Any) -> tuple[Any, Any]:
-        """Both tensors as the formula wants them, before it sees them."""
+        """Both tensors as the formula needs them."""
         return teacher_output, student_output
 
     def of_pair(self, pair: Pair, **context: Any) -> Any:
@@ -215,7 +215,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         """Check that the largest of a teacher's logits, and the mass of the rest, are enough.
 
         Raises:
-            ValueError: if the formula needs all logits, as it does unless it says otherwise.
+            ValueError: if the formula needs all logits, as it does unless it states otherwise.
         """
         refuse_top(top, type(self).__name__)
 
@@ -238,12 +238,12 @@ def matching_outputs(
 ) -> list[tuple[OutputKey | None, Any, Any]]:
     """Pair the outputs to compare: a list of `(key, teacher_output, student_output)`.
 
-    The key of a single output is `None`; a list of one output is a single one. A single key says
+    The key of a single output is `None`; a list of one output is a single one. A single key names
     which output of one model belongs to the single one of the other, and a teacher's single output
     is compared with whatever outputs of the student are named.
 
     Raises:
-        ValueError: if the structures differ and no keys say what belongs together, or a key is
+        ValueError: if the structures differ and no keys name what belongs together, or a key is
             missing.
     """
     teacher, student = outputs_by_key(teacher_outputs), outputs_by_key(student_outputs)
@@ -257,7 +257,7 @@ def matching_outputs(
             )
         keys = list(student)
     elif list(teacher) == [None] and set(keys) <= set(student):
-        # A single output has no name to be told from others by.
+        # A single output has no name.
         teacher = dict.fromkeys(keys, teacher[None])
     elif list(student) == [None] and len(keys) == 1:
         [key] = keys

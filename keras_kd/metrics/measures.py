@@ -46,7 +46,7 @@ class Answers:
         target: for reconstruction the input, in the shape of the outputs.
         groups: for ranking, the query that each example belongs to; None where each row of the
             outputs is one query.
-        threshold: from where on a number by itself means yes; None: the outputs tell.
+        threshold: from where on a number by itself means yes; None: from the outputs.
     """
 
     task: str
@@ -325,7 +325,7 @@ def divergence(answers: Answers, teacher: Answers) -> Statistic | None:
     if answers.probabilities is None or teacher.probabilities is None:
         return None
     # An int8 softmax gives exact zeros below half of its step of 1/256: half a step stands for
-    # them, since infinity for one rounded probability would say nothing about the others.
+    # them, since infinity for one rounded probability would hide the others.
     floor = 1 / 512
     model, other = (np.maximum(each.probabilities, floor) for each in (answers, teacher))
     model /= model.sum(axis=-1, keepdims=True)

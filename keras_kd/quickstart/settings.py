@@ -51,7 +51,7 @@ class Settings:
             raise problem(
                 f"data_dir={str(self.data_dir)!r} without a data set",
                 f"dataset as one of {', '.join(map(repr, NAMES))}",
-                "say which data set to use, or leave data_dir out for the bundled sample",
+                "name the data set to use, or leave data_dir out for the bundled sample",
             )
 
     @property
@@ -60,7 +60,7 @@ class Settings:
         return (self.epochs + 1) // 2
 
     def load(self) -> Splits:
-        """The data set, or the part of it that is asked for.
+        """The data set, or the requested part of it.
 
         Raises:
             FileNotFoundError: if the data directory does not hold it.

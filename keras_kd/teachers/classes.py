@@ -112,7 +112,7 @@ def mark_classes(output: Any, classes: Sequence[int]) -> Any:
 
 
 def check_all_known(classes: Sequence[int], given: Any) -> None:
-    """Check that no class is left out, where no student tells how many there are.
+    """Check that no class is left out, where no student defines how many there are.
 
     Raises:
         ValueError: if one is.

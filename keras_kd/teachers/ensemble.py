@@ -50,10 +50,10 @@ class Ensemble(Teacher):
         outputs: one entry per member: which outputs of the student it teaches, a key or index or a
             list of them, or `None` for all that it has. A member with a single output may teach
             any one. The ensemble has the outputs that are taught.
-        classes: one entry per member: a list that says which class of the student each of its
+        classes: one entry per member: a list of which class of the student each of its
             columns is, with `None` for a column that the student does not have; a dict from columns
             to classes, which leaves out the others; or `None` for all classes. A column that is
-            left out is so before the softmax. Classes of the student that no member knows are
+            left out is so before the softmax. Classes of the student that no member has are
             learned from labels alone: in a Distiller the losses on outputs then see the student's
             logits of the others. With softmax outputs, a member gives no probability to classes
             that it does not know, and its weight is how likely an example is one of its classes.
@@ -138,12 +138,12 @@ class Ensemble(Teacher):
 
     @property
     def input_shapes(self) -> list[tuple] | None:
-        """The shapes of the inputs of the first member that says."""
+        """The shapes of the inputs of the first member whose inputs are known."""
         return next((x.input_shapes for x in self.teachers if x.input_shapes is not None), None)
 
     @property
     def input_names(self) -> Any:
-        """The names of the inputs of the first member that says."""
+        """The names of the inputs of the first member whose inputs are known."""
         return next((x.input_names for x in self.teachers if x.input_names is not None), None)
 
     def tap(self, layer_names: Sequence[str]) -> None:
@@ -157,18 +157,18 @@ class Ensemble(Teacher):
             teacher.tap([layer for member, layer, _ in self._features if member is teacher])
 
     def meet(self, student: Any) -> None:
-        """Tell every member of the student."""
+        """Pass the student on to every member."""
         self._has_student = True
         for teacher in self.teachers:
             teacher.meet(student)
 
     def after_step(self, student: Any, step: Any = None) -> None:
-        """Tell every member that the student's weights have changed."""
+        """Update every member after a change of the student's weights."""
         for teacher in self.teachers:
             teacher.after_step(student, step)
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
-        """The averaged outputs, where every member says what it gives."""
+        """The averaged outputs, where all members know the shapes of their outputs."""
         said = [teacher.shapes(student) for teacher in self.teachers]
         if None in said:
             return None
@@ -263,7 +263,7 @@ class Ensemble(Teacher):
         return [None if classes is None else classes.config for classes in self.classes]
 
     def _taught(self, number: int, outputs: Any) -> dict[OutputKey | None, Any]:
-        """What a member says, by the outputs of the student; a single one has the key `None`."""
+        """A member's outputs, by the outputs of the student; a single one has the key `None`."""
         keys = self.outputs[number]
         if isinstance(outputs, dict):
             own = dict(outputs)

@@ -71,7 +71,7 @@ class LastExit(Teacher):
         self._layer_names = list(layer_names)
 
     def meet(self, student: Any) -> None:
-        """Check the student's outputs, where it tells them.
+        """Check the student's outputs, where they are known.
 
         Raises:
             ValueError: if it has one output only, exits of several shapes, or not the one named.

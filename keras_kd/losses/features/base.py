@@ -31,7 +31,7 @@ class FeatureLoss(DistillationLoss):
             "block3" of the nested model "backbone", or of a layer made of others; "lstm:1" is the
             second output of a layer with several.
         student_layer_name: the student's layer, or as many as the teacher's. The loss compares them
-            in order and sums the pairs, unless it says otherwise. A layer that TF-MOT has wrapped
+            in order and sums the pairs, unless it states otherwise. A layer that TF-MOT has wrapped
             keeps the name it had before.
         adapter: what brings the student's features to the shape that the loss needs, where they do
             not have it: `"auto"`, a trainable layer that `keras_kd.Distiller` makes (a 1x1

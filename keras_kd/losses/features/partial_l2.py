@@ -183,7 +183,7 @@ def _check_margin(margin: Any) -> list[float]:
 
 def _check_layer(layer: Any) -> None:
     fix = "pass the layer of a built teacher, such as teacher.get_layer('bn1')"
-    # The class has this name in both Kerases, and one of them may not be there.
+    # The class has this name in Keras 3 and tf_keras, and one of them may not be there.
     if not any(base.__name__ == "BatchNormalization" for base in type(layer).__mro__):
         raise problem(f"{layer!r}", "a BatchNormalization layer", fix, kind=TypeError)
     if not layer.built:

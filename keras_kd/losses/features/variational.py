@@ -1,4 +1,4 @@
-"""Variational information: how well the student's features tell the teacher's."""
+"""Variational information: how well the student's features predict the teacher's."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from keras_kd import _logits, schedules
 from keras_kd._checks import problem
 from keras_kd.losses.base import DistillationLoss, OutputKey
 
-# What a schedule that falls to 0 or below gives instead, until its user is told.
+# What a schedule that falls to 0 or below gives instead, until an error is raised.
 _LOWEST_TEMPERATURE = 1e-3
 
 

@@ -24,7 +24,7 @@ def contrastive(
         teacher_vectors: tensor of shape `(batch, units)`.
         student_vectors: tensor of the same shape.
         weights: what each example counts, shape `(batch,)`: as the one to find, and as one of those
-            to tell it from.
+            to distinguish it from.
         temperature: what the cosine similarities are divided by.
     """
     similarities = (
@@ -46,7 +46,7 @@ class ContrastiveRepresentation(BatchLoss):
 
     Maximizes a lower bound of the information that both features share. Two linear projections,
     trained with the student, bring features of any sizes to `projection_units`. The larger the
-    batch, the more there is to tell apart. Its usual weight is 0.8.
+    batch, the more examples there are to distinguish. Its usual weight is 0.8.
 
         loss = -mean_i log(exp(c_ii / temperature) / sum_j exp(c_ij / temperature)),
                c_ij = cos(P_s s_i, P_t t_j)

@@ -1,4 +1,4 @@
-"""What a store says of itself: its tensors, how they become what a teacher says, whose they are."""
+"""The description of a store: its tensors, how they become outputs, and where they are from."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StoredOutput:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> StoredOutput:
-        """The output of which `to_json` has told."""
+        """The output that `to_json` has written."""
         shares, known = config["shares"], config["known"]
         if config["activation"] not in (None, *_ACTIVATIONS):
             raise ValueError(f"the activation {config['activation']!r}")
@@ -94,7 +94,7 @@ class StoredOutput:
                 known,
                 classes=self.classes,
             )
-            # As the losses read an output of which nobody says what it is.
+            # As the losses read an output of unknown kind.
             logits = seen.at(1.0, self.activation or _usual_activation(members.shape))
             seen = dataclasses.replace(seen, logits=logits)
         activated = not self.puts_out_logits and seen.top is None
@@ -187,7 +187,7 @@ class Contents:
         return arrays
 
     def said(self, arrays: dict[str, Any]) -> Tapped:
-        """What the teacher said.
+        """The stored outputs.
 
         Args:
             arrays: the tensors of a batch, by the names of `decoded`.
@@ -217,7 +217,7 @@ class Contents:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> Contents:
-        """The contents of which `to_json` has told.
+        """The contents that `to_json` has written.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: if it is not what `to_json` gives.
@@ -275,7 +275,7 @@ class Description:
 
     @property
     def has_keys(self) -> bool:
-        """Whether examples are told apart by keys, not by their positions."""
+        """Whether examples are identified by keys, not by their positions."""
         return self.key_kind != "position"
 
     @functools.cached_property
@@ -348,7 +348,7 @@ class Description:
 
     @classmethod
     def from_json(cls, config: Any) -> Description:
-        """The description of which `to_json` has told.
+        """The description that `to_json` has written.
 
         Raises:
             ValueError: if it is not one.

@@ -1,6 +1,6 @@
 """A store: one SQLite file with a row per record, and a table that describes it.
 
-Nothing that a file declares is believed. Its schema must be the one below to the letter, before any
+Nothing that a file declares is trusted. Its schema must be the one below to the letter, before any
 other statement runs. Each row has a CRC-32 of all that is in it and of the description, and the
 description one of itself and of how many rows there are.
 
@@ -77,7 +77,7 @@ class Rows(NamedTuple):
 
 
 class Records:
-    """The records of a store, complete or not, which stay on the disk until they are asked for.
+    """The records of a store, complete or not, which stay on the disk until they are read.
 
     Threads may read at the same time. A pickled object opens its path again, as does one in a
     process that was forked.
@@ -87,7 +87,7 @@ class Records:
 
     Attributes:
         path: the store, an absolute path.
-        description: what the writer noted, in types that JSON knows.
+        description: what the writer noted, in types of JSON.
         count: how many records there are.
         complete: whether the writer has finished.
         has_keys: whether the records are found by keys, too.
@@ -211,7 +211,7 @@ class Records:
         return rows
 
     def _read_state(self) -> None:
-        """Read what the store says of itself.
+        """Read the description of the store.
 
         Raises:
             ValueError: if it is anything else than what a writer writes.
@@ -260,7 +260,7 @@ class Records:
         return numbers, outputs
 
     def damaged(self, reason: str) -> ValueError:
-        """An error that names the store and says what is wrong with it."""
+        """An error that names the store and the defect."""
         return problem(
             f"the store {str(self.path)!r}, which is damaged: {reason}",
             "the file as it was written",
@@ -374,7 +374,8 @@ class RecordWriter(Records):
             outputs: an array of shape `(n,)`, with `record_bytes` in each entry.
 
         Raises:
-            OSError: if the disk is full; says how many records are safe and how much is missing.
+            OSError: if the disk is full; the message has the number of safe records and the missing
+                bytes.
             ValueError: if the store is complete or closed.
         """
         if self.complete or not self._closing.alive:
@@ -393,7 +394,7 @@ class RecordWriter(Records):
             self._commit()
 
     def finish(self) -> None:
-        """Say that nothing will come any more."""
+        """Note that all records are written."""
         if not self.complete:
             self._commit(complete=True)
 

@@ -19,8 +19,8 @@ class Batch(NamedTuple):
         x: the inputs, a structure of arrays.
         y: labels, the same, or `None`.
         sample_weight: the same, or `None`.
-        key: one key per example; `None` where they are told apart by their positions.
-        outputs: what a teacher said of them, by name, or `None`.
+        key: one key per example; `None` where they are identified by their positions.
+        outputs: a teacher's outputs for them, by name, or `None`.
     """
 
     x: Any
@@ -176,7 +176,7 @@ def number_of_examples(dataset: Any) -> int | None:
 
 
 def check_batched(element: Any) -> None:
-    """Check that the elements of a dataset can be batches, as far as their shapes tell.
+    """Check that the elements of a dataset can be batches, as far as their shapes show.
 
     Args:
         element: its `element_spec`.

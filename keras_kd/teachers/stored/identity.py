@@ -1,4 +1,4 @@
-"""What tells an example, or a teacher, from all others: keys, fingerprints, digests."""
+"""What identifies an example or a teacher: keys, fingerprints, digests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Keys:
-    """How examples are told apart.
+    """How examples are identified.
 
     Attributes:
         kind: `"position"`: by their place in the data; `"integer"` or `"string"`: by a key that the

@@ -102,7 +102,7 @@ def _check_names(tensors: dict[str, np.ndarray]) -> None:
         raise problem(
             f"one number for each example, an array of the shape {output.shape}",
             "the logits of all classes, (examples, classes)",
-            "pass what the teacher said before the largest was chosen; of one output unit, "
+            "pass the logits from before the largest was chosen; of one output unit, "
             "outputs[:, None]",
         )
 
@@ -236,7 +236,7 @@ def _numbers(name: str, array: Any) -> np.ndarray:
         raise problem(
             f"{name!r} of type {array.dtype}",
             "numbers",
-            "pass what the teacher said as floats",
+            "pass the teacher's outputs as floats",
             kind=TypeError,
         )
     return array
@@ -248,7 +248,7 @@ def _count(arrays: dict[str, Any]) -> int:
         raise problem(
             f"arrays for different numbers of examples: {counts}",
             "the same examples in each",
-            "pass what the teacher said of them all",
+            "pass the outputs for all of them",
         )
     return next(iter(counts.values()))
 
@@ -320,7 +320,7 @@ def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0
             f"{activation} gives",
             expected,
             "leave out the activation if they are logits"
-            + (", or say 'sigmoid' if each class stands by itself" * (activation == "softmax")),
+            + (", or pass 'sigmoid' if each class stands by itself" * (activation == "softmax")),
         )
     logits = _log(values) if activation == "softmax" else _log(values) - _log(1.0 - values)
     return logits.astype("float32")

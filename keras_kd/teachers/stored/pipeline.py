@@ -206,7 +206,7 @@ class Pipeline:
 
 
 class JoinedPyDataset(keras.utils.PyDataset):
-    """Another dataset's batches with what a teacher said of them; the same workers read them.
+    """Another dataset's batches with a teacher's outputs for them; the same workers read them.
 
     Of augmented examples all get the next version in each epoch, also those that come twice in one.
 
@@ -247,16 +247,16 @@ class JoinedPyDataset(keras.utils.PyDataset):
         return self._lookup.batch(self._dataset[index], place, max(0, self._epoch))
 
     def on_epoch_begin(self) -> None:
-        """Tell the dataset, and go on to the next versions."""
+        """Notify the dataset, and continue with the next versions."""
         self._dataset.on_epoch_begin()
         self._epoch += 1
 
     def on_epoch_end(self) -> None:
-        """Tell the dataset; `fit` also does so when it has looked at the first batches."""
+        """Notify the dataset; `fit` also does so when it has looked at the first batches."""
         self._dataset.on_epoch_end()
 
     def _size_of_first(self) -> int:
-        """The size of all batches but the last; if it is not, fingerprints will tell."""
+        """The size of all batches but the last; if it is not, fingerprints show it."""
         if self._size is None:
             self._size = size_of(self._dataset[0])
         return self._size

@@ -1,6 +1,6 @@
 """Files of stores: what SQLite may open, and how it is opened.
 
-Nothing that a file declares is believed: it is compared with what a store of this version has
+Nothing that a file declares is trusted: it is compared with what a store of this version has
 before SQLite reads it. Readers open the file read-only and need no right to write anywhere.
 """
 
@@ -55,7 +55,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     )
     # What is damaged may be no UTF-8.
     connection.text_factory = bytes
-    # No function of the schema is believed, and no page; and a file that is cut while it is mapped
+    # No function of the schema is trusted, and no page; and a file that is cut while it is mapped
     # would end the process.
     for guard in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
         connection.execute(f"PRAGMA {guard}").close()
@@ -150,7 +150,7 @@ def _journal(path: Path) -> Path:
 def _check_writable(path: Path) -> None:
     """Refuse a file through which another one would be written or removed.
 
-    SQLite undoes what a killed writer had begun, as the journal beside the store says. A journal
+    SQLite undoes what a killed writer had begun, by the journal beside the store. A journal
     can name a second one, of a transaction over several files, which SQLite then removes; there is
     none of these here.
 

@@ -1,4 +1,4 @@
-"""A teacher that is asked once, so that its students need not ask it again."""
+"""A teacher that runs once, whose outputs are stored for its students."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Selection:
 
 
 class Asked:
-    """A teacher that is asked batch after batch, in one compiled forward pass.
+    """A teacher that runs batch by batch, in one compiled forward pass.
 
     Args:
         teacher: the teacher.
@@ -154,7 +154,7 @@ class Asked:
         augmentation: what it sees instead of the examples themselves, or `None`.
 
     Raises:
-        ValueError: if the teacher has no such layers, or says nothing by itself.
+        ValueError: if the teacher has no such layers, or needs the outputs of a student.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Asked:
         if teacher.brings_outputs:
             raise problem(
                 f"the stored teacher {teacher.name!r} to store",
-                "a teacher that can be asked",
+                "a teacher that computes its outputs",
                 "use the store that there is",
             )
         self.teacher = teacher
@@ -185,7 +185,7 @@ class Asked:
         teacher.tap(selection.layers)
 
     def contents(self, x: Any, keys: np.ndarray) -> Contents:
-        """How what the teacher says of such a batch is stored.
+        """How the teacher's outputs for such a batch are stored.
 
         Args:
             x: the inputs, a structure of arrays.
@@ -209,7 +209,7 @@ class Asked:
         return Contents(keras.tree.pack_sequence_as(self._names, outputs), features)
 
     def __call__(self, x: Any, keys: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
-        """What the teacher says of a batch.
+        """The teacher's outputs for a batch.
 
         Args:
             x: the inputs, a structure of arrays.
@@ -355,7 +355,7 @@ def _integers(batch: Batch, kind: str, position: int) -> np.ndarray:
 
 def _fill(sink: Sink, batches: Iterator[Batch], asked: Asked) -> None:
     for batch in batches:
-        # What the student sees is what tells the examples apart.
+        # The student's inputs identify the examples.
         own = keras.tree.flatten(asked.inputs.of_student(batch.x))
         if not sink.skip(len(own[0]), own, batch.key):
             keys = _integers(batch, sink.description.key_kind, sink.position)

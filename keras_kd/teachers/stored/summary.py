@@ -50,7 +50,7 @@ class Summary(Report):
         complete: whether these are all; otherwise the storing was interrupted and can go on.
         versions: how many augmented versions there are of each example.
         seed: from which their seeds are made; `None` without augmentation.
-        key_kind: what tells examples apart: `"position"`, `"integer"` or `"string"`.
+        key_kind: what identifies examples: `"position"`, `"integer"` or `"string"`.
         key_name: the entry of the data that is the key, or `None`.
         has_fingerprints: whether a wrong pairing is noticed by the examples themselves.
         bytes: the size of the file.
@@ -75,7 +75,7 @@ class Summary(Report):
         return self.bytes / self.examples if self.examples else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types that JSON knows."""
+        """All of it in types of JSON."""
         return {**super().to_dict(), "bytes_per_example": json_value(self.bytes_per_example)}
 
     def _records(self) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def summarize(path: str | os.PathLike, *, verify: bool = False) -> Summary:
 
     Raises:
         FileNotFoundError: if there is no store.
-        ValueError: if it is damaged; the message says where.
+        ValueError: if it is damaged; the message names the place.
     """
     records = Records(path)
     description = Description.from_json(records.description)

@@ -258,7 +258,7 @@ class StoredTeacher(Teacher):
         return self._description.contents.shapes()
 
     def __call__(self, inputs: Any, student: Tapped | None) -> Tapped:
-        """What the teacher said.
+        """The stored outputs.
 
         Args:
             inputs: what `join` puts beside the examples.
@@ -273,7 +273,7 @@ class StoredTeacher(Teacher):
             raise problem(
                 f"examples with what comes {', '.join(sources)}, for a distiller whose teacher "
                 f"comes {own}",
-                "what its own teacher says",
+                "the outputs of its own teacher",
                 "join the data with the store that the distiller was made with",
             )
         return self._description.contents.said(inputs)
@@ -288,7 +288,7 @@ class StoredTeacher(Teacher):
         *,
         key: str | None = None,
     ) -> Any:
-        """Put what the teacher says beside each example.
+        """Put the teacher's outputs beside each example.
 
         With keys the examples may come in any order, some of them or all, any number of times.
         Without keys they come in the order in which they were stored; shuffle what is returned, or
@@ -331,7 +331,7 @@ class StoredTeacher(Teacher):
         return join(dataset, lookup, batch_size, shuffle, seed)
 
     def read(self, keys: Any, version: int = 0) -> dict[str, np.ndarray]:
-        """What the teacher said of some examples.
+        """The stored outputs for some examples.
 
         Args:
             keys: their keys; their positions, where they have none.
