@@ -31,7 +31,8 @@ from keras_kd.metrics import (
     labels_for,
     task_of,
 )
-from keras_kd.metrics.measures import confusion, per_class, reliability
+from keras_kd.metrics.measures import measures_of
+from keras_kd.metrics.statistics import confusion, per_class, reliability
 from keras_kd.metrics.tasks import CLASSIFYING
 from keras_kd.tflite import TFLiteModel, microcontroller
 
@@ -315,7 +316,7 @@ def _quality(
     for output, task in test.tasks.items():
         each = {model: found[output] for model, found in answers.items()}
         first = next(iter(each.values()))
-        for measure in first.measures:
+        for measure in measures_of(first):
             found = {model: measure.of(one) for model, one in each.items()}
             add(measure_key(output, measure.name), found, baseline, first.units)
         if taught is not None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from keras_kd._lazy import publish
 from keras_kd.metrics.intervals import Estimate, estimate
-from keras_kd.metrics.measures import MEASURES, OF_TEACHER, Answers, Measure, Statistic
+from keras_kd.metrics.measures import MEASURES, OF_TEACHER, Measure, measures_of
+from keras_kd.metrics.statistics import Answers, Statistic
 from keras_kd.metrics.tasks import TASKS, labels_by_output, labels_for, task_of
 
 __all__ = [
@@ -59,7 +60,7 @@ def measure(
     if known is not None:
         known = labels_for(task, known, outputs, "output")
     answers = Answers(task, outputs, known, target)
-    found = {each.name: each.of(answers) for each in answers.measures}
+    found = {each.name: each.of(answers) for each in measures_of(answers)}
     return {
         name: statistic.value(answers.units)
         for name, statistic in found.items()

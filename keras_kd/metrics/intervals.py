@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_kd.metrics.measures import Statistic
+from keras_kd.metrics.statistics import Statistic
 
 CONFIDENCE = 0.95
 # The quantile of the normal distribution that leaves 2.5 % above it.
