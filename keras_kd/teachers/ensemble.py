@@ -203,8 +203,8 @@ class Ensemble(Teacher):
         if stored:
             raise problem(
                 f"the stored teachers {stored} as members of an ensemble",
-                "members that are asked about the inputs of a batch",
-                "store its outputs: keras_kd.teachers.StoredTeacher.create([first_model, "
+                "members that compute their outputs from the inputs of a batch",
+                "store the outputs of the ensemble: keras_kd.teachers.StoredTeacher.create([first_model, "
                 "second_model], dataset, path)",
             )
 

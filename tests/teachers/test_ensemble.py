@@ -457,7 +457,9 @@ def test_stored_teachers_are_no_members(dense_model, tmp_path):
     stored = keras_kd.teachers.StoredTeacher.create(
         dense_model(), np.zeros((4, 5), "float32"), tmp_path / "s"
     )
-    with pytest.raises(ValueError, match=r"stored teachers .* as members.*store its outputs"):
+    with pytest.raises(
+        ValueError, match=r"stored teachers .* as members.*store the outputs of the ensemble"
+    ):
         keras_kd.teachers.Ensemble([stored, dense_model()])
 
 
