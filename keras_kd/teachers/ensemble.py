@@ -204,7 +204,8 @@ class Ensemble(Teacher):
             raise problem(
                 f"the stored teachers {stored} as members of an ensemble",
                 "members that compute their outputs from the inputs of a batch",
-                "store the outputs of the ensemble: keras_kd.teachers.StoredTeacher.create([first_model, "
+                "store the outputs of the ensemble: "
+                "keras_kd.teachers.StoredTeacher.create([first_model, "
                 "second_model], dataset, path)",
             )
 

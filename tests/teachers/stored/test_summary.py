@@ -85,5 +85,5 @@ def test_damage(path):
 
 
 def test_no_store(tmp_path):
-    with pytest.raises(FileNotFoundError, match="the file that StoredTeacher.create wrote"):
+    with pytest.raises(FileNotFoundError, match=r"the file that StoredTeacher.create wrote"):
         summarize(tmp_path / "nowhere")
