@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar, overload
 
 
 def three_parts(received: str, expected: str, fix: str) -> str:
@@ -14,6 +14,17 @@ def three_parts(received: str, expected: str, fix: str) -> str:
     "try 4.0")`.
     """
     return f"Received {received}. Expected {expected}. To fix it: {fix}."
+
+
+_Error = TypeVar("_Error", bound=Exception)
+
+
+@overload
+def problem(received: str, expected: str, fix: str) -> ValueError: ...
+
+
+@overload
+def problem(received: str, expected: str, fix: str, *, kind: Callable[[str], _Error]) -> _Error: ...
 
 
 def problem(

@@ -97,7 +97,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _written(error: BaseException, arguments: argparse.Namespace | None) -> str:
-    named = [each.filename for each in _chain(error) if getattr(each, "filename", None)]
+    named = list(filter(None, (getattr(each, "filename", None) for each in _chain(error))))
     return repr(str(named[0] if named else getattr(arguments, "output", None) or "the result"))
 
 

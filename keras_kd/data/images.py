@@ -126,7 +126,8 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
             "(height, width, channels), all of them known, and 1, 3 or 4 channels",
             "pass arrays that fit instead",
         )
-    return tuple(shape)
+    height, width, channels = shape
+    return height, width, channels
 
 
 def _image_files(directory: Path) -> list[Path]:

@@ -100,7 +100,8 @@ def _check_labeled(labeled: Any) -> tuple[Any, Any]:
             "pass labeled=(x, y)",
             kind=TypeError,
         )
-    return keras.tree.map_structure(np.asarray, tuple(labeled))
+    x, y = keras.tree.map_structure(np.asarray, tuple(labeled))
+    return x, y
 
 
 def _examples(name: str, arrays: Any) -> int:

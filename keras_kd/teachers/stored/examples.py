@@ -224,8 +224,9 @@ def names_of(teacher_inputs: ModelInputs) -> tuple[str, ...] | None:
     if teacher_inputs is None or callable(teacher_inputs):
         return None
     named = teacher_inputs.values() if isinstance(teacher_inputs, dict) else teacher_inputs
-    names = (named,) if isinstance(named, str | int) else tuple(named)
-    if not all(isinstance(name, str) for name in names):
+    entries = (named,) if isinstance(named, str | int) else tuple(named)
+    names = tuple(name for name in entries if isinstance(name, str))
+    if len(names) < len(entries):
         raise problem(
             f"teacher_inputs={teacher_inputs!r} to be stored",
             "names of entries of dict inputs, which a store can hold",
