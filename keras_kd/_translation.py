@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tf_keras
@@ -163,7 +163,10 @@ def translate_data(data: Any) -> Any:
     return KerasDataset(data) if isinstance(data, keras.utils.PyDataset) else data
 
 
-class TakesKeras3:
+_OfModel = tf_keras.Model if TYPE_CHECKING else object
+
+
+class TakesKeras3(_OfModel):
     """For a class that is a tf_keras model as well: training by the objects of either Keras."""
 
     def compile(
@@ -364,7 +367,7 @@ def _name_weights(model: Any) -> None:
             weight.path = weight.name.split(":")[0]
 
 
-def _set_mode(callback: keras.callbacks.Callback, model: Any) -> None:
+def _set_mode(callback: Any, model: Any) -> None:
     """Whether a monitored metric of tf_keras is to rise; Keras 3 reads it from its own metrics."""
     if getattr(callback, "mode", None) != "auto" or not hasattr(callback, "monitor"):
         return

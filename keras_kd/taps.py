@@ -173,7 +173,7 @@ class _Reading(NamedTuple):
             ValueError: if there are several outputs and none is named, or no such output.
         """
         outputs = keras.tree.flatten(result)
-        index = 0 if self.of_attention or self.what is None else self.what
+        index = self.what if isinstance(self.what, int) else 0
         if index >= len(outputs) or (self.what is None and len(outputs) > 1):
             listed = [
                 f"{self.layer_name}:{index} of shape {tuple(output.shape)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 
@@ -48,7 +48,11 @@ class Parts(NamedTuple):
     inputs: Inputs
 
 
-class Assembly:
+# Every class made of this one is a model of either Keras, too.
+_OfModel = keras.Model if TYPE_CHECKING else object
+
+
+class Assembly(_OfModel):
     """What a Distiller is made of, and what follows when a part is replaced by another one.
 
     A part is replaced with everything that depends on it, or, if it does not fit, not at all.

@@ -138,6 +138,7 @@ class Sink:
         records = self.description.packed(tensors, augmented, self._position)[known * versions :]
         if len(records):
             new = (np.repeat(one[known:], versions) for one in (integers, marks))
+            assert isinstance(self.records, RecordWriter)
             self.records.append(*new, records)
         self._advance(count)
 
@@ -154,7 +155,7 @@ class Sink:
                 "the data that it was begun with",
                 "pass the same data, or another path",
             )
-        if not self.complete:
+        if isinstance(self.records, RecordWriter):
             self.records.finish()
 
     def _finished(self) -> Records | None:
