@@ -175,9 +175,10 @@ def _recognised(output: Any, found: _probabilities.Found) -> Logits:
     width = output.shape[-1] if len(output.shape) else None
     if found.axis == -1 and found.classes == width:
         return Logits(found.logits, "softmax")
-    if found.axis != -1 or None in (found.classes, width) or width % found.classes:
+    classes = found.classes
+    if found.axis != -1 or classes is None or width is None or width % classes:
         return Logits(found.logits, OTHER_AXIS)
-    return Logits(found.logits, "softmax", classes=found.classes)
+    return Logits(found.logits, "softmax", classes=classes)
 
 
 @contextmanager
@@ -203,7 +204,7 @@ def common_rows(teacher: Logits, student: Logits) -> tuple[Logits, Logits]:
     Raises:
         ValueError: if the two have distributions of different sizes.
     """
-    sizes = {teacher.classes, student.classes} - {None}
+    sizes = {one.classes for one in (teacher, student) if one.classes is not None}
     if not sizes:
         return teacher, student
     classes = sizes.pop()

@@ -117,7 +117,7 @@ class _Choice:
 
     def __init__(self, argument: str, given: ModelInputs, takes: Any) -> None:
         self._argument = argument
-        self._given = given
+        self._given: Any = given
         self._takes = takes
         self.entries: list[Entry] = []
         self._renamed = isinstance(given, Mapping)

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     y: Any = None
     sample_weight: Any = None
     key: Any = None
-    outputs: dict[str, np.ndarray] | None = None
+    outputs: Any = None
 
     @property
     def count(self) -> int:
