@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from keras_kd._checks import problem
 from keras_kd._files import replacing
 from keras_kd._tables import Report, Table, row_named
 from keras_kd.metrics import MEASURES, OF_TEACHER, Estimate
@@ -54,6 +55,21 @@ class Measurement:
         if key in self.quality:
             return self.quality[key].value
         return getattr(self, key, None)
+
+    def known(self, key: str) -> float:
+        """`value` where there is one.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        value = self.value(key)
+        if value is None:
+            raise problem(
+                f"{key!r} of {self.name!r}, which was not measured",
+                "a measured value",
+                "compare converted models, on data with labels",
+            )
+        return value
 
 
 @dataclass(frozen=True)
@@ -269,8 +285,8 @@ class Comparison(Report):
             return None
         column = self.measures[0]
         sign = 1 if column.higher_is_better else -1
-        known = [row for row in self.rows if not math.isnan(row.value(column.key))]
-        return max(known, key=lambda row: sign * row.value(column.key), default=None)
+        known = [row for row in self.rows if not math.isnan(row.known(column.key))]
+        return max(known, key=lambda row: sign * row.known(column.key), default=None)
 
     def _records(self) -> list[dict[str, Any]]:
         return [

@@ -86,13 +86,13 @@ def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
         axes.grid(True)
         axes.set_xscale("log")
         # Before anything is drawn: matplotlib warns of the limits that it finds for one point.
-        cheapest, dearest = (end(row.value(cost.key) for row in known) for end in (min, max))
+        cheapest, dearest = (end(row.known(cost.key) for row in known) for end in (min, max))
         room = max(1.1, (dearest / cheapest) ** 0.12)
         axes.set_xlim(cheapest / room, dearest * room)
         if len(front) > 1:
             axes.plot(
-                [row.value(cost.key) for row in front],
-                [_scaled(row.value(quality.key), quality) for row in front],
+                [row.known(cost.key) for row in front],
+                [_scaled(row.known(quality.key), quality) for row in front],
                 color=_INK,
                 alpha=0.45,
                 linewidth=1.2,
@@ -100,7 +100,7 @@ def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
             )
         for index, row in enumerate(known):
             colour = _COLOURS[index % len(_COLOURS)]
-            place, height = row.value(cost.key), _scaled(row.value(quality.key), quality)
+            place, height = row.known(cost.key), _scaled(row.known(quality.key), quality)
             ends = _ends(row, quality)
             if ends is not None:
                 axes.vlines(place, *ends, color=colour, alpha=0.45, linewidth=2)
@@ -130,10 +130,10 @@ def pareto_front(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
         cost: what should be small.
     """
     sign = 1 if quality.higher_is_better else -1
-    ordered = sorted(rows, key=lambda row: (row.value(cost.key), -sign * row.value(quality.key)))
+    ordered = sorted(rows, key=lambda row: (row.known(cost.key), -sign * row.known(quality.key)))
     front: list[Measurement] = []
     for row in ordered:
-        if not front or sign * row.value(quality.key) > sign * front[-1].value(quality.key):
+        if not front or sign * row.known(quality.key) > sign * front[-1].known(quality.key):
             front.append(row)
     return front
 
@@ -143,8 +143,8 @@ def per_class(
 ) -> str:
     """The accuracy of two models on each class and on all, joined by a line per class."""
     names = ["all", *class_names]
-    lefts = [100 * value for value in (first.value(quality.key), *first.per_class)]
-    rights = [100 * value for value in (second.value(quality.key), *second.per_class)]
+    lefts = [100 * value for value in (first.known(quality.key), *(first.per_class or ()))]
+    rights = [100 * value for value in (second.known(quality.key), *(second.per_class or ()))]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
