@@ -29,8 +29,8 @@ def page(comparison: Comparison, epochs: int, seed: int, x: np.ndarray) -> Page:
     return Page(
         title="A student for a small device",
         introduction=(
-            f"{comparison.name}: a teacher with {count(teacher.known('parameters'))} weights taught a "
-            f"student with {count(distilled.known('parameters'))}. Every row of the table is a .tflite "
+            f"{comparison.name}: a teacher with {count(of_teacher)} weights taught a "
+            f"student with {count(of_student)}. Every row of the table is a .tflite "
             "file, and every accuracy was measured by running that file on the test images."
         ),
         highlights=[
