@@ -1,4 +1,4 @@
-"""Results in types of JSON."""
+"""Results in types that JSON knows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def json_value(value: Any) -> Any:
-    """The same in types of JSON.
+    """The same in types that JSON knows.
 
     Dataclasses become dicts of their fields, tuples become lists, NumPy's numbers become Python's,
     types of numbers become their names, and NaN and infinity become None.

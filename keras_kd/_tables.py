@@ -92,7 +92,7 @@ class Report(ABC):
         """The rows of the main table: values by the names of the columns."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types of JSON; NaN and infinity become None."""
+        """All of it in types that JSON knows; NaN and infinity become None."""
         return json_value(self)
 
     def to_dataframe(self) -> Any:
