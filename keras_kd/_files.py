@@ -210,9 +210,9 @@ def remove_leftovers(directory: Path, name: str | None = None, suffix: str = "")
     """
     for path in directory.glob(".*~*~*~*"):
         parts = _TEMPORARY.fullmatch(path.name)
-        wanted = parts and (
-            name is None or (parts["name"], parts["suffix"] or "") == (name, suffix)
-        )
+        if parts is None:
+            continue
+        wanted = name is None or (parts["name"], parts["suffix"] or "") == (name, suffix)
         if not wanted or not parts["process"] or parts["host"] != _host():
             continue
         if _began(parts["process"]) != parts["began"]:

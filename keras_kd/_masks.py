@@ -74,16 +74,17 @@ class MaskTrail:
     def listening(self, model: Any) -> AbstractContextManager[None]:
         """Within this context every call in the model is followed. No output changes by it."""
         operations = _graphs.operations_in(model)
-        policies = {
+        policies: dict[int, Any] = {
             id(policy): policy
             for layer in operations
             for policy in [getattr(layer, "dtype_policy", None)]
             if hasattr(policy, "convert_input")
         }
-        return _keras.replaced_attributes(
-            [(one, "call", partial(self._followed, one)) for one in operations]
-            + [(policy, "convert_input", self._converting) for policy in policies.values()]
-        )
+        replacements: list[tuple[Any, str, Any]] = [
+            *((one, "call", partial(self._followed, one)) for one in operations),
+            *((policy, "convert_input", self._converting) for policy in policies.values()),
+        ]
+        return _keras.replaced_attributes(replacements)
 
     def begin(self, inputs: Any) -> None:
         """Note the model's inputs, which come from nowhere."""

@@ -301,7 +301,9 @@ def _split_unevenly(operation: Operation, view: np.ndarray) -> np.ndarray:
 
 _VIEWS: Mapping[str, Callable[[Operation, np.ndarray], np.ndarray]] = {
     "Transpose": lambda operation, view: view.transpose(_known(operation.inputs[1])),
-    "ReverseV2": lambda operation, view: np.flip(view, _known(operation.inputs[1])),
+    "ReverseV2": lambda operation, view: np.flip(
+        view, tuple(map(int, _known(operation.inputs[1])))
+    ),
     "ExpandDims": lambda operation, view: np.expand_dims(view, int(_known(operation.inputs[1]))),
     "Squeeze": _squeezed,
     "StridedSlice": _strided,

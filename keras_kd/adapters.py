@@ -43,7 +43,7 @@ class Adapter(keras.layers.Layer):
             )
             self.mixing.build((*input_shape[:-1], input_shape[-1]))
         self._resizing = [
-            None if size in (None, given) else _resizing(given, size)
+            None if size is None or given is None or size == given else _resizing(given, size)
             for given, size in zip(input_shape[1:-1], self.shape[:-1], strict=False)
         ]
 

@@ -57,7 +57,7 @@ def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
     """
     if not callable(value):
         return check_number(name, value, **bounds)
-    first = value(ops.convert_to_tensor(0, dtype="float32"))
+    first: Any = value(ops.convert_to_tensor(0, dtype="float32"))
     try:
         first = float(first)
     except (TypeError, ValueError):

@@ -75,6 +75,8 @@ def import_custom_objects(name: str) -> dict[str, Any]:
 
 def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Under its own name, as when it was saved: a model may remember the module of its classes.
     before = sys.modules.get(path.stem)

@@ -224,6 +224,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             str(path) for path in destination.write(model, names, vectors, arguments.name, words)
         ]
     inspection = model.inspect()
+    assert evidence is not None
     return Outcome(
         "\n".join(
             [

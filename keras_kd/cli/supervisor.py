@@ -166,6 +166,8 @@ class _Supervisor:
     def _watch(self, reader: int) -> None:
         """Read what the command reports until it has ended; end it if it takes too much memory."""
         unread = b""
+        process = self._process
+        assert process is not None
         # select.select takes no descriptors from 1024 on.
         poll = select.poll()
         poll.register(reader, select.POLLIN)
@@ -177,9 +179,9 @@ class _Supervisor:
                 *lines, unread = (unread + received).split(b"\n")
                 for line in lines:
                     self._note(line.decode(errors="replace"))
-            elif _limits.held_bytes(self._process.pid) > self._most_bytes:
+            elif _limits.held_bytes(process.pid) > self._most_bytes:
                 self._is_too_large = True
-                self._process.kill()
+                process.kill()
 
     def _note(self, line: str) -> None:
         if line.startswith("="):

@@ -70,8 +70,8 @@ class Assembly(_OfModel):
         self._parts = _keras.Untracked(Parts(None, None, objective, inputs))
         self._met = _keras.Untracked((None, None))
         self._student_tap = _keras.Untracked(None)
-        self._teacher_watch = None
-        self._student_watch = None
+        self._teacher_watch: Any = None
+        self._student_watch: Any = None
         self._compile_arguments = _keras.Untracked(None)
         self._class_weight = _keras.Untracked(None)
         self._supports_jit_alone = self.supports_jit

@@ -53,6 +53,7 @@ class CompiledStep:
             self._traced = self._function.get_concrete_function(iterator)
             # The data are the caller's to keep or to let go.
             self._traced_for = weakref.ref(iterator)
+        assert self._traced is not None
         return self._traced(iterator)
 
 

@@ -107,11 +107,12 @@ def choose_losses(student: Any, loss: Any, models: Sequence[Any]) -> list[Any]:
     soft, numbers = (
         [key for key, kind in kinds.items() if kind == one] for one in (CLASSES, NUMBERS)
     )
+    named = [[key for key in keys if key is not None] for keys in (soft, numbers)]
     if not numbers:
         return [SoftTargets(temperature=4.0)]
     if not soft:
         return [LogitsMSE()]
-    return [SoftTargets(temperature=4.0, outputs=soft), LogitsMSE(outputs=numbers)]
+    return [SoftTargets(temperature=4.0, outputs=named[0]), LogitsMSE(outputs=named[1])]
 
 
 def _warn_of_unknown(student: Any, key: OutputKey | None, loss: Any) -> None:
@@ -161,7 +162,8 @@ def _by_output(model: Any, loss: Any, keys: dict[OutputKey | None, Any]) -> dict
             for place, key in enumerate(keys)
         }
     # As Keras flattens a dict of outputs.
-    ordered = sorted(keys) if all(isinstance(key, str) for key in keys) else list(keys)
+    names = [key for key in keys if isinstance(key, str)]
+    ordered = sorted(names) if len(names) == len(keys) else list(keys)
     return dict.fromkeys(keys) | dict(zip(ordered, loss, strict=False))
 
 

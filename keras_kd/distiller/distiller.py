@@ -110,7 +110,9 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
     def __new__(cls, teacher: Any = None, student: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Choose the flavour by the student's Keras."""
         if not _keras.is_tf_keras_model(student):
-            return super().__new__(cls, teacher, student, *args, **kwargs)
+            # Keras remembers the arguments.
+            new: Any = super().__new__
+            return new(cls, teacher, student, *args, **kwargs)
         from keras_kd.distiller.tf_keras_distiller import TfKerasDistiller
 
         if cls is not Distiller:
@@ -225,7 +227,7 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
                     model.load_weights(path)
 
     def _teacher_files(self, directory: str) -> list[tuple[str, Any]]:
-        models = self.teacher.models
+        models = [] if self.teacher is None else self.teacher.models
         names = [f"_{number}" for number in range(1, len(models) + 1)] if len(models) > 1 else [""]
         return [
             (os.path.join(directory, f"teacher{name}.weights.h5"), model)

@@ -331,15 +331,16 @@ def _checked_loss(loss: Any) -> Any:
             f"pass for example {advice_for(loss)}",
             kind=TypeError,
         )
+    given: Any = loss
     if isinstance(
         loss, keras.distillation.LogitsDistillation
-    ) and keras.losses.kl_divergence in keras.tree.flatten(loss.loss):
+    ) and keras.losses.kl_divergence in keras.tree.flatten(given.loss):
         warnings.warn(
             three_parts(
-                f"LogitsDistillation(temperature={loss.temperature}) with the function "
+                f"LogitsDistillation(temperature={given.temperature}) with the function "
                 "kl_divergence, its default, to which Keras applies neither softmax nor T^2",
                 "the KL divergence of softened distributions",
-                f"use keras_kd.losses.SoftTargets({loss.temperature}), or "
+                f"use keras_kd.losses.SoftTargets({given.temperature}), or "
                 "loss=keras.losses.KLDivergence()",
             ),
             stacklevel=5,

@@ -116,7 +116,8 @@ def _without_penalties(student: Any) -> Iterator[None]:
     own = type(student)
     # Without any loss Keras raises an error.
     losses = [ops.zeros(())] if _is_compiled_with_loss(student) else []
-    hiding = type(own)(own.__name__, (own,), {"losses": property(lambda self: losses)})
+    kind: Any = type(own)
+    hiding = kind(own.__name__, (own,), {"losses": property(lambda self: losses)})
     try:
         object.__setattr__(student, "__class__", hiding)
         yield

@@ -161,7 +161,8 @@ class Teaching(Assembly):
             scaled_loss = self._scaled(loss)
         scheduled = self._scheduled_values()
         self._apply_gradients(scaled_loss, tape)
-        self.teacher.after_step(self.student, self._step())
+        if self.teacher is not None:
+            self.teacher.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def _scaled(self, loss: Any) -> Any:

@@ -33,7 +33,8 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
         self._autocast = False
         self.supports_jit = True
         # Past tf_keras' tracking, which would count the trackers' sums among the weights.
-        vars(self).update(
+        attributes: Any = vars(self)
+        attributes.update(
             student_loss_tracker=tf_keras.metrics.Mean(name="student_loss"),
             distillation_loss_tracker=tf_keras.metrics.Mean(name="distillation_loss"),
             total_loss_tracker=tf_keras.metrics.Mean(name="total_loss"),

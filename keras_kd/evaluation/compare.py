@@ -238,20 +238,19 @@ def _chosen_tasks(
 ) -> dict[str, str | None]:
     if task is None and groups is not None:
         task = "ranking"
-    if not isinstance(task, Mapping):
-        task = dict.fromkeys(outputs, task)
-    task = renamed(task, outputs)
-    unknown = sorted(set(task) - set(outputs))
+    given = task if isinstance(task, Mapping) else dict.fromkeys(outputs, task)
+    chosen = renamed(given, outputs)
+    unknown = sorted(set(chosen) - set(outputs))
     if unknown:
         raise problem(
             f"tasks for the outputs {unknown}",
             f"some of {list(outputs)}",
             "use the names of the outputs as keys",
         )
-    for each in task.values():
+    for each in chosen.values():
         if each is not None:
             check_choice("task", each, TASKS)
-    return {name: task.get(name) for name in outputs}
+    return {name: chosen.get(name) for name in outputs}
 
 
 def _target(name: str, values: np.ndarray, examples: Examples) -> np.ndarray:

@@ -177,7 +177,7 @@ def confusions(rows: Sequence[Measurement], class_names: Sequence[str]) -> str:
         panels = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
         patches = report_module("matplotlib.patches")
         for axes, row in zip(panels, rows, strict=True):
-            for true, counts in enumerate(row.confusion):
+            for true, counts in enumerate(row.confusion or ()):
                 total = sum(counts)
                 for chosen, number in enumerate(counts):
                     if not number:
@@ -203,7 +203,7 @@ def confusions(rows: Sequence[Measurement], class_names: Sequence[str]) -> str:
         panels[0].set_ylabel("true class")
 
     mistakes = "; ".join(
-        f"{row.name} takes " + _mistakes(row.confusion, class_names) for row in rows
+        f"{row.name} takes " + _mistakes(row.confusion or (), class_names) for row in rows
     )
     height = 1.5 + min(0.9 + 0.2 * len(class_names), 4.5)
     return _svg(draw, height, f"Confusion matrices: {mistakes}")
@@ -220,13 +220,13 @@ def reliability(rows: Sequence[Measurement]) -> str:
         axes.grid(True)
         axes.plot([0, 100], [0, 100], color=_INK, linestyle=":", linewidth=1)
         for index, row in enumerate(rows):
-            examples, *shares = zip(*row.reliability, strict=True)
+            examples, *shares = zip(*(row.reliability or ()), strict=True)
             points = [[100 * value for value in values] for values in shares]
             colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
             axes.plot(*points, color=colour, linewidth=1, alpha=0.6)
             sizes = [8 + 90 * number / sum(examples) for number in examples]
             axes.scatter(*points, sizes, color=colour, marker=marker, label=row.name)
-        lowest = min(confidence for row in rows for _, confidence, _ in row.reliability)
+        lowest = min(confidence for row in rows for _, confidence, _ in row.reliability or ())
         axes.set_xlim(math.floor(10 * lowest) * 10, 101)
         axes.set_ylim(-2, 102)
         axes.set_xlabel("confidence in %")
@@ -236,7 +236,8 @@ def reliability(rows: Sequence[Measurement]) -> str:
     values = "; ".join(
         f"{row.name} "
         + ", ".join(
-            f"{100 * right:.0f} % right at {100 * sure:.0f} %" for _, sure, right in row.reliability
+            f"{100 * right:.0f} % right at {100 * sure:.0f} %"
+            for _, sure, right in row.reliability or ()
         )
         for row in rows
     )
@@ -304,6 +305,7 @@ def differences(baseline: Measurement, rows: Sequence[Measurement], quality: Col
         left.axvline(0, color=_INK, linewidth=0.8)
         for place, row in enumerate(rows):
             found = row.quality[quality.key].difference
+            assert found is not None
             better = (found.value >= 0) == quality.higher_is_better
             colour = _BLUE if better else _ORANGE
             value = _scaled(found.value, quality)
@@ -322,11 +324,11 @@ def differences(baseline: Measurement, rows: Sequence[Measurement], quality: Col
         left.set_xlabel(f"{quality.heading}, {'points' if quality.is_share else 'difference'}")
         if are_files:
             right = panels[1]
-            kilobytes = [row.compressed_bytes / 1000 for row in rows]
+            kilobytes = [row.known("compressed_bytes") / 1000 for row in rows]
             bars = right.barh(range(len(rows)), kilobytes, height=0.5, color=_GREEN)
             right.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=8.5)
             right.axvline(
-                baseline.compressed_bytes / 1000, color=_INK, linewidth=0.8, linestyle=":"
+                baseline.known("compressed_bytes") / 1000, color=_INK, linewidth=0.8, linestyle=":"
             )
             right.margins(x=0.2)
             right.set_xlabel("gzip, kilobytes")

@@ -60,15 +60,16 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     adapter: Any = None
 
     def __init__(self, *, outputs: OutputKey | Sequence[OutputKey] | None = None) -> None:
-        keys = outputs if isinstance(outputs, list | tuple | None) else [outputs]
-        if keys is not None and not all(isinstance(key, str | int) for key in keys):
+        given: Any = outputs if isinstance(outputs, list | tuple | None) else [outputs]
+        keys = None if given is None else [key for key in given if isinstance(key, str | int)]
+        if keys is not None and len(keys) < len(given):
             raise problem(
                 f"outputs={outputs!r}",
                 "names or indexes of model outputs",
                 "pass for example outputs=['label'] for dict outputs or outputs=[0] for lists",
                 kind=TypeError,
             )
-        self.outputs = None if keys is None else list(keys)
+        self.outputs: list[OutputKey] | None = keys
 
     @property
     def original(self) -> keras.distillation.DistillationLoss:
@@ -247,6 +248,7 @@ def matching_outputs(
             missing.
     """
     teacher, student = outputs_by_key(teacher_outputs), outputs_by_key(student_outputs)
+    compared: list[Any]
     if keys is None:
         if set(teacher) != set(student):
             raise problem(
@@ -255,26 +257,28 @@ def matching_outputs(
                 "the same outputs from both",
                 "name those to compare with `outputs=[...]` in the distillation loss",
             )
-        keys = list(student)
-    elif list(teacher) == [None] and set(keys) <= set(student):
+        compared = list(student)
+    else:
+        compared = list(keys)
+    if list(teacher) == [None] and keys is not None and set(keys) <= set(student):
         # A single output has no name.
-        teacher = dict.fromkeys(keys, teacher[None])
-    elif list(student) == [None] and len(keys) == 1:
+        teacher = dict.fromkeys(compared, teacher[None])
+    elif list(student) == [None] and keys is not None and len(keys) == 1:
         [key] = keys
         found = teacher.get(key, teacher.get(None) if key == 0 else None)
         if found is not None:
             # The labels of a student with one output have no key.
             return [(None, found, student[None])]
-    missing = [key for key in keys if key not in teacher or key not in student]
+    missing = [key for key in compared if key not in teacher or key not in student]
     if missing:
         raise problem(
-            f"outputs={list(keys)!r} where the teacher has {_names(teacher)} and the student "
+            f"outputs={compared!r} where the teacher has {_names(teacher)} and the student "
             f"{_names(student)}",
             "names or indexes that both models have",
             f"leave out or correct {missing}; a single output fits any one name, as in "
             "outputs=['name']",
         )
-    return [(key, teacher[key], student[key]) for key in keys]
+    return [(key, teacher[key], student[key]) for key in compared]
 
 
 def _how_to_fit(teacher_shape: Any, student_shape: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Answers:
 
     task: str
     outputs: np.ndarray
-    y: np.ndarray | None = None
+    y: Any = None
     target: np.ndarray | None = None
     groups: np.ndarray | None = None
     threshold: float | None = None
@@ -270,7 +270,7 @@ def agreement(answers: Answers, teacher: Answers) -> Statistic:
             [int(query[flat[query].argmax()]) for query in answers.queries]
             for flat in (answers.outputs.ravel(), teacher.outputs.ravel())
         ]
-        return share(np.equal(*chosen))
+        return share(np.equal(chosen[0], chosen[1]))
     return share(_per_example(answers.decided == teacher.decided))
 
 
@@ -281,7 +281,9 @@ def divergence(answers: Answers, teacher: Answers) -> Statistic | None:
     # An int8 softmax gives exact zeros below half of its step of 1/256: half a step stands for
     # them, since infinity for one rounded probability would hide the others.
     floor = 1 / 512
-    model, other = (np.maximum(each.probabilities, floor) for each in (answers, teacher))
+    model, other = (
+        np.maximum(each, floor) for each in (answers.probabilities, teacher.probabilities)
+    )
     model /= model.sum(axis=-1, keepdims=True)
     other /= other.sum(axis=-1, keepdims=True)
     return mean(_per_example(np.sum(other * np.log(other / model), axis=-1)))

@@ -54,10 +54,11 @@ def without_gaps(voices: Sequence[Voice]) -> tuple[list[Voice], tuple[int, ...] 
     """
     if any(voice.classes is None for voice in voices):
         return list(voices), None
-    known = tuple(sorted({index for voice in voices for index in voice.classes}))
+    known = tuple(sorted({index for voice in voices for index in voice.classes or ()}))
     number = {index: position for position, index in enumerate(known)}
     return [
-        voice._replace(classes=tuple(number[index] for index in voice.classes)) for voice in voices
+        voice._replace(classes=tuple(number[index] for index in voice.classes or ()))
+        for voice in voices
     ], known
 
 

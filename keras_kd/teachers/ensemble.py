@@ -169,8 +169,9 @@ class Ensemble(Teacher):
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
         """The averaged outputs, where all members know the shapes of their outputs."""
-        said = [teacher.shapes(student) for teacher in self.teachers]
-        if None in said:
+        shapes = [teacher.shapes(student) for teacher in self.teachers]
+        said = [one for one in shapes if one is not None]
+        if len(said) < len(shapes):
             return None
         return self._combined(
             said, lambda voices: keras.KerasTensor(blended_shape(voices), dtype="float32")
@@ -211,6 +212,8 @@ class Ensemble(Teacher):
 
     def _check_inputs(self) -> None:
         first = self.input_shapes
+        if first is None:
+            return
         for teacher in self.teachers:
             other = teacher.input_shapes
             if other is None or (len(first) == len(other) and all(map(shapes_fit, first, other))):
@@ -238,8 +241,9 @@ class Ensemble(Teacher):
         for number, teacher in enumerate(self.teachers):
             for key, output in self._taught(number, said[number].outputs).items():
                 classes = taught_classes(output)
-                if self.classes[number] is not None:
-                    output, classes = self.classes[number].select(output, teacher.name)
+                own = self.classes[number]
+                if own is not None:
+                    output, classes = own.select(output, teacher.name)
                 voice = Voice(teacher.name, output, self.weights[number], classes)
                 voices.setdefault(key, []).append(voice)
         outputs = {key: self._mean_of_all(group, mean) for key, group in voices.items()}
@@ -266,6 +270,7 @@ class Ensemble(Teacher):
     def _taught(self, number: int, outputs: Any) -> dict[OutputKey | None, Any]:
         """A member's outputs, by the outputs of the student; a single one has the key `None`."""
         keys = self.outputs[number]
+        own: dict[Any, Any]
         if isinstance(outputs, dict):
             own = dict(outputs)
         elif isinstance(outputs, list | tuple):
@@ -284,7 +289,7 @@ class Ensemble(Teacher):
         return {key: own[key] for key in keys}
 
 
-def _structured(outputs: dict[OutputKey | None, Any]) -> Any:
+def _structured(outputs: dict[Any, Any]) -> Any:
     """Outputs by key as a model gives them: one, a list, or a dict."""
     if set(outputs) == {None}:
         return outputs[None]
@@ -302,7 +307,8 @@ def _structured(outputs: dict[OutputKey | None, Any]) -> Any:
 def _one_each(name: str, values: Any, count: int, default: Any) -> list[Any]:
     if values is None:
         return [default] * count
-    if isinstance(values, Sized) and not isinstance(values, str) and len(values) == count:
+    is_sized = isinstance(values, Sized) and not isinstance(values, str)
+    if is_sized and len(values) == count:
         return list(values)
     raise problem(
         f"{name}={values!r} for {count} teachers",

@@ -105,6 +105,8 @@ class LastExit(Teacher):
         Raises:
             ValueError: if there is none, or it does not fit the others.
         """
+        exits: dict[Any, Any]
+        key: Any
         if isinstance(outputs, dict):
             exits, key = dict(outputs), self.output
         elif isinstance(outputs, list | tuple) and len(outputs) > 1:

@@ -163,7 +163,7 @@ class AttentionScores(FeatureLoss):
         return {**config, "heads": self.heads, "compare": self.compare}
 
     def _groups(self) -> list[list[int]]:
-        return [group if isinstance(group, list) else [group] for group in self.heads]
+        return [group if isinstance(group, list) else [group] for group in self.heads or ()]
 
 
 def _check_heads(heads: Any) -> list[int | list[int]] | None:

@@ -175,7 +175,7 @@ class DecoupledKD(TemperedLoss):
 def _class_indices(y: Any, output_shape: tuple[int | None, ...]) -> Any:
     """Labels in any form as int32 of shape `(batch, ...)`."""
     *positions, classes = output_shape
-    labels = None if y is None else ops.convert_to_tensor(y)
+    labels: Any = None if y is None else ops.convert_to_tensor(y)
     shape = None if y is None else tuple(labels.shape)
     if shape is not None and shapes_fit(shape, positions):
         return ops.cast(labels, "int32")

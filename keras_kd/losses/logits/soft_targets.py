@@ -124,7 +124,7 @@ class _SoftenedLoss(TemperedLoss):
         """The formula on the logits behind both outputs, times T^2 if requested."""
         teacher, student = distributions_behind(teacher_output, student_output)
         activation = self.activation
-        if activation == "auto":
+        if activation is None or activation == "auto":
             activation = common_activation(teacher, student)
         temperature = self.temperature_at(step, student.logits.dtype)
         if teacher.top is None:
@@ -142,7 +142,7 @@ class _SoftenedLoss(TemperedLoss):
         Raises:
             ValueError: if it is not known at this temperature, or the classes are no distribution.
         """
-        check_known(top, type(self).__name__, self.temperature, self.activation)
+        check_known(top, type(self).__name__, self.temperature, self.activation or "auto")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -164,8 +164,8 @@ class ContrastiveRepresentation(BatchLoss):
 
 
 def _size(shape: tuple[int | None, ...]) -> int:
-    sizes = shape[1:]
-    if None in sizes:
+    sizes = [size for size in shape[1:] if size is not None]
+    if len(sizes) < len(shape) - 1:
         raise problem(
             f"features of shape {tuple(shape)}",
             "sizes that are known, for a projection of all of them",

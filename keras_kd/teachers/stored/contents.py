@@ -105,6 +105,7 @@ class StoredOutput:
 
     def _activated(self, seen: Logits) -> Any:
         if self.classes is None:
+            assert self.activation is not None
             return _ACTIVATIONS[self.activation](seen.logits)
         rows = ops.softmax(seen.in_rows(self.classes).logits, axis=-1)
         return ops.reshape(rows, ops.shape(seen.logits))
@@ -223,7 +224,7 @@ class Contents:
             AttributeError, KeyError, TypeError, ValueError: if it is not what `to_json` gives.
         """
         outputs = None if config["outputs"] is None else _from_json(config["outputs"])
-        features = {name: codec_from_json(one) for name, one in config["features"].items()}
+        features: Any = {name: codec_from_json(one) for name, one in config["features"].items()}
         return cls(outputs, features)
 
     @property

@@ -246,7 +246,7 @@ def _as_array(part: Any) -> Any:
 
 
 def _as_given_to_models(part: Any) -> Any:
-    array = _as_array(part)
+    array: Any = _as_array(part)
     wide = array is not None and array.dtype == np.float64
     return array.astype(keras.config.floatx()) if wide else array
 

@@ -150,8 +150,8 @@ def of_examples(x: Any) -> np.ndarray:
         ValueError: if the arrays do not have the same number of examples.
     """
     leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(x)]
-    sizes = {len(leaf) if leaf.ndim else None for leaf in leaves}
-    if len(sizes) != 1 or None in sizes:
+    sizes = {len(leaf) for leaf in leaves if leaf.ndim}
+    if len(sizes) != 1 or not all(leaf.ndim for leaf in leaves):
         raise problem(
             f"inputs of shapes {[leaf.shape for leaf in leaves]}",
             "arrays with the same number of examples along their first axis",

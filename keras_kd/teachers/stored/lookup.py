@@ -98,7 +98,9 @@ class Lookup:
             version: of all of them; `None`: for each the one that comes next.
         """
         integers = self._keys.to_integers(keys)
+        assert self.augmentation is not None
         if version is None:
+            assert self._visits is not None
             versions = self._visits.next_versions(self._find(keys, integers))
         else:
             versions = np.full(len(keys), version % self.description.versions)

@@ -153,9 +153,10 @@ class Pipeline:
         """
         import tensorflow as tf
 
-        def joining(*batch: Any) -> tuple:
+        def plain(*batch: Any) -> tuple:
             return self._joined(divided(*batch))
 
+        joining: Callable[..., tuple] = plain
         if self._lookup.augmentation is not None:
             # Not in parallel, so that the versions come in the same order each time.
             dataset = dataset.map(_untraced(lambda *batch: self._with_seeds(divided(*batch))))
@@ -170,7 +171,7 @@ class Pipeline:
         import tensorflow as tf
 
         def following(keys: np.ndarray, count: np.ndarray) -> tuple:
-            keys = self._lookup.keys(keys, count)
+            keys = self._lookup.keys(keys, int(count))
             return keys, *self._lookup.following(keys)
 
         specs = [
@@ -188,7 +189,9 @@ class Pipeline:
         ) -> list[np.ndarray]:
             return list(self._lookup.outputs(keys, inputs, versions, told).values())
 
-        augmented = batch._replace(x=self._lookup.augmentation(batch.x, seeds))
+        augmentation = self._lookup.augmentation
+        assert augmentation is not None
+        augmented = batch._replace(x=augmentation(batch.x, seeds))
         told = marks(self._lookup.of_student(augmented.x))
         arguments = [batch.key, versions, told, *self._inputs(batch)]
         return self._packed(augmented, _keras.call_numpy(look_up, arguments, self._specs))

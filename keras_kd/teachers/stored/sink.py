@@ -137,9 +137,9 @@ class Sink:
         self._check_once(integers[known:], known, keys)
         records = self.description.packed(tensors, augmented, self._position)[known * versions :]
         if len(records):
-            new = (np.repeat(one[known:], versions) for one in (integers, marks))
+            keys, fingerprints = (np.repeat(one[known:], versions) for one in (integers, marks))
             assert isinstance(self.records, RecordWriter)
-            self.records.append(*new, records)
+            self.records.append(keys, fingerprints, records)
         self._advance(count)
 
     def finish(self) -> None:

@@ -83,6 +83,7 @@ class StoredTeacher(Teacher):
         self._augmentation = None
         if augment is not None:
             self._check_augmented()
+            assert description.seed is not None
             self._augmentation = Augmentation(augment, description.versions, description.seed)
 
     @classmethod
@@ -318,7 +319,7 @@ class StoredTeacher(Teacher):
                 the store was opened without `augment`.
         """
         self._check_augment()
-        if np.ndim(batch_size) > 0:
+        if batch_size is not None and np.ndim(batch_size) > 0:
             raise problem(
                 "inputs and labels as two arguments",
                 "one, as the elements of a tf.data.Dataset are",
