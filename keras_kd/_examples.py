@@ -17,18 +17,22 @@ class InputInfo(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+        ...
 
     @property
     def shape(self) -> tuple[int | None, ...]:
         """Its shape."""
+        ...
 
     @property
     def dtype(self) -> np.dtype:
         """The type of its numbers."""
+        ...
 
     @property
     def is_quantized(self) -> bool:
         """Whether integers stand for real numbers in it."""
+        ...
 
 
 def identifier(name: str) -> str:

@@ -204,9 +204,9 @@ def _check_examples(examples: Any, teacher: Any) -> None:
 
     inputs = Signature(teacher).own_inputs
     arrays = examples if isinstance(examples, dict) else {inputs[0].name: examples}
-    dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in inputs}
+    dtypes = {tensor.name: tensor.dtype for tensor in inputs}
     first = {
-        name: _as_real(array[:1], dtypes.get(name, array.dtype)) for name, array in arrays.items()
+        name: _as_real(array[:1], dtypes.get(name) or array.dtype) for name, array in arrays.items()
     }
     examples_by_name(first, inputs, "data")
 

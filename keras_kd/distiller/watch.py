@@ -176,7 +176,7 @@ class TeacherWatch:
         self.probabilities.report()
 
 
-def _counter(begin: int = 0) -> tf.Variable:
+def _counter(begin: Any = 0) -> tf.Variable:
     # TensorFlow keeps int32 variables on the CPU, where a step that XLA compiled for a GPU cannot
     # reach them.
     return tf.Variable(

@@ -251,7 +251,9 @@ def _highlights(comparison: Comparison) -> list[Highlight]:
     if files := [row for row in comparison.rows if row.bytes is not None]:
         smallest = min(files, key=lambda row: row.known("bytes"))
         highlights.append(
-            Highlight(f"{smallest.bytes / 1000:,.1f} kB", f"the smallest file, {smallest.name}")
+            Highlight(
+                f"{smallest.known('bytes') / 1000:,.1f} kB", f"the smallest file, {smallest.name}"
+            )
         )
     if timed := [row for row in comparison.rows if row.latency_microseconds is not None]:
         fastest = min(timed, key=lambda row: row.known("latency_microseconds"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,7 +11,6 @@ from keras import ops
 
 from keras_kd import _keras
 from keras_kd._checks import check_number, problem
-from keras_kd.losses.base import OutputKey
 from keras_kd.losses.features.base import FeatureLoss, LayerNames
 
 _FIRST_VARIANCE = 5.0
@@ -134,7 +134,7 @@ class VariationalInformation(FeatureLoss):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def _check_single(keys: list[OutputKey]) -> None:
+def _check_single(keys: Sequence[Any]) -> None:
     if len(keys) != 1:
         raise problem(
             f"several features {keys} for one VariationalInformation",

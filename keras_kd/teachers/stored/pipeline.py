@@ -269,8 +269,10 @@ def _batches_of_places(count: int, batch_size: int, shuffle: bool, seed: int | N
     """The numbers of all examples in batches, in another order each time if they are shuffled."""
     import tensorflow as tf
 
+    random: Any = tf.random
+
     def shuffled(key: Any) -> Any:
-        order = tf.random.experimental.stateless_shuffle(
+        order = random.experimental.stateless_shuffle(
             tf.range(count, dtype="int64"), tf.stack([key, key])
         )
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
