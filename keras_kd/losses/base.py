@@ -61,8 +61,8 @@ class DistillationLoss(keras.distillation.DistillationLoss):
 
     def __init__(self, *, outputs: OutputKey | Sequence[OutputKey] | None = None) -> None:
         given: Any = outputs if isinstance(outputs, list | tuple | None) else [outputs]
-        keys = None if given is None else [key for key in given if isinstance(key, str | int)]
-        if keys is not None and len(keys) < len(given):
+        keys = None if given is None else list(given)
+        if keys is not None and not all(isinstance(key, str | int) for key in keys):
             raise problem(
                 f"outputs={outputs!r}",
                 "names or indexes of model outputs",

@@ -307,9 +307,10 @@ def _structured(outputs: dict[Any, Any]) -> Any:
 def _one_each(name: str, values: Any, count: int, default: Any) -> list[Any]:
     if values is None:
         return [default] * count
-    is_sized = isinstance(values, Sized) and not isinstance(values, str)
-    if is_sized and len(values) == count:
-        return list(values)
+    # Any collection, a NumPy array too.
+    given: Any = values
+    if isinstance(values, Sized) and not isinstance(values, str) and len(values) == count:
+        return list(given)
     raise problem(
         f"{name}={values!r} for {count} teachers",
         "one entry per teacher",

@@ -247,8 +247,9 @@ def _as_array(part: Any) -> Any:
 
 def _as_given_to_models(part: Any) -> Any:
     array: Any = _as_array(part)
-    wide = array is not None and array.dtype == np.float64
-    return array.astype(keras.config.floatx()) if wide else array
+    if array is None or array.dtype != np.float64:
+        return array
+    return array.astype(keras.config.floatx())
 
 
 def _not_dense(part: Any) -> TypeError:
