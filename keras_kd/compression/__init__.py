@@ -8,7 +8,10 @@ from keras_kd.compression.factorization.truncation import factorize
 from keras_kd.compression.loading import load
 from keras_kd.compression.pruning.dead_filters import remove_dead_filters
 from keras_kd.compression.pruning.filters import remove_filters
+from keras_kd.compression.pruning.latency import layers_for_xnnpack
 from keras_kd.compression.pruning.magnitude import prune
+from keras_kd.compression.pruning.patterns import Blocks, MByN
+from keras_kd.compression.pruning.schedule import ConstantSchedule, PolynomialSchedule
 from keras_kd.compression.pruning.shrinkage import Shrinkage, shrinkage
 from keras_kd.compression.pruning.sparsity import Sparsity, sparsity
 from keras_kd.compression.quantization.summary import (
@@ -23,11 +26,15 @@ from keras_kd.compression.steps.step import Step
 from keras_kd.compression.stripping import strip
 
 __all__ = [
+    "Blocks",
     "Clusters",
+    "ConstantSchedule",
     "Factorization",
     "FactorizedLayer",
     "LayerQuantization",
+    "MByN",
     "PipelineResult",
+    "PolynomialSchedule",
     "Quantization",
     "Shrinkage",
     "Sparsity",
@@ -36,6 +43,7 @@ __all__ = [
     "cluster",
     "clusters",
     "factorize",
+    "layers_for_xnnpack",
     "load",
     "pipeline",
     "prune",

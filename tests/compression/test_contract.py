@@ -213,13 +213,15 @@ CASES = {
         lambda student, x: compression.prune(student, 0.6), partial(zeros, 0.6), difference=0.0
     ),
     "prune m by n": Case(
-        lambda student, x: compression.prune(student, m_by_n=(2, 4)),
+        lambda student, x: compression.prune(student, pattern=compression.MByN(2, 4)),
         partial(zeros_of_groups, 2, 4),
         difference=0.0,
         layers=("second", "hidden", "logits"),
     ),
     "prune blocks": Case(
-        lambda student, x: compression.prune(student, 0.4, block_size=(4, 1), layers=DENSE),
+        lambda student, x: compression.prune(
+            student, 0.4, layers=DENSE, pattern=compression.Blocks((4, 1))
+        ),
         partial(zeros_of_blocks, 0.4, 4),
         difference=0.0,
         layers=DENSE,

@@ -6,7 +6,7 @@ import tf_keras
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
 from keras_kd import compression
-from keras_kd.compression import to_tf_keras
+from keras_kd.compression import ConstantSchedule, to_tf_keras
 from keras_kd.compression.kernels import CLUSTERABLE, is_depthwise, kernels
 from keras_kd.compression.layers import LAYERS as ROWS
 from keras_kd.compression.pruning.patterns import Axes
@@ -196,7 +196,11 @@ def test_a_class_that_lists_its_weights_speaks_for_what_is_inside():
 @pytest.mark.parametrize(
     ("compress", "measure", "expected"),
     [
-        (lambda student: compression.prune(student, 0.5, schedule="constant"), "sparsity", 0.5),
+        (
+            lambda student: compression.prune(student, 0.5, schedule=ConstantSchedule()),
+            "sparsity",
+            0.5,
+        ),
         (lambda student: compression.cluster(student, 4), "clusters", 4),
     ],
     ids=["prune", "cluster"],

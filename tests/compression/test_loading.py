@@ -8,6 +8,8 @@ import tf_keras
 from keras import layers
 
 from keras_kd.compression import (
+    MByN,
+    PolynomialSchedule,
     load,
     prune,
     quantization_summary,
@@ -30,7 +32,7 @@ def fit(pruned):
 
 @pytest.mark.parametrize("name", ["student.keras", "student.h5"])
 def test_a_student_goes_on_where_it_was_saved(tmp_path, name):
-    pruned = prune(dense(), m_by_n=(2, 4), end_step=8, power=1)
+    pruned = prune(dense(), schedule=PolynomialSchedule(end_step=8, power=1), pattern=MByN(2, 4))
     with pytest.warns(UserWarning, match="less sparse than was asked for"):
         fit(pruned)
     # Half of the way to two of four.

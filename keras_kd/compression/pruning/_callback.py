@@ -60,7 +60,7 @@ class PruningCallback(tf_keras.callbacks.Callback):
             raise problem(
                 "data of unknown length for a single epoch of pruning",
                 "a number of steps, from which the pruning schedule is chosen",
-                "pass `steps_per_epoch` to `fit` or `end_step` to `prune`",
+                "pass `steps_per_epoch` to `fit`, or a schedule with `end_step` to `prune`",
             )
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -73,8 +73,8 @@ class PruningCallback(tf_keras.callbacks.Callback):
                     f" {self._steps_done()} steps from the beginning",
                     f"a training up to the end of the schedule{self._end()}, by an optimizer of"
                     " tf_keras, with no callback that restores earlier weights",
-                    "train longer, call `prune` without `end_step`, or take EarlyStopping's"
-                    " restore_best_weights out",
+                    "train longer, leave `end_step` out of the schedule, or leave out"
+                    " restore_best_weights of EarlyStopping",
                 ),
                 stacklevel=2,
             )

@@ -10,7 +10,13 @@ import tf_keras
 
 from keras_kd._checks import problem
 from keras_kd.compression._tfmot import tfmot
-from keras_kd.compression.pruning.schedule import Plan, Timetable, Training
+from keras_kd.compression.pruning.schedule import (
+    ConstantSchedule,
+    Plan,
+    PolynomialSchedule,
+    Timetable,
+    Training,
+)
 
 _sparsity = tfmot.sparsity.keras
 _NEVER = tf.int64.max
@@ -19,7 +25,7 @@ _PACKAGE = "keras_kd"
 
 @tf_keras.saving.register_keras_serializable(_PACKAGE)
 class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule):
-    """Polynomial decay (Zhu & Gupta, 2017) whose steps may be filled in when training begins.
+    """Polynomial decay (Zhu & Gupta, 2018) whose steps may be filled in when training begins.
 
     The steps are variables: a training function that is already traced must see them, and a
     checkpoint of the training restores them. With two equal sparsities it is constant.
@@ -74,7 +80,8 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
                 "a training step of a pruned student whose schedule is open",
                 "`fit` with the callback that chooses it from the length of the training",
                 "train with `fit` of a keras_kd.Distiller or with "
-                "fit(..., callbacks=pruned.training_callbacks()), or pass end_step to prune",
+                "fit(..., callbacks=pruned.training_callbacks()), or pass "
+                "schedule=PolynomialSchedule(end_step=...) to `prune`",
             )
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,6 +118,14 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         self._begin.assign(timetable.begin_step)
         self._end.assign(timetable.end_step)
         self._frequency.assign(timetable.frequency)
+
+
+def of_layer(schedule: Any, sparsity: float) -> Any:
+    """The schedule of one layer, which ends at `sparsity`, of the `schedule` passed to `prune`."""
+    if not isinstance(schedule, PolynomialSchedule | ConstantSchedule):
+        return completed(schedule)
+    initial, power = schedule.curve(sparsity)
+    return Schedule(initial, sparsity, power, schedule.plan)
 
 
 def completed(schedule: Any) -> Any:

@@ -83,18 +83,30 @@ class Single(Pattern):
 
 @dataclass(frozen=True)
 class Blocks(Pattern):
-    """Blocks of inputs and outputs, `size` = (inputs, outputs); at the edges they are cut.
+    """Blocks of weights become zero together. At the edges of a kernel they are cut.
 
-    A block counts by the mean (`"AVG"`) or the largest (`"MAX"`) magnitude in it.
+    In convolutions there are blocks at each position of the kernel.
+
+    Args:
+        size: (inputs, outputs) of a block.
+        pooling: `"AVG"` to compare blocks by their mean magnitude, `"MAX"` by their largest.
+
+    Raises:
+        ValueError: if `size` is not two integers above 0, or `pooling` is unknown.
+
+    Example:
+        >>> pruned = prune(student, 0.8, pattern=Blocks((4, 1)))
     """
 
     size: tuple[int, int]
     pooling: str = "AVG"
 
     def __post_init__(self) -> None:
-        meaning = "the inputs and outputs of a block, such as (4, 1)"
-        object.__setattr__(self, "size", check_pair("block_size", self.size, meaning))
-        check_choice("block_pooling", self.pooling, ("AVG", "MAX"))
+        meaning = "the inputs and outputs of a block"
+        object.__setattr__(
+            self, "size", _check_pair("Blocks", self.size, meaning, "Blocks((4, 1))")
+        )
+        check_choice("pooling", self.pooling, ("AVG", "MAX"))
 
     def fits(self, positions: int, inputs: int, outputs: int) -> bool:
         """See `Pattern.fits`."""
@@ -129,22 +141,34 @@ class Blocks(Pattern):
 
 @dataclass(frozen=True)
 class MByN(Pattern):
-    """`zeros` of every `of` consecutive inputs of an output, fewer where less sparsity is asked.
+    """Of every `of` consecutive inputs of an output, `zeros` are zero at the end.
 
-    In the last group, which may be shorter, as many weights stay at most as in the others.
+    Before the end they are fewer, as the schedule defines. These are consecutive values of the
+    file's tensors: TFLite stores the inputs last (of an embedding, one word's values). In the last
+    group, which may be shorter, at most as many weights stay as in the others.
+
+    Args:
+        zeros: how many of them are zero.
+        of: how many weights there are in a group, more than `zeros`.
+
+    Raises:
+        ValueError: if they are not two integers above 0, or `zeros` is not the smaller one.
+
+    Example:
+        >>> pruned = prune(student, pattern=MByN(2, 4))
     """
 
     zeros: int
     of: int
 
     def __post_init__(self) -> None:
-        meaning = "(zeros, out of how many), such as (2, 4)"
-        check_pair("m_by_n", (self.zeros, self.of), meaning)
+        numbers = (self.zeros, self.of)
+        _check_pair("MByN", numbers, "the zeros and the weights of a group", "MByN(2, 4)")
         if self.zeros >= self.of:
             raise problem(
-                f"m_by_n={(self.zeros, self.of)}",
-                "fewer zeros than weights in a row",
-                "(2, 4) makes two of every four zero",
+                str(self),
+                "fewer zeros than weights in a group",
+                "MByN(2, 4) makes two of every four zero",
             )
 
     def fits(self, positions: int, inputs: int, outputs: int) -> bool:
@@ -172,15 +196,17 @@ def from_config(config: Mapping[str, Any]) -> Pattern:
     return {kind.__name__: kind for kind in (Single, Blocks, MByN)}[config["name"]](**options)
 
 
-def check_pair(name: str, value: Any, meaning: str) -> tuple[int, int]:
-    """Return `value` as a tuple if it is two whole numbers above 0.
+def _check_pair(name: str, value: Any, meaning: str, example: str) -> tuple[int, int]:
+    """Return `value` as a tuple if it is two integers above 0.
 
     Raises:
         ValueError: if it is not.
     """
     is_pair = isinstance(value, tuple | list) and len(value) == 2
     if not is_pair or not all(type(number) is int and number > 0 for number in value):
-        raise problem(f"{name}={value!r}", f"two whole numbers: {meaning}", f"correct `{name}`")
+        raise problem(
+            f"{name} with {value!r}", f"two integers above 0: {meaning}", f"write {example}"
+        )
     return value[0], value[1]
 
 

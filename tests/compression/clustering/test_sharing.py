@@ -8,6 +8,7 @@ from keras import layers
 
 import keras_kd
 from keras_kd.compression import (
+    PolynomialSchedule,
     cluster,
     clusters,
     load,
@@ -181,7 +182,7 @@ def test_channels_have_values_of_their_own(axis):
 
 @pytest.mark.parametrize("form", ["wrapped", pytest.param("stripped", marks=pytest.mark.slow)])
 def test_the_zeros_of_a_pruned_student_stay(form):
-    pruned = prune(cnn(), 0.6, end_step=2, frequency=1)
+    pruned = prune(cnn(), 0.6, schedule=PolynomialSchedule(end_step=2, frequency=1))
     pruned.compile("adam", **LOSS)
     x, y = data(pruned)
     pruned.fit(x, y, epochs=2, batch_size=16, verbose=0, callbacks=pruned.training_callbacks())
@@ -233,7 +234,7 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
 )
 def test_steps_of_all_kinds_are_the_same(options, gradient_aggregation):
     def trained(**options):
-        student = prune(mlp(), 0.5, end_step=1)
+        student = prune(mlp(), 0.5, schedule=PolynomialSchedule(end_step=1))
         clustered = cluster(student, 4, gradient_aggregation=gradient_aggregation)
         return train(clustered, optimizer=tf_keras.optimizers.SGD(0.05), **options)
 
@@ -335,7 +336,9 @@ def test_layers_of_a_pruned_student_are_chosen_by_their_own_names():
     ],
 )
 def test_a_clustered_student_saves_and_loads(name, tmp_path):
-    clustered = train(cluster(prune(cnn(), 0.5, end_step=1), 4, per_channel=True))
+    clustered = train(
+        cluster(prune(cnn(), 0.5, schedule=PolynomialSchedule(end_step=1)), 4, per_channel=True)
+    )
     clustered.save(tmp_path / name)
     loaded = load(tmp_path / name)
     x, y = data(clustered)
@@ -379,7 +382,7 @@ class Kill(tf_keras.callbacks.Callback):
 @pytest.mark.slow
 def test_a_training_that_was_interrupted_goes_on(tmp_path):
     def training():
-        clustered = cluster(prune(mlp(), 0.5, end_step=1), 4)
+        clustered = cluster(prune(mlp(), 0.5, schedule=PolynomialSchedule(end_step=1)), 4)
         clustered.compile(tf_keras.optimizers.Adam(0.01), **LOSS)
         return clustered
 

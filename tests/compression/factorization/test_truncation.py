@@ -4,7 +4,15 @@ import pytest
 from keras import layers
 
 import keras_kd
-from keras_kd.compression import Factorization, factorize, prune, quantize_aware, sparsity, strip
+from keras_kd.compression import (
+    Factorization,
+    PolynomialSchedule,
+    factorize,
+    prune,
+    quantize_aware,
+    sparsity,
+    strip,
+)
 
 
 def build_student():
@@ -324,7 +332,7 @@ def test_a_factorized_student_is_pruned_quantized_and_converted(student, images,
     factorized = factorize(student, energy=0.7, form=form)
     assert {layer.form for layer in factorized.factorization.layers.values()} == {form, "dense"}
 
-    pruned = prune(factorized, 0.5, end_step=2, frequency=1)
+    pruned = prune(factorized, 0.5, schedule=PolynomialSchedule(end_step=2, frequency=1))
     pruned.compile("sgd", "sparse_categorical_crossentropy")
     pruned.fit(images, np.arange(8), 2, 2, verbose=0, callbacks=pruned.training_callbacks())
     sparse = strip(pruned)

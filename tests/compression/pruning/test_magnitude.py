@@ -7,6 +7,10 @@ import tf_keras
 from keras import layers
 
 from keras_kd.compression import (
+    Blocks,
+    ConstantSchedule,
+    MByN,
+    PolynomialSchedule,
     prune,
     quantize_aware,
     sparsity,
@@ -108,7 +112,15 @@ def test_a_quarter_of_the_training_recovers_at_full_sparsity():
 
 @pytest.mark.slow
 def test_given_steps_are_kept():
-    pruned = train(prune(mlp(), 0.6, begin_step=1, end_step=5, frequency=2, initial_sparsity=0.3))
+    pruned = train(
+        prune(
+            mlp(),
+            0.6,
+            schedule=PolynomialSchedule(
+                begin_step=1, end_step=5, frequency=2, initial_sparsity=0.3
+            ),
+        )
+    )
     assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.02)
 
 
@@ -215,7 +227,7 @@ def test_a_pruned_student_saves_and_loads(tmp_path):
 
 def test_block_sparsity_zeroes_whole_blocks():
     student = dense(units=8, inputs=16)
-    pruned = prune(student, 0.5, block_size=(4, 2))
+    pruned = prune(student, 0.5, pattern=Blocks((4, 2)))
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
@@ -228,7 +240,9 @@ def test_blocks_of_convolutions_lie_at_each_position_of_the_kernel():
     student = keras.Sequential(
         [keras.Input((4, 4, 8)), layers.Conv2D(4, 3, name="conv"), layers.Flatten()]
     )
-    pruned = prune(student, 0.5, block_size=(4, 1), block_pooling="MAX", end_step=2)
+    pruned = prune(
+        student, 0.5, schedule=PolynomialSchedule(end_step=2), pattern=Blocks((4, 1), "MAX")
+    )
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(16, 4, 4, 8)).astype("float32")
     pruned.fit(x, np.zeros((16, 16)), batch_size=8, verbose=0)
@@ -260,7 +274,7 @@ def test_schedules_of_tf_mot_are_taken():
 
 
 def test_two_of_four_weights_in_a_row_are_zero():
-    pruned = prune(dense(units=8, inputs=16), m_by_n=(2, 4))
+    pruned = prune(dense(units=8, inputs=16), pattern=MByN(2, 4))
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
@@ -292,7 +306,7 @@ def test_a_training_that_is_too_short_says_so():
     with pytest.warns(
         UserWarning, match=r"the layers \['hidden', 'logits'\] are less.*, 8 steps.*\(step 50\)"
     ):
-        train(prune(mlp(), 0.75, end_step=50))
+        train(prune(mlp(), 0.75, schedule=PolynomialSchedule(end_step=50)))
 
 
 def equal_weights():
@@ -381,7 +395,7 @@ def test_a_pattern_larger_than_a_kernel_is_refused_where_it_is_asked_for(argumen
 
 
 def test_layers_too_small_for_a_pattern_stay_dense_where_none_are_named():
-    pruned = prune(cnn(), m_by_n=(2, 4), end_step=1)
+    pruned = prune(cnn(), schedule=PolynomialSchedule(end_step=1), pattern=MByN(2, 4))
     assert "conv" in {layer.name for layer in pruned.layers}
     assert {"prune_low_magnitude_separable", "prune_low_magnitude_hidden"} <= {
         layer.name for layer in pruned.layers
@@ -390,7 +404,7 @@ def test_layers_too_small_for_a_pattern_stay_dense_where_none_are_named():
 
 def test_a_training_that_failed_is_not_hidden_by_zeros():
     student = mlp()
-    pruned = prune(student, 0.5, schedule="constant", end_step=1)
+    pruned = prune(student, 0.5, schedule=ConstantSchedule(end_step=1))
     pruned.compile("sgd", "mse")
     x, _ = data(student)
     pruned.fit(x * np.nan, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
@@ -407,7 +421,7 @@ def test_a_frozen_student_is_said_to_be_frozen():
 
 def test_a_schedule_must_be_one():
     with pytest.raises(TypeError, match=r"schedule=0.5.*PruningSchedule.*subclass"):
-        prune(cnn(), schedule=0.5)
+        prune(cnn(), schedule=PolynomialSchedule())
 
 
 def test_a_selection_must_be_names_types_or_a_function():
@@ -446,7 +460,7 @@ def test_a_step_without_fit_needs_the_steps():
     open_ended.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"whose schedule is open.*To fix it: train with `fit`"):
         open_ended.train_on_batch(x, y)
-    given = prune(student, 0.5, end_step=2)
+    given = prune(student, 0.5, schedule=PolynomialSchedule(end_step=2))
     given.compile("sgd", "mse")
     for _ in range(3):
         given.train_on_batch(x, y)
@@ -455,7 +469,7 @@ def test_a_step_without_fit_needs_the_steps():
 
 def test_weights_saved_before_they_were_masked_count_as_masked():
     student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    pruned = prune(student, 0.5, end_step=1)
+    pruned = prune(student, 0.5, schedule=PolynomialSchedule(end_step=1))
     pruned.compile("sgd", "mse")
     pruned.train_on_batch(np.ones((4, 8)), np.ones((4, 4)))
     (wrapper,) = [layer for layer in pruned.layers if hasattr(layer, "pruning_vars")]

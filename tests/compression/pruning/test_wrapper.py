@@ -6,7 +6,15 @@ import tf_keras
 from keras import layers
 
 import keras_kd
-from keras_kd.compression import load, prune, sparsity, strip, to_tf_keras
+from keras_kd.compression import (
+    ConstantSchedule,
+    PolynomialSchedule,
+    load,
+    prune,
+    sparsity,
+    strip,
+    to_tf_keras,
+)
 
 
 def data(model, classes=3):
@@ -137,7 +145,7 @@ def steps_of(model):
 
 
 def test_a_layer_that_is_called_twice_counts_a_step_once():
-    pruned = train(prune(siamese(), 0.5, end_step=8))
+    pruned = train(prune(siamese(), 0.5, schedule=PolynomialSchedule(end_step=8)))
     assert steps_of(pruned) == {8}
     assert sparsity(pruned).layers == {"shared": 0.5, "logits": 0.5}
 
@@ -165,7 +173,7 @@ class ZerosSeen(tf_keras.callbacks.Callback):
 
 def test_no_callback_sees_weights_that_are_not_masked_yet():
     seen = ZerosSeen()
-    train(prune(dense(), 0.5, schedule="constant", end_step=1), callbacks=[seen])
+    train(prune(dense(), 0.5, schedule=ConstantSchedule(end_step=1)), callbacks=[seen])
     assert seen.shares == [0.5] * 8
 
 
@@ -210,7 +218,10 @@ def test_a_constraint_of_the_layer_itself_holds_too():
         [keras.Input((6,)), layers.Dense(3, kernel_constraint="non_neg", name="logits")]
     )
     # Six of the eighteen weights.
-    pruned = train(prune(student, 1 / 3, end_step=3), optimizer=tf_keras.optimizers.SGD(1.0))
+    pruned = train(
+        prune(student, 1 / 3, schedule=PolynomialSchedule(end_step=3)),
+        optimizer=tf_keras.optimizers.SGD(1.0),
+    )
     kernel = strip(pruned).layers[-1].kernel.numpy()
     assert (kernel >= 0).all()
     assert np.sum(kernel == 0) >= 6
@@ -227,7 +238,11 @@ def test_a_constraint_of_the_layer_itself_holds_too():
     ],
 )
 def test_patterns_and_schedules_survive_the_config(options, pattern):
-    pruned = prune(dense(), begin_step=2, end_step=9, frequency=3, power=1, **options)
+    pruned = prune(
+        dense(),
+        schedule=PolynomialSchedule(begin_step=2, end_step=9, frequency=3, power=1),
+        **options,
+    )
     copy = type(pruned).from_config(pruned.get_config())
     wrapper = copy.get_layer("prune_low_magnitude_hidden")
     assert wrapper.pattern.get_config() == pattern
@@ -245,8 +260,8 @@ def test_tf_mot_itself_loses_m_by_n():
 
 def test_weights_and_masks_are_saved_and_loaded_while_training(tmp_path):
     with pytest.warns(UserWarning, match="less sparse than was asked for"):
-        pruned = train(prune(dense(), 0.5, end_step=16))
-    again = prune(dense(), 0.5, end_step=16)
+        pruned = train(prune(dense(), 0.5, schedule=PolynomialSchedule(end_step=16)))
+    again = prune(dense(), 0.5, schedule=PolynomialSchedule(end_step=16))
     for path in (tmp_path / "weights.weights.h5", tmp_path / "weights.h5", tmp_path / "weights"):
         pruned.save_weights(path)
         again.load_weights(path)

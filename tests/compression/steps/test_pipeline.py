@@ -20,7 +20,7 @@ from keras_kd.compression.steps.result import Stage
 
 STEPS = [
     Step("factorize", epochs=1, rank=8),
-    Step("prune", epochs=3, final_sparsity=0.5),
+    Step("prune", epochs=3, sparsity=0.5),
     Step("cluster", epochs=1, number_of_clusters=8),
     Step("quantize_aware", epochs=1, learning_rate=1e-3),
 ]
