@@ -220,7 +220,7 @@ CASES = {
     ),
     "prune blocks": Case(
         lambda student, x: compression.prune(
-            student, 0.4, layers=DENSE, pattern=compression.Blocks((4, 1))
+            student, 0.4, pattern=compression.Blocks((4, 1)), layers=DENSE
         ),
         partial(zeros_of_blocks, 0.4, 4),
         difference=0.0,

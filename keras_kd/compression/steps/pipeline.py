@@ -71,7 +71,7 @@ def pipeline(
         result = keras_kd.compression.pipeline(
             [
                 Step("factorize", epochs=3, energy=0.95),
-                Step("prune", epochs=3, final_sparsity=0.7),
+                Step("prune", epochs=3, sparsity=0.7),
                 Step("quantize_aware", epochs=2, learning_rate=1e-4),
             ],
             distiller,

@@ -55,8 +55,8 @@ class Step:
             range.
 
     Example:
-        >>> Step("prune", epochs=3, final_sparsity=0.7)
-        prune(final_sparsity=0.7), 3 epochs
+        >>> Step("prune", epochs=3, sparsity=0.7)
+        prune(sparsity=0.7), 3 epochs
     """
 
     def __init__(
@@ -111,7 +111,7 @@ def check_order(steps: Sequence[Step]) -> None:
             raise problem(
                 f"{_short(step)} of type {type(step).__name__} among the steps",
                 "objects of keras_kd.compression.Step",
-                'write Step("prune", epochs=3, final_sparsity=0.7)',
+                'write Step("prune", epochs=3, sparsity=0.7)',
                 kind=TypeError,
             )
     kinds = [step.kind for step in steps]

@@ -5,7 +5,7 @@ import tensorflow as tf
 import tf_keras
 from keras import layers
 
-from keras_kd.compression import PolynomialSchedule, prune, sparsity
+from keras_kd.compression import ConstantSchedule, PolynomialSchedule, prune, sparsity
 
 
 def student():
@@ -46,17 +46,16 @@ class Shares(tf_keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("schedule", "expected"),
     [
-        ({"begin_epoch": 1, "end_epoch": 3}, [0, 0.25, 0.5, 0.5]),
-        ({"schedule": "constant", "begin_epoch": 1, "end_epoch": 2}, [0, 0.5, 0.5, 0.5]),
-        ({"schedule": "constant", "begin_step": 5}, [0, 0.5, 0.5, 0.5]),
+        (PolynomialSchedule(begin_epoch=1, end_epoch=3, power=1), [0, 0.25, 0.5, 0.5]),
+        (ConstantSchedule(begin_epoch=1, end_epoch=2), [0, 0.5, 0.5, 0.5]),
+        (ConstantSchedule(begin_step=5), [0, 0.5, 0.5, 0.5]),
     ],
 )
-def test_the_schedule_in_epochs_and_steps(options, expected):
+def test_the_schedule_in_epochs_and_steps(schedule, expected):
     shares = Shares()
-    power = {} if "schedule" in options else {"power": 1}
-    fit(prune(student(), 0.5, **options, **power), callbacks=[shares], batch_size=8, epochs=4)
+    fit(prune(student(), 0.5, schedule=schedule), callbacks=[shares], batch_size=8, epochs=4)
     assert shares.seen == pytest.approx(expected, abs=0.02)
 
 

@@ -348,32 +348,21 @@ def test_nested_students_are_flattened_and_pruned():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"final_sparsity": 0}, "final_sparsity=0.*above 0"),
-        ({"final_sparsity": 1.0}, "final_sparsity=1.0"),
-        ({"final_sparsity": -0.5}, "final_sparsity=-0.5"),
-        ({"initial_sparsity": 0.9}, "initial_sparsity=0.9"),
-        ({"begin_step": 10, "end_step": 10}, "end_step=10.*at least 11"),
-        ({"frequency": 0}, "frequency=0"),
+        ({"sparsity": 0}, "sparsity=0.*above 0"),
+        ({"sparsity": 1.0}, "sparsity=1.0"),
+        ({"sparsity": -0.5}, "sparsity=-0.5"),
+        ({"schedule": PolynomialSchedule(initial_sparsity=0.9)}, "initial_sparsity=0.9"),
         ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
         ({"skip": ["conv", "separable", "hidden", "logits"]}, "no chosen layer can be pruned"),
-        ({"block_size": 4}, "block_size=4"),
-        ({"m_by_n": (4, 4)}, r"m_by_n=\(4, 4\).*fewer zeros"),
-        ({"m_by_n": (1, 2), "block_size": (2, 2)}, "m_by_n=.*with block_size=.*one of the two"),
-        ({"block_pooling": "MAX"}, "block_pooling='MAX' without blocks"),
-        ({"block_size": (2, 2), "block_pooling": "MEAN"}, "block_pooling='MEAN'.*'AVG', 'MAX'"),
-        ({"schedule": "linear"}, "schedule='linear'.*'polynomial', 'constant'"),
-        ({"schedule": "constant", "power": 2}, "schedule='constant' with power"),
-        ({"power": 0}, "power=0.*above 0"),
-        ({"begin_step": 1, "end_epoch": 2}, "in steps.*and in epochs"),
         (
-            {"schedule": PolynomialDecay(0, 0.5, 0, 9), "final_sparsity": 0.5, "begin_step": 0},
-            "PolynomialDecay object.*with final_sparsity, begin_step.*leave them out",
+            {"schedule": PolynomialDecay(0, 0.5, 0, 9), "sparsity": 0.5},
+            "PolynomialDecay object.*with sparsity=0.5.*leave `sparsity` out",
         ),
         (
-            {"schedule": PolynomialDecay(0, 0.8, 0, 9), "m_by_n": (2, 4)},
-            "no final_sparsity other than m / n",
+            {"schedule": PolynomialDecay(0, 0.8, 0, 9), "pattern": MByN(2, 4)},
+            "with sparsity=0.8.*the sparsity of the pattern, 0.5",
         ),
-        ({"m_by_n": (2, 4), "final_sparsity": 0.8}, "no final_sparsity other than m / n"),
+        ({"pattern": MByN(2, 4), "sparsity": 0.8}, "the sparsity of the pattern, 0.5"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -384,12 +373,15 @@ def test_bad_arguments(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"m_by_n": (2, 4), "layers": "conv"}, r"MByN.*\['conv'\].*too small.*skip=\['conv'\]"),
-        ({"block_size": (1000, 1000)}, r"Blocks.*\['hidden', 'logits'\].*too small"),
+        (
+            {"pattern": MByN(2, 4), "layers": "conv"},
+            r"MByN.*\['conv'\].*too small.*skip=\['conv'\]",
+        ),
+        ({"pattern": Blocks((1000, 1000))}, r"Blocks.*\['hidden', 'logits'\].*too small"),
     ],
 )
 def test_a_pattern_larger_than_a_kernel_is_refused_where_it_is_asked_for(arguments, message):
-    student = cnn() if "m_by_n" in arguments else mlp()
+    student = cnn() if "layers" in arguments else mlp()
     with pytest.raises(ValueError, match=message):
         prune(student, **arguments)
 
@@ -430,7 +422,7 @@ def test_a_selection_must_be_names_types_or_a_function():
 
 
 def test_sparsity_must_be_a_number():
-    with pytest.raises(TypeError, match=r"final_sparsity='0.8'"):
+    with pytest.raises(TypeError, match=r"sparsity='0.8'"):
         prune(cnn(), "0.8")
 
 

@@ -7,7 +7,9 @@ from keras import layers
 
 import keras_kd
 from keras_kd.compression import (
+    Blocks,
     ConstantSchedule,
+    MByN,
     PolynomialSchedule,
     load,
     prune,
@@ -194,9 +196,9 @@ def test_with_tf_mot_itself_masked_weights_come_back_after_each_step():
         pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("pattern", [{}, {"m_by_n": (2, 4)}])
+@pytest.mark.parametrize("pattern", [None, MByN(2, 4)])
 def test_ways_of_running_a_step(options, pattern):
-    pruned = train(prune(dense(), 0.5, **pattern), **options)
+    pruned = train(prune(dense(), None if pattern else 0.5, pattern=pattern), **options)
     assert steps_of(pruned) == {8}
     assert sparsity(pruned).layers["hidden"] == pytest.approx(1 / 3 if pattern else 0.5)
 
@@ -228,24 +230,21 @@ def test_a_constraint_of_the_layer_itself_holds_too():
 
 
 @pytest.mark.parametrize(
-    ("options", "pattern"),
+    ("pattern", "config"),
     [
-        ({"m_by_n": (1, 4)}, {"name": "MByN", "zeros": 1, "of": 4}),
-        (
-            {"block_size": (2, 1), "block_pooling": "MAX"},
-            {"name": "Blocks", "size": (2, 1), "pooling": "MAX"},
-        ),
+        (MByN(1, 4), {"name": "MByN", "zeros": 1, "of": 4}),
+        (Blocks((2, 1), "MAX"), {"name": "Blocks", "size": (2, 1), "pooling": "MAX"}),
     ],
 )
-def test_patterns_and_schedules_survive_the_config(options, pattern):
+def test_patterns_and_schedules_survive_the_config(pattern, config):
     pruned = prune(
         dense(),
         schedule=PolynomialSchedule(begin_step=2, end_step=9, frequency=3, power=1),
-        **options,
+        pattern=pattern,
     )
     copy = type(pruned).from_config(pruned.get_config())
     wrapper = copy.get_layer("prune_low_magnitude_hidden")
-    assert wrapper.pattern.get_config() == pattern
+    assert wrapper.pattern.get_config() == config
     expected = pruned.layers[1].pruning_schedule.get_config()
     assert wrapper.pruning_schedule.get_config() == expected
     assert expected["config"]["plan"]["end_step"] == 9

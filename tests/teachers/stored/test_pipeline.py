@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 import keras_kd
+from keras_kd.compression import PolynomialSchedule
 from keras_kd.losses import Hint, SoftTargets
 from keras_kd.teachers import Ensemble, StoredTeacher, store
 from keras_kd.teachers.joined import STUDENT_INPUTS, TEACHER_OUTPUTS
@@ -448,7 +449,7 @@ def test_a_pruned_student_learns_as_online(teacher, student, examples, hard_loss
         pruned = keras_kd.compression.prune(
             student,
             0.5,
-            schedule=keras_kd.compression.PolynomialSchedule(begin_step=0, end_step=4, frequency=1),
+            schedule=PolynomialSchedule(begin_step=0, end_step=4, frequency=1),
         )
         results.append(steps(who, pruned, batches, SoftTargets(2.0), hard_loss))
     assert_equal_steps(*results)
