@@ -63,15 +63,15 @@ def supports(layer: Any) -> bool:
     return kind_of(layer) is not Rounding.FLOAT
 
 
-def place(graph: Graph, chosen: Collection[str], per_axis: bool) -> dict[int, Placement]:
+def place(graph: Graph, chosen: Collection[str], per_channel: bool) -> dict[int, Placement]:
     """Say for each layer of a plain tf_keras graph, by `id`, what of it is quantized.
 
     Args:
         graph: the student's.
         chosen: the names of the layers that are not to stay in float.
-        per_axis: whether kernels get a range for each channel where the converter can take it.
+        per_channel: whether kernels get a range for each channel where the converter can take it.
     """
-    return _Places(graph, chosen, per_axis).found()
+    return _Places(graph, chosen, per_channel).found()
 
 
 def bits_of_kernel(layer: Any, path: str, asked: int) -> int:
@@ -120,9 +120,9 @@ def function_name(function: Any) -> str:
 class _Places:
     """The layers of a graph, and what comes before and after them."""
 
-    def __init__(self, graph: Graph, chosen: Collection[str], per_axis: bool) -> None:
+    def __init__(self, graph: Graph, chosen: Collection[str], per_channel: bool) -> None:
         self._graph = graph
-        self._per_axis = per_axis
+        self._per_channel = per_channel
         names = graph.names()
         self._kinds = {
             id(layer): kind_of(layer) if names[id(layer)] in chosen else Rounding.FLOAT
@@ -166,7 +166,7 @@ class _Places:
             return Placement(
                 kind,
                 weights={
-                    row.name_in_tf_keras(kernel.name): kernel.ranges if self._per_axis else 0
+                    row.name_in_tf_keras(kernel.name): kernel.ranges if self._per_channel else 0
                     for kernel in row.kernels
                 },
                 between=len(row.kernels) > 1,

@@ -27,7 +27,7 @@ class LayerQuantization:
         kind: its class.
         weight_bits: of its kernels, the fewest where they differ; None if they stay in float or if
             it has none.
-        per_axis: whether a kernel has a range for each channel; None likewise.
+        per_channel: whether a kernel has a range for each channel; None likewise.
         keeps: what training leaves as earlier compressions made it: "zeros", "clusters", both or
             nothing.
         output_bits: of its outputs; None if they are not rounded here.
@@ -38,7 +38,7 @@ class LayerQuantization:
     name: str
     kind: str
     weight_bits: int | None
-    per_axis: bool | None
+    per_channel: bool | None
     keeps: tuple[str, ...]
     output_bits: int | None
     output_range: tuple[float, float] | None
@@ -100,9 +100,9 @@ def _rows(graph: graphs.Graph) -> Iterator[LayerQuantization]:
             yield _row_of_input(layer)
     plain = graphs.read(rebuild(graph, tf_keras(), dismantle))
     rounded = {name for name, wrapper in wrappers.items() if wrapper.rounds}
-    every = place(plain, [layer.name for layer in plain.layers()], per_axis=True)
+    every = place(plain, [layer.name for layer in plain.layers()], per_channel=True)
     chosen = rounded | {layer.name for layer in plain.layers() if not every[id(layer)].is_quantized}
-    placements = place(plain, chosen, per_axis=True)
+    placements = place(plain, chosen, per_channel=True)
     for layer in plain.layers():
         wrapper = wrappers.get(layer.name)
         yield _row(layer, wrapper, placements[id(layer)])
@@ -114,7 +114,7 @@ def _row_of_input(layer: Any) -> LayerQuantization:
         name=layer.name.removeprefix("quantize_"),
         kind="Input",
         weight_bits=None,
-        per_axis=None,
+        per_channel=None,
         keeps=(),
         output_bits=quantizer.num_bits,
         output_range=_limits(variables),
@@ -131,7 +131,7 @@ def _row(layer: Any, wrapper: Any, placement: Placement) -> LayerQuantization:
         name=layer.name,
         kind=class_of(layer).__name__,
         weight_bits=min((item.num_bits for item in rounding), default=None),
-        per_axis=_has_ranges_by_channel(layer, rounding, placement) if rounding else None,
+        per_channel=_has_ranges_by_channel(layer, rounding, placement) if rounding else None,
         keeps=tuple(dict.fromkeys(part for one in kept for part in parts_of_structure(one))),
         output_bits=None if output is None else output[0].num_bits,
         output_range=None if output is None else _limits(output[1]),
@@ -162,7 +162,7 @@ def _limits(variables: Mapping[str, Any]) -> tuple[float, float]:
 def _cells(layer: LayerQuantization) -> tuple[str, ...]:
     weights = output = "-"
     if layer.weight_bits is not None:
-        weights = f"{layer.weight_bits} bits per {'axis' if layer.per_axis else 'tensor'}"
+        weights = f"{layer.weight_bits} bits per {'axis' if layer.per_channel else 'tensor'}"
     if layer.output_range is not None:
         low, high = layer.output_range
         output = f"{layer.output_bits} bits, {low:.4g} to {high:.4g}"

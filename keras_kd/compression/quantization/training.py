@@ -24,11 +24,12 @@ def quantize_aware(
     *,
     layers: Selection = None,
     skip: Selection = None,
-    per_axis: bool = True,
+    per_channel: bool = True,
     weight_bits: int = 8,
     activation_bits: int = 8,
     input_range: InputRange = None,
-    preserve: bool = True,
+    preserve_sparsity: bool = True,
+    preserve_clusters: bool = True,
 ) -> Any:
     """Make a student that computes as if in integers while it trains (Jacob et al., 2018).
 
@@ -53,7 +54,7 @@ def quantize_aware(
         layers: the layers that are quantized, by name, type or function; by default all that can
             be. What is not chosen stays in float while the student trains.
         skip: layers that stay in float, likewise.
-        per_axis: whether each channel of a convolution has a range of its own. Dense and
+        per_channel: whether each channel of a convolution has a range of its own. Dense and
             Conv2DTranspose kernels have one range in any case.
         weight_bits: 2 to 8. Up to 4 bits are stored as 4-bit integers, more as 8-bit integers,
             where fewer bits show after compression only. Depthwise and transposed convolutions,
@@ -63,9 +64,9 @@ def quantize_aware(
         input_range: the smallest and the largest number that the inputs can hold, such as (0, 1),
             fixed from now on; a dict by input name where there are several. By default it is the
             range of all inputs seen.
-        preserve: whether weights that are zero stay zero, and weights of a clustered kernel that
-            are equal stay equal, so that the compression of the file is not lost. Equal weights
-            then share the mean of their gradients. It holds for layers in float too, except those
+        preserve_sparsity: whether weights that are zero stay zero, so that pruning is not lost.
+        preserve_clusters: whether weights of a clustered kernel that are equal stay equal. They
+            then share the mean of their gradients. Both hold for layers in float too, except those
             that tf_keras does not have (custom layers, GroupQueryAttention).
 
     Returns:
@@ -92,8 +93,9 @@ def quantize_aware(
         _checked_bits(name, bits)
         for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits))
     )
-    check_flag("per_axis", per_axis)
-    check_flag("preserve", preserve)
+    check_flag("per_channel", per_channel)
+    check_flag("preserve_sparsity", preserve_sparsity)
+    check_flag("preserve_clusters", preserve_clusters)
     check_state(
         graphs.read(student),
         (PRUNED, CLUSTERED),
@@ -113,7 +115,9 @@ def quantize_aware(
 
     from keras_kd.compression.quantization import _scheme
 
-    scheme = _scheme.Scheme(weight_bits, activation_bits, per_axis, limits, preserve)
+    scheme = _scheme.Scheme(
+        weight_bits, activation_bits, per_channel, limits, preserve_sparsity, preserve_clusters
+    )
     quantized = scheme.apply(graph, chosen)
     calibrate(quantized, examples)
     return quantized

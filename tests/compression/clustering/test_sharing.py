@@ -403,11 +403,11 @@ def test_a_training_that_was_interrupted_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"number_of_clusters": 1}, "number_of_clusters=1.*at least 2"),
+        ({"num_clusters": 1}, "num_clusters=1.*at least 2"),
         ({"initialization": "kmeans"}, r"initialization='kmeans'.*'kmeans\+\+'"),
         ({"gradient_aggregation": "average"}, "gradient_aggregation='average'.*'mean'"),
         ({"preserve_sparsity": "yes"}, "preserve_sparsity='yes'.*'auto'"),
-        ({"preserve_sparsity": True, "number_of_clusters": 2}, r"\['conv', .*zeros are to stay"),
+        ({"preserve_sparsity": True, "num_clusters": 2}, r"\['conv', .*zeros are to stay"),
         ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
         ({"layers": "normalization"}, r"\['normalization'\] cannot be clustered"),
         ({"layers": keras.layers.ReLU}, "no chosen layer can be clustered"),
@@ -419,7 +419,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_the_number_of_clusters_must_be_whole():
-    with pytest.raises(TypeError, match=r"number_of_clusters=4\.5"):
+    with pytest.raises(TypeError, match=r"num_clusters=4\.5"):
         cluster(mlp(), 4.5)
 
 

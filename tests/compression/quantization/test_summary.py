@@ -36,7 +36,7 @@ def test_every_layer_is_told():
     }
     assert {row.name for row in summary.layers if row.is_float} == {"logits"}
     assert {
-        row.name: (row.weight_bits, row.per_axis) for row in summary.layers if row.weight_bits
+        row.name: (row.weight_bits, row.per_channel) for row in summary.layers if row.weight_bits
     } == {
         "conv": (4, True),
         "side": (4, True),

@@ -430,7 +430,7 @@ def test_structure_is_lost_where_it_is_not_preserved():
     student = small_cnn()
     kernel = student.get_layer("logits").kernel
     kernel.assign(np.where(kernel > 0, 0, kernel))
-    stripped = strip(fit(quantize_aware(student, IMAGES, preserve=False)))
+    stripped = strip(fit(quantize_aware(student, IMAGES, preserve_sparsity=False)))
     assert np.mean(stripped.get_layer("logits").kernel == 0) < 0.01
 
 
@@ -579,9 +579,9 @@ def test_kernels_with_one_range():
     # Channels of very different size tell the two ways apart.
     kernel = student.get_layer("conv").kernel
     kernel.assign(kernel * 3.0 ** -np.arange(8))
-    for per_axis, most in ((True, 127), (False, 0)):
-        aware = quantize_aware(student, IMAGES, per_axis=per_axis, skip="normalization")
-        assert quantization_summary(aware)["conv"].per_axis is per_axis
+    for per_channel, most in ((True, 127), (False, 0)):
+        aware = quantize_aware(student, IMAGES, per_channel=per_channel, skip="normalization")
+        assert quantization_summary(aware)["conv"].per_channel is per_channel
         smallest = kernels_in(tflite.convert(aware, "int8", IMAGES))[CONV][-1]
         assert np.abs(smallest).max() == most
 
@@ -689,7 +689,7 @@ def test_a_range_that_clips_the_data_is_warned_of(trained):
         quantize_aware(trained, x, input_range=(0, 1))
 
 
-@pytest.mark.parametrize("argument", ["per_axis", "preserve"])
+@pytest.mark.parametrize("argument", ["per_channel", "preserve_sparsity", "preserve_clusters"])
 def test_flags_must_be_true_or_false(trained, argument):
     with pytest.raises(TypeError, match=f"{argument}='no'.*True or False"):
         quantize_aware(trained, **{argument: "no"})

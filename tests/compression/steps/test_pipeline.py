@@ -21,7 +21,7 @@ from keras_kd.compression.steps.result import Stage
 STEPS = [
     Step("factorize", epochs=1, rank=8),
     Step("prune", epochs=3, sparsity=0.5),
-    Step("cluster", epochs=1, number_of_clusters=8),
+    Step("cluster", epochs=1, num_clusters=8),
     Step("quantize_aware", epochs=1, learning_rate=1e-3),
 ]
 
@@ -172,8 +172,8 @@ def test_a_damaged_student_is_named(finished, distiller, tmp_path):
 
 
 def test_settings_that_cannot_be_are_found_before_anything_is_trained(distiller, capsys):
-    steps = [Step("prune", epochs=100), Step("cluster", number_of_clusters=0)]
-    with pytest.raises(ValueError, match=r"In the step cluster\(number_of_clusters=0\)"):
+    steps = [Step("prune", epochs=100), Step("cluster", num_clusters=0)]
+    with pytest.raises(ValueError, match=r"In the step cluster\(num_clusters=0\)"):
         run(distiller, steps, verbose=1)
     assert "Step 1" not in capsys.readouterr().out
 

@@ -49,7 +49,7 @@ def test_a_normalization_is_folded_into_a_transposed_convolution(behind):
     assert output.largest_difference <= 1.01 * output.step
     assert output.mean_difference < 0.02 * output.step
     rows = quantization_summary(aware).layers
-    assert [row.per_axis for row in rows if row.kind == "Conv2DTranspose"] == [True]
+    assert [row.per_channel for row in rows if row.kind == "Conv2DTranspose"] == [True]
     [note] = [row.note for row in rows if row.kind == "BatchNormalization"]
     assert note.startswith("folded into 'conv2d_transpose" if not behind else "rounded after")
 
@@ -80,7 +80,7 @@ def test_dense_layers_with_normalizations_are_integers_with_one_scale(target):
     # Of its 255 steps one lies on zero.
     assert limits == pytest.approx((low, high), abs=(high - low) / 255)
     rows = [row for row in quantization_summary(aware).layers if row.kind == "Dense"]
-    assert {row.per_axis for row in rows} == {False}
+    assert {row.per_channel for row in rows} == {False}
     [output] = model.verification.outputs
     assert output.square_difference < 0.1 * output.deviation
 
