@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> keras_kd.tflite.TFLiteModel:
         return student
 
     def report(step: str, model: keras.Model, predictions: np.ndarray) -> None:
-        zeros = keras_kd.compression.sparsity(model).overall
+        zeros = keras_kd.compression.summary(model).sparsity
         print(f"{step}: {zeros:.1%} zeros, accuracy {accuracy(predictions, digits.y_test):.4f}")
 
     student = taught(classifier((8, 16)))

@@ -323,6 +323,11 @@ def row_of(layer_class: type) -> Row | None:
     return LAYERS.get(layer_class.__name__) if is_own else None
 
 
+def class_of(layer: Any) -> type:
+    """The class of a layer, or of the Keras 3 layer that the bridge keeps in it."""
+    return type(getattr(layer, "keras_layer", layer))
+
+
 def twin_of(layer_class: type) -> Twin | None:
     """How a class of layers of either Keras differs in the other; None if it is in one only."""
     row = row_of(layer_class)

@@ -176,11 +176,6 @@ ROWS = {
         r"pass weight_bits=8",
         lambda: quantize_aware(student(), X, weight_bits=8),
     ),
-    "not quantization-aware": Row(
-        lambda: compression.quantization_summary(student()),
-        r"call keras_kd.compression.quantize_aware first",
-        lambda: compression.quantization_summary(quantize_aware(student(), X)),
-    ),
     "steps in another order": Row(
         lambda: run([QUANTIZE, PRUNE]), r"order the steps as", lambda: run([PRUNE, QUANTIZE])
     ),

@@ -106,12 +106,14 @@ def of_result(call, student, result):
     if call == C:
         return {layer.layer.name for layer in result.layers if hasattr(layer, "clustered")}
     if call == Q:
-        rows = compression.quantization_summary(result).layers
-        return {row.name for row in rows if row.weight_bits or row.output_bits}
+        rows = {row.name: row.quantization for row in compression.summary(result).layers}
+        return {name for name, row in rows.items() if row.weight_bits or row.output_bits}
+    measured = compression.summary(result, student)
     if call == F:
-        return set(result.factorization.layers)
-    widths = compression.shrinkage(student, result).layers
-    return {name for name, (before, after) in widths.items() if after < before}
+        return {layer.name for layer in measured.layers if layer.factorization}
+    before = {layer.name: layer.channels for layer in measured.original.layers}
+    narrower = [each for each in measured.layers if each.channels]
+    return {each.name for each in narrower if each.channels < before[each.name]}
 
 
 @pytest.mark.parametrize("name", CASES)

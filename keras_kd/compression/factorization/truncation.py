@@ -15,9 +15,13 @@ from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.factorization import ranks
-from keras_kd.compression.factorization.candidate import Candidate, Option
+from keras_kd.compression.factorization.candidate import (
+    Candidate,
+    FactorizedLayer,
+    Option,
+    note_factorization,
+)
 from keras_kd.compression.factorization.forms import forms_of, obstacle
-from keras_kd.compression.factorization.report import Factorization
 from keras_kd.compression.selection import Selection, select
 from keras_kd.compression.state import check_state
 from keras_kd.compression.stripping import strip
@@ -69,8 +73,8 @@ def factorize(
 
     Returns:
         A functional Keras 3 model that shares nothing with `student` and is not compiled. Models
-        nested in the student are flattened. Its attribute `factorization`, a `Factorization`,
-        holds what each layer saved and lost; saving the model does not keep it.
+        nested in the student are flattened. `summary` of it has ranks and errors of each layer;
+        saving the model does not keep them.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -80,7 +84,7 @@ def factorize(
 
     Example:
         student = keras_kd.compression.factorize(teacher, energy=0.8)
-        print(student.factorization)
+        print(keras_kd.compression.summary(student, teacher))
         distiller = keras_kd.Distiller(teacher, student)
     """
     check_model("student", student)
@@ -111,9 +115,8 @@ def factorize(
     if not accepted:
         raise ValueError(_nothing_smaller(decisions))
 
-    report = _report(by_name, candidates, decisions, before)
     model = _rebuilt(graph, {c.name: c for c in candidates if c.name in accepted}, accepted)
-    model.factorization = report
+    note_factorization(model, _described(by_name, candidates, decisions))
     return model
 
 
@@ -185,24 +188,20 @@ def _rebuilt(
     return rebuild(graph, keras, dismantle)
 
 
-def _report(
-    by_name: Mapping[str, Any],
-    candidates: list[Candidate],
-    decisions: ranks.Decisions,
-    before: int,
-) -> Factorization:
-    layers = {
+def _described(
+    by_name: Mapping[str, Any], candidates: list[Candidate], decisions: ranks.Decisions
+) -> dict[str, FactorizedLayer | str]:
+    """What each factorized layer saves and loses, and why each other one stays as it is."""
+    described: dict[str, FactorizedLayer | str] = {
         candidate.name: candidate.describe(option)
         for candidate in candidates
         if isinstance(option := decisions[candidate.name], Option)
     }
-    skipped = {
-        name: decisions.get(name) or obstacle(layer) or "left out by `layers` or `skip`"
-        for name, layer in by_name.items()
-        if name not in layers and _has_kernel(layer)
-    }
-    saved = sum(layer.parameters_before - layer.parameters_after for layer in layers.values())
-    return Factorization(layers, skipped, before, before - saved)
+    for name, layer in by_name.items():
+        if name not in described and _has_kernel(layer):
+            reason = decisions.get(name) or obstacle(layer)
+            described[name] = str(reason or "left out by `layers` or `skip`")
+    return described
 
 
 def _has_kernel(layer: Any) -> bool:

@@ -71,8 +71,8 @@ def remove_filters(
             which suits the kernels of some processors.
 
     Returns:
-        A plain functional `keras.Model`, not compiled. `shrinkage(student, smaller)` says what each
-        layer has lost.
+        A plain functional `keras.Model`, not compiled. `summary(smaller, student)` compares the
+        two layer by layer.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -81,7 +81,7 @@ def remove_filters(
 
     Example:
         >>> smaller = keras_kd.compression.remove_filters(student, 0.5)
-        >>> print(keras_kd.compression.shrinkage(student, smaller))
+        >>> print(keras_kd.compression.summary(smaller, student))
 
     Reference:
         Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient ConvNets", ICLR 2017.

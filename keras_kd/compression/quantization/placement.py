@@ -11,7 +11,7 @@ import keras
 
 from keras_kd._four_bits import WITHOUT_4_BITS
 from keras_kd.compression.bridge.graph import Call, Graph, Slot
-from keras_kd.compression.layers import Rounding, row_of
+from keras_kd.compression.layers import Rounding, class_of, row_of
 
 # The operators of quantized kernels that do not become a convolution or a dense layer of the file.
 _OPERATORS = {"depthwise_kernel": "DEPTHWISE_CONV_2D", "Conv2DTranspose": "TRANSPOSE_CONV"}
@@ -98,11 +98,6 @@ def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> lis
         for position, spec in enumerate(graph.input_specs)
         if spec.slot in reading and "float" in spec.dtype
     ]
-
-
-def class_of(layer: Any) -> type:
-    """The class of a layer, or of the Keras 3 layer that the bridge keeps in it."""
-    return type(getattr(layer, "keras_layer", layer))
 
 
 def activation_name(layer: Any) -> str:

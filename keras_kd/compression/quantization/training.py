@@ -34,8 +34,7 @@ def quantize_aware(
     """Make a student that computes as if in integers while it trains (Jacob et al., 2018).
 
     Weights and activations are rounded as TFLite will round them, with the quantizers of TF-MOT.
-    What TF-MOT has no quantizer for stays in float; `quantization_summary` says which layers, and
-    why. Convert such a student to "int8" with `representative_data`, from which the converter then
+    What TF-MOT has no quantizer for stays in float; `summary` has these layers and the reasons. Convert such a student to "int8" with `representative_data`, from which the converter then
     takes the ranges that are missing.
 
     A batch normalization after a convolution or a Dense layer is folded into it in the file, and
@@ -82,7 +81,7 @@ def quantize_aware(
     Example:
         ```python
         aware = compression.quantize_aware(student, x_train, input_range=(0, 1))
-        print(compression.quantization_summary(aware))
+        print(compression.summary(aware))
         ```
 
     Reference: Benoit Jacob et al., "Quantization and Training of Neural Networks for Efficient

@@ -14,6 +14,7 @@ import numpy as np
 from keras_kd._archives import check_members
 from keras_kd._checks import one_line, problem
 from keras_kd._files import replacing
+from keras_kd._json import json_value
 from keras_kd.compression.steps.result import Stage
 from keras_kd.compression.steps.step import Step
 
@@ -107,7 +108,7 @@ class Checkpoint:
             OSError: if it cannot be written; the steps before it are kept.
         """
         number = len(self._stages)
-        stages = [*self._stages, stage.described()]
+        stages = [*self._stages, json_value(stage)]
         if self._directory is not None:
             if self._listed > number:
                 # Other steps are on the disk under this number: they are no longer complete.

@@ -5,7 +5,7 @@ import tensorflow as tf
 import tf_keras
 from keras import layers
 
-from keras_kd.compression import ConstantSchedule, PolynomialSchedule, prune, sparsity
+from keras_kd.compression import ConstantSchedule, PolynomialSchedule, prune, summary
 
 
 def student():
@@ -42,7 +42,7 @@ class Shares(tf_keras.callbacks.Callback):
         self.seen = []
 
     def on_epoch_end(self, epoch, logs=None):
-        self.seen.append(sparsity(self.model).overall)
+        self.seen.append(summary(self.model).sparsity)
 
 
 @pytest.mark.parametrize(

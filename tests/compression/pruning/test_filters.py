@@ -12,8 +12,8 @@ from keras_kd.compression import (
     prune,
     quantize_aware,
     remove_filters,
-    sparsity,
     strip,
+    summary,
     to_tf_keras,
 )
 from keras_kd.data import load_sample
@@ -672,7 +672,7 @@ def test_a_smaller_student_is_pruned_quantized_and_converted_like_any_other():
     pruned.compile("adam", "mse")
     pruned.fit(x, np.zeros((8, 10)), epochs=8, verbose=0, callbacks=pruned.training_callbacks())
     stripped = strip(pruned)
-    assert sparsity(stripped).overall == pytest.approx(0.5, abs=0.02)
+    assert summary(stripped).sparsity == pytest.approx(0.5, abs=0.02)
     assert widths(stripped) == widths(student)
 
 

@@ -13,8 +13,8 @@ from keras_kd.compression import (
     PolynomialSchedule,
     prune,
     quantize_aware,
-    sparsity,
     strip,
+    summary,
     to_tf_keras,
 )
 
@@ -80,11 +80,13 @@ def test_the_sparsity_asked_for_is_the_sparsity_measured_in_a_short_training(wan
     before = student.get_weights()
     pruned = train(prune(student, wanted))
     for trained in (pruned, strip(pruned)):
-        measured = sparsity(trained)
-        assert set(measured.layers) == {"conv", "separable", "hidden", "logits"}
+        measured = summary(trained)
+        shares = measured.sparsities
+        assert shares.pop("depthwise") == 0
+        assert set(shares) == {"conv", "separable", "hidden", "logits"}
         # Up to the rounding of the 32 weights of the smallest kernel.
-        assert measured.layers == pytest.approx(dict.fromkeys(measured.layers, wanted), abs=1 / 32)
-        assert measured.overall == pytest.approx(wanted, abs=0.02)
+        assert shares == pytest.approx(dict.fromkeys(shares, wanted), abs=1 / 32)
+        assert measured.sparsity == pytest.approx(wanted, abs=0.02)
     for one, other in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -99,7 +101,7 @@ def test_tf_mot_itself_misses_a_short_training():
     x = np.ones((64, 16), "float32")
     callback = tfmot.sparsity.keras.UpdatePruningStep()
     model.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=[callback])
-    assert sparsity(model).overall == 0.0
+    assert summary(model).sparsity == 0.0
 
 
 def test_a_quarter_of_the_training_recovers_at_full_sparsity():
@@ -121,19 +123,19 @@ def test_given_steps_are_kept():
             ),
         )
     )
-    assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.6, abs=0.02)
 
 
 @pytest.mark.slow
 def test_sparsity_stays_in_a_second_training():
     pruned = train(prune(mlp(), 0.7))
     train(pruned)
-    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.7, abs=0.02)
 
 
 def test_later_epochs_count_what_is_left_of_the_training():
     pruned = train(prune(mlp(), 0.7), epochs=6, initial_epoch=4)
-    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.7, abs=0.02)
 
 
 def _endless(count):
@@ -155,7 +157,7 @@ def test_data_of_unknown_length_prune_from_the_second_epoch_on():
     with pytest.raises(ValueError, match=r"unknown length for a single epoch.*steps_per_epoch"):
         pruned.fit(dataset, verbose=0, callbacks=pruned.training_callbacks())
     pruned.fit(dataset, epochs=3, verbose=0, callbacks=pruned.training_callbacks())
-    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.7, abs=0.02)
 
 
 class Outer(tf_keras.Model):
@@ -192,7 +194,7 @@ def test_a_student_inside_another_model_is_pruned(options):
     x, y = data(pruned)
     callbacks = pruned.training_callbacks()
     outer.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=callbacks)
-    assert sparsity(pruned).overall == pytest.approx(0.75, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.75, abs=0.02)
     assert int(pruned.get_layer("prune_low_magnitude_hidden").pruning_step) == 8
 
 
@@ -261,7 +263,7 @@ def test_tf_mot_itself_refuses_blocks_of_convolutions():
 
 def test_a_depthwise_kernel_is_pruned_where_it_is_named():
     pruned = train(prune(cnn(), {layers.DepthwiseConv2D: 0.5, "hidden": 0.75}))
-    measured = sparsity(strip(pruned)).layers
+    measured = summary(strip(pruned)).sparsities
     assert measured["depthwise"] == pytest.approx(0.5, abs=1 / 36)
     assert measured["hidden"] == 0.75
     assert measured["conv"] == measured["logits"] == 0.0
@@ -270,7 +272,7 @@ def test_a_depthwise_kernel_is_pruned_where_it_is_named():
 def test_schedules_of_tf_mot_are_taken():
     # Every 100th step, in TF-MOT: never in this training.
     pruned = train(prune(mlp(), schedule=PolynomialDecay(0.0, 0.6, 0, 8)))
-    assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.01)
+    assert summary(pruned).sparsity == pytest.approx(0.6, abs=0.01)
 
 
 def test_two_of_four_weights_in_a_row_are_zero():
@@ -279,7 +281,7 @@ def test_two_of_four_weights_in_a_row_are_zero():
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
     kernel = strip(pruned).layers[-1].kernel.numpy()
-    assert sparsity(pruned).overall == 0.5
+    assert summary(pruned).sparsity == 0.5
     assert ((kernel.T.reshape(8, 4, 4) == 0).sum(-1) == 2).all()
 
 
@@ -295,7 +297,7 @@ def test_masks_of_padding_pass_through_the_wrappers():
 
 def test_skipped_frozen_and_depthwise_layers_stay_dense():
     pruned = train(prune(cnn(frozen=True), 0.75, skip=["logits"]), epochs=1)
-    measured = sparsity(pruned).layers
+    measured = summary(pruned).sparsities
     assert measured["conv"] == measured["logits"] == 0.0
     assert measured["hidden"] == 0.75
     assert strip(pruned).get_layer("conv").trainable is False
@@ -320,7 +322,7 @@ def test_weights_that_are_all_equal_are_pruned():
     pruned.compile(tf_keras.optimizers.SGD(0.0), "mse")
     x = np.ones((16, 16), "float32")
     pruned.fit(x, x[:, :8], verbose=0, callbacks=pruned.training_callbacks())
-    assert sparsity(pruned).overall == 0.5
+    assert summary(pruned).sparsity == 0.5
 
 
 def test_tf_mot_itself_never_prunes_equal_weights():
@@ -332,7 +334,7 @@ def test_tf_mot_itself_never_prunes_equal_weights():
     x = np.ones((16, 16), "float32")
     callback = tfmot.sparsity.keras.UpdatePruningStep()
     model.fit(x, x[:, :8], verbose=0, callbacks=[callback])
-    assert sparsity(model).overall == 0.0
+    assert summary(model).sparsity == 0.0
 
 
 def test_nested_students_are_flattened_and_pruned():
@@ -342,7 +344,7 @@ def test_nested_students_are_flattened_and_pruned():
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
-    assert sparsity(strip(pruned)).layers == {"inner": 0.5, "outer": 0.5}
+    assert summary(strip(pruned)).sparsities == {"inner": 0.5, "outer": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -441,7 +443,7 @@ def test_a_student_in_mixed_precision_is_pruned_in_it():
     finally:
         keras.config.set_dtype_policy("float32")
     pruned = train(prune(student, 0.5))
-    assert sparsity(pruned).overall == pytest.approx(0.5, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.5, abs=0.02)
     assert strip(pruned).get_layer("hidden").compute_dtype == "float16"
 
 
@@ -456,7 +458,7 @@ def test_a_step_without_fit_needs_the_steps():
     given.compile("sgd", "mse")
     for _ in range(3):
         given.train_on_batch(x, y)
-    assert sparsity(given).overall == pytest.approx(0.5)
+    assert summary(given).sparsity == pytest.approx(0.5)
 
 
 def test_weights_saved_before_they_were_masked_count_as_masked():
@@ -466,5 +468,5 @@ def test_weights_saved_before_they_were_masked_count_as_masked():
     pruned.train_on_batch(np.ones((4, 8)), np.ones((4, 4)))
     (wrapper,) = [layer for layer in pruned.layers if hasattr(layer, "pruning_vars")]
     wrapper.layer.kernel.assign(np.ones((8, 4)))
-    assert sparsity(pruned).overall == 0.5
-    assert sparsity(strip(pruned)).overall == 0.5
+    assert summary(pruned).sparsity == 0.5
+    assert summary(strip(pruned)).sparsity == 0.5

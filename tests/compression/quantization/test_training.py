@@ -9,15 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 from keras_kd import tflite
-from keras_kd.compression import (
-    cluster,
-    load,
-    prune,
-    quantization_summary,
-    quantize_aware,
-    sparsity,
-    strip,
-)
+from keras_kd.compression import cluster, load, prune, quantize_aware, strip, summary
 from keras_kd.compression.bridge.graph import read
 from keras_kd.compression.bridge.rebuilding import random_inputs
 
@@ -161,7 +153,7 @@ def test_accuracy_and_sparsity_survive_training_stripping_and_conversion(trained
 
     share = {"conv": 0.5, "separable": 0.5, "logits": 0.5}
     for form in (student, strip(student)):
-        assert sparsity(form).layers == pytest.approx(share, abs=0.04)
+        assert summary(form).sparsities == pytest.approx(share, abs=0.04)
 
     interpreter = converted(student)
     logits = run(interpreter, x)
@@ -183,7 +175,7 @@ def test_zeros_of_a_stripped_student_are_kept_and_zero_kernels_learn(trained):
     student = strip(train(prune(trained, 0.6)))
     student.get_layer("conv").kernel.assign(np.zeros((3, 3, 1, 8)))
     aware = train(quantize_aware(student))
-    measured = sparsity(aware).layers
+    measured = summary(aware).sparsities
     assert measured["logits"] == pytest.approx(0.6, abs=0.04)
     assert measured["conv"] < 0.5
 
@@ -201,7 +193,7 @@ def test_a_saved_student_loads_trains_on_and_strips(trained, tmp_path, name):
     np.testing.assert_array_equal(
         strip(loaded).get_layer("conv").kernel, pruned.get_layer("conv").kernel
     )
-    assert sparsity(strip(train(loaded, epochs=1))).layers == sparsity(pruned).layers
+    assert summary(strip(train(loaded, epochs=1))).sparsities == summary(pruned).sparsities
 
 
 def _unsupported():
@@ -408,14 +400,14 @@ def test_clusters_survive_training_stripping_and_conversion(sparse, wrapped):
     aware = quantize_aware(clustered if wrapped else strip(clustered), IMAGES)
     before = strip(clustered).get_layer("logits").kernel.numpy()
     keeps = ("zeros", "clusters") if sparse else ("clusters",)
-    assert quantization_summary(aware)["conv"].keeps == keeps
+    assert summary(aware)["conv"].quantization.keeps == keeps
 
     stripped = strip(fit(aware))
     after = stripped.get_layer("logits").kernel.numpy()
     assert len(np.unique(after)) == len(np.unique(before)) == 8
     assert not np.array_equal(np.unique(after), np.unique(before))
     assert len(np.unique(stripped.get_layer("conv").kernel)) <= 8
-    assert sparsity(stripped).layers == sparsity(strip(clustered)).layers
+    assert summary(stripped).sparsities == summary(strip(clustered)).sparsities
 
     kernels = kernels_in(tflite.convert(aware, "int8"))
     assert len(np.unique(kernels[LOGITS])) <= 8
@@ -446,7 +438,7 @@ def test_layers_in_float_keep_their_structure_too():
             zeros[weight.path] = weight.numpy() == 0
     x = np.random.default_rng(0).normal(size=(32, 5, 3)).astype("float32")
     aware = quantize_aware(student, x)
-    row = quantization_summary(aware)["both"]
+    row = summary(aware)["both"].quantization
     assert row.is_float
     assert row.keeps == ("zeros",)
     aware.compile(tf_keras.optimizers.Adam(0.01), "mse")
@@ -498,10 +490,10 @@ def test_kernels_without_four_bits_keep_eight(target):
         ]
     )
     aware = quantize_aware(student, IMAGES, weight_bits=4)
-    summary = quantization_summary(aware)
-    bits = {layer.name: layer.weight_bits for layer in summary.layers if layer.weight_bits}
+    rows = {layer.name: layer.quantization for layer in summary(aware).layers}
+    bits = {name: row.weight_bits for name, row in rows.items() if row.weight_bits}
     assert bits == {"separable": 4, "depthwise": 8, "transposed": 8, "logits": 4}
-    assert summary["separable"].note == "8 bits in its depthwise kernel"
+    assert summary(aware)["separable"].note == "8 bits in its depthwise kernel"
     tensors = tflite.convert(aware, "int8", IMAGES, target).flatbuffer.tensors()
     stored = {tensor.shape: tensor.type for tensor in tensors if len(tensor.shape) in (2, 4)}
     kernels = {
@@ -581,7 +573,7 @@ def test_kernels_with_one_range():
     kernel.assign(kernel * 3.0 ** -np.arange(8))
     for per_channel, most in ((True, 127), (False, 0)):
         aware = quantize_aware(student, IMAGES, per_channel=per_channel, skip="normalization")
-        assert quantization_summary(aware)["conv"].per_channel is per_channel
+        assert summary(aware)["conv"].quantization.per_channel is per_channel
         smallest = kernels_in(tflite.convert(aware, "int8", IMAGES))[CONV][-1]
         assert np.abs(smallest).max() == most
 
@@ -606,7 +598,7 @@ def test_batch_normalization_is_folded():
 @pytest.mark.slow
 def test_the_range_of_the_input_is_fixed():
     aware = fit(quantize_aware(small_cnn(), IMAGES, input_range=(-2, 6)), steps=1)
-    assert quantization_summary(aware)["image"].output_range == (-2, 6)
+    assert summary(aware)["image"].quantization.output_range == (-2, 6)
     for examples in (None, IMAGES):
         [image] = tflite.convert(aware, "int8", examples, "microcontroller").inputs
         assert image.scale == pytest.approx(8 / 255)
@@ -615,9 +607,9 @@ def test_the_range_of_the_input_is_fixed():
 def test_what_is_not_chosen_stays_in_float():
     student = small_cnn()
     for options in ({"layers": ["conv", "normalization", "relu"]}, {"skip": keras.layers.Dense}):
-        summary = quantization_summary(quantize_aware(student, IMAGES, **options))
-        assert summary["logits"].note == "float: it was not chosen"
-        assert summary["conv"].weight_bits == 8
+        measured = summary(quantize_aware(student, IMAGES, **options))
+        assert measured["logits"].note == "float: it was not chosen"
+        assert measured["conv"].quantization.weight_bits == 8
     series = keras.Input((4, 2))
     recurrent = keras.Model(series, layers.Dense(1)(layers.LSTM(2, name="lstm")(series)))
     with pytest.raises(ValueError, match=r"'lstm'\] cannot be quantized"):
@@ -667,8 +659,8 @@ def test_layers_of_ones_own_stay_in_float():
     student = keras.Model(vector, layers.Dense(2)(keras.ops.tanh(x) * 0.5))
     x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
     aware = quantize_aware(student, x)
-    assert quantization_summary(aware)["doubled"].note == "float: TF-MOT does not know Doubled"
-    assert quantization_summary(aware)["dense"].weight_bits == 8
+    assert summary(aware)["doubled"].note == "float: TF-MOT does not know Doubled"
+    assert summary(aware)["dense"].quantization.weight_bits == 8
     expected = outputs(student, x)
     np.testing.assert_allclose(outputs(aware, x), expected, atol=0.03 * np.ptp(expected))
     np.testing.assert_allclose(outputs(strip(aware), x), expected, atol=1e-5)
