@@ -11,6 +11,7 @@ import keras
 
 from keras_kd._checks import one_line, problem
 from keras_kd._keras import tf_keras
+from keras_kd.compression.families import prepare_loaded, wrapper_modules
 
 
 def load(
@@ -50,10 +51,8 @@ def load(
     from keras_kd._translation import KerasSchedule, take_keras_3
     from keras_kd.compression.bridge import activations
     from keras_kd.compression.bridge.opaque import OpaqueLayer, WeightFunction
-    from keras_kd.compression.clustering import _wrapper as clustering  # noqa: F401
-    from keras_kd.compression.pruning._callback import set_callbacks
-    from keras_kd.compression.quantization import _wrapper as quantization  # noqa: F401
 
+    wrapper_modules()
     activations.register_all()
     # In a `.h5` file what is in wrappers and optimizers has no package in front of its name.
     inner = (KerasSchedule, OpaqueLayer, WeightFunction)
@@ -86,5 +85,5 @@ def load(
             "what `save` of a tf_keras student has written",
             fix,
         ) from error
-    set_callbacks(student)
+    prepare_loaded(student)
     return take_keras_3(student)

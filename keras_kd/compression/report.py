@@ -16,11 +16,11 @@ from keras_kd._tables import Report, Table, row_named
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.weights import weight_name
 from keras_kd.compression.factorization.candidate import FactorizedLayer, factorization_of
+from keras_kd.compression.families import family_of
 from keras_kd.compression.kernels import CLUSTERABLE, PRUNABLE, Kernel, is_depthwise, kernels
 from keras_kd.compression.layers import class_of, row_of
 from keras_kd.compression.pruning.flow import shapes_of
 from keras_kd.compression.quantization.summary import LayerQuantization, quantization_of
-from keras_kd.compression.state import state_of
 from keras_kd.compression.stripping import unwrapped
 
 
@@ -338,7 +338,7 @@ def _layer(
 ) -> LayerSummary:
     row = row_of(class_of(layer))
     # What is left of TF-MOT's layers here is the one that quantizes an input.
-    is_input = state_of(layer) is not None
+    is_input = family_of(layer) is not None
     name = layer.name.removeprefix("quantize_") if is_input else layer.name
     quantized, note = quantization.get(name, (None, ""))
     factorized = factorization.get(name)

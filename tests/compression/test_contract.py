@@ -19,6 +19,7 @@ from keras import layers
 
 import keras_kd
 from keras_kd import compression, losses, tflite
+from keras_kd.compression.families import BY_NAME
 
 TRAIN, TEST, BATCH = 2000, 1000, 50
 # Shares are met up to one weight of the smallest kernel.
@@ -264,7 +265,12 @@ CASES = {
         difference=0.05,
     ),
 }
-FAST = {"factorize", "remove_filters", "prune", "cluster", "quantize_aware"}
+# One case of each family, by its name.
+FAST = set(BY_NAME)
+
+
+def test_every_family_has_a_case():
+    assert set(CASES) >= FAST
 
 
 def low_rank(student):

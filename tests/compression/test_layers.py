@@ -7,6 +7,7 @@ import pytest
 from keras import layers
 
 from keras_kd import compression
+from keras_kd.compression.families import FAMILIES
 from keras_kd.compression.kernels import CLUSTERABLE, PRUNABLE, kernels
 from keras_kd.compression.layers import LAYERS
 
@@ -97,6 +98,10 @@ CALLS = {
     F: lambda student, name: compression.factorize(student, rank=1, layers=name),
     R: lambda student, name: compression.remove_filters(student, 0.5, layers=name),
 }
+
+
+def test_every_family_is_called():
+    assert len(CALLS) == len(FAMILIES)
 
 
 def of_result(call, student, result):

@@ -12,9 +12,9 @@ from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.families import check_state
 from keras_kd.compression.kernels import CLUSTERABLE, is_depthwise, kernels
 from keras_kd.compression.selection import Selection, select
-from keras_kd.compression.state import PRUNED, check_state
 from keras_kd.compression.stripping import dismantle
 
 _INITIALIZATIONS = ("kmeans++", "linear", "density", "random")
@@ -92,7 +92,7 @@ def cluster(
     check_flag("per_channel", per_channel)
     _check_preserve_sparsity(preserve_sparsity)
     graph = graphs.read(student)
-    check_state(graph, (PRUNED,), "call `strip` first, and cluster before `quantize_aware`")
+    check_state(graph, "cluster")
 
     def supports(layer: Any) -> bool:
         is_asked = layers is not None or not is_depthwise(layer, CLUSTERABLE)

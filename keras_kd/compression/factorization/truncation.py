@@ -22,8 +22,8 @@ from keras_kd.compression.factorization.candidate import (
     note_factorization,
 )
 from keras_kd.compression.factorization.forms import forms_of, obstacle
+from keras_kd.compression.families import check_state
 from keras_kd.compression.selection import Selection, select
-from keras_kd.compression.state import check_state
 from keras_kd.compression.stripping import strip
 
 
@@ -90,12 +90,7 @@ def factorize(
     check_model("student", student)
     check_choice("form", form, ("auto", "channel", "spatial"))
     _check_criterion(rank, energy, target_parameters, layers)
-    check_state(
-        graphs.read(student),
-        (),
-        "call `strip` first; in a new training, factorize before pruning, clustering and"
-        " quantization-aware training",
-    )
+    check_state(graphs.read(student), "factorize")
     graph = graphs.read(strip(student))
     names = graph.names()
     by_name = {names[id(layer)]: layer for layer in graph.layers()}

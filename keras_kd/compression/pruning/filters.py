@@ -12,10 +12,10 @@ from keras_kd._checks import check_choice, check_integer, check_number, problem
 from keras_kd._keras import check_model
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.families import check_state
 from keras_kd.compression.pruning.channels import Channels, channels_of
 from keras_kd.compression.pruning.importance import Importance, group_scores
 from keras_kd.compression.selection import Selection, select
-from keras_kd.compression.state import PRUNED, check_state
 from keras_kd.compression.stripping import strip
 
 # Layers that can only become narrower together, and the groups of channels that they write.
@@ -122,7 +122,7 @@ def plain_graph(student: Any) -> graphs.Graph:
     Raises:
         ValueError: if the student is clustered or quantization-aware.
     """
-    check_state(graphs.read(student), (PRUNED,), "call `strip` first")
+    check_state(graphs.read(student), "remove_filters")
     return graphs.read(strip(student))
 
 

@@ -10,12 +10,12 @@ from keras_kd._keras import check_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.families import check_state
 from keras_kd.compression.kernels import kernels
 from keras_kd.compression.pruning.patterns import MByN, Pattern, Single
 from keras_kd.compression.pruning.schedule import ConstantSchedule, PolynomialSchedule
 from keras_kd.compression.pruning.targets import SparsityTarget, sparsities
 from keras_kd.compression.selection import Selection
-from keras_kd.compression.state import check_state
 
 _OWN_SCHEDULES = (PolynomialSchedule, ConstantSchedule)
 
@@ -83,7 +83,7 @@ def prune(
     pattern = Single() if pattern is None else pattern
     target = _target(sparsity, schedule, pattern)
     graph = graphs.read(student)
-    check_state(graph, (), "call `strip` first, and prune before `cluster` and `quantize_aware`")
+    check_state(graph, "prune")
     shares = sparsities(graph, target, layers, skip)
     if isinstance(schedule, _OWN_SCHEDULES):
         schedule.curve(min(shares.values()))

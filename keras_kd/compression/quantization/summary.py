@@ -9,10 +9,10 @@ from typing import Any
 from keras_kd._keras import is_keras_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild
+from keras_kd.compression.families import family_of
 from keras_kd.compression.layers import Rounding, class_of
 from keras_kd.compression.quantization.placement import Placement, place
 from keras_kd.compression.quantization.structure import parts_of_structure
-from keras_kd.compression.state import QUANTIZATION_AWARE, state_of
 from keras_kd.compression.stripping import dismantle
 
 
@@ -54,12 +54,16 @@ def quantization_of(student: Any) -> dict[str, tuple[LayerQuantization, str]]:
     """How each layer of a student rounds, by name, and a note; empty if it does not."""
     if is_keras_model(student):
         return {}
-    quantized = [layer for layer in student.layers if state_of(layer) == QUANTIZATION_AWARE]
-    return dict(_rows(graphs.read(student))) if quantized else {}
+    return dict(_rows(graphs.read(student))) if any(map(_is_quantized, student.layers)) else {}
+
+
+def _is_quantized(layer: Any) -> bool:
+    family = family_of(layer)
+    return family is not None and family.name == "quantize_aware"
 
 
 def _rows(graph: graphs.Graph) -> Iterator[tuple[str, tuple[LayerQuantization, str]]]:
-    quantized = [layer for layer in graph.layers() if state_of(layer) == QUANTIZATION_AWARE]
+    quantized = [layer for layer in graph.layers() if _is_quantized(layer)]
     wrappers = {layer.layer.name: layer for layer in quantized if hasattr(layer, "layer")}
     for layer in quantized:
         if not hasattr(layer, "layer"):

@@ -11,10 +11,10 @@ from keras_kd._keras import check_model, is_keras_model, loops_over_time, tf_ker
 from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
+from keras_kd.compression.families import check_state
 from keras_kd.compression.quantization.calibration import calibrate, model_inputs
 from keras_kd.compression.quantization.placement import supports
 from keras_kd.compression.selection import Selection, select
-from keras_kd.compression.state import CLUSTERED, PRUNED, check_state
 from keras_kd.compression.stripping import dismantle
 
 
@@ -34,8 +34,9 @@ def quantize_aware(
     """Make a student that computes as if in integers while it trains (Jacob et al., 2018).
 
     Weights and activations are rounded as TFLite will round them, with the quantizers of TF-MOT.
-    What TF-MOT has no quantizer for stays in float; `summary` has these layers and the reasons. Convert such a student to "int8" with `representative_data`, from which the converter then
-    takes the ranges that are missing.
+    Layers without a quantizer in TF-MOT stay in float; `summary` lists them with the reason.
+    Convert such a student to "int8" with `representative_data`, from which the converter then takes
+    the missing ranges.
 
     A batch normalization after a convolution or a Dense layer is folded into it in the file, and
     nothing is rounded in between. Frozen layers stay frozen. Layers keep their own names behind
@@ -95,11 +96,7 @@ def quantize_aware(
     check_flag("per_channel", per_channel)
     check_flag("preserve_sparsity", preserve_sparsity)
     check_flag("preserve_clusters", preserve_clusters)
-    check_state(
-        graphs.read(student),
-        (PRUNED, CLUSTERED),
-        "train this one, or call `strip` on it first",
-    )
+    check_state(graphs.read(student), "quantize_aware")
     _check_loops(student)
     plain = rebuild(_graph_in_tf_keras(student), tf_keras(), _in_float32)
     graph = graphs.read(plain)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_kd._checks import one_line, problem, three_parts
+from keras_kd.compression.families import BY_NAME
 from keras_kd.compression.steps.checkpoint import Checkpoint
 from keras_kd.compression.steps.result import PipelineResult, Stage, measure
 from keras_kd.compression.steps.step import Step, check_order
@@ -116,7 +117,7 @@ def pipeline(
             continue
         if number == checkpoint.finished:
             run.say(f"Steps 1 to {number} of {len(steps)}: taken from {directory}")
-            if step.kind == "quantize_aware":
+            if step.family.stays:
                 trained = step(checkpoint.plain(number - 1), **more)
                 checkpoint.restore(number, trained)
             continue
@@ -125,7 +126,7 @@ def pipeline(
         trained = step(plain, **more)
         metrics = run.teach(trained, step)
         plain = strip(trained)
-        if step.kind != "quantize_aware":
+        if not step.family.stays:
             trained = plain
         _check_finite(plain, step)
         stage = measure(step.kind, step.epochs, plain, metrics, time.perf_counter() - began)
@@ -255,14 +256,31 @@ def _check_finite(plain: keras.Model, step: Step) -> None:
 
 
 def _warn_of_losses(before: Sequence[Stage], after: Stage) -> None:
-    """Warn if zeros or clusters that earlier steps have won are not there any more."""
+    """Warn if zeros or clusters of an earlier step are lost."""
     for stage in before:
-        if stage.name == "prune" and after.sparsity < stage.sparsity - _TOLERATED_LOSS_OF_SPARSITY:
-            _warn(after, f"a sparsity of {after.sparsity:.1%}", f"{stage.sparsity:.1%}")
-        values = after.distinct_values
-        if stage.name == "cluster" and (values is None or values > stage.distinct_values):
-            received = "no clusters" if values is None else f"{values} values"
-            _warn(after, received, f"{stage.distinct_values} values")
+        family = BY_NAME.get(stage.name)
+        if family is not None and family.result is not None:
+            loss = _LOSSES[family.result](stage, after)
+            if loss is not None:
+                _warn(after, *loss)
+
+
+def _lost_zeros(before: Stage, after: Stage) -> tuple[str, str] | None:
+    expected, received = before.sparsity or 0.0, after.sparsity or 0.0
+    if received >= expected - _TOLERATED_LOSS_OF_SPARSITY:
+        return None
+    return f"a sparsity of {received:.1%}", f"{expected:.1%}"
+
+
+def _lost_clusters(before: Stage, after: Stage) -> tuple[str, str] | None:
+    expected, received = before.distinct_values, after.distinct_values
+    if expected is None or (received is not None and received <= expected):
+        return None
+    return "no clusters" if received is None else f"{received} values", f"{expected} values"
+
+
+# By the column `result` of the families.
+_LOSSES = {"sparsity": _lost_zeros, "distinct_values": _lost_clusters}
 
 
 def _warn(stage: Stage, received: str, expected: str) -> None:
