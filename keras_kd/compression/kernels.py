@@ -35,7 +35,7 @@ class Kernel:
     part: Any
     attribute: str
     weight: Any
-    row: layers.Kernel | None
+    row: layers.KernelRow | None
 
     @property
     def variable(self) -> Any:

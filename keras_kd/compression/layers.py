@@ -11,7 +11,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Kernel:
+class KernelRow:
     """A weight that a layer multiplies its inputs with.
 
     Axes are counted from the end, so that they are the same for convolutions in 1, 2 and 3
@@ -93,7 +93,7 @@ class Row:
     """
 
     name: str
-    kernels: tuple[Kernel, ...] = ()
+    kernels: tuple[KernelRow, ...] = ()
     size: str | None = None
     channels: str | None = None
     forms: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class Row:
         """What tf_keras calls a weight of Keras 3."""
         return weight if self.twin is None else self.twin.weights.get(weight, weight)
 
-    def kernel(self, weight: str) -> Kernel | None:
+    def kernel(self, weight: str) -> KernelRow | None:
         """The kernel that either Keras calls `weight`."""
         for kernel in self.kernels:
             if weight in (kernel.name, self.name_in_tf_keras(kernel.name)):
@@ -115,7 +115,7 @@ class Row:
         return None
 
     @property
-    def mixing(self) -> Kernel | None:
+    def mixing(self) -> KernelRow | None:
         """The one kernel that makes channels from all channels, where there is one."""
         found = [kernel for kernel in self.kernels if kernel.writes]
         return found[0] if len(found) == 1 else None
@@ -129,36 +129,36 @@ _IN_STEPS = "TF-MOT has no quantizers for what is computed step by step"
 _ATTENDS = "TF-MOT has no quantizers for attention"
 _RECURRENT = {"is_recurrent": True, "no_quantizer": _IN_STEPS}
 _WITH_MASKED_ZEROS = Twin(hidden=("zero_output_for_mask",))
-_CELL = (Kernel("kernel"), Kernel("recurrent_kernel"))
+_CELL = (KernelRow("kernel"), KernelRow("recurrent_kernel"))
 _PROJECTIONS = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
 _CONVOLUTION = {"size": "filters", "channels": "mix"}
 _TRANSPOSED = {"reads": (-1,), "writes": (-2,)}
 _DEPTHWISE = {"reads": (-2, -1), "writes": ()}
 _LONG_NAME = Twin(weights={"kernel": "depthwise_kernel"})
 # TFLite stores what belongs to one word in a row, as it stores the inputs of an output.
-_TABLE = Kernel("embeddings", reads=(-1,), writes=(-2,))
+_TABLE = KernelRow("embeddings", reads=(-1,), writes=(-2,))
 
 # TensorFlow's converter takes one range only for Dense and Conv2DTranspose.
 _ROWS = (
     Row(
         "Dense",
-        kernels=(Kernel(ranges=0),),
+        kernels=(KernelRow(ranges=0),),
         size="units",
         channels="mix",
         forms=("dense",),
         rounding=Rounding.KERNEL,
     ),
-    Row("EinsumDense", kernels=(Kernel(by_equation=True),)),
+    Row("EinsumDense", kernels=(KernelRow(by_equation=True),)),
     Row(
         "Conv1D",
-        kernels=(Kernel(ranges=1),),
+        kernels=(KernelRow(ranges=1),),
         forms=("channel",),
         rounding=Rounding.KERNEL,
         **_CONVOLUTION,
     ),
     Row(
         "Conv2D",
-        kernels=(Kernel(ranges=1),),
+        kernels=(KernelRow(ranges=1),),
         # Channel-wise strides before it computes much.
         forms=("channel", "spatial"),
         rounding=Rounding.KERNEL,
@@ -166,42 +166,42 @@ _ROWS = (
     ),
     Row(
         "Conv3D",
-        kernels=(Kernel(),),
+        kernels=(KernelRow(),),
         forms=("channel",),
         rounding=Rounding.OUTPUT_ONLY,
         **_CONVOLUTION,
     ),
     *_each(
         "Conv1DTranspose Conv3DTranspose",
-        kernels=(Kernel(**_TRANSPOSED),),
+        kernels=(KernelRow(**_TRANSPOSED),),
         rounding=Rounding.OUTPUT_ONLY,
         **_CONVOLUTION,
     ),
     Row(
         "Conv2DTranspose",
-        kernels=(Kernel(ranges=0, **_TRANSPOSED),),
+        kernels=(KernelRow(ranges=0, **_TRANSPOSED),),
         rounding=Rounding.KERNEL,
         **_CONVOLUTION,
     ),
     *_each(
         "SeparableConv1D SeparableConv2D",
         kernels=(
-            Kernel("depthwise_kernel", ranges=2, **_DEPTHWISE),
-            Kernel("pointwise_kernel", ranges=1),
+            KernelRow("depthwise_kernel", ranges=2, **_DEPTHWISE),
+            KernelRow("pointwise_kernel", ranges=1),
         ),
         rounding=Rounding.KERNEL,
         **_CONVOLUTION,
     ),
     Row(
         "DepthwiseConv1D",
-        kernels=(Kernel(**_DEPTHWISE),),
+        kernels=(KernelRow(**_DEPTHWISE),),
         channels="depthwise",
         rounding=Rounding.OUTPUT_ONLY,
         twin=_LONG_NAME,
     ),
     Row(
         "DepthwiseConv2D",
-        kernels=(Kernel(ranges=2, **_DEPTHWISE),),
+        kernels=(KernelRow(ranges=2, **_DEPTHWISE),),
         channels="depthwise",
         rounding=Rounding.KERNEL,
         twin=_LONG_NAME,
@@ -213,7 +213,7 @@ _ROWS = (
         no_quantizer="TF-MOT has no quantizer for Embedding",
     ),
     # The other way, it multiplies with the same table or with a kernel of its own.
-    Row("ReversibleEmbedding", kernels=(_TABLE, Kernel("reverse_embeddings")), twin=None),
+    Row("ReversibleEmbedding", kernels=(_TABLE, KernelRow("reverse_embeddings")), twin=None),
     # Attention is a layer of EinsumDense layers.
     *_each("AdditiveAttention Attention", no_quantizer=_ATTENDS),
     Row(

@@ -215,7 +215,7 @@ def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
 def _class_in(target: ModuleType, name: str) -> type:
     """The class of layers that the bridge makes in the Keras `target`."""
     if name == "BatchNormalization" and target is not keras:
-        from keras_kd.compression.bridge.unfused import BatchNormalization
+        from keras_kd.compression.bridge.opaque import BatchNormalization
 
         return BatchNormalization
     return getattr(target.layers, name)

@@ -15,7 +15,7 @@ from keras_kd.compression.bridge.comparison import random_inputs
 from keras_kd.compression.bridge.graph import Graph, Slot
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
-from keras_kd.compression.layers import Kernel
+from keras_kd.compression.layers import KernelRow
 from keras_kd.compression.pruning.channels import Channels, Cut, channels_of
 from keras_kd.compression.pruning.filters import plain_graph
 from keras_kd.compression.pruning.flow import follow, shapes_of
@@ -134,7 +134,7 @@ class _Constancy:
         factors = Cut(layer, weight, axis, channels).values().reshape(len(channels), -1)
         return np.where(factors.any(axis=1), channels, 0.0)
 
-    def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
+    def mixed(self, layer: Any, kernel: KernelRow, channels: np.ndarray) -> np.ndarray:
         foldable = ~np.isnan(channels) if _reads_constants(layer) else channels == 0
         self.read.setdefault(id(layer), []).append(np.where(foldable, channels, np.nan))
         [axis] = kernel.reads

@@ -16,7 +16,7 @@ import numpy as np
 from keras_kd.compression.bridge.graph import Call, Graph, Slot
 from keras_kd.compression.bridge.operations import Operation
 from keras_kd.compression.bridge.weights import weight_name
-from keras_kd.compression.layers import Kernel, row_of
+from keras_kd.compression.layers import KernelRow, row_of
 
 Shape = tuple[int | None, ...]
 
@@ -34,7 +34,7 @@ class Domain(Protocol):
     def carried(self, layer: Any, weight: str, axis: int, channels: np.ndarray) -> np.ndarray:
         """The layer applies to each of the channels its own entry along `axis` of a weight."""
 
-    def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
+    def mixed(self, layer: Any, kernel: KernelRow, channels: np.ndarray) -> np.ndarray:
         """The layer makes new channels, each a sum over all those it reads."""
 
     def merged(self, layer: Any, several: Sequence[np.ndarray]) -> np.ndarray:
