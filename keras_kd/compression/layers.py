@@ -127,13 +127,13 @@ def _each(names: str, **facts: Any) -> Iterable[Row]:
 
 _IN_STEPS = "TF-MOT has no quantizers for what is computed step by step"
 _ATTENDS = "TF-MOT has no quantizers for attention"
-_RECURRENT = {"is_recurrent": True, "no_quantizer": _IN_STEPS}
+_RECURRENT: Mapping[str, Any] = {"is_recurrent": True, "no_quantizer": _IN_STEPS}
 _WITH_MASKED_ZEROS = Twin(hidden=("zero_output_for_mask",))
 _CELL = (KernelRow("kernel"), KernelRow("recurrent_kernel"))
 _PROJECTIONS = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
-_CONVOLUTION = {"size": "filters", "channels": "mix"}
-_TRANSPOSED = {"reads": (-1,), "writes": (-2,)}
-_DEPTHWISE = {"reads": (-2, -1), "writes": ()}
+_CONVOLUTION: Mapping[str, Any] = {"size": "filters", "channels": "mix"}
+_TRANSPOSED: Mapping[str, Any] = {"reads": (-1,), "writes": (-2,)}
+_DEPTHWISE: Mapping[str, Any] = {"reads": (-2, -1), "writes": ()}
 _LONG_NAME = Twin(weights={"kernel": "depthwise_kernel"})
 # TFLite stores what belongs to one word in a row, as it stores the inputs of an output.
 _TABLE = KernelRow("embeddings", reads=(-1,), writes=(-2,))

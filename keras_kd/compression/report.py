@@ -418,8 +418,9 @@ def _multiplications(model: Any) -> int | None:
             continue
         # Each entry of a kernel is used once per position; a transposed convolution spreads inputs.
         slot = call.operands()[0] if row.name.endswith("Transpose") else call.results[0]
-        positions = shapes[slot][1:-1]
-        if None in positions:
+        sizes = shapes[slot][1:-1]
+        positions = [size for size in sizes if size is not None]
+        if len(positions) < len(sizes):
             return None
         used = [math.prod(w.shape) for w in call.layer.weights if row.kernel(weight_name(w))]
         total += sum(used) * math.prod(positions)

@@ -64,7 +64,7 @@ def select(
 
 
 def _matching(argument: str, selection: Selection, by_name: dict[str, Any]) -> set[str]:
-    if _is_function(selection):
+    if callable(selection) and not isinstance(selection, type):
         return {name for name, layer in by_name.items() if selection(layer)}
     items = [selection] if isinstance(selection, str | type) else selection
     is_list = isinstance(items, Collection)

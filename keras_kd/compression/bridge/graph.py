@@ -202,15 +202,18 @@ class _Reader:
 
     def _read_node(self, node: Any, prefix: str) -> None:
         layer = self._kind.layer(node)
-        arguments, masked = self._kind.arguments(node)
-        arguments = keras.tree.map_structure(lambda leaf: self.slots.get(id(leaf), leaf), arguments)
+        recorded, masked = self._kind.arguments(node)
+        arguments: Any = keras.tree.map_structure(
+            lambda leaf: self.slots.get(id(leaf), leaf), recorded
+        )
         results = self._kind.results(node)
         path = prefix + layer.name
         if isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer):
             # A nested model's own operations are the same at each of its calls.
             layer = self._operations.setdefault(id(node), Operation.of(node))
             operands = _slots(arguments)
-            arguments, masked = ((operands if len(operands) > 1 else operands[0],), {}), False
+            inputs: Any = operands if len(operands) > 1 else operands[0]
+            arguments, masked = ((inputs,), {}), False
         if _has_graph(layer):
             slots = self._inline(layer, _slots(arguments), path)
         else:

@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 import tf_keras
+from tf_keras.src.engine import base_layer_utils
+from tf_keras.src.saving import serialization_lib
 
 from keras_kd._checks import problem
 from keras_kd._keras import Untracked, mask_of, take_losses
@@ -72,7 +74,7 @@ class OpaqueLayer(tf_keras.layers.Layer):
             ValueError: if tf_keras loads the layer from a SavedModel, in which it calls it too late
                 to give it its weights.
         """
-        if not tf_keras.src.engine.base_layer_utils.call_context().in_call:
+        if not base_layer_utils.call_context().in_call:
             raise problem(
                 f"a SavedModel with the layer {self.name!r} ({type(self).__name__})",
                 "a model in a .keras or .h5 file",
@@ -119,7 +121,8 @@ class OpaqueLayer(tf_keras.layers.Layer):
             is_tensor = isinstance(value, tf.Tensor)
             return keras.KerasTensor(value.shape, value.dtype.name) if is_tensor else value
 
-        inputs, options = keras.tree.map_structure(symbol, (inputs, options))
+        symbols: Any = keras.tree.map_structure(symbol, (inputs, options))
+        inputs, options = symbols
         with tf.init_scope():
             self.keras_layer(inputs, **options)
 
@@ -187,7 +190,7 @@ class WeightFunction(tf_keras.regularizers.Regularizer, tf_keras.constraints.Con
 
 
 def _in_safe_mode() -> bool:
-    return tf_keras.src.saving.serialization_lib.in_safe_mode() is not False
+    return serialization_lib.in_safe_mode() is not False
 
 
 def _with_masks(inputs: Any, mask: Any) -> Any:

@@ -6,7 +6,7 @@ import functools
 import json
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -131,7 +131,7 @@ def to_text(item: keras.Operation) -> str:
     custom = _custom_objects(item)
     try:
         with _functions_kept(item):
-            serialized = keras.saving.serialize_keras_object(item)
+            serialized: Any = keras.saving.serialize_keras_object(item)
         serialized["config"] = {**serialized["config"], **_vocabulary(item)}
         for unneeded in ("build_config", "compile_config"):
             serialized.pop(unneeded, None)
@@ -217,7 +217,7 @@ def arguments_to_text(arguments: Any, is_tensor: Callable[[Any], bool]) -> str:
     return json.dumps(encoded(arguments))
 
 
-def arguments_from_text(text: str, tensors: list[Any]) -> Any:
+def arguments_from_text(text: str, tensors: Sequence[Any] | Mapping[int, Any]) -> Any:
     """The arguments of a call with `tensors` in their places."""
 
     def decoded(value: dict[str, Any]) -> Any:
@@ -234,7 +234,7 @@ def arguments_from_text(text: str, tensors: list[Any]) -> Any:
     return decoded(json.loads(text))
 
 
-def _not_copied(item: Any, error: Exception) -> ValueError:
+def _not_copied(item: Any, error: Exception) -> Exception:
     reason = one_line(str(error).strip().partition("\n\n")[0]).rstrip(".")
     return problem(
         f"{item.name!r} of class {type(item).__name__}, which cannot be made again from its"

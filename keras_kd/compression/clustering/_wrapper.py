@@ -114,7 +114,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
 
     def _add_kernels(self) -> None:
         # Past Keras' own __setattr__, for which the layer's weights would be the wrapper's too.
-        vars(self)["_kernels"] = [
+        self.__dict__["_kernels"] = [
             self._add_kernel(number, kernel)
             for number, kernel in enumerate(kernels(self.layer, CLUSTERABLE))
         ]
@@ -282,13 +282,14 @@ def nearest(weights: tf.Tensor, centroids: tf.Tensor, average_gradients: bool) -
 
 
 @tf.custom_gradient
-def _in_place_of(weights: tf.Tensor, values: tf.Tensor) -> tuple:
+def _in_place_of(weights: tf.Tensor, values: tf.Tensor) -> Any:
     return tf.identity(values), lambda upstream: (upstream, upstream)
 
 
 @tf.custom_gradient
-def _averaging(centroids: tf.Tensor, indices: tf.Tensor) -> tuple:
-    groups, count = centroids.shape
+def _averaging(centroids: tf.Tensor, indices: tf.Tensor) -> Any:
+    shape: Any = centroids.shape
+    groups, count = shape
     flat = tf.reshape(indices + count * tf.range(groups)[:, None], [-1])
     takers = tf.math.unsorted_segment_sum(tf.ones_like(flat), flat, groups * count)
     takers = tf.cast(tf.reshape(takers, (groups, count)), centroids.dtype)

@@ -83,5 +83,6 @@ class PruningCallback(tf_keras.callbacks.Callback):
         return max(int(layer.pruning_step.numpy()) for layer in self._layers)
 
     def _end(self) -> str:
-        ends = {each.timetable.end_step for each in self._schedules if not each.is_open}
+        timetables = (each.timetable for each in self._schedules)
+        ends = {each.end_step for each in timetables if each is not None}
         return f" (step {max(ends)})" if ends else ""

@@ -40,9 +40,10 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         self.plan = plan
         self.has_callback = False
         self._begin, self._end, self._frequency = (
-            tf.Variable(value, trainable=False, dtype=tf.int64) for value in (_NEVER, _NEVER, 1)
+            tf.Variable(tf.constant(value, tf.int64), trainable=False)
+            for value in (_NEVER, _NEVER, 1)
         )
-        known = plan.timetable()
+        known = plan.fixed
         if known is not None:
             self._set(known)
 
@@ -89,7 +90,7 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         step = tf.cast(step, tf.int64)
         in_range = (step > self._begin) & (step <= self._end)
         is_first = tf.equal(step, self._begin + 1)
-        is_turn = tf.equal((self._end - step) % self._frequency, 0)
+        is_turn = tf.equal(tf.math.floormod(self._end - step, self._frequency), 0)
         span = tf.cast(tf.maximum(self._end - self._begin, 1), tf.float32)
         rest = 1.0 - tf.clip_by_value(tf.cast(step - self._begin, tf.float32) / span, 0.0, 1.0)
         change = self.initial_sparsity - self.final_sparsity

@@ -187,10 +187,9 @@ def _moved_to_bias(cut: Cut, constants: np.ndarray, removed: Collection[int]) ->
 
 def _with_bias(record: LayerRecord, added: np.ndarray, written: np.ndarray) -> LayerRecord:
     weights = dict(record.weights)
-    kernel = weights.get("kernel")
     if "bias" in weights:
         weights["bias"] = (weights["bias"] + added).astype(weights["bias"].dtype)
         return replace(record, weights=weights)
     # A bias that is new has no entries for the filters that leave.
-    weights["bias"] = added[written].astype(kernel.dtype)
+    weights["bias"] = added[written].astype(weights["kernel"].dtype)
     return replace(record, config={**record.config, "use_bias": True}, weights=weights)

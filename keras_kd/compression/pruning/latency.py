@@ -157,7 +157,7 @@ def _kind(call: Call) -> str:
     return type(call.layer).__name__
 
 
-def _unsuited(graph: Graph, expected: str, detail: str = "") -> ValueError:
+def _unsuited(graph: Graph, expected: str, detail: str = "") -> Exception:
     return problem(
         f"the student {graph.name!r}{detail}",
         f"a student in which XNNPACK can skip zeros: {expected}",

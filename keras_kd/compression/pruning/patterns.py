@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -43,10 +43,11 @@ class Axes:
         return (*self.positions, *self.inputs, *self.outputs)
 
 
+@dataclass(frozen=True)
 class Pattern(ABC):
     """Which weights a sparsity makes zero."""
 
-    needs_axes = True
+    needs_axes: ClassVar[bool] = True
 
     @abstractmethod
     def mask(self, magnitudes: Any, sparsity: Any) -> Any:
@@ -73,11 +74,11 @@ class Pattern(ABC):
 class Single(Pattern):
     """The smallest weights of a kernel, wherever they are."""
 
-    needs_axes = False
+    needs_axes: ClassVar[bool] = False
 
     def mask(self, magnitudes: Any, sparsity: Any) -> Any:
         """See `Pattern.mask`; any shape will do. At least one weight stays."""
-        flat = ops.reshape(magnitudes, [-1])
+        flat: Any = ops.reshape(magnitudes, [-1])
         return ops.reshape(_largest(flat, _kept(flat.shape[0], sparsity)), magnitudes.shape)
 
 
@@ -128,15 +129,17 @@ class Blocks(Pattern):
             ]
             return ops.reshape(ops.pad(values, [[0, 0], *missing]), grid)
 
+        pooled: Any
         blocks = in_blocks(magnitudes)
         if self.pooling == "MAX":
             pooled = ops.max(blocks, axis=(2, 4), keepdims=True)
         else:
-            cells = ops.sum(in_blocks(ops.ones_like(magnitudes)), axis=(2, 4), keepdims=True)
+            cells: Any = ops.sum(in_blocks(ops.ones_like(magnitudes)), axis=(2, 4), keepdims=True)
             pooled = ops.sum(blocks, axis=(2, 4), keepdims=True) / cells
         mask = ops.broadcast_to(Single().mask(pooled, sparsity), grid)
-        whole = [positions, counts[0] * self.size[0], counts[1] * self.size[1]]
-        return ops.reshape(mask, whole)[:, : sides[0], : sides[1]]
+        shape = [positions, counts[0] * self.size[0], counts[1] * self.size[1]]
+        whole: Any = ops.reshape(mask, shape)
+        return whole[:, : sides[0], : sides[1]]
 
 
 @dataclass(frozen=True)
@@ -184,10 +187,11 @@ class MByN(Pattern):
         missing = [[0, 0], [0, 0], [0, groups * self.of - inputs]]
         rows = ops.pad(rows, missing, constant_values=-1)
         rows = ops.reshape(rows, [positions, outputs, groups, self.of])
-        zeros = ops.minimum(ops.round(ops.cast(sparsity, "float32") * self.of), self.zeros)
-        mask = _largest(rows, self.of - ops.cast(zeros, "int32"))
-        mask = ops.reshape(mask, [positions, outputs, groups * self.of])[..., :inputs]
-        return ops.transpose(mask, (0, 2, 1))
+        share: Any = ops.cast(sparsity, "float32")
+        zeros: Any = ops.cast(ops.minimum(ops.round(share * self.of), self.zeros), "int32")
+        mask = _largest(rows, self.of - zeros)
+        whole: Any = ops.reshape(mask, [positions, outputs, groups * self.of])
+        return ops.transpose(whole[..., :inputs], (0, 2, 1))
 
 
 def from_config(config: Mapping[str, Any]) -> Pattern:
@@ -212,8 +216,8 @@ def _check_pair(name: str, value: Any, meaning: str, example: str) -> tuple[int,
 
 def _kept(size: int, sparsity: Any) -> Any:
     # float32 cannot count the weights of a large kernel.
-    share = 1.0 - ops.cast(sparsity, "float64")
-    return ops.maximum(ops.cast(ops.round(share * size), "int32"), 1)
+    share: Any = ops.cast(sparsity, "float64")
+    return ops.maximum(ops.cast(ops.round((1.0 - share) * size), "int32"), 1)
 
 
 def _largest(magnitudes: Any, count: Any) -> Any:
@@ -222,9 +226,9 @@ def _largest(magnitudes: Any, count: Any) -> Any:
     TF-MOT keeps all values that are equal to the smallest that stays: a kernel whose weights are
     all equal is never pruned.
     """
-    falling = ops.flip(ops.sort(magnitudes, axis=-1), axis=-1)
-    smallest = ops.take(falling, ops.reshape(count - 1, [1]), axis=-1)
+    falling: Any = ops.flip(ops.sort(magnitudes, axis=-1), axis=-1)
+    smallest: Any = ops.take(falling, ops.reshape(count - 1, [1]), axis=-1)
     above = magnitudes > smallest
-    tied = ops.cast(magnitudes == smallest, "int32")
+    tied: Any = ops.cast(magnitudes == smallest, "int32")
     room = count - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
     return above | ((tied > 0) & (ops.cumsum(tied, axis=-1) <= room))

@@ -97,16 +97,19 @@ class Plan:
     def _given(self) -> list[str]:
         return [name for name, value in asdict(self.plan).items() if value is not None]
 
-    def timetable(self, training: Training | None = None) -> Timetable | None:
-        """The steps, or None where they depend on a training that is not given.
+    @property
+    def fixed(self) -> Timetable | None:
+        """The steps, or None where they depend on the training."""
+        return None if self.end_step is None else self._from(self.begin_step or 0, self.end_step)
+
+    def timetable(self, training: Training) -> Timetable:
+        """The steps.
 
         Raises:
             ValueError: if pruning would begin or end out of the training.
         """
-        if self.end_step is not None:
-            return self._from(self.begin_step or 0, self.end_step)
-        if training is None:
-            return None
+        if self.fixed is not None:
+            return self.fixed
         length = training.step_at(training.epochs)
         if self.begin_epoch is not None:
             begin = training.step_at(self.begin_epoch)

@@ -15,7 +15,7 @@ from keras_kd._checks import problem
 _BATCH = 64
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelInput:
     """An input of a model as `keras_kd._examples` wants to know it."""
 

@@ -156,12 +156,14 @@ class _Places:
         if kind in (Rounding.HANDS_ON, Rounding.FIXED):
             return Placement(kind, note=kind.value)
         note = silent or ""
-        if kind is Rounding.KERNEL:
-            row = row_of(type(layer))
+        row = row_of(type(layer))
+        if kind is Rounding.KERNEL and row is not None:
             return Placement(
                 kind,
                 weights={
-                    row.name_in_tf_keras(kernel.name): kernel.ranges if self._per_channel else 0
+                    row.name_in_tf_keras(kernel.name): (kernel.ranges or 0)
+                    if self._per_channel
+                    else 0
                     for kernel in row.kernels
                 },
                 between=len(row.kernels) > 1,

@@ -33,7 +33,7 @@ def training(steps_per_epoch, epochs=1, epoch=0, done=0):
         # One that goes on there has had its steps.
         (Plan(begin_epoch=5), training(10, 9, epoch=4, done=40), (50, 80, 1)),
         (Plan(), training(10, 8, epoch=4, done=40), (0, 60, 1)),
-        (Plan(np.int64(0), np.int32(10), frequency=np.int8(4)), None, (0, 10, 4)),
+        (Plan(np.int64(0), np.int32(10), frequency=np.int8(4)), training(5), (0, 10, 4)),
     ],
 )
 def test_the_steps_of_a_plan(plan, steps, expected):
@@ -41,8 +41,9 @@ def test_the_steps_of_a_plan(plan, steps, expected):
 
 
 def test_a_plan_is_open_without_an_end():
-    assert Plan(begin_step=3, frequency=2).timetable() is None
-    assert Plan(end_epoch=3).timetable() is None
+    assert Plan(begin_step=3, frequency=2).fixed is None
+    assert Plan(end_epoch=3).fixed is None
+    assert Plan(3, 9).fixed == Timetable(3, 9, 1)
 
 
 @pytest.mark.parametrize(
