@@ -1,4 +1,4 @@
-"""The families of compression: a row for each, with all that the rest of the package must know.
+"""The families of compression: a row for each, with all facts that the rest of the package needs.
 
 To add one, add a row here, export its function from `keras_kd.compression`, and add a case to
 `tests/compression/test_contract.py`.
@@ -33,7 +33,7 @@ class Family:
         takes: the states of students that it accepts, besides plain ones.
         fix: what to do with another student.
         needs_training: whether it changes weights only while the student trains.
-        stays: whether a pipeline hands on its result as it is; otherwise it strips it.
+        stays: whether a pipeline passes its result on as it is; otherwise it strips it.
         undoes: the earlier families whose result it would destroy, and why.
         is_final: why no other family may follow; None if others may.
         result: the attribute of a `Stage` that later steps must not make worse.

@@ -47,7 +47,7 @@ class Twin:
             `from_config`.
         by_arguments: whether `config_of` gives the arguments of the constructor as they are.
         is_alike: whether, with a config of Keras 3, the tf_keras layer computes the same.
-        to_keras: turns the values of options that Keras 3 wants in another form.
+        to_keras: functions that convert the values of options into the form of Keras 3.
         finish: called on a layer of either Keras once its weights are there.
     """
 
@@ -75,15 +75,15 @@ class Rounding(Enum):
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of layer; both Kerases know it by `name`.
+    """One kind of layer, of the same name in both versions of Keras.
 
     Attributes:
         name: the name of the class.
         kernels: what pruning and clustering act on. Those of a layer made of others are in the
             rows of its parts, those of a recurrent layer in the row of its cell.
         size: the option that holds the number of channels made; None where it is not one number.
-        channels: the rule in `pruning/flow.py` that says what becomes of the channels of the
-            inputs; None where single channels are not treated separately.
+        channels: the rule in `pruning/flow.py` for the channels of the inputs; None where single
+            channels are not treated separately.
         forms: the low-rank forms in `factorization/forms.py`; of two equally good ones the first.
         rounding: what quantization-aware training can do with it.
         no_quantizer: why it stays in float, where that is known.
@@ -272,7 +272,7 @@ _ROWS = (
     Row("RMSNormalization", twin=None),
     Row("PReLU", channels="scale", rounding=Rounding.OUTPUT_ONLY),
     Row("STFTSpectrogram", twin=None),
-    # Layers without weights. These hand on values of their input, or weighted means of them.
+    # Layers without weights. These pass on values of their input, or weighted means of them.
     *_each(
         """
         ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D AveragePooling3D

@@ -27,14 +27,14 @@ def load(
 
     Args:
         path: a `.keras` file, or an `.h5` file if the student has no activation that only Keras 3
-            knows. It may hold code that runs while it is read: open only files from a source that
+            has. It may hold code that runs while it is read: open only files from a source that
             you trust.
         custom_objects: classes and functions of your own by name.
         safe_mode: whether to refuse Python lambdas in Keras 3 layers in the file, as Keras does.
             Students that were saved by this process have their own functions again in any case.
 
     Returns:
-        A `tf_keras.Model` that trains on where it was, with `training_callbacks` if it is pruned.
+        A `tf_keras.Model` whose training can be resumed, with `training_callbacks` if it is pruned.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -70,7 +70,7 @@ def load(
             student = tf_keras().models.load_model(path, safe_mode=safe_mode)
     except Exception as error:
         # Anything may be in a file.
-        # What it was about comes first, with a config of thousands of characters.
+        # The message begins with a config of thousands of characters.
         reason = one_line(error).rpartition("Exception encountered: ")[2]
         fix = (
             "give classes of your own as custom_objects; read Keras 3 models with "
@@ -79,7 +79,7 @@ def load(
         if "Python lambda" in reason:
             fix = "pass safe_mode=False if you trust the file"
         elif "Unknown activation" in reason and Path(path).suffix != ".keras":
-            fix = "save the student as .keras, which keeps activations that only Keras 3 knows"
+            fix = "save the student as .keras, which keeps activations that only Keras 3 has"
         raise problem(
             f"{str(path)!r}, which cannot be read ({reason[:300]})",
             "what `save` of a tf_keras student has written",

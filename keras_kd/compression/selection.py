@@ -25,7 +25,7 @@ def select(
     Args:
         graph: the student's.
         layers: what to act on; None for everything that is supported.
-        skip: what to leave alone; None for nothing.
+        skip: what to leave unchanged; None for nothing.
         supports: whether the compression can act on a layer of the student.
         purpose: what is done to a layer, as in "that can be {purpose}".
 

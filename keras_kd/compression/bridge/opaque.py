@@ -28,8 +28,8 @@ _PACKAGE = "keras_kd"
 class BatchNormalization(tf_keras.layers.BatchNormalization):
     """`fused=False`, which makes tf_keras compute as Keras 3 does, and which copies keep.
 
-    The fused kernel's moving variance is N / (N - 1) times that of Keras 3. TF-MOT knows the class
-    by its name, so it has its base's name and is not registered under another.
+    The fused kernel's moving variance is N / (N - 1) times that of Keras 3. TF-MOT identifies
+    classes by name, so this one has its base's name and is not registered under another.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -68,7 +68,7 @@ class OpaqueLayer(tf_keras.layers.Layer):
         return {**super().get_config(), **self._config.value}
 
     def build(self, input_shape: Any) -> None:
-        """Nothing: the weights are built in the first call, which alone knows all arguments.
+        """Nothing: the weights are built in the first call, where all arguments are known.
 
         Raises:
             ValueError: if tf_keras loads the layer from a SavedModel, in which it calls it too late
@@ -87,7 +87,7 @@ class OpaqueLayer(tf_keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call with the Keras 3 layer's own arguments."""
-        # tf_keras wants one argument in front, and tells `training` and `mask` by their names.
+        # tf_keras requires one positional argument, and finds `training` and `mask` by name.
         names = list(inspect.signature(self.keras_layer.call).parameters)
         named = {**dict(zip(names, args, strict=False)), **kwargs}
         return super().__call__(named.pop(names[0]), **named)
@@ -131,7 +131,7 @@ class OpaqueLayer(tf_keras.layers.Layer):
         self.keras_layer.trainable = True
         self._freeze_parts()
         for name, weight in named_weights(self.keras_layer).items():
-            # Files in HDF5 want names that are unique in a layer.
+            # HDF5 files need names that are unique in a layer.
             weight.value._handle_name = f"{self.name}/{name}:0"
             # Where the optimizers of tf_keras look for it.
             weight.value._constraint = weight.constraint

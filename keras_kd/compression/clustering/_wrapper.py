@@ -34,7 +34,7 @@ class _ClusteredKernel:
     """A clustered weight: where the layer has it, and the variables that were added for it.
 
     `slot` is the attribute of `owner` that holds it. `axis` is that of the channels if each has
-    values of its own. `kept` is False where a weight is to stay zero.
+    values of its own. `kept` is False where a weight stays zero.
     """
 
     owner: Any
@@ -73,7 +73,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
     TF-MOT's own puts tensors of the graph that was traced last in the place of the layer's
     variables, and writes indices and zeros in every forward pass. Here the tensors are in place
     while the layer is called, and nothing is written. TF-MOT's also loses masks, the training
-    flag, half precision and, when it is loaded from a file, which weights are to stay zero.
+    flag, half precision and, when it is loaded from a file, which weights stay zero.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
     ) -> None:
         # Values are looked up in full precision, and the layer casts its inputs for itself.
         defaults = {"name": f"cluster_{layer.name}", "dtype": layer.variable_dtype}
-        # TF-MOT's constructor refuses layers that its registry does not know.
+        # TF-MOT's constructor raises an error for layers that are not in its registry.
         super(cluster_wrapper.ClusterWeights, self).__init__(
             layer, **{**defaults, "autocast": False, **options}
         )
@@ -104,13 +104,13 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
         self._compute_output_and_mask_jointly = True
 
     def build(self, input_shape: Any) -> None:
-        """Build the layer, and add what its weights share and where they are to stay zero."""
+        """Build the layer, and add the shared values and the positions of the zeros."""
         tf_keras.layers.Wrapper.build(self, input_shape)
         if self.layer.weights:
             self._add_kernels()
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Nothing: a layer of Keras 3 is built in its first call, which knows all arguments."""
+        """Nothing: a layer of Keras 3 is built in its first call, where all arguments are known."""
 
     def _add_kernels(self) -> None:
         # Past Keras' own __setattr__, for which the layer's weights would be the wrapper's too.
@@ -192,7 +192,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
 
     @property
     def non_trainable_weights(self) -> list[tf.Variable]:
-        """The layer's, and where its weights are to stay zero."""
+        """The layer's, and the positions of its zeros."""
         frozen = [] if self.trainable else self._trainable_weights
         return super().non_trainable_weights + frozen
 
@@ -258,7 +258,7 @@ def initial_centroids(
 def nearest(weights: tf.Tensor, centroids: tf.Tensor, average_gradients: bool) -> tf.Tensor:
     """Put the nearest of its group's values in place of each weight (Cho et al., 2022).
 
-    The gradient of a value is the sum, or the average, of those of the weights that took it. The
+    The gradient of a value is the sum, or the average, of those of the weights assigned to it. The
     weights receive their gradients as if nothing had been put in their place.
 
     Args:

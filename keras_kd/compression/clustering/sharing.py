@@ -39,7 +39,7 @@ def cluster(
     its weights is the nearest one. That holds inside a custom layer too; if its class has a method
     `get_clusterable_weights`, it holds for what that lists instead. Training moves the values and,
     as if they were not clustered, the weights behind them, so that a weight can change to another
-    value. Biases, normalizations and frozen layers are left alone, and so are depthwise kernels
+    value. Biases, normalizations and frozen layers are not clustered, nor are depthwise kernels
     unless `layers` chooses their layer and it has no others.
 
     Clustering makes a compressed file smaller (see `clusters`). It does not make the file itself
@@ -59,7 +59,7 @@ def cluster(
             (then there must be 3 or more); "auto" does so in layers where some are.
         gradient_aggregation: "sum" or "mean" of the gradients of the weights that share a value.
         layers: the layers to cluster: names, types (`keras.layers.Dense`), or a function that is
-            given a layer and says whether to cluster it. None for every layer that can be.
+            given a layer and returns whether to cluster it. None for every layer that can be.
         skip: the layers that keep their weights, in the same forms.
 
     Returns:
@@ -155,7 +155,7 @@ def _check_room_for_zero(num_clusters: int, keeps_zeros: Mapping[str, bool]) -> 
     sparse = [name for name, keeps in keeps_zeros.items() if keeps]
     if sparse and num_clusters < 3:
         raise problem(
-            f"num_clusters={num_clusters} for the layers {sparse}, whose zeros are to stay",
+            f"num_clusters={num_clusters} for the layers {sparse}, whose zeros are kept",
             "3 or more: zero, and values of both signs",
             "raise num_clusters, or pass preserve_sparsity=False",
         )

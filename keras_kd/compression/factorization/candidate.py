@@ -22,9 +22,9 @@ _ATTRIBUTE = "_keras_kd_factorization"
 class FactorizedLayer:
     """A layer that became two.
 
-    The errors are exact worst cases up to the rounding of weights to their dtype. They speak of
-    what the layer computes before its activation; relu, tanh, sigmoid and softmax make no
-    difference larger.
+    The errors are exact worst cases up to the rounding of weights to their dtype. They are
+    those of the layer's output before its activation; relu, tanh, sigmoid and softmax do not
+    increase them.
 
     Attributes:
         form: "dense", "channel", "spatial" or "embedding".

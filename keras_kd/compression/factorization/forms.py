@@ -58,7 +58,7 @@ class Form(ABC):
     def configs(
         self, config: Mapping[str, Any], rank: int
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """The configs of the two layers that stand for the layer with this one."""
+        """The configs of the two layers that replace the layer with this config."""
         first, second = self.options(config, rank)
         return {**config, **_LINEAR, **first}, {**config, **second}
 

@@ -50,7 +50,7 @@ def factorize(
     The second of the two has the name, bias, activation and output of the original, so that losses
     on features find it; the first is called `<name>_factor`, is linear and has no bias. Both have
     the kernel's regularizer. Unlike the zeros of pruning, what is saved here is saved in the file
-    and in the computation. What the student has lost, `keras_kd.Distiller` teaches it again.
+    and in the computation. Distillation with `keras_kd.Distiller` recovers most of the accuracy.
 
     Pass exactly one of `rank`, `energy` and `target_parameters`.
 
@@ -68,8 +68,8 @@ def factorize(
         form: "channel" or "spatial" for Conv2D. "auto" takes, with `rank`, the form of smaller
             error, and with `energy`, the form of fewer parameters.
         layers: the layers to factorize: names, types (`keras.layers.Dense`), or a function that is
-            given a layer and says whether to. None for every layer that can be.
-        skip: the layers to leave alone, in the same forms.
+            given a layer and returns a bool. None for every layer that can be.
+        skip: the layers to leave unchanged, in the same forms.
 
     Returns:
         A functional Keras 3 model that shares nothing with `student` and is not compiled. Models

@@ -24,8 +24,8 @@ def set_callbacks(student: Any) -> None:
 class PruningCallback(tf_keras.callbacks.Callback):
     """Fixes open schedules when the length of the training is known, and checks what was reached.
 
-    It knows its layers from the beginning, so it also works in the training of a model that holds
-    the pruned one.
+    It is given its layers when it is made, so it also works in the training of a model that
+    contains the pruned one.
     """
 
     def __init__(self, layers: Sequence[PruneLowMagnitude]) -> None:
@@ -64,7 +64,7 @@ class PruningCallback(tf_keras.callbacks.Callback):
             )
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Warn if the weights are not as sparse as was asked for."""
+        """Warn if the weights are less sparse than the schedule's end."""
         dense = [layer.layer.name for layer in self._layers if layer.falls_short()]
         if dense:
             warnings.warn(

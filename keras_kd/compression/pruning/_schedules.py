@@ -150,7 +150,7 @@ def completed(schedule: Any) -> Any:
 
 
 def to_config(schedule: Any) -> dict[str, Any]:
-    """The config of a schedule, whatever form its own `get_config` has."""
+    """The config of a schedule, for both forms of `get_config` in use."""
     config = schedule.get_config()
     has_class = isinstance(config, dict) and set(config) == {"class_name", "config"}
     registered = tf_keras.saving.get_registered_name(type(schedule))

@@ -196,7 +196,7 @@ class _Coupling:
     def _tie(self, some: np.ndarray, others: np.ndarray) -> None:
         for one, other in zip(some.tolist(), others.tolist(), strict=True):
             low, high = sorted((self._root(one), self._root(other)))
-            # The lowest number stands for its group, so that what stays wins.
+            # The lowest number represents its group, so that `STAYS` takes precedence.
             self._parents[high] = low
 
     def _root(self, number: int) -> int:

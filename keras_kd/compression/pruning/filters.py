@@ -35,7 +35,7 @@ def remove_filters(
 ) -> keras.Model:
     """Make a smaller student by removing the filters and units that matter least.
 
-    The channels are gone from the shapes: a student without half of its filters has about a quarter
+    The channels are removed from the shapes: a student with half of its filters has about a quarter
     of its multiplications. This is what makes a student faster on a CPU; the zeros of `prune` do
     not. Train the result with the teacher: it recovers most of what was lost. Then prune, cluster
     or quantize it like any other student.
@@ -46,7 +46,7 @@ def remove_filters(
     and the weights of all layers that read it, through pooling, Flatten, Concatenate and so on. The
     outputs are those of the student in which these readers are given 0 in place of the channel.
 
-    What must keep its channels does: inputs, outputs, and whatever layers read or write whose
+    Inputs and outputs keep their channels, and so do tensors read or written by layers whose
     treatment of single channels is not known (recurrent, attention and custom layers, layer
     normalization, softmax over hidden channels, grouped convolutions, operations on tensors).
 
@@ -56,14 +56,14 @@ def remove_filters(
         share: the share of filters to remove, between 0 and 1. Rounded so as to remove fewer.
         importance: "l1" or "l2", the norm of each filter's kernel (Li et al.); or
             "batch_normalization", the size of the scale that each channel is multiplied with (Liu
-            et al.), where layers without such a scale are left alone; or a function that is given a
+            et al.), where layers without such a scale keep all filters; or a function that takes a
             Keras 3 layer and returns a number for each of its filters, larger for those to keep.
             Channels that leave together count with their mean. Norms are in units of their layer's
             mean.
         scope: "layer" removes the same share of each layer; "global" ranks the filters of all
             layers together and removes more where they matter less.
         layers: the layers to make narrower: names, types (`keras.layers.Conv2D`), or a function
-            that is given a layer and says whether to. Layers that can only become narrower together
+            that is given a layer and returns a bool. Layers that can only become narrower together
             with these do. None for every layer that can be.
         skip: the layers that keep all their filters, in the same forms.
         minimum: how many filters a layer keeps at least.

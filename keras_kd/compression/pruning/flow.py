@@ -1,7 +1,7 @@
 """How channels run through the layers of a graph.
 
-A rule says, for one class of layers, what becomes of the channels (positions along the last axis)
-of its inputs. What is asked about the channels is no concern of the rules: a `Domain` answers it,
+A rule maps, for one class of layers, the channels (positions along the last axis) of its inputs to
+those of its output. What is computed for the channels is not part of the rules: a `Domain` does it,
 with an array of one entry per channel for each tensor.
 """
 
@@ -22,12 +22,12 @@ from keras_kd.compression.layers import KernelRow, row_of
 Shape = tuple[int | None, ...]
 
 # Every rule takes the domain, the layer, the channels and the shapes of its inputs and the shape of
-# its output, and gives the channels of the output, or None where it does not know.
+# its output, and gives the channels of the output, or None where they are unknown.
 Rule = Callable[[Any, Any, list[Any], list[Shape], Shape], Any]
 
 
 class Domain(Protocol):
-    """What is asked about channels: one entry per channel, in an array for each tensor."""
+    """What is computed for channels: one entry per channel, in an array for each tensor."""
 
     @abstractmethod
     def opaque(self, operands: Sequence[np.ndarray | None], size: int | None) -> Any:

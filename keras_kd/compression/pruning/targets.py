@@ -61,7 +61,7 @@ def _select(graph: Graph, layers: Selection, skip: Selection) -> list[str]:
 
 
 def _by_name(graph: Graph, shares: Mapping[str | type, float]) -> dict[str, float]:
-    """A layer's own name goes before its type."""
+    """A layer's own name takes precedence over its type."""
     found: dict[str, float] = {}
     for kind in (type, str):
         for key, share in shares.items():

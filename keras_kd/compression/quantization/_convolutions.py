@@ -50,7 +50,7 @@ def separable(
 
 
 class _Form:
-    """A layer's options as the operations of two dimensions want them."""
+    """A layer's options in the form of the operations of two dimensions."""
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer

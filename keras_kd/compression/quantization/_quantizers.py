@@ -86,7 +86,7 @@ class StructureKeeper(_quantizers.Quantizer):
 class FixedRangeQuantizer(_quantizers.MovingAverageQuantizer):
     """Quantizes in a range that is given and never changes.
 
-    TF-MOT's own knows 8 bits only, whatever it is told.
+    TF-MOT's own supports 8 bits only and ignores other values.
 
     Args:
         num_bits: 2 to 8.
@@ -123,7 +123,7 @@ class FixedRangeQuantizer(_quantizers.MovingAverageQuantizer):
 class QuantizedActivation(quantize_aware_activation.QuantizeAwareActivation):
     """TF-MOT's activation between quantizers, for any function.
 
-    TFLite does not fuse functions that TF-MOT does not know, so they are quantized before and
+    TFLite does not fuse functions that TF-MOT does not support, so they are quantized before and
     after. So is swish, which TFLite computes as x * sigmoid(x).
     """
 

@@ -268,7 +268,7 @@ def wrappers(model: Any) -> list[Any]:
 
 
 def dismantle(layer: Any) -> list[LayerRecord] | None:
-    """The plain layers that a layer of quantization stands for; None for any other."""
+    """The plain layers inside a layer of quantization; None for any other."""
     if isinstance(layer, quantize_layer.QuantizeLayer):
         return []
     if not isinstance(layer, QuantizeWrapper):

@@ -15,7 +15,7 @@ from keras_kd.compression.layers import Rounding, class_of, row_of
 
 # The operators of quantized kernels that do not become a convolution or a dense layer of the file.
 _OPERATORS = {"depthwise_kernel": "DEPTHWISE_CONV_2D", "Conv2DTranspose": "TRANSPOSE_CONV"}
-# Functions whose range TFLite knows.
+# Functions with a fixed range in TFLite.
 _FIXED_RANGE = frozenset({"linear", "sigmoid", "softmax", "tanh"})
 
 
@@ -46,7 +46,7 @@ class Placement:
 
 
 def kind_of(layer: Any) -> Rounding:
-    """What can be done with a layer of either Keras, as far as its class tells."""
+    """What can be done with a layer of either Keras, judged by its class."""
     # Operations between Keras 3 layers become layers of one class in tf_keras.
     is_operation = isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer)
     if is_operation or type(layer).__name__ in ("Operation", "OperationLayer"):
@@ -87,7 +87,7 @@ def bits_of_kernel(layer: Any, path: str, asked: int) -> int:
 
 
 def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> list[int]:
-    """The positions of the inputs that a quantized layer reads, through others that hand on."""
+    """The positions of the inputs that a quantized layer reads, directly or passed on by others."""
     reading: set[Slot] = set()
     for call in reversed(graph.calls):
         place = placements[id(call.layer)]
@@ -206,7 +206,7 @@ class _Places:
         return Rounding.FLOAT if id(layer) in self._reasons else self._kinds[id(layer)]
 
     def _obstacle(self, call: Call) -> str | None:
-        """Why a layer must stay in float, seen from how it is called."""
+        """Why a layer must stay in float because of how it is called."""
         if self._kinds[id(call.layer)] in (Rounding.FLOAT, Rounding.HANDS_ON, Rounding.FIXED):
             return None
         if len(call.results) != 1:

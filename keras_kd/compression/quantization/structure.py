@@ -1,4 +1,4 @@
-"""What earlier compressions have won in a kernel: its zeros, and weights that are equal."""
+"""The result of earlier compressions in a kernel: its zeros, and weights that are equal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def structure_of(
 
     Returns:
         For each weight `ZERO`, or the position in the flattened kernel of the first weight that it
-        is to stay equal to, which may be its own; int32 in the kernel's shape. None where every
+        stays equal to, which may be its own; int32 in the kernel's shape. None where every
         weight is on its own.
     """
     flat = kernel.reshape(-1)

@@ -1,4 +1,4 @@
-"""What a pipeline keeps on disk, so that it goes on after the last step that was finished."""
+"""The files of a pipeline, from which it resumes after the last finished step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Checkpoint:
     Args:
         directory: where; None keeps nothing.
         start: the student before the first step, a plain Keras 3 model.
-        steps: the steps asked for.
+        steps: the steps of the pipeline.
 
     Raises:
         ValueError: if the directory holds a pipeline of another student, or is damaged.

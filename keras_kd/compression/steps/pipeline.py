@@ -1,4 +1,4 @@
-"""Running a pipeline: compress, teach, measure, keep; step by step."""
+"""Running a pipeline: compress, distill, measure and save, step by step."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def pipeline(
     verbose: int | str = "auto",
     **fit_arguments: Any,
 ) -> PipelineResult:
-    """Compress a student in several steps, each taught by the teacher for its own epochs.
+    """Compress a student in several steps, each followed by its own epochs of distillation.
 
-    Before anything is trained, all steps are tried one after the other on the untrained student, so
-    that a setting that cannot be is found at once. After each step it is measured what it has won
-    and what the steps before it had won; a loss is warned about.
+    All steps are tried without training first, so that an impossible setting raises an error at
+    once. After each step the student is measured; zeros or clusters of earlier steps that are lost
+    cause a warning.
 
     Args:
         steps: what to do, in an order in which no step undoes an earlier one: factorize,
@@ -54,8 +54,8 @@ def pipeline(
         representative_data: for "quantize_aware", inputs from which ranges are measured. None
             takes some of the training data, where `x` can be read more than once.
         directory: where finished steps are kept. Called again with the same student and
-            directory, the pipeline goes on after the last finished step whose arguments are still
-            the same. The data and the teacher are not compared. None keeps nothing.
+            directory, the pipeline resumes after the last finished step whose arguments have not
+            changed. The data and the teacher are not compared. None keeps nothing.
         verbose: as in `fit`; 0 prints nothing.
         **fit_arguments: further arguments of `fit`, such as `batch_size` or `callbacks`.
 
@@ -159,7 +159,7 @@ class _Run:
             print(text, flush=True)
 
     def teach(self, student: Any, step: Step) -> dict[str, float]:
-        """Train a student as a step asks; what `evaluate` then says of it."""
+        """Train a student for one step; the result of `evaluate`."""
         taught = self._distiller.with_student(student, learning_rate=step.learning_rate)
         if step.epochs:
             taught.fit(
@@ -176,7 +176,7 @@ class _Run:
             return {}
         is_tuple = isinstance(self._validation_data, tuple)
         x, y, *weight = self._validation_data if is_tuple else (self._validation_data, None)
-        said = distiller.evaluate(
+        measured = distiller.evaluate(
             x,
             y,
             sample_weight=weight[0] if weight else None,
@@ -184,14 +184,14 @@ class _Run:
             verbose=0,
             return_dict=True,
         )
-        return {name: float(value) for name, value in said.items()}
+        return {name: float(value) for name, value in measured.items()}
 
 
 def _check_distiller(distiller: Any) -> None:
     if not hasattr(distiller, "with_student"):
         raise problem(
             f"distiller of type {type(distiller).__name__}",
-            "a keras_kd.Distiller, which knows teacher and student",
+            "a keras_kd.Distiller, which has teacher and student",
             "write distiller = keras_kd.Distiller(teacher, student) and compile it",
             kind=TypeError,
         )
@@ -204,7 +204,7 @@ def _check_distiller(distiller: Any) -> None:
 
 
 def _rehearse(steps: Sequence[Step], plain: keras.Model) -> None:
-    """Do all steps without training, so that what cannot be is not found after hours."""
+    """Do all steps without training, so that impossible settings raise errors at once."""
     for step in steps:
         try:
             plain = strip(step(plain))
@@ -250,7 +250,7 @@ def _check_finite(plain: keras.Model, step: Step) -> None:
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             raise problem(
                 f"a weight {weight.path!r} that is NaN or infinite after {step!r}",
-                "a student that has learned something",
+                "finite weights after the training",
                 "check the data for NaN, or lower the learning rate of the step",
             )
 

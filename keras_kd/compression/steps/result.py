@@ -1,4 +1,4 @@
-"""What a pipeline has won, step by step."""
+"""The measurements of a pipeline, step by step."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PipelineResult(Report):
         return [{**asdict(stage), **stage.metrics} for stage in self.stages]
 
     def to_dict(self) -> dict[str, Any]:
-        """The stages in types that JSON knows."""
+        """The stages, in the types of JSON."""
         return {"stages": json_value(self.stages)}
 
 

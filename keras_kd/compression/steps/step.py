@@ -14,7 +14,7 @@ from keras_kd.compression.families import BY_NAME
 
 
 class Step:
-    """One compression, and how long the teacher teaches what it makes.
+    """One compression, and how long its result is distilled.
 
     Args:
         kind: "factorize", "remove_filters", "prune", "cluster" or "quantize_aware": the function of
@@ -60,7 +60,7 @@ class Step:
         return argument in parameters and argument not in self.settings
 
     def described(self) -> dict[str, Any]:
-        """What the step asks for, in the types of JSON."""
+        """The arguments of the step, in the types of JSON."""
         asked = {
             "kind": self.kind,
             "epochs": self.epochs,
@@ -76,7 +76,7 @@ class Step:
 
 
 def check_order(steps: Sequence[Step]) -> None:
-    """Refuse steps of which one would undo what an earlier one has won.
+    """Check that no step undoes the result of an earlier one.
 
     Raises:
         TypeError: if something is no `Step`.

@@ -406,7 +406,7 @@ def test_a_training_that_was_interrupted_goes_on(tmp_path):
         ({"initialization": "kmeans"}, r"initialization='kmeans'.*'kmeans\+\+'"),
         ({"gradient_aggregation": "average"}, "gradient_aggregation='average'.*'mean'"),
         ({"preserve_sparsity": "yes"}, "preserve_sparsity='yes'.*'auto'"),
-        ({"preserve_sparsity": True, "num_clusters": 2}, r"\['conv', .*zeros are to stay"),
+        ({"preserve_sparsity": True, "num_clusters": 2}, r"\['conv', .*zeros are kept"),
         ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
         ({"layers": "normalization"}, r"\['normalization'\] cannot be clustered"),
         ({"layers": keras.layers.ReLU}, "no chosen layer can be clustered"),
