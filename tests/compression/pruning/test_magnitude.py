@@ -413,9 +413,17 @@ def test_a_frozen_student_is_said_to_be_frozen():
         prune(student)
 
 
-def test_a_schedule_must_be_one():
-    with pytest.raises(TypeError, match=r"schedule=0.5.*PruningSchedule.*subclass"):
-        prune(cnn(), schedule=PolynomialSchedule())
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"schedule": 0.5}, r"schedule=0.5.*PolynomialSchedule.*PruningSchedule"),
+        ({"schedule": "constant"}, r"schedule='constant'.*pass schedule=PolynomialSchedule\("),
+        ({"pattern": (4, 1)}, r"pattern=\(4, 1\).*Blocks or MByN.*pattern=Blocks\(\(4, 1\)\)"),
+    ],
+)
+def test_schedules_and_patterns_are_objects(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        prune(cnn(), **arguments)
 
 
 def test_a_selection_must_be_names_types_or_a_function():

@@ -53,7 +53,7 @@ def test_how_sparse_each_layer_becomes(arguments, expected):
         ({3: 0.5}, TypeError, r"keys \[3\].*names or types"),
         ({}, ValueError, "no chosen layer can be pruned"),
         (lambda layer: None, ValueError, "no chosen layer can be pruned"),
-        (lambda layer: 0, ValueError, "layer 'conv'=0.*leave layers out"),
+        (lambda layer: 0, ValueError, "layer 'conv'=0.*leave out layers"),
         ({"hidden": "0.5"}, TypeError, "sparsity of layer 'hidden'='0.5'"),
     ],
 )
