@@ -154,7 +154,8 @@ class QuantizeWrapper(_quantization.QuantizeWrapper):
                 outputs = self.layer.call(inputs, *args, **options)
         if self.output_range is None:
             return outputs
-        return _quantized(*self.output_range, outputs, training=training)
+        quantizer, variables = self.output_range
+        return _quantized(quantizer, variables, outputs, training)
 
     @contextmanager
     def _quantized(self, training: Any) -> Iterator[None]:
