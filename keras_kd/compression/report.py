@@ -14,7 +14,7 @@ from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_keras_model, is_model
 from keras_kd._tables import Report, Table, row_named
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.bridge.weights import weight_name
+from keras_kd.compression.bridge.weights import is_seed, weight_name
 from keras_kd.compression.factorization.candidate import FactorizedLayer, factorization_of
 from keras_kd.compression.families import family_of
 from keras_kd.compression.kernels import CLUSTERABLE, PRUNABLE, Kernel, is_depthwise, kernels
@@ -206,9 +206,7 @@ class Summary(Report):
         before = {layer.name: layer.channels for layer in self.original.layers}
         counts = [(layer.name, before.get(layer.name), layer.channels) for layer in self.layers]
         counts.append(("all parameters", self.original.parameters, self.parameters))
-        counts.append(
-            ("multiplications", self.original.multiplications, self.multiplications),
-        )
+        counts.append(("multiplications", self.original.multiplications, self.multiplications))
         rows = [
             (name, f"{old:,}", f"{new:,}", f"{new / old:.0%}")
             for name, old, new in counts
@@ -275,9 +273,8 @@ def summary(student: Any, original: Any = None) -> Summary:
     quantization = quantization_of(student)
     plain = list(_plain_layers(student))
     layers = tuple(_layer(*each, quantization, factorization) for each in plain)
-    if before is not None and not {one.name for one in before.layers} & {
-        one.name for one in layers
-    }:
+    names = {layer.name for layer in layers}
+    if before is not None and names.isdisjoint(layer.name for layer in before.layers):
         raise problem(
             f"two models, {student.name!r} and {before.name!r}, without a common layer",
             "a student and the model that it was made of",
@@ -345,7 +342,9 @@ def _layer(
     return LayerSummary(
         name=name,
         kind="Input" if is_input else class_of(layer).__name__,
-        parameters=sum(math.prod(weight.shape) for weight in weights.values()),
+        parameters=sum(
+            math.prod(weight.shape) for name, weight in weights.items() if not is_seed(name)
+        ),
         channels=None if row is None or row.size is None else getattr(layer, row.size),
         kernels=tuple(_measured(layer, kernel, value) for kernel, value in _values(layer, weights)),
         quantization=quantized,

@@ -69,6 +69,8 @@ def wide():
             layers.SeparableConv2D(6, 3, padding="same", name="separable"),
             layers.Conv2DTranspose(4, 2, strides=2, name="transposed"),
             layers.Flatten(),
+            # Its counter is no parameter.
+            layers.Dropout(0.1),
             layers.Dense(2, name="logits"),
         ]
     )
@@ -286,14 +288,16 @@ def test_the_tables_of_zeros_and_channels():
         ],
         name="student",
     )
-    assert str(summary(remove_filters(student, 0.5), student)).splitlines() == [
-        "student: 6,502 parameters, 6,000 multiplications, 16.7% zeros",
-        "",
-        "layer    kernel  weights   zeros  values  channel   bytes  indexed  entropy  gzip",
-        "hidden   kernel    5,000    0.0%       1           20,000        4        4    52",
-        "logits   kernel    1,000  100.0%       1            4,000        4        4    29",
-        "overall            6,000   16.7%                   24,000        8        8    81",
-        "",
+    lines = str(summary(remove_filters(student, 0.5), student)).splitlines()
+    assert lines[0] == "student: 6,502 parameters, 6,000 multiplications, 16.7% zeros"
+    # How much gzip saves depends on its version.
+    assert [line.rsplit(maxsplit=1)[0].rstrip() for line in lines[2:6]] == [
+        "layer    kernel  weights   zeros  values  channel   bytes  indexed  entropy",
+        "hidden   kernel    5,000    0.0%       1           20,000        4        4",
+        "logits   kernel    1,000  100.0%       1            4,000        4        4",
+        "overall            6,000   16.7%                   24,000        8        8",
+    ]
+    assert lines[7:] == [
         "filters or units of  before  after  left",
         "hidden                1,000    500   50%",
         "logits                    2      2  100%",

@@ -50,23 +50,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps in which masks are updated: the arguments that all schedules share.
+    """The steps in which masks are updated; for the arguments see `PolynomialSchedule`.
 
     A None is chosen from the length of the training, see `prune`.
-
-    Args:
-        begin_step: training step (batch) after which the next one chooses the first masks; None is
-            0.
-        end_step: training step at which the final sparsity is reached.
-        begin_epoch: as `begin_step`, in epochs counted from 0.
-        end_epoch: as `end_step`: the epoch, counted from 0, at whose beginning it is reached.
-        frequency: steps between two updates of the masks, counted back from the end. None makes
-            about 100 updates.
-
-    Raises:
-        TypeError: if an argument is no integer.
-        ValueError: if one is out of range, if the end is not after the beginning, or if both steps
-            and epochs are given.
     """
 
     begin_step: int | None = None
