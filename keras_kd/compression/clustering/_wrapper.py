@@ -79,7 +79,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
     def __init__(
         self,
         layer: Any,
-        num_clusters: int,
+        number_of_clusters: int,
         cluster_centroids_init: Any,
         preserve_sparsity: bool = False,
         cluster_per_channel: bool = False,
@@ -92,7 +92,8 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
         super(cluster_wrapper.ClusterWeights, self).__init__(
             layer, **{**defaults, "autocast": False, **options}
         )
-        self.num_clusters = num_clusters
+        # Under this name TF-MOT saves it.
+        self.number_of_clusters = number_of_clusters
         self.cluster_centroids_init = cluster_centroids_init
         self.preserve_sparsity = preserve_sparsity
         self.cluster_per_channel = cluster_per_channel
@@ -126,7 +127,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
         axis = kernel.channel_axis if self.cluster_per_channel else None
         groups = 1 if axis is None else original.shape[axis]
         # Zero is one of the values, and needs no variable.
-        free = self.num_clusters - self.preserve_sparsity
+        free = self.number_of_clusters - self.preserve_sparsity
         centroids = self.add_weight(
             f"cluster_centroids_{attribute}_{number}", (groups, free), initializer="zeros"
         )
@@ -150,7 +151,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
                 [
                     initial_centroids(
                         row,
-                        self.num_clusters,
+                        self.number_of_clusters,
                         self.cluster_centroids_init,
                         self.preserve_sparsity,
                     )
