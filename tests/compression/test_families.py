@@ -79,7 +79,7 @@ def test_it_accepts_the_states_in_its_row_and_no_others(family, compressed):
         if state in family.takes:
             assert call(compressed(name), **SETTINGS.get(family.name, {}))
             continue
-        with pytest.raises(ValueError, match=rf"{state} already \\(layer") as error:
+        with pytest.raises(ValueError, match=rf"{state} already \(layer") as error:
             call(compressed(name), **SETTINGS.get(family.name, {}))
         assert family.fix in str(error.value)
 
