@@ -108,6 +108,7 @@ def test_only_pointwise_convolutions_are_pruned_and_their_zeros_are_stored_spars
     assert summary(student).sparsities == {
         "first": 0.0,
         "expand": 0.75,
+        "depthwise": 0.0,
         "project": 0.75,
         "again": 0.75,
         "logits": 0.0,
