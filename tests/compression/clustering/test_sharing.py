@@ -54,6 +54,12 @@ def data(student, examples=64):
     return x, generator.integers(0, 4, examples)
 
 
+def most_values(model):
+    """The largest number of values in a kernel, or channel, of those that are clustered."""
+    found = [each for each in summary(model).kernels if each.layer != "depthwise"]
+    return max(each.values_per_channel or each.values for each in found)
+
+
 def outputs(model, x):
     return model(x, training=False).numpy()
 
@@ -83,9 +89,9 @@ def test_weights_share_no_more_values_than_asked_for_after_training():
     clustered = train(cluster(student, 5))
     for model in (clustered, strip(clustered)):
         values = summary(model).values
+        assert values.pop("depthwise") == 36
         assert set(values) == {"conv", "separable", "hidden", "logits"}
         assert set(values.values()) <= {4, 5}
-    assert len(np.unique(strip(clustered).get_layer("depthwise").kernel)) == 36
     for one, other in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -192,8 +198,7 @@ def test_the_zeros_of_a_pruned_student_stay(form):
     assert summary(clustered).sparsities == summary(pruned).sparsities
     for name, kernel in kernels(clustered).items():
         np.testing.assert_array_equal(kernel == 0, before[name] == 0, name)
-    values = summary(clustered).kernels
-    assert all((each.values_per_channel or each.values) <= 4 for each in values)
+    assert most_values(clustered) == 4
 
 
 def test_zeros_do_not_stay_where_they_are_not_wanted():
@@ -220,7 +225,7 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
     assert np.isfinite(history["distillation_loss"]).all()
     after = clustered.trainable_weights
     assert not any(np.array_equal(*pair) for pair in zip(before, after, strict=True))
-    assert max(summary(strip(clustered)).values.values()) == 4
+    assert most_values(strip(clustered)) == 4
 
 
 @pytest.mark.parametrize(
@@ -251,7 +256,7 @@ def test_a_student_in_mixed_precision_is_clustered_in_full_precision():
         keras.config.set_dtype_policy("float32")
     clustered = train(cluster(student, 4))
     assert strip(clustered).get_layer("hidden").compute_dtype == "float16"
-    assert max(summary(clustered).values.values()) == 4
+    assert most_values(clustered) == 4
     x, _ = data(clustered)
     assert clustered(x).dtype == tf.float16
     np.testing.assert_array_equal(outputs(clustered, x), outputs(to_tf_keras(strip(clustered)), x))
@@ -349,7 +354,7 @@ def test_a_clustered_student_saves_and_loads(name, tmp_path):
         # Trained on, it knows its zeros.
         loaded.fit(x, y, verbose=0)
         assert summary(loaded).sparsities == summary(clustered).sparsities
-        assert max(each.values_per_channel or each.values for each in summary(loaded).kernels) == 4
+        assert most_values(loaded) == 4
 
 
 @pytest.mark.slow
