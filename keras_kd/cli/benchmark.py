@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             benchmarks.append(model.benchmark(arguments.runs, **chosen))
     names = [str(file) for file in arguments.files]
     data = [
-        {"file": name, **benchmark.to_json()}
+        {"file": name, **benchmark.to_dict()}
         for name, benchmark in zip(names, benchmarks, strict=True)
     ]
     return Outcome(_table(names, benchmarks), {"files": data})

@@ -232,8 +232,8 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         ),
         {
             "files": written,
-            "inspection": inspection.to_json(),
-            "verification": evidence.to_json(),
+            "inspection": inspection.to_dict(),
+            "verification": evidence.to_dict(),
         },
     )
 

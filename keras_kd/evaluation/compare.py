@@ -30,8 +30,8 @@ from keras_kd.metrics import (
 from keras_kd.metrics.measures import confusion, per_class, reliability
 from keras_kd.metrics.tasks import CLASSIFYING
 from keras_kd.tflite import TFLiteModel, microcontroller
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.streams import has_states
+from keras_kd.tflite.streams import has_states
+from keras_kd.tflite.student import Signature
 
 _BATCH_SIZE = 256
 # The key in `models` of the model that the others agree with, if no other is named.
@@ -608,7 +608,9 @@ def _file(model: Any, example: _Examples) -> dict[str, Any]:
     return {
         "bytes": model.size,
         "compressed_bytes": model.compressed_size,
-        "latency_microseconds": model.latency(x=x).median,
+        "latency_microseconds": model.benchmark(
+            threads=1, kernels="xnnpack", x=x, memory=False
+        ).median,
         "arena_bytes": _arena_bytes(model, x),
     }
 

@@ -18,32 +18,27 @@ from keras_kd._representative import (
 )
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.batches import naming_dependence
-from keras_kd.tflite.conversion.converter import Options, run_converter
+from keras_kd.tflite.conversion.converter import run_converter
 from keras_kd.tflite.conversion.ends import (
     BYTES,
     byte_ranges,
     check_inputs,
     checked_types,
     warn_of_other_ranges,
+    with_equal_ends,
     with_own_outputs,
 )
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
-from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, check_integer_inputs
+from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, Options, check_integer_inputs
 from keras_kd.tflite.conversion.layer_names import layer_names
 from keras_kd.tflite.conversion.other_forms import first_accepted
 from keras_kd.tflite.conversion.quantizer import quantize
+from keras_kd.tflite.conversion.refusals import check_layers, check_unwrapped
 from keras_kd.tflite.conversion.result import check_result
-from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.conversion.stateless import without_state
-from keras_kd.tflite.conversion.streams import with_equal_ends
-from keras_kd.tflite.conversion.students import (
-    check_layers,
-    check_unwrapped,
-    in_float32,
-    is_quantization_aware,
-)
 from keras_kd.tflite.conversion.targets import TARGETS, Target
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.student import Signature, is_quantization_aware, prepared
 from keras_kd.tflite.verification.closeness import check_close, warn_of_lost
 from keras_kd.tflite.verification.verification import (
     check_finite_constants,
@@ -164,7 +159,7 @@ def convert(
     check_layers(student, form, (), place.fallback)
     _check_student(student, form, representative_data, recipe)
     check_finite_weights(student)
-    signature = Signature(in_float32(student))
+    signature = prepared(student)
     place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
     dtypes = {tensor.name: tensor.dtype for tensor in signature.inputs}
     check_integer_inputs(form, dtypes, place.fallback)
@@ -207,7 +202,7 @@ def convert(
         model = TFLiteModel(place.finished(model))
         compared = evidence or random_evidence(signature, model, ranges)
         verification = compare_with_student(
-            model, student, compared.examples, compared.labels, compared.data
+            model, signature, compared.examples, compared.labels, compared.data
         )
         # How far off the layers of a recipe may be is that of the roughest form.
         quantized_as = "int4" if recipe is not None else quantization

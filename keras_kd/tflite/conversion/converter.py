@@ -6,9 +6,8 @@ import gc
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from keras_kd._keras import is_keras_model
 from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
 from keras_kd.tflite.conversion.folding import fold_normalizations
-from keras_kd.tflite.conversion.forms import Form
+from keras_kd.tflite.conversion.forms import Options
 from keras_kd.tflite.conversion.integer_operators import (
     with_integer_operators,
     with_masked_means,
@@ -26,33 +25,9 @@ from keras_kd.tflite.conversion.integer_operators import (
 from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
 from keras_kd.tflite.conversion.refusals import is_unsupported, refusal
 from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import layers_of
+from keras_kd.tflite.student import Signature, layers_of
 
 _MOST_SECONDS = 1800
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the converter is to make.
-
-    Attributes:
-        form: how numbers are stored.
-        input_type: how real numbers are stored in inputs: "float32", or integers with a scale.
-        output_type: the same of outputs.
-        per_tensor: whether weights have one scale per tensor instead of one per channel: True,
-            False, or "dense" for those of dense layers alone.
-        fallback: a form for what integers cannot compute, which messages name.
-        input_ranges: by the names of inputs from where to where 8 bits reach in them; of others the
-            examples say it.
-    """
-
-    form: Form
-    input_type: str = "float32"
-    output_type: str = "float32"
-    per_tensor: bool | str = False
-    input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    fallback: str = "dynamic_int8"
 
 
 def run_converter(

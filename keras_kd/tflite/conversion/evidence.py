@@ -8,9 +8,8 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._representative import Ranges
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import layers_of
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.student import Signature, layers_of
 from keras_kd.tflite.tensors import TensorInfo, concrete
 
 # Enough to see a file that computes something else, few enough to wait for.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -175,3 +175,26 @@ def check_integer_inputs(
             "real numbers in every input: the converter cannot calibrate the others",
             f"choose quantization='int8' or {fallback!r}",
         )
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the converter is to make.
+
+    Attributes:
+        form: how numbers are stored.
+        input_type: how real numbers are stored in inputs: "float32", or integers with a scale.
+        output_type: the same of outputs.
+        per_tensor: whether weights have one scale per tensor instead of one per channel: True,
+            False, or "dense" for those of dense layers alone.
+        fallback: a form for what integers cannot compute, which messages name.
+        input_ranges: by the names of inputs from where to where 8 bits reach in them; of others the
+            examples say it.
+    """
+
+    form: Form
+    input_type: str = "float32"
+    output_type: str = "float32"
+    per_tensor: bool | str = False
+    input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fallback: str = "dynamic_int8"

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_kd._keras import original_name
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import layers_of
+from keras_kd.tflite.student import Signature, layers_of
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from functools import cache
 
 from keras_kd._keras import is_keras_model
 from keras_kd.compression.bridge.rebuilding import to_tf_keras
-from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.student import Signature
 
 _Notes = tuple[str, ...]
 _AS_TF_KERAS = "converted as keras_kd.compression.to_tf_keras(student)"

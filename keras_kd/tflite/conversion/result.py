@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.conversion.converter import Options
-from keras_kd.tflite.conversion.forms import DENSE
+from keras_kd.tflite.conversion.forms import DENSE, Options
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd.tflite.verification.differences import NOTHING_LEFT, OutputDifference
-
-if TYPE_CHECKING:
-    from keras_kd.tflite.verification.verification import Verification
+from keras_kd.tflite.verification.verification import Verification
 
 # Fewer steps than this apart, two outputs cannot be told from rounding.
 _STEPS = 4

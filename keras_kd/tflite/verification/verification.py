@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from keras_kd._checks import check_choice, problem
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
 from keras_kd._limits import watched_batch
+from keras_kd._tables import Report
 from keras_kd.metrics.tasks import CLASSIFYING
 from keras_kd.tflite.contents.inspection import Inspection
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import in_float32
+from keras_kd.tflite.file import TFLiteFile
 from keras_kd.tflite.runtimes.litert import LiteRTInterpreter
+from keras_kd.tflite.student import Signature, prepared
 from keras_kd.tflite.tensors import TensorInfo
 from keras_kd.tflite.verification.differences import (
     OutputDifference,
@@ -28,17 +29,14 @@ from keras_kd.tflite.verification.kinds import output_kinds
 from keras_kd.tflite.verification.pairing import Pairing, check_names, colored, ends, pair
 from keras_kd.tflite.verification.rounding import rounding_twin
 
-if TYPE_CHECKING:
-    from keras_kd.tflite.model import TFLiteModel
-
 _DATA = ("given", "representative", "random")
 # Examples that show how the student's outputs look.
 _SOME = 32
 
 
 @dataclass(frozen=True)
-class Verification:
-    """The evidence that a file is the student: how they compare, and what is in the file.
+class Verification(Report):
+    """The comparison of a file with its student; `to_dataframe` has a row for each output.
 
     Attributes:
         examples: how many examples were compared.
@@ -99,14 +97,21 @@ class Verification:
         """How many bytes of the file are what; see `Inspection`."""
         return self.inspection.bytes
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it, in types that JSON knows; infinite differences become None."""
-        plain = {**asdict(self), "inspection": self.inspection.to_json()}
-        plain["outputs"] = [_plain(output) for output in self.outputs]
-        plain |= {"accuracy": self.accuracy, "student_accuracy": self.student_accuracy}
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in types that JSON knows; infinite differences become None."""
+        plain = {
+            **super().to_dict(),
+            "inspection": self.inspection.to_dict(),
+            "outputs": self._records(),
+            "accuracy": self.accuracy,
+            "student_accuracy": self.student_accuracy,
+        }
         return json_value(plain)
 
-    def __str__(self) -> str:
+    def _records(self) -> list[dict[str, Any]]:
+        return [_plain(output) for output in self.outputs]
+
+    def _parts(self) -> list[str]:
         inside = len(self.float_tensors)
         lines = [
             f"{self.examples:,} {self.data} examples: {_choices(self.agreement)}differences up to "
@@ -129,11 +134,11 @@ class Verification:
             f"operators: {', '.join(f'{name} {n}' for name, n in self.operators.items())}",
             f"tensors in floating point: {inside or 'none'} between inputs and outputs",
         ]
-        return "\n".join(lines)
+        return lines
 
 
 def verify(
-    model: TFLiteModel,
+    model: TFLiteFile,
     student: Any,
     x: Any,
     labels: Any = None,
@@ -172,38 +177,34 @@ def verify(
     check_choice("data", data, _DATA)
     check_finite_weights(student)
     check_finite_constants(model)
-    signature = Signature(in_float32(student))
+    signature = prepared(student)
     pairs = _paired_inputs(model, signature, names or {})
     examples = signature.examples(_by_student(x, pairs))
     pairing = _paired(model, signature, pairs, examples, names or {})
-    verification = _compared(
-        model, signature, pairing, examples, _by_file(labels, pairing), data, student
-    )
+    verification = _compared(model, signature, pairing, examples, _by_file(labels, pairing), data)
     check_finite_outputs(verification)
     return verification
 
 
 def compare_with_student(
-    model: TFLiteModel, student: Any, x: Any, labels: Any, data: str
+    model: TFLiteFile, signature: Signature, x: Any, labels: Any, data: str
 ) -> Verification:
     """`verify` of a file that has the student's names, whatever the numbers are."""
-    signature = Signature(in_float32(student))
     same = Pairing(
         {tensor.name: tensor.name for tensor in signature.inputs},
         {tensor.name: tensor.name for tensor in model.outputs},
     )
     examples = signature.examples(x)
-    return _compared(model, signature, same, examples, labels, data, student)
+    return _compared(model, signature, same, examples, labels, data)
 
 
 def _compared(
-    model: TFLiteModel,
+    model: TFLiteFile,
     signature: Signature,
     pairing: Pairing,
     examples: dict[str, np.ndarray],
     labels: Any,
     data: str,
-    student: Any,
 ) -> Verification:
     rounded = _rounding_only(model)
     if labels is not None and not isinstance(labels, Mapping):
@@ -217,7 +218,7 @@ def _compared(
         output_steps(model),
         labels,
         rounded=rounded and (lambda batch: rounded(pairing.for_file(batch))),
-        kinds=output_kinds(model, student),
+        kinds=output_kinds(model, signature.loss),
     )
     return Verification(
         examples=len(next(iter(examples.values()))),
@@ -230,7 +231,7 @@ def _compared(
 
 
 def _paired_inputs(
-    model: TFLiteModel, signature: Signature, names: Mapping[str, str]
+    model: TFLiteFile, signature: Signature, names: Mapping[str, str]
 ) -> dict[str, str]:
     unknown = set(names) - {tensor.name for tensor in (*model.inputs, *model.outputs)}
     if unknown:
@@ -244,7 +245,7 @@ def _paired_inputs(
 
 
 def _paired(
-    model: TFLiteModel,
+    model: TFLiteFile,
     signature: Signature,
     inputs: dict[str, str],
     examples: dict[str, np.ndarray],
@@ -312,7 +313,7 @@ def check_finite_weights(student: Any) -> None:
             )
 
 
-def check_finite_constants(model: TFLiteModel) -> None:
+def check_finite_constants(model: TFLiteFile) -> None:
     """Refuse a file with a stored number that is NaN or infinite.
 
     Raises:
@@ -344,7 +345,7 @@ def check_finite_outputs(verification: Verification) -> None:
             )
 
 
-def output_steps(model: TFLiteModel) -> dict[str, float]:
+def output_steps(model: TFLiteFile) -> dict[str, float]:
     """By the name of each output how far apart two numbers are that the file can tell apart."""
     names = [tensor.name for tensor in model.outputs]
     return dict(zip(names, model.flatbuffer.output_steps(), strict=True))
@@ -358,7 +359,7 @@ def _student_outputs(signature: Signature, batch: dict[str, np.ndarray]) -> dict
         return {name: np.asarray(value) for name, value in signature(batch).items()}
 
 
-def _rounding_only(model: TFLiteModel) -> Callable[[dict[str, np.ndarray]], Outputs] | None:
+def _rounding_only(model: TFLiteFile) -> Callable[[dict[str, np.ndarray]], Outputs] | None:
     """What a file of 8-bit integers would compute if it cut nothing off; None if unknown."""
     if model.flatbuffer.hybrid_operators():
         return None
@@ -385,7 +386,7 @@ def _on_steps(tensor: TensorInfo, values: np.ndarray) -> np.ndarray:
 
 
 def _plain(output: OutputDifference) -> dict[str, Any]:
-    """An output in types that JSON knows; of its channels those that are lost."""
+    """An output with the channels that are lost in place of all channels."""
     values = {key: value for key, value in vars(output).items() if key != "channels"}
     return {
         **values,

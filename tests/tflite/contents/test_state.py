@@ -17,7 +17,7 @@ def test_a_file_with_resource_variables_says_so(with_variables):
     assert str(variables.state) == words
     assert f"bytes, stateful: {words}: x float32[1, 4] -> y float32[1, 4]>" in repr(variables)
     assert f"\nstate: {words}\n" in str(variables.inspect())
-    assert variables.inspect().to_json()["state"]["is_assigned"] is True
+    assert variables.inspect().to_dict()["state"]["is_assigned"] is True
 
 
 def test_variables_that_never_change_are_no_state(with_variables):
