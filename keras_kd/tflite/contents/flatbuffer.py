@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -66,6 +66,9 @@ class FlatBufferModel:
     Args:
         content: the bytes, from anywhere: no runtime needs to have loaded them before.
 
+    Attributes:
+        content: those bytes.
+
     Raises:
         ValueError: if they cannot be unpacked, or refer to what is not there.
     """
@@ -74,7 +77,7 @@ class FlatBufferModel:
         from ai_edge_litert import schema_py_generated as schema
 
         self._schema = schema
-        self._size = len(content)
+        self.content = content
         try:
             self._model = unpacked(content)
             _check_structure(self._model)
@@ -349,6 +352,16 @@ class FlatBufferModel:
         """Under which names something is kept in the file, for example "TFLITE_METADATA"."""
         return [_text(entry.name) for entry in self._model.metadata or []]
 
+    def changed(self, *changes: Callable[[Any], bool]) -> FlatBufferModel:
+        """The file after changes of its `ModelT`; this object itself if there are none.
+
+        Args:
+            changes: functions that change a `ModelT` and return whether they did. The object is
+                not to be used any more if one of them did.
+        """
+        done = [change(self._model) for change in changes]
+        return FlatBufferModel(self._packed(self._model)) if any(done) else self
+
     def aligned(self) -> bytes:
         """The file with every weight at a multiple of 16 bytes from its start."""
         return self._packed(self._model)
@@ -404,7 +417,7 @@ class FlatBufferModel:
         return [entry for entry in self._model.metadata or [] if entry.name == name.encode()]
 
     def _packed(self, model: Any) -> bytes:
-        return packed(model, self._size)
+        return packed(model, len(self.content))
 
     def _operators(self, graph: Any) -> Iterator[tuple[str, Any]]:
         for operator in graph.operators or []:

@@ -24,9 +24,9 @@ from keras_kd.tflite.conversion.ends import (
     byte_ranges,
     check_inputs,
     checked_types,
+    equalize_states,
+    separate_outputs,
     warn_of_other_ranges,
-    with_equal_ends,
-    with_own_outputs,
 )
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, Options, check_integer_inputs
@@ -35,7 +35,7 @@ from keras_kd.tflite.conversion.other_forms import first_accepted
 from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.refusals import check_layers, check_unwrapped
 from keras_kd.tflite.conversion.result import check_result
-from keras_kd.tflite.conversion.stateless import without_state
+from keras_kd.tflite.conversion.stateless import reset_states
 from keras_kd.tflite.conversion.targets import TARGETS, Target
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.student import Signature, is_quantization_aware, prepared
@@ -182,12 +182,14 @@ def convert(
     bytes_from_to = byte_ranges(signature, ranges, examples) if are_bytes else {}
     options = Options(form, *ends, scales, bytes_from_to, place.fallback)
 
-    def content_of(form_of_student: Signature) -> bytes:
+    def file_of(form_of_student: Signature) -> FlatBufferModel:
         check_layers(form_of_student.model, form, place.missing, place.fallback)
         return _converted(form_of_student, options, recipe, examples)
 
-    def finished(content: bytes, notes: tuple[str, ...]) -> TFLiteModel:
-        model = TFLiteModel(content)
+    def finished(file: FlatBufferModel, notes: tuple[str, ...]) -> TFLiteModel:
+        model = TFLiteModel(file.content)
+        # It need not be unpacked again.
+        model.flatbuffer = file
         check_result(
             model,
             signature.inputs,
@@ -214,7 +216,7 @@ def convert(
         model.verification = replace(verification, notes=notes)
         return model
 
-    model = first_accepted(signature, content_of, finished, place.rewritten)
+    model = first_accepted(signature, file_of, finished, place.rewritten)
     warn_of_lost(model.verification)
     warn_of_other_ranges(model, bytes_from_to)
     return model
@@ -222,27 +224,24 @@ def convert(
 
 def _converted(
     signature: Signature, options: Options, recipe: Any, examples: dict[str, np.ndarray] | None
-) -> bytes:
-    """The bytes of the file; nothing of them is checked."""
+) -> FlatBufferModel:
+    """The file; nothing of it is checked."""
     form = options.form
     data = examples if form.needs_data else None
-    content = run_converter(signature, options, data)
+    file = FlatBufferModel(run_converter(signature, options, data))
     tries = 1
-    while data is not None and tries < _MOST_TRIES and _is_float_by_chance(content):
-        content = run_converter(signature, options, data)
+    # Of one unrolled GRU SPLIT stayed in float in every second file, by chance.
+    while data is not None and tries < _MOST_TRIES and file.float_operators() == ["SPLIT"]:
+        file = FlatBufferModel(run_converter(signature, options, data))
         tries += 1
     if recipe is not None or form.is_by_layer:
         forms = {"*": form.name} if recipe is None else recipe
-        content = quantize(
-            content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
+        names = layer_names(signature)
+        file = FlatBufferModel(
+            quantize(file.content, forms, examples, names, options.per_tensor, options.fallback)
         )
-    content = with_own_outputs(without_state(content))
-    return with_equal_ends(content) if signature.states else content
-
-
-def _is_float_by_chance(content: bytes) -> bool:
-    """Whether only SPLIT stayed in float: of one unrolled GRU it did in every second file."""
-    return FlatBufferModel(content).float_operators() == ["SPLIT"]
+    changes = [reset_states, separate_outputs]
+    return file.changed(*changes, *([equalize_states] if signature.states else []))
 
 
 def _scales(student: Any, form: Form, place: Target, per_tensor: Any, recipe: Any) -> bool | str:

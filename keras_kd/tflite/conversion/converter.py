@@ -16,10 +16,11 @@ from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
 from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
+from keras_kd.tflite.contents.flatbuffer import packed, unpacked
 from keras_kd.tflite.conversion.folding import fold_normalizations
 from keras_kd.tflite.conversion.forms import Options
 from keras_kd.tflite.conversion.integer_operators import (
-    with_integer_operators,
+    use_integer_operators,
     with_masked_means,
 )
 from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
@@ -176,20 +177,27 @@ def _change_before_quantization(converter: Any, options: Options) -> None:
     form, calibrate = options.form, converter._quantize
     if form.integers != "int8":
         # The quantizer for 16 bits calibrates by itself.
-        converter._quantize = lambda content, *others: calibrate(
-            with_integer_operators(content, form.integers), *others
-        )
+        def quantize_to_16_bits(content: bytes, *others: Any) -> bytes:
+            model = unpacked(content)
+            is_changed = use_integer_operators(model, "int16")
+            return calibrate(packed(model, len(content)) if is_changed else content, *others)
+
+        converter._quantize = quantize_to_16_bits
         return
     converter._experimental_calibrate_only = True
 
     def quantize(content: bytes, input_type: Any, output_type: Any, *others: Any) -> bytes:
-        def calibrated(each: bytes) -> bytes:
-            return calibrate(each, input_type, output_type, *others)
+        def calibrated(each: Any) -> Any:
+            size = len(content)
+            return unpacked(calibrate(packed(each, size), input_type, output_type, *others))
 
-        content = with_integer_operators(content, form.integers)
-        content = with_bounded_masks(content, lambda each: with_masked_means(each, calibrated))
+        model = unpacked(content)
+        use_integer_operators(model, "int8")
+        model = with_bounded_masks(model, lambda each: with_masked_means(each, calibrated))
+        fold_normalizations(model)
+        keep_tensors_apart(model, options.input_ranges)
         return mlir_quantize(
-            keep_tensors_apart(fold_normalizations(content), options.input_ranges),
+            packed(model, len(content)),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,

@@ -12,7 +12,7 @@ import numpy as np
 from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd._representative import Ranges, usual_range
 from keras_kd._representative.preprocessing import first_scaling
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.conversion.forms import FORMS, Form
 from keras_kd.tflite.conversion.lookups import reshape
@@ -149,19 +149,18 @@ def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, f
             )
 
 
-def with_own_outputs(content: bytes) -> bytes:
-    """The file in which each output is a tensor of its own.
+def separate_outputs(model: Any) -> bool:
+    """Give each output a tensor of its own.
 
     The output of a stateful GRU is its next state, and a model may name one tensor twice. The
     converter makes a single tensor of both, of which runtimes know one name.
 
     Args:
-        content: the bytes of a file with a signature.
+        model: the `ModelT` of a file with a signature. It gets a copy for each further name.
 
     Returns:
-        The bytes of a file with a copy for each further name; `content` itself if there is none.
+        Whether there is such a name.
     """
-    model = unpacked(content)
     [signature] = model.signatureDefs
     graph = model.subgraphs[signature.subgraphIndex]
     places: dict[int, list[int]] = {}
@@ -173,9 +172,9 @@ def with_own_outputs(content: bytes) -> bytes:
         if len(same) > 1:
             entry.tensorIndex = outputs[same.pop()] = _copied(model, graph, entry.tensorIndex)
     if outputs == list(graph.outputs):
-        return content
+        return False
     graph.outputs = np.array(outputs, np.int32)
-    return packed(model, len(content))
+    return True
 
 
 def _copied(model: Any, graph: Any, index: int) -> int:
@@ -199,21 +198,19 @@ def _copied(model: Any, graph: Any, index: int) -> int:
     return number
 
 
-def with_equal_ends(content: bytes) -> bytes:
-    """The file in which each state comes in as it goes out, so that a device copies its bytes.
+def equalize_states(model: Any) -> bool:
+    """Have each state come in as it goes out, so that a device copies its bytes.
 
     Ranges are read for inputs and outputs apart, and a state goes in as zeros once more than it
     comes out; inputs and outputs may have types of their own, too. Where scales or types differ, a
     QUANTIZE behind the input turns one into the other.
 
     Args:
-        content: the bytes of a file with a signature.
+        model: the `ModelT` of a file with a signature. It is changed.
 
     Returns:
-        The bytes of a file that takes each state in the form in which it gives it; `content`
-        itself if it does.
+        Whether a state came in in another form.
     """
-    model = unpacked(content)
     [signature] = model.signatureDefs
     outputs = {entry.name: entry.tensorIndex for entry in signature.outputs}
     graph = model.subgraphs[signature.subgraphIndex]
@@ -222,7 +219,7 @@ def with_equal_ends(content: bytes) -> bytes:
         source = outputs.get(entry.name + NEXT.encode())
         if source is not None:
             changed |= _take_as(model, graph, entry, graph.tensors[source])
-    return packed(model, len(content)) if changed else content
+    return changed
 
 
 def _take_as(model: Any, graph: Any, entry: Any, source: Any) -> bool:

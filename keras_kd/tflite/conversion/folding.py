@@ -13,25 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import operator_name, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_name
 
 # The smallest scale as a share of the largest: sums have 32 bits, in which an offset must fit
 # beside a factor of 0. What is rounded more for it is far below a step of the output.
 _SMALLEST_SHARE = 2.0**-12
 
 
-def fold_normalizations(content: bytes) -> bytes:
-    """The file without MUL and ADD behind a TRANSPOSE_CONV whose kernel is rounded.
+def fold_normalizations(model: Any) -> bool:
+    """Fold MUL and ADD into a TRANSPOSE_CONV in front of them whose kernel is rounded.
 
     Args:
-        content: a float32 file with calibrated ranges, as the converter makes it.
+        model: the `ModelT` of a float32 file with calibrated ranges. It is changed, and computes
+            the same.
 
     Returns:
-        A file that computes the same; the very content where there is nothing to fold.
+        Whether anything was folded.
     """
-    model = unpacked(content)
     folded = [_Folder(model, graph).fold() for graph in model.subgraphs]
-    return packed(model, len(content)) if any(folded) else content
+    return any(folded)
 
 
 class _Folder:

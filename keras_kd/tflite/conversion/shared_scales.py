@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
 
 # One scale for all that they read and write.
 _ONE_SCALE = (
@@ -111,24 +111,24 @@ class _Range(NamedTuple):
 
 
 def keep_tensors_apart(
-    content: bytes, input_ranges: Mapping[str, tuple[float, float]] | None = None
-) -> bytes:
-    """The file in which no tensor gets two ranges, or that of one of its readers.
+    model: Any, input_ranges: Mapping[str, tuple[float, float]] | None = None
+) -> bool:
+    """Put QUANTIZE and DEQUANTIZE in front of operators that need another range of a tensor.
+
+    No tensor then gets two ranges, or that of one of its readers.
 
     Args:
-        content: a float32 file with calibrated ranges, as the converter makes it.
+        model: the `ModelT` of a float32 file with calibrated ranges. It is changed.
         input_ranges: from where to where inputs reach, by their names, whatever was calibrated
             and whatever their readers need.
 
     Returns:
-        The same, with QUANTIZE and DEQUANTIZE before operators that need another range; the very
-        content where there is nothing to do.
+        Whether anything was changed.
     """
-    model = unpacked(content)
     graphs = [_Graph(model, graph) for graph in model.subgraphs]
     changed = [graphs[0].fix_inputs(input_ranges or {})]
     changed += [change() for graph in graphs for change in (graph.forget, graph.keep_apart)]
-    return packed(model, len(content)) if any(changed) else content
+    return any(changed)
 
 
 class _Graph:
