@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from keras_kd._checks import problem
 from keras_kd.tflite.file import TFLiteFile
 from keras_kd.tflite.runtimes.benchmark import Benchmark, run_benchmark
 from keras_kd.tflite.tensors import random_stored
-from keras_kd.tflite.verification.verification import Verification
+
+if TYPE_CHECKING:
+    # It imports Keras, which running a file does not need.
+    from keras_kd.tflite.verification.verification import Verification
 
 
 class TFLiteModel(TFLiteFile):

@@ -32,6 +32,12 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
     Raises:
         ValueError: as `add_metadata` says.
     """
+    if model.state_outputs:
+        raise problem(
+            f"labels for a model of a stream, with the states {', '.join(model.state_outputs)}",
+            "a classifier whose scores follow from one input: no task of MediaPipe feeds states",
+            "leave the labels out, and feed the states in the app",
+        )
     if len(model.outputs) != 1 or (len(model.inputs) != 1 and kind in _IN_MEDIAPIPE):
         raise problem(
             f"labels for a model with {len(model.inputs)} inputs and {len(model.outputs)} outputs",

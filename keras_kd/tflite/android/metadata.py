@@ -11,6 +11,7 @@ from keras_kd.tflite.android.calibration import ScoreCalibration
 from keras_kd.tflite.android.labels import check_labels
 from keras_kd.tflite.android.text import has_control_characters
 from keras_kd.tflite.android.vocabulary import SEPARATOR, check_separator, check_vocabulary
+from keras_kd.tflite.model import TFLiteModel
 
 CHANNELS = 3
 INPUT_KINDS = ("image", "audio", "text", "numbers")
@@ -171,3 +172,43 @@ def per_channel(name: str, value: Any, above: float | None = None) -> tuple[floa
     if len(values) not in (1, CHANNELS):
         raise problem(f"{name}={value!r}", "one number, or one for each of three channels", fix)
     return tuple(check_number(name, number, above=above, fix=fix) for number in values)
+
+
+def kind_of_input(model: TFLiteModel, metadata: Metadata) -> str:
+    """One of `INPUT_KINDS`.
+
+    Args:
+        model: the file.
+        metadata: what is said of it; what it says of the kind counts.
+
+    Raises:
+        ValueError: if the input could be a grey image as well as a spectrogram, and nothing says
+            which.
+    """
+    if metadata.input_kind is not None:
+        return metadata.input_kind
+    if metadata.vocabulary is not None:
+        return "text"
+    kind = likely_kind(model, metadata.sample_rate)
+    if kind is None:
+        raise problem(
+            f"labels for the input {model.inputs[0]}, which is a grey image or a spectrogram",
+            "a model that says which: MediaPipe hands over images in three channels",
+            "for images, convert keras_kd.tflite.android.with_color_input(student) "
+            "(--color-input); for anything else pass input_kind='numbers' "
+            "(--input-kind numbers)",
+        )
+    return kind
+
+
+def likely_kind(model: TFLiteModel, sample_rate: int | None) -> str | None:
+    """What the inputs are by their shapes and types; None if that does not tell."""
+    if sample_rate is not None:
+        return "audio"
+    if all(tensor.dtype.kind in "iu" and not tensor.is_quantized for tensor in model.inputs):
+        return "image" if len(model.inputs[0].shape) == 4 else "text"
+    if len(model.inputs) > 1 or len(model.inputs[0].shape) != 4:
+        return "numbers"
+    channels = model.inputs[0].shape[-1]
+    # More channels than colors are measured by something else than a camera.
+    return {1: None, CHANNELS: "image"}.get(channels, "numbers")

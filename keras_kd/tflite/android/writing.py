@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from keras_kd.tflite.android.classifier import check_classifier
-from keras_kd.tflite.android.kinds import kind_of_input
 from keras_kd.tflite.android.labels import warn_of_same_labels
-from keras_kd.tflite.android.metadata import Metadata
+from keras_kd.tflite.android.metadata import Metadata, kind_of_input
 from keras_kd.tflite.android.vocabulary import to_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.archive import append_files

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.contents.byte_kinds import check_references
+from keras_kd.tflite.contents.byte_kinds import IDENTIFIER, check_references
 from keras_kd.tflite.contents.state import State, read_state
 from keras_kd.tflite.tensors import TensorInfo
 
 # TFLM reads weights in place with instructions that need this; the converter aligns to 4.
 ALIGNMENT = 16
-FILE_IDENTIFIER = b"TFL3"
 
 _ACTIVATIONS = (
     "ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "LOG_SOFTMAX", "L2_NORMALIZATION",
@@ -159,6 +158,16 @@ class FlatBufferModel:
             floats = self._float_tensors(graph)
             found |= {name for name, o in self._operators(graph) if floats.intersection(o.outputs)}
         return sorted(found - {"QUANTIZE", "DEQUANTIZE"})
+
+    def float_results(self) -> list[str]:
+        """The names of the tensors that the operators of `float_operators` compute."""
+        return [
+            _text(graph.tensors[index].name)
+            for graph in self._model.subgraphs
+            for name, operator in self._operators(graph)
+            for index in sorted(self._float_tensors(graph).intersection(operator.outputs))
+            if name not in ("QUANTIZE", "DEQUANTIZE")
+        ]
 
     def hybrid_operators(self) -> list[str]:
         """The sorted names of the operators that give real numbers and read integers as weights.
@@ -478,8 +487,6 @@ def unpacked(content: bytes) -> Any:
     """A file as a `ModelT` of the schema, to be changed and `packed` again."""
     from ai_edge_litert import schema_py_generated as schema
 
-    if content[4:8] != FILE_IDENTIFIER:
-        raise ValueError(f"the letters {FILE_IDENTIFIER.decode()!r} are not at their place")
     check_references(content)
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
 
@@ -487,7 +494,7 @@ def unpacked(content: bytes) -> Any:
 def packed(model: Any, size: int) -> bytes:
     """The bytes of a `ModelT`, aligned, which are about that many."""
     builder = _aligning_builder(size)
-    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 

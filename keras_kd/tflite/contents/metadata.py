@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from keras_kd._checks import one_line
 from keras_kd.tflite.contents import metadata_schema as schema
@@ -51,7 +52,7 @@ def described(
     error = ""
     try:
         # That of the model comes first; others are bodies of its loops.
-        for graph in [] if metadata is None else _graphs(metadata)[:1]:
+        for graph in _first_graph(metadata):
             for name, tensor in _by_name(inputs, graph, schema.Subgraph.INPUTS):
                 options = options_of(tensor, schema.ProcessUnitOptions.NORMALIZATION)
                 if options is not None:
@@ -85,8 +86,10 @@ def options_of(tensor: TableReader, kind: schema.ProcessUnitOptions) -> TableRea
     return None
 
 
-def _graphs(metadata: bytes) -> list[TableReader]:
-    return TableReader.root(metadata, schema.FILE_IDENTIFIER).tables(schema.Model.SUBGRAPHS)
+def _first_graph(metadata: bytes | None) -> Iterator[TableReader]:
+    if metadata is not None:
+        root = TableReader.root(metadata, schema.FILE_IDENTIFIER)
+        yield from islice(root.tables(schema.Model.SUBGRAPHS), 1)
 
 
 def _by_name(

@@ -23,14 +23,13 @@ from keras_kd.tflite.conversion.ends import (
     BYTES,
     byte_ranges,
     check_inputs,
-    checked_types,
     equalize_states,
     separate_outputs,
     warn_of_other_ranges,
 )
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
 from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, Options, check_integer_inputs
-from keras_kd.tflite.conversion.layer_names import layer_names
+from keras_kd.tflite.conversion.layer_names import in_layers, layer_names
 from keras_kd.tflite.conversion.other_forms import first_accepted
 from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.refusals import check_layers, check_unwrapped
@@ -154,7 +153,7 @@ def convert(
     form = FORMS[check_choice("quantization", quantization, QUANTIZATIONS)]
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
     _check_options(form, place, recipe)
-    ends = checked_types(form, place, recipe is not None, input_type, output_type)
+    ends = place.end_types(form, recipe is not None, input_type, output_type)
     scales = _scales(student, form, place, per_tensor, recipe)
     check_layers(student, form, (), place.fallback)
     _check_student(student, form, representative_data, recipe)
@@ -197,6 +196,7 @@ def convert(
             examples is not None,
             recipe is not None,
             has_chosen_scales=per_tensor is not None,
+            in_layers=lambda names: in_layers(signature, names),
         )
         if input_type is None and output_type is None:
             place.check_ends(model)

@@ -9,60 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, problem, three_parts
+from keras_kd._checks import problem, three_parts
 from keras_kd._representative import Ranges, usual_range
 from keras_kd._representative.preprocessing import first_scaling
 from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
 from keras_kd.tflite.contents.state import NEXT
-from keras_kd.tflite.conversion.forms import FORMS, Form
+from keras_kd.tflite.conversion.forms import Form
 from keras_kd.tflite.conversion.lookups import reshape
-from keras_kd.tflite.conversion.targets import Target
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.student import Signature
 
-END_TYPES = ("float32", "int8", "uint8", "int16")
 BYTES = ("int8", "uint8")
-
-
-def checked_types(
-    form: Form, place: Target, has_recipe: bool, input_type: Any, output_type: Any
-) -> tuple[str, str]:
-    """The types of real numbers in inputs and outputs: those asked for, or the usual ones.
-
-    Args:
-        form: what was asked for.
-        place: where the file will run.
-        has_recipe: whether layers have forms of their own.
-        input_type: as for `convert`.
-        output_type: as for `convert`.
-
-    Raises:
-        TypeError, ValueError: if a type is none of `END_TYPES`, or if the form or the place has no
-            such ends.
-    """
-    usual = form.integers if form.integers is not None and place.stores_integers else "float32"
-    chosen = []
-    for name, asked in (("input_type", input_type), ("output_type", output_type)):
-        if asked is None:
-            chosen.append(usual)
-            continue
-        check_choice(name, asked, END_TYPES)
-        if asked not in form.end_types:
-            received = "a recipe" if has_recipe else f"quantization={form.name!r}"
-            able = [repr(other.name) for other in FORMS.values() if asked in other.end_types]
-            raise problem(
-                f"{name}={asked!r} with {received}",
-                f"one of {', '.join(map(repr, form.end_types))}",
-                f"leave it out, or choose quantization={' or '.join(able)}",
-            )
-        if asked != "float32" and not place.takes_integers:
-            raise problem(
-                f"{name}={asked!r} for target={place.name!r}",
-                "float32 in its inputs and outputs, which is all that LiteRT in browsers takes",
-                f"leave {name} out, or choose target='android' or 'microcontroller'",
-            )
-        chosen.append(asked)
-    return chosen[0], chosen[1]
 
 
 def check_inputs(form: Form, signature: Signature, input_type: Any) -> None:

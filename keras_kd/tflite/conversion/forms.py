@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,11 @@ class Form:
         )
 
     def check_contents(
-        self, contents: FlatBufferModel, is_calibrated: bool, fallback: str = "dynamic_int8"
+        self,
+        contents: FlatBufferModel,
+        is_calibrated: bool,
+        fallback: str = "dynamic_int8",
+        in_layers: Callable[[list[str]], str] = lambda _: "",
     ) -> None:
         """Refuse a file that is in another form.
 
@@ -84,6 +88,7 @@ class Form:
             contents: the file.
             is_calibrated: whether ranges were read from examples.
             fallback: a form for what integers cannot compute.
+            in_layers: from names of tensors to the layers that compute them, for messages.
 
         Raises:
             ValueError: if no weight has the type asked for, or if there are floating-point numbers
@@ -105,7 +110,8 @@ class Form:
                 "leaves layers in float"
             )
             raise problem(
-                f"a file in which {', '.join(operators)} compute in floating point",
+                f"a file in which {', '.join(operators)} compute in floating point"
+                f"{in_layers(contents.float_results())}",
                 f"integers only, as quantization={self.name!r} says",
                 fix,
             )

@@ -75,6 +75,16 @@ def layer_names(signature: Signature) -> LayerNames:
     return LayerNames(scopes, outputs)
 
 
+def in_layers(signature: Signature, tensor_names: Iterable[str]) -> str:
+    """The layers that the named tensors came from, as " in the layer 'conv'"; "" if unknown."""
+    names = list(dict.fromkeys(tensor_names))
+    try:
+        layers = layer_names(signature).behind(names) if names else []
+    except Exception:  # What cannot be traced a second time has no names.
+        layers = []
+    return f" in the layer {', '.join(map(repr, layers))}" if layers else ""
+
+
 @contextmanager
 def _calls_replaced(
     layers: list[Any], replacement: Callable[[Callable[..., Any], str], Callable[..., Any]]

@@ -11,7 +11,7 @@ import keras
 from keras_kd._checks import one_line, problem, three_parts
 from keras_kd._keras import loops_over_time
 from keras_kd.tflite.conversion.forms import Form, Options
-from keras_kd.tflite.conversion.layer_names import layer_names
+from keras_kd.tflite.conversion.layer_names import in_layers
 from keras_kd.tflite.student import Signature, layers_of, tfmot_modules
 
 # "TF Select ops: BitwiseAnd, Conv2D" and the like: what has no operator in TFLite.
@@ -62,25 +62,26 @@ def refusal(signature: Signature, options: Options, error: Exception, written: s
             "build its recurrent layers with stateful=False and copy the weights, "
             "new.set_weights(old.get_weights()); draw random numbers in training alone",
         )
+    where = in_layers(signature, _PLACE.findall(text))
     lacking = _LACKING.search(text)
     is_open = [t for t in signature.inputs if None in t.shape]
     if lacking:
         operations = [each.strip() for each in lacking[1].split(",") if each.strip()]
         return three_parts(
             f"the student {name!r}, which computes {', '.join(operations)}"
-            f"{_at(signature, text)}{' on sizes that it leaves open' if is_open else ''}",
+            f"{where}{' on sizes that it leaves open' if is_open else ''}",
             "operations that TFLite has operators for",
             _way_out(operations, is_open),
         )
     if is_open:
         return three_parts(
             f"the student {name!r} with open sizes in its inputs {', '.join(map(str, is_open))}, "
-            f"which the converter refuses{_at(signature, text)} ({_summary(error)})",
+            f"which the converter refuses{where} ({_summary(error)})",
             "layers that compute on any size, or known sizes",
             _way_out([], is_open),
         )
     return three_parts(
-        f"the student {name!r}, which the converter refuses{_at(signature, text)} "
+        f"the student {name!r}, which the converter refuses{where} "
         f"({_summary(error)}; it wrote: {written})",
         f"a student that TensorFlow's converter can turn into {form}",
         "replace the layer that is named, or choose another quantization",
@@ -93,16 +94,6 @@ def _way_out(operations: Iterable[str], is_open: list[Any]) -> str:
         sizes = tuple(size or 32 for size in is_open[0].shape[1:])
         ways.append(_OPEN_SIZES.format(f"keras.Input({sizes})") + ", and copy the weights")
     return ", or ".join(ways) or "replace the layer that computes it"
-
-
-def _at(signature: Signature, text: str) -> str:
-    """The layers that the converter names, as ' in the layer \'conv\''; nothing if none."""
-    operations = list(dict.fromkeys(_PLACE.findall(text)))
-    try:
-        layers = layer_names(signature).behind(operations) if operations else []
-    except Exception:  # What cannot be traced a second time has no names.
-        layers = []
-    return f" in the layer {', '.join(map(repr, layers))}" if layers else ""
 
 
 def _stateful(signature: Signature) -> str:

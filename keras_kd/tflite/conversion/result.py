@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ def check_result(
     is_by_recipe: bool = False,
     *,
     has_chosen_scales: bool = True,
+    in_layers: Callable[[list[str]], str] = lambda _: "",
 ) -> None:
     """Refuse a file that is not what was asked for.
 
@@ -32,6 +33,7 @@ def check_result(
         is_calibrated: whether ranges were read from examples.
         is_by_recipe: whether its layers have forms of their own, of which nothing is asserted.
         has_chosen_scales: whether a user, not the default, said how many scales weights have.
+        in_layers: from names of tensors to the layers that compute them, for messages.
 
     Raises:
         ValueError: if it needs more than built-in operators without variables, or if its inputs,
@@ -41,7 +43,7 @@ def check_result(
     _check_inputs(model, inputs)
     if is_by_recipe:
         return
-    options.form.check_contents(model.flatbuffer, is_calibrated, options.fallback)
+    options.form.check_contents(model.flatbuffer, is_calibrated, options.fallback, in_layers)
     if options.per_tensor and has_chosen_scales:
         _check_one_scale(model, options.per_tensor)
     _check_types(model, inputs, options)

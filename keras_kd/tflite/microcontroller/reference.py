@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import FILE_IDENTIFIER, operator_name, packed, unpacked
+from keras_kd.tflite.contents.byte_kinds import IDENTIFIER
+from keras_kd.tflite.contents.flatbuffer import operator_name, packed, unpacked
 
 _CONVOLUTION_VERSION = 5
 # The latest versions in which LiteRT 2.3 lists reference kernels, where its others go further.
@@ -47,7 +48,7 @@ def with_dense_as_convolution(content: bytes) -> bytes:
     if not rewriter.replace_all():
         return content
     builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 

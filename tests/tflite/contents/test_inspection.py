@@ -223,7 +223,7 @@ def test_a_path(micro_model, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a \.tflite file"):
         tflite.inspect(tmp_path / "missing.tflite")
     (tmp_path / "text.tflite").write_text("a page that says that the model was moved")
-    with pytest.raises(ValueError, match="the letters 'TFL3' are not at their place"):
+    with pytest.raises(ValueError, match="without the letters 'TFL3' at their place"):
         tflite.inspect(tmp_path / "text.tflite")
 
 

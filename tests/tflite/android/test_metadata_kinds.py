@@ -6,7 +6,7 @@ import pytest
 
 from keras_kd import tflite
 from keras_kd.tflite import android
-from keras_kd.tflite.android.kinds import kind_of_input
+from keras_kd.tflite.android.metadata import kind_of_input
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.tables import TableReader
 
