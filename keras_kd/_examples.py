@@ -14,9 +14,17 @@ from keras_kd._checks import problem, shapes_fit
 class InputInfo(Protocol):
     """What is known of one input: the batch is in front of its shape, unknown sizes are None."""
 
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: np.dtype
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its numbers."""
 
     @property
     def is_quantized(self) -> bool:

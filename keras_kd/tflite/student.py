@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ from keras_kd._keras import (
 )
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.streams import Stream
-from keras_kd.tflite.tensors import TensorInfo
+from keras_kd.tflite.tensors import TensorInfo, concrete
 
 # Names that a Keras gave by itself: they count up through a session and say nothing.
 _AUTOMATIC_INPUT = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
@@ -132,7 +132,7 @@ class Signature:
         if not self.states:
             return steps
         step = tf.function(lambda **inputs: self(inputs), autograph=False)
-        current = {state.name: np.zeros(state.shape, np.float32) for state in self.states}
+        current = {state.name: np.zeros(concrete(state.shape), np.float32) for state in self.states}
         before: list[dict[str, np.ndarray]] = []
         for index in range(len(next(iter(steps.values())))):
             before.append(current)
@@ -189,7 +189,7 @@ def _inputs_of_subclassed(model: Any) -> Any:
     )
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: Any) -> TypeGuard[Sequence[int | None]]:
     return isinstance(value, Sequence) and all(
         size is None or isinstance(size, int) for size in value
     )

@@ -203,6 +203,7 @@ def _is_fused_in_both_directions(layer: Any) -> bool:
     return (
         type(layer).__name__ == "Bidirectional"
         and not isinstance(layer, keras.Layer)
+        and inner is not None
         and type(inner).__name__ == "LSTM"
         and not inner.unroll
         # With its states as inputs it is no such operator.

@@ -232,7 +232,7 @@ class _Project:
             "README.md": self._readme(),
         }
         if self.labels is not None:
-            texts[f"{name}_labels.h"] = self._labels()
+            texts[f"{name}_labels.h"] = self._labels(self.labels)
         return texts
 
     def _filled(self, template: str) -> str:
@@ -265,13 +265,13 @@ class _Project:
             check_outputs="\n".join(check_outputs),
         )
 
-    def _labels(self) -> str:
+    def _labels(self, labels: Sequence[str]) -> str:
         return fill(
             "labels.h",
             name=self.name,
             upper=self.name.upper(),
-            count=len(self.labels),
-            labels="\n".join(f"    {string_literal(label)}," for label in self.labels),
+            count=len(labels),
+            labels="\n".join(f"    {string_literal(label)}," for label in labels),
         )
 
     def _readme(self) -> str:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_kd._checks import check_choice, problem, three_parts
-from keras_kd.tflite.verification.differences import NOTHING_LEFT, OutputDifference
+from keras_kd.tflite.verification.differences import (
+    NOTHING_LEFT,
+    ChannelDifference,
+    OutputDifference,
+)
 from keras_kd.tflite.verification.verification import Verification
 
 # Fewer steps than this apart, two outputs cannot be told from rounding.
@@ -176,12 +180,16 @@ def _check_rounding(output: OutputDifference, quantization: str, fix: str) -> No
     """Refuse what is further off than rounding to the steps of the file explains."""
     if output.rounding_difference is None or not output.is_float:
         return
-    parts = [(f"output {output.name!r}", output, _MOST_OF_ROUNDING, 1)]
+    parts: list[tuple[str, OutputDifference | ChannelDifference, float, int]] = [
+        (f"output {output.name!r}", output, _MOST_OF_ROUNDING, 1)
+    ]
     for number, channel in enumerate(output.channels):
         name = f"channel {number} of the output {output.name!r}"
         parts.append((name, channel, _MOST_OF_ROUNDING_IN_A_CHANNEL, 2))
     for name, part, most, steps in parts:
         rounding = part.rounding_difference
+        if rounding is None:
+            continue
         limit = max(most * rounding, rounding + steps * output.step)
         if part.typical_difference > limit:
             raise problem(

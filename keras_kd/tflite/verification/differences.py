@@ -308,6 +308,7 @@ class _DifferenceMeter:
     def _count_clear(self, task: str, expected: np.ndarray, same: np.ndarray) -> None:
         if not self._is_float:
             return
+        assert self._threshold is not None  # `add` sets it first.
         lead = leads(task, expected, self._threshold)
         if self._clear_lead is None:
             # What is usual shows in the first batch; of dense outputs not all fit into memory.

@@ -118,12 +118,16 @@ class Verification(Report):
             f"{self.largest_difference:.3g}, {self.mean_difference:.3g} on average",
         ]
         if len(self.outputs) == 1:
-            lines += [_score(output) for output in self.outputs if output.task]
+            lines += _scores(self.outputs[0])
         else:
             lines += [
-                f"output {output.name}: {_agreement(output)}up to "
-                f"{output.largest_difference:.3g}, {output.mean_difference:.3g} on average"
-                + (f"; {_score(output)}" if output.task else "")
+                "; ".join(
+                    [
+                        f"output {output.name}: {_agreement(output)}up to "
+                        f"{output.largest_difference:.3g}, {output.mean_difference:.3g} on average",
+                        *_scores(output),
+                    ]
+                )
                 for output in self.outputs
             ]
         lines += [line for output in self.outputs for line in _of_channels(output)]
@@ -410,12 +414,15 @@ def _agreement(output: OutputDifference) -> str:
     return "" if output.agreement is None else f"{_percent(output.agreement)}, "
 
 
-def _score(output: OutputDifference) -> str:
+def _scores(output: OutputDifference) -> list[str]:
+    """The scores of file and student; nothing without labels."""
     measure = output.measure
-    return (
+    if measure is None or output.score is None or output.student_score is None:
+        return []
+    return [
         f"{measure.heading}: {measure.write_with_unit(output.score)}, the student's "
         f"{measure.write_with_unit(output.student_score)}"
-    )
+    ]
 
 
 def _choices(agreement: float | None) -> str:
