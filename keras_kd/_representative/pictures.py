@@ -24,7 +24,7 @@ _LARGEST_SCALED = 16.0
 def load_pictures(
     source: str | os.PathLike, inputs: Sequence[InputInfo], most: int, ranges: Ranges, student: Any
 ) -> dict[str, np.ndarray]:
-    """Images from a directory or from a data set of TFDS, scaled as the student wants them.
+    """Images from a directory or from a data set of TFDS, scaled as the student takes them.
 
     Args:
         source: a directory of images, or a name such as "mnist" or "cifar10:test".

@@ -96,7 +96,7 @@ class Stream:
 
 @contextmanager
 def _options(layer: Any, **values: Any) -> Iterator[None]:
-    """In the block a layer has other options, those of them that it knows."""
+    """In the block a layer has other options, those of them that it has."""
     before = {name: getattr(layer, name) for name in values if hasattr(layer, name)}
     try:
         for name in before:

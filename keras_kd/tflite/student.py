@@ -26,12 +26,12 @@ from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.streams import Stream
 from keras_kd.tflite.tensors import TensorInfo, concrete
 
-# Names that a Keras gave by itself: they count up through a session and say nothing.
+# Names that Keras gives by itself: they count up through a session and mean nothing.
 _AUTOMATIC_INPUT = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
 
 
 class _Input(NamedTuple):
-    """What a model says of one of its inputs; the shape has the batch in front."""
+    """One of the inputs of a model; the shape has the batch in front."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -183,7 +183,7 @@ def _inputs_of_subclassed(model: Any) -> Any:
     if shape and all(_is_shape(value) for value in shape):
         return [_Input("input", tuple(value), "float32") for value in shape]
     raise problem(
-        f"the model {model.name!r}, which does not know the shape of its input",
+        f"the model {model.name!r}, without the shape of its input",
         "a built model with one argument: a tensor, a list or a dict of tensors",
         "call it once on a batch of data before you convert it",
     )

@@ -91,7 +91,7 @@ def check_scale(values: np.ndarray, name: str, limits: tuple[float, float]) -> N
     Args:
         values: real numbers.
         name: the input that they are for.
-        limits: the smallest and the largest number that it can tell apart.
+        limits: the smallest and the largest number that it distinguishes.
 
     Raises:
         ValueError: if the mean magnitude is above four times what the input can hold.

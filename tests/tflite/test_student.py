@@ -72,7 +72,7 @@ def test_subclassed_models(inputs, names):
 
 @pytest.mark.parametrize("build", [Subclassed, lambda: keras.Sequential([keras.layers.Dense(2)])])
 def test_a_model_that_was_never_built(build):
-    with pytest.raises(ValueError, match=r"does not know the shape .*call it once on a batch"):
+    with pytest.raises(ValueError, match=r"without the shape .*call it once on a batch"):
         Signature(build())
 
 

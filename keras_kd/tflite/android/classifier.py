@@ -30,7 +30,7 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
         kind: what its input is, of `INPUT_KINDS`.
 
     Raises:
-        ValueError: as `add_metadata` says.
+        ValueError: as `add_metadata`.
     """
     if model.state_outputs:
         raise problem(
@@ -146,7 +146,7 @@ def _check_one_normalization(metadata: Metadata) -> None:
 
 
 def _check_normalization(model: TFLiteModel, metadata: Metadata) -> None:
-    """Compare with the numbers that the file can tell apart, where it says which these are."""
+    """Compare with the numbers that the file distinguishes, where it stores which these are."""
     (limits,) = model.flatbuffer.input_ranges()
     if limits is None or model.inputs[0].dtype != np.float32:
         return
@@ -186,19 +186,19 @@ def _on_random_words(model: TFLiteModel, metadata: Metadata) -> dict[str, np.nda
 
 
 def _on_random_pixels(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:
-    """What the model says of random images that are handed over as MediaPipe does it."""
+    """The outputs for random images that are scaled as MediaPipe does it."""
     image = model.inputs[0]
     shape = (_RANDOM_IMAGES, *image.shape[1:])
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     if image.dtype != np.uint8:
         return model.predict_by_name(_normalized(pixels, metadata))
-    # A file that stores pixels as they are knows itself what they stand for.
+    # A file that stores pixels as they are holds their scale itself.
     stored = model.run_stored({image.name: pixels})
     return {tensor.name: tensor.dequantize(stored[tensor.name]) for tensor in model.outputs}
 
 
 def _on_random_recordings(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:
-    """What the model says of noise; recordings are numbers of -1..1."""
+    """The outputs for noise; recordings are numbers of -1..1."""
     shape = (_RANDOM_IMAGES, *model.inputs[0].shape[1:])
     noise = np.random.default_rng(0).uniform(-1, 1, shape)
     return model.predict_by_name(noise.astype(np.float32))

@@ -55,7 +55,7 @@ def warn_of_same_labels(labels: Sequence[str]) -> None:
                 three_parts(
                     f"the label {label!r} of the classes {seen[label]} and {index}",
                     "labels that differ: who reads them sees one class",
-                    f"add what tells them apart, for example {f'{label} (2)'!r}, or leave it so",
+                    f"add a distinction, for example {f'{label} (2)'!r}, or leave it so",
                 ),
                 stacklevel=3,
             )

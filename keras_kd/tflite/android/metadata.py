@@ -1,4 +1,4 @@
-"""What a classifier for Android says of itself."""
+"""Metadata of classifiers for Android."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Metadata:
     """What `add_metadata` writes into a .tflite file, and MediaPipe and Android Studio read.
 
     A phone's pixels are numbers of 0..255. The file gets `(pixel - mean) / std`, which must be what
-    the student was trained on; `normalization` tells mean and standard deviation for a range. By
+    the student was trained on; `normalization` computes mean and standard deviation for a range. By
     default the pixels arrive as they are.
 
     Args:
@@ -52,7 +52,7 @@ class Metadata:
         TypeError: if a value is of another type.
         ValueError: if labels are empty, if numbers are not finite, if a standard deviation is not
             above 0, if there are not as many calibrated classes as labels, or if a kind of input
-            is unknown or does not go with what else is said.
+            is unknown or contradicts another value.
 
     Example:
         ```python
@@ -179,11 +179,11 @@ def kind_of_input(model: TFLiteModel, metadata: Metadata) -> str:
 
     Args:
         model: the file.
-        metadata: what is said of it; what it says of the kind counts.
+        metadata: its metadata; their `input_kind` counts if there is one.
 
     Raises:
-        ValueError: if the input could be a grey image as well as a spectrogram, and nothing says
-            which.
+        ValueError: if the input could be a grey image as well as a spectrogram, and the metadata do
+            not decide.
     """
     if metadata.input_kind is not None:
         return metadata.input_kind
@@ -193,7 +193,7 @@ def kind_of_input(model: TFLiteModel, metadata: Metadata) -> str:
     if kind is None:
         raise problem(
             f"labels for the input {model.inputs[0]}, which is a grey image or a spectrogram",
-            "a model that says which: MediaPipe hands over images in three channels",
+            "an unambiguous model: MediaPipe passes images in three channels",
             "for images, convert keras_kd.tflite.android.with_color_input(student) "
             "(--color-input); for anything else pass input_kind='numbers' "
             "(--input-kind numbers)",
@@ -202,7 +202,7 @@ def kind_of_input(model: TFLiteModel, metadata: Metadata) -> str:
 
 
 def likely_kind(model: TFLiteModel, sample_rate: int | None) -> str | None:
-    """What the inputs are by their shapes and types; None if that does not tell."""
+    """What the inputs are by their shapes and types; None if these do not decide."""
     if sample_rate is not None:
         return "audio"
     if all(tensor.dtype.kind in "iu" and not tensor.is_quantized for tensor in model.inputs):

@@ -1,4 +1,4 @@
-"""Reading metadata from a .tflite file, whoever made it."""
+"""Reading metadata from a .tflite file of any maker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from keras_kd.tflite.model import TFLiteModel
 
 
 def read_metadata(model: TFLiteModel) -> Metadata:
-    """Read what a classifier says of itself, also one that others have made.
+    """Read the metadata of a classifier, also of one from other tools.
 
     Nothing is written to disk, and nothing outside of the file is read.
 
@@ -37,7 +37,7 @@ def read_metadata(model: TFLiteModel) -> Metadata:
     if content is None:
         raise problem(
             "a model without TFLite metadata",
-            "one that says what its classes are called",
+            "one with the names of its classes",
             "write them with keras_kd.tflite.android.add_metadata",
         )
     root = TableReader.root(content, schema.FILE_IDENTIFIER)
@@ -79,7 +79,7 @@ def _tokenizer(model: TFLiteModel, read: TableReader) -> dict[str, Any]:
 
 
 def _kind(model: TFLiteModel, read: TableReader) -> tuple[str | None, int | None]:
-    """The kind of the input, None if its shape tells that; and the rate of a recording."""
+    """The kind of the input, None if its shape decides that; and the rate of a recording."""
     content = read.table(schema.Tensor.CONTENT)
     if content is None:
         return None, None

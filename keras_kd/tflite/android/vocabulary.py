@@ -1,4 +1,4 @@
-"""The words that a student of text knows, and the text file that holds them."""
+"""The vocabulary of a student of text, and the text file that holds them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_kd._checks import problem
 from keras_kd.tflite.android.text import decoded, has_control_characters, read_entries
 from keras_kd.tflite.model import TFLiteModel
 
-# What stands between words where nothing else is said: space, and the punctuation of ASCII but "'".
+# What stands between words by default: space, and the punctuation of ASCII but "'".
 # It means the same to Python, to Java and to RE2, which MediaPipe uses.
 SEPARATOR = r"[\s!-&(-/:-@\[-`{-~]+"
 # What MediaPipe calls the words that are none.
@@ -98,7 +98,7 @@ def check_text(model: TFLiteModel, vocabulary: Sequence[str]) -> None:
     """Refuse a file that MediaPipe's TextClassifier would not run with these words.
 
     Raises:
-        ValueError: if its input is no list of word numbers of a fixed length, or if it knows fewer
+        ValueError: if its input is no list of word numbers of a fixed length, or if it has fewer
             words.
     """
     words = model.inputs[0]
@@ -119,7 +119,7 @@ def check_text(model: TFLiteModel, vocabulary: Sequence[str]) -> None:
         model.predict_by_name(last)
     except ValueError as error:
         raise problem(
-            f"a vocabulary of {len(vocabulary)} words for a model that does not know the last",
+            f"a vocabulary of {len(vocabulary)} words for a model without a number for the last",
             "the words that the student was trained on, in the order of their numbers",
             "pass the vocabulary of the training",
         ) from error

@@ -15,7 +15,7 @@ from keras_kd.tflite.contents.tables import TableReader
 IDENTIFIER = b"TFL3"
 KINDS = ("weights", "quantization", "names", "metadata", "overhead")
 
-# A file may refer to one part several times, and whoever unpacks it copies the part as often. What
+# A file may refer to one part several times, and unpacking copies the part as often. What
 # converters write refers to few parts twice, if to any.
 _MOST_REPEATED = 4
 _ALWAYS_ALLOWED_BYTES = 1 << 20

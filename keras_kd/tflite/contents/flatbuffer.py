@@ -219,7 +219,7 @@ class FlatBufferModel:
     def with_first_scale(self, name: str) -> bytes:
         """The file in which the weights of an operator all have the scale of their first channel.
 
-        It is what runtimes compute that do not know of scales for each channel.
+        It is what runtimes compute that have no scales for each channel.
         """
         model = copy.deepcopy(self._model)
         for graph in model.subgraphs:
@@ -310,7 +310,7 @@ class FlatBufferModel:
         return found
 
     def input_ranges(self) -> list[tuple[float, float] | None]:
-        """For each input of the model the real numbers that it can tell apart: from, to.
+        """For each input of the model the real numbers that it distinguishes: from, to.
 
         None where floats are used as they are, or where integers are no numbers but words.
         """
@@ -318,7 +318,7 @@ class FlatBufferModel:
         return [self._range(self._first_quantized(graph, index)) for index in graph.inputs]
 
     def output_steps(self) -> list[float]:
-        """For each output of the model how far apart two numbers are that it can tell apart.
+        """For each output of the model how far apart two numbers are that it distinguishes.
 
         0.0 where floats are computed to the end.
         """
@@ -334,7 +334,7 @@ class FlatBufferModel:
         return [self._activation(graph, int(index)) for index in graph.outputs]
 
     def _activation(self, graph: Any, index: int) -> str:
-        # Each is asked for once: in a damaged file operators can feed one another.
+        # Each is looked up once: in a damaged file operators can feed one another.
         makers = {int(i): pair for pair in self._operators(graph) for i in pair[1].outputs}
         while index in makers:
             name, operator = makers.pop(index)
@@ -550,7 +550,7 @@ def _check_structure(model: Any) -> None:
 
 def _fill(part: Any) -> None:
     for kind in ("inputs", "outputs"):
-        # What is no vector of its own was not written, which flatbuffers tells as None or 0.
+        # What is no vector of its own was not written, which flatbuffers returns as None or 0.
         if not isinstance(getattr(part, kind), np.ndarray):
             setattr(part, kind, np.empty(0, np.int32))
 
@@ -572,7 +572,7 @@ def _shape(tensor: Any) -> tuple[int | None, ...]:
 
 
 def _numpy_type(name: str) -> np.dtype:
-    """The type of a tensor as NumPy, or the package that Keras uses beside it, knows it."""
+    """The type of a tensor as NumPy, or the package that Keras uses beside it, names it."""
     if name in ("STRING", "RESOURCE", "VARIANT", ""):
         return np.dtype("S" if name == "STRING" else "O")
     name = name.lower()

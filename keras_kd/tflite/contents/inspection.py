@@ -64,10 +64,10 @@ class Inspection(Report):
         metadata: under which names something is kept in the file.
         schema_version: the version of the format.
         custom_operators: operators that are not in the schema, and what runs them.
-        described: what the metadata say: labels, normalization, attached files.
+        described: the metadata: labels, normalization, attached files.
         minimum_runtime: the first version of TensorFlow Lite that computes what is in the file,
-            for example "1.14.0": what the file says, or a later one where that is known to compute
-            something else; None where nothing says.
+            for example "1.14.0": the one in the file, or a later one where that is known to compute
+            something else; None where neither is known.
         sha256: the SHA-256 of the file: whether a copy is undamaged.
     """
 
@@ -285,5 +285,5 @@ def _quantization(tensor: TensorInfo) -> tuple[str, str]:
 
 
 def _short(name: str) -> str:
-    """Names of fused operators are as long as all their parts; their end says most."""
+    """Names of fused operators are as long as all their parts; their end is the specific part."""
     return name if len(name) <= _LONGEST_NAME else f"...{name[3 - _LONGEST_NAME :]}"

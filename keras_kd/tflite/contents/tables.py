@@ -1,4 +1,4 @@
-"""FlatBuffer tables: written from mappings, and read back from bytes that nobody vouches for.
+"""FlatBuffer tables: written from mappings, and read back from untrusted bytes.
 
 A table is a mapping from slots to values. How a value is stored follows from its type, as far as
 the schema of TFLite metadata needs it: members of enumerations (types of unions among them) as one
@@ -70,7 +70,7 @@ def _add_value(builder: Any, value: Any) -> int:
 
 
 def damaged_metadata(clause: str) -> Exception:
-    """The error for damaged metadata; `clause` says with what."""
+    """The error for damaged metadata; `clause` describes the damage."""
     return problem(
         f"TFLite metadata {clause}",
         "undamaged TFLite metadata",

@@ -67,11 +67,11 @@ def convert(
     """Convert a trained student to TFLite, check what came out and compare it with the student.
 
     The file takes one example at a time and names its inputs and outputs as the student does. It
-    needs nothing but the built-in operators of the runtimes. What is asked for is asserted on the
+    needs nothing but the built-in operators of the runtimes. Options are checked on the
     result: the types of inputs, outputs and weights, no Flex and no variable operators. A file that
     computes something else than the student is refused. A Keras 3 student that is refused is tried
     as tf_keras computes it (`keras_kd.compression.to_tf_keras`), where other operators come out;
-    `verification.notes` says so, and the comparison is with the student as it was given.
+    `verification.notes` mentions it, and the comparison is with the student as it was given.
 
     A file keeps nothing from one call to the next. The states of recurrent layers with
     `stateful=True` become inputs and outputs: what comes out as "lstm_h_next" is fed to "lstm_h" of
@@ -140,7 +140,7 @@ def convert(
     Raises:
         TypeError: if `representative_data` is of another type.
         ValueError: if the student, the data and the options do not fit together, if a weight or an
-            output is NaN or infinite, or if the result is not what was asked for.
+            output is NaN or infinite, or if the result differs from the request.
 
     Example:
         ```python
@@ -268,7 +268,7 @@ def _check_options(form: Form, place: Target, recipe: Any) -> None:
     elif form.name != "float32":
         raise problem(
             f"quantization={form.name!r} beside a recipe",
-            "a recipe that says the form of every layer",
+            "a recipe with the form of every layer",
             f"leave quantization out; pass recipe={{..., '*': {form.name!r}}} for the rest",
         )
 

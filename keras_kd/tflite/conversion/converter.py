@@ -38,7 +38,7 @@ def run_converter(
 
     Args:
         signature: the student, with names.
-        options: what is asked for.
+        options: those of the conversion.
         examples: for calibration, by input name; None if the form or the student needs none.
 
     Raises:
@@ -132,7 +132,7 @@ def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopErr
 
 
 def _save(signature: Signature, path: str) -> bool:
-    """Write the student as a SavedModel and tell whether there may be a loop in it.
+    """Write the student as a SavedModel and return whether there may be a loop in it.
 
     It gets one named signature with a static batch of 1. Of the ways into the converter this is the
     one that keeps the names, the batch and the weights.

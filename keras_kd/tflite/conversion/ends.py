@@ -23,10 +23,10 @@ BYTES = ("int8", "uint8")
 
 
 def check_inputs(form: Form, signature: Signature, input_type: Any) -> None:
-    """Refuse inputs that cannot have the type asked for, or that another type would serve.
+    """Refuse inputs that cannot have the requested type, or that need another one.
 
     Args:
-        form: what was asked for.
+        form: the requested form.
         signature: the student.
         input_type: as for `convert`.
 
@@ -63,9 +63,9 @@ def byte_ranges(
 
     Args:
         signature: the student.
-        ranges: what the user says of them.
-        examples: those of the calibration; what nothing is said of is the range that they have
-            if it is a usual one.
+        ranges: those that the user gives.
+        examples: those of the calibration, whose range is taken where the user gives none and
+            it is a usual one.
     """
     found = {}
     for tensor in signature.own_inputs:
@@ -110,7 +110,7 @@ def separate_outputs(model: Any) -> bool:
     """Give each output a tensor of its own.
 
     The output of a stateful GRU is its next state, and a model may name one tensor twice. The
-    converter makes a single tensor of both, of which runtimes know one name.
+    converter makes a single tensor of both, which has one name in runtimes.
 
     Args:
         model: the `ModelT` of a file with a signature. It gets a copy for each further name.

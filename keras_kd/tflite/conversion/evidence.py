@@ -15,7 +15,7 @@ from keras_kd.tflite.tensors import TensorInfo, concrete
 # Enough to see a file that computes something else, few enough to wait for.
 _MOST_EXAMPLES = 100
 _RANDOM_EXAMPLES = 32
-# How many words or categories a layer knows; numbers beyond them have no meaning.
+# How many words or categories a layer has; numbers beyond them have no meaning.
 _COUNTS = {"Embedding": "input_dim", "CategoryEncoding": "num_tokens"}
 
 

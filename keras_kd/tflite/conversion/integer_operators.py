@@ -180,7 +180,7 @@ class _MaskedMean(NamedTuple):
 
 
 def _masked_means(model: Any, graph: Any) -> list[_MaskedMean]:
-    """Let masked means be products instead of quotients of sums, and say which they are."""
+    """Turn masked means from quotients of sums into products, and return them."""
     from ai_edge_litert import schema_py_generated as schema
 
     makers = makers_of(model, graph)
@@ -243,7 +243,7 @@ def _is_read_once(graph: Any, operator: Any) -> bool:
 
 
 def _forget_unused(model: Any) -> None:
-    """Leave out the codes of operators that are no longer there: the calibrator wants kernels."""
+    """Leave out unused codes of operators: the calibrator needs a kernel for each."""
     operators = [operator for graph in model.subgraphs for operator in graph.operators or []]
     used = sorted({operator.opcodeIndex for operator in operators})
     for operator in operators:

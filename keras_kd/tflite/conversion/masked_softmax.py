@@ -69,8 +69,8 @@ def with_bounded_masks(model: Any, calibrate: Callable[[Any], Any]) -> Any:
         calibrate: returns the `ModelT` of a file with its ranges, and leaves its argument as it is.
 
     Returns:
-        The `ModelT` of the calibrated file. Its softmaxes give what they gave, as far as 8 bits
-        tell.
+        The `ModelT` of the calibrated file. Its softmaxes give what they gave, to the precision of
+        8 bits.
     """
     graph = model.subgraphs[0]
     places = _places(model, graph)

@@ -16,7 +16,7 @@ class Operator:
 
     Attributes:
         type_name: its type in the schema of TFLite, such as "CONV_2D".
-        kind: what the quantizer calls that type; None if it does not know it.
+        kind: what the quantizer calls that type; None if it has no name for it.
         scope: what the quantizer matches regular expressions with.
         layers: the paths of the layers that it came from.
         kernels: by name the number of values in its weights of two dimensions or more.

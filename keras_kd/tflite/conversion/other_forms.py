@@ -32,7 +32,7 @@ def first_accepted(
     Args:
         signature: the student.
         file_of: from a form of the student to the file that the converter makes of it.
-        finished: from this file, and what is to be said of them, to a checked model.
+        finished: from this file, and notes for the user, to a checked model.
         rewritten: from bytes to those without operators that the target lacks, and the names of
             what was replaced; None where nothing is.
 
@@ -61,7 +61,7 @@ def _others(
     reason: str,
     refusals: list[ValueError],
 ) -> Iterator[tuple[FlatBufferModel, _Notes]]:
-    """The files of other forms, and what is to be said of each; why forms were refused is added."""
+    """The files of other forms, with notes for each; refusals are added to `refusals`."""
     forms: list[tuple[Signature, _Notes]] = [(signature, ())]
     other = _in_tf_keras(signature)
     if other is not None:

@@ -74,7 +74,7 @@ def quantize(
 
     Returns:
         The bytes of the quantized file. A warning names the layers whose weights do not have the
-        form asked for.
+        requested form.
 
     Raises:
         ImportError: if ai-edge-quantizer is not installed.
@@ -110,7 +110,7 @@ def _quantize_layers(
     result = _run(content, entries, examples, fallback)
     if wants_4_bits and "INT4" not in TFLiteModel(result).flatbuffer.weight_types():
         raise problem(
-            "a student none of whose weights can become int4 as asked for",
+            "a student none of whose weights can become int4",
             "a convolution or a dense layer that is neither depthwise nor recurrent",
             "choose quantization='dynamic_int8' or 'int8'",
         )
@@ -152,7 +152,7 @@ def _run(
 def _ranges(
     content: bytes, entries: Sequence[Mapping[str, Any]], examples: Examples
 ) -> dict[str, Any]:
-    """The smallest and largest values of every activation, as the quantizer wants them."""
+    """The smallest and largest values of every activation, in the form of the quantizer."""
     from ai_edge_quantizer.calibrator import Calibrator
     from ai_edge_quantizer.recipe_manager import RecipeManager
     from ai_edge_quantizer.utils import qsv_utils, tfl_flatbuffer_utils

@@ -35,7 +35,7 @@ class LayerRecipe:
         per_tensor: which weights have one scale per tensor in static forms; as for `convert`.
 
     Attributes:
-        forms: by scope the form asked for.
+        forms: by scope the requested form.
 
     Raises:
         TypeError: if a key is no string.
@@ -101,7 +101,7 @@ class LayerRecipe:
         ]
 
     def warn_of_other_forms(self, content: bytes, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Name what the quantizer left in float without a word, and what it could not do as told.
+        """Warn of what the quantizer left in float silently, and of other deviations.
 
         Args:
             content: the quantized file.
@@ -123,7 +123,7 @@ class LayerRecipe:
         if others:
             warnings.warn(
                 three_parts(
-                    "layers that ai-edge-quantizer cannot bring into the form asked for "
+                    "layers that ai-edge-quantizer cannot bring into the requested form "
                     f"({'; '.join(others)})",
                     "operators for which it has the form",
                     "choose another form for them, or leave it so",
@@ -136,7 +136,7 @@ class LayerRecipe:
         return self._per_tensor is True or (self._per_tensor == DENSE and is_dense)
 
     def _attempts(self, operator: Operator) -> list[str]:
-        """The form asked for, and what can stand in for it; nothing if there is nothing to do."""
+        """The requested form, and its substitutes; nothing if there is nothing to do."""
         form = self.forms[operator.scope]
         # Without weights nothing but activations can be quantized.
         idle = not operator.kernels and form not in _CALIBRATED

@@ -1,4 +1,4 @@
-"""What TensorFlow's converter refuses, in this package's words: which layer, why, what helps."""
+"""What cannot be converted: which layer, why, and what helps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _INSTEAD = {
 
 
 def is_unsupported(error: Exception) -> bool:
-    """Whether the quantizer says that it has no such integers for an operator."""
+    """Whether the quantizer has no such integers for an operator."""
     return _UNSUPPORTED.search(str(error)) is not None
 
 
@@ -40,7 +40,7 @@ def refusal(signature: Signature, options: Options, error: Exception, written: s
 
     Args:
         signature: the student.
-        options: what was asked for.
+        options: those of the conversion.
         error: what was raised.
         written: what it wrote before.
     """
@@ -131,11 +131,11 @@ def check_layers(
     missing: Collection[str] = (),
     fallback: str = "dynamic_int8",
 ) -> None:
-    """Refuse layers that cannot be converted, before TensorFlow says so in its own words.
+    """Refuse layers that cannot be converted, before TensorFlow raises an error for them.
 
     Args:
         student: the student.
-        form: what was asked for.
+        form: the requested form.
         missing: operators that the place where it will run lacks.
         fallback: a form for what integers cannot compute.
 

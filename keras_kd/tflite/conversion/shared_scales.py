@@ -155,7 +155,7 @@ class _Graph:
         self._inserted: dict[float, list[Any]] = {}
 
     def fix_inputs(self, ranges: Mapping[str, tuple[float, float]]) -> bool:
-        """Give inputs their ranges, and what hands them on; tell whether there are any."""
+        """Give inputs their ranges, and what passes them on; return whether there are any."""
         for entry in self._model.signatureDefs[0].inputs if ranges else ():
             limits = ranges.get(entry.name.decode())
             if limits is not None:
@@ -170,7 +170,7 @@ class _Graph:
             quantization.min, quantization.max = [found.low], [found.high]
 
     def forget(self) -> bool:
-        """Forget the ranges of what training has given one, and tell whether there are any.
+        """Forget the ranges of what training has given one, and return whether there are any.
 
         The converter would store such a tensor in both, and go through real numbers in between.
         """
@@ -186,7 +186,7 @@ class _Graph:
         return bool(trained)
 
     def keep_apart(self) -> bool:
-        """Insert copies where they are needed, and tell whether there are any."""
+        """Insert copies where they are needed, and return whether there are any."""
         for number in reversed(range(len(self._operators))):
             reads = dict.fromkeys(i for i in self._floats(number) if not self._is_constant(i))
             if self._names[number] in _ONE_SCALE and len(self._floats(number)) > 1:

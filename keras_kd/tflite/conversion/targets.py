@@ -88,10 +88,10 @@ class Target:
     def end_types(
         self, form: Form, has_recipe: bool, input_type: Any, output_type: Any
     ) -> tuple[str, str]:
-        """The types of real numbers in inputs and outputs: those asked for, or the usual ones.
+        """The types of real numbers in inputs and outputs: the requested or the usual ones.
 
         Args:
-            form: what was asked for.
+            form: the requested form.
             has_recipe: whether layers have forms of their own.
             input_type: as for `convert`.
             output_type: as for `convert`.
@@ -145,7 +145,7 @@ class Target:
             )
 
     def check_ends(self, model: TFLiteModel) -> None:
-        """Refuse quantized numbers in inputs and outputs that nobody asked for.
+        """Refuse quantized numbers in inputs and outputs that were not requested.
 
         Raises:
             ValueError: if there are some, and the place has real numbers there.
@@ -178,7 +178,7 @@ def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray
     if "INT4" in model.flatbuffer.weight_types() and not running.is_installed():
         raise problem(
             "a file with weights of 4 bits for target='microcontroller'",
-            "TensorFlow Lite Micro to be installed, which tells whether it runs them: it does "
+            "TensorFlow Lite Micro to be installed, to test whether it runs them: it does "
             "in convolutions, but not in dense layers with a scale for each channel",
             "pip install 'keras-kd[micro]', or choose 'int8'",
         )
@@ -201,7 +201,7 @@ def _with_ends_of_range(
 ) -> Mapping[str, np.ndarray]:
     """The examples, and random ones that reach where rounding goes wrong first."""
     if not all(tensor.is_quantized or tensor.dtype.kind == "f" for tensor in model.inputs):
-        # Nobody knows which words there are.
+        # Which words there are is not known.
         return stored
     return {
         tensor.name: np.concatenate([random_stored(tensor, 8), stored[tensor.name]])

@@ -157,7 +157,7 @@ def _differences(received: list[np.ndarray], expected: list[np.ndarray]) -> np.n
         if np.issubdtype(theirs.dtype, np.floating):
             scale = max(1.0, float(np.nanmax(np.abs(theirs), initial=0)))
         difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)) / scale
-        # Where both say NaN, as of a sentence without words, they agree.
+        # Where both give NaN, as of a sentence without words, they agree.
         difference[np.isnan(ours) & np.isnan(theirs)] = 0
         columns.append(difference.reshape(len(theirs), -1))
     return np.concatenate(columns, axis=1)

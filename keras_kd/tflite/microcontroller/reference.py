@@ -56,7 +56,7 @@ def with_reference_versions(content: bytes) -> bytes:
     """The model with operators of the latest versions in which LiteRT lists reference kernels.
 
     The list was not kept up: the kernel of DEPTH_TO_SPACE, for example, computes in int8, which is
-    version 2, and is listed in version 1. Where a kernel cannot do what a later version says, it
+    version 2, and is listed in version 1. Where a kernel lacks what a later version requires, it
     refuses the model when it is loaded.
     """
     model = unpacked(content)

@@ -170,9 +170,9 @@ class _Interpreter:
                 check_operands((each["op_name"], each["inputs"]) for each in self._operators)
                 self._check_memory()
                 if not any(tensor.takes_any_length for tensor in self.inputs):
-                    # Otherwise the sizes in the file say nothing, and may be too small to run.
+                    # Otherwise the sizes in the file mean nothing, and may be too small to run.
                     self._interpreter.allocate_tensors()
-                    # Kernels know sizes that the file does not have right.
+                    # Kernels compute sizes that are wrong in the file.
                     self._check_memory()
             except Exception as error:  # Damage shows as errors of many types.
                 failure = error

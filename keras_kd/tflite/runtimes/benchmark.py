@@ -51,7 +51,7 @@ class Benchmark(Report):
 
     @property
     def doubtful(self) -> tuple[Latency, ...]:
-        """The latencies that say more of the machine than of the file.
+        """The latencies that other load on the machine has distorted.
 
         The tenths of their runs differ much even after they were measured again, or more threads
         took much longer than one.

@@ -23,7 +23,7 @@ class OutputKind:
     """What is known of an output.
 
     Attributes:
-        chooses: whether it chooses between classes; None where its values have to tell.
+        chooses: whether it chooses between classes; None where only its values can show it.
         is_probability: whether its values are parts of 1.
         are_labels: whether each of its columns is chosen by itself.
     """
@@ -34,7 +34,7 @@ class OutputKind:
 
     @property
     def task(self) -> str | None:
-        """The task of `keras_kd.metrics` that it solves; None where its values have to tell."""
+        """The task of `keras_kd.metrics` that it solves; None where only its values can show it."""
         if self.chooses is None:
             return None
         if not self.chooses:

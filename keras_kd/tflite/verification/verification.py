@@ -57,7 +57,7 @@ class Verification(Report):
         outputs: the same for each output.
         inspection: what is in the file.
         notes: what differs between file and student by intention, such as names and a softmax that
-            only the file has, and what `convert` did that was not asked for, a sentence each.
+            only the file has, and what `convert` did beyond its arguments, a sentence each.
     """
 
     examples: int
@@ -156,7 +156,7 @@ def verify(
     ("serving_default_x:0", "x_int8", "output_0"); a single one by its position, others by their
     shapes. A softmax or sigmoid that only the file has at its end is applied to the student's
     output, and grey images go in three equal channels into a file of color images: `notes` of the
-    result say so. The student computes on the CPU: GPUs round float32 to fewer digits.
+    result lists these. The student computes on the CPU: GPUs round float32 to fewer digits.
 
     Args:
         model: the file, from `convert` or from any other converter.
@@ -169,7 +169,7 @@ def verify(
             for each anomaly; a dict by output name if there are several outputs, not necessarily
             all of them.
         data: what the examples are, for `Verification.data`.
-        names: where names and shapes do not tell which is which: names of the student's inputs and
+        names: where names and shapes are ambiguous: names of the student's inputs and
             outputs by those of the file.
 
     Raises:
@@ -303,7 +303,7 @@ def check_finite_weights(student: Any) -> None:
     """
     for weight in student.weights:
         values = np.asarray(weight)
-        if values.dtype.kind == "V":  # Types that NumPy does not know, such as bfloat16.
+        if values.dtype.kind == "V":  # Types that NumPy lacks, such as bfloat16.
             values = values.astype(np.float32)
         wrong = int(values.size - np.isfinite(values).sum())
         if wrong:
@@ -350,7 +350,7 @@ def check_finite_outputs(verification: Verification) -> None:
 
 
 def output_steps(model: TFLiteFile) -> dict[str, float]:
-    """By the name of each output how far apart two numbers are that the file can tell apart."""
+    """By the name of each output how far apart two numbers are that the file distinguishes."""
     names = [tensor.name for tensor in model.outputs]
     return dict(zip(names, model.flatbuffer.output_steps(), strict=True))
 
@@ -400,7 +400,7 @@ def _plain(output: OutputDifference) -> dict[str, Any]:
 
 
 def _of_channels(output: OutputDifference) -> list[str]:
-    """What is to be said of the channels of an output, a line each."""
+    """Remarks on the channels of an output, a line each."""
     lost, levels = output.lost_channels, output.fewest_levels
     if lost and len(output.channels) > 1:
         names = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
