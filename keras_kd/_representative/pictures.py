@@ -39,7 +39,8 @@ def load_pictures(
         ValueError: if the student does not take one image, or if images cannot be read.
     """
     tensor = _image_input(source, inputs)
-    shape = tensor.shape[1:]
+    # `_image_input` takes known sizes only.
+    shape = [size for size in tensor.shape[1:] if size is not None]
     path = Path(source).expanduser()
     if path.is_dir():
         pixels = load_images(path, shape, most)

@@ -68,7 +68,8 @@ def sampled(
     end = _MOST_SEEN_OF_FINITE if _is_finite(data) else _MOST_SEEN
     if in_order:
         end = most
-    for batch in data:
+    batches: Iterable[Any] = data
+    for batch in batches:
         found = _of_batch(batch, inputs)
         examples = examples_by_name(found.inputs, inputs, f"a batch of {source}")
         classes = _classes(found.labels, _count(examples))
@@ -168,9 +169,8 @@ def _is_iterable(data: Any) -> bool:
 
 def _is_finite(data: Any) -> bool:
     """Whether the data have a known end; a `tf.data.Dataset` gives -1 or -2 if not."""
-    cardinality = getattr(data, "cardinality", None)
-    if callable(cardinality):
-        return int(cardinality()) >= 0
+    if callable(getattr(data, "cardinality", None)):
+        return int(data.cardinality()) >= 0
     return hasattr(data, "__len__")
 
 

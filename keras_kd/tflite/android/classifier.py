@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.android.metadata import CHANNELS, Metadata
+from keras_kd.tflite.android.metadata import CHANNELS, Metadata, per_channel
 from keras_kd.tflite.android.vocabulary import check_text
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
@@ -135,7 +135,8 @@ def _check_classes(scores: TensorInfo, metadata: Metadata, kind: str) -> None:
 
 
 def _check_one_normalization(metadata: Metadata) -> None:
-    for name, values in (("mean", metadata.mean), ("std", metadata.std)):
+    for name, given in (("mean", metadata.mean), ("std", metadata.std)):
+        values = per_channel(name, given)
         if len(set(values)) > 1:
             raise problem(
                 f"{name}={values}, which differs by channel",
@@ -179,6 +180,7 @@ def _check_scores(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
 
 
 def _on_random_words(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:
+    assert metadata.vocabulary is not None  # Without one, scores of words are not checked.
     words = model.inputs[0]
     shape = (_RANDOM_IMAGES, *words.shape[1:])
     numbers = np.random.default_rng(0).integers(0, len(metadata.vocabulary), shape)
@@ -205,4 +207,5 @@ def _on_random_recordings(model: TFLiteModel, metadata: Metadata) -> dict[str, n
 
 
 def _normalized(pixels: np.ndarray, metadata: Metadata) -> np.ndarray:
-    return ((pixels - metadata.mean[0]) / metadata.std[0]).astype(np.float32)
+    (mean, *_), (std, *_) = per_channel("mean", metadata.mean), per_channel("std", metadata.std)
+    return ((pixels - mean) / std).astype(np.float32)

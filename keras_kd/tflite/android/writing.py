@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -177,11 +178,11 @@ def _scores_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:
     return table
 
 
-def _content(kind: schema.ContentProperties, properties: dict[int, Any]) -> dict[int, Any]:
+def _content(kind: schema.ContentProperties, properties: Mapping[Any, Any]) -> dict[int, Any]:
     return {schema.Content.PROPERTIES_TYPE: kind, schema.Content.PROPERTIES: properties}
 
 
-def _process_unit(kind: schema.ProcessUnitOptions, options: dict[int, Any]) -> dict[int, Any]:
+def _process_unit(kind: schema.ProcessUnitOptions, options: Mapping[Any, Any]) -> dict[int, Any]:
     return {schema.ProcessUnit.OPTIONS_TYPE: kind, schema.ProcessUnit.OPTIONS: options}
 
 

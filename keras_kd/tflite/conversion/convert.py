@@ -217,6 +217,7 @@ def convert(
         return model
 
     model = first_accepted(signature, file_of, finished, place.rewritten)
+    assert model.verification is not None  # `finished` has set it.
     warn_of_lost(model.verification)
     warn_of_other_ranges(model, bytes_from_to)
     return model

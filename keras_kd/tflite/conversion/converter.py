@@ -115,7 +115,7 @@ def _in_own_process(
             raise _loop_error(signature, one_line(error)[:300], options) from error
 
 
-def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopError:
+def _loop_error(signature: Signature, reason: str, options: Options) -> Exception:
     layers = [getattr(layer, "forward_layer", layer) for layer in layers_of(signature.model)]
     kinds = {type(layer).__name__ for layer in layers}
     is_known = kinds & {"GRU", "LSTM", "SimpleRNN"}
@@ -139,7 +139,7 @@ def _save(signature: Signature, path: str) -> bool:
     """
     import tensorflow as tf
 
-    module = tf.Module()
+    module: Any = tf.Module()
     variables = signature.model.variables
     # A variable of Keras 3 holds that of TensorFlow; a SavedModel tracks the latter.
     module.student = [v.value for v in variables] if is_keras_model(signature.model) else variables
@@ -163,10 +163,9 @@ def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray]
     if form.integers is not None:
         converter.inference_input_type = getattr(tf, options.input_type)
         converter.inference_output_type = getattr(tf, options.output_type)
-    if form.integers is not None and examples is not None:
+    if form.operations is not None and examples is not None:
         converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
-    if form.integers is not None and examples is not None:
         _change_before_quantization(converter, options)
 
 
@@ -196,7 +195,7 @@ def _change_before_quantization(converter: Any, options: Options) -> None:
         model = with_bounded_masks(model, lambda each: with_masked_means(each, calibrated))
         fold_normalizations(model)
         keep_tensors_apart(model, options.input_ranges)
-        return mlir_quantize(
+        quantized: Any = mlir_quantize(
             packed(model, len(content)),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
@@ -205,6 +204,7 @@ def _change_before_quantization(converter: Any, options: Options) -> None:
                 converter._experimental_disable_per_channel_quantization_for_dense_layers
             ),
         )
+        return quantized
 
     converter._quantize = quantize
 

@@ -57,13 +57,17 @@ class _Folder:
         kernel = self._graph.tensors[int(convolution.inputs[1])]
         is_rounded = kernel.type == self._schema.TensorType.INT8 and self._is_stored(kernel)
         product = self._only_reader(int(convolution.outputs[0]), "MUL")
-        total = None if product is None else self._only_reader(int(product.outputs[0]), "ADD")
-        if not is_rounded or total is None or product.builtinOptions.fusedActivationFunction:
+        if not is_rounded or product is None or product.builtinOptions.fusedActivationFunction:
+            return
+        total = self._only_reader(int(product.outputs[0]), "ADD")
+        if total is None:
             return
         factors = self._other(product, int(convolution.outputs[0]))
         offsets = self._other(total, int(product.outputs[0]))
         channels = int(kernel.shape[0])
-        if not all(a is not None and a.size in (1, channels) for a in (factors, offsets)):
+        if factors is None or offsets is None:
+            return
+        if not {factors.size, offsets.size} <= {1, channels}:
             return
         factors, offsets = (np.broadcast_to(a.ravel(), (channels,)) for a in (factors, offsets))
         bias = self._bias(convolution, channels) * factors + offsets

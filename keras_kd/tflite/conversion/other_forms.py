@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 
 from keras_kd._keras import is_keras_model
 from keras_kd.compression.bridge.rebuilding import to_tf_keras
@@ -40,46 +39,32 @@ def first_accepted(
         ValueError: why the student as it is was refused, if every form of it is; why its other form
             was, if the advice is to take that one.
     """
-    file_of = cache(file_of)
+    made: list[tuple[FlatBufferModel, _Notes]] = []
+    refusals: list[ValueError] = []
     try:
-        return finished(file_of(signature), ())
+        made.append((file_of(signature), ()))
+        return finished(*made[-1])
     except ValueError as error:
-        refusals = [error]
+        refusals.append(error)
     reason = _reason(refusals[0])
-    for file, notes in _others(signature, file_of, rewritten, reason, refusals):
-        try:
-            return finished(file, notes)
-        except ValueError as error:
-            refusals.append(error)
-    raise next((each for each in refusals if _ADVICE not in str(each)), refusals[0])
-
-
-def _others(
-    signature: Signature,
-    file_of: Callable[[Signature], FlatBufferModel],
-    rewritten: Callable[[bytes], tuple[bytes, _Notes]] | None,
-    reason: str,
-    refusals: list[ValueError],
-) -> Iterator[tuple[FlatBufferModel, _Notes]]:
-    """The files of other forms, with notes for each; refusals are added to `refusals`."""
-    forms: list[tuple[Signature, _Notes]] = [(signature, ())]
     other = _in_tf_keras(signature)
     if other is not None:
-        forms.append((other, (f"{_AS_TF_KERAS}{reason}",)))
-    made = []
-    for number, (form, notes) in enumerate(forms):
         try:
-            made.append((file_of(form), notes))
+            made.append((file_of(other), (f"{_AS_TF_KERAS}{reason}",)))
+            return finished(*made[-1])
         except ValueError as error:
             refusals.append(error)
-            continue
-        if number:
-            yield made[-1]
-    for file, notes in made if rewritten is not None else ():
-        changed, names = rewritten(file.content)
-        if names:
+    if rewritten is not None:
+        for file, notes in made:
+            content, names = rewritten(file.content)
+            if not names:
+                continue
             how = f"{' and '.join(names)} written as CONCATENATION of ten inputs at most"
-            yield FlatBufferModel(changed), (*notes, how if notes else how + reason)
+            try:
+                return finished(FlatBufferModel(content), (*notes, how if notes else how + reason))
+            except ValueError as error:
+                refusals.append(error)
+    raise next((each for each in refusals if _ADVICE not in str(each)), refusals[0])
 
 
 def _in_tf_keras(signature: Signature) -> Signature | None:

@@ -162,8 +162,8 @@ def checked_entries(recipe: Any, operators: Sequence[Operator]) -> list[dict[str
         TypeError: if it is something else.
         ValueError: if an expression is found in no name.
     """
-    getter = getattr(recipe, "get_quantization_recipe", None)
-    entries = getter() if callable(getter) else recipe
+    is_manager = callable(getattr(recipe, "get_quantization_recipe", None))
+    entries: Any = recipe.get_quantization_recipe() if is_manager else recipe
     is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes)
     if not is_list or not entries or not all(map(_is_entry, entries)):
         raise problem(

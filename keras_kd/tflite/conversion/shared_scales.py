@@ -222,7 +222,7 @@ class _Graph:
         """Whether a tensor may have this range for all its readers."""
         found = self._reached(index)
         is_free = self._root(index) not in self._settled
-        return found == target or (is_free and target.is_fit_for(found))
+        return found == target or (is_free and found is not None and target.is_fit_for(found))
 
     def _reached(self, index: int) -> _Range | None:
         """The range that a tensor has so far."""
@@ -272,7 +272,9 @@ class _Graph:
             else:
                 self._make_input(source, index)
             place = self._makers.get(index, -1) + 0.25
-            self._kept_as[index] = self._stored(source, self._reached(index), index, place)
+            found = self._reached(index)
+            assert found is not None  # `_serve` is called with tensors that have one.
+            self._kept_as[index] = self._stored(source, found, index, place)
         return self._kept_as[index]
 
     def _make_input(self, new: int, old: int) -> None:
