@@ -47,7 +47,6 @@ from keras_kd.tflite.verification.verification import (
 )
 
 QUANTIZATIONS = tuple(FORMS)
-_MOST_TRIES = 8
 
 
 def convert(
@@ -229,20 +228,14 @@ def _converted(
     """The file; nothing of it is checked."""
     form = options.form
     data = examples if form.needs_data else None
-    file = FlatBufferModel(run_converter(signature, options, data))
-    tries = 1
-    # Of one unrolled GRU SPLIT stayed in float in every second file, by chance.
-    while data is not None and tries < _MOST_TRIES and file.float_operators() == ["SPLIT"]:
-        file = FlatBufferModel(run_converter(signature, options, data))
-        tries += 1
+    content = run_converter(signature, options, data)
     if recipe is not None or form.is_by_layer:
         forms = {"*": form.name} if recipe is None else recipe
-        names = layer_names(signature)
-        file = FlatBufferModel(
-            quantize(file.content, forms, examples, names, options.per_tensor, options.fallback)
+        content = quantize(
+            content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
         )
-    changes = [reset_states, separate_outputs]
-    return file.changed(*changes, *([equalize_states] if signature.states else []))
+    changes = [reset_states, separate_outputs, *([equalize_states] if signature.states else [])]
+    return FlatBufferModel(content).changed(*changes)
 
 
 def _scales(student: Any, form: Form, place: Target, per_tensor: Any, recipe: Any) -> bool | str:
