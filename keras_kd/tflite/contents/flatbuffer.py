@@ -160,14 +160,19 @@ class FlatBufferModel:
         return sorted(found - {"QUANTIZE", "DEQUANTIZE"})
 
     def float_results(self) -> list[str]:
-        """The names of the tensors that the operators of `float_operators` compute."""
-        return [
-            _text(graph.tensors[index].name)
-            for graph in self._model.subgraphs
-            for name, operator in self._operators(graph)
-            for index in sorted(self._float_tensors(graph).intersection(operator.outputs))
-            if name not in ("QUANTIZE", "DEQUANTIZE")
-        ]
+        """The names of the tensors that operators compute as or from floating-point numbers.
+
+        Those of QUANTIZE and DEQUANTIZE are left out, as in `float_operators`.
+        """
+        found = []
+        for graph in self._model.subgraphs:
+            floats = self._float_tensors(graph)
+            for name, operator in self._operators(graph):
+                if name not in ("QUANTIZE", "DEQUANTIZE") and floats.intersection(
+                    [*operator.inputs, *operator.outputs]
+                ):
+                    found += [_text(graph.tensors[int(i)].name) for i in operator.outputs]
+        return found
 
     def hybrid_operators(self) -> list[str]:
         """The sorted names of the operators that give real numbers and read integers as weights.

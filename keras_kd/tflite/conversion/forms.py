@@ -119,7 +119,7 @@ class Form:
         if self.integers is not None and between:
             raise problem(
                 f"a file that turns integers into real numbers and back in {len(between)} "
-                f"places ({', '.join(between[:3])})",
+                f"places ({', '.join(between[:3])}){in_layers(contents.float_results())}",
                 f"integers only, for quantization={self.name!r}",
                 f"choose quantization={fallback!r}, or convert "
                 "keras_kd.compression.strip(student) if it is quantization-aware",

@@ -1,6 +1,8 @@
 import keras
+import numpy as np
 import pytest
 
+from keras_kd import tflite
 from keras_kd.tflite.conversion.forms import FORMS
 from keras_kd.tflite.conversion.refusals import check_layers
 
@@ -26,3 +28,12 @@ def test_fused_lstms_in_two_directions_compute_something_else_in_integers():
     check_layers(unrolled, FORMS["int8"])
     with pytest.raises(ValueError, match=r"layer 'both', LSTMs in two directions.*unroll=True"):
         check_layers(fused, FORMS["int8"])
+
+
+def test_what_stays_in_real_numbers_is_refused_by_the_name_of_its_layer():
+    x = keras.Input((6, 4))
+    steps = keras.layers.Masking(name="skip")(x)
+    student = keras.Model(x, keras.layers.GlobalAveragePooling1D()(steps))
+    data = np.random.default_rng(0).normal(size=(16, 6, 4)).astype("float32")
+    with pytest.raises(ValueError, match=r"real numbers and back .* in the layer 'skip'\. Exp"):
+        tflite.convert(student, "int8", data)
