@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -68,8 +68,7 @@ def sampled(
     end = _MOST_SEEN_OF_FINITE if _is_finite(data) else _MOST_SEEN
     if in_order:
         end = most
-    batches: Iterable[Any] = data
-    for batch in batches:
+    for batch in data:
         found = _of_batch(batch, inputs)
         examples = examples_by_name(found.inputs, inputs, f"a batch of {source}")
         classes = _classes(found.labels, _count(examples))
@@ -163,7 +162,7 @@ def _called(function: Any, source: str) -> Any:
         ) from error
 
 
-def _is_iterable(data: Any) -> bool:
+def _is_iterable(data: Any) -> TypeGuard[Iterable[Any]]:
     return isinstance(data, Iterable) and not isinstance(data, str | bytes)
 
 

@@ -164,8 +164,7 @@ def checked_entries(recipe: Any, operators: Sequence[Operator]) -> list[dict[str
     """
     is_manager = callable(getattr(recipe, "get_quantization_recipe", None))
     entries: Any = recipe.get_quantization_recipe() if is_manager else recipe
-    is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes)
-    if not is_list or not entries or not all(map(_is_entry, entries)):
+    if not _are_entries(entries):
         raise problem(
             f"a recipe of type {type(recipe).__name__}",
             "a mapping from layers to forms, or a recipe of ai-edge-quantizer: a list of dicts "
@@ -240,6 +239,11 @@ def _add(manager: Any, operator: Operator, form: str, algorithm: Any, has_one_sc
 
 def _bits_of_weights(entry: Mapping[str, Any]) -> int:
     return entry["op_config"]["weight_tensor_config"]["num_bits"]
+
+
+def _are_entries(entries: Any) -> bool:
+    is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes)
+    return is_list and len(entries) > 0 and all(map(_is_entry, entries))
 
 
 def _is_entry(entry: Any) -> bool:
