@@ -82,6 +82,10 @@ def in_layers(signature: Signature, tensor_names: Iterable[str]) -> str:
         layers = layer_names(signature).behind(names) if names else []
     except Exception:  # What cannot be traced a second time has no names.
         layers = []
+    if not layers and any(name.endswith("NotEqual") for name in names):
+        # Keras computes the mask of a Masking outside of the scope of the layer.
+        kinds = ((layer.name, type(layer).__name__) for layer in layers_of(signature.model))
+        layers = [name for name, kind in kinds if kind == "Masking"]
     return f" in the layer {', '.join(map(repr, layers))}" if layers else ""
 
 
