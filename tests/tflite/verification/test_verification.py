@@ -7,6 +7,7 @@ import pytest
 from keras_kd import tflite
 from keras_kd.tflite import TFLiteModel
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.student import prepared
 from keras_kd.tflite.verification.closeness import misses
 from keras_kd.tflite.verification.verification import check_finite_weights, compare_with_student
 
@@ -72,7 +73,7 @@ def test_it_says_all_of_it(micro_model, student, images, labels):
 def test_infinite_differences_can_be_told_in_json(float_model, student, images):
     broken = keras.models.clone_model(student)
     broken.set_weights([np.full_like(weight, np.nan) for weight in student.get_weights()])
-    verification = compare_with_student(float_model, broken, images[:4], None, "given")
+    verification = compare_with_student(float_model, prepared(broken), images[:4], None, "given")
     assert verification.largest_difference == np.inf
     assert verification.outputs[0].not_finite == 4
     assert verification.to_dict()["largest_difference"] is None
