@@ -138,7 +138,7 @@ class Sink:
         records = self.description.packed(tensors, augmented, self._position)[known * versions :]
         if len(records):
             keys, fingerprints = (np.repeat(one[known:], versions) for one in (integers, marks))
-            assert isinstance(self.records, RecordWriter)
+            assert not isinstance(self.records, Records)
             self.records.append(keys, fingerprints, records)
         self._advance(count)
 
@@ -155,7 +155,7 @@ class Sink:
                 "the data that it was begun with",
                 "pass the same data, or another path",
             )
-        if isinstance(self.records, RecordWriter):
+        if not isinstance(self.records, Records):
             self.records.finish()
 
     def _finished(self) -> Records | None:
