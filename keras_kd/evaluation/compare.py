@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
-from keras_kd.compression.pruning.sparsity import prunable_weights, sparsity
+from keras_kd.compression.report import sparsity_of
 from keras_kd.evaluation.comparison import Comparison, Disagreement, Measurement, measure_key
 from keras_kd.evaluation.machine import machine
 from keras_kd.evaluation.outputs import (
@@ -398,11 +398,7 @@ def _class_names(names: Sequence[str], answers: Mapping[str, Answers]) -> tuple[
 def _weights(source: Any) -> dict[str, Any]:
     if isinstance(source, TFLiteModel):
         return {}
-    can_be_pruned = any(True for _ in prunable_weights(source))
-    return {
-        "parameters": int(source.count_params()),
-        "sparsity": sparsity(source).overall if can_be_pruned else None,
-    }
+    return {"parameters": int(source.count_params()), "sparsity": sparsity_of(source)}
 
 
 def _file(model: Any, example: Examples) -> dict[str, Any]:

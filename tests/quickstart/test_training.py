@@ -45,10 +45,10 @@ def test_pruned_has_the_zeros_and_quantization_keeps_them(dataset, teacher):
     student = training.alone(1)
     pruned = training.pruned(teacher, student, 1)
     assert isinstance(pruned, keras.Model)
-    assert compression.sparsity(pruned).overall == pytest.approx(FINAL_SPARSITY, abs=0.01)
-    assert compression.sparsity(student).overall < 0.01
+    assert compression.summary(pruned).sparsity == pytest.approx(FINAL_SPARSITY, abs=0.01)
+    assert compression.summary(student).sparsity < 0.01
     quantized = compression.strip(training.quantization_aware(teacher, pruned, 1))
-    assert compression.sparsity(quantized).overall >= FINAL_SPARSITY - 0.01
+    assert compression.summary(quantized).sparsity >= FINAL_SPARSITY - 0.01
 
 
 @pytest.mark.parametrize("build", [build_teacher, build_student])

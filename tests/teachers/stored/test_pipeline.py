@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 import keras_kd
+from keras_kd.compression import PolynomialSchedule
 from keras_kd.losses import Hint, SoftTargets
 from keras_kd.teachers import Ensemble, StoredTeacher
 from keras_kd.teachers.joined import STUDENT_INPUTS, TEACHER_OUTPUTS
@@ -455,7 +456,11 @@ def test_a_pruned_student_learns_as_online(teacher, student, examples, hard_loss
     data = batches_of(*examples, 8)
     results = []
     for who, batches in ((teacher, data), (stored, stored.join(data))):
-        pruned = keras_kd.compression.prune(student, 0.5, begin_step=0, end_step=4, frequency=1)
+        pruned = keras_kd.compression.prune(
+            student,
+            0.5,
+            schedule=PolynomialSchedule(begin_step=0, end_step=4, frequency=1),
+        )
         results.append(steps(who, pruned, batches, SoftTargets(2.0), hard_loss))
     assert_equal_steps(*results)
 
