@@ -18,7 +18,7 @@ from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
 
 
-class _OfBothKerases(type(keras.Model)):
+class _EitherFlavour(type(keras.Model)):
     """Makes what `keras_kd.Distiller` gives for a tf_keras student an instance of it, too."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
@@ -28,7 +28,7 @@ class _OfBothKerases(type(keras.Model)):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
+class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
     """Trains a student on labels and on the outputs of a teacher.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.

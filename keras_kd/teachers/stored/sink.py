@@ -55,6 +55,7 @@ class Sink:
         self.total = total
         self._keys = Keys(description.key_kind)
         self._position = 0
+        self._writer: RecordWriter | None = None
 
     @property
     def position(self) -> int:
@@ -71,7 +72,7 @@ class Sink:
             records = self._finished()
             if records is None:
                 total = None if self.total is None else self.total * self.description.versions
-                records = RecordWriter(
+                self._writer = records = RecordWriter(
                     self.path,
                     self.description.to_json(),
                     self.description.dtype.itemsize,
@@ -138,8 +139,8 @@ class Sink:
         records = self.description.packed(tensors, augmented, self._position)[known * versions :]
         if len(records):
             keys, fingerprints = (np.repeat(one[known:], versions) for one in (integers, marks))
-            assert isinstance(self.records, RecordWriter)
-            self.records.append(keys, fingerprints, records)
+            assert self._writer is not None
+            self._writer.append(keys, fingerprints, records)
         self._advance(count)
 
     def finish(self) -> None:
@@ -155,8 +156,8 @@ class Sink:
                 "the data that it was begun with",
                 "pass the same data, or another path",
             )
-        if isinstance(self.records, RecordWriter):
-            self.records.finish()
+        if self._writer is not None:
+            self._writer.finish()
 
     def _finished(self) -> Records | None:
         """The records of a store that is complete; `None` where some can be written.
