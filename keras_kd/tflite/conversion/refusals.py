@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_kd._checks import one_line, problem, three_parts
-from keras_kd._keras import loops_over_time
+from keras_kd._graphs import loops_over_time
 from keras_kd.tflite.conversion.forms import Form, Options
 from keras_kd.tflite.conversion.layer_names import in_layers
 from keras_kd.tflite.student import Signature, layers_of, tfmot_modules
