@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_kd._tables import aligned
 from keras_kd.cli.arguments import add_json, check_files, whole_number
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     from keras_kd import tflite
 
     models = [tflite.TFLiteModel.load(file) for file in arguments.files]
-    chosen = {
+    chosen: dict[str, Any] = {
         name: tuple(value)
         for name, value in (("threads", arguments.threads), ("kernels", arguments.kernels))
         if value
