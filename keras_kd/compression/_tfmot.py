@@ -6,8 +6,10 @@ that is started from here. It needs neither: with `tf.keras` being Keras 3 it ta
 
 from __future__ import annotations
 
+import importlib
 import os
 from types import ModuleType
+from typing import Any
 
 import tensorflow as tf
 
@@ -30,22 +32,19 @@ def _import_tfmot() -> ModuleType:
 
 tfmot = _import_tfmot()
 
-# What has no public name; imported here because it must come after the line above.
-from tensorflow_model_optimization.python.core.clustering.keras import (  # noqa: E402
-    cluster_config,
-    cluster_wrapper,
-    clustering_centroids,
-)
-from tensorflow_model_optimization.python.core.keras import (  # noqa: E402
-    utils as tfmot_utils,
-)
-from tensorflow_model_optimization.python.core.quantization.keras import (  # noqa: E402
-    quantize_aware_activation,
-    quantize_layer,
-)
-from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
-    pruning_wrapper,
-)
+
+def _core(name: str) -> Any:
+    """A module of TF-MOT without a public name; it must be imported after `_import_tfmot`."""
+    return importlib.import_module(f"tensorflow_model_optimization.python.core.{name}")
+
+
+cluster_config = _core("clustering.keras.cluster_config")
+cluster_wrapper = _core("clustering.keras.cluster_wrapper")
+clustering_centroids = _core("clustering.keras.clustering_centroids")
+tfmot_utils = _core("keras.utils")
+quantize_aware_activation = _core("quantization.keras.quantize_aware_activation")
+quantize_layer = _core("quantization.keras.quantize_layer")
+pruning_wrapper = _core("sparsity.keras.pruning_wrapper")
 
 __all__ = [
     "cluster_config",
