@@ -3,7 +3,7 @@
 `Distiller` teaches a student, `losses` says what it learns from, `teachers` who teaches it and
 `schedules` when; `compression` prunes and quantizes it while it is taught, `tflite` turns it into a
 file and runs it, `metrics` measures outputs, `evaluation` compares models, `data` holds real digits
-to start with.
+to start with. `fit_to_device` does all of it in one call, for one of `devices`.
 """
 
 import importlib
@@ -19,10 +19,13 @@ __all__ = [
     "callbacks",
     "compression",
     "data",
+    "devices",
     "evaluation",
+    "fit_to_device",
     "losses",
     "metrics",
     "schedules",
+    "search",
     "teachers",
     "tflite",
 ]
@@ -40,7 +43,8 @@ if TYPE_CHECKING or not _runs_as_command():
     from keras_kd import losses, schedules, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
-    from keras_kd import callbacks, compression, data, evaluation, metrics, tflite
+    from keras_kd import callbacks, compression, data, devices, evaluation, metrics, search, tflite
+    from keras_kd.search import fit_to_device
 
 
 def __getattr__(name: str) -> Any:
@@ -49,6 +53,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Distiller":
         return importlib.import_module(f"{__name__}.distiller").Distiller
+    if name == "fit_to_device":
+        return importlib.import_module(f"{__name__}.search").fit_to_device
     return importlib.import_module(f"{__name__}.{name}")
 
 
