@@ -33,6 +33,8 @@ from keras_kd.search.teaching import Examples, Judge, Recipe, School, as_floats,
 _MEASURED, _TRAINED, _FINISHED = 0.3, 0.75, 0.92
 _USUAL_KEEP = 0.99
 _CALIBRATION_EXAMPLES = 500
+# Fewer do not tell students apart.
+_FEWEST_STEPS = 50
 _VERIFIED_EXAMPLES = 100
 # What a training costs before its first step, until one was seen.
 _SECONDS_TO_START = 5.0
@@ -178,7 +180,7 @@ def fit_to_device(
         trials=trials,
         finalists=finalists,
         max_seconds=None if max_minutes is None else 60 * max_minutes,
-        say=print if verbose else _nothing,
+        say=_print if verbose else _nothing,
     )
     search.say(
         f"Fit to {board}; teacher: {judge.measure.heading} {judge.text(teacher_value)}, goal "
@@ -243,6 +245,11 @@ def _check_student(student: Any) -> None:
         "pass student=lambda hp: keras.models.clone_model(model) for a single student",
         kind=TypeError,
     )
+
+
+def _print(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
 
 
 def _nothing(text: str) -> None:
@@ -387,7 +394,13 @@ class _Search:
 
     def _halve(self, school: School, names: list[str]) -> list[str]:
         """Train rung after rung; the names, those with the best metric first."""
-        plan = list(rungs(len(names), self.finalists, self.recipe.epochs))
+        recipe = self.recipe
+        steps = -(-len(self.train) // recipe.batch_size)
+        fewest = min(recipe.epochs, -(-_FEWEST_STEPS // steps))
+        plan = [
+            (count, max(epochs, fewest))
+            for count, epochs in rungs(len(names), self.finalists, recipe.epochs)
+        ]
         order = names
         for number, (count, epochs) in enumerate(plan):
             left = self._left(_TRAINED)

@@ -25,6 +25,8 @@ from keras_kd.compression.pruning.importance import group_scores
 _POOLING = {3: keras.layers.AveragePooling1D, 4: keras.layers.AveragePooling2D}
 # Fewer pixels than this along a side are a small input already.
 _SMALLEST_SIDE = 16
+# Statistics of the whole teacher are wrong for a narrow form, and a few steps must replace them.
+_MOST_MOMENTUM = 0.9
 # A layer of one filter passes on almost nothing.
 _MINIMUM = 2
 
@@ -41,6 +43,9 @@ class Form:
             the one before, or residual blocks.
         pool: the input is averaged over this many values along each axis (images, sequences). Where
             the shapes of later weights change with it (Flatten before Dense), these begin anew.
+
+    Moving averages of batch normalizations have a momentum of at most 0.9 in a form: they have to
+    follow in a few steps.
 
     Raises:
         TypeError: if a value is of another type.
@@ -92,7 +97,11 @@ class Form:
                 )
             plain = rebuilt(without_last_blocks(graph, self.fewer_blocks))
         plain = _narrowed(plain, self.width, self.tilt)
-        return _pooled(plain, self.pool) if self.pool > 1 else plain
+        plain = _pooled(plain, self.pool) if self.pool > 1 else plain
+        for layer in plain.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = min(layer.momentum, _MOST_MOMENTUM)
+        return plain
 
 
 class Proposal(Protocol):
@@ -252,27 +261,27 @@ def samples(
     """
     space = tuner().HyperParameters()
     checked(make(space))
+    random = np.random.default_rng(seed)
     seen = set()
     tries = 0
     while len(seen) < most and tries < most_tries:
         tries += 1
         drawn = tuner().HyperParameters()
-        # Which parameters there are may depend on the values of others: known after a build.
-        for known in space.space:
-            drawn.merge([known])
-            if drawn.is_active(known):
-                drawn.values[known.name] = known.random_sample(seed + 7919 * tries)
-        member = OfUser(make, dict(drawn.values), seed)
-        if member.name in seen:
-            continue
-        seen.add(member.name)
+        drawn.values = {
+            each.name: each.random_sample(int(random.integers(2**31))) for each in space.space
+        }
+        reason = None
         try:
             checked(make(drawn))
         except (ValueError, TypeError) as error:
-            yield member, one_line(error)
-        else:
-            space.merge(drawn)
-            yield member, None
+            reason = one_line(error)
+        # Which parameters there are may depend on the values of others: known after a build.
+        space.merge(drawn)
+        used = {each.name: drawn.values[each.name] for each in drawn.space}
+        member = OfUser(make, used, seed)
+        if member.name not in seen:
+            seen.add(member.name)
+            yield member, reason
 
 
 def tuner() -> Any:

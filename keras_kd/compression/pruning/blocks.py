@@ -16,7 +16,8 @@ from keras_kd.compression.bridge.translation import record_of
 from keras_kd.compression.layers import row_of
 from keras_kd.compression.pruning.flow import shapes_of
 
-_OWN_OPTIONS = frozenset({"name", "seed", "dtype", "build_config", "trainable"})
+# A block that keeps the shape may follow one that halves it.
+_OWN_OPTIONS = frozenset({"name", "seed", "dtype", "build_config", "trainable", "strides"})
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class _Step:
 def removable_blocks(graph: Graph) -> list[Block]:
     """The blocks that can be left out of a graph with one input, in their order.
 
-    A block repeats the one before it (the same layers with the same options), or it is a residual
-    block, whose branches are merged with what enters it. It has kernels, and its input and output
-    have the same shape.
+    A block repeats the one before it (the same layers with the same options, strides left out), or
+    it is a residual block, whose branches are merged with what enters it. It has kernels, and its
+    input and output have the same shape.
     """
     shapes = shapes_of(graph)
     steps = _steps(graph)
