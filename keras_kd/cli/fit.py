@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +145,23 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 
     with working("loading the model"):
         teacher = load_model(arguments.teacher, arguments.custom_objects)
-    result = fit_to_device(
-        teacher,
-        train,
-        validation_data=validation,
-        device=device,
-        keep=arguments.keep,
-        metric=arguments.metric,
-        goal=arguments.goal,
-        trials=arguments.trials,
-        directory=arguments.output / _SEARCH,
-        max_minutes=arguments.max_minutes,
-        epochs=arguments.epochs,
-        finalists=arguments.finalists,
-        seed=arguments.seed,
-    )
+    # Standard output holds the result alone.
+    with redirect_stdout(sys.stderr):
+        result = fit_to_device(
+            teacher,
+            train,
+            validation_data=validation,
+            device=device,
+            keep=arguments.keep,
+            metric=arguments.metric,
+            goal=arguments.goal,
+            trials=arguments.trials,
+            directory=arguments.output / _SEARCH,
+            max_minutes=arguments.max_minutes,
+            epochs=arguments.epochs,
+            finalists=arguments.finalists,
+            seed=arguments.seed,
+        )
     files = [str(path) for path in result.save(arguments.output)]
     files += _report(result, arguments.output / _REPORT)
     return Outcome(
