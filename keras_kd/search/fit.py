@@ -15,10 +15,11 @@ from keras_kd import compression, devices, teachers, tflite
 from keras_kd._checks import check_integer, check_number, one_line, problem
 from keras_kd._keras import check_model, is_model
 from keras_kd.devices import Device
+from keras_kd.search.candidates import Candidate, NothingFits
 from keras_kd.search.code import code_of
 from keras_kd.search.forms import Proposal
 from keras_kd.search.measuring import Cost, Maker, check_measurable, missed_text
-from keras_kd.search.result import Candidate, FitResult, NothingFits, check_goal
+from keras_kd.search.result import FitResult, check_goal
 from keras_kd.search.selection import (
     Found,
     measured,

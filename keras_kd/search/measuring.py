@@ -174,7 +174,7 @@ class Maker:
 
 
 def _zeros(tensor: tflite.TensorInfo) -> np.ndarray:
-    return np.zeros((1, *tensor.shape[1:]), tensor.dtype)
+    return np.zeros([size or 1 for size in tensor.shape], tensor.dtype)
 
 
 def _zero_smallest(student: keras.Model, share: float) -> None:

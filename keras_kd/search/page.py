@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_kd.evaluation import Comparison, Figure, Highlight, Measurement, Page, plots, save_report
 from keras_kd.evaluation.comparison import Column
 from keras_kd.evaluation.machine import machine
 from keras_kd.metrics import Estimate
-from keras_kd.search.result import Candidate, FitResult, examples_count, table, taken_text
+from keras_kd.search.candidates import Candidate, examples_count, table, taken_text
+
+if TYPE_CHECKING:
+    from keras_kd.search.result import FitResult
 
 _TEACHER = "teacher"
 _COSTS = ("bytes", "arena_bytes", "latency_microseconds")

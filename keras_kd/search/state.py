@@ -166,7 +166,7 @@ def digest_of(arrays: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def _damaged(path: Path, error: Exception) -> Exception:
     return problem(
         f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
         "a directory as a search has left it",

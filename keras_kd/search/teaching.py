@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -179,7 +179,7 @@ def as_floats(model: Any, x: Any) -> Any:
     return x.astype("float32") if real else x
 
 
-def predictions(model: keras.Model, x: Any) -> np.ndarray:
+def predictions(model: Any, x: Any) -> np.ndarray:
     """The outputs of a Keras model for inputs, shaped (examples, ...)."""
     return np.asarray(model.predict(x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0))
 
@@ -251,11 +251,12 @@ class Deadline(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Look at the clock."""
+        model: Any = self.model
         if self._end is not None and time.monotonic() > self._end:
-            self.model.stop_training = True
+            model.stop_training = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class School:
     """Trains students on the labels and the stored outputs of the teacher.
 
@@ -263,14 +264,11 @@ class School:
         stored: what the teacher gives for the training data.
         data: the training data.
         recipe: how.
-        seconds_per_epoch: what an epoch of the last training took.
     """
 
     stored: StoredTeacher
     data: Examples
     recipe: Recipe
-    seconds_per_epoch: float = 0.0
-    _trained: float = field(default=0.0, repr=False)
 
     def teach(
         self,
@@ -280,7 +278,6 @@ class School:
         *,
         share: float = 1.0,
         seed: int = 0,
-        before: Callable[[], None] | None = None,
     ) -> None:
         """Train a student of either Keras.
 
@@ -290,12 +287,11 @@ class School:
             seconds: after which it ends early.
             share: of the recipe's learning rate.
             seed: added to the recipe's.
-            before: called when the step is compiled.
         """
         recipe = self.recipe
         keras.utils.set_random_seed((recipe.seed + seed) % 2**32)
         steps = epochs * -(-len(self.data) // recipe.batch_size)
-        rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate * share, steps)
+        rate: Any = keras.optimizers.schedules.CosineDecay(recipe.learning_rate * share, steps)
         distiller = Distiller(
             self.stored,
             student,
@@ -306,9 +302,7 @@ class School:
         joined = self.stored.join(
             (self.data.x, self.data.y), recipe.batch_size, seed=recipe.seed + seed
         )
-        began = time.monotonic()
         distiller.fit(joined, epochs=epochs, verbose=0, callbacks=[Deadline(seconds)])
-        self.seconds_per_epoch = (time.monotonic() - began) / epochs
 
     def prune(self, student: keras.Model, seconds: float | None, seed: int) -> keras.Model:
         """The student with the recipe's share of zeros, trained while they are made."""

@@ -249,7 +249,15 @@ def test_a_family_for_a_phone_is_pruned_for_its_download(teacher, data, tmp_path
         flash="8 KB", latency=1000.0, target="android", compressed=True, name="phone"
     )
     result = fit(
-        teacher, data, device=device, student=build, trials=1, epochs=2, batch_size=32, goal=0.5
+        teacher,
+        data,
+        device=device,
+        student=build,
+        trials=1,
+        epochs=4,
+        batch_size=32,
+        learning_rate=1e-2,
+        goal=0.5,
     )
     assert result.winner.settings == {"units": 12}
     assert result.reached
