@@ -41,8 +41,8 @@ class Candidate:
 
     @property
     def fits(self) -> bool:
-        """Whether it keeps all limits of the device."""
-        return self.cost is not None and not self.misses
+        """Whether there is a file of it that keeps all limits of the device."""
+        return self.cost is not None and not self.misses and not self.reason
 
     @property
     def best_value(self) -> float | None:
@@ -55,12 +55,12 @@ class NothingFits(ValueError):
 
     Attributes:
         candidates: what was looked at.
-        nearest: the one that exceeds the limits least; None if no file could be made.
+        nearest: of those that exceed limits, the one that does so least; None without one.
     """
 
     def __init__(self, device: Device, candidates: Sequence[Candidate]) -> None:
         self.candidates = tuple(candidates)
-        known = [each for each in self.candidates if each.cost is not None]
+        known = [each for each in self.candidates if each.misses]
         self.nearest = min(known, key=lambda each: max(each.misses.values()), default=None)
         super().__init__(_nothing(device, self.candidates, self.nearest))
 
@@ -130,8 +130,11 @@ def row_of(candidate: Candidate) -> dict[str, Any]:
 
 
 def _nothing(device: Device, candidates: Sequence[Candidate], nearest: Candidate | None) -> str:
-    if nearest is None or nearest.cost is None:
-        reasons = [each.reason for each in candidates if each.reason]
+    reasons = [each.reason for each in candidates if each.cost is None or not each.misses]
+    # Where some would fit, the reason is another one than their size.
+    is_size = not any(each.cost is not None and not each.misses for each in candidates)
+    if nearest is None or nearest.cost is None or not is_size:
+        reasons = [reason for reason in reasons if reason]
         return three_parts(
             f"{len(candidates)} students for {device}, of which none can be made into a file"
             + (f" ({reasons[0]})" if reasons else ""),

@@ -147,8 +147,8 @@ def fit_to_device(
         check_number("goal", goal, fix="pass the value that the metric should reach")
     _check_student(student)
     check_model("teacher", teacher)
-    train = Examples.of("data", data)
-    examples = Examples.of("validation_data", validation_data)
+    train = Examples.of("data", data).for_inputs_of(teacher)
+    examples = Examples.of("validation_data", validation_data).for_inputs_of(teacher)
     check_measurable(board)
     judge, outputs = Judge.of(teacher, examples, metric)
     teacher_value = judge.value(outputs)
@@ -385,6 +385,16 @@ class _Search:
         return Found(proposal, cost, known["reason"])
 
     def _check_fits_teacher(self, student: keras.Model) -> None:
+        first = keras.tree.map_structure(lambda array: array[:1], self.train.x)
+        try:
+            student(first)
+        except Exception as error:
+            # Keras and TensorFlow raise errors of many kinds here.
+            raise problem(
+                f"a student that cannot be run on the data ({one_line(error)[:150]})",
+                "the inputs of the teacher",
+                "give it the same inputs",
+            ) from error
         shape = tuple(student.output_shape)[1:]
         if shape != self.output_shape:
             raise problem(
@@ -405,7 +415,8 @@ class _Search:
         order = names
         for number, (count, epochs) in enumerate(plan):
             left = self._left(_TRAINED)
-            chosen = order[:count]
+            # Those that there was no time for do not go on.
+            chosen = [name for name in order[:count] if len(self._rungs(name)) >= number]
             if left is not None:
                 seconds = left / (len(plan) - number)
                 known = [name for name in chosen if len(self._rungs(name)) > number]
@@ -542,8 +553,8 @@ class _Search:
         file_cost = Cost.from_dict(final["cost"]) if "cost" in final else None
         last = file_cost or cost
         epochs = sum(rung["epochs"] for rung in rungs_)
-        if final.get("aware"):
-            epochs += self.recipe.fine_tuning_epochs * (2 if self.board.compressed else 1)
+        if file_cost is not None:
+            epochs += self.recipe.fine_tuning_epochs * (final["aware"] + self.board.compressed)
         return Candidate(
             name=name,
             settings=entry["settings"],

@@ -67,7 +67,7 @@ class Form:
     def name(self) -> str:
         """A short name: "width 0.50 tilt 3"."""
         parts = [f"width {self.width:.2f}"]
-        parts += [f"tilt {self.tilt:g}"] if self.tilt != 1 else []
+        parts += [f"tilt {self.tilt:.3g}"] if self.tilt != 1 else []
         parts += [f"-{self.fewer_blocks} blocks"] if self.fewer_blocks else []
         parts += [f"pool {self.pool}"] if self.pool > 1 else []
         return " ".join(parts)

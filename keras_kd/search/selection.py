@@ -65,6 +65,8 @@ def students_of_teacher(
         is_over: whether time is over; what was found until then is returned.
     """
     ladder = Ladder(teacher)
+    # Raises, before anything is measured, if no layer can be made narrower.
+    arms = ladder.arms[:trials]
     guess = _Guess(ladder, device)
     tops: list[tuple[Form, int]] = []
     found: dict[str, Found] = {}
@@ -76,7 +78,7 @@ def students_of_teacher(
     # The teacher itself shows how far off it is, and corrects the first guess.
     whole = look(ladder.form(Form(), 0))
     guess.correct(Form(), 0, whole)
-    for arm in ladder.arms[:trials]:
+    for arm in arms:
         if is_over():
             break
         step, best = _largest(ladder, arm, device, guess, look, is_over)

@@ -109,6 +109,25 @@ class Examples:
                 )
         return cls(x, y)
 
+    def for_inputs_of(self, model: Any) -> Examples:
+        """The same, whole numbers as float32 where a model has an input of real numbers.
+
+        Models that scale the bytes of pixels themselves take them; quantizers want real numbers.
+        """
+        inputs = getattr(model, "inputs", None) or []
+        dtypes = {each.name: keras.backend.standardize_dtype(each.dtype) for each in inputs}
+
+        def converted(name: str | None, array: np.ndarray) -> np.ndarray:
+            dtype = dtypes.get(name) if name else next(iter(dtypes.values()), None)
+            is_real = dtype is not None and "float" in dtype
+            return array.astype("float32") if is_real and array.dtype.kind in "biu" else array
+
+        if isinstance(self.x, Mapping):
+            x = {name: converted(name, array) for name, array in self.x.items()}
+        else:
+            x = converted(None, self.x)
+        return Examples(x, self.y)
+
     def __len__(self) -> int:
         return len(self.y)
 

@@ -17,6 +17,7 @@ import keras_kd
 from keras_kd import devices, tflite
 from keras_kd.data import load_sample
 from keras_kd.search import NothingFits
+from keras_kd.search.teaching import Examples
 
 PROGRAM = Path(__file__).with_name("_program.py")
 SECONDS = 1500
@@ -329,3 +330,12 @@ def test_no_time_is_no_student(teacher, data):
         max_minutes=1e-4,
         device=devices.Device(flash=60_000),
     )
+
+
+def test_bytes_of_pixels_become_real_numbers(teacher, data):
+    pixels = (255 * data["x_val"]).astype("uint8")
+    examples = Examples.of("data", (pixels, data["y_val"])).for_inputs_of(teacher)
+    assert examples.x.dtype == np.float32
+    words = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(9, 2)])
+    numbers = Examples.of("data", (np.ones((3, 4), int), np.zeros(3))).for_inputs_of(words)
+    assert numbers.x.dtype == int
