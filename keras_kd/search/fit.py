@@ -431,7 +431,7 @@ class _Search:
                 rest = len(chosen) - place
                 seconds = None if rung_end is None else rung_end / (len(plan) - number) / rest
                 self._train(school, name, number, epochs, seconds)
-                self._tell(number, len(plan), place + 1, len(chosen), name, epochs)
+                self._tell(plan, number, place + 1, len(chosen), name)
             order = sorted(chosen, key=self._rank) + order[len(chosen) :]
         return order
 
@@ -452,14 +452,22 @@ class _Search:
         self._rungs(name).append({"epochs": epochs, "value": value, "seed": seed, "took": took})
         self.state.save()
 
-    def _tell(self, number: int, plan: int, place: int, count: int, name: str, epochs: int) -> None:
+    def _tell(
+        self, plan: list[tuple[int, int]], number: int, place: int, count: int, name: str
+    ) -> None:
         value = self._rungs(name)[-1]["value"]
-        best = min((n for n in self.state.candidates if self._rungs(n)), key=self._rank)
+        trained = [each for each in self.state.candidates if self._rungs(each)]
+        best = min(trained, key=self._rank)
         best_value = self._rungs(best)[-1]["value"]
+        epochs = plan[number][1]
+        done = [rung for each in trained for rung in self._rungs(each)]
+        rest = (count - place) * epochs + sum(n * e for n, e in plan[number + 1 :])
+        rest += plan[-1][0] * self.recipe.fine_tuning_epochs
+        seconds = rest * sum(rung["took"] for rung in done) / sum(rung["epochs"] for rung in done)
         self.say(
-            f"Round {number + 1} of {plan}, trained {place} of {count} for {epochs} epochs: "
+            f"Round {number + 1} of {len(plan)}, trained {place} of {count} for {epochs} epochs: "
             f"{name}: {self.judge.text(value)}; best {self.judge.text(best_value)} ({best}); "
-            f"{self._clock()}"
+            f"{self._clock()}, about {seconds / 60:.1f} min left"
         )
 
     def _clock(self) -> str:
