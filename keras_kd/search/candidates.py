@@ -130,11 +130,10 @@ def row_of(candidate: Candidate) -> dict[str, Any]:
 
 
 def _nothing(device: Device, candidates: Sequence[Candidate], nearest: Candidate | None) -> str:
-    reasons = [each.reason for each in candidates if each.cost is None or not each.misses]
     # Where some would fit, the reason is another one than their size.
+    reasons = [each.reason for each in candidates if each.reason]
     is_size = not any(each.cost is not None and not each.misses for each in candidates)
     if nearest is None or nearest.cost is None or not is_size:
-        reasons = [reason for reason in reasons if reason]
         return three_parts(
             f"{len(candidates)} students for {device}, of which none can be made into a file"
             + (f" ({reasons[0]})" if reasons else ""),

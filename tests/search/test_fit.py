@@ -321,6 +321,7 @@ def test_a_teacher_with_several_outputs_is_refused(teacher, data):
     refused(both, data, ValueError, "with several outputs.*one output")
 
 
+@pytest.mark.slow
 def test_no_time_is_no_student(teacher, data):
     refused(
         teacher,
