@@ -16,7 +16,6 @@ from keras_kd._representative import (
     representative_examples,
     some_of,
 )
-from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.batches import naming_dependence
 from keras_kd.tflite.conversion.converter import Options, run_converter
 from keras_kd.tflite.conversion.ends import (
@@ -53,7 +52,6 @@ from keras_kd.tflite.verification.verification import (
 )
 
 QUANTIZATIONS = tuple(FORMS)
-_MOST_TRIES = 8
 
 
 def convert(
@@ -232,10 +230,6 @@ def _converted(
     form = options.form
     data = examples if form.needs_data else None
     content = run_converter(signature, options, data)
-    tries = 1
-    while data is not None and tries < _MOST_TRIES and _is_float_by_chance(content):
-        content = run_converter(signature, options, data)
-        tries += 1
     if recipe is not None or form.is_by_layer:
         forms = {"*": form.name} if recipe is None else recipe
         content = quantize(
@@ -243,11 +237,6 @@ def _converted(
         )
     content = with_own_outputs(without_state(content))
     return with_equal_ends(content) if signature.states else content
-
-
-def _is_float_by_chance(content: bytes) -> bool:
-    """Whether only SPLIT stayed in float: of one unrolled GRU it did in every second file."""
-    return FlatBufferModel(content).float_operators() == ["SPLIT"]
 
 
 def _scales(student: Any, form: Form, place: Target, per_tensor: Any, recipe: Any) -> bool | str:
