@@ -321,7 +321,9 @@ class School:
         joined = self.stored.join(
             (self.data.x, self.data.y), recipe.batch_size, seed=recipe.seed + seed
         )
-        distiller.fit(joined, epochs=epochs, verbose=0, callbacks=[Deadline(seconds)])
+        distiller.fit(
+            joined, epochs=epochs, shuffle=False, verbose=0, callbacks=[Deadline(seconds)]
+        )
 
     def prune(self, student: keras.Model, seconds: float | None, seed: int) -> keras.Model:
         """The student with the recipe's share of zeros, trained while they are made."""
