@@ -1,9 +1,10 @@
 """Knowledge distillation for Keras, from a teacher to a verified student on a device.
 
-`Distiller` teaches a student, `losses` says what it learns from, `teachers` who teaches it and
-`schedules` when; `compression` prunes and quantizes it while it is taught, `tflite` turns it into a
-file and runs it, `metrics` measures outputs, `evaluation` compares models, `data` holds real digits
-to start with. `fit_to_device` does all of it in one call, for one of `devices`.
+`Distiller` trains a student on the outputs of one of the `teachers`, `losses` define how both are
+compared, and `schedules` change weights and temperatures with the step. `compression` prunes and
+quantizes the student while it trains, `tflite` converts it to a file and runs it, `metrics`
+measures outputs, `evaluation` compares models, and `data` holds real digits to start with.
+`fit_to_device` does all of it in one call, for one of the `devices`; `search` holds its parts.
 """
 
 import importlib
@@ -20,6 +21,7 @@ __all__ = [
     "compression",
     "data",
     "devices",
+    "distiller",
     "evaluation",
     "fit_to_device",
     "losses",
@@ -43,7 +45,17 @@ if TYPE_CHECKING or not _runs_as_command():
     from keras_kd import losses, schedules, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
-    from keras_kd import callbacks, compression, data, devices, evaluation, metrics, search, tflite
+    from keras_kd import (
+        callbacks,
+        compression,
+        data,
+        devices,
+        distiller,
+        evaluation,
+        metrics,
+        search,
+        tflite,
+    )
     from keras_kd.search import fit_to_device
 
 

@@ -23,6 +23,8 @@ ROOMS = [
     "_native",
     "_worker",
     "_keras",
+    "_graphs",
+    "_attention",
     "_optimizers",
     "_translation",
     "_operations",

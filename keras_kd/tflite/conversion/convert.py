@@ -102,7 +102,7 @@ def convert(
         representative_data: examples like those that the student was trained on, scaled in the
             same way, from which the ranges of its activations are read. Needed for "int8" and
             "int16x8" unless the student is quantization-aware in every layer
-            (`quantization_summary` names those that compute in float). All training data will do:
+            (`compression.summary` names those that compute in float). All training data will do:
             a sample of 500 is chosen from them. An array, a dict or a list of arrays, a pair
             `(x, y)`, a `tf.data.Dataset` as for `fit`, a generator of batches or a function that
             returns one, such as TFLite's `representative_dataset`, a `.npy` or `.npz` file, a
