@@ -246,7 +246,7 @@ def main(argv: list[str] | None = None) -> str:
         )
         for budget in options.budgets:
             contest = Contest(teacher, dataset, BUDGETS[budget], options, seed)
-            stored = teachers.store(
+            stored = teachers.StoredTeacher.create(
                 teacher,
                 (contest.train.x, contest.train.y),
                 options.output / f"teacher-{seed}.store",

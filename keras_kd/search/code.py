@@ -57,7 +57,7 @@ def code_of(
         "",
         f"# teacher, x_train, y_train{_given(loss, own)}: as they were given to fit_to_device.",
         proposal.code(),
-        "stored = keras_kd.teachers.store(",
+        "stored = keras_kd.teachers.StoredTeacher.create(",
         '    teacher, (x_train, y_train), "teacher.store", dtype="float32"',
         ")",
         "",

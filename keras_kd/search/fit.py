@@ -285,7 +285,7 @@ class _Search:
         """Search; the winner's row, its file, and its student."""
         found = self._measure()
         names = [each.proposal.name for each in found]
-        stored = teachers.store(
+        stored = teachers.StoredTeacher.create(
             self.teacher, (self.train.x, self.train.y), self.state.store, dtype="float32"
         )
         school = School(stored, self.train, self.recipe)
