@@ -4,6 +4,7 @@
 compared, and `schedules` change weights and temperatures with the step. `compression` prunes and
 quantizes the student while it trains, `tflite` converts it to a file and runs it, `metrics`
 measures outputs, `evaluation` compares models, and `data` holds real digits to start with.
+`fit_to_device` does all of it in one call, for one of the `devices`; `search` holds its parts.
 """
 
 import importlib
@@ -19,11 +20,14 @@ __all__ = [
     "callbacks",
     "compression",
     "data",
+    "devices",
     "distiller",
     "evaluation",
+    "fit_to_device",
     "losses",
     "metrics",
     "schedules",
+    "search",
     "teachers",
     "tflite",
 ]
@@ -41,7 +45,18 @@ if TYPE_CHECKING or not _runs_as_command():
     from keras_kd import losses, schedules, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
-    from keras_kd import callbacks, compression, data, distiller, evaluation, metrics, tflite
+    from keras_kd import (
+        callbacks,
+        compression,
+        data,
+        devices,
+        distiller,
+        evaluation,
+        metrics,
+        search,
+        tflite,
+    )
+    from keras_kd.search import fit_to_device
 
 
 def __getattr__(name: str) -> Any:
@@ -50,6 +65,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Distiller":
         return importlib.import_module(f"{__name__}.distiller").Distiller
+    if name == "fit_to_device":
+        return importlib.import_module(f"{__name__}.search").fit_to_device
     return importlib.import_module(f"{__name__}.{name}")
 
 

@@ -10,7 +10,17 @@ import traceback
 from collections.abc import Sequence
 
 from keras_kd._version import __version__
-from keras_kd.cli import benchmark, convert, inspect, quickstart, report, store, terminal, verify
+from keras_kd.cli import (
+    benchmark,
+    convert,
+    fit,
+    inspect,
+    quickstart,
+    report,
+    store,
+    terminal,
+    verify,
+)
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
 from keras_kd.cli.failures import DEBUG, told
 from keras_kd.cli.interruption import interruptible
@@ -22,7 +32,7 @@ FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
 # And for one whose output nobody reads any more. Windows has no signal of that name.
 BROKEN_PIPE = 128 + 13
-_COMMANDS = (quickstart, store, convert, inspect, verify, benchmark, report)
+_COMMANDS = (quickstart, store, fit, convert, inspect, verify, benchmark, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

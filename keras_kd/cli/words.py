@@ -29,6 +29,7 @@ _PHRASES = (
 )
 # Where the option has another name than Python's argument.
 _OPTIONS = {
+    "fit": {"directory": "--output", "validation_data": "--validation"},
     "convert": {"labels": "--verification-labels", "temperatures": "--temperature"},
     "store": {"temperatures": "--temperature", "activation": "--probabilities", "x": "--data"},
 }

@@ -15,7 +15,7 @@ from keras_kd.tflite.conversion.convert import QUANTIZATIONS
 from keras_kd.tflite.conversion.targets import TARGETS
 from keras_kd.tflite.runtimes.litert import KERNELS
 
-COMMANDS = ["quickstart", "store", "convert", "inspect", "verify", "benchmark", "report"]
+COMMANDS = ["quickstart", "store", "fit", "convert", "inspect", "verify", "benchmark", "report"]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -65,6 +65,15 @@ def test_to_microcontroller(tmp_path):
 
 
 @pytest.mark.slow
+def test_fit_to_device(tmp_path):
+    pytest.importorskip("tflite_micro")
+    options = ("--images", 1200, "--teacher-epochs", 1, "--trials", 1, "--epochs", 1)
+    result = run("fit_to_device.py", *options, "--output", tmp_path / "firmware")
+    assert result.winner.fits
+    assert (tmp_path / "firmware" / "digits.tflite").stat().st_size == result.model.size
+
+
+@pytest.mark.slow
 def test_to_android(tmp_path, capsys):
     path = tmp_path / "digits.tflite"
     model = run("to_android.py", "--epochs", 1, "--images", 640, "--output", path)

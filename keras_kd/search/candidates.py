@@ -1,0 +1,168 @@
+"""What was looked at in a search: its rows, and what to do where nothing fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras_kd._checks import three_parts
+from keras_kd._tables import aligned
+from keras_kd.devices import Device, bytes_as_text
+from keras_kd.search.measuring import Cost, missed_text
+from keras_kd.search.teaching import Examples, Judge
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A student that was looked at.
+
+    Attributes:
+        name: what it is called.
+        settings: what distinguishes it: the fields of a `Form`, or the values of hyperparameters.
+        cost: what its file takes, read from the untrained student's file; None: there is no file.
+        misses: how many times it exceeds each limit that it does not keep; empty if it fits.
+        reason: why there is no file.
+        epochs: how long it was trained, with quantizers too; 0: never.
+        value: the metric on the validation data after its last training in float32.
+        file_value: the metric of its `.tflite`, run in LiteRT; None unless it was a finalist.
+        file_cost: what that file takes.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    cost: Cost | None
+    misses: Mapping[str, float]
+    reason: str = ""
+    epochs: int = 0
+    value: float | None = None
+    file_value: float | None = None
+    file_cost: Cost | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is a file of it that keeps all limits of the device."""
+        return self.cost is not None and not self.misses and not self.reason
+
+    @property
+    def best_value(self) -> float | None:
+        """The metric of its file, else the one in float32."""
+        return self.value if self.file_value is None else self.file_value
+
+
+class NothingFits(ValueError):
+    """No student fits the device.
+
+    Attributes:
+        candidates: what was looked at.
+        nearest: of those that exceed limits, the one that does so least; None without one.
+    """
+
+    def __init__(self, device: Device, candidates: Sequence[Candidate]) -> None:
+        self.candidates = tuple(candidates)
+        known = [each for each in self.candidates if each.misses]
+        self.nearest = min(known, key=lambda each: max(each.misses.values()), default=None)
+        super().__init__(_nothing(device, self.candidates, self.nearest))
+
+
+def table(candidates: Sequence[Candidate], judge: Judge, device: Device) -> str:
+    """Every candidate a row."""
+    is_micro = device.target == "microcontroller"
+    header = ("student", "weights", "file B", "flash B", "arena B" if is_micro else "ms")
+    rows = []
+    for each in candidates:
+        cost = each.file_cost or each.cost
+        value, file_value = (
+            "-" if number is None else judge.measure.write(number)
+            for number in (each.value, each.file_value)
+        )
+        numbers = ("-", "-", "-", "-")
+        if cost is not None:
+            last = cost.arena_bytes if is_micro else cost.latency
+            written = "-" if last is None else f"{last:,}" if is_micro else f"{last:.3f}"
+            numbers = (
+                f"{cost.parameters:,}",
+                f"{cost.bytes:,}",
+                f"{cost.flash_bytes:,}",
+                written,
+            )
+        verdict = "fits" if each.fits else "no file"
+        if each.misses:
+            verdict = " ".join(f"{name} x{times:.2f}" for name, times in each.misses.items())
+        rows.append((each.name, *numbers, verdict, str(each.epochs), value, file_value))
+    unit = " %" if judge.measure.is_share else ""
+    heading = judge.measure.heading
+    return aligned((*header, "fit", "epochs", f"{heading}{unit}", "in int8"), rows)
+
+
+def taken_text(cost: Cost | None, device: Device) -> str:
+    """What a file takes of a device, for people."""
+    if cost is None:
+        return "-"
+    parts = [f"{cost.bytes:,} bytes"]
+    if device.target == "microcontroller" and cost.flash_bytes > cost.bytes:
+        parts.append(f"{bytes_as_text(cost.flash_bytes)} of flash with TFLM and its kernels")
+    elif device.target == "microcontroller":
+        parts.append("the model alone: the size of TFLM is not known for this device")
+    elif device.compressed:
+        parts.append(f"{cost.flash_bytes:,} after gzip")
+    if cost.arena_bytes is not None:
+        parts.append(f"an arena of {bytes_as_text(cost.arena_bytes)}")
+    if cost.latency is not None:
+        parts.append(f"{cost.latency:.3f} ms in LiteRT on this computer")
+    return ", ".join(parts)
+
+
+def row_of(candidate: Candidate) -> dict[str, Any]:
+    """A candidate in types that JSON knows."""
+    return {
+        "name": candidate.name,
+        "settings": dict(candidate.settings),
+        "fits": candidate.fits,
+        "misses": dict(candidate.misses),
+        "reason": candidate.reason,
+        "epochs": candidate.epochs,
+        "value": candidate.value,
+        "file_value": candidate.file_value,
+        "cost": None if candidate.cost is None else candidate.cost.to_dict(),
+        "file_cost": None if candidate.file_cost is None else candidate.file_cost.to_dict(),
+    }
+
+
+def _nothing(device: Device, candidates: Sequence[Candidate], nearest: Candidate | None) -> str:
+    # Where some would fit, the reason is another one than their size.
+    reasons = [each.reason for each in candidates if each.reason]
+    is_size = not any(each.cost is not None and not each.misses for each in candidates)
+    if nearest is None or nearest.cost is None or not is_size:
+        return three_parts(
+            f"{len(candidates)} students for {device}, of which none can be made into a file"
+            + (f" ({reasons[0]})" if reasons else ""),
+            "a student that converts to int8 and runs on the target",
+            "replace the layers that are named, or pass another family of students",
+        )
+    cost = nearest.cost
+    help_ = []
+    if "flash" in nearest.misses:
+        runtime = cost.flash_bytes - cost.bytes
+        if device.target == "microcontroller" and runtime > (device.flash_bytes or 0):
+            help_.append(
+                f"more flash: TFLM and the kernels of its operators alone take "
+                f"{bytes_as_text(runtime)}"
+            )
+        else:
+            help_.append("more flash, or a family with fewer weights")
+    if "ram" in nearest.misses:
+        help_.append("more RAM, a smaller input, or strides in the first layers")
+    if "latency" in nearest.misses:
+        help_.append("more time, a smaller input, or strides in the first layers")
+    return three_parts(
+        f"{device}, which none of {len(candidates)} students fits; the nearest, {nearest.name}, "
+        f"takes {missed_text(nearest.misses, cost, device)}",
+        "a device that the smallest student fits",
+        "choose " + "; and ".join(help_),
+    )
+
+
+def examples_count(examples: Examples) -> str:
+    """For people: "2,000 examples"."""
+    return f"{len(examples):,} validation examples"

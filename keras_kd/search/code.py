@@ -1,0 +1,102 @@
+"""The settings of a student, as Python code that makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_kd.devices import Device
+from keras_kd.search.forms import Proposal
+from keras_kd.search.teaching import FINE_TUNING_SHARE, Recipe
+
+
+def code_of(
+    proposal: Proposal,
+    trainings: Sequence[tuple[int, int]],
+    last_seed: int,
+    recipe: Recipe,
+    device: Device,
+    examples: int,
+    *,
+    is_aware: bool,
+) -> str:
+    """Python code for teacher, x_train and y_train that are there.
+
+    Args:
+        proposal: the student.
+        trainings: epochs and seed of each training in float32.
+        last_seed: of the trainings with zeros and with quantizers.
+        recipe: how students are trained.
+        device: where the file runs.
+        examples: from how many the ranges are read.
+        is_aware: whether the last training is quantization-aware.
+    """
+    loss = recipe.loss
+    own = recipe.distillation_losses is not None
+    taught = "stored, student" + (", distillation_losses" if own else "")
+    steps = [
+        f"teach(student, {epochs}, {recipe.learning_rate:g}, {seed})" for epochs, seed in trainings
+    ]
+    epochs, seed = recipe.fine_tuning_epochs, last_seed
+    if device.compressed:
+        steps += [
+            f"pruned = keras_kd.compression.prune(student, {recipe.sparsity:g})",
+            f"teach(pruned, {epochs}, {recipe.learning_rate:g}, {seed})",
+            "student = keras_kd.compression.strip(pruned)",
+        ]
+    last = f"keras_kd.compression.quantize_aware(student, x_train[:{examples}])"
+    if is_aware:
+        rate = recipe.learning_rate * FINE_TUNING_SHARE
+        steps += [f"student = {last}", f"teach(student, {epochs}, {rate:g}, {seed})"]
+    data = "" if is_aware else f", x_train[:{examples}]"
+    lines = [
+        "import keras",
+        "import keras_kd",
+        "",
+        f"# teacher, x_train, y_train{_given(loss, own)}: as they were given to fit_to_device.",
+        proposal.code(),
+        "stored = keras_kd.teachers.StoredTeacher.create(",
+        '    teacher, (x_train, y_train), "teacher.store", dtype="float32"',
+        ")",
+        "",
+        "",
+        "def teach(student, epochs, learning_rate, seed):",
+        f"    keras.utils.set_random_seed({recipe.seed} + seed)",
+        f"    steps = epochs * -(-len(y_train) // {recipe.batch_size})",
+        "    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)",
+        "    distiller = keras_kd.Distiller(",
+        f"        {taught}, student_loss_weight={recipe.student_loss_weight:g}",
+        "    )",
+        f"    distiller.compile(keras.optimizers.Adam(rate), {_loss(loss)})",
+        f"    data = stored.join((x_train, y_train), {recipe.batch_size}, "
+        f"seed={recipe.seed} + seed)",
+        "    distiller.fit(data, epochs=epochs)",
+        "",
+        "",
+        *steps,
+        f'model = keras_kd.tflite.convert(student, "int8"{data}, target="{device.target}")',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _given(loss: Any, own: bool) -> str:
+    names = ["loss"] if _loss(loss) == "loss" else []
+    names += ["distillation_losses"] if own else []
+    return "".join(f", {name}" for name in names)
+
+
+def _loss(loss: Any) -> str:
+    """A loss as code, or the name of a variable where it is a user's own."""
+    if isinstance(loss, str):
+        return repr(loss)
+    name = type(loss).__name__
+    if getattr(keras.losses, name, None) is not type(loss):
+        return "loss"
+    config = loss.get_config()
+    default = type(loss)().get_config()
+    others = {key: value for key, value in config.items() if value != default.get(key)}
+    options = ", ".join(f"{key}={value!r}" for key, value in others.items())
+    return f"keras.losses.{name}({options})"

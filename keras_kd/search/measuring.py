@@ -1,0 +1,186 @@
+"""What a student takes on a device, read from its file, before it is trained and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kd import compression, tflite
+from keras_kd._checks import problem
+from keras_kd.compression.kernels import kernels
+from keras_kd.devices import Device, bytes_as_text
+from keras_kd.search.forms import with_distinct_values
+from keras_kd.tflite.microcontroller.operators import CORE_BYTES, kernel_bytes
+
+# Ranges of activations do not change the size of a file; a few examples give them.
+_EXAMPLES = 32
+_RUNS = 50
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a file takes on a device.
+
+    Attributes:
+        bytes: the size of the `.tflite`.
+        flash_bytes: what counts against the device's flash: the file, on a microcontroller with
+            TFLM's core and the kernels of its operators; after gzip where the device says so.
+        arena_bytes: the tensor arena in TFLM; None for other targets, or without tflite-micro.
+        latency: milliseconds in LiteRT on one thread of this computer; None on microcontrollers.
+        parameters: how many weights the student has.
+    """
+
+    bytes: int
+    flash_bytes: int
+    arena_bytes: int | None
+    latency: float | None
+    parameters: int
+
+    def misses(self, device: Device) -> dict[str, float]:
+        """How many times each limit that is not kept is exceeded, by "flash", "ram", "latency"."""
+        pairs = {
+            "flash": (self.flash_bytes, device.flash_bytes),
+            "ram": (self.arena_bytes, device.ram_bytes),
+            "latency": (self.latency, device.latency),
+        }
+        return {
+            name: taken / limit
+            for name, (taken, limit) in pairs.items()
+            if limit is not None and taken is not None and taken > limit
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers by their names."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, Any]) -> Cost:
+        """The cost that `to_dict` has written."""
+        return cls(**numbers)
+
+
+def missed_text(misses: Mapping[str, float], cost: Cost, device: Device) -> str:
+    """For people: "flash 81.0 KB of 64.0 KB, RAM 40.1 KB of 32.0 KB"; empty where all fits."""
+    taken = {
+        "flash": (cost.flash_bytes, device.flash_bytes, "flash"),
+        "ram": (cost.arena_bytes, device.ram_bytes, "RAM"),
+    }
+    parts = [
+        f"{heading} {bytes_as_text(value or 0)} of {bytes_as_text(limit or 0)}"
+        for name, (value, limit, heading) in taken.items()
+        if name in misses
+    ]
+    if "latency" in misses:
+        parts.append(f"latency {cost.latency:.2f} of {device.latency:.2f} ms")
+    return ", ".join(parts)
+
+
+def check_measurable(device: Device) -> None:
+    """Refuse what cannot be measured here.
+
+    Raises:
+        ImportError: if RAM counts and tflite-micro is not installed.
+    """
+    if device.ram_bytes is not None and not tflite.microcontroller.is_installed():
+        raise problem(
+            f"a device with {bytes_as_text(device.ram_bytes)} of RAM without tflite-micro",
+            "TensorFlow Lite Micro, in which the arena of each student is measured",
+            "pip install 'keras-kd[micro]', or leave ram out",
+            kind=ImportError,
+        )
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes files for one device.
+
+    Attributes:
+        device: where they run.
+        x: training inputs, an array or a dict of arrays by input name.
+        sparsity: the share of zeros of a pruned student, where the device counts compressed bytes.
+    """
+
+    device: Device
+    x: Any
+    sparsity: float = 0.0
+
+    def examples(self, count: int) -> Any:
+        """The first `count` of the inputs."""
+        return keras.tree.map_structure(lambda array: array[:count], self.x)
+
+    def aware(self, student: keras.Model, count: int) -> Any:
+        """The student with quantizers, their ranges measured on so many examples.
+
+        A student of which no quantization-aware form can be made is returned as it is: it is
+        quantized when it is converted.
+        """
+        try:
+            return compression.quantize_aware(student, self.examples(count))
+        except ValueError:
+            return student
+
+    def file(self, student: Any, count: int, **options: Any) -> tflite.TFLiteModel:
+        """The file of a student that `aware` has returned, perhaps trained.
+
+        Raises:
+            ValueError: if it cannot be converted, or the file computes something else.
+        """
+        target = self.device.target
+        if isinstance(student, keras.Model):
+            return tflite.convert(student, "int8", self.examples(count), target, **options)
+        try:
+            return tflite.convert(student, "int8", None, target, **options)
+        except ValueError:
+            # Layers that stay in float while the student trains need examples for their ranges.
+            return tflite.convert(student, "int8", self.examples(count), target, **options)
+
+    def cost_of_untrained(self, student: keras.Model, seed: int) -> Cost:
+        """What the file of a student will take once it is trained.
+
+        Its weights are made distinct, its quantizers are added as for the last training, it is
+        converted, and the real file is measured.
+
+        Raises:
+            ValueError: if it cannot be converted or does not run on the target.
+        """
+        copy = with_distinct_values(student, seed)
+        if self.sparsity:
+            _zero_smallest(copy, self.sparsity)
+        return self.cost(self.file(self.aware(copy, _EXAMPLES), _EXAMPLES), copy.count_params())
+
+    def cost(self, model: tflite.TFLiteModel, parameters: int) -> Cost:
+        """What a file takes.
+
+        Args:
+            model: converted for the device's target.
+            parameters: how many weights the student has.
+        """
+        arena = latency = None
+        flash = model.compressed_size if self.device.compressed else model.size
+        if self.device.target == "microcontroller":
+            if self.device.kernels is not None:
+                kernels = kernel_bytes(model.operators, cmsis_nn=self.device.kernels == "cmsis_nn")
+                flash += CORE_BYTES + kernels
+            if tflite.microcontroller.is_installed():
+                first = {tensor.name: _zeros(tensor) for tensor in model.inputs}
+                arena = tflite.microcontroller.run_stored(model, first).arena_bytes
+        else:
+            latency = model.latency(runs=_RUNS).median / 1000
+        return Cost(model.size, flash, arena, latency, parameters)
+
+
+def _zeros(tensor: tflite.TensorInfo) -> np.ndarray:
+    return np.zeros([size or 1 for size in tensor.shape], tensor.dtype)
+
+
+def _zero_smallest(student: keras.Model, share: float) -> None:
+    """Set the smallest weights of each kernel to zero, as pruning will."""
+    for layer in student.layers:
+        for kernel in kernels(layer):
+            value = np.asarray(kernel.weight)
+            limit = np.quantile(np.abs(value), share)
+            kernel.weight.assign(np.where(np.abs(value) > limit, value, 0))

@@ -1,0 +1,278 @@
+"""Which students are trained: some that fit the device, as large as they can be and smaller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_kd._checks import one_line
+from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.pruning.flow import shapes_of
+from keras_kd.devices import Device
+from keras_kd.search.forms import Form, Ladder, OfTeacher, Proposal, samples
+from keras_kd.search.measuring import Cost
+
+# So many real files are looked at along one arm before its best step is taken.
+_MOST_MEASURES = 4
+# A second, smaller student of an arm: two steps have half of the weights.
+_STEPS_DOWN = 2
+_DRAWS_PER_TRIAL = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """A proposal, and what was measured on its untrained file.
+
+    Attributes:
+        proposal: the student.
+        cost: what its file takes; None where there is no file.
+        reason: why there is none.
+    """
+
+    proposal: Proposal
+    cost: Cost | None
+    reason: str = ""
+
+    def fits(self, device: Device) -> bool:
+        """Whether it keeps all limits of the device."""
+        return self.cost is not None and not self.cost.misses(device)
+
+
+# Gives what was found of a proposal, measured now or remembered.
+Look = Callable[[Proposal], Found]
+
+
+def students_of_teacher(
+    teacher: Any, device: Device, trials: int, look: Look, is_over: Callable[[], bool]
+) -> list[Found]:
+    """Forms of the teacher that fit.
+
+    Along each way to make the teacher smaller (`Ladder.arms`) the largest form that fits is looked
+    for: the weights and the activations of a form are counted, the counts are corrected by what the
+    last real file took, and real files are measured around the step that should fit. Then smaller
+    forms follow, until there are enough.
+
+    Args:
+        teacher: the model.
+        device: what they should fit.
+        trials: how many.
+        look: measures a proposal.
+        is_over: whether time is over; what was found until then is returned.
+    """
+    ladder = Ladder(teacher)
+    # Raises, before anything is measured, if no layer can be made narrower.
+    arms = ladder.arms[:trials]
+    guess = _Guess(ladder, device)
+    tops: list[tuple[Form, int]] = []
+    found: dict[str, Found] = {}
+
+    def keep(each: Found) -> None:
+        if each.fits(device) and len(found) < trials:
+            found.setdefault(each.proposal.name, each)
+
+    # The teacher itself shows how far off it is, and corrects the first guess.
+    whole = look(ladder.form(Form(), 0))
+    guess.correct(Form(), 0, whole)
+    for arm in arms:
+        if is_over():
+            break
+        step, best = _largest(ladder, arm, device, guess, look, is_over)
+        if best is not None:
+            keep(best)
+            tops.append((arm, step))
+    down = _STEPS_DOWN
+    while tops and len(found) < trials and down < len(ladder.WIDTHS) and not is_over():
+        for arm, step in tops:
+            smaller = step + down
+            if smaller < len(ladder.WIDTHS) and len(found) < trials and not is_over():
+                keep(look(ladder.form(arm, smaller)))
+        down += _STEPS_DOWN
+    return list(found.values())
+
+
+def students_of_family(
+    make: Callable[[Any], Any],
+    device: Device,
+    trials: int,
+    seed: int,
+    look: Look,
+    is_over: Callable[[], bool],
+) -> list[Found]:
+    """Members of a user's family that fit, drawn at random; see `students_of_teacher`."""
+    fitting: list[Found] = []
+    most = _DRAWS_PER_TRIAL * trials
+    for member, reason in samples(make, seed, most, 4 * most):
+        if len(fitting) == trials or is_over():
+            break
+        if reason is None:
+            each = look(member)
+            if each.fits(device):
+                fitting.append(each)
+    return fitting
+
+
+def _largest(
+    ladder: Ladder,
+    arm: Form,
+    device: Device,
+    guess: _Guess,
+    look: Look,
+    is_over: Callable[[], bool],
+) -> tuple[int, Found | None]:
+    """The first step of an arm, from the whole teacher downwards, that fits; None without one."""
+    low, high = 0, len(ladder.WIDTHS) - 1
+    best: tuple[int, Found | None] = (high, None)
+    for _ in range(_MOST_MEASURES):
+        if low > high or is_over():
+            break
+        step = guess.first_that_fits(arm, low, high)
+        found = look(ladder.form(arm, step))
+        guess.correct(arm, step, found)
+        if found.fits(device):
+            best, high = (step, found), step - 1
+            if guess.first_that_fits(arm, low, step) == step:
+                break
+        else:
+            low = step + 1
+    return best
+
+
+class _Guess:
+    """What forms will take, from counts, corrected by the last form that was measured."""
+
+    def __init__(self, ladder: Ladder, device: Device) -> None:
+        self._ladder = ladder
+        self._device = device
+        self._counts: dict[str, _Counts | None] = {}
+        self._flash_beyond = 0.0
+        self._arena_of_activations = 1.0
+        self._latency_of_products = 0.0
+
+    def correct(self, arm: Form, step: int, found: Found) -> None:
+        """Learn from a real file."""
+        counts = self._counted(arm, step)
+        if found.cost is None or counts is None:
+            return
+        self._flash_beyond = found.cost.flash_bytes - counts.parameters
+        if found.cost.arena_bytes is not None:
+            self._arena_of_activations = found.cost.arena_bytes / max(1, counts.activations)
+        if found.cost.latency is not None:
+            self._latency_of_products = found.cost.latency / max(1, counts.products)
+
+    def first_that_fits(self, arm: Form, low: int, high: int) -> int:
+        """The first step from `low` to `high` that should fit; `high` if none should."""
+        while low < high:
+            middle = (low + high) // 2
+            if self._should_fit(arm, middle):
+                high = middle
+            else:
+                low = middle + 1
+        return high
+
+    def _should_fit(self, arm: Form, step: int) -> bool:
+        counts = self._counted(arm, step)
+        if counts is None:
+            return True
+        pairs = (
+            (counts.parameters + self._flash_beyond, self._device.flash_bytes),
+            (counts.activations * self._arena_of_activations, self._device.ram_bytes),
+            (counts.products * self._latency_of_products, self._device.latency),
+        )
+        return all(limit is None or guess <= limit for guess, limit in pairs)
+
+    def _counted(self, arm: Form, step: int) -> _Counts | None:
+        proposal = self._ladder.form(arm, step)
+        if proposal.name not in self._counts:
+            self._counts[proposal.name] = _counts(proposal)
+        return self._counts[proposal.name]
+
+
+class _Counts(NamedTuple):
+    """Of a form: its weights, the most values needed at one time, and its multiplications."""
+
+    parameters: int
+    activations: int
+    products: int
+
+
+def _counts(proposal: OfTeacher) -> _Counts | None:
+    try:
+        student = proposal.build()
+        graph = graphs.read(student)
+        shapes = shapes_of(graph)
+    except (ValueError, TypeError):
+        return None
+    sizes = {slot: math.prod(size or 1 for size in shape[1:]) for slot, shape in shapes.items()}
+    activations = max(
+        (sum(sizes[slot] for slot in {*call.operands(), *call.results}) for call in graph.calls),
+        default=0,
+    )
+    products = sum(
+        math.prod(weight.shape) * sizes[call.results[0]] // (shapes[call.results[0]][-1] or 1)
+        for call in graph.calls
+        for weight in call.layer.weights
+        if len(weight.shape) > 1
+    )
+    return _Counts(student.count_params(), activations, products)
+
+
+def measured(
+    proposal: Proposal,
+    measure: Callable[[keras.Model], Cost],
+    check: Callable[[keras.Model], None],
+) -> Found:
+    """Build a proposal and measure its file.
+
+    Args:
+        proposal: the student.
+        measure: gives the cost of an untrained student; raises ValueError where there is no file.
+        check: raises ValueError if the student does not fit the teacher or the data.
+    """
+    try:
+        student = proposal.build()
+        check(student)
+        return Found(proposal, measure(student))
+    except (ValueError, TypeError) as error:
+        return Found(proposal, None, one_line(error)[:300])
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The places of the points (cost, value) than which no other is both cheaper and better.
+
+    Args:
+        points: for each candidate its cost (less is better) and its value (more is better).
+    """
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    chosen: list[int] = []
+    best = -np.inf
+    for place in order:
+        if points[place][1] > best:
+            best = points[place][1]
+            chosen.append(place)
+    return chosen
+
+
+def rungs(trials: int, finalists: int, epochs: int) -> Iterator[tuple[int, int]]:
+    """How many students are trained for how many epochs, rung after rung.
+
+    Each rung keeps a third of the students of the one before and trains each of them three times
+    as long, so that all rungs cost about the same (successive halving: Jamieson and Talwalkar,
+    "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016).
+
+    Args:
+        trials: how many students begin.
+        finalists: how many are trained in the last rung.
+        epochs: of the last rung.
+    """
+    counts = [min(trials, finalists)]
+    while counts[0] * 3 < trials:
+        counts.insert(0, counts[0] * 3)
+    if trials > counts[0]:
+        counts.insert(0, trials)
+    for number, count in enumerate(counts):
+        yield count, max(1, round(epochs / 3 ** (len(counts) - 1 - number)))

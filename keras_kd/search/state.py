@@ -1,0 +1,174 @@
+"""What a search has done so far, in a directory, so that it resumes after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kd._archives import check_members
+from keras_kd._checks import one_line, problem
+from keras_kd._files import check_own, replacing
+from keras_kd.tflite import TFLiteModel
+
+_MANIFEST = "search.json"
+_VERSION = 1
+
+
+class State:
+    """The finished pieces of one search.
+
+    Each training leaves the student's weights, each finalist its file; `search.json`, replaced as a
+    whole after each piece, says which of them are complete.
+
+    Args:
+        directory: where; None: a temporary one, which goes with this object.
+        identity: what makes searches the same, in types that JSON knows.
+
+    Raises:
+        NotADirectoryError: if the directory is a file.
+        ValueError: if it holds another search, or is damaged.
+    """
+
+    def __init__(self, directory: str | Path | None, identity: Mapping[str, Any]) -> None:
+        self._temporary = None
+        if directory is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="keras_kd_search_")
+            directory = self._temporary.name
+        self.directory = Path(directory)
+        if self.directory.exists() and not self.directory.is_dir():
+            raise problem(
+                f"directory={str(self.directory)!r}, which is a file",
+                "a directory, which may be missing yet",
+                "pass another path",
+                kind=NotADirectoryError,
+            )
+        self.candidates: dict[str, dict[str, Any]] = {}
+        self._identity = json.loads(json.dumps(identity))
+        self._seconds_before = 0.0
+        self._began = time.monotonic()
+        if (self.directory / _MANIFEST).exists():
+            self._read()
+
+    @property
+    def store(self) -> Path:
+        """Where the outputs of the teacher are."""
+        return self.directory / "teacher.store"
+
+    @property
+    def seconds(self) -> float:
+        """How long the search has worked, in all its runs."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """What is known of a candidate; changes are kept by `save`."""
+        return self.candidates[name]
+
+    def save(self) -> None:
+        """Write what is known."""
+        content = {
+            "version": _VERSION,
+            "identity": self._identity,
+            "seconds": self.seconds,
+            "candidates": self.candidates,
+        }
+        with replacing(self.directory / _MANIFEST) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def save_weights(self, name: str, piece: str, student: keras.Model) -> None:
+        """Keep the weights of a student after a piece of its training."""
+        with replacing(self._path(name, piece, ".npz")) as temporary:
+            arrays = {f"weight_{i}": value for i, value in enumerate(student.get_weights())}
+            with open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+
+    def load_weights(self, name: str, piece: str, student: keras.Model) -> None:
+        """Give a student the weights that were kept.
+
+        Raises:
+            ValueError: if their file cannot be read, or is of another student.
+        """
+        path = self._path(name, piece, ".npz")
+        try:
+            check_own(path)
+            check_members(path)
+            with np.load(path) as arrays:
+                student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays.files))])
+        except Exception as error:
+            # Anything may be in a damaged file.
+            raise _damaged(path, error) from error
+
+    def save_file(self, name: str, model: TFLiteModel) -> None:
+        """Keep the file of a finalist."""
+        model.save(self._path(name, "final", ".tflite"))
+
+    def load_file(self, name: str) -> TFLiteModel:
+        """The file of a finalist.
+
+        Raises:
+            ValueError: if it is gone or damaged.
+        """
+        path = self._path(name, "final", ".tflite")
+        try:
+            check_own(path)
+            return TFLiteModel.load(path)
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from error
+
+    def _path(self, name: str, piece: str, suffix: str) -> Path:
+        # Names hold what users call their parameters.
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        return self.directory / "students" / f"{digest}-{piece}{suffix}"
+
+    def _read(self) -> None:
+        path = self.directory / _MANIFEST
+        try:
+            check_own(path)
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version, identity = content["version"], dict(content["identity"])
+            candidates, seconds = dict(content["candidates"]), float(content["seconds"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+        if version != _VERSION:
+            raise problem(
+                f"{str(path)!r} of version {version!r}",
+                f"version {_VERSION}",
+                "pass another directory",
+            )
+        others = sorted(
+            key
+            for key in {*identity, *self._identity}
+            if identity.get(key) != self._identity.get(key)
+        )
+        if others:
+            raise problem(
+                f"directory={str(self.directory)!r} with a search of other {', '.join(others)}",
+                "a new directory, or the one of the same search",
+                "pass another directory, or the arguments of the search that was begun there",
+            )
+        self.candidates, self._seconds_before = candidates, seconds
+
+
+def digest_of(arrays: Any) -> str:
+    """A fingerprint of arrays: their shapes, types and values."""
+    digest = hashlib.sha256()
+    for array in keras.tree.flatten(arrays):
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()[:16]
+
+
+def _damaged(path: Path, error: Exception) -> Exception:
+    return problem(
+        f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
+        "a directory as a search has left it",
+        "pass another directory, and begin anew",
+    )

@@ -1,0 +1,342 @@
+"""How the students of a search are trained: from stored outputs of the teacher, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kd import compression
+from keras_kd._checks import check_choice, one_line, problem
+from keras_kd._keras import check_model
+from keras_kd.distiller import Distiller
+from keras_kd.metrics import MEASURES, Measure, measure, task_of
+from keras_kd.metrics.tasks import is_distribution
+from keras_kd.teachers import StoredTeacher
+
+_BATCH_OF_PREDICTIONS = 256
+# Trained quantization-aware, a student moves less.
+FINE_TUNING_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How each student is trained.
+
+    Attributes:
+        epochs: of a finalist, in its last rung; half as many follow with quantizers, and half as
+            many with growing sparsity where pruning counts.
+        batch_size: of all trainings.
+        learning_rate: where the cosine of each training begins (Adam).
+        student_loss_weight: see `keras_kd.Distiller`.
+        distillation_losses: see `keras_kd.Distiller`; None: its defaults.
+        loss: on labels.
+        sparsity: of pruned students.
+        seed: of the order of the examples and of new weights.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    student_loss_weight: float
+    distillation_losses: Any
+    loss: Any
+    sparsity: float
+    seed: int
+
+    @property
+    def fine_tuning_epochs(self) -> int:
+        """How long a finalist is pruned, and how long it is trained quantization-aware."""
+        return max(1, (self.epochs + 1) // 2)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Data for training or for choosing.
+
+    Attributes:
+        x: inputs, an array or a dict of arrays by input name.
+        y: labels or targets, an array.
+    """
+
+    x: Any
+    y: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, data: Any) -> Examples:
+        """Read a pair of arrays.
+
+        Raises:
+            TypeError: if it is another structure.
+            ValueError: if lengths differ, or there is no example.
+        """
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise problem(
+                f"{name} of type {type(data).__name__}",
+                "a pair (x, y) of arrays; x may be a dict of arrays by input name",
+                f"pass {name}=(x, y)",
+                kind=TypeError,
+            )
+        x, y = data
+        x = (
+            {key: np.asarray(value) for key, value in x.items()}
+            if isinstance(x, Mapping)
+            else np.asarray(x)
+        )
+        y = np.asarray(y)
+        lengths = {len(array) if array.ndim else 0 for array in (*keras.tree.flatten(x), y)}
+        if len(lengths) != 1 or lengths == {0}:
+            raise problem(
+                f"{name} with arrays of {sorted(lengths)} examples",
+                "as many labels as inputs, and at least one",
+                "pass x and y of the same examples",
+            )
+        if any(array.dtype.kind not in "biuf" for array in (*keras.tree.flatten(x), y)):
+            raise problem(
+                f"{name} with arrays of other values than numbers",
+                "numbers",
+                "encode texts and categories as numbers, as for the training of the teacher",
+                kind=TypeError,
+            )
+        for array in (*keras.tree.flatten(x), y):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise problem(
+                    f"{name} with NaN or infinity", "finite numbers", "remove these examples"
+                )
+        return cls(x, y)
+
+    def for_inputs_of(self, model: Any) -> Examples:
+        """The same, whole numbers as float32 where a model has an input of real numbers.
+
+        Models that scale the bytes of pixels themselves take them; quantizers want real numbers.
+        """
+        inputs = getattr(model, "inputs", None) or []
+        dtypes = {each.name: keras.backend.standardize_dtype(each.dtype) for each in inputs}
+
+        def converted(name: str | None, array: np.ndarray) -> np.ndarray:
+            dtype = dtypes.get(name) if name else next(iter(dtypes.values()), None)
+            is_real = dtype is not None and "float" in dtype
+            return array.astype("float32") if is_real and array.dtype.kind in "biu" else array
+
+        if isinstance(self.x, Mapping):
+            x = {name: converted(name, array) for name, array in self.x.items()}
+        else:
+            x = converted(None, self.x)
+        return Examples(x, self.y)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What students are compared by, on examples that none of them was trained on.
+
+    Attributes:
+        examples: the validation data.
+        measure: the measure that counts.
+        task: of `keras_kd.metrics.TASKS`.
+    """
+
+    examples: Examples
+    measure: Measure
+    task: str
+
+    @classmethod
+    def of(cls, teacher: Any, examples: Examples, metric: str | None) -> tuple[Judge, np.ndarray]:
+        """The judge of a task, and what the teacher gives for the examples.
+
+        Raises:
+            ValueError: if the teacher does not fit the examples, has several outputs, or the task
+                has no such measure.
+        """
+        check_model("teacher", teacher)
+        outputs = _outputs(teacher, examples)
+        task = task_of(outputs, examples.y)
+        measures = {each.name: each for each in MEASURES[task]}
+        name = next(iter(measures)) if metric is None else metric
+        chosen = measures[check_choice("metric", name, tuple(measures))]
+        return cls(examples, chosen, task), outputs
+
+    def value(self, outputs: np.ndarray) -> float:
+        """The measure of outputs for the examples."""
+        found = measure(outputs, self.examples.y, task=self.task)
+        if self.measure.name not in found:
+            raise problem(
+                f"metric={self.measure.name!r} for outputs of shape {outputs.shape}",
+                f"one of {', '.join(map(repr, found))}, which apply to these outputs",
+                "choose one of them",
+            )
+        return found[self.measure.name]
+
+    def of_model(self, model: keras.Model) -> float:
+        """The measure of a Keras model."""
+        return self.value(predictions(model, self.examples.x))
+
+    def of_file(self, model: Any) -> float:
+        """The measure of a `TFLiteModel`, run in LiteRT."""
+        return self.value(np.asarray(model.predict(as_floats(model, self.examples.x))))
+
+    def signed(self, value: float) -> float:
+        """The value, or its opposite where less is better."""
+        return value if self.measure.higher_is_better else -value
+
+    def text(self, value: float) -> str:
+        """The value for people: "97.45 %"."""
+        return self.measure.write_with_unit(value)
+
+
+def as_floats(model: Any, x: Any) -> Any:
+    """Inputs as a file takes them: whole numbers as float32 where its input is a real number."""
+    real = {tensor.name for tensor in model.inputs if tensor.is_quantized or tensor.dtype == "f4"}
+    if isinstance(x, Mapping):
+        return {key: value.astype("float32") if key in real else value for key, value in x.items()}
+    return x.astype("float32") if real else x
+
+
+def predictions(model: Any, x: Any) -> np.ndarray:
+    """The outputs of a Keras model for inputs, shaped (examples, ...)."""
+    return np.asarray(model.predict(x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0))
+
+
+def _outputs(teacher: Any, examples: Examples) -> np.ndarray:
+    try:
+        outputs = teacher.predict(examples.x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0)
+    except Exception as error:
+        # Keras and TensorFlow raise errors of many kinds here.
+        raise problem(
+            f"a teacher {teacher.name!r} that cannot be run on these inputs "
+            f"({one_line(error)[:200]})",
+            "inputs as the teacher was trained on",
+            "pass x in the shape and the scale of its training",
+        ) from error
+    if not isinstance(outputs, np.ndarray):
+        raise problem(
+            f"a teacher {teacher.name!r} with several outputs",
+            "one output, by which students are compared",
+            "pass keras.Model(teacher.inputs, teacher.outputs[0])",
+        )
+    if not np.isfinite(outputs).all():
+        raise problem(
+            f"a teacher {teacher.name!r} whose outputs are NaN or infinite",
+            "finite outputs",
+            "check its weights and the scale of x",
+        )
+    return outputs
+
+
+def usual_loss(task: str, outputs: np.ndarray, y: np.ndarray) -> keras.losses.Loss:
+    """The loss on labels of a task.
+
+    Args:
+        task: of `keras_kd.metrics.TASKS`.
+        outputs: of the teacher.
+        y: labels.
+
+    Raises:
+        ValueError: if the task has none.
+    """
+    if task == "classification" and outputs.ndim > 1 and outputs.shape[-1] > 1:
+        from_logits = not is_distribution(outputs)
+        if y.shape == outputs.shape:
+            return keras.losses.CategoricalCrossentropy(from_logits=from_logits)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    if task in ("classification", "multilabel"):
+        from_logits = bool(outputs.min() < 0 or outputs.max() > 1)
+        return keras.losses.BinaryCrossentropy(from_logits=from_logits)
+    if task == "regression":
+        return keras.losses.MeanSquaredError()
+    raise problem(
+        f"a teacher for the task {task!r} without a loss",
+        "the loss that its students are trained with",
+        "pass loss=keras.losses.MeanSquaredError(), for example",
+    )
+
+
+class Deadline(keras.callbacks.Callback):
+    """Ends a training when its time is over.
+
+    Args:
+        seconds: how long it may take; None: as long as it needs.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__()
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at the clock."""
+        model: Any = self.model
+        if self._end is not None and time.monotonic() > self._end:
+            model.stop_training = True
+
+
+@dataclass(frozen=True)
+class School:
+    """Trains students on the labels and the stored outputs of the teacher.
+
+    Attributes:
+        stored: what the teacher gives for the training data.
+        data: the training data.
+        recipe: how.
+    """
+
+    stored: StoredTeacher
+    data: Examples
+    recipe: Recipe
+
+    def teach(
+        self,
+        student: Any,
+        epochs: int,
+        seconds: float | None,
+        *,
+        share: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """Train a student of either Keras.
+
+        Args:
+            student: trained in place.
+            epochs: how many, with a learning rate that falls to 0 along a cosine.
+            seconds: after which it ends early.
+            share: of the recipe's learning rate.
+            seed: added to the recipe's.
+        """
+        recipe = self.recipe
+        keras.utils.set_random_seed((recipe.seed + seed) % 2**32)
+        steps = epochs * -(-len(self.data) // recipe.batch_size)
+        rate: Any = keras.optimizers.schedules.CosineDecay(recipe.learning_rate * share, steps)
+        distiller = Distiller(
+            self.stored,
+            student,
+            recipe.distillation_losses,
+            student_loss_weight=recipe.student_loss_weight,
+        )
+        distiller.compile(keras.optimizers.Adam(rate), recipe.loss)
+        joined = self.stored.join(
+            (self.data.x, self.data.y), recipe.batch_size, seed=recipe.seed + seed
+        )
+        distiller.fit(
+            joined, epochs=epochs, shuffle=False, verbose=0, callbacks=[Deadline(seconds)]
+        )
+
+    def prune(self, student: keras.Model, seconds: float | None, seed: int) -> keras.Model:
+        """The student with the recipe's share of zeros, trained while they are made."""
+        pruned = compression.prune(student, self.recipe.sparsity)
+        self.teach(pruned, self.recipe.fine_tuning_epochs, seconds, seed=seed)
+        return compression.strip(pruned)
+
+    def quantize(self, aware: Any, seconds: float | None, seed: int) -> None:
+        """Train a student with quantizers."""
+        self.teach(
+            aware,
+            self.recipe.fine_tuning_epochs,
+            seconds,
+            share=FINE_TUNING_SHARE,
+            seed=seed,
+        )

@@ -1,0 +1,153 @@
+"""Smaller forms of a teacher, and members of a user's family."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_kd.compression import remove_filters
+from keras_kd.search import Form
+from keras_kd.search.forms import Ladder, OfUser, samples, with_distinct_values
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((16, 16, 1), name="image"),
+            layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(12, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(12, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(4, activation="softmax"),
+        ],
+        name="teacher",
+    )
+
+
+def filters(model):
+    return [layer.filters for layer in model.layers if isinstance(layer, layers.Conv2D)]
+
+
+def test_the_whole_form_is_the_teacher(teacher):
+    x = np.random.default_rng(0).uniform(size=(5, 16, 16, 1)).astype("float32")
+    student = Form().of(teacher)
+    np.testing.assert_allclose(
+        student.predict(x, verbose=0), teacher.predict(x, verbose=0), atol=1e-6
+    )
+    assert student is not teacher
+
+
+def test_an_even_form_is_what_remove_filters_makes(teacher):
+    student = Form(width=0.5).of(teacher)
+    expected = remove_filters(teacher, 0.5)
+    for own, other in zip(student.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
+def test_a_tilted_form_is_wider_at_the_end(teacher):
+    assert filters(Form(width=0.5, tilt=4).of(teacher)) == [2, 6, 12]
+    assert filters(Form(width=0.5, tilt=0.25).of(teacher)) == [8, 6, 3]
+
+
+def test_a_repeated_block_is_left_out(teacher):
+    assert filters(Form(fewer_blocks=1).of(teacher)) == [8, 12]
+    with pytest.raises(ValueError, match="at most 1, the blocks of 'teacher'"):
+        Form(fewer_blocks=2).of(teacher)
+
+
+def test_a_pooled_form_sees_an_average(teacher):
+    student = Form(pool=2).of(teacher)
+    assert student.input_shape == teacher.input_shape
+    assert student.layers[1].output.shape[1:] == (8, 8, 1)
+    first, own = (
+        next(layer for layer in model.layers if isinstance(layer, layers.Conv2D))
+        for model in (teacher, student)
+    )
+    np.testing.assert_array_equal(first.get_weights()[0], own.get_weights()[0])
+
+
+def test_forms_that_cannot_be_are_refused():
+    for options in ({"width": 0}, {"width": 1.1}, {"tilt": 0}, {"pool": 0}, {"fewer_blocks": -1}):
+        with pytest.raises(ValueError, match=rf"Received {next(iter(options))}="):
+            Form(**options)
+
+
+def test_arms_begin_with_the_simple_ones(teacher):
+    arms = Ladder(teacher).arms
+    assert arms[0] == Form()
+    assert {arm.tilt for arm in arms} == {1, 3, 1 / 3}
+    assert {arm.fewer_blocks for arm in arms} == {0, 1}
+    assert {arm.pool for arm in arms} == {1, 2}
+    assert len(set(arms)) == len(arms)
+
+
+def test_a_small_input_is_not_made_smaller():
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(6, activation="relu"), layers.Dense(2)]
+    )
+    assert Ladder(model).arms == [Form()]
+
+
+def test_a_model_that_cannot_be_narrowed_names_its_layers():
+    model = keras.Sequential([keras.Input((6, 4)), layers.LSTM(3, name="memory"), layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"'memory' \(LSTM\).*student=build"):
+        _ = Ladder(model).arms
+
+
+def test_a_subclassed_teacher_wants_a_family():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="student=build, a function of keras_tuner"):
+        _ = Ladder(Own(name="own")).arms
+
+
+def test_distinct_values_differ_and_stay_near():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5), layers.BatchNormalization(), layers.Dense(3)]
+    )
+    copy = with_distinct_values(model, 0)
+    for before, after in zip(model.get_weights(), copy.get_weights(), strict=True):
+        assert before.shape == after.shape
+        assert len(np.unique(after)) == after.size
+        assert np.abs(after - before).max() < 0.2
+    assert (copy.layers[1].moving_variance.numpy() > 0).all()
+
+
+@pytest.fixture
+def build():
+    pytest.importorskip("keras_tuner")
+
+    def build_student(hp):
+        model = [keras.Input((5,))]
+        for number in range(hp.Int("layers", 1, 2)):
+            model.append(layers.Dense(hp.Choice(f"units_{number}", [2, 4, 8])))
+        return keras.Sequential([*model, layers.Dense(3)])
+
+    return build_student
+
+
+def test_members_of_a_family_are_drawn_once_each(build):
+    found = list(samples(build, seed=0, most=6, most_tries=60))
+    names = [member.name for member, reason in found]
+    assert len(set(names)) == len(names) == 6
+    assert all(reason is None for _, reason in found)
+    again = [member.name for member, _ in samples(build, seed=0, most=6, most_tries=60)]
+    assert names == again
+
+
+def test_a_member_is_built_again_from_its_values(build):
+    member = OfUser(build, {"layers": 2, "units_0": 4, "units_1": 8}, 5)
+    first, second = member.build(), member.build()
+    assert [layer.units for layer in first.layers] == [4, 8, 3]
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_is_no_model_is_refused():
+    pytest.importorskip("keras_tuner")
+    with pytest.raises(TypeError, match=r"student of type int.*keras\.Model"):
+        next(samples(lambda hp: 3, 0, 1, 1))

@@ -1,0 +1,77 @@
+"""Losses, judges and deadlines of a search."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, losses
+
+from keras_kd.search.code import _loss as code_of_loss
+from keras_kd.search.teaching import Deadline, Examples, Judge, usual_loss
+
+PROBABILITIES = np.array([[0.2, 0.8], [0.5, 0.5]], "float32")
+LOGITS = np.array([[-2.0, 3.0], [0.0, 1.0]], "float32")
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "y", "kind", "from_logits"),
+    [
+        ("classification", PROBABILITIES, [1, 0], losses.SparseCategoricalCrossentropy, False),
+        ("classification", LOGITS, [1, 0], losses.SparseCategoricalCrossentropy, True),
+        ("classification", LOGITS, [[0, 1], [1, 0]], losses.CategoricalCrossentropy, True),
+        ("classification", LOGITS[:, :1], [1, 0], losses.BinaryCrossentropy, True),
+        ("multilabel", PROBABILITIES, [[1, 1], [0, 1]], losses.BinaryCrossentropy, False),
+        ("regression", LOGITS, [[0.5, 1], [1, 2]], losses.MeanSquaredError, None),
+    ],
+)
+def test_the_loss_follows_from_the_task(task, outputs, y, kind, from_logits):
+    loss = usual_loss(task, outputs, np.array(y))
+    assert type(loss) is kind
+    assert loss.get_config().get("from_logits") == from_logits
+    again = eval(code_of_loss(loss), {"keras": keras})
+    assert again.get_config() == loss.get_config()
+
+
+def test_a_task_without_a_loss_wants_one():
+    with pytest.raises(ValueError, match=r"'ranking' without a loss.*pass loss="):
+        usual_loss("ranking", LOGITS, np.zeros(2))
+
+
+def test_losses_of_users_are_variables_in_code():
+    class Own(losses.MeanSquaredError):
+        pass
+
+    assert code_of_loss(Own()) == "loss"
+    assert code_of_loss("mse") == "'mse'"
+
+
+def model_of(value):
+    return keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(1, "linear", True, "zeros", keras.initializers.Constant(value)),
+        ]
+    )
+
+
+def test_less_is_better_where_the_measure_is_an_error():
+    examples = Examples.of("data", (np.zeros((4, 2)), np.array([[0.5], [1.5], [2.5], [3.5]])))
+    judge, outputs = Judge.of(model_of(2.0), examples, None)
+    assert (judge.task, judge.measure.name) == ("regression", "mae")
+    assert judge.value(outputs) == pytest.approx(1.0)
+    assert judge.signed(1.0) > judge.signed(2.0)
+    assert judge.of_model(model_of(1.0)) == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0, 1), (None, 8), (3600, 8)])
+def test_a_training_ends_with_its_time(seconds, steps):
+    model = model_of(0.0)
+    model.compile("sgd", "mse")
+    model.fit(
+        np.zeros((8, 2)),
+        np.ones((8, 1)),
+        batch_size=2,
+        epochs=2,
+        verbose=0,
+        callbacks=[Deadline(seconds)],
+    )
+    assert int(model.optimizer.iterations) == steps
