@@ -3,7 +3,7 @@
 `Distiller` teaches a student, `losses` says what it learns from, `teachers` who teaches it and
 `schedules` when; `compression` prunes and quantizes it while it is taught, `tflite` turns it into a
 file and runs it, `metrics` measures outputs, `evaluation` compares models, `data` holds real digits
-to start with.
+to start with, `sound` reads clips and makes features of them.
 """
 
 import importlib
@@ -23,6 +23,7 @@ __all__ = [
     "losses",
     "metrics",
     "schedules",
+    "sound",
     "teachers",
     "tflite",
 ]
@@ -37,7 +38,7 @@ def _runs_as_command() -> bool:
 # Importing Keras takes seconds and logs to the terminal. The command decides when; `--help` never.
 # What Keras may find in a file of a Distiller is there from the beginning, the rest when needed.
 if TYPE_CHECKING or not _runs_as_command():
-    from keras_kd import losses, schedules, teachers
+    from keras_kd import losses, schedules, sound, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
     from keras_kd import callbacks, compression, data, evaluation, metrics, tflite

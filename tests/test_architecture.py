@@ -46,6 +46,7 @@ ROOMS = [
     "distiller",
     "callbacks",
     "data",
+    "sound",
     "_representative",
     "compression",
     "tflite",
