@@ -12,6 +12,8 @@ from keras_kd._checks import check_integer, check_number, problem
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_MOST_NAMED = 5
+
 
 class ClipAugmentation:
     """A random change of a clip, which is the same whenever its seed is.
@@ -158,5 +160,3 @@ def _checked_background(background: Any) -> np.ndarray:
         )
     return recordings / levels
 
-
-_MOST_NAMED = 5

@@ -161,7 +161,7 @@ def load_clips(
     files = _wav_files(folder)
     described = {file: _fields_of(file.relative_to(folder), names) for file in files}
     _check_described(described, names)
-    present = sorted({fields[_LABEL] for fields in described.values() if fields})
+    present = sorted({fields[_LABEL] for fields in described.values()})
     class_names = _class_names(labels, present)
     kept = {
         f: fields for f, fields in described.items() if fields and fields[_LABEL] in class_names
