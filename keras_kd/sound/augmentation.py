@@ -159,4 +159,3 @@ def _checked_background(background: Any) -> np.ndarray:
             "leave these out",
         )
     return recordings / levels
-

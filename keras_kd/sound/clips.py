@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import wave
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ _LABEL = "label"
 _FILE = "file"
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 _MOST_NAMED = 5
+# What `wave` raises for files whose bytes are not what it expects.
+_DAMAGE = (EOFError, OSError, RuntimeError, ValueError, struct.error, wave.Error)
 _CONVERT = "ffmpeg -i in.wav -c:a pcm_s16le -ac 1 -ar {rate} out.wav"
 
 
@@ -174,8 +177,8 @@ def load_clips(
     for row, file in zip(x, with_progress(list(kept), "Reading clips"), strict=True):
         try:
             _read_middle(file, row)
-        except (OSError, EOFError, ValueError, wave.Error) as error:
-            damaged.append(f"{file} ({one_line(error)[:100]})")
+        except _DAMAGE as error:
+            damaged.append(f"{file} ({one_line(error)[:100] or type(error).__name__})")
     _refuse_damaged(damaged, rate)
     keys = list(next(iter(kept.values())))
     fields = {key: np.array([fields[key] for fields in kept.values()]) for key in keys}
@@ -270,7 +273,7 @@ def _common_rate(files: Iterable[Path], expected: int | None) -> int:
             with wave.open(str(file), "rb") as opened:
                 _check_header(opened, file)
                 rates.setdefault(opened.getframerate(), []).append(file)
-        except (OSError, EOFError, ValueError, wave.Error) as error:
+        except _DAMAGE as error:
             damaged.append(f"{file} ({one_line(error)[:100] or type(error).__name__})")
     _refuse_damaged(damaged, expected or next(iter(rates), 16000))
     if len(rates) == 1 and expected in (None, *rates):

@@ -118,7 +118,7 @@ class LogMel(keras.layers.Layer):
     def _mel_weights(self) -> np.ndarray:
         """W as float64, shape (fft_length // 2 + 1, mels)."""
         if self.mels > self.fft_length // 2:
-            empty = np.arange(self.mels)
+            empty = np.arange(min(self.mels, 6))
         else:
             frequencies = np.arange(self.fft_length // 2 + 1) * self.sample_rate / self.fft_length
             places = _mel(frequencies)[:, None]

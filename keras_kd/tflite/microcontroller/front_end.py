@@ -92,9 +92,10 @@ def error_bound(front_end: LogMel) -> float:
 
     A radix-2 FFT of length F has an error of at most log2(F) r / (1 - log2(F) r) of its 2-norm,
     r = u + 4 u (sqrt(2) + u) / (1 - 4 u), with u = 2^-24 (Higham: Accuracy and Stability of
-    Numerical Algorithms, 2002, theorem 24.2); the window rounds twice more. With samples of at most 1 the
-    norm of the spectrum is at most sqrt(F sum h^2) * 2 / sum h. An error of d in each |X| moves
-    ln(E + offset) by at most d / sqrt(offset) to first order, since the weights of a band sum to 1.
+    Numerical Algorithms, 2002, theorem 24.2); the window rounds twice more. With samples of at
+    most 1 the norm of the spectrum is at most sqrt(F sum h^2) * 2 / sum h. An error of d in each
+    |X| moves ln(E + offset) by at most d / sqrt(offset) to first order, since the weights of a
+    band sum to 1.
     """
     u = _ROUNDING
     stage = u + 4 * u * (math.sqrt(2) + u) / (1 - 4 * u)
