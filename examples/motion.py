@@ -17,22 +17,24 @@ import numpy as np
 from keras import layers
 
 import keras_kd
-from keras_kd import tflite
+from keras_kd import metrics, tflite
 
 KINDS = ("still", "walking", "stairs", "running", "cycling", "fall")
-RATE, LENGTH = 50, 128
-TIME = np.arange(LENGTH) / RATE
+LENGTH = 128
+TIME = np.arange(LENGTH) / 50
+# Steps (or turns of the pedals) in a second, and how strong they are in g: from, to.
+STEPS = {
+    "walking": ((1.5, 2.2), (0.12, 0.4)),
+    "stairs": ((1.2, 1.9), (0.15, 0.45)),
+    "running": ((2.3, 3.2), (0.6, 1.8)),
+    "cycling": ((0.9, 1.7), (0.03, 0.12)),
+}
 
 
 def window(kind: str, random: np.random.Generator) -> np.ndarray:
     """Acceleration in g, float32 of shape (LENGTH, 3)."""
     body = np.zeros((LENGTH, 3))  # forward, sideways, up
-    low, high, least, most = {
-        "walking": (1.5, 2.2, 0.12, 0.4),
-        "stairs": (1.2, 1.9, 0.15, 0.45),
-        "running": (2.3, 3.2, 0.6, 1.8),
-        "cycling": (0.9, 1.7, 0.03, 0.12),
-    }.get(kind, (1.0, 1.0, 0.0, 0.02))
+    (low, high), (least, most) = STEPS.get(kind, ((1.0, 1.0), (0.0, 0.02)))
     steps, level = random.uniform(low, high), random.uniform(least, most)
     phase = 2 * np.pi * (steps * TIME + random.random())
     # On stairs the body is lifted slowly and lands hard: more of the second harmonic.
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     outputs = {each.name: each.predict(x_test, verbose=0) for each in (teacher, alone, student)}
     outputs["int8 file"] = model.predict(x_test)
-    results = {name: float(np.mean(out.argmax(-1) == y_test)) for name, out in outputs.items()}
+    results = {name: metrics.accuracy(out, y_test) for name, out in outputs.items()}
     for name, accuracy in results.items():
         print(f"{name:10} {accuracy:.1%}")
     print(f"{model.size:,} bytes of flash, {agreement.arena_bytes:,} bytes of arena\n{agreement}")
