@@ -35,7 +35,7 @@ def recording(is_worn: bool, random: np.random.Generator) -> np.ndarray:
     for harmonic in range(25):
         phase = 2 * np.pi * ((harmonic + 1) * speed * time + random.random())
         heard += load * HARMONICS[harmonic] * random.uniform(0.8, 1.2) * np.cos(phase)
-    # Noise of the air, which falls off with the frequency, and of the microphone.
+    # Noise of the air, which falls off with frequency, and of the microphone.
     air = np.convolve(random.normal(0, 0.1 * load, SAMPLES + 7), np.ones(8) / 8, "valid")
     heard += air + random.normal(0, 0.02, SAMPLES)
     if is_worn:
@@ -94,8 +94,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     outputs["int8 file"] = model.predict(x_test)
     task = {"task": "reconstruction", "x": x_test}
     results = {name: metrics.measure(out, is_worn, **task)["auc"] for name, out in outputs.items()}
-    for name, area in results.items():
-        print(f"{name:10} AUC {area:.3f}")
+    print(*(f"{name:10} AUC {area:.3f}" for name, area in results.items()), sep="\n")
     print(f"{model.size:,} bytes of flash, {agreement.arena_bytes:,} bytes of arena\n{agreement}")
     return results
 

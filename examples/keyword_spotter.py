@@ -19,40 +19,40 @@ import numpy as np
 from keras import layers
 
 import keras_kd
-from keras_kd import sound, teachers, tflite
+from keras_kd import metrics, sound, teachers, tflite
 from keras_kd.tflite import microcontroller
 
 CLIPS = Path(__file__).with_name("spoken_digits")
 BATCH_SIZE = 64
+SOFT = keras_kd.losses.SoftTargets(temperature=2.0)
 
 
 def network(shape: tuple[int, int], classes: int, filters: tuple[int, ...], kind: type, name: str):
-    """A CNN on a map of time and frequency that ends in logits."""
     steps = [keras.Input(shape, name="features"), layers.Reshape((*shape, 1))]
     steps += [layers.Conv2D(filters[0], 5, strides=2, padding="same", use_bias=False)]
     for index, count in enumerate(filters[1:]):
         steps += [layers.BatchNormalization(), layers.ReLU()]
         steps += [kind(count, 3, strides=1 + index % 2, padding="same", use_bias=False)]
-    steps += [layers.BatchNormalization(), layers.ReLU(), layers.GlobalAveragePooling2D()]
-    return keras.Sequential([*steps, layers.Dropout(0.2), layers.Dense(classes)], name=name)
+    # The mean over time; which bands are loud is what makes a vowel.
+    steps += [layers.BatchNormalization(), layers.ReLU(), layers.AveragePooling2D((7, 1))]
+    steps += [layers.Flatten(), layers.Dropout(0.4), layers.Dense(classes)]
+    return keras.Sequential(steps, name=name)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=CLIPS, help="files {digit}_{speaker}_{n}.wav")
     parser.add_argument("--test", nargs="+", default=["s5", "s6"], help="speakers of the test")
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--versions", type=int, default=4, help="changed forms of each clip")
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--output", type=Path, default=Path("firmware"))
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
 
     clips = sound.load_clips(options.data, seconds=1.0, names="{label}_{speaker}_{index}.wav")
     speakers = set(clips.fields["speaker"].tolist())
     training, test = clips.hold_out("speaker", speakers.intersection(options.test))
     front_end = sound.LogMel(clips.sample_rate, mels=32)
-    x_test, y_test = np.asarray(front_end(test.x)), test.y
-    augment = sound.ClipAugmentation(clips.sample_rate, shift=0.1, noise=(5, 30))
+    x_test = np.asarray(front_end(test.x))
+    augment = sound.ClipAugmentation(clips.sample_rate, shift=0.1, speed=0.15, noise=(5, 30))
     print(f"{len(training)} clips to learn from, {len(test)} of other speakers, {x_test.shape[1:]}")
 
     def compiled(model: keras.Model) -> keras.Model:
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     def changed(clip, seed):
         return front_end(augment(clip, seed)[None])[0]
 
-    keras.utils.set_random_seed(options.seed)
+    keras.utils.set_random_seed(0)
     size = x_test.shape[1:], len(clips.class_names)
     batches = augment.batches(training.x, training.y, BATCH_SIZE, front_end=front_end)
     teacher = compiled(network(*size, (16, 32, 32, 64, 64), layers.Conv2D, "teacher"))
@@ -78,9 +78,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         # The teacher is asked once about each changed clip; the student sees the same ones.
         path = Path(folder) / "teacher.store"
-        teachers.store(teacher, pairs, path, augment=changed, versions=options.versions)
+        teachers.store(teacher, pairs, path, augment=changed, versions=options.epochs)
         stored = teachers.StoredTeacher(path, augment=changed)
-        distiller = compiled(keras_kd.Distiller(stored, student, student_loss_weight=0.1))
+        distiller = compiled(keras_kd.Distiller(stored, student, SOFT, student_loss_weight=0.3))
         joined = stored.join(pairs, batch_size=BATCH_SIZE)
         distiller.fit(joined, epochs=options.epochs, verbose=2)
 
@@ -91,13 +91,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     outputs = {each.name: each.predict(x_test, verbose=0) for each in (teacher, alone, student)}
     outputs["int8 file"] = model.predict(x_test)
-    results = {name: float(np.mean(out.argmax(-1) == y_test)) for name, out in outputs.items()}
-    for name, accuracy in results.items():
-        print(f"{name:10} {accuracy:.1%}")
+    results = {name: metrics.accuracy(out, test.y) for name, out in outputs.items()}
+    print(*(f"{name:10} {value:.1%}" for name, value in results.items()), sep="\n")
     arena = microcontroller.run(model, x_test[:1]).arena_bytes
-    print(
-        f"{model.size:,} bytes of flash, {arena:,} bytes of arena; see {options.output}/README.md"
-    )
+    print(f"{model.size:,} bytes of flash, {arena:,} bytes of arena; see {options.output}")
     return results
 
 

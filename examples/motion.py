@@ -22,19 +22,15 @@ from keras_kd import metrics, tflite
 KINDS = ("still", "walking", "stairs", "running", "cycling", "fall")
 LENGTH = 128
 TIME = np.arange(LENGTH) / 50
-# Steps (or turns of the pedals) in a second, and how strong they are in g: from, to.
-STEPS = {
-    "walking": ((1.5, 2.2), (0.12, 0.4)),
-    "stairs": ((1.2, 1.9), (0.15, 0.45)),
-    "running": ((2.3, 3.2), (0.6, 1.8)),
-    "cycling": ((0.9, 1.7), (0.03, 0.12)),
-}
+# Steps (or turns of the pedals) in a second, from and to, and how strong they are in g.
+STEPS = {"walking": (1.5, 2.2, 0.12, 0.4), "stairs": (1.2, 1.9, 0.15, 0.45)}
+STEPS |= {"running": (2.3, 3.2, 0.6, 1.8), "cycling": (0.9, 1.7, 0.03, 0.12)}
 
 
 def window(kind: str, random: np.random.Generator) -> np.ndarray:
     """Acceleration in g, float32 of shape (LENGTH, 3)."""
     body = np.zeros((LENGTH, 3))  # forward, sideways, up
-    (low, high), (least, most) = STEPS.get(kind, ((1.0, 1.0), (0.0, 0.02)))
+    low, high, least, most = STEPS.get(kind, (1.0, 1.0, 0.0, 0.02))
     steps, level = random.uniform(low, high), random.uniform(least, most)
     phase = 2 * np.pi * (steps * TIME + random.random())
     # On stairs the body is lifted slowly and lands hard: more of the second harmonic.
@@ -53,7 +49,7 @@ def window(kind: str, random: np.random.Generator) -> np.ndarray:
         body[begin : begin + flight] *= 0.1
         impact = random.uniform(3, 6) * np.exp(-np.arange(8) / 2.0)
         body[begin + flight : begin + flight + 8] += impact[:, None] * random.normal(0, 1, 3)
-    rotation, _ = np.linalg.qr(random.normal(size=(3, 3)))
+    rotation = np.linalg.qr(random.normal(size=(3, 3)))[0] * random.choice((-1, 1), 3)
     measured = body @ rotation + random.normal(0, 0.03, 3) + random.normal(0, 0.04, (LENGTH, 3))
     return np.clip(measured, -4, 4).astype("float32")
 
@@ -99,8 +95,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     outputs = {each.name: each.predict(x_test, verbose=0) for each in (teacher, alone, student)}
     outputs["int8 file"] = model.predict(x_test)
     results = {name: metrics.accuracy(out, y_test) for name, out in outputs.items()}
-    for name, accuracy in results.items():
-        print(f"{name:10} {accuracy:.1%}")
+    print(*(f"{name:10} {value:.1%}" for name, value in results.items()), sep="\n")
     print(f"{model.size:,} bytes of flash, {agreement.arena_bytes:,} bytes of arena\n{agreement}")
     return results
 

@@ -1,4 +1,4 @@
-"""Clips as they could also have been recorded: elsewhere in time, louder or softer, in noise."""
+"""Random changes of clips: in time, pitch and level, and by noise."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class ClipAugmentation:
         sample_rate: samples in a second, in Hz.
         shift: how far the clip moves at most, forth or back, in seconds. Zeros take the place of
             what moves in.
+        speed: by which share the clip is faster or slower at most: 0.1 for 0.9 to 1.1 times its
+            speed. Pitch and resonances change with it, as from one speaker to another.
         gain: by how much the level changes at most, up or down, in decibels.
         noise: the least and the greatest ratio of the mean power of the clip to that of the noise,
             in decibels. None: no noise.
@@ -48,6 +50,7 @@ class ClipAugmentation:
         sample_rate: int,
         *,
         shift: float = 0.1,
+        speed: float = 0.1,
         gain: float = 6.0,
         noise: tuple[float, float] | None = (5.0, 30.0),
         background: Any = None,
@@ -55,6 +58,8 @@ class ClipAugmentation:
         rate = check_integer("sample_rate", sample_rate, at_least=1, fix="pass 16000, for example")
         seconds = check_number("shift", shift, at_least=0, fix="pass 0.1 for 100 ms")
         self._shift = round(seconds * rate)
+        fix = "pass 0.1 for 10 %, or 0"
+        self._speed = check_number("speed", speed, at_least=0, at_most=0.5, fix=fix)
         self._gain = check_number("gain", gain, at_least=0, at_most=60, fix="pass 6.0")
         self._noise = None if noise is None else _checked_range(noise)
         self._background = None if background is None else _checked_background(background)
@@ -69,28 +74,29 @@ class ClipAugmentation:
         import tensorflow as tf
 
         clip = tf.cast(clip, "float32")
-        seeds = tf.random.experimental.stateless_split(seed, 5)
         power = tf.reduce_mean(tf.square(clip))
+        drawn = tf.random.stateless_uniform((5,), seed)
         if self._shift:
-            offset = tf.random.stateless_uniform(
-                (), seeds[0], 0, 2 * self._shift + 1, dtype=tf.int32
-            )
+            offset = tf.cast(drawn[0] * (2 * self._shift + 1), tf.int32)
             padded = tf.pad(clip, [[self._shift, self._shift]])
             clip = tf.slice(padded, [offset], tf.shape(clip))
+        if self._speed:
+            clip = _faster(clip, 1 + self._speed * (2 * drawn[1] - 1))
         if self._noise is not None:
-            ratio = tf.random.stateless_uniform((), seeds[1], *self._noise)
-            clip += tf.sqrt(power) * 10.0 ** (-ratio / 20) * self._noise_like(clip, seeds[2:4])
-        change = tf.random.stateless_uniform((), seeds[4], -self._gain, self._gain)
-        return tf.clip_by_value(clip * 10.0 ** (change / 20), -1.0, 1.0)
+            low, high = self._noise
+            ratio = low + (high - low) * drawn[2]
+            noise = self._noise_like(clip, drawn[3], tf.bitwise.invert(seed))
+            clip += tf.sqrt(power) * tf.pow(10.0, -ratio / 20) * noise
+        change = self._gain * (2 * drawn[4] - 1)
+        return tf.clip_by_value(clip * tf.pow(10.0, change / 20), -1.0, 1.0)
 
-    def _noise_like(self, clip: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def _noise_like(self, clip: tf.Tensor, drawn: tf.Tensor, seed: Any) -> tf.Tensor:
         """Noise of a mean power of 1, of the shape of a clip."""
         import tensorflow as tf
 
         if self._background is None:
-            return tf.random.stateless_normal(tf.shape(clip), seeds[0])
-        recordings = len(self._background)
-        which = tf.random.stateless_uniform((), seeds[1], 0, recordings, dtype=tf.int32)
+            return tf.random.stateless_normal(tf.shape(clip), seed)
+        which = tf.cast(drawn * len(self._background), tf.int32)
         return tf.ensure_shape(tf.gather(self._background, which), clip.shape)
 
     def batches(
@@ -127,6 +133,22 @@ class ClipAugmentation:
         if front_end is not None:
             batched = batched.map(lambda clips, labels: (front_end(clips), labels))
         return batched.prefetch(tf.data.AUTOTUNE)
+
+
+def _faster(clip: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """The clip at another speed around its middle, by linear interpolation; zeros around it."""
+    import tensorflow as tf
+
+    samples = tf.shape(clip)[0]
+    middle = tf.cast(samples - 1, tf.float32) / 2
+    places = (tf.range(tf.cast(samples, tf.float32)) - middle) * factor + middle
+    before = tf.floor(places)
+    share = places - before
+    # A zero on either side, for places outside.
+    padded = tf.pad(clip, [[1, 1]])
+    first = tf.clip_by_value(tf.cast(before, tf.int32) + 1, 0, samples + 1)
+    second = tf.clip_by_value(tf.cast(before, tf.int32) + 2, 0, samples + 1)
+    return (1 - share) * tf.gather(padded, first) + share * tf.gather(padded, second)
 
 
 def _checked_range(noise: Any) -> tuple[float, float]:

@@ -178,8 +178,8 @@ class LogMel(keras.layers.Layer):
             padding="valid",
             data_format="channels_last",
         )
-        cosines, sines = ops.split(waves, 2, axis=-1)
-        powers = ops.square(cosines) + ops.square(sines)
+        parts: Any = ops.split(waves, 2, axis=-1)
+        powers = ops.square(parts[0]) + ops.square(parts[1])
         return ops.log(ops.matmul(powers, ops.convert_to_tensor(self._bands)) + self.offset)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:

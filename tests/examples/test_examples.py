@@ -150,9 +150,7 @@ def test_keyword_spotter(tmp_path, capsys):
     """On the clips that come with it."""
     pytest.importorskip("tflite_micro")
     folder = tmp_path / "firmware"
-    results = run(
-        "keyword_spotter.py", "--epochs", 2, "--versions", 1, "--test", "s5", "--output", folder
-    )
+    results = run("keyword_spotter.py", "--epochs", 2, "--test", "s5", "--output", folder)
     assert list(results) == ["teacher", "alone", "student", "int8 file"]
     assert "27 clips to learn from, 9 of other speakers, (49, 32)" in capsys.readouterr().out
     names = {path.name for path in folder.iterdir()}
