@@ -34,13 +34,11 @@ def recording(is_worn: bool, random: np.random.Generator) -> np.ndarray:
     for harmonic in range(25):
         phase = 2 * np.pi * ((harmonic + 1) * speed * time + random.random())
         heard += load * HARMONICS[harmonic] * random.uniform(0.8, 1.2) * np.cos(phase)
-    # Noise of the air, which falls off with frequency, and of the microphone.
     air = np.convolve(random.normal(0, 0.1 * load, SAMPLES + 7), np.ones(8) / 8, "valid")
     heard += air + random.normal(0, 0.02, SAMPLES)
     if is_worn:
         ring = np.exp(-time / 0.001) * np.sin(2 * np.pi * random.uniform(2600, 3000) * time)
         clicks = np.zeros(SAMPLES)
-        # The balls slip a little, so that no click is exactly where it is expected.
         times = np.arange(random.random(), 3.6 * speed * time[-1]) / (3.6 * speed)
         places = RATE * times * (1 + random.normal(0, 0.002, len(times)))
         clicks[np.clip(places, 0, SAMPLES - 1).astype(int)] = load * random.uniform(0.03, 0.3)

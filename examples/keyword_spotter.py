@@ -33,7 +33,6 @@ def network(shape: tuple[int, int], classes: int, filters: tuple[int, ...], kind
     for index, count in enumerate(filters[1:]):
         steps += [layers.BatchNormalization(), layers.ReLU()]
         steps += [kind(count, 3, strides=1 + index % 2, padding="same", use_bias=False)]
-    # The mean over time; which bands are loud is what makes a vowel.
     steps += [layers.BatchNormalization(), layers.ReLU(), layers.AveragePooling2D((7, 1))]
     steps += [layers.Flatten(), layers.Dropout(0.4), layers.Dense(classes)]
     return keras.Sequential(steps, name=name)
@@ -76,7 +75,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     student, pairs = network(*size, *small, "student"), (training.x, training.y)
     with tempfile.TemporaryDirectory() as folder:
-        # The teacher is asked once about each changed clip; the student sees the same ones.
         path = Path(folder) / "teacher.store"
         teachers.store(teacher, pairs, path, augment=changed, versions=options.epochs)
         stored = teachers.StoredTeacher(path, augment=changed)

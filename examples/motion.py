@@ -2,11 +2,10 @@
 
     python examples/motion.py
 
-Windows of 2.56 s at 50 Hz, three axes in g, are made by a model of motion: gravity in any direction
-in which the device is worn, steps with their harmonics, impacts that the sensor cuts off at 4 g,
-pedals and the road, a fall with its weightless moment; noise and offset of a cheap sensor. Labels
-are dear, windows are not: the student is taught by its teacher on eight times as many windows
-without labels.
+Windows of 2.56 s at 50 Hz, three axes in g, are made by a model of motion: gravity in the direction
+in which the device is worn, steps with harmonics, impacts that the sensor cuts off at 4 g, pedals,
+a fall; noise and offset of the sensor. Only an eighth of the windows have labels: the teacher
+learns from these, the student from its outputs for all others.
 RESULT Needs the extra `micro`.
 """
 
@@ -22,26 +21,22 @@ import keras_kd
 from keras_kd import metrics, tflite
 
 KINDS = ("still", "walking", "stairs", "running", "cycling", "fall")
-LENGTH = 128
-TIME = np.arange(LENGTH) / 50
+TIME = np.arange(LENGTH := 128) / 50
 # Steps (or turns of the pedals) in a second, from and to, and how strong they are in g.
 STEPS = {"walking": (1.5, 2.2, 0.12, 0.4), "stairs": (1.2, 1.9, 0.15, 0.45)}
 STEPS |= {"running": (2.3, 3.2, 0.6, 1.8), "cycling": (0.9, 1.7, 0.03, 0.12)}
 
 
 def window(kind: str, random: np.random.Generator) -> np.ndarray:
-    """Acceleration in g, float32 of shape (LENGTH, 3)."""
     body = np.zeros((LENGTH, 3))  # forward, sideways, up
     low, high, least, most = STEPS.get(kind, (1.0, 1.0, 0.0, 0.02))
     steps, level = random.uniform(low, high), random.uniform(least, most)
     phase = 2 * np.pi * (steps * TIME + random.random())
-    # On stairs the body is lifted slowly and lands hard: more of the second harmonic.
     second = random.uniform(0.5, 1.0) if kind == "stairs" else random.uniform(0.1, 0.5)
     body[:, 2] = level * (np.cos(phase) + second * np.cos(2 * phase + random.normal(0, 0.5)))
     body[:, 0] = 0.5 * level * np.sin(phase + random.normal(0, 0.3))
     body[:, 1] = 0.3 * level * np.sin(phase / 2)
-    if kind == "running":
-        body[:, 2] += level * np.maximum(0, np.cos(phase)) ** 6
+    body[:, 2] += (kind == "running") * level * np.maximum(0, np.cos(phase)) ** 6
     if kind == "cycling":
         road = random.normal(0, random.uniform(0.03, 0.12), (LENGTH + 2, 3))
         body += (road[2:] + road[1:-1] + road[:-2]) / 2
@@ -65,8 +60,7 @@ def windows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def network(filters: tuple[int, ...], name: str) -> keras.Model:
     steps = [keras.Input((LENGTH, 3), name="acceleration")]
     for count in filters:
-        steps += [layers.Conv1D(count, 5, strides=2, padding="same", use_bias=False)]
-        steps += [layers.BatchNormalization(), layers.ReLU()]
+        steps += [layers.Conv1D(count, 5, 2, "same"), layers.BatchNormalization(), layers.ReLU()]
     steps += [layers.GlobalAveragePooling1D(), layers.Dense(len(KINDS), name="kind")]
     return keras.Sequential(steps, name=name)
 
@@ -74,10 +68,10 @@ def network(filters: tuple[int, ...], name: str) -> keras.Model:
 def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=800, help="of training, for each network")
-    parser.add_argument("--windows", type=int, default=300, help="with labels; the rest follows it")
+    parser.add_argument("--windows", type=int, default=300, help="with labels")
     options = parser.parse_args(argv)
-    labelled, (x_test, y_test) = windows(options.windows, 0), windows(3 * options.windows, 1)
-    unlabelled, _ = windows(8 * options.windows, 2)
+    labelled, (unlabelled, _) = windows(options.windows, 0), windows(8 * options.windows, 2)
+    x_test, y_test = windows(3 * options.windows, 1)
 
     def taught(model: keras.Model, x: np.ndarray, y: np.ndarray | None = None) -> keras.Model:
         rate = keras.optimizers.schedules.CosineDecay(5e-3, options.steps)
@@ -95,9 +89,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model = tflite.convert(student, "int8", unlabelled, target="microcontroller")
     agreement = tflite.microcontroller.check_agreement(model, x_test[:100])
 
-    outputs = {each.name: each.predict(x_test, verbose=0) for each in (teacher, alone, student)}
-    outputs["int8 file"] = model.predict(x_test)
-    results = {name: metrics.accuracy(out, y_test) for name, out in outputs.items()}
+    models = {each.name: each for each in (teacher, alone, student)} | {"int8 file": model}
+    results = {name: metrics.accuracy(m.predict(x_test), y_test) for name, m in models.items()}
     print(*(f"{name:10} {value:.1%}" for name, value in results.items()), sep="\n")
     print(f"{model.size:,} bytes of flash, {agreement.arena_bytes:,} bytes of arena\n{agreement}")
     return results
