@@ -53,15 +53,10 @@ def features(worn: np.ndarray, seed: int) -> np.ndarray:
     return np.mean(FRONT_END(np.clip(clips, -1, 1).astype("float32")), axis=1)
 
 
-def autoencoder(x: np.ndarray, units: tuple[int, ...], name: str) -> keras.Model:
-    normalization = layers.Normalization()
-    normalization.adapt(x)
-    steps = [keras.Input(x.shape[1:], name="features"), normalization]
+def autoencoder(bands: int, units: tuple[int, ...], name: str) -> keras.Model:
+    steps = [keras.Input((bands,), name="features")]
     steps += [layers.Dense(count, activation="relu") for count in units]
-    # It begins with the mean of what it shall put out.
-    mean = keras.initializers.Constant(x.mean(axis=0))
-    steps += [layers.Dense(x.shape[1], bias_initializer=mean, name="again")]
-    return keras.Sequential(steps, name=name)
+    return keras.Sequential([*steps, layers.Dense(bands, name="again")], name=name)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -71,6 +66,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     options = parser.parse_args(argv)
     is_worn = np.arange(options.clips // 2) % 2
     x, x_test = features(np.zeros(options.clips), 0), features(is_worn, 1)
+    # In float, in front of the file, as the firmware has to do it: bands differ in their spread.
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    x, x_test = (x - mean) / spread, (x_test - mean) / spread
 
     def taught(model: keras.Model) -> keras.Model:
         rate = keras.optimizers.schedules.CosineDecay(2e-3, options.epochs * -(-len(x) // 32))
@@ -79,8 +77,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         return model
 
     keras.utils.set_random_seed(0)
-    teacher = taught(autoencoder(x, (64, 64, 6, 64, 64), "teacher"))
-    alone, student = (autoencoder(x, (12, 4, 12), name) for name in ("alone", "student"))
+    teacher = taught(autoencoder(x.shape[1], (64, 64, 6, 64, 64), "teacher"))
+    alone, student = (autoencoder(x.shape[1], (12, 4, 12), name) for name in ("alone", "student"))
     student.set_weights(alone.get_weights())
     taught(alone)
     taught(keras_kd.Distiller(teacher, student, student_loss_weight=0.3))

@@ -2,10 +2,11 @@
 
     python examples/keyword_spotter.py --data free-spoken-digit-dataset/recordings
 
-The student learns from a large teacher which both see the same changed clips: moved, louder or
-softer, in noise. It becomes an int8 file, and a folder with that file, the features in C++ and a
-test, to compile with TensorFlow Lite Micro. Without --data it runs on the few clips beside it.
-RESULT Needs the extra `micro`.
+Teacher and student get the same changed clips: moved, faster or slower, louder or softer, in noise.
+The student becomes an int8 file, and a folder with that file, the features in C++ and a test, to
+compile with TensorFlow Lite Micro. Without --data it runs on the few clips beside it. Prints the
+accuracy of the teacher, the student without and with it, and the file on other speakers: expect
+the file within a few points of its student. Needs the extra `micro`.
 """
 
 from __future__ import annotations
@@ -47,8 +48,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     options = parser.parse_args(argv)
 
     clips = sound.load_clips(options.data, seconds=1.0, names="{label}_{speaker}_{index}.wav")
-    speakers = set(clips.fields["speaker"].tolist())
-    training, test = clips.hold_out("speaker", speakers.intersection(options.test))
+    training, test = clips.hold_out("speaker", {*clips.fields["speaker"]} & {*options.test})
     front_end = sound.LogMel(clips.sample_rate, mels=32)
     x_test = np.asarray(front_end(test.x))
     augment = sound.ClipAugmentation(clips.sample_rate, shift=0.1, speed=0.15, noise=(5, 30))

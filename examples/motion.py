@@ -4,9 +4,9 @@
 
 Windows of 2.56 s at 50 Hz, three axes in g, are made by a model of motion: gravity in the direction
 in which the device is worn, steps with harmonics, impacts that the sensor cuts off at 4 g, pedals,
-a fall; noise and offset of the sensor. Only an eighth of the windows have labels: the teacher
-learns from these, the student from its outputs for all others.
-RESULT Needs the extra `micro`.
+a fall; noise and offset of the sensor. Prints the accuracy of the teacher (expect about 98 %), of a
+student of a fiftieth of its size without and with it (about 92 % both: its size is the limit
+here), and of the int8 file of 4 KB (as the student, within a point). Needs the extra `micro`.
 """
 
 from __future__ import annotations
@@ -67,26 +67,26 @@ def network(filters: tuple[int, ...], name: str) -> keras.Model:
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=800, help="of training, for each network")
-    parser.add_argument("--windows", type=int, default=300, help="with labels")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--windows", type=int, default=3000, help="for training; for the test half")
     options = parser.parse_args(argv)
-    labelled, (unlabelled, _) = windows(options.windows, 0), windows(8 * options.windows, 2)
-    x_test, y_test = windows(3 * options.windows, 1)
+    (x, y), (x_test, y_test) = windows(options.windows, 0), windows(options.windows // 2, 1)
 
-    def taught(model: keras.Model, x: np.ndarray, y: np.ndarray | None = None) -> keras.Model:
-        rate = keras.optimizers.schedules.CosineDecay(5e-3, options.steps)
+    def taught(model: keras.Model) -> keras.Model:
+        rate = keras.optimizers.schedules.CosineDecay(5e-3, options.epochs * -(-len(x) // 32))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(rate), None if y is None else loss)
-        model.fit(x, y, epochs=-(-options.steps // -(-len(x) // 32)), verbose=0)
+        model.compile(keras.optimizers.Adam(rate), loss)
+        model.fit(x, y, epochs=options.epochs, verbose=0)
         return model
 
     keras.utils.set_random_seed(0)
-    teacher = taught(network((24, 48, 48), "teacher"), *labelled)
+    teacher = taught(network((32, 64, 64, 64), "teacher"))
     alone, student = network((6, 8, 12), "alone"), network((6, 8, 12), "student")
     student.set_weights(alone.get_weights())
-    taught(alone, *labelled)
-    taught(keras_kd.Distiller(teacher, student, student_loss_weight=0), unlabelled)
-    model = tflite.convert(student, "int8", unlabelled, target="microcontroller")
+    taught(alone)
+    soft = keras_kd.losses.SoftTargets(temperature=1.0)
+    taught(keras_kd.Distiller(teacher, student, soft, student_loss_weight=0.1))
+    model = tflite.convert(student, "int8", (x, y), target="microcontroller")
     agreement = tflite.microcontroller.check_agreement(model, x_test[:100])
 
     models = {each.name: each for each in (teacher, alone, student)} | {"int8 file": model}

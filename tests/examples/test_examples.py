@@ -161,10 +161,10 @@ def test_keyword_spotter(tmp_path, capsys):
 @pytest.mark.slow
 def test_motion(capsys):
     pytest.importorskip("tflite_micro")
-    results = run("motion.py", "--steps", 100, "--windows", 100)
+    results = run("motion.py", "--epochs", 3, "--windows", 300)
     assert list(results) == ["teacher", "alone", "student", "int8 file"]
     # One of six is right by chance.
-    assert results["teacher"] > 0.4
+    assert results["teacher"] > 0.3
     assert results["int8 file"] == pytest.approx(results["student"], abs=0.05)
     assert "bytes of arena" in capsys.readouterr().out
 
