@@ -126,7 +126,7 @@ def load_clips(
     *,
     seconds: float = 1.0,
     names: str | None = None,
-    labels: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
     sample_rate: int | None = None,
 ) -> Clips:
     """Load the WAV files in a directory and the directories in it, all brought to one length.
@@ -142,7 +142,7 @@ def load_clips(
             {index}.wav" for "7_anna_0.wav", "{label}/{speaker}_nohash_{index}.wav" for "yes/
             0a7c_nohash_0.wav". A field ends at the character that follows it. Without a slash it is
             the name of the file alone. None: the class is the name of the directory.
-        labels: the classes that are loaded, in the order of their indices. None: all, sorted.
+        class_names: the classes that are loaded, in the order of their indices. None: all, sorted.
         sample_rate: what all files must have, in Hz. None: any one rate.
 
     Raises:
@@ -165,7 +165,7 @@ def load_clips(
     described = {file: _fields_of(file.relative_to(folder), names) for file in files}
     _check_described(described, names)
     present = sorted({fields[_LABEL] for fields in described.values()})
-    class_names = _class_names(labels, present)
+    chosen = _class_names(class_names, present)
     kept = {
         f: fields for f, fields in described.items() if fields and fields[_LABEL] in class_names
     }
@@ -182,9 +182,9 @@ def load_clips(
     _refuse_damaged(damaged, rate)
     keys = list(next(iter(kept.values())))
     fields = {key: np.array([fields[key] for fields in kept.values()]) for key in keys}
-    indices = {name: index for index, name in enumerate(class_names)}
+    indices = {name: index for index, name in enumerate(chosen)}
     y = np.array([indices[label] for label in fields.pop(_LABEL)], "int64")
-    return Clips(x, y, class_names, rate, fields)
+    return Clips(x, y, chosen, rate, fields)
 
 
 def _wav_files(folder: Path) -> list[Path]:
@@ -252,15 +252,15 @@ def _check_described(described: Mapping[Path, dict[str, str]], names: str | None
     raise problem(f"{', '.join(unfit[:_MOST_NAMED])}{more}", expected, fix)
 
 
-def _class_names(labels: Sequence[str] | None, present: Sequence[str]) -> tuple[str, ...]:
-    if labels is None:
+def _class_names(names: Sequence[str] | None, present: Sequence[str]) -> tuple[str, ...]:
+    if names is None:
         return tuple(present)
-    chosen = (labels,) if isinstance(labels, str) else tuple(labels)
+    chosen = (names,) if isinstance(names, str) else tuple(names)
     missing = [label for label in chosen if label not in present]
     if missing or not chosen or len(set(chosen)) < len(chosen):
         listed = ", ".join(map(repr, present[:20])) + (", ..." if len(present) > 20 else "")
         raise problem(
-            f"labels={list(chosen)!r:.200}", f"some of {listed}, each once", "correct the list"
+            f"class_names={list(chosen)!r:.200}", f"some of {listed}, each once", "correct the list"
         )
     return chosen
 

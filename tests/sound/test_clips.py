@@ -53,9 +53,9 @@ def test_directories_are_classes_and_some_can_be_chosen(tmp_path):
     clips = load_clips(tmp_path, seconds=0.0005)
     assert clips.class_names == ("no", "yes")
     np.testing.assert_array_equal(clips.x[:, 0] * 32768, [2, 3])
-    chosen = load_clips(tmp_path, seconds=0.0005, labels=["yes"])
+    chosen = load_clips(tmp_path, seconds=0.0005, class_names=["yes"])
     assert (chosen.class_names, len(chosen)) == (("yes",), 1)
-    in_order = load_clips(tmp_path, seconds=0.0005, labels=["yes", "no"])
+    in_order = load_clips(tmp_path, seconds=0.0005, class_names=["yes", "no"])
     np.testing.assert_array_equal(in_order.y, [1, 0])
 
 
@@ -218,9 +218,9 @@ def test_other_sample_rates_are_named(tmp_path):
         ({"names": "{label}{speaker}.wav"}, "with text between them"),
         ({"names": "{label}_{label}.wav"}, "each once"),
         ({"names": "{label}_{file}.wav"}, "names="),
-        ({"labels": ["1", "7"]}, r"labels=\['1', '7'\].*some of '1', '3'"),
-        ({"labels": ["1", "1"]}, "each once"),
-        ({"labels": []}, r"labels=\[\]"),
+        ({"class_names": ["1", "7"]}, r"class_names=\['1', '7'\].*some of '1', '3'"),
+        ({"class_names": ["1", "1"]}, "each once"),
+        ({"class_names": []}, r"class_names=\[\]"),
     ],
     ids=str,
 )
