@@ -20,7 +20,8 @@ import numpy as np
 from keras import layers
 
 import keras_kd
-from keras_kd import metrics, sound, teachers, tflite
+from keras_kd import metrics, sound, tflite
+from keras_kd.teachers import StoredTeacher
 from keras_kd.tflite import microcontroller
 
 CLIPS = Path(__file__).with_name("spoken_digits")
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     clips = sound.load_clips(options.data, seconds=1.0, names="{label}_{speaker}_{index}.wav")
     training, test = clips.hold_out("speaker", {*clips.fields["speaker"]} & {*options.test})
     front_end = sound.LogMel(clips.sample_rate, mels=32)
-    x_test = np.asarray(front_end(test.x))
+    x_test, examples = np.asarray(front_end(test.x)), np.asarray(front_end(training.x))
     augment = sound.ClipAugmentation(clips.sample_rate, shift=0.1, speed=0.15, noise=(5, 30))
     print(f"{len(training)} clips to learn from, {len(test)} of other speakers, {x_test.shape[1:]}")
 
@@ -76,13 +77,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     student, pairs = network(*size, *small, "student"), (training.x, training.y)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.store"
-        teachers.store(teacher, pairs, path, augment=changed, versions=options.epochs)
-        stored = teachers.StoredTeacher(path, augment=changed)
+        StoredTeacher.create(teacher, pairs, path, augment=changed, versions=options.epochs)
+        stored = StoredTeacher(path, augment=changed)
         distiller = compiled(keras_kd.Distiller(stored, student, SOFT, student_loss_weight=0.3))
         joined = stored.join(pairs, batch_size=BATCH_SIZE)
         distiller.fit(joined, epochs=options.epochs, verbose=2)
 
-    examples = np.asarray(front_end(training.x))
     model = tflite.convert(student, "int8", (examples, training.y), target="microcontroller")
     microcontroller.write_project(
         model, options.output, "digits", x_test[::3], labels=clips.class_names, front_end=front_end

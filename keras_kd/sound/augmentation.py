@@ -18,9 +18,9 @@ _MOST_NAMED = 5
 class ClipAugmentation:
     """A random change of a clip, which is the same whenever its seed is.
 
-    It is a function of one clip and a seed, as `keras_kd.teachers.store(augment=)` takes it, so
-    that teacher and student get the same changed clip; `batches` makes data sets for `fit`. It is
-    made of TensorFlow's stateless operations.
+    It is a function of one clip and a seed, as `teachers.StoredTeacher.create(augment=)` takes it,
+    so that teacher and student get the same changed clip; `batches` makes data sets for `fit`. It
+    is made of TensorFlow's stateless operations.
 
     Args:
         sample_rate: samples in a second, in Hz.
@@ -41,7 +41,7 @@ class ClipAugmentation:
     Example:
         ```python
         augment = sound.ClipAugmentation(16000, shift=0.1, noise=(5, 30))
-        stored = teachers.store(teacher, (x, y), "teacher.store", augment=augment, versions=4)
+        stored = StoredTeacher.create(teacher, (x, y), "x.store", augment=augment, versions=4)
         ```
     """
 

@@ -141,7 +141,7 @@ def test_a_stored_teacher_and_its_student_get_the_same_changed_clips(tmp_path):
         )
 
     teacher, path = model("teacher"), tmp_path / "teacher.store"
-    keras_kd.teachers.store(
+    keras_kd.teachers.StoredTeacher.create(
         teacher, (x, y), path, augment=changed, versions=2, dtype="float32", batch_size=4
     )
     stored = keras_kd.teachers.StoredTeacher(path, augment=changed)
