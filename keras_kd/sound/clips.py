@@ -166,9 +166,7 @@ def load_clips(
     _check_described(described, names)
     present = sorted({fields[_LABEL] for fields in described.values()})
     chosen = _class_names(class_names, present)
-    kept = {
-        f: fields for f, fields in described.items() if fields and fields[_LABEL] in class_names
-    }
+    kept = {file: each for file, each in described.items() if each[_LABEL] in chosen}
     rate = _common_rate(kept, sample_rate)
     samples = round(seconds * rate)
     _check_memory(len(kept), samples, seconds)
