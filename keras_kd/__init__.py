@@ -3,8 +3,9 @@
 `Distiller` trains a student on the outputs of one of the `teachers`, `losses` define how both are
 compared, and `schedules` change weights and temperatures with the step. `compression` prunes and
 quantizes the student while it trains, `tflite` converts it to a file and runs it, `metrics`
-measures outputs, `evaluation` compares models, and `data` holds real digits to start with.
-`fit_to_device` does all of it in one call, for one of the `devices`; `search` holds its parts.
+measures outputs, `evaluation` compares models, `data` holds real digits to start with, and `sound`
+reads clips and makes features of them. `fit_to_device` does all of it in one call, for one of the
+`devices`; `search` holds its parts.
 """
 
 import importlib
@@ -28,6 +29,7 @@ __all__ = [
     "metrics",
     "schedules",
     "search",
+    "sound",
     "teachers",
     "tflite",
 ]
@@ -42,7 +44,7 @@ def _runs_as_command() -> bool:
 # Importing Keras takes seconds and logs to the terminal. The command decides when; `--help` never.
 # What Keras may find in a file of a Distiller is there from the beginning, the rest when needed.
 if TYPE_CHECKING or not _runs_as_command():
-    from keras_kd import losses, schedules, teachers
+    from keras_kd import losses, schedules, sound, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
     from keras_kd import (

@@ -49,6 +49,7 @@ ROOMS = [
     "distiller",
     "callbacks",
     "data",
+    "sound",
     "_representative",
     "compression",
     "tflite",

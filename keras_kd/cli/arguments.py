@@ -152,7 +152,13 @@ def load_model(path: Path, custom_objects: str | None) -> keras.Model:
     from keras_kd import _model_files
     from keras_kd._model_files.custom_objects import import_custom_objects
 
-    own = import_custom_objects(custom_objects) if custom_objects else None
+    _model_files.check_path(path)
+    from keras_kd.sound import LogMel
+
+    # Keras finds the layers of this package once they are imported; the command imports few.
+    own: dict[str, Any] = {LogMel.__name__: LogMel}
+    if custom_objects:
+        own |= import_custom_objects(custom_objects)
     seconds = _SECONDS_TO_LOAD + _bytes(path) / BYTES_PER_SECOND
     with watched(f"the model {str(path)!r} while it is loaded", seconds):
         model = _model_files.load_model(path, own)

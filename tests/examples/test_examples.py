@@ -154,6 +154,62 @@ def test_born_again(capsys):
     assert "all together" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_keyword_spotter(tmp_path, capsys):
+    """On the clips that come with it."""
+    pytest.importorskip("tflite_micro")
+    folder = tmp_path / "firmware"
+    results = run("keyword_spotter.py", "--epochs", 2, "--test", "s5", "--output", folder)
+    assert list(results) == ["teacher", "alone", "student", "int8 file"]
+    assert "27 clips to learn from, 9 of other speakers, (49, 32)" in capsys.readouterr().out
+    names = {path.name for path in folder.iterdir()}
+    assert {"digits.h", "digits_data.cc", "digits_front_end.h", "digits_front_end.cc"} < names
+    assert not any("store" in name for name in names)
+
+
+@pytest.mark.slow
+def test_motion(capsys):
+    pytest.importorskip("tflite_micro")
+    results = run("motion.py", "--epochs", 3, "--windows", 300)
+    assert list(results) == ["teacher", "alone", "student", "int8 file"]
+    # One of six is right by chance.
+    assert results["teacher"] > 0.3
+    assert results["int8 file"] == pytest.approx(results["student"], abs=0.05)
+    assert "bytes of arena" in capsys.readouterr().out
+
+
+def test_motions_are_what_physics_says():
+    example = runpy.run_path(str(EXAMPLES / "motion.py"))
+    random = np.random.default_rng(0)
+    windows = {
+        kind: np.stack([example["window"](kind, random) for _ in range(50)])
+        for kind in example["KINDS"]
+    }
+    magnitudes = {kind: np.linalg.norm(x, axis=2) for kind, x in windows.items()}
+    for x in windows.values():
+        assert x.shape == (50, example["LENGTH"], 3)
+        assert np.abs(x).max() <= 4
+    # At rest a sensor measures gravity alone; runners accelerate more; who falls has no weight.
+    np.testing.assert_allclose(magnitudes["still"].mean(axis=1), 1, atol=0.1)
+    spread = {kind: x.std(axis=1).mean() for kind, x in magnitudes.items()}
+    assert spread["still"] < spread["cycling"] < spread["walking"] < spread["running"]
+    fallen = magnitudes["fall"]
+    smoothed = np.apply_along_axis(np.convolve, 1, fallen, np.ones(9) / 9, "valid")
+    assert (smoothed.min(axis=1) < 0.4).all()
+    # Directions are those in which devices are worn: any.
+    assert np.abs(windows["still"].mean(axis=(0, 1))).max() < 0.4
+
+
+@pytest.mark.slow
+def test_anomaly(capsys):
+    pytest.importorskip("tflite_micro")
+    results = run("anomaly.py", "--epochs", 10, "--clips", 300)
+    assert list(results) == ["teacher", "alone", "student", "int8 file"]
+    assert results["teacher"] > 0.6
+    assert results["int8 file"] == pytest.approx(results["student"], abs=0.05)
+    assert "AUC" in capsys.readouterr().out
+
+
 def test_every_example_is_tested_and_short():
     tests = Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):

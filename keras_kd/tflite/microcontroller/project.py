@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
 from keras_kd.tflite.microcontroller import vectors
 from keras_kd.tflite.microcontroller.agreement import TOLERANCE_FLOAT, Agreement, compare_stored
 from keras_kd.tflite.microcontroller.c_source import check_name, data_source
+from keras_kd.tflite.microcontroller.front_end import check_front_end, front_end_source
 from keras_kd.tflite.microcontroller.interface import interface_source
 from keras_kd.tflite.microcontroller.operators import (
     CORE_BYTES,
@@ -30,6 +31,9 @@ from keras_kd.tflite.microcontroller.operators import (
 from keras_kd.tflite.microcontroller.templates import fill, string_literal
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo, random_stored
+
+if TYPE_CHECKING:
+    from keras_kd.sound import LogMel
 
 _RANDOM_EXAMPLES = 8
 # Compilers, and the sources of TFLM, would find the header of a project in their place.
@@ -60,6 +64,7 @@ def write_project(
     *,
     labels: Sequence[str] | None = None,
     margin: float = 0.2,
+    front_end: LogMel | None = None,
 ) -> tuple[Path, ...]:
     """Write all that firmware with TFLM needs of a model, and a test for the board.
 
@@ -79,6 +84,8 @@ def write_project(
         labels: what the values of the (only) output that is no state stand for, in order.
         margin: by what share the arena is larger than what was measured, for kernels that need
             more scratch memory than the reference kernels.
+        front_end: the layer behind which the student was trained on sound. Its features are
+            written in C (`<name>_front_end.h`): from 16-bit samples to what the first input takes.
 
     Returns:
         The paths of the files, sorted.
@@ -100,6 +107,8 @@ def write_project(
     _check_project_name(name)
     margin = check_number("margin", margin, at_least=0, at_most=10, fix="pass 0.2 for 20 %")
     _check_labels(model, labels)
+    if front_end is not None:
+        check_front_end(front_end, model.inputs[0].shape)
     calls = registrations(model.operators)
     folder = Path(directory)
     check_output(folder)
@@ -122,6 +131,7 @@ def write_project(
             "output": [micro.stored_outputs[tensor.name][rows] for tensor in model.outputs],
         },
         vector_origin="random values" if x is None else "of the examples given",
+        front_end=front_end,
     )
     texts = project.texts()
     _check_own(folder / file for file in texts)
@@ -205,6 +215,7 @@ class _Project:
     margin: float
     vectors: dict[str, list[np.ndarray]]
     vector_origin: str
+    front_end: LogMel | None
 
     def texts(self) -> dict[str, str]:
         """The texts of the files by their names."""
@@ -233,10 +244,23 @@ class _Project:
         }
         if self.labels is not None:
             texts[f"{name}_labels.h"] = self._labels(self.labels)
+        if self.front_end is not None:
+            frames = self.model.inputs[0].shape[1]
+            header, source = front_end_source(self.front_end, name, frames)
+            texts |= {f"{name}_front_end.h": header, f"{name}_front_end.cc": source}
         return texts
 
     def _filled(self, template: str) -> str:
-        return fill(template, name=self.name, upper=self.name.upper())
+        sources = self._sources()
+        files = (*sources, f"{self.name}_test.cc", f"{self.name}_vectors.cc")
+        paths = "\n".join(f"    ${{{self.name}_directory}}/{file}" for file in files)
+        gaps = {"sources": " ".join(sources), "paths": paths}
+        return fill(template, name=self.name, upper=self.name.upper(), **gaps)
+
+    def _sources(self) -> list[str]:
+        """The files that firmware compiles."""
+        front_end = [f"{self.name}_front_end.cc"] if self.front_end is not None else []
+        return [f"{self.name}.cc", f"{self.name}_data.cc", *front_end]
 
     def _operators(self) -> str:
         lines = (f"  failures += static_cast<int>(resolver.{call}()) != 0;" for call in self.calls)
@@ -282,10 +306,17 @@ class _Project:
         labels_row = ""
         if self.labels is not None:
             labels_row = f"| `{self.name}_labels.h` | what the values of the output stand for |\n"
+        front_end_row = ""
+        if self.front_end is not None:
+            files = f"`{self.name}_front_end.h`, `{self.name}_front_end.cc`"
+            front_end_row = f"| {files} | features of 16-bit samples, for the first input |\n"
+        *others, last = (f"`{file}`" for file in self._sources())
         return fill(
             "README.md",
             name=self.name,
             upper=self.name.upper(),
+            front_end_row=front_end_row,
+            source_list=f"{', '.join(others)} and {last}",
             version=self._version(),
             state=self._state(),
             example_arguments=", ".join(
