@@ -2,8 +2,8 @@
 
 `Distiller` teaches a student, `losses` says what it learns from, `teachers` who teaches it and
 `schedules` when; `compression` prunes and quantizes it while it is taught, `tflite` turns it into a
-file and runs it, `metrics` measures outputs, `evaluation` compares models, `data` holds real digits
-to start with.
+file and runs it, `metrics` measures outputs, `evaluation` compares models, `tuning` searches
+hyperparameters, `data` holds real digits to start with.
 """
 
 import importlib
@@ -25,6 +25,7 @@ __all__ = [
     "schedules",
     "teachers",
     "tflite",
+    "tuning",
 ]
 
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING or not _runs_as_command():
     from keras_kd import losses, schedules, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
-    from keras_kd import callbacks, compression, data, evaluation, metrics, tflite
+    from keras_kd import callbacks, compression, data, evaluation, metrics, tflite, tuning
 
 
 def __getattr__(name: str) -> Any:

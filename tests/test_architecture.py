@@ -50,6 +50,7 @@ ROOMS = [
     "compression",
     "tflite",
     "evaluation",
+    "tuning",
     "quickstart",
     "cli",
     "__main__",

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -63,6 +63,13 @@ def parser(description: str, work_dir: str) -> argparse.ArgumentParser:
         "--page-only", action="store_true", help="write the page of what is finished, train nothing"
     )
     return options
+
+
+def command(name: str, options: Mapping[str, Sequence[Any]]) -> str:
+    """The command line of a study with these settings."""
+    written = [f"--{key} " + " ".join(map(str, values)) for key, values in options.items()]
+    script = f"python examples/studies/{name}.py --data-dir ~/tensorflow_datasets"
+    return " ".join([script, *written])
 
 
 def one_thread() -> None:
@@ -321,9 +328,9 @@ def write_page(
             "## How it was made",
             f"```bash\n{command}\n```",
             f"{cpu / 3600:.1f} hours of CPU time in {len(results['jobs'])} jobs of one thread "
-            f"each, on {kept_on['processor']}, {kept_on['cores']} cores, {kept_on['system']}; Python "
-            f"{kept_on['python']}, {packages}. The command goes on where it was interrupted. Every "
-            f"figure is in [{name}.json]({name}.json).",
+            f"each, on {kept_on['processor']}, {kept_on['cores']} cores, {kept_on['system']}; "
+            f"Python {kept_on['python']}, {packages}. The command goes on where it was "
+            f"interrupted. Every figure is in [{name}.json]({name}.json).",
             "Settings: "
             + ", ".join(f"{key} {value}" for key, value in results["settings"].items())
             + ".",

@@ -22,6 +22,7 @@ from _study import (
     Epochs,
     Job,
     Results,
+    command,
     decaying,
     fit,
     keep,
@@ -66,11 +67,11 @@ class Settings:
     images: int = 60_000
     teacher_units: int = 1200
     student_units: int = 800
-    teachers: int = 2
-    teacher_epochs: int = 25
-    student_epochs: int = 30
-    trial_epochs: int = 5
-    sweep_epochs: int = 15
+    teachers: int = 3
+    teacher_epochs: int = 60
+    student_epochs: int = 100
+    trial_epochs: int = 10
+    sweep_epochs: int = 30
     temperatures: tuple[float, ...] = (2.5, 6.0, 15.0)
     labels_weight: float = 0.1
     sweep_temperatures: tuple[float, ...] = (1.0, 2.5, 4.0, 8.0, 20.0)
@@ -456,8 +457,14 @@ def page(settings: Settings, pages: Path) -> Path:
         ]
     sections += _missing_classes(results)
     sections += _sweep(results, s, pages)
-    command = "python examples/studies/hinton_mnist.py --data-dir ~/tensorflow_datasets"
-    return write_page(pages, NAME, sections, kept, command)
+    options = {
+        "images": [s["images"]],
+        "seeds": [s["seeds"]],
+        "teachers": [s["teachers"]],
+        "units": [s["teacher_units"], s["student_units"]],
+        "epochs": [s[f"{of}_epochs"] for of in ("teacher", "student", "trial", "sweep")],
+    }
+    return write_page(pages, NAME, sections, kept, command(NAME, options))
 
 
 def _missing_classes(results: Results) -> list[str]:
@@ -538,12 +545,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__, NAME)
     options.add_argument("--images", type=int, default=60_000, help="of training, at most")
     options.add_argument("--seeds", type=int, default=3, help="of the students")
+    options.add_argument("--teachers", type=int, default=3, help="members of the ensemble")
     options.add_argument("--units", type=int, nargs=2, default=(1200, 800), metavar="N")
     options.add_argument(
         "--epochs",
         type=int,
         nargs=4,
-        default=(25, 30, 5, 15),
+        default=(60, 100, 10, 30),
         metavar="N",
         help="of teachers, students, trials and sweep (default: %(default)s)",
     )
@@ -559,6 +567,7 @@ def main(arguments: list[str] | None = None) -> None:
         student_epochs=student,
         trial_epochs=trial,
         sweep_epochs=sweep,
+        teachers=chosen.teachers,
         seeds=chosen.seeds,
     )
     if not chosen.page_only:
