@@ -175,7 +175,7 @@ class Epochs(keras.utils.PyDataset):
     Args:
         make: from the number of an epoch to its arrays, inputs and labels, in their order. It is a
             function of that number, so that a training that was interrupted sees what it would
-            have seen.
+            have seen. Inputs as bytes become float32 in 0..1, a batch at a time.
         batch_size: examples in a batch; what is left over at the end of an epoch is left out.
         first: the epoch to begin with.
     """
@@ -190,12 +190,37 @@ class Epochs(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        return tuple(array[chosen] for array in self.arrays)
+        inputs, labels = (array[chosen] for array in self.arrays)
+        return (unit(inputs) if inputs.dtype == np.uint8 else inputs), labels
 
     def on_epoch_end(self) -> None:
         """Make the arrays of the next epoch."""
         self.epoch += 1
         self.arrays = self.make(self.epoch)
+
+
+def unit(images: np.ndarray) -> np.ndarray:
+    """Bytes as float32 in 0..1."""
+    return images.astype("float32") / 255
+
+
+def moved(images: np.ndarray, most: int, generator: np.random.Generator, mode: str) -> np.ndarray:
+    """Each image moved at random by up to `most` pixels, right or left and up or down.
+
+    Args:
+        images: shape (images, height, width) or (images, height, width, channels).
+        most: the largest distance in pixels.
+        generator: draws the distances.
+        mode: of `numpy.pad`, what comes in at the border: "constant" (black) or "reflect".
+    """
+    margins = [(0, 0), (most, most), (most, most), *[(0, 0)] * (images.ndim - 3)]
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(images, margins, mode), images.shape[1:3], axis=(1, 2)
+    )
+    down, right = generator.integers(0, 2 * most + 1, (2, len(images)))
+    chosen = windows[np.arange(len(images)), down, right]
+    # The window's axes come last, behind channels.
+    return chosen if images.ndim == 3 else np.moveaxis(chosen, 1, -1)
 
 
 class Checkpoint(keras.callbacks.Callback):

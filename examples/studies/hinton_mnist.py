@@ -27,11 +27,13 @@ from _study import (
     fit,
     keep,
     loaded,
+    moved,
     parser,
     read,
     run_jobs,
     save_plot,
     table,
+    unit,
     write_page,
 )
 
@@ -106,17 +108,7 @@ def network(units: int, seed: int, *, is_regularized: bool) -> keras.Model:
 
 def flat(images: np.ndarray) -> np.ndarray:
     """Images as rows of float32 in 0..1."""
-    return images.reshape(len(images), -1).astype("float32") / 255
-
-
-def jittered(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Each image moved by -2 to 2 pixels in both directions; black comes in at the border."""
-    margin = ((0, 0), (MOVED, MOVED), (MOVED, MOVED))
-    windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(images, margin), images.shape[1:], axis=(1, 2)
-    )
-    down, right = generator.integers(0, 2 * MOVED + 1, (2, len(images)))
-    return windows[np.arange(len(images)), down, right]
+    return unit(images.reshape(len(images), -1))
 
 
 def errors(logits: np.ndarray, labels: np.ndarray) -> int:
@@ -150,7 +142,7 @@ def train_teacher(settings: Settings, _: Results, seed: int, trial: bool) -> dic
     def make(epoch: int) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng((seed, epoch))
         order = generator.permutation(len(x))
-        return flat(jittered(x[order], generator)), y[order]
+        return flat(moved(x[order], MOVED, generator, "constant")), y[order]
 
     path = settings.work_dir / f"{name}.keras"
     fit(
@@ -308,7 +300,7 @@ def train_distilled(
 
 
 def train_on_some(
-    settings: Settings, results: Results, name: str, classes: tuple[int, ...], moved: tuple
+    settings: Settings, results: Results, name: str, classes: tuple[int, ...], raised: tuple
 ) -> dict[str, Any]:
     """Distill on the images of some classes; then move the biases of some of the outputs.
 
@@ -317,7 +309,7 @@ def train_on_some(
 
     Args:
         classes: what the transfer set holds.
-        moved: the classes whose biases are moved together.
+        raised: the classes whose biases are moved together.
     """
     x, y, x_test, y_test = settings.load()
     some = np.flatnonzero(np.isin(y, classes))
@@ -326,7 +318,7 @@ def train_on_some(
         chosen_temperature(results), x[some], y[some], some,
     )  # fmt: skip
     _, _, x_validation, y_validation = split(x, y)
-    direction = np.isin(np.arange(10), moved).astype("float32")
+    direction = np.isin(np.arange(10), raised).astype("float32")
     validation, test = outputs(student, x_validation), outputs(student, x_test)
     offsets = np.arange(-200, 201) / 10
     offset = min(offsets, key=lambda o: (errors(validation + o * direction, y_validation), abs(o)))
@@ -337,7 +329,7 @@ def train_on_some(
         "errors_with_offset": errors(moved_test, y_test),
         "images": len(some),
     }
-    for number in moved:
+    for number in raised:
         rows = y_test == number
         result[f"of_class_{number}"] = int(rows.sum())
         result[f"right_{number}"] = int(rows.sum()) - errors(test[rows], y_test[rows])
@@ -379,11 +371,11 @@ def jobs(settings: Settings) -> list[Job]:
         ):
             listed.append(Job(name, run, needs, (name, seed, *size)))
     others = tuple(number for number in range(10) if number != THREE)
-    for name, classes, moved in (
+    for name, classes, raised in (
         ("without-threes", others, (THREE,)),
         ("sevens-and-eights", SEVEN_AND_EIGHT, SEVEN_AND_EIGHT),
     ):
-        listed.append(Job(name, train_on_some, ("stored", *names), (name, classes, moved)))
+        listed.append(Job(name, train_on_some, ("stored", *names), (name, classes, raised)))
     for units in settings.sweep_widths:
         name, size = f"sweep-{units}-alone", (units, settings.sweep_epochs)
         listed.append(Job(name, train_alone, (), (name, 0, *size)))

@@ -40,26 +40,6 @@ def results(study, settings, finished):
     return finished(study.jobs(settings), settings, settings.described())
 
 
-def test_jitter_moves_whole_images_by_up_to_two_pixels(study):
-    images = np.zeros((200, 28, 28), "uint8")
-    images[:, 10, 15] = np.arange(200) + 1
-    moved = study.jittered(images, np.random.default_rng(0))
-    places = np.argwhere(moved)
-    np.testing.assert_array_equal(places[:, 0], np.arange(200))
-    np.testing.assert_array_equal(moved[tuple(places.T)], np.arange(200) + 1)
-    assert {tuple(place) for place in places[:, 1:] - (10, 15)} == {
-        (down, right) for down in range(-2, 3) for right in range(-2, 3)
-    }
-
-
-def test_what_leaves_the_image_does_not_come_back(study):
-    images = np.ones((50, 28, 28), "uint8")
-    moved = study.jittered(images, np.random.default_rng(1))
-    sums = moved.sum(axis=(1, 2))
-    assert sums.max() <= 28 * 28
-    assert sums.min() == 26 * 26
-
-
 def test_students_of_a_seed_begin_with_the_same_weights(study):
     first, second, other = (study.network(8, seed, is_regularized=False) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])

@@ -142,3 +142,40 @@ def test_a_table_in_markdown(study):
     assert study.table(["", "errors"], [["alone", 3]]) == (
         "|  | errors |\n| --- | ---: |\n| alone | 3 |"
     )
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_images_move_as_wholes_by_up_to_so_many_pixels(study, channels):
+    images = np.zeros((200, 28, 20, *channels), "uint8")
+    images[:, 10, 15] = (np.arange(200) + 1).reshape(-1, *[1] * len(channels))
+    moved = study.moved(images, 2, np.random.default_rng(0), "constant")
+    assert moved.shape == images.shape
+    one = moved.reshape(200, 28, 20, -1)
+    assert np.all(one == one[..., :1])
+    places = np.argwhere(one[..., 0])
+    np.testing.assert_array_equal(places[:, 0], np.arange(200))
+    np.testing.assert_array_equal(one[..., 0][tuple(places.T)], np.arange(200) + 1)
+    assert {tuple(place) for place in places[:, 1:] - (10, 15)} == {
+        (down, right) for down in range(-2, 3) for right in range(-2, 3)
+    }
+
+
+def test_what_leaves_an_image_does_not_come_back_but_as_a_reflection(study):
+    images = np.ones((50, 28, 28), "uint8")
+    black = study.moved(images, 2, np.random.default_rng(1), "constant").sum(axis=(1, 2))
+    assert (black.min(), black.max()) == (26 * 26, 28 * 28)
+    assert study.moved(images, 2, np.random.default_rng(1), "reflect").min() == 1
+
+
+def test_bytes_become_real_numbers_in_the_batch(study):
+    data = study.Epochs(lambda epoch: (np.full((4, 2), 51, "uint8"), np.arange(4)), 2)
+    inputs, labels = data[1]
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs, 0.2)
+    np.testing.assert_array_equal(labels, [2, 3])
+
+
+def test_the_command_of_a_page_has_its_settings(study):
+    line = study.command("some", {"epochs": [1, 2], "seeds": [3]})
+    assert line.startswith("python examples/studies/some.py --data-dir ")
+    assert line.endswith("--epochs 1 2 --seeds 3")
