@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -159,6 +160,8 @@ def _timed(job: Job, settings: Any, needs: Results) -> dict[str, Any]:
         **result,
         "seconds": round(time.time() - started, 1),
         "cpu_seconds": round(time.process_time() - computed, 1),
+        # In KiB on Linux; of the process, which runs one job after the other.
+        "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 
@@ -347,13 +350,15 @@ def write_page(
     kept_on = results.get("machine") or machine()
     results = {**results, "machine": kept_on, "command": command}
     packages = ", ".join(f"{key} {value}" for key, value in kept_on["packages"].items())
-    cpu = sum(job.get("cpu_seconds", 0) for job in results["jobs"].values())
+    jobs = results["jobs"].values()
+    cpu = sum(job.get("cpu_seconds", 0) for job in jobs)
+    peak = max((job.get("peak_megabytes", 0) for job in jobs), default=0)
     made = "\n\n".join(
         [
             "## How it was made",
             f"```bash\n{command}\n```",
-            f"{cpu / 3600:.1f} hours of CPU time in {len(results['jobs'])} jobs of one thread "
-            f"each, on {kept_on['processor']}, {kept_on['cores']} cores, {kept_on['system']}; "
+            f"{cpu / 3600:.1f} hours of CPU time in {len(jobs)} jobs of one thread each, with at "
+            f"most {peak:,} MiB of memory in a process, on {kept_on['processor']}, {kept_on['cores']} cores, {kept_on['system']}; "
             f"Python {kept_on['python']}, {packages}. The command goes on where it was "
             f"interrupted. Every figure is in [{name}.json]({name}.json).",
             "Settings: "
