@@ -358,8 +358,8 @@ def write_page(
             "## How it was made",
             f"```bash\n{command}\n```",
             f"{cpu / 3600:.1f} hours of CPU time in {len(jobs)} jobs of one thread each, with at "
-            f"most {peak:,} MiB of memory in a process, on {kept_on['processor']}, {kept_on['cores']} cores, {kept_on['system']}; "
-            f"Python {kept_on['python']}, {packages}. The command goes on where it was "
+            f"most {peak:,} MiB of memory in a process, on {kept_on['processor']}, {kept_on['cores']} "
+            f"cores, {kept_on['system']}; Python {kept_on['python']}, {packages}. The command goes on where it was "
             f"interrupted. Every figure is in [{name}.json]({name}.json).",
             "Settings: "
             + ", ".join(f"{key} {value}" for key, value in results["settings"].items())
