@@ -350,6 +350,7 @@ def write_page(
     kept_on = results.get("machine") or machine()
     results = {**results, "machine": kept_on, "command": command}
     packages = ", ".join(f"{key} {value}" for key, value in kept_on["packages"].items())
+    hardware = f"{kept_on['processor']}, {kept_on['cores']} cores, {kept_on['system']}"
     jobs = results["jobs"].values()
     cpu = sum(job.get("cpu_seconds", 0) for job in jobs)
     peak = max((job.get("peak_megabytes", 0) for job in jobs), default=0)
@@ -358,9 +359,9 @@ def write_page(
             "## How it was made",
             f"```bash\n{command}\n```",
             f"{cpu / 3600:.1f} hours of CPU time in {len(jobs)} jobs of one thread each, with at "
-            f"most {peak:,} MiB of memory in a process, on {kept_on['processor']}, {kept_on['cores']} "
-            f"cores, {kept_on['system']}; Python {kept_on['python']}, {packages}. The command goes on where it was "
-            f"interrupted. Every figure is in [{name}.json]({name}.json).",
+            f"most {peak:,} MiB of memory in a process, on {hardware}; Python {kept_on['python']}, "
+            f"{packages}. The command goes on where it was interrupted. Every figure is in "
+            f"[{name}.json]({name}.json).",
             "Settings: "
             + ", ".join(f"{key} {value}" for key, value in results["settings"].items())
             + ".",
