@@ -143,7 +143,8 @@ def run_jobs(
                     print(f"{job.name} failed: {future.exception()!r}", flush=True)
                     continue
                 finished[job.name] = future.result()
-                write_json(work_dir / "results.json", {"settings": description, "jobs": finished})
+                content = {"settings": description, "machine": machine(), "jobs": finished}
+                write_json(work_dir / "results.json", content)
                 print(
                     f"{len(finished)}/{len(jobs)} {job.name}: {short(finished[job.name])}",
                     flush=True,
