@@ -92,7 +92,8 @@ def test_files_are_measured_and_kept(study, settings, results):
 
 @pytest.mark.slow
 def test_the_page_holds_what_was_measured(study, settings, results, tmp_path):
-    text = study.page(settings, tmp_path).read_text()
+    study.main(["--page-only", "--work-dir", str(settings.work_dir), "--pages", str(tmp_path)])
+    text = (tmp_path / "cifar_resnet8.md").read_text()
     assert f"| distilled, float | 1 | {100 * results['distilled-0']['accuracy']:.2f} |" in text
     assert f"| {results['distilled-0-int8']['bytes']:,} |" in text
     assert f"reached {100 * results['teacher']['accuracy']:.2f} %" in text

@@ -100,7 +100,8 @@ def test_classes_that_are_missing_in_the_transfer_set(study, settings, results):
 
 @pytest.mark.slow
 def test_the_page_holds_what_was_measured(study, settings, results, tmp_path):
-    text = study.page(settings, tmp_path).read_text()
+    study.main(["--page-only", "--work-dir", str(settings.work_dir), "--pages", str(tmp_path)])
+    text = (tmp_path / "hinton_mnist.md").read_text()
     for title, name in (("student alone, 784-16-16-10", "alone-0"), ("distilled", "distilled-0")):
         assert re.search(rf"{title} \| 1 \| {results[name]['errors']} \|", text)
     assert f"| 8 | {results['sweep-8-alone']['errors']} |" in text

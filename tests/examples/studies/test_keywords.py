@@ -107,7 +107,18 @@ def test_all_situations_are_measured(study, settings, results):
 
 @pytest.mark.slow
 def test_the_page_holds_what_was_measured(study, settings, results, tmp_path):
-    text = study.page(settings, tmp_path).read_text()
+    study.main(
+        [
+            "--page-only",
+            "--work-dir",
+            str(settings.work_dir),
+            "--pages",
+            str(tmp_path),
+            "--data",
+            str(settings.data),
+        ]
+    )
+    text = (tmp_path / "keywords.md").read_text()
     (unseen,) = study.pairs(results, "unseen")
     values = [100 * unseen[key]["noisy"] for key in ("alone", "distilled")]
     row = "| a speaker never heard, noisy | 1 | {:.2f} | {:.2f} |".format(*values)

@@ -144,7 +144,8 @@ def test_accuracy_is_that_of_the_kept_model(settings, results):
 
 @pytest.mark.slow
 def test_the_page_holds_what_was_measured(study, settings, results, tmp_path):
-    text = study.page(settings, tmp_path).read_text()
+    study.main(["--page-only", "--work-dir", str(settings.work_dir), "--pages", str(tmp_path)])
+    text = (tmp_path / "mnist_techniques.md").read_text()
     size = results["mlp-medium-0:int8"]["bytes"]
     assert re.search(rf"\| int8 after training \|.*\| {size:,} \|", text)
     change = 100 * (

@@ -51,7 +51,8 @@ def test_what_was_found_can_be_trained_again(study, settings, results):
 
 @pytest.mark.slow
 def test_the_page_holds_what_was_measured(study, settings, results, tmp_path):
-    text = study.page(settings, tmp_path).read_text()
+    study.main(["--page-only", "--work-dir", str(settings.work_dir), "--pages", str(tmp_path)])
+    text = (tmp_path / "search.md").read_text()
     compared = results["mnist-compared"]
     gain = 100 * np.mean(np.subtract(compared["searched"], compared["default"]))
     repeated = 100 * results["mnist-repeated"]["accuracy"]
