@@ -32,7 +32,13 @@ def settings(study, tmp_path_factory, keep_digits):
 
 @pytest.fixture(scope="module")
 def results(study, settings, finished):
-    return finished(study.jobs(settings), settings, settings.described())
+    """All techniques of the smaller model; the larger one teaches, and is measured as it is."""
+    jobs = [
+        job
+        for job in study.jobs(settings)
+        if not job.name.startswith("mlp-medium-0:") or job.name.endswith(":baseline")
+    ]
+    return finished(jobs, settings, settings.described())
 
 
 def test_each_family_has_three_sizes_of_more_and_more_weights(study):
@@ -112,13 +118,13 @@ def test_training_validation_and_test_images_are_apart(study, settings):
 @pytest.mark.slow
 def test_all_techniques_are_measured_on_files(study, settings, results):
     measured = {name: result for name, result in results.items() if ":" in name}
-    assert len(measured) == 2 * len(study.TECHNIQUES) - 1
+    assert len(measured) == len(study.TECHNIQUES) + 1
     for result in measured.values():
         assert 0 <= result["accuracy"] <= 1
         assert result["latency_microseconds"] > 0
         assert result["divergence"] >= 0
     baseline, dynamic, int8, pruned, both = (
-        results[f"mlp-medium-0:{technique}"]
+        results[f"mlp-simple-0:{technique}"]
         for technique in ("baseline", "dynamic", "int8", "pruned", "distilled-int8")
     )
     assert dynamic["bytes"] < 0.3 * baseline["bytes"]
@@ -130,6 +136,7 @@ def test_all_techniques_are_measured_on_files(study, settings, results):
 @pytest.mark.slow
 def test_the_teacher_s_own_file_agrees_with_the_teacher(results):
     teacher = results["teacher"]["teacher"]
+    assert teacher in ("mlp-simple-0", "mlp-medium-0")
     assert results[f"{teacher}:baseline"]["agreement"] == 1.0
     assert results[f"{teacher}:baseline"]["divergence"] == pytest.approx(0, abs=1e-4)
 
@@ -146,13 +153,12 @@ def test_accuracy_is_that_of_the_kept_model(settings, results):
 def test_the_page_holds_what_was_measured(study, settings, results, tmp_path):
     study.main(["--page-only", "--work-dir", str(settings.work_dir), "--pages", str(tmp_path)])
     text = (tmp_path / "mnist_techniques.md").read_text()
-    size = results["mlp-medium-0:int8"]["bytes"]
+    size = results["mlp-simple-0:int8"]["bytes"]
     assert re.search(rf"\| int8 after training \|.*\| {size:,} \|", text)
     change = 100 * (
-        np.mean([results[f"mlp-{size}-0:dynamic"]["accuracy"] for size in ("simple", "medium")])
-        - np.mean([results[f"mlp-{size}-0:baseline"]["accuracy"] for size in ("simple", "medium")])
+        results["mlp-simple-0:dynamic"]["accuracy"] - results["mlp-simple-0:baseline"]["accuracy"]
     )
-    assert f"| dynamic quantization against the baseline | 2 | {change:+.2f} |" in text
+    assert f"| dynamic quantization against the baseline | 1 | {change:+.2f} |" in text
     plots = [f"mnist_techniques_{key}.svg" for key in ("size", "distillation", "teacher")]
     for plot in [*plots, "mnist_techniques_compression.svg"]:
         assert f"]({plot})" in text
