@@ -1,4 +1,4 @@
-"""What a distillation is told to do, searched with KerasTuner: the extra `tuning`."""
+"""Hyperparameters of a distillation, searched with KerasTuner (the extra `tuning`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from keras_kd.distiller import Distiller
 from keras_kd.losses import DIST, DecoupledKD, SoftTargets, StandardizedSoftTargets
 from keras_kd.teachers import as_teacher
 
-# Used by a trial that leaves everything as it is: what `Distiller` and Adam do by default.
+__all__ = ["Space", "distiller_builder"]
+
+# What a trial without a search uses: what `Distiller` and Adam do by default.
 _DEFAULTS = {"temperature": 4.0, "student_loss_weight": 0.5, "learning_rate": 1e-3}
 _FIX = "pass (lowest, highest), such as {example}, or the same number twice to fix it"
 
@@ -72,7 +74,7 @@ def distiller_builder(
     space: Space | None = None,
     optimizer: Callable[..., Any] = keras.optimizers.Adam,
 ) -> Callable[[Any], Distiller]:
-    """Make the function from hyperparameters to a compiled Distiller that KerasTuner asks for.
+    """Make the function from hyperparameters to a compiled Distiller for KerasTuner.
 
     The search is KerasTuner's own: `RandomSearch`, `Hyperband`, `BayesianOptimization`. With a
     `StoredTeacher` a trial costs what its student costs.
