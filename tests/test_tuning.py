@@ -80,7 +80,7 @@ def test_a_space_bounds_what_is_tried_and_the_defaults_too(teacher):
 @pytest.mark.slow
 def test_keras_tuner_searches_trains_and_gives_the_best_back(teacher, data, tmp_path):
     x, y = data
-    stored = keras_kd.teachers.store(teacher, (x, y), tmp_path / "teacher.store")
+    stored = keras_kd.teachers.StoredTeacher.create(teacher, (x, y), tmp_path / "teacher.store")
     tuner = keras_tuner.RandomSearch(
         distiller_builder(stored, lambda hp: classifier(hp.Int("units", 2, 4))),
         "val_accuracy",

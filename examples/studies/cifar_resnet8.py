@@ -219,7 +219,7 @@ def store_teacher(settings: Settings, _: Results) -> dict[str, Any]:
     """Write the teacher's logits for several crops of each image into a store."""
     x, y = settings.load()["training"]
     model = keras.models.load_model(settings.work_dir / "teacher.keras")
-    keras_kd.teachers.store(
+    keras_kd.teachers.StoredTeacher.create(
         model, (unit(x), y), settings.store, augment=augment, versions=settings.versions
     )
     return {"bytes": settings.store.stat().st_size}

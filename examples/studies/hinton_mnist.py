@@ -176,7 +176,9 @@ def store_teacher(settings: Settings, _: Results, trial: bool) -> dict[str, Any]
         for seed in seeds
     ]
     teacher = keras_kd.teachers.Ensemble(models) if len(models) > 1 else models[0]
-    keras_kd.teachers.store(teacher, (keyed(x), y), store(settings, trial), key="key")
+    keras_kd.teachers.StoredTeacher.create(
+        teacher, (keyed(x), y), store(settings, trial), key="key"
+    )
     probabilities = np.mean([softmax(outputs(model, x_test)) for model in models], axis=0)
     return {"errors": errors(probabilities, y_test)}
 

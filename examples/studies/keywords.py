@@ -230,7 +230,7 @@ def train_teacher(settings: Settings, results: Results, split: str) -> dict[str,
     classes = results["features"]["classes"]
     model = network(x.shape[1:], classes, settings.teacher_filters, 0)
     train_on_labels(settings, f"teacher-{split}", model, x, y, settings.epochs)
-    keras_kd.teachers.store(model, (x, y), settings.store(split))
+    keras_kd.teachers.StoredTeacher.create(model, (x, y), settings.store(split))
     return {
         **accuracies(of_model(model), clips, purposes["test"]),
         "parameters": model.count_params(),
@@ -274,7 +274,7 @@ def train_pair(
     if situation == "clean":
         path = settings.work_dir / f"teacher-{split}-clean.store"
         teacher = keras.models.load_model(settings.work_dir / f"teacher-{split}.keras")
-        keras_kd.teachers.store(teacher, (x, y), path)
+        keras_kd.teachers.StoredTeacher.create(teacher, (x, y), path)
     stored = keras_kd.teachers.StoredTeacher(path)
     distiller = keras_kd.Distiller(
         stored,

@@ -206,7 +206,7 @@ def choose_teacher(settings: Settings, results: Results) -> dict[str, Any]:
 def _store(settings: Settings, name: str, key: str) -> None:
     teacher = keras.models.load_model(settings.path(name))
     path = settings.work_dir / f"{key}.store"
-    keras_kd.teachers.store(teacher, settings.load()["training"], path)
+    keras_kd.teachers.StoredTeacher.create(teacher, settings.load()["training"], path)
 
 
 def teach(

@@ -114,7 +114,7 @@ def train_teacher(settings: Settings, _: Results, task: str) -> dict[str, Any]:
     )
     model.fit(x, y, settings.batch_size, settings.teacher_epochs, verbose=0)
     keep(model, settings.work_dir / f"{task}-teacher.keras")
-    keras_kd.teachers.store(model, (x, y), settings.store(task))
+    keras_kd.teachers.StoredTeacher.create(model, (x, y), settings.store(task))
     return {"accuracy": model.evaluate(*data["test"], verbose=0)[1]}
 
 
