@@ -5,7 +5,7 @@ compared, and `schedules` change weights and temperatures with the step. `compre
 quantizes the student while it trains, `tflite` converts it to a file and runs it, `metrics`
 measures outputs, `evaluation` compares models, `data` holds real digits to start with, and `sound`
 reads clips and makes features of them. `fit_to_device` does all of it in one call, for one of the
-`devices`; `search` holds its parts.
+`devices`; `search` holds its parts, `tuning` searches the settings of a distillation.
 """
 
 import importlib
@@ -32,6 +32,7 @@ __all__ = [
     "sound",
     "teachers",
     "tflite",
+    "tuning",
 ]
 
 
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         metrics,
         search,
         tflite,
+        tuning,
     )
     from keras_kd.search import fit_to_device
 

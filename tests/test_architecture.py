@@ -55,6 +55,7 @@ ROOMS = [
     "tflite",
     "evaluation",
     "search",
+    "tuning",
     "quickstart",
     "cli",
     "__main__",

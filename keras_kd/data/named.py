@@ -23,6 +23,8 @@ from keras_kd.data.images import decode_image
 from keras_kd.data.splits import Splits, from_bytes
 
 NAMES = ("mnist", "fashion_mnist")
+# Those that can also be loaded as integers.
+_KNOWN = (*NAMES, "cifar10")
 # "cifar10", "cifar10:test[:20%]", "imagenet_resized/32x32:train"
 _NAME = re.compile(r"(?P<name>\w+(/[\w.\-]+)?)(:(?P<split>.+))?", re.ASCII)
 
@@ -62,8 +64,8 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Splits:
 def load_arrays(
     name: str, data_dir: str | os.PathLike | None = None
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Like `load`, as the stored integers: ((x_train, y_train), (x_test, y_test))."""
-    builder = _builder(check_choice("name", name, NAMES), data_dir)
+    """Like `load`, "cifar10" too, as stored integers: ((x_train, y_train), (x_test, y_test))."""
+    builder = _builder(check_choice("name", name, _KNOWN), data_dir)
     return _read(builder, "train"), _read(builder, "test")
 
 

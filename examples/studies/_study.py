@@ -1,0 +1,374 @@
+"""What the studies share: options, jobs that survive a kill, results as JSON, pages in Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from keras_kd._files import replacing
+from keras_kd.data.named import load_arrays
+from keras_kd.evaluation.machine import machine
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "studies"
+Results = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training or measurement, computed once.
+
+    Attributes:
+        name: its key in the results and the beginning of its files in the work directory.
+        run: a function of a module, of the settings and of the results of `needs`; it returns what
+            is kept as JSON.
+        needs: the names of the jobs that come before it.
+        arguments: what `run` gets besides.
+    """
+
+    name: str
+    run: Callable[..., dict[str, Any]]
+    needs: tuple[str, ...] = ()
+    arguments: tuple = ()
+
+
+def parser(description: str, work_dir: str) -> argparse.ArgumentParser:
+    """The options that every study has."""
+    options = argparse.ArgumentParser(description=description.splitlines()[0])
+    options.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="of TFDS (default: TFDS_DATA_DIR)"
+    )
+    options.add_argument(
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        default=Path.home() / ".cache/keras_kd" / work_dir,
+        help="keeps weights and finished results (default: %(default)s)",
+    )
+    options.add_argument("--jobs", type=int, default=2, help="trainings at a time, a core each")
+    options.add_argument("--pages", type=Path, default=PAGES, metavar="DIR", help="of the page")
+    options.add_argument(
+        "--page-only", action="store_true", help="write the page of what is finished, train nothing"
+    )
+    return options
+
+
+def command(name: str, options: Mapping[str, Sequence[Any]]) -> str:
+    """The command line of a study with these settings."""
+    written = [f"--{key} " + " ".join(map(str, values)) for key, values in options.items()]
+    script = f"python examples/studies/{name}.py --data-dir ~/tensorflow_datasets"
+    return " ".join([script, *written])
+
+
+def one_thread() -> None:
+    """Make this process compute on one core; before TensorFlow does anything."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def read(work_dir: Path) -> dict[str, Any]:
+    """What the work directory holds: the settings, and the results by the names of jobs."""
+    path = work_dir / "results.json"
+    if not path.exists():
+        return {"settings": None, "jobs": {}}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file of JSON that is whole or not there."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    settings: Any,
+    description: dict[str, Any],
+    work_dir: Path,
+    processes: int,
+) -> Results:
+    """Run the jobs that are not finished, each when what it needs is, and keep every result.
+
+    Args:
+        jobs: in the order of their importance.
+        settings: what each job gets.
+        description: the settings that results depend on, for the file.
+        work_dir: holds `results.json` and what the jobs write.
+        processes: how many jobs run at a time, on one core each.
+
+    Raises:
+        SystemExit: if the work directory holds results of other settings.
+        RuntimeError: if a job failed; what others finished is kept.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    kept = read(work_dir)
+    if kept["settings"] not in (None, description):
+        raise SystemExit(
+            f"{work_dir} holds results of other settings: {kept['settings']}. "
+            f"These are {description}. To fix it: pass another --work-dir"
+        )
+    finished: Results = kept["jobs"]
+    waiting = [job for job in jobs if job.name not in finished]
+    failures = []
+    with ProcessPoolExecutor(processes, get_context("spawn"), one_thread) as pool:
+        running = {}
+        while waiting or running:
+            for job in [job for job in waiting if all(need in finished for need in job.needs)]:
+                if len(running) < processes:
+                    waiting.remove(job)
+                    needs = {need: finished[need] for need in job.needs}
+                    running[pool.submit(_timed, job, settings, needs)] = job
+            if not running:
+                break
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                job = running.pop(future)
+                if future.exception() is not None:
+                    failures.append(f"{job.name}: {future.exception()!r}")
+                    print(f"{job.name} failed: {future.exception()!r}", flush=True)
+                    continue
+                finished[job.name] = future.result()
+                content = {"settings": description, "machine": machine(), "jobs": finished}
+                write_json(work_dir / "results.json", content)
+                print(
+                    f"{len(finished)}/{len(jobs)} {job.name}: {short(finished[job.name])}",
+                    flush=True,
+                )
+    if failures:
+        raise RuntimeError("jobs failed: " + "; ".join(failures))
+    return finished
+
+
+def _timed(job: Job, settings: Any, needs: Results) -> dict[str, Any]:
+    started, computed = time.time(), time.process_time()
+    result = job.run(settings, needs, *job.arguments)
+    return {
+        **result,
+        "seconds": round(time.time() - started, 1),
+        "cpu_seconds": round(time.process_time() - computed, 1),
+        # In KiB on Linux; of the process, which runs one job after the other.
+        "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def short(result: dict[str, Any]) -> str:
+    """The numbers of a result in one line."""
+    return ", ".join(
+        f"{key} {value:.5g}" for key, value in result.items() if isinstance(value, int | float)
+    )
+
+
+class Epochs(keras.utils.PyDataset):
+    """Batches of arrays that are made anew in each epoch.
+
+    Args:
+        make: from the number of an epoch to its arrays, inputs and labels, in their order. It is a
+            function of that number, so that a training that was interrupted sees what it would
+            have seen. Inputs as bytes become float32 in 0..1, a batch at a time.
+        batch_size: examples in a batch; what is left over at the end of an epoch is left out.
+        first: the epoch to begin with.
+    """
+
+    def __init__(self, make: Callable[[int], tuple], batch_size: int, first: int = 0) -> None:
+        super().__init__()
+        self.make, self.batch_size, self.epoch = make, batch_size, first
+        self.arrays = make(first)
+
+    def __len__(self) -> int:
+        return len(self.arrays[1]) // self.batch_size
+
+    def __getitem__(self, index: int) -> tuple:
+        chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        inputs, labels = (array[chosen] for array in self.arrays)
+        return (unit(inputs) if inputs.dtype == np.uint8 else inputs), labels
+
+    def on_epoch_end(self) -> None:
+        """Make the arrays of the next epoch."""
+        self.epoch += 1
+        self.arrays = self.make(self.epoch)
+
+
+def unit(images: np.ndarray) -> np.ndarray:
+    """Bytes as float32 in 0..1."""
+    return images.astype("float32") / 255
+
+
+def moved(images: np.ndarray, most: int, generator: np.random.Generator, mode: str) -> np.ndarray:
+    """Each image moved at random by up to `most` pixels, right or left and up or down.
+
+    Args:
+        images: shape (images, height, width) or (images, height, width, channels).
+        most: the largest distance in pixels.
+        generator: draws the distances.
+        mode: of `numpy.pad`, what comes in at the border: "constant" (black) or "reflect".
+    """
+    margins = [(0, 0), (most, most), (most, most), *[(0, 0)] * (images.ndim - 3)]
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(images, margins, mode), images.shape[1:3], axis=(1, 2)
+    )
+    down, right = generator.integers(0, 2 * most + 1, (2, len(images)))
+    chosen = windows[np.arange(len(images)), down, right]
+    # The window's axes come last, behind channels.
+    return chosen if images.ndim == 3 else np.moveaxis(chosen, 1, -1)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps weights and the optimizer's state after each epoch, and brings them back.
+
+    Args:
+        trainer: a compiled model or Distiller.
+        path: a `.npz` file.
+    """
+
+    def __init__(self, trainer: Any, path: Path) -> None:
+        super().__init__()
+        trainer.optimizer.build(trainer.trainable_variables)
+        self.path = path
+        self._variables = [
+            *trainer.trainable_variables,
+            *trainer.non_trainable_variables,
+            *trainer.optimizer.variables,
+        ]
+
+    def restore(self) -> int:
+        """How many epochs are done; their state is in the variables."""
+        if not self.path.exists():
+            return 0
+        with np.load(self.path) as kept:
+            for number, variable in enumerate(self._variables):
+                variable.assign(kept[f"v{number}"])
+            return int(kept["epochs"])
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Write the state."""
+        arrays = {f"v{number}": np.asarray(v) for number, v in enumerate(self._variables)}
+        with replacing(self.path) as temporary:
+            np.savez(temporary, epochs=epoch + 1, **arrays)
+
+
+def loaded(name: str, data_dir: Path | None, work_dir: Path) -> tuple[np.ndarray, ...]:
+    """A data set of TFDS as bytes: training images and labels, test images and labels.
+
+    Decoding takes seconds; the arrays are kept in the work directory for the other jobs.
+    """
+    path = work_dir / f"{name}.npz"
+    if not path.exists():
+        (x, y), (x_test, y_test) = load_arrays(name, data_dir)
+        with replacing(path) as temporary:
+            np.savez(temporary, x=x, y=y, x_test=x_test, y_test=y_test)
+    with np.load(path) as kept:
+        return kept["x"], kept["y"], kept["x_test"], kept["y_test"]
+
+
+def fit(trainer: Any, data: Callable[[int], Any], epochs: int, path: Path) -> None:
+    """Train from where an earlier run stopped.
+
+    Args:
+        trainer: a compiled model or Distiller.
+        data: from the first epoch that is left to what `fit` takes as data.
+        epochs: the number of epochs of the whole training.
+        path: of the checkpoint; it is removed by who keeps the trained model.
+    """
+    checkpoint = Checkpoint(trainer, path)
+    done = checkpoint.restore()
+    if done < epochs:
+        trainer.fit(
+            data(done),
+            epochs=epochs,
+            initial_epoch=done,
+            shuffle=False,
+            verbose=0,
+            callbacks=[checkpoint],
+        )
+
+
+def keep(model: keras.Model, path: Path) -> None:
+    """Save a trained model; its checkpoint, of the same name, goes."""
+    with replacing(path) as temporary:
+        model.save(temporary)
+    path.with_suffix(".npz").unlink(missing_ok=True)
+
+
+def decaying(learning_rate: float, epochs: int, examples: int, batch_size: int) -> Any:
+    """Adam with a learning rate that falls to 0 by a cosine, so that the last steps average."""
+    steps = max(1, epochs * (examples // batch_size))
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean of values and its standard error; None of a single value."""
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return float(np.mean(values)), error
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown; numbers stand to the right."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def save_plot(draw: Callable[[Any], None], path: Path, height: float = 3.6) -> None:
+    """Run `draw` on a figure and write it as SVG, on white, so that it reads on any page."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, height), layout="constrained", facecolor="white")
+    draw(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def write_page(
+    pages: Path,
+    name: str,
+    sections: Sequence[str],
+    results: dict[str, Any],
+    command: str,
+) -> Path:
+    """Write `NAME.md`, with what ran where, and `NAME.json`, from the results of a work directory.
+
+    Args:
+        pages: the directory.
+        name: of the two files.
+        sections: the text of the page, tables included.
+        results: what `read` returns.
+        command: reproduces the page.
+    """
+    kept_on = results.get("machine") or machine()
+    results = {**results, "machine": kept_on, "command": command}
+    packages = ", ".join(f"{key} {value}" for key, value in kept_on["packages"].items())
+    hardware = f"{kept_on['processor']}, {kept_on['cores']} cores, {kept_on['system']}"
+    jobs = results["jobs"].values()
+    cpu = sum(job.get("cpu_seconds", 0) for job in jobs)
+    peak = max((job.get("peak_megabytes", 0) for job in jobs), default=0)
+    made = "\n\n".join(
+        [
+            "## How it was made",
+            f"```bash\n{command}\n```",
+            f"{cpu / 3600:.1f} hours of CPU time in {len(jobs)} jobs of one thread each, with at "
+            f"most {peak:,} MiB of memory in a process, on {hardware}; Python {kept_on['python']}, "
+            f"{packages}. The command goes on where it was interrupted. Every figure is in "
+            f"[{name}.json]({name}.json).",
+            "Settings: "
+            + ", ".join(f"{key} {value}" for key, value in results["settings"].items())
+            + ".",
+        ]
+    )
+    write_json(pages / f"{name}.json", results)
+    with replacing(pages / f"{name}.md") as temporary:
+        temporary.write_text("\n\n".join([*sections, made]) + "\n", encoding="utf-8")
+    return pages / f"{name}.md"
