@@ -13,7 +13,8 @@ MEDIAPIPE := .venv-mediapipe
 NEEDS_NPM = @command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-android test-web lint format benchmark models web clean
+.PHONY: help install quickstart test test-all test-android test-web lint format docs benchmark models web \
+	clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +61,10 @@ lint: $(INSTALLED) ## check style and format
 format: $(INSTALLED) ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED) ## build the documentation in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open build/site/index.html"
 
 benchmark: $(INSTALLED) ## measure time and memory beside keras.distillation and PyTorch (15 minutes)
 	$(BIN)/python benchmarks/step.py
