@@ -1,0 +1,105 @@
+"""The Python of the guides, run from top to bottom on tiny models.
+
+`distiller.md`, `evaluation.md`, `stored_teachers.md`, `quantization.md` and `text.md` are run by
+the tests of what they describe.
+"""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_kd
+from keras_kd import tflite
+from keras_kd.tflite import android
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def blocks(page):
+    """The blocks of Python of a page, in their order."""
+    return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.S | re.M)
+
+
+def run(page, names, only=slice(None)):
+    """Run the blocks of a page one after the other; what they define is in the result."""
+    found = blocks(page)[only]
+    assert found
+    for block in found:
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def small_model(seed=0, size=8, channels=1, **options):
+    """A classifier of images of `size` by `size`, with layers called block1 and block2."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((size, size, channels), name="image"),
+            layers.Conv2D(4, 3, padding="same", activation="relu", name="block1"),
+            layers.Conv2D(4, 3, padding="same", activation="relu", name="block2"),
+            layers.Flatten(),
+            layers.Dense(16, activation="relu", name="hidden"),
+            layers.Dense(10, activation="softmax", name="scores"),
+        ],
+        **options,
+    )
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    """What the guides take for granted: models and data."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.uniform(size=(120, 8, 8, 1)).astype("float32")
+    x[:2] = [[[[0.0]]], [[[1.0]]]]  # calibration sees the whole range
+    y = np.arange(120) % 10
+    return {
+        "keras": keras,
+        "keras_kd": keras_kd,
+        "np": np,
+        "teacher": small_model(1),
+        "student": small_model(2),
+        "x": x,
+        "y": y,
+        "x_train": x,
+        "y_train": y,
+        "x_val": x[:40],
+        "y_val": y[:40],
+        "x_test": x[:40],
+        "y_test": y[:40],
+    }
+
+
+def test_resume(names):
+    run("resume.md", names)
+    assert [stage.name for stage in names["result"].stages][1:] == [
+        "remove_filters",
+        "quantize_aware",
+    ]
+    assert names["stored"].examples == 120
+    assert Path("best.keras").is_file()
+
+
+def test_web(names, capsys):
+    run("web.md", names)
+    assert "float32" in capsys.readouterr().out
+    # The names of LiteRT.js are those of the page that is tested in a browser.
+    (script,) = re.findall(r"^```js\n(.*?)^```$", (DOCS / "web.md").read_text("utf-8"), re.S | re.M)
+    tested = (ROOT / "examples" / "web" / "student.js").read_text("utf-8")
+    called = set(re.findall(r"\b(\w+)\(", script)) - {"fetch"}
+    assert {"loadLiteRt", "loadAndCompile", "getInputDetails", "toTypedArray"} <= called
+    for name in called:
+        assert f"{name}(" in tested
+    assert 'accelerator: "wasm"' in script
+    assert 'accelerator: "wasm"' in tested
+
+
+def test_when_it_does_not_help(names):
+    names |= {"alone": small_model(3), "distilled": small_model(4), "x_unlabeled": names["x_val"]}
+    run("when_it_does_not_help.md", names)
+    assert {"student_loss", "distillation_loss"} <= set(names["history"])
