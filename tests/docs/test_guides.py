@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_kd
@@ -51,6 +52,14 @@ def small_model(seed=0, size=8, channels=1, **options):
 
 
 @pytest.fixture
+def eager():
+    """Steps that run once or twice are not worth compiling."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
 def names(tmp_path, monkeypatch):
     """What the guides take for granted: models and data."""
     monkeypatch.chdir(tmp_path)
@@ -75,6 +84,7 @@ def names(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.usefixtures("eager")
 def test_resume(names):
     run("resume.md", names)
     assert [stage.name for stage in names["result"].stages][1:] == [
@@ -99,6 +109,18 @@ def test_web(names, capsys):
     assert 'accelerator: "wasm"' in tested
 
 
+@pytest.mark.usefixtures("eager")
+def test_which_loss(names, capsys):
+    names["teacher"], names["student"] = small_model(1), small_model(2)
+    run("which_loss.md", names)
+    assert "distillation_loss" in capsys.readouterr().out
+    # Every loss of the page exists.
+    page = (DOCS / "which_loss.md").read_text("utf-8")
+    named = set(re.findall(r"`([A-Z][A-Za-z0-9]+)[`(]", page))
+    assert {"SoftTargets", "DIST", "Hint"} <= named <= set(keras_kd.losses.__all__)
+
+
+@pytest.mark.usefixtures("eager")
 def test_when_it_does_not_help(names):
     names |= {"alone": small_model(3), "distilled": small_model(4), "x_unlabeled": names["x_val"]}
     run("when_it_does_not_help.md", names)
