@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd
-from keras_kd import tflite
+from keras_kd import compression, tflite
 from keras_kd.tflite import android
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,8 @@ DOCS = ROOT / "docs"
 
 def blocks(page):
     """The blocks of Python of a page, in their order."""
-    return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.S | re.M)
+    path = ROOT / page if page == "README.md" else DOCS / page
+    return re.findall(r"^```python\n(.*?)^```$", path.read_text("utf-8"), re.S | re.M)
 
 
 def run(page, names, only=slice(None)):
@@ -35,19 +36,18 @@ def run(page, names, only=slice(None)):
     return names
 
 
-def small_model(seed=0, size=8, channels=1, **options):
-    """A classifier of images of `size` by `size`, with layers called block1 and block2."""
+def small_model(seed=0, activation="softmax"):
+    """A classifier of grey images of 8 by 8, with layers called block1, block2 and hidden."""
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
         [
-            keras.Input((size, size, channels), name="image"),
+            keras.Input((8, 8, 1), name="image"),
             layers.Conv2D(4, 3, padding="same", activation="relu", name="block1"),
             layers.Conv2D(4, 3, padding="same", activation="relu", name="block2"),
             layers.Flatten(),
-            layers.Dense(16, activation="relu", name="hidden"),
-            layers.Dense(10, activation="softmax", name="scores"),
-        ],
-        **options,
+            layers.Dense(32, activation="relu", name="hidden"),
+            layers.Dense(10, activation=activation, name="scores"),
+        ]
     )
 
 
@@ -125,3 +125,82 @@ def test_when_it_does_not_help(names):
     names |= {"alone": small_model(3), "distilled": small_model(4), "x_unlabeled": names["x_val"]}
     run("when_it_does_not_help.md", names)
     assert {"student_loss", "distillation_loss"} <= set(names["history"])
+
+
+@pytest.mark.usefixtures("eager")
+def test_losses(names):
+    image = keras.Input((8, 8, 1))
+    features = layers.Dense(4, name="block2")(layers.Flatten()(image))
+    heads = {name: layers.Dense(10, name=name)(features) for name in ("class", "distillation")}
+    plain, attention, token = blocks("losses.md")
+    exec(plain, names)
+    exec(attention, names)
+    assert names["attention"].heads == [0, 4, [8, 9]]
+    names["student"] = keras.Model(image, heads)
+    exec(token, names)
+    assert names["distiller"].optimizer.iterations == 4
+
+
+def test_compression(names):
+    names |= {name: getattr(compression, name) for name in compression.__all__}
+    first, _, zeros = blocks("compression.md")
+    exec(first, names)
+    assert names["student"].count_params() < small_model().count_params()
+    names["student"] = small_model(2)
+    exec(zeros, names)
+    assert names["pruned"].training_callbacks
+
+
+@pytest.mark.slow
+def test_a_pipeline(names):
+    names["distiller"] = keras_kd.Distiller(names["teacher"], names["student"])
+    names["distiller"].compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    run("compression.md", names, slice(1, 2))
+    printed = re.findall(r"^(\w+) +\d+ ", (DOCS / "compression.md").read_text("utf-8"), re.M)
+    assert [stage.name for stage in names["result"].stages] == printed
+
+
+def test_android(names):
+    Path("labels.txt").write_text("\n".join("abcdefghij"), "utf-8")
+    x = names["x"]
+    names |= {
+        "student": small_model(2, activation=None),
+        "color_images": np.repeat(x, 3, axis=-1),
+        "pixels": 255 * np.repeat(x, 3, axis=-1),
+        "labels": list("abcdefghij"),
+    }
+    run("android.md", names, slice(0, 2))
+    for name in ("digits", "classifier"):
+        metadata = android.read_metadata(tflite.TFLiteModel.load(f"{name}.tflite"))
+        assert metadata.labels == tuple("abcdefghij")
+    names |= {"student": small_model(2), "images": x}
+    run("android.md", names, slice(2, 3))
+    assert names["model"].inputs[0].scale == pytest.approx(1 / 255)
+    assert names["model"].inputs[0].zero_point == 0
+
+
+def test_microcontroller(names, capsys):
+    pytest.importorskip("tflite_micro")
+    names["names"] = list("abcdefghij")
+    run("microcontroller.md", names)
+    assert Path("digits", "digits_labels.h").is_file()
+    assert "1" in capsys.readouterr().out
+
+
+def test_state(names):
+    pytest.importorskip("tflite_micro")
+    sound = keras.Input((None, 40))
+    scores = layers.Dense(12)(layers.GRU(64)(sound))
+    sounds = np.random.default_rng(0).normal(size=(30, 1, 40)).astype("float32")
+    names |= {"trained": keras.Model(sound, scores), "sounds": sounds, "tflite": tflite}
+    run("state.md", names)
+    assert names["scores"].shape[0] == 30
+
+
+@pytest.mark.slow
+def test_the_readme(names, capsys):
+    pytest.importorskip("tflite_micro")
+    run("README.md", names)
+    assert Path("student.keras").is_file()
+    assert Path("firmware").is_dir()
+    assert "accuracy" in capsys.readouterr().out
