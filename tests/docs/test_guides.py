@@ -127,6 +127,62 @@ def test_when_it_does_not_help(names):
     assert {"student_loss", "distillation_loss"} <= set(names["history"])
 
 
+def sequential(shape, *inner, name="student"):
+    return keras.Sequential([keras.Input(shape, name="image"), *inner], name=name)
+
+
+class Sub(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.scores = layers.Dense(10)
+
+    def call(self, x):
+        return self.scores(keras.ops.reshape(x, (-1, 64)))
+
+
+PAGE_OF_MESSAGES = (DOCS / "troubleshooting.md").read_text("utf-8")
+MESSAGES = re.findall(
+    r"```python\n([^`]*)```\n\n```text\n([^`]*`?[^`]*`?[^`]*)```", PAGE_OF_MESSAGES
+)
+
+
+@pytest.mark.parametrize(("code", "message"), MESSAGES)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_messages(names, code, message):
+    """Each block raises the message that stands below it; numbers may differ."""
+
+    def classifier(classes, name):
+        hidden = layers.Conv2D(4, 3, padding="same", activation="relu", name="block1")
+        scores = layers.Dense(classes, activation="softmax", name="scores")
+        return sequential((8, 8, 1), hidden, layers.Flatten(name="flatten"), scores, name=name)
+
+    random = np.random.default_rng(0)
+    subclassed = Sub()
+    subclassed.build((None, 8, 8, 1))
+    names |= {
+        "tflite": tflite,
+        "teacher": classifier(10, "teacher"),
+        "student": classifier(10, "student"),
+        "teacher_of_five_classes": classifier(5, "teacher"),
+        "subclassed_student": subclassed,
+        "student_with_gelu": sequential((16,), layers.Dense(8, activation="gelu")),
+        "student_with_gru": sequential(
+            (5, 4), layers.GRU(8, name="gru"), layers.Dense(3), name="recurrent"
+        ),
+        "rows": random.normal(size=(50, 16)).astype("float32"),
+        "sequences": random.normal(size=(50, 5, 4)).astype("float32"),
+    }
+    if "microcontroller" in code:
+        pytest.importorskip("tflite_micro")
+    with pytest.raises(ValueError, match="Received") as raised:
+        exec(code, names)
+
+    def without_numbers(text):
+        return re.sub(r"\d+\.\d+", "0.0", text.strip())
+
+    assert without_numbers(str(raised.value)) == without_numbers(message)
+
+
 @pytest.mark.usefixtures("eager")
 def test_losses(names):
     image = keras.Input((8, 8, 1))
