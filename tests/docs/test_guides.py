@@ -84,6 +84,7 @@ def names(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_resume(names):
     run("resume.md", names)
@@ -120,6 +121,7 @@ def test_which_loss(names, capsys):
     assert {"SoftTargets", "DIST", "Hint"} <= named <= set(keras_kd.losses.__all__)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_when_it_does_not_help(names):
     names |= {"alone": small_model(3), "distilled": small_model(4), "x_unlabeled": names["x_val"]}
@@ -200,6 +202,7 @@ def test_losses(names):
     assert names["distiller"].optimizer.iterations == 4
 
 
+@pytest.mark.slow
 def test_compression(names):
     names |= {name: getattr(compression, name) for name in compression.__all__}
     first, _, zeros = blocks("compression.md")
