@@ -89,11 +89,16 @@ def test_the_site(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     inventory = (tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4]
     names = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines() if line}
-    for name, module in public_modules().items():
-        for public in getattr(module, "__all__", []):
-            value = getattr(module, public)
-            if not isinstance(value, types.ModuleType) and callable(value):
-                assert f"{name}.{public}" in names, f"no page describes {name}.{public}"
+    public = {
+        f"{name}.{one}": getattr(module, one)
+        for name, module in public_modules().items()
+        for one in getattr(module, "__all__", [])
+        if callable(getattr(module, one))
+    }
+    described = [value for name, value in public.items() if name in names]
+    # Some have two public paths, such as keras_kd.Distiller; one page is enough.
+    missing = [name for name, value in public.items() if value not in described]
+    assert not missing, f"no page describes {missing}"
     for page in tmp_path.rglob("*.html"):
         loaded = re.findall(
             r"<(?:script|img|iframe)[^>]*\ssrc=\"?([^\s\">]+)"
