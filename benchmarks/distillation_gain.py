@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 from keras_kd.metrics import accuracy
 from keras_kd.quickstart import Settings
 from keras_kd.quickstart.training import Training, compute_deterministically
 
 
-def accuracies(dataset: Dataset, seed: int, epochs: int) -> tuple[float, float, float]:
+def accuracies(dataset: Splits, seed: int, epochs: int) -> tuple[float, float, float]:
     """The test accuracies, in percent, of the teacher, the student alone and the distilled one."""
     training = Training(dataset, seed)
     teacher = training.teacher(epochs)

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_kd.compression import remove_filters, shrinkage
+from keras_kd.compression import remove_filters, summary
 from keras_kd.tflite import TFLiteModel, convert
 
 IMAGE = (64, 64, 3)
@@ -77,9 +77,9 @@ def main() -> None:
         students[f"{share:.0%} of weights zero"] = with_zeros(student, share)
         smaller = remove_filters(student, share)
         students[f"{share:.0%} of filters gone"] = smaller
-        counted = shrinkage(student, smaller)
+        counted = summary(smaller, student)
         left[f"{share:.0%} of filters gone"] = (
-            counted.multiplications_after / counted.multiplications_before
+            counted.multiplications / counted.original.multiplications
         )
     console = Console(width=140)
     for quantization in ("float32", "int8"):

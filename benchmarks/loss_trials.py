@@ -15,7 +15,7 @@ from keras import layers
 
 import keras_kd
 from keras_kd._files import replacing
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 from keras_kd.losses import DistillationLoss
 from keras_kd.metrics import accuracy
 from keras_kd.schedules import Schedule
@@ -111,7 +111,7 @@ class Classroom:
         scored: the images that the setting scores on, and their labels.
     """
 
-    def __init__(self, dataset: Dataset, setting: Setting, cache: Path) -> None:
+    def __init__(self, dataset: Splits, setting: Setting, cache: Path) -> None:
         self.setting = setting
         self._x, self._y = dataset.x_train, dataset.y_train
         if setting.scored_on == "test":

@@ -144,7 +144,7 @@ def teacher_training(place: Workplace) -> None:
 
 def store(place: Workplace) -> None:
     """Writing the teacher's outputs."""
-    keras_kd.teachers.store(
+    keras_kd.teachers.StoredTeacher.create(
         place.teacher(),
         place.data(),
         place.directory / "outputs",
@@ -161,7 +161,9 @@ def stored(place: Workplace) -> None:
 
 def store_features(place: Workplace) -> None:
     """Writing features that come batch by batch."""
-    keras_kd.teachers.store_outputs(_feature_batches(place.setting), place.directory / "features")
+    keras_kd.teachers.StoredTeacher.from_outputs(
+        _feature_batches(place.setting), place.directory / "features"
+    )
 
 
 def read_features(place: Workplace) -> None:

@@ -162,7 +162,9 @@ def ways(teacher: keras.Model, batch_size: int, directory: Path) -> dict[str, Ca
         classifier(STUDENT, "student"),
         keras.distillation.LogitsDistillation(4.0, loss=keras.losses.KLDivergence()),
     )
-    stored = keras_kd.teachers.store(teacher, data, directory / f"{teacher.name}-{batch_size}")
+    stored = keras_kd.teachers.StoredTeacher.create(
+        teacher, data, directory / f"{teacher.name}-{batch_size}"
+    )
     infer = tf.function(lambda images: teacher(images, training=False))
     alone = repeated_step(compiled(classifier(STUDENT, "student")), batches)
     found = {

@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> keras_kd.compression.PipelineResult:
         [
             Step("factorize", epochs, energy=0.9, layers="hidden"),
             Step("remove_filters", epochs, share=0.25),
-            Step("prune", epochs, final_sparsity=0.7),
-            Step("cluster", epochs, learning_rate=3e-4, number_of_clusters=16),
+            Step("prune", epochs, sparsity=0.7),
+            Step("cluster", epochs, learning_rate=3e-4, num_clusters=16),
             Step("quantize_aware", epochs, learning_rate=3e-4, input_range=(0, 1)),
         ],
         distiller,

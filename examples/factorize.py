@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> dict[str, tuple[float, int]]:
 
     report("teacher", teacher)
     student = keras_kd.compression.factorize(teacher, target_parameters=options.share)
-    print(student.factorization)
+    print(keras_kd.compression.summary(student, teacher))
     report("factorized", student)
 
     distiller = keras_kd.Distiller(teacher, student, student_loss_weight=0.1)

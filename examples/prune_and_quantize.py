@@ -53,13 +53,13 @@ def main(argv: list[str] | None = None) -> keras_kd.tflite.TFLiteModel:
         return student
 
     def report(step: str, model: keras.Model, predictions: np.ndarray) -> None:
-        zeros = keras_kd.compression.sparsity(model).overall
+        zeros = keras_kd.compression.summary(model).sparsity
         print(f"{step}: {zeros:.1%} zeros, accuracy {accuracy(predictions, digits.y_test):.4f}")
 
     student = taught(classifier((8, 16)))
     report("distilled", student, student.predict(digits.x_test, verbose=0))
 
-    pruned = taught(keras_kd.compression.prune(student, final_sparsity=0.8))
+    pruned = taught(keras_kd.compression.prune(student, sparsity=0.8))
     report("pruned", pruned, pruned.predict(digits.x_test, verbose=0))
 
     quantized = taught(keras_kd.compression.quantize_aware(pruned, digits.x_train))

@@ -19,7 +19,7 @@ from keras_kd import tflite
 from keras_kd.tflite import android
 
 
-def train(digits: keras_kd.data.Dataset, epochs: int) -> keras.Model:
+def train(digits: keras_kd.data.Splits, epochs: int) -> keras.Model:
     """A student of grey images of 0..1, which ends in logits: they are what one distills from."""
     keras.utils.set_random_seed(0)
     student = keras.Sequential(

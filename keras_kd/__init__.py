@@ -1,9 +1,9 @@
 """Knowledge distillation for Keras, from a teacher to a verified student on a device.
 
-`Distiller` teaches a student, `losses` says what it learns from, `teachers` who teaches it and
-`schedules` when; `compression` prunes and quantizes it while it is taught, `tflite` turns it into a
-file and runs it, `metrics` measures outputs, `evaluation` compares models, `data` holds real digits
-to start with.
+`Distiller` trains a student on the outputs of one of the `teachers`, `losses` define how both are
+compared, and `schedules` change weights and temperatures with the step. `compression` prunes and
+quantizes the student while it trains, `tflite` converts it to a file and runs it, `metrics`
+measures outputs, `evaluation` compares models, and `data` holds real digits to start with.
 """
 
 import importlib
@@ -19,6 +19,7 @@ __all__ = [
     "callbacks",
     "compression",
     "data",
+    "distiller",
     "evaluation",
     "losses",
     "metrics",
@@ -40,7 +41,7 @@ if TYPE_CHECKING or not _runs_as_command():
     from keras_kd import losses, schedules, teachers
     from keras_kd.distiller import Distiller
 if TYPE_CHECKING:
-    from keras_kd import callbacks, compression, data, evaluation, metrics, tflite
+    from keras_kd import callbacks, compression, data, distiller, evaluation, metrics, tflite
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Archives that come from anywhere: what they say of themselves, checked before it is believed."""
+"""Archives that come from anywhere: what they declare, checked before it is used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_members(path: str | os.PathLike) -> None:
 
 
 def read_json(archive: zipfile.ZipFile, name: str) -> Any:
-    """What a member says in JSON.
+    """The JSON in a member.
 
     Raises:
         KeyError: if there is no such member.

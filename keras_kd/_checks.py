@@ -1,10 +1,10 @@
-"""Argument checks, and the one form in which this package says what is wrong."""
+"""Argument checks, and the form of all error messages of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar, overload
 
 
 def three_parts(received: str, expected: str, fix: str) -> str:
@@ -14,6 +14,17 @@ def three_parts(received: str, expected: str, fix: str) -> str:
     "try 4.0")`.
     """
     return f"Received {received}. Expected {expected}. To fix it: {fix}."
+
+
+_Error = TypeVar("_Error", bound=Exception)
+
+
+@overload
+def problem(received: str, expected: str, fix: str) -> ValueError: ...
+
+
+@overload
+def problem(received: str, expected: str, fix: str, *, kind: Callable[[str], _Error]) -> _Error: ...
 
 
 def problem(
@@ -31,7 +42,7 @@ def problem(
 
 
 def one_line(text: object) -> str:
-    """What `text` says, on one line: the errors of libraries can have many."""
+    """`text` on one line: the errors of libraries can have many."""
     return " ".join(str(text).split())
 
 
@@ -89,7 +100,7 @@ def check_flag(name: str, value: Any) -> bool:
     """Return `value` if it is True or False.
 
     Raises:
-        TypeError: if it is anything else, of which Python would say whether it is true.
+        TypeError: if it is of any other type, even if truthy.
     """
     if not isinstance(value, bool):
         raise problem(f"{name}={value!r}", "True or False", "choose one of them", kind=TypeError)

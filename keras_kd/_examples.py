@@ -1,4 +1,4 @@
-"""Examples for a model: checked arrays by the name of the input that they are for."""
+"""Arrays of examples: by the name of the input that they are for, checked."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ from keras_kd._checks import problem, shapes_fit
 class InputInfo(Protocol):
     """What is known of one input: the batch is in front of its shape, unknown sizes are None."""
 
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: np.dtype
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Its shape."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its numbers."""
+        ...
 
     @property
     def is_quantized(self) -> bool:
         """Whether integers stand for real numbers in it."""
+        ...
 
 
 def identifier(name: str) -> str:
@@ -77,6 +89,20 @@ def examples_by_name(
     """
     named = _named(data, inputs, source)
     arrays = {tensor.name: _checked(named[tensor.name], tensor, source) for tensor in inputs}
+    number_of_examples(arrays, source)
+    return arrays
+
+
+def number_of_examples(arrays: Mapping[str, np.ndarray], source: str = "x") -> int:
+    """How many examples there are.
+
+    Args:
+        arrays: one for each input, shaped (examples, ...).
+        source: what the caller named them, for messages.
+
+    Raises:
+        ValueError: if the inputs have different numbers of examples.
+    """
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         raise problem(
@@ -84,7 +110,37 @@ def examples_by_name(
             "as many examples for every input",
             "cut the arrays to the same length",
         )
-    return arrays
+    return next(iter(counts.values()))
+
+
+def check_numbers(array: np.ndarray, count: int, name: str, fix: str) -> None:
+    """Check that an array has numbers for each of `count` examples.
+
+    Args:
+        array: the array.
+        count: how many examples there are.
+        name: what the array is, for messages.
+        fix: what to do if it is wrong.
+
+    Raises:
+        ValueError: if it has another length, or something else than numbers.
+    """
+    if array.shape[:1] != (count,) or array.dtype.kind not in "biuf":
+        raise problem(
+            f"{name} of shape {array.shape} and type {array.dtype} for {count} examples",
+            "numbers for each example",
+            fix,
+        )
+
+
+def check_finite(array: np.ndarray, name: str, fix: str) -> None:
+    """Check that all numbers of an array are finite; arguments as for `check_numbers`.
+
+    Raises:
+        ValueError: if there are NaN or infinite values.
+    """
+    if not np.isfinite(array).all():
+        raise problem(f"{name} with NaN or infinite values", "finite numbers", fix)
 
 
 def _named(data: Any, inputs: Sequence[InputInfo], source: str) -> Mapping[str, Any]:
@@ -146,12 +202,8 @@ def _checked_real(array: np.ndarray, tensor: InputInfo, source: str) -> np.ndarr
             "pass x.astype('float32') / 255 if it was trained on 0..1, otherwise "
             "x.astype('float32')",
         )
-    if not np.isfinite(array).all():
-        raise problem(
-            f"{source} for the input {tensor.name!r} with NaN or infinite values",
-            "finite numbers",
-            "clean the data: numpy.isfinite finds the examples",
-        )
+    name = f"{source} for the input {tensor.name!r}"
+    check_finite(array, name, "clean the data: numpy.isfinite finds the examples")
     return array.astype(np.float32, copy=False)
 
 

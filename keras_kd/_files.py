@@ -201,7 +201,7 @@ def remove_leftovers(directory: Path, name: str | None = None, suffix: str = "")
     """Remove what processes that were killed have left in a directory.
 
     What a living process writes stays. So does what was written on another machine, in another
-    container, or before this machine was last started: nothing tells whether its process lives.
+    container, or before this machine was last started: whether its process lives is unknown.
 
     Args:
         directory: where they are.
@@ -210,9 +210,9 @@ def remove_leftovers(directory: Path, name: str | None = None, suffix: str = "")
     """
     for path in directory.glob(".*~*~*~*"):
         parts = _TEMPORARY.fullmatch(path.name)
-        wanted = parts and (
-            name is None or (parts["name"], parts["suffix"] or "") == (name, suffix)
-        )
+        if parts is None:
+            continue
+        wanted = name is None or (parts["name"], parts["suffix"] or "") == (name, suffix)
         if not wanted or not parts["process"] or parts["host"] != _host():
             continue
         if _began(parts["process"]) != parts["began"]:
@@ -262,10 +262,10 @@ def _began(process: str) -> str | None:
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Say what a full disk is, whatever library has met it.
+    """Report a full disk, whatever library has met it.
 
     Raises:
-        OSError: if the body failed for want of space.
+        OSError: if the body failed for lack of space.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a process of this package may take: memory and time, and how its end is told."""
+"""What a process of this package may take: memory and time, and how its end is reported."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def renew() -> None:
 
 
 def be_watched(tell: Callable[[str], None]) -> None:
-    """From now on tell another process, which sees how this one ends, what `watched` is given."""
+    """From now on report what `watched` is given to the process that sees how this one ends."""
     global _watcher
     _watcher = tell
 
@@ -98,7 +98,7 @@ def watched(what: str, seconds: float) -> Iterator[None]:
 
     Args:
         what: a clause, for example "the model 'x.keras' while it is loaded".
-        seconds: how long it may take, unless KERAS_KD_SECONDS says otherwise.
+        seconds: how long it may take, unless KERAS_KD_SECONDS is set.
     """
     if _watcher is None:
         yield

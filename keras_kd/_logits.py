@@ -52,12 +52,12 @@ class Logits:
             `(models, batch, ..., classes)`; such a mean depends on the temperature.
         shares: one share per member, an array with the sum 1.
         known: where members know a part of the classes only, a boolean array of shape
-            `(models, classes)` that says which.
+            `(models, classes)` that marks them.
         top: where `logits` are the k largest only, which these are and what the others weigh.
         classes: of a softmax, how many classes a distribution has, where several stand one after
             another on the last axis; `None` where the last axis is one.
         origin: where no activation is seen, what is known: see the words of `_probabilities`.
-        taught: where a teacher knows a part of the student's classes only, which of them its
+        taught: where a teacher has a part of the student's classes only, which of them its
             columns are, in order.
     """
 
@@ -122,7 +122,8 @@ def class_shares(shares: Any, known: Any = None) -> np.ndarray:
 
     Args:
         shares: array of shape `(models,)`.
-        known: `None` or a boolean array of shape `(models, classes)`; somebody knows each class.
+        known: `None` or a boolean array of shape `(models, classes)`; each class is known to a
+            model.
 
     Returns:
         An array of shape `(models, 1)` or `(models, classes)` whose columns have the sum 1.
@@ -144,9 +145,9 @@ def recognise_logits(output: Any) -> Logits:
     """The logits behind a model's output tensor; the output itself where no activation is seen.
 
     In a traced graph, and within `noting`, the operations behind the tensor are followed back to
-    the softmax or sigmoid. Elsewhere those of both Kerases leave their input on the tensor that
-    they return, where their cross-entropies look for it. Going back to the logits is exact; the
-    logarithm of a probability that has become 0 is not.
+    the softmax or sigmoid. Elsewhere those of Keras 3 and tf_keras leave their input on the tensor
+    that they return, where their cross-entropies look for it. Going back to the logits is exact;
+    the logarithm of a probability that has become 0 is not.
     """
     remembered = getattr(output, "_keras_kd_logits", None)
     if remembered is not None:
@@ -174,14 +175,15 @@ def _recognised(output: Any, found: _probabilities.Found) -> Logits:
     width = output.shape[-1] if len(output.shape) else None
     if found.axis == -1 and found.classes == width:
         return Logits(found.logits, "softmax")
-    if found.axis != -1 or None in (found.classes, width) or width % found.classes:
+    classes = found.classes
+    if found.axis != -1 or classes is None or width is None or width % classes:
         return Logits(found.logits, OTHER_AXIS)
-    return Logits(found.logits, "softmax", classes=found.classes)
+    return Logits(found.logits, "softmax", classes=classes)
 
 
 @contextmanager
 def noting() -> Iterator[Callable[[Any], None]]:
-    """Within this context, outside of traced functions, `recognise_logits` knows operations.
+    """Within this context, outside of traced functions, `recognise_logits` sees operations.
 
     Yields:
         A function that takes a structure of outputs, and whose logits are known from then on.
@@ -202,7 +204,7 @@ def common_rows(teacher: Logits, student: Logits) -> tuple[Logits, Logits]:
     Raises:
         ValueError: if the two have distributions of different sizes.
     """
-    sizes = {teacher.classes, student.classes} - {None}
+    sizes = {one.classes for one in (teacher, student) if one.classes is not None}
     if not sizes:
         return teacher, student
     classes = sizes.pop()
@@ -247,7 +249,7 @@ def _activations_between(logits: Any, output: Any) -> list[str]:
     return [
         name
         for name, function in functions.items()
-        # NaN tells nothing, and is not above the tolerance.
+        # NaN shows nothing, and is not above the tolerance.
         if not float(ops.max(ops.abs(function(logits) - output))) > tolerance
     ]
 
@@ -286,7 +288,7 @@ def suspicions(output: Any, seen: Logits) -> tuple[list[Any], list[Any]]:
 
 
 def _are_probabilities(values: Any, origin: str) -> Any:
-    """Whether no entry tells that these are no probabilities."""
+    """Whether no entry shows that these are no probabilities."""
     derived = origin == DERIVED
     # Dropout has doubled some of those that are known to have been probabilities.
     inside = ops.logical_and(ops.min(values) >= 0.0, ops.max(values) <= (2.0 if derived else 1.0))

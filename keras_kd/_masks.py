@@ -1,7 +1,7 @@
 """The masks of a forward pass, also where Keras drops them.
 
 Keras' MultiHeadAttention takes the mask off the tensors that it is given, and operations such as
-`x + y` give none to their results. What a mask said of a position holds after them all the same.
+`x + y` give none to their results. A mask of a position holds after them all the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs, _keras
 from keras_kd.losses.reduction import has_positions_of
 
 
@@ -72,18 +72,19 @@ class MaskTrail:
         self._shapes: list[tuple[int | None, ...]] = []
 
     def listening(self, model: Any) -> AbstractContextManager[None]:
-        """While this is open, every call in the model is followed. No output changes by it."""
-        operations = _keras.operations_in(model)
-        policies = {
+        """Within this context every call in the model is followed. No output changes by it."""
+        operations = _graphs.operations_in(model)
+        policies: dict[int, Any] = {
             id(policy): policy
             for layer in operations
             for policy in [getattr(layer, "dtype_policy", None)]
             if hasattr(policy, "convert_input")
         }
-        return _keras.replaced_attributes(
-            [(one, "call", partial(self._followed, one)) for one in operations]
-            + [(policy, "convert_input", self._converting) for policy in policies.values()]
-        )
+        replacements: list[tuple[Any, str, Any]] = [
+            *((one, "call", partial(self._followed, one)) for one in operations),
+            *((policy, "convert_input", self._converting) for policy in policies.values()),
+        ]
+        return _keras.replaced_attributes(replacements)
 
     def begin(self, inputs: Any) -> None:
         """Note the model's inputs, which come from nowhere."""
@@ -108,7 +109,7 @@ class MaskTrail:
                 tensor._keras_kd_mask = mask
 
     def note(self, tensor: Any, mask: Any) -> None:
-        """Say what the mask of a tensor is that was computed beside the model."""
+        """Note the mask of a tensor that was computed beside the model."""
         self._known[id(tensor)] = (tensor, mask)
 
     def _followed(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,7 +152,7 @@ class MaskTrail:
         masks = [mask for mask in map(self.mask, _tensors((args, kwargs))) if mask is not None]
         # A layer can make a mask of its own, inside, and lose it there.
         shapes = [tuple(mask.shape) for mask in masks] + self._shapes[seen:]
-        if masks and _keras.keeps_positions(layer):
+        if masks and _graphs.keeps_positions(layer):
             found = _any_of([mask for mask in masks if not isinstance(mask, Lost)])
             passed = [found] * len(new)
         elif getattr(layer, "supports_masking", False):
@@ -168,7 +169,7 @@ class MaskTrail:
             self._set(tensor, mask)
 
     def _computed(self, layer: Any, args: Any, kwargs: Any, count: int) -> list[Any]:
-        """What a layer makes of the masks of its first argument, as Keras asks it to."""
+        """What a layer makes of the masks of its first argument, as in Keras."""
         first = args[0] if args else next(iter(kwargs.values()), None)
         given = kwargs.get("mask")
         if all(mask is None for mask in keras.tree.flatten(given)):

@@ -21,12 +21,12 @@ class CapturedText:
         self.text = ""
 
     def last_lines(self, count: int) -> str:
-        """The last `count` lines that say something, joined by "; "."""
+        """The last `count` lines that are not empty, joined by "; "."""
         return last_lines(self.text, count)
 
 
 def last_lines(text: str, count: int) -> str:
-    """The last `count` lines of a text that say something, joined by "; "."""
+    """The last `count` lines of a text that are not empty, joined by "; "."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join([line for line in lines if not _CHATTER.match(line)][-count:])
 

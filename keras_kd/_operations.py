@@ -1,7 +1,7 @@
 """The operations of TensorFlow behind a tensor: those of a traced graph, or noted while they ran.
 
 Nothing here imports TensorFlow before there are tensors of it. On another backend there is nothing
-to follow, and every function says so.
+to follow, and every function then raises an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Operation(NamedTuple):
 
 
 def operation_of(tensor: Any) -> Operation | None:
-    """The operation that made a tensor; `None` where nobody knows it."""
+    """The operation that made a tensor; `None` where it is unknown."""
     noted = getattr(_LOCAL, "noted", None)
     if noted is not None and id(tensor) in noted:
         return noted[id(tensor)][1]
@@ -193,9 +193,11 @@ def moved_axis(
 
     Returns:
         Which entries are left, in their order, and their axis in the result, counted from the end
-        and `None` where one entry is left without an axis; `None` where it cannot be told.
+        and `None` where one entry is left without an axis; `None` where it is unknown.
     """
     size = shape[axis]
+    if size is None:
+        return None
     place = len(shape) + axis
     if operation.kind == "GatherV2":
         return _gathered(operation, len(shape), place, size)
@@ -231,8 +233,20 @@ def _gathered(
     return np.atleast_1d(indexes) % size, place - rank if indexes.ndim else None
 
 
+def _known(tensor: Any) -> np.ndarray:
+    """The value of a constant.
+
+    Raises:
+        TypeError: if it is not known.
+    """
+    value = constant(tensor)
+    if value is None:
+        raise TypeError("a tensor without a known value")
+    return value
+
+
 def _strided(operation: Operation, view: np.ndarray) -> np.ndarray:
-    begins, ends, strides = (constant(tensor) for tensor in operation.inputs[1:4])
+    begins, ends, strides = (_known(tensor) for tensor in operation.inputs[1:4])
     index: list[Any] = []
     for number, (begin, end, stride) in enumerate(zip(begins, ends, strides, strict=True)):
 
@@ -252,7 +266,7 @@ def _strided(operation: Operation, view: np.ndarray) -> np.ndarray:
 
 
 def _sliced(operation: Operation, view: np.ndarray) -> np.ndarray:
-    begins, sizes = (constant(tensor) for tensor in operation.inputs[1:3])
+    begins, sizes = (_known(tensor) for tensor in operation.inputs[1:3])
     return view[
         tuple(
             slice(int(begin), None if size < 0 else int(begin + size))
@@ -274,21 +288,23 @@ def _unpacked(operation: Operation, view: np.ndarray) -> np.ndarray:
 
 
 def _split(operation: Operation, view: np.ndarray) -> np.ndarray:
-    axis = int(constant(operation.inputs[0]))
+    axis = int(_known(operation.inputs[0]))
     return np.split(view, operation.attribute("num_split"), axis)[operation.number]
 
 
 def _split_unevenly(operation: Operation, view: np.ndarray) -> np.ndarray:
-    sizes, axis = constant(operation.inputs[1]), int(constant(operation.inputs[2]))
+    sizes, axis = _known(operation.inputs[1]), int(_known(operation.inputs[2]))
     if (sizes < 0).any():
         sizes = np.where(sizes < 0, view.shape[axis] - sizes[sizes >= 0].sum(), sizes)
     return np.split(view, np.cumsum(sizes)[:-1], axis)[operation.number]
 
 
 _VIEWS: Mapping[str, Callable[[Operation, np.ndarray], np.ndarray]] = {
-    "Transpose": lambda operation, view: view.transpose(constant(operation.inputs[1])),
-    "ReverseV2": lambda operation, view: np.flip(view, constant(operation.inputs[1])),
-    "ExpandDims": lambda operation, view: np.expand_dims(view, int(constant(operation.inputs[1]))),
+    "Transpose": lambda operation, view: view.transpose(_known(operation.inputs[1])),
+    "ReverseV2": lambda operation, view: np.flip(
+        view, tuple(map(int, _known(operation.inputs[1])))
+    ),
+    "ExpandDims": lambda operation, view: np.expand_dims(view, int(_known(operation.inputs[1]))),
     "Squeeze": _squeezed,
     "StridedSlice": _strided,
     "Slice": _sliced,

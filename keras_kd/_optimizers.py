@@ -30,7 +30,7 @@ def recipe_of(optimizer: Any) -> Callable[[Any], Any]:
 
     Returns:
         A function of a learning rate, a number or a schedule, or `None` for the optimizer's own. It
-        raises a `ValueError` where the optimizer's class does not say how it is made.
+        raises a `ValueError` where the optimizer's class has no configuration.
     """
     if hasattr(optimizer, "inner_optimizer"):
         inner = recipe_of(optimizer.inner_optimizer)
@@ -40,7 +40,7 @@ def recipe_of(optimizer: Any) -> Callable[[Any], Any]:
     try:
         settings, reason = settings_of(optimizer), None
     except Exception as error:
-        # The class may be a user's; who never asks for another optimizer need not hear of it.
+        # The class may be a user's; an error comes only where another optimizer is needed.
         settings, reason = None, error
 
     def make(learning_rate: Any) -> Any:

@@ -69,6 +69,7 @@ class Found:
         """The logarithm of a softmax, all distributions normalized."""
         if self.axis != -1 or self.logits.shape[-1] == self.classes:
             return ops.log_softmax(self.logits, axis=self.axis)
+        assert self.classes is not None
         rows = ops.log_softmax(split_rows(self.logits, self.classes), axis=-1)
         return ops.reshape(rows, ops.shape(self.logits))
 
@@ -82,7 +83,7 @@ def behind(tensor: Any) -> Behind:
 
 
 def noting() -> Any:
-    """A context in which `behind` knows of operations that run outside of a traced function."""
+    """A context in which `behind` sees operations that run outside of a traced function."""
     return noted(_NOTED)
 
 
@@ -167,10 +168,11 @@ def _reshaped(operation: Operation, found: Found, output: Any) -> Behind:
 
 def _moved(operation: Operation, found: Found, output: Any) -> Behind:
     place = 1 if operation.kind == "Split" else 0
-    width = None if found.axis is None else found.logits.shape[found.axis]
-    if width is None or found.classes is None or width % found.classes:
+    axis, classes = found.axis, found.classes
+    width = None if axis is None else found.logits.shape[axis]
+    if axis is None or width is None or classes is None or width % classes:
         return _on(found, repeated(operation, found.logits, place), axis=None)
-    left = moved_axis(operation, found.logits.shape, found.axis)
+    left = moved_axis(operation, found.logits.shape, axis)
     if left is None:
         return DERIVED
     entries, axis = left
@@ -182,7 +184,7 @@ def _moved(operation: Operation, found: Found, output: Any) -> Behind:
             return DERIVED
         odds = repeated(operation, _log_odds(found), place)
         return Found(odds, "sigmoid")
-    classes = _kept_classes(entries, found.classes)
+    classes = _kept_classes(entries, classes)
     if classes is None:
         return DERIVED
     return _on(found, repeated(operation, found.logits, place), axis=axis, classes=classes)
@@ -202,13 +204,15 @@ def _kept_classes(entries: np.ndarray, classes: int) -> int | None:
 
 def _log_odds(found: Found) -> Any:
     """log p - log(1 - p) of each class of a softmax, exact also where p is near 1."""
-    logits, axis = found.logits, found.axis
-    if axis == -1 and logits.shape[-1] != found.classes:
-        rows = _log_odds(_on(found, split_rows(logits, found.classes)))
+    logits, axis, classes = found.logits, found.axis, found.classes
+    assert axis is not None
+    assert classes is not None
+    if axis == -1 and logits.shape[-1] != classes:
+        rows = _log_odds(_on(found, split_rows(logits, classes)))
         return ops.reshape(rows, ops.shape(logits))
     largest = ops.max(logits, axis=axis, keepdims=True)
     is_largest = ops.cast(ops.argmax(logits, axis=axis, keepdims=True), "int32")
-    places = np.arange(found.classes, dtype="int32").reshape((-1,) + (1,) * (-axis - 1))
+    places = np.arange(classes, dtype="int32").reshape((-1,) + (1,) * (-axis - 1))
     is_largest = ops.equal(is_largest, places)
     # Without the largest, a sum of exponentials loses at most half: nothing cancels.
     exponentials = ops.exp(logits - largest)
@@ -278,9 +282,10 @@ def _expanded(found: Found, place: int, rank: int) -> Found:
 
 
 def _are_complements(parts: Sequence[Behind]) -> bool:
-    if len(parts) != 2 or not all(isinstance(part, Found) for part in parts):
+    found = [part for part in parts if isinstance(part, Found)]
+    if len(parts) != 2 or len(found) < 2:
         return False
-    one, other = parts
+    one, other = found
     return one.activation == "sigmoid" and (
         one.opposite is other.logits or other.opposite is one.logits
     )
@@ -399,7 +404,7 @@ def _divided(operation: Operation, parts: Sequence[tuple[Any, Behind]]) -> Behin
         return _of_scaled(parts) if word == UNKNOWN else word
     if len(several) > 1 or several[0] is not found or not numbers[0]:
         return DERIVED
-    return _scaled(found, 1.0 / numbers[0])
+    return _scaled(several[0], 1.0 / numbers[0])
 
 
 def _is_sum_of(divisor: Any, dividend: Any, found: Found) -> bool:

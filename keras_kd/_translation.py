@@ -1,7 +1,7 @@
 """Optimizers, losses, metrics and callbacks of Keras 3, for the training of a tf_keras model.
 
 Imported only where a student is a tf_keras model. What is not of Keras 3 (a function, an object of
-tf_keras, a name that tf_keras knows) is passed on unchanged.
+tf_keras, a name in tf_keras) is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tf_keras
@@ -163,7 +163,10 @@ def translate_data(data: Any) -> Any:
     return KerasDataset(data) if isinstance(data, keras.utils.PyDataset) else data
 
 
-class TakesKeras3:
+_OfModel = tf_keras.Model if TYPE_CHECKING else object
+
+
+class TakesKeras3(_OfModel):
     """For a class that is a tf_keras model as well: training by the objects of either Keras."""
 
     def compile(
@@ -309,7 +312,7 @@ class KerasMetric(tf_keras.metrics.Metric):
 
 
 class KerasCallback(tf_keras.callbacks.Callback):
-    """A Keras 3 callback, told of everything that happens to the tf_keras model.
+    """A Keras 3 callback, which receives all events of the tf_keras model.
 
     Its `model` is the tf_keras model itself.
     """
@@ -364,8 +367,8 @@ def _name_weights(model: Any) -> None:
             weight.path = weight.name.split(":")[0]
 
 
-def _set_mode(callback: keras.callbacks.Callback, model: Any) -> None:
-    """Say whether a monitored metric of tf_keras is to rise, which Keras 3 asks its own metrics."""
+def _set_mode(callback: Any, model: Any) -> None:
+    """Whether a monitored metric of tf_keras is to rise; Keras 3 reads it from its own metrics."""
     if getattr(callback, "mode", None) != "auto" or not hasattr(callback, "monitor"):
         return
     name = callback.monitor.removeprefix("val_")
@@ -435,7 +438,7 @@ class KerasDataset(tf_keras.utils.Sequence):
         return self._dataset[index]
 
     def on_epoch_end(self) -> None:
-        """Pass on, and begin the next epoch, of which tf_keras does not tell."""
+        """Pass on, and begin the next epoch, for which tf_keras has no event."""
         self._dataset.on_epoch_end()
         self._dataset.on_epoch_begin()
 

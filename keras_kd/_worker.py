@@ -27,7 +27,7 @@ from keras_kd._limits import (
 )
 from keras_kd._native import last_lines
 
-# The child finds modules where this process does, and knows itself as a command, so that importing
+# The child finds modules where this process does, and sees itself as a command, so that importing
 # keras_kd loads neither Keras nor TensorFlow.
 _START = (
     "import sys; sys.path[:] = {path!r}; sys.argv[:] = ['keras-kd']; "
@@ -150,10 +150,13 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=self._messages,
         )
-        self.requests = Connection(os.dup(self.process.stdin.fileno()), readable=False)
-        self.replies = Connection(os.dup(self.process.stdout.fileno()), writable=False)
-        self.process.stdin.close()
-        self.process.stdout.close()
+        written, read = self.process.stdin, self.process.stdout
+        assert written is not None
+        assert read is not None
+        self.requests = Connection(os.dup(written.fileno()), readable=False)
+        self.replies = Connection(os.dup(read.fileno()), writable=False)
+        written.close()
+        read.close()
         # At the end of this process too, where objects are not always freed.
         files = self.requests, self.replies, self._messages
         self.end = weakref.finalize(self, _end_process, self.process, files, self.owner)

@@ -43,7 +43,7 @@ class Adapter(keras.layers.Layer):
             )
             self.mixing.build((*input_shape[:-1], input_shape[-1]))
         self._resizing = [
-            None if size in (None, given) else _resizing(given, size)
+            None if size is None or given is None or size == given else _resizing(given, size)
             for given, size in zip(input_shape[1:-1], self.shape[:-1], strict=False)
         ]
 
@@ -178,7 +178,7 @@ def _build(loss: FeatureLoss, layer: keras.layers.Layer, shape: tuple) -> None:
 
 
 def _adapter(needed: tuple, given: tuple) -> Adapter | None:
-    # The loss says what does not fit better than an adapter that cannot be made.
+    # The loss reports what does not fit better than an adapter that cannot be made.
     if shapes_fit(needed, given) or not _can_reach(needed, given):
         return None
     # In full precision also beside a student in half precision: it is small, and trained.

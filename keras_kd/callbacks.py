@@ -9,6 +9,8 @@ import keras
 
 from keras_kd._files import replacing
 
+__all__ = ["StudentCheckpoint"]
+
 
 class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
     """Saves the student while a `Distiller` trains it: `ModelCheckpoint` for the student alone.

@@ -10,6 +10,8 @@ from keras import ops
 
 from keras_kd._checks import check_integer, check_number, problem
 
+__all__ = ["Schedule", "warm_up"]
+
 # A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function of the step, which is
 # a float32 scalar: arithmetic with floats then needs no casts.
 Schedule = float | Callable[[Any], Any]
@@ -40,7 +42,7 @@ def warm_up(steps: int, value: float = 1.0) -> keras.optimizers.schedules.Learni
 
 
 def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
-    """Return a number as a float, and anything that can be asked for one as it is.
+    """Return a number as a float, and a function of the step as it is.
 
     What a schedule says of step 0 is checked in place of all that it will say.
 
@@ -55,7 +57,7 @@ def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
     """
     if not callable(value):
         return check_number(name, value, **bounds)
-    first = value(ops.convert_to_tensor(0, dtype="float32"))
+    first: Any = value(ops.convert_to_tensor(0, dtype="float32"))
     try:
         first = float(first)
     except (TypeError, ValueError):
@@ -77,8 +79,8 @@ def value_at(
     Args:
         schedule: what `check_schedule` returned.
         step: how many updates the student has had; `None` where nobody counts.
-        at_least: stands in for what a schedule says below it. A compiled step cannot raise; whoever
-            runs it looks at what the schedule said afterwards, when the student is still whole.
+        at_least: replaces values of a schedule below it. A compiled step cannot raise; whoever
+            runs it checks the value of the schedule afterwards, when the student is still whole.
         dtype: of the tensor.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _attention, _graphs, _keras
 from keras_kd._checks import problem
 from keras_kd._masks import MaskTrail, pairs_that_count
 
@@ -40,7 +40,7 @@ class Tap:
             way, for `_masks.mask_or_lost`.
 
     Raises:
-        ValueError: if a layer does not exist, or is no attention layer whose scores are asked for.
+        ValueError: if a layer does not exist, or is no attention layer whose scores are needed.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Tap:
         return Tapped(outputs, features)
 
     def shapes(self) -> Tapped | None:
-        """Outputs and features as tensors without values; `None` where the model cannot tell.
+        """Outputs and features as tensors without values; `None` where they are unknown.
 
         Raises:
             ValueError: as in a forward pass.
         """
         if getattr(self.model, "inputs", None) is not None:
-            outputs = _single_output(_keras.symbolic_outputs(self.model))
+            outputs = _single_output(_graphs.symbolic_outputs(self.model))
             return Tapped(outputs, self._features_of_graph())
         with _listening(self.model, self._readings) as passes:
-            outputs = _keras.output_specs(self.model)
+            outputs = _graphs.output_specs(self.model)
         if outputs is None:
             return None
         features = {
@@ -94,7 +94,7 @@ class Tap:
 
     def _features_of_graph(self) -> dict[str, Any]:
         symbolic = {
-            name: None if one.of_attention else _keras.output_in_graph(self.model, one.layer)
+            name: None if one.of_attention else _graphs.output_in_graph(self.model, one.layer)
             for name, one in self._readings.items()
         }
         if all(output is not None for output in symbolic.values()):
@@ -105,9 +105,9 @@ class Tap:
                 self.model(inputs, training=False)
                 return self._features(passes[-1])
 
-        features = _keras.trace(run, _keras.symbolic_inputs(self.model))
+        features = _graphs.trace(run, _graphs.symbolic_inputs(self.model))
         return {
-            # The graph knows where a tensor comes from.
+            # The graph records where a tensor comes from.
             name: self._readings[name].chosen(symbolic[name])
             if symbolic[name] is not None
             else _common_shape([feature])
@@ -117,7 +117,7 @@ class Tap:
     def _features(self, said: dict[str, list[Any]]) -> dict[str, Any]:
         features = {name: self._single(name, one) for name, one in said.items()}
         for name, feature in features.items():
-            if _keras.is_out_of_reach(feature):
+            if _graphs.is_out_of_reach(feature):
                 raise problem(
                     f"the layer {name!r} of model {self.model.name!r}, which runs in a loop",
                     "a layer that is called once in a forward pass",
@@ -173,13 +173,13 @@ class _Reading(NamedTuple):
             ValueError: if there are several outputs and none is named, or no such output.
         """
         outputs = keras.tree.flatten(result)
-        index = 0 if self.of_attention or self.what is None else self.what
+        index = self.what if isinstance(self.what, int) else 0
         if index >= len(outputs) or (self.what is None and len(outputs) > 1):
             listed = [
                 f"{self.layer_name}:{index} of shape {tuple(output.shape)}"
                 for index, output in enumerate(outputs)
             ]
-            is_attention = _keras.attention_in(self.layer) is not None
+            is_attention = _attention.attention_in(self.layer) is not None
             raise problem(
                 f"the layer name {self.name!r} for a layer with {len(outputs)} outputs",
                 f"the name of one of them: {', '.join(listed)}",
@@ -190,8 +190,8 @@ class _Reading(NamedTuple):
                     else ""
                 ),
             )
-        if self.what == 1 and _keras.attention_in(self.layer) is not None:
-            _keras.mark_attention_scores(outputs[index])
+        if self.what == 1 and _attention.attention_in(self.layer) is not None:
+            _attention.mark_attention_scores(outputs[index])
         return outputs[index]
 
 
@@ -202,7 +202,7 @@ def _reading(model: Any, name: str) -> _Reading:
     layer = _find(model, name)
     parts = name.split("/")
     for around in ("/".join(parts[:count]) for count in range(1, len(parts))):
-        if _keras.is_loop(_find(model, around)):
+        if _graphs.is_loop(_find(model, around)):
             raise problem(
                 f"the layer {name!r} of model {model.name!r}, which runs in a loop",
                 "a layer that is called once in a forward pass",
@@ -214,7 +214,7 @@ def _reading(model: Any, name: str) -> _Reading:
     layer = find_layer(model, base)
     if what.isdigit():
         return _Reading(name, layer, int(what))
-    attention = _keras.attention_in(layer)
+    attention = _attention.attention_in(layer)
     if attention is None:
         known = _attention_paths(model)
         raise problem(
@@ -230,7 +230,7 @@ def _reading(model: Any, name: str) -> _Reading:
 def _listening(
     model: Any, readings: dict[str, _Reading], trail: MaskTrail | None = None
 ) -> Iterator[list[dict[str, list[Any]]]]:
-    """While this is open, note what the layers return, by name, anew for each call of the model.
+    """Within this context note what the layers return, by name, anew for each call of the model.
 
     A model with more outputs would do for graphs, but not for layers of nested models, nor for
     subclassed models, and building it would leave its traces in the user's model.
@@ -293,7 +293,7 @@ def _listening_to_attention(
 
     @_keras.without_autograph
     def note_attention(args: Any, kwargs: Any) -> None:
-        attention = _keras.attention_of_call(layer, args, kwargs)
+        attention = _attention.attention_of_call(layer, args, kwargs)
         scores = attention.scores if reading.what == "scores" else attention.probabilities
         if trail is not None:
             trail.note(scores, pairs_that_count(attention.mask, *tokens))
@@ -388,6 +388,6 @@ def _attention_paths(container: Any, prefix: str = "") -> list[str]:
     paths = []
     for layer in _inner_layers(container):
         path = prefix + _keras.original_name(layer.name)
-        is_attention = _keras.attention_in(layer) is not None
+        is_attention = _attention.attention_in(layer) is not None
         paths += [path] if is_attention else _attention_paths(layer, f"{path}/")
     return paths

@@ -22,6 +22,8 @@ ROOMS = [
     "_native",
     "_worker",
     "_keras",
+    "_graphs",
+    "_attention",
     "_optimizers",
     "_translation",
     "_operations",

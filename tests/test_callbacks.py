@@ -26,7 +26,9 @@ def kind(request, student, examples):
     if request.param == "plain":
         return student, keras.models.load_model
     if request.param == "pruned":
-        return compression.prune(student, 0.5, end_step=2), compression.load
+        return compression.prune(
+            student, 0.5, schedule=compression.PolynomialSchedule(end_step=2)
+        ), compression.load
     return compression.quantize_aware(student, examples[0]), compression.load
 
 

@@ -1,4 +1,4 @@
-"""What is private to the Kerases: model kinds, shapes, recognised activations."""
+"""What is private to either Keras: kinds of models, checks, wrappers."""
 
 import keras
 import numpy as np
@@ -102,37 +102,6 @@ def test_rows_that_could_be_distributions():
     np.testing.assert_array_equal(_logits.distribution_like(rows), [True, False, False])
 
 
-def test_shapes_of_models(student):
-    assert _keras.input_shapes(student) == [(None, 5)]
-    assert tuple(_keras.output_specs(student).shape) == (None, 3)
-
-
-def test_shapes_of_subclassed_models():
-    class Subclassed(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.logits = keras.layers.Dense(3)
-
-        def call(self, inputs):
-            return {"logits": self.logits(inputs)}
-
-    model = Subclassed()
-    assert _keras.input_shapes(model) is None
-    assert _keras.output_specs(model) is None
-    model(np.zeros((2, 5), "float32"))
-    assert tuple(_keras.output_specs(model)["logits"].shape)[-1] == 3
-
-
-def test_a_subclassed_model_that_cannot_be_traced_says_nothing():
-    class Curious(keras.Model):
-        def call(self, inputs):
-            return inputs * float(np.asarray(inputs).sum())
-
-    model = Curious()
-    model(np.zeros((2, 5), "float32"))
-    assert _keras.output_specs(model) is None
-
-
 @pytest.mark.parametrize(
     ("name", "original"),
     [
@@ -156,38 +125,3 @@ def test_float16_is_found_in_any_layer(policy, half):
 
 def test_one_replica_without_a_strategy():
     assert _keras.number_of_replicas() == 1
-
-
-def test_attention_is_found_where_both_kerases_compute_it():
-    layers = keras.layers
-    tf_layers = _keras.tf_keras().layers
-    found = [
-        layers.MultiHeadAttention(2, 3),
-        layers.GroupQueryAttention(3, 2, 1),
-        tf_layers.MultiHeadAttention(2, 3),
-    ]
-    for layer in found:
-        assert _keras.attention_in(layer) is layer
-    assert _keras.attention_in(layers.Dense(2)) is None
-    assert _keras.attention_in(layers.AdditiveAttention()) is None
-
-
-def test_operations_that_keep_each_position():
-    inputs = keras.Input((4, 3))
-    kept = keras.ops.gelu(inputs + 1.0) * inputs
-    lost = keras.ops.flip(kept, axis=1)
-    found = {type(one).__name__: _keras.keeps_positions(one) for one in kept_and(inputs, lost)}
-    assert found == {"Add": True, "Gelu": True, "Multiply": True, "Flip": False}
-    assert _keras.keeps_positions(keras.layers.Add())
-    assert not _keras.keeps_positions(keras.layers.Conv1D(2, 3))
-
-
-def kept_and(inputs, outputs):
-    return keras.Model(inputs, outputs).operations[1:]
-
-
-def test_attention_over_several_axes_is_refused():
-    layer = keras.layers.MultiHeadAttention(2, 3, attention_axes=(1, 2), name="axial")
-    query = np.zeros((1, 4, 4, 2, 3), "float32")
-    with pytest.raises(ValueError, match=r"'axial' with queries of shape.*one axis of positions"):
-        _keras.attention_of_call(layer, (query, query, query), {})

@@ -1,6 +1,9 @@
 """A bar is shown to people who wait at a terminal; logs get a line at times."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from keras_kd import _progress
 from keras_kd._progress import Progress, with_progress
@@ -60,6 +63,23 @@ def test_logs_get_fewer_and_fewer_lines(monkeypatch, capsys):
         "Counting: 13 of 20 (65 %), 65 s",
         "Counting: 20 of 20 (100 %), 100 s",
     ]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_stages_are_shown_from_the_beginning_and_stay(is_terminal, shown):
+    console = Console(file=io.StringIO(), force_terminal=is_terminal)
+    with Progress("train", 2, console=console) as progress:
+        assert shown == ["start"] * is_terminal
+        progress.advance(2)
+    assert shown == ["start", "stop"] * is_terminal
+    assert console.file.getvalue() == ("" if is_terminal else "train: 0 s\n")
+
+
+def test_a_stage_that_fails_is_not_said_to_be_done(shown):
+    console = Console(file=io.StringIO())
+    with pytest.raises(RuntimeError), Progress("train", 2, console=console):
+        raise RuntimeError("enough")
+    assert console.file.getvalue() == ""
 
 
 def test_steps_without_an_end_are_counted(monkeypatch, capsys):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd
+from keras_kd.compression import PolynomialSchedule
 from keras_kd.taps import Tap, find_layer
 
 
@@ -124,7 +125,7 @@ def test_the_models_are_as_before_after_a_pass(x):
 def test_a_path_finds_what_became_of_a_nested_layer_in_a_flattened_model(x):
     flat = keras_kd.compression.to_tf_keras(nested_model())
     assert find_layer(flat, "inner/backbone/block3").name.endswith("block3")
-    pruned = keras_kd.compression.prune(nested_model(), end_step=2)
+    pruned = keras_kd.compression.prune(nested_model(), schedule=PolynomialSchedule(end_step=2))
     layer = find_layer(pruned, "inner/backbone/block3")
     assert layer.name.startswith("prune_low_magnitude")
     assert Tap(pruned, ["inner/backbone/block3"])(x, training=False).features
@@ -159,7 +160,7 @@ def test_layers_inside_layers_tell_their_shapes(x, flavour):
     if flavour == "tf_keras":
         model = keras_kd.compression.to_tf_keras(model)
     if flavour == "pruned":
-        model = keras_kd.compression.prune(model, end_step=2)
+        model = keras_kd.compression.prune(model, schedule=PolynomialSchedule(end_step=2))
     tap = Tap(model, list(names))
     shapes = tap.shapes()
     assert {name: tuple(one.shape) for name, one in shapes.features.items()} == {

@@ -21,6 +21,7 @@ from keras_kd._translation import (
     translate_optimizer,
     translate_structure,
 )
+from keras_kd.compression import PolynomialSchedule
 
 
 def linear_model(keras_module):
@@ -328,7 +329,7 @@ class OwnTensorBoard(keras.callbacks.TensorBoard):
 @pytest.mark.parametrize("kind", [keras.callbacks.TensorBoard, OwnTensorBoard])
 @pytest.mark.parametrize("around", ["alone", "distiller"])
 def test_tensorboard_sees_weights_and_the_learning_rate(kind, around, data, tmp_path):
-    student = compression.prune(linear_model(keras), 0.5, end_step=1)
+    student = compression.prune(linear_model(keras), 0.5, schedule=PolynomialSchedule(end_step=1))
     model = student
     if around == "distiller":
         model = keras_kd.Distiller(linear_model(keras), student)
@@ -350,7 +351,7 @@ def test_tensorboard_sees_weights_and_the_learning_rate(kind, around, data, tmp_
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_a_student_trained_with_keras_3_objects_saves_loads_and_strips(suffix, data, tmp_path):
-    pruned = compression.prune(linear_model(keras), 0.5, end_step=1)
+    pruned = compression.prune(linear_model(keras), 0.5, schedule=PolynomialSchedule(end_step=1))
     pruned.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 10)),
         keras.losses.SparseCategoricalCrossentropy(),

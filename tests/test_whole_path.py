@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_kd
-from keras_kd.compression import prune, quantize_aware, sparsity, strip
+from keras_kd.compression import prune, quantize_aware, strip, summary
 
 SHAPE, CLASSES, SPARSITY = (8, 8, 1), 3, 0.6
 
@@ -118,15 +118,14 @@ def path(teacher, data):
 class TestOnePath:
     def test_the_sparsity_asked_for_is_measured_after_teaching(self, path):
         pruned, history, _, _ = path
-        measured = sparsity(pruned)
-        assert measured.layers == pytest.approx(
+        assert summary(pruned).sparsities == pytest.approx(
             {"conv": SPARSITY, "hidden": SPARSITY, "logits": SPARSITY}, abs=0.02
         )
         assert {"loss", "student_loss", "distillation_loss", "total_loss", "right"} <= {*history}
 
     def test_zeros_survive_quantization_aware_training_down_to_the_bytes(self, path):
         *_, aware, model = path
-        assert sparsity(strip(aware)).overall == pytest.approx(SPARSITY, abs=0.02)
+        assert summary(strip(aware)).sparsity == pytest.approx(SPARSITY, abs=0.02)
         shares = zeros_in_file(model)
         assert len(shares) == 3
         assert min(shares) >= SPARSITY - 0.02
@@ -172,11 +171,11 @@ class TestOnePath:
 def test_students_of_other_layers(body, teacher, data):
     x, _ = data
     pruned, _ = taught(teacher, prune(build(body, "student"), SPARSITY), data, epochs=2)
-    assert sparsity(pruned).overall == pytest.approx(SPARSITY, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(SPARSITY, abs=0.02)
     np.testing.assert_allclose(outputs(strip(pruned), x), outputs(pruned, x), atol=1e-5)
 
     aware, _ = taught(teacher, quantize_aware(pruned, x), data, epochs=2)
-    assert sparsity(strip(aware)).overall >= SPARSITY - 0.02
+    assert summary(strip(aware)).sparsity >= SPARSITY - 0.02
     for target in ("android", "microcontroller"):
         # TF-MOT leaves Rescaling in float; the data are for such layers.
         model = keras_kd.tflite.convert(aware, "int8", x, target=target)
@@ -192,7 +191,7 @@ def test_features_by_layer_name_teach_a_pruned_student(teacher, data):
     pruned, history = taught(
         teacher, prune(build(plain, "student"), SPARSITY), data, losses, callbacks=[seen]
     )
-    assert sparsity(pruned).overall == pytest.approx(SPARSITY, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(SPARSITY, abs=0.02)
     assert seen.epochs == [0, 1, 2, 3]
     assert history["distillation_loss"][-1] < history["distillation_loss"][0]
 
@@ -231,7 +230,7 @@ def test_several_outputs_keep_their_names_to_the_file(data):
         return student
 
     pruned = teach(prune(student, SPARSITY))
-    assert sparsity(pruned).overall == pytest.approx(SPARSITY, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(SPARSITY, abs=0.02)
     aware = teach(quantize_aware(pruned, x))
     expected = outputs(aware, x)
     for target in ("android", "microcontroller"):

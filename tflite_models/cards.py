@@ -145,7 +145,7 @@ def described(model: TFLiteModel, student: Any, form: str, target: str, lesson: 
         epochs={step: getattr(setting, f"{step}_epochs") for step in steps},
         teacher={"weights": lesson.teacher_weights, "accuracy": lesson.teacher_accuracy},
         weights=plain.count_params(),
-        sparsity=compression.sparsity(plain).overall,
+        sparsity=compression.summary(plain).sparsity,
         bytes=model.size,
         gzip_bytes=model.compressed_size,
         inputs=[str(tensor) for tensor in model.inputs],

@@ -25,7 +25,7 @@ from teaching import CLOTHES, DIGITS, Classroom, Setting, Subject
 
 import keras_kd
 from keras_kd import tflite
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 from keras_kd.metrics import accuracy
 from keras_kd.tflite import TFLiteModel, android
 
@@ -73,7 +73,7 @@ def in_color(images: np.ndarray) -> np.ndarray:
     return np.repeat(images, 3, axis=-1)
 
 
-def bundled(subject: Subject, dataset: Dataset, output: Path) -> Images:
+def bundled(subject: Subject, dataset: Splits, output: Path) -> Images:
     """The test images that are in this repository."""
     if subject is DIGITS:
         sample = keras_kd.data.load_sample()

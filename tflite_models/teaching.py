@@ -16,7 +16,7 @@ from keras import layers
 
 import keras_kd
 from keras_kd import compression, losses
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 
 SEED = 7
 CALIBRATION_IMAGES = 500
@@ -117,7 +117,7 @@ class Classroom:
         cache: a directory that keeps what has been trained.
     """
 
-    def __init__(self, dataset: Dataset, subject: Subject, setting: Setting, cache: Path) -> None:
+    def __init__(self, dataset: Splits, subject: Subject, setting: Setting, cache: Path) -> None:
         self.dataset = dataset.first(setting.images)
         self.subject = subject
         self.setting = setting

@@ -118,7 +118,7 @@ def check_config(config: Any, custom_objects: Mapping[str, Any]) -> None:
     """Refuse a config that names anything but parts of Keras that only compute.
 
     Args:
-        config: what a file says of its model, as read from JSON, before Keras has seen it.
+        config: what a file contains of its model, as read from JSON, before Keras has seen it.
         custom_objects: the user's own classes and functions, which may be named, too. So may those
             that the user's code has registered with Keras.
 
@@ -203,7 +203,7 @@ def _check_object(value: dict[str, Any], where: str, custom_objects: Mapping[str
 
 
 def _check_module(value: dict[str, Any], where: str) -> None:
-    """Refuse a name for which Keras would import a module, even if Keras knows it elsewhere."""
+    """Refuse a name for which Keras would import a module, even if Keras finds it elsewhere."""
     from keras.src import api_export
 
     module, name = value.get("module"), value["class_name"]
@@ -230,7 +230,8 @@ def _is_function_of_old_keras(value: dict[str, Any], custom_objects: Mapping[str
 
 def _is_holder(found: Any) -> bool:
     """Whether it is a Distiller or a teacher, which hold paths and functions."""
-    return str(getattr(found, "__module__", "")).startswith(_HOLDERS)
+    module = str(getattr(found, "__module__", ""))
+    return module == "keras_kd" or module.startswith(_HOLDERS)
 
 
 def _found(name: str, value: dict[str, Any], is_given: bool) -> Iterator[Any]:

@@ -33,7 +33,7 @@ def import_custom_objects(name: str) -> dict[str, Any]:
     """Import the user's own code and return the public classes and functions that it defines.
 
     What it registers with Keras is found by the registered name; a package may do only that. What
-    is in it runs: only the user can say that they trust it.
+    is in it runs: only the user can decide to trust it.
 
     Args:
         name: the path of a Python file, or the name of a module as after `import`; it may lie in
@@ -75,6 +75,8 @@ def import_custom_objects(name: str) -> dict[str, Any]:
 
 def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Under its own name, as when it was saved: a model may remember the module of its classes.
     before = sys.modules.get(path.stem)

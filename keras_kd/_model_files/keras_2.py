@@ -79,7 +79,7 @@ def _model(config: Mapping[str, Any]) -> dict[str, Any]:
         if "name" in layer:
             layer["name"] = tensors.names[layer["name"]]
         if "inbound_nodes" in layer:
-            kind = layer.get("class_name")
+            kind = str(layer.get("class_name"))
             layer["inbound_nodes"] = [tensors.of_call(node, kind) for node in old["inbound_nodes"]]
         changed["layers"].append(layer)
     for ends in ("input_layers", "output_layers"):
@@ -203,7 +203,7 @@ def _is_off(option: str, value: Any) -> bool:
 
 def _parameters(layer_class: type) -> set[str]:
     """Constructor arguments of a layer class, and of its bases if it hands on the rest."""
-    found = set(_OF_ALL)
+    found: set[str] = set(_OF_ALL)
     for base in layer_class.__mro__:
         if "__init__" not in vars(base):
             continue

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-from keras_kd._keras import checking_what_is_built, graph_steps
+from keras_kd._graphs import graph_steps
 from keras_kd._memory import check_expansion, check_results, most_result_bytes, size_of
 
 
@@ -22,7 +22,7 @@ def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: i
     with random numbers before it looks at the weights.
 
     Args:
-        config: what a file says of its model.
+        config: what a file contains of its model.
         custom_objects: as for `keras.saving.load_model`.
         stored: how many bytes the whole file has.
 
@@ -44,7 +44,7 @@ def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: i
         except _OutOfProportionError as error:
             refusals.append(error)
         except Exception:
-            # What is wrong otherwise, Keras says when it loads the model.
+            # Keras raises the other errors when it loads the model.
             return
 
     # Keras keeps its scopes, the names it has given and the variables that it has yet to fill by
@@ -91,7 +91,7 @@ def small_results(stored: int) -> Iterator[None]:
             raise found[0] from error
 
     try:
-        with checking_what_is_built(check, add):
+        with _checking_what_is_built(check, add):
             yield
     except Exception as error:
         # Keras puts text of its own around the errors of layers.
@@ -137,7 +137,7 @@ def _check_shapes(config: Any, name: str = "") -> None:
 
 def _build(config: dict[str, Any], custom_objects: dict[str, Any]) -> Any:
     if "module" not in config:
-        # An .h5 does not say where the classes of models are.
+        # An .h5 does not record where the classes of models are.
         is_graph = config["class_name"] in ("Functional", "Model")
         module = "keras.src.models.functional" if is_graph else "keras"
         name = "Functional" if is_graph else config["class_name"]
@@ -167,3 +167,67 @@ def _described(model: Any) -> tuple[list[tuple], list[int]]:
         for operation, read, returned in graph_steps(model)
     ]
     return steps, [id(tensor) for tensor in getattr(model, "outputs", None) or []]
+
+
+_CHECKS: dict[int, tuple[Callable[..., None], Callable[..., None]]] = {}
+
+
+_CHECKS_LOCK = threading.Lock()
+
+
+_new_symbolic_tensor = keras.KerasTensor.__init__
+
+
+_new_variable = keras.Variable.__init__
+
+
+@contextmanager
+def _checking_what_is_built(
+    check_tensor: Callable[[keras.KerasTensor], None],
+    check_variable: Callable[[tuple[int | None, ...], str], None],
+) -> Iterator[None]:
+    """Call a function on each symbolic tensor and variable that this thread makes.
+
+    Args:
+        check_tensor: given the tensor before anything is done with it: layers compute constants of
+            the size of their inputs when they are built.
+        check_variable: given the shape and the dtype of a variable before it is filled.
+    """
+    thread = threading.get_ident()
+    with _CHECKS_LOCK:
+        before = _CHECKS.get(thread)
+        _CHECKS[thread] = check_tensor, check_variable
+        keras.KerasTensor.__init__ = _checked_symbolic_tensor
+        keras.Variable.__init__ = _checked_variable
+    try:
+        yield
+    finally:
+        with _CHECKS_LOCK:
+            del _CHECKS[thread]
+            if before is not None:
+                _CHECKS[thread] = before
+            if not _CHECKS:
+                keras.KerasTensor.__init__ = _new_symbolic_tensor
+                keras.Variable.__init__ = _new_variable
+
+
+def _checked_symbolic_tensor(self: keras.KerasTensor, *arguments: Any, **options: Any) -> None:
+    _new_symbolic_tensor(self, *arguments, **options)
+    checks = _CHECKS.get(threading.get_ident())
+    if checks is not None:
+        checks[0](self)
+
+
+def _checked_variable(
+    self: keras.Variable,
+    initializer: Any,
+    shape: Any = None,
+    dtype: Any = None,
+    *arguments: Any,
+    **options: Any,
+) -> None:
+    checks = _CHECKS.get(threading.get_ident())
+    if checks is not None:
+        size = getattr(initializer, "shape", ()) if shape is None else shape
+        checks[1](tuple(size), keras.backend.standardize_dtype(dtype))
+    _new_variable(self, initializer, shape, dtype, *arguments, **options)

@@ -304,7 +304,7 @@ def _reachable(graph: Any, name: str) -> list[Any]:
 
 
 def _plain(function: Any) -> Any:
-    """A function without attributes by which it, or a node in it, would be more than it says."""
+    """A function without attributes by which it, or a node in it, would be more than declared."""
     plain = type(function)()
     plain.CopyFrom(function)
     for key in set(plain.attr) - set(_FUNCTION_ATTRIBUTES):
@@ -390,7 +390,7 @@ def _bytes_of_tensor(tensor: Any) -> int:
 
 
 def _values(graph: Any, path: Path, variables: list[int]) -> Iterator[np.ndarray]:
-    """What the files say that variables hold."""
+    """The declared contents of variables."""
     import tensorflow as tf
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 

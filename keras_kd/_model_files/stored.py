@@ -1,4 +1,4 @@
-"""What the files of Keras say of a model, read without Keras: no model is built, no code runs."""
+"""What files of Keras contain of a model, read without Keras: no model is built, no code runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from typing import Any
 
 from keras_kd._archives import check_json_member, check_json_size, check_members, read_json
 from keras_kd._checks import one_line, problem
-from keras_kd._json import json_value
 from keras_kd._memory import MEBIBYTE, check_expansion
-from keras_kd._tables import aligned
+from keras_kd._tables import Report, Table
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 SUFFIXES = (".keras", *HDF5_SUFFIXES)
@@ -78,8 +77,8 @@ class StoredInput:
 
 
 @dataclass(frozen=True)
-class ModelDescription:
-    """What a `.keras` or `.h5` file says of its model. `print` shows it, `to_json` has all of it.
+class ModelDescription(Report):
+    """What a `.keras` or `.h5` file contains of its model. `print` shows it.
 
     Attributes:
         name: of the model.
@@ -104,25 +103,25 @@ class ModelDescription:
     layers: tuple[StoredLayer, ...]
     sha256: str
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it, in types that JSON knows."""
-        return json_value(asdict(self))
+    def _records(self) -> list[dict[str, Any]]:
+        return [asdict(layer) for layer in self.layers]
 
-    def __str__(self) -> str:
+    def _parts(self) -> list[Table | str]:
         parameters = "unknown" if self.parameters is None else f"{self.parameters:,}"
         rows = [
             ["input", tensor.name, tensor.dtype, _sizes(tensor.shape)] for tensor in self.inputs
         ] + [["output", name, "", ""] for name in self.outputs]
-        parts = [
-            f"{self.kind} {self.name!r} of Keras {self.keras_version or '(version not said)'}\n"
+        return [
+            f"{self.kind} {self.name!r} of Keras {self.keras_version or '(unknown version)'}\n"
             f"parameters: {parameters}; bytes: {self.size:,}",
-            aligned(["", "name", "type", "shape"], rows, left=4) if rows else "inputs: not said",
-            self._layers(),
+            "",
+            Table(["", "name", "type", "shape"], rows, left=4) if rows else "inputs: unknown",
+            "",
+            *self._layers(),
             f"SHA-256: {self.sha256}",
         ]
-        return "\n\n".join(part for part in parts if part)
 
-    def _layers(self) -> str:
+    def _layers(self) -> list[Table | str]:
         rows = [
             [
                 layer.name if len(layer.name) <= _LONGEST_NAME else f"{layer.name[:41]}...",
@@ -132,14 +131,15 @@ class ModelDescription:
             for layer in self.layers[:_SHOWN_LAYERS]
         ]
         if not rows:
-            return ""
-        table = aligned(["layer", "class", "parameters"], rows, left=2)
+            return []
+        table = Table(["layer", "class", "parameters"], rows, left=2)
         left_out = self.layers[_SHOWN_LAYERS:]
         if not left_out:
-            return table
+            return [table, ""]
         kinds = Counter(layer.kind for layer in left_out).most_common(5)
         listed = ", ".join(f"{kind} {count}" for kind, count in kinds)
-        return f"{table}\nand {len(left_out)} more ({listed}{', ...' if len(kinds) == 5 else ''})"
+        more = f"and {len(left_out)} more ({listed}{', ...' if len(kinds) == 5 else ''})"
+        return [table, more, ""]
 
 
 def is_saved_model(path: Path) -> bool:
@@ -148,7 +148,7 @@ def is_saved_model(path: Path) -> bool:
 
 
 def describe(path: Path) -> ModelDescription:
-    """What a `.keras` or `.h5` file says of its model.
+    """What a `.keras` or `.h5` file contains of its model.
 
     Raises:
         ValueError: if the file is damaged, or declares far more than is stored.
@@ -191,7 +191,7 @@ def _layer(layer: dict[str, Any], sizes: Mapping[str, int] | None) -> StoredLaye
 
 
 def _names_layers(sizes: Mapping[str, int]) -> bool:
-    """Whether the file says of which layer its weights are; the first of Keras 3 did not."""
+    """Whether the file records of which layer its weights are; the first of Keras 3 did not."""
     return "" not in sizes
 
 
@@ -309,7 +309,7 @@ def _sha256(path: Path) -> str:
 
 
 def config(path: Path) -> dict[str, Any]:
-    """What a file says of its model, after what it declares was compared with what is stored.
+    """What a file contains of its model, after what it declares was compared with what is stored.
 
     Raises:
         Exception: any, for damaged files.
@@ -318,7 +318,7 @@ def config(path: Path) -> dict[str, Any]:
 
 
 def keras_version(path: Path) -> str | None:
-    """The version of the Keras that wrote a file; None where it says nothing that can be read."""
+    """The version of the Keras that wrote a file; None where that cannot be read."""
     try:
         if path.suffix in HDF5_SUFFIXES:
             version = _hdf5_attribute(path, "keras_version")
@@ -331,12 +331,12 @@ def keras_version(path: Path) -> str | None:
 
 
 def is_of_keras_2(path: Path) -> bool:
-    """Whether the file says that Keras 2 wrote it; False where it says nothing that can be read."""
+    """Whether the file records that Keras 2 wrote it; False where that cannot be read."""
     return str(keras_version(path)).startswith(("1.", "2."))
 
 
 def _keras_config(path: Path) -> dict[str, Any]:
-    """What the archive says of the model."""
+    """What the archive contains of the model."""
     check_members(path)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_kd._checks import three_parts
 from keras_kd._examples import InputInfo
-from keras_kd._keras import symbolic_inputs
+from keras_kd._graphs import symbolic_inputs
 from keras_kd._representative.preprocessing import first_scaling, scaled_by
 
 _MOST_EXAMPLES = 100

@@ -27,7 +27,7 @@ BYTES_PER_SECOND = 10e6
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage around it."""
+    """Reports errors in one line, without the usage around them."""
 
     def error(self, message: str) -> None:
         """End the program with the message and the code for bad input."""

@@ -130,12 +130,15 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
 
 def _add_metadata(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "labels and metadata",
-        "With --labels, a file for android gets the metadata that MediaPipe and Android Studio "
-        "read; for other targets the labels lie beside the file, in the directory.",
+        "class names and metadata",
+        "With --class-names, a file for android gets the metadata that MediaPipe and Android "
+        "Studio read; for other targets the names are written beside the file, as labels.txt.",
     )
     group.add_argument(
-        "--labels", type=Path, metavar="LABELS.txt", help="the name of each class, one on a line"
+        "--class-names",
+        type=Path,
+        metavar="NAMES.txt",
+        help="the name of each class, one on a line",
     )
     group.add_argument(
         "--input-kind",
@@ -221,6 +224,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             str(path) for path in destination.write(model, names, vectors, arguments.name, words)
         ]
     inspection = model.inspect()
+    assert evidence is not None
     return Outcome(
         "\n".join(
             [
@@ -308,20 +312,20 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
         check_name(arguments.name)
         given.remove("name")
     lacking = [*given, *(["vocabulary"] if arguments.vocabulary is not None else [])]
-    if arguments.labels is None and lacking:
+    if arguments.class_names is None and lacking:
         raise problem(
-            f"--{lacking[0].replace('_', '-')} without --labels",
+            f"--{lacking[0].replace('_', '-')} without --class-names",
             "the name of each class: metadata are for classifiers",
-            "add --labels labels.txt, or leave it out",
+            "add --class-names labels.txt, or leave it out",
         )
-    if arguments.target != "android" and (given or (arguments.labels and destination.is_file)):
+    if arguments.target != "android" and (given or (arguments.class_names and destination.is_file)):
         raise problem(
             f"metadata with --target {arguments.target}",
-            "--target android, whose files hold them, or a directory with --labels and "
-            "--vocabulary alone",
+            "--target android, whose files hold them, or a directory with --class-names "
+            "and --vocabulary alone",
             "choose a directory as --output, and leave out other metadata",
         )
-    return () if arguments.labels is None else android.read_labels(arguments.labels)
+    return () if arguments.class_names is None else android.read_labels(arguments.class_names)
 
 
 def _words(arguments: argparse.Namespace) -> tuple[str, ...]:

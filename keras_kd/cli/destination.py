@@ -67,7 +67,7 @@ class Destination:
     def write(
         self,
         model: TFLiteModel,
-        labels: Sequence[str],
+        class_names: Sequence[str],
         examples: Any,
         name: str | None = None,
         words: Sequence[str] = (),
@@ -76,10 +76,10 @@ class Destination:
 
         Args:
             model: what is written.
-            labels: the name of each class, or nothing.
+            class_names: the name of each class, or nothing.
             examples: arrays from which a project gets its test vectors; None: random ones.
             name: what the files and variables of a project are named after.
-            words: those that a model of text knows, or nothing.
+            words: the vocabulary of a model of text, or nothing.
 
         Returns:
             The files.
@@ -91,11 +91,11 @@ class Destination:
         with filling(self.path) as directory:
             if self.is_project:
                 microcontroller.write_project(
-                    model, directory, name or "model", x=examples, labels=labels or None
+                    model, directory, name or "model", x=examples, labels=class_names or None
                 )
             model.save(directory / self.file_name)
-            if labels:
-                text = "".join(f"{label}\n" for label in labels)
+            if class_names:
+                text = "".join(f"{name}\n" for name in class_names)
                 (directory / LABELS_FILE).write_text(text, encoding="utf-8")
             if words:
                 text = "".join(f"{word} {number}\n" for number, word in enumerate(words))

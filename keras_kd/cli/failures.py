@@ -40,7 +40,7 @@ def told(error: BaseException, arguments: argparse.Namespace | None) -> str:
     """
     files = _files(arguments)
     is_full = _is_full_disk(error)
-    # What fails for lack of space may be told as a mistake of the model.
+    # What fails for lack of space may be reported as a mistake of the model.
     if _is_own(error) and not (is_full and "free space" not in str(error)):
         return in_options(one_line(error), arguments)
     if is_full:
@@ -97,7 +97,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _written(error: BaseException, arguments: argparse.Namespace | None) -> str:
-    named = [each.filename for each in _chain(error) if getattr(each, "filename", None)]
+    named = list(filter(None, (getattr(each, "filename", None) for each in _chain(error))))
     return repr(str(named[0] if named else getattr(arguments, "output", None) or "the result"))
 
 

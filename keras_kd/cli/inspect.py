@@ -56,7 +56,7 @@ def _inspect_model(path: Path) -> Outcome:
     _model_files.check_path(path)
     with _watched(path):
         description = stored.describe(path)
-    return Outcome(str(description), {"file": str(path), **description.to_json()})
+    return Outcome(str(description), {"file": str(path), **description.to_dict()})
 
 
 def _inspect_store(path: Path) -> Outcome:
@@ -65,7 +65,7 @@ def _inspect_store(path: Path) -> Outcome:
     with working("reading all of the store"):
         summary = summarize(path, verify=True)
     text = f"{summary}\n\nevery checksum is right"
-    return Outcome(text, {**summary.to_json(), "verified": True})
+    return Outcome(text, {**summary.to_dict(), "verified": True})
 
 
 def _no_file(directory: Path) -> ValueError:

@@ -37,6 +37,7 @@ class Interruption:
 
     def _insist(self) -> None:
         main = threading.main_thread().ident
+        assert main is not None
         missed = 0
         while not self._is_over.wait(_SECONDS_BETWEEN_LOOKS):
             # While blocks are left by the exception, files are closed and removed: not to be
@@ -79,14 +80,14 @@ def interruptible() -> Iterator[Interruption]:
 
 def _but_interrupts(hook: Any) -> Any:
     def show(unraisable: Any) -> None:
-        # It comes again; the terminal need not hear of it.
+        # It comes again; the terminal need not show it.
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             hook(unraisable)
 
     return show
 
 
-def _ends_with_interrupt(thread: int | None) -> bool:
+def _ends_with_interrupt(thread: int) -> bool:
     """Whether the thread handles a KeyboardInterrupt, or what came up while it did."""
     error: Any = sys._current_exceptions().get(thread)
     # Before Python 3.12 it is a tuple with the type in front.

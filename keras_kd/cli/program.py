@@ -16,7 +16,7 @@ from keras_kd.cli.failures import DEBUG, told
 from keras_kd.cli.interruption import interruptible
 from keras_kd.cli.words import in_options
 
-# What was asked about is not so: a file that is not that of a model.
+# A check failed: a file that is not that of a model.
 FAILED = 1
 # What the shell reports for a program that was ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT

@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise problem(
             f"--data-dir {arguments.data_dir} without a data set",
             "--dataset mnist or --dataset fashion_mnist",
-            "say which data set to use, or leave --data-dir out for the bundled sample",
+            "name the data set to use, or leave --data-dir out for the bundled sample",
         )
     if arguments.data_dir is not None:
         check_directory(arguments.dataset, arguments.data_dir)

@@ -154,7 +154,7 @@ def _load(path: Path, custom_objects: str | None) -> Any:
 
 
 def _names(files: list[Path]) -> list[str]:
-    """What the files are called in the table: as short as they can be told apart."""
+    """What the files are called in the table: as short as is unique."""
     if len(set(files)) != len(files):
         raise problem("a file that is named twice", "files that differ", "name each one once")
     for names in ([file.stem for file in files], [file.name for file in files]):

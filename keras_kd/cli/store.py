@@ -32,17 +32,17 @@ def add(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "store",
-        help="write down what a teacher says, once, so that students learn without it",
-        description="Run a teacher once over its data and write down what it says, or write down "
+        help="store a teacher's outputs once, so that students learn without it",
+        description="Run a teacher once over its data and store its outputs, or store "
         "the predictions of a teacher that is no Keras model. If it is interrupted, the same "
-        "command goes on where it stopped.",
+        "command resumes where it stopped.",
     )
     teacher = parser.add_mutually_exclusive_group(required=True)
     teacher.add_argument("teacher", type=Path, nargs="?", metavar=MODEL)
     teacher.add_argument(
         "--predictions",
         metavar="FILE.npy|FILE.npz",
-        help="what a teacher said, in the order of the examples: its logits, shaped (examples, "
+        help="outputs of a teacher in the order of the examples: its logits, shaped (examples, "
         "..., classes); .npz: an array for each output, 'logits' or the name of a layer",
     )
     parser.add_argument(
@@ -124,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     with working("reading the examples"):
         examples = arguments.data and map_examples(arguments.data)
         keys = arguments.keys and load_keys(arguments.keys)
-    from keras_kd.teachers.stored.database import check_place
+    from keras_kd.teachers.stored.store_file import check_place
     from keras_kd.teachers.stored.summary import summarize
 
     check_place(arguments.output)
@@ -133,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     else:
         _take(arguments, examples, keys)
     summary = summarize(arguments.output)
-    return Outcome(str(summary), summary.to_json())
+    return Outcome(str(summary), summary.to_dict())
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -141,7 +141,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.teacher and arguments.data is None:
         raise problem(
             "a model without --data",
-            "the examples that it is asked about",
+            "the examples to run it on",
             "add for example --data x_train.npy",
         )
     kind = "a model" if arguments.teacher else "--predictions"
@@ -177,7 +177,7 @@ def _check_free(output: Path) -> None:
 
 def _ask(arguments: argparse.Namespace, examples: Any, keys: Any) -> None:
     """Run a model over the examples."""
-    from keras_kd.teachers import store
+    from keras_kd.teachers import StoredTeacher
 
     with working("loading the model"):
         teacher = load_model(arguments.teacher, arguments.custom_objects)
@@ -186,7 +186,7 @@ def _ask(arguments: argparse.Namespace, examples: Any, keys: Any) -> None:
         dataset, key = (examples,), None
     else:
         dataset, key = (_with_keys(examples, keys),), _KEY
-    store(
+    StoredTeacher.create(
         teacher,
         dataset,
         arguments.output,
@@ -206,7 +206,7 @@ def _check_examples(examples: Any, teacher: Any) -> None:
     arrays = examples if isinstance(examples, dict) else {inputs[0].name: examples}
     dtypes = {tensor.name: tensor.dtype for tensor in inputs}
     first = {
-        name: _as_real(array[:1], dtypes.get(name, array.dtype)) for name, array in arrays.items()
+        name: _as_real(array[:1], dtypes.get(name) or array.dtype) for name, array in arrays.items()
     }
     examples_by_name(first, inputs, "data")
 
@@ -230,9 +230,9 @@ def _with_keys(examples: Any, keys: Any) -> dict[str, Any]:
 def _take(arguments: argparse.Namespace, examples: Any, keys: Any) -> None:
     """Read predictions."""
     from keras_kd.data.examples import map_examples
-    from keras_kd.teachers import store_outputs
+    from keras_kd.teachers import StoredTeacher
 
-    store_outputs(
+    StoredTeacher.from_outputs(
         map_examples(arguments.predictions),
         arguments.output,
         x=examples,

@@ -104,7 +104,7 @@ class _Supervisor:
         self._presses = 0
         self._most_bytes = _limits.most_bytes()
         self._is_too_large = False
-        # What the command has said it does; "=" and its exit code in the end.
+        # What the command has reported that it does; "=" and its exit code in the end.
         self._doing = ""
         self._code: int | None = None
 
@@ -151,7 +151,7 @@ class _Supervisor:
 
     def _on_interrupt(self, *_: object) -> None:
         self._presses += 1
-        # Who presses again does not want to wait for a safe point.
+        # A second Ctrl-C does not wait for a safe point.
         self._send(_INTERRUPT if self._presses == 1 else signal.SIGKILL)
 
     def _pass_on(self, number: int, _: object) -> None:
@@ -164,9 +164,11 @@ class _Supervisor:
             self._process.send_signal(number)
 
     def _watch(self, reader: int) -> None:
-        """Read what the command says until it has ended; end it if it takes too much memory."""
+        """Read what the command reports until it has ended; end it if it takes too much memory."""
         unread = b""
-        # select.select knows no descriptors from 1024 on.
+        process = self._process
+        assert process is not None
+        # select.select takes no descriptors from 1024 on.
         poll = select.poll()
         poll.register(reader, select.POLLIN)
         while True:
@@ -177,9 +179,9 @@ class _Supervisor:
                 *lines, unread = (unread + received).split(b"\n")
                 for line in lines:
                     self._note(line.decode(errors="replace"))
-            elif _limits.held_bytes(self._process.pid) > self._most_bytes:
+            elif _limits.held_bytes(process.pid) > self._most_bytes:
                 self._is_too_large = True
-                self._process.kill()
+                process.kill()
 
     def _note(self, line: str) -> None:
         if line.startswith("="):
@@ -188,7 +190,7 @@ class _Supervisor:
             self._doing = line
 
     def _told(self, code: int, messages: str) -> int:
-        """The exit code; if the command could not say itself why it has ended, say it."""
+        """The exit code; if the command could not report why it ended, report it."""
         if self._code is not None:
             return self._code
         if code >= 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sys
 import warnings
@@ -30,7 +29,7 @@ class Outcome:
     Attributes:
         text: what is printed.
         data: what is printed with `--json`.
-        failures: why what was asked about is not so, a line each: the command ends with code 1.
+        failures: failed checks, a line each: the command ends with code 1.
     """
 
     text: str
@@ -41,7 +40,9 @@ class Outcome:
 def show(outcome: Outcome, as_json: bool) -> None:
     """Print the result to standard output."""
     if as_json:
-        print(json.dumps(_without_nan(outcome.data), indent=2, allow_nan=False))
+        from keras_kd._json import json_value
+
+        print(json.dumps(json_value(outcome.data), indent=2, allow_nan=False))
     else:
         print(_printable(outcome.text, sys.stdout.encoding))
 
@@ -56,7 +57,7 @@ def quiet(*, print_elsewhere: bool) -> Iterator[list[str]]:
     """Keep from the terminal what libraries write there while a command runs.
 
     What TensorFlow's C++ writes to file descriptor 2 goes to `native_log`; who has set TensorFlow's
-    log level sees what they asked for. Python's own standard error stays.
+    log level gets the messages of that level. Python's own standard error stays.
 
     Args:
         print_elsewhere: whether what is printed goes to standard error, so that standard output
@@ -84,7 +85,7 @@ def quiet(*, print_elsewhere: bool) -> Iterator[list[str]]:
 
 @contextmanager
 def working(description: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal that something is going on; yields a function that says what."""
+    """Show on a terminal that something is going on; yields a function that changes the text."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -146,12 +147,3 @@ def _printable(text: str, encoding: str | None) -> str:
     )
     encoding = encoding or "utf-8"
     return safe.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _without_nan(value: Any) -> Any:
-    """The value in what JSON has: neither NaN nor infinity."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What this package says of Python's arguments, in the words of the command line."""
+"""Messages about Python's arguments in the words of the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DATA = re.compile(r"\b(x|y)_(train|test)(\[[^\]]*\])?")
 _IN_PYTHON = re.compile(
     r"(?:pass|convert) (keras_kd\.compression\.\w+\(student\))(, or (?=replace|build|choose))?"
 )
-# By pattern: what is said instead.
+# By pattern: the replacement.
 _PHRASES = (
     (
         r"(?:pass|convert) keras_kd\.tflite\.android\.with_color_input\(student\)",
@@ -24,7 +24,7 @@ _PHRASES = (
         r"mean and std of keras_kd\.tflite\.android\.normalization\(low, high\)",
         "--input-range LOW HIGH",
     ),
-    (r"keras_kd\.tflite\.android\.add_metadata", "keras-kd convert --labels"),
+    (r"keras_kd\.tflite\.android\.add_metadata", "keras-kd convert --class-names"),
     (r"keras_kd\.tflite\.convert\b(?!\()", "keras-kd convert"),
 )
 # Where the option has another name than Python's argument.

@@ -13,7 +13,7 @@ from keras_kd.compression.bridge.weights import named_weights, weight_name
 from keras_kd.compression.layers import row_of
 from keras_kd.compression.pruning.patterns import Axes
 
-# With these methods, the protocol of TF-MOT, a class of the user's own lists its weights: the
+# With these methods, the protocol of TF-MOT, a user's own class lists its weights: the
 # weights themselves, or pairs of attribute and weight.
 PRUNABLE = "get_prunable_weights"
 CLUSTERABLE = "get_clusterable_weights"
@@ -28,14 +28,14 @@ class Kernel:
         part: the layer itself, one inside it, or its cell, that has the weight.
         attribute: what the part calls it.
         weight: the part's own variable.
-        row: what is known of it; None for a weight that a class of the user's lists.
+        row: its row in the table of layers; None for a weight listed by a user's own class.
     """
 
     name: str
     part: Any
     attribute: str
     weight: Any
-    row: layers.Kernel | None
+    row: layers.KernelRow | None
 
     @property
     def variable(self) -> Any:
@@ -88,7 +88,7 @@ def kernels(layer: Any, listed_by: str = PRUNABLE) -> list[Kernel]:
 def is_depthwise(layer: Any, listed_by: str = PRUNABLE) -> bool:
     """Whether the layer has depthwise kernels only: few weights, each of which counts.
 
-    Compressing them costs accuracy, so that it is done only where the user asks for it.
+    Compressing them costs accuracy, so it is done only on request.
     """
     found = kernels(layer, listed_by)
     return bool(found) and not any(map(_is_mixing, found))

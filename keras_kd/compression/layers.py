@@ -11,7 +11,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Kernel:
+class KernelRow:
     """A weight that a layer multiplies its inputs with.
 
     Axes are counted from the end, so that they are the same for convolutions in 1, 2 and 3
@@ -47,7 +47,7 @@ class Twin:
             `from_config`.
         by_arguments: whether `config_of` gives the arguments of the constructor as they are.
         is_alike: whether, with a config of Keras 3, the tf_keras layer computes the same.
-        to_keras: turns the values of options that Keras 3 wants in another form.
+        to_keras: functions that convert the values of options into the form of Keras 3.
         finish: called on a layer of either Keras once its weights are there.
     """
 
@@ -75,15 +75,15 @@ class Rounding(Enum):
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of layer; both Kerases know it by `name`.
+    """One kind of layer, of the same name in both versions of Keras.
 
     Attributes:
         name: the name of the class.
         kernels: what pruning and clustering act on. Those of a layer made of others are in the
             rows of its parts, those of a recurrent layer in the row of its cell.
         size: the option that holds the number of channels made; None where it is not one number.
-        channels: the rule in `pruning/flow.py` that says what becomes of the channels of the
-            inputs; None where single channels are not treated separately.
+        channels: the rule in `pruning/flow.py` for the channels of the inputs; None where single
+            channels are not treated separately.
         forms: the low-rank forms in `factorization/forms.py`; of two equally good ones the first.
         rounding: what quantization-aware training can do with it.
         no_quantizer: why it stays in float, where that is known.
@@ -93,7 +93,7 @@ class Row:
     """
 
     name: str
-    kernels: tuple[Kernel, ...] = ()
+    kernels: tuple[KernelRow, ...] = ()
     size: str | None = None
     channels: str | None = None
     forms: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class Row:
         """What tf_keras calls a weight of Keras 3."""
         return weight if self.twin is None else self.twin.weights.get(weight, weight)
 
-    def kernel(self, weight: str) -> Kernel | None:
+    def kernel(self, weight: str) -> KernelRow | None:
         """The kernel that either Keras calls `weight`."""
         for kernel in self.kernels:
             if weight in (kernel.name, self.name_in_tf_keras(kernel.name)):
@@ -115,7 +115,7 @@ class Row:
         return None
 
     @property
-    def mixing(self) -> Kernel | None:
+    def mixing(self) -> KernelRow | None:
         """The one kernel that makes channels from all channels, where there is one."""
         found = [kernel for kernel in self.kernels if kernel.writes]
         return found[0] if len(found) == 1 else None
@@ -127,38 +127,38 @@ def _each(names: str, **facts: Any) -> Iterable[Row]:
 
 _IN_STEPS = "TF-MOT has no quantizers for what is computed step by step"
 _ATTENDS = "TF-MOT has no quantizers for attention"
-_RECURRENT = {"is_recurrent": True, "no_quantizer": _IN_STEPS}
+_RECURRENT: Mapping[str, Any] = {"is_recurrent": True, "no_quantizer": _IN_STEPS}
 _WITH_MASKED_ZEROS = Twin(hidden=("zero_output_for_mask",))
-_CELL = (Kernel("kernel"), Kernel("recurrent_kernel"))
+_CELL = (KernelRow("kernel"), KernelRow("recurrent_kernel"))
 _PROJECTIONS = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
-_CONVOLUTION = {"size": "filters", "channels": "mix"}
-_TRANSPOSED = {"reads": (-1,), "writes": (-2,)}
-_DEPTHWISE = {"reads": (-2, -1), "writes": ()}
+_CONVOLUTION: Mapping[str, Any] = {"size": "filters", "channels": "mix"}
+_TRANSPOSED: Mapping[str, Any] = {"reads": (-1,), "writes": (-2,)}
+_DEPTHWISE: Mapping[str, Any] = {"reads": (-2, -1), "writes": ()}
 _LONG_NAME = Twin(weights={"kernel": "depthwise_kernel"})
 # TFLite stores what belongs to one word in a row, as it stores the inputs of an output.
-_TABLE = Kernel("embeddings", reads=(-1,), writes=(-2,))
+_TABLE = KernelRow("embeddings", reads=(-1,), writes=(-2,))
 
 # TensorFlow's converter takes one range only for Dense and Conv2DTranspose.
 _ROWS = (
     Row(
         "Dense",
-        kernels=(Kernel(ranges=0),),
+        kernels=(KernelRow(ranges=0),),
         size="units",
         channels="mix",
         forms=("dense",),
         rounding=Rounding.KERNEL,
     ),
-    Row("EinsumDense", kernels=(Kernel(by_equation=True),)),
+    Row("EinsumDense", kernels=(KernelRow(by_equation=True),)),
     Row(
         "Conv1D",
-        kernels=(Kernel(ranges=1),),
+        kernels=(KernelRow(ranges=1),),
         forms=("channel",),
         rounding=Rounding.KERNEL,
         **_CONVOLUTION,
     ),
     Row(
         "Conv2D",
-        kernels=(Kernel(ranges=1),),
+        kernels=(KernelRow(ranges=1),),
         # Channel-wise strides before it computes much.
         forms=("channel", "spatial"),
         rounding=Rounding.KERNEL,
@@ -166,42 +166,42 @@ _ROWS = (
     ),
     Row(
         "Conv3D",
-        kernels=(Kernel(),),
+        kernels=(KernelRow(),),
         forms=("channel",),
         rounding=Rounding.OUTPUT_ONLY,
         **_CONVOLUTION,
     ),
     *_each(
         "Conv1DTranspose Conv3DTranspose",
-        kernels=(Kernel(**_TRANSPOSED),),
+        kernels=(KernelRow(**_TRANSPOSED),),
         rounding=Rounding.OUTPUT_ONLY,
         **_CONVOLUTION,
     ),
     Row(
         "Conv2DTranspose",
-        kernels=(Kernel(ranges=0, **_TRANSPOSED),),
+        kernels=(KernelRow(ranges=0, **_TRANSPOSED),),
         rounding=Rounding.KERNEL,
         **_CONVOLUTION,
     ),
     *_each(
         "SeparableConv1D SeparableConv2D",
         kernels=(
-            Kernel("depthwise_kernel", ranges=2, **_DEPTHWISE),
-            Kernel("pointwise_kernel", ranges=1),
+            KernelRow("depthwise_kernel", ranges=2, **_DEPTHWISE),
+            KernelRow("pointwise_kernel", ranges=1),
         ),
         rounding=Rounding.KERNEL,
         **_CONVOLUTION,
     ),
     Row(
         "DepthwiseConv1D",
-        kernels=(Kernel(**_DEPTHWISE),),
+        kernels=(KernelRow(**_DEPTHWISE),),
         channels="depthwise",
         rounding=Rounding.OUTPUT_ONLY,
         twin=_LONG_NAME,
     ),
     Row(
         "DepthwiseConv2D",
-        kernels=(Kernel(ranges=2, **_DEPTHWISE),),
+        kernels=(KernelRow(ranges=2, **_DEPTHWISE),),
         channels="depthwise",
         rounding=Rounding.KERNEL,
         twin=_LONG_NAME,
@@ -213,7 +213,7 @@ _ROWS = (
         no_quantizer="TF-MOT has no quantizer for Embedding",
     ),
     # The other way, it multiplies with the same table or with a kernel of its own.
-    Row("ReversibleEmbedding", kernels=(_TABLE, Kernel("reverse_embeddings")), twin=None),
+    Row("ReversibleEmbedding", kernels=(_TABLE, KernelRow("reverse_embeddings")), twin=None),
     # Attention is a layer of EinsumDense layers.
     *_each("AdditiveAttention Attention", no_quantizer=_ATTENDS),
     Row(
@@ -272,7 +272,7 @@ _ROWS = (
     Row("RMSNormalization", twin=None),
     Row("PReLU", channels="scale", rounding=Rounding.OUTPUT_ONLY),
     Row("STFTSpectrogram", twin=None),
-    # Layers without weights. These hand on values of their input, or weighted means of them.
+    # Layers without weights. These pass on values of their input, or weighted means of them.
     *_each(
         """
         ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D AveragePooling3D
@@ -321,6 +321,11 @@ def row_of(layer_class: type) -> Row | None:
     """The row about a class of layers of either Keras; None for others and those of users."""
     is_own = layer_class.__module__.partition(".")[0] in ("keras", "tf_keras", "keras_kd")
     return LAYERS.get(layer_class.__name__) if is_own else None
+
+
+def class_of(layer: Any) -> type:
+    """The class of a layer, or of the Keras 3 layer that the bridge keeps in it."""
+    return type(getattr(layer, "keras_layer", layer))
 
 
 def twin_of(layer_class: type) -> Twin | None:

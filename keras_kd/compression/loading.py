@@ -11,6 +11,7 @@ import keras
 
 from keras_kd._checks import one_line, problem
 from keras_kd._keras import tf_keras
+from keras_kd.compression.families import prepare_loaded, wrapper_modules
 
 
 def load(
@@ -26,14 +27,14 @@ def load(
 
     Args:
         path: a `.keras` file, or an `.h5` file if the student has no activation that only Keras 3
-            knows. It may hold code that runs while it is read: open only files from a source that
+            has. It may hold code that runs while it is read: open only files from a source that
             you trust.
         custom_objects: classes and functions of your own by name.
         safe_mode: whether to refuse Python lambdas in Keras 3 layers in the file, as Keras does.
             Students that were saved by this process have their own functions again in any case.
 
     Returns:
-        A `tf_keras.Model` that trains on where it was, with `training_callbacks` if it is pruned.
+        A `tf_keras.Model` whose training can be resumed, with `training_callbacks` if it is pruned.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -50,10 +51,8 @@ def load(
     from keras_kd._translation import KerasSchedule, take_keras_3
     from keras_kd.compression.bridge import activations
     from keras_kd.compression.bridge.opaque import OpaqueLayer, WeightFunction
-    from keras_kd.compression.clustering import _wrapper as clustering  # noqa: F401
-    from keras_kd.compression.pruning._callback import set_callbacks
-    from keras_kd.compression.quantization import _wrapper as quantization  # noqa: F401
 
+    wrapper_modules()
     activations.register_all()
     # In a `.h5` file what is in wrappers and optimizers has no package in front of its name.
     inner = (KerasSchedule, OpaqueLayer, WeightFunction)
@@ -71,7 +70,7 @@ def load(
             student = tf_keras().models.load_model(path, safe_mode=safe_mode)
     except Exception as error:
         # Anything may be in a file.
-        # What it was about comes first, with a config of thousands of characters.
+        # The message begins with a config of thousands of characters.
         reason = one_line(error).rpartition("Exception encountered: ")[2]
         fix = (
             "give classes of your own as custom_objects; read Keras 3 models with "
@@ -80,11 +79,11 @@ def load(
         if "Python lambda" in reason:
             fix = "pass safe_mode=False if you trust the file"
         elif "Unknown activation" in reason and Path(path).suffix != ".keras":
-            fix = "save the student as .keras, which keeps activations that only Keras 3 knows"
+            fix = "save the student as .keras, which keeps activations that only Keras 3 has"
         raise problem(
             f"{str(path)!r}, which cannot be read ({reason[:300]})",
             "what `save` of a tf_keras student has written",
             fix,
         ) from error
-    set_callbacks(student)
+    prepare_loaded(student)
     return take_keras_3(student)

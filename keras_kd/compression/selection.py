@@ -25,7 +25,7 @@ def select(
     Args:
         graph: the student's.
         layers: what to act on; None for everything that is supported.
-        skip: what to leave alone; None for nothing.
+        skip: what to leave unchanged; None for nothing.
         supports: whether the compression can act on a layer of the student.
         purpose: what is done to a layer, as in "that can be {purpose}".
 
@@ -64,7 +64,7 @@ def select(
 
 
 def _matching(argument: str, selection: Selection, by_name: dict[str, Any]) -> set[str]:
-    if _is_function(selection):
+    if callable(selection) and not isinstance(selection, type):
         return {name for name, layer in by_name.items() if selection(layer)}
     items = [selection] if isinstance(selection, str | type) else selection
     is_list = isinstance(items, Collection)

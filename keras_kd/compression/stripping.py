@@ -11,7 +11,7 @@ from keras_kd._keras import check_model, is_keras_model
 from keras_kd.compression.bridge.rebuilding import to_keras
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.bridge.weights import named_weights
-from keras_kd.compression.state import state_of
+from keras_kd.compression.families import family_of, wrapper_modules
 
 
 def strip(student: Any) -> keras.Model:
@@ -36,20 +36,17 @@ def strip(student: Any) -> keras.Model:
 
 def dismantle(layer: Any) -> Sequence[LayerRecord]:
     """The plain layers inside a layer of TF-MOT, or the layer itself."""
-    from keras_kd.compression.clustering import _wrapper as clustering
-    from keras_kd.compression.pruning import _wrapper as pruning
-    from keras_kd.compression.quantization import _wrapper as quantization
-
-    for family in (pruning, clustering, quantization):
-        records = family.dismantle(layer)
-        if records is not None:
-            return records
+    if family_of(layer) is not None:
+        for module in wrapper_modules():
+            records = module.dismantle(layer)
+            if records is not None:
+                return records
     return [record_of(layer)]
 
 
 def unwrapped(layer: Any) -> tuple[Any, Mapping[str, Any]]:
     """The layer inside a layer of TF-MOT, or the layer itself; and its weights after `strip`."""
-    if state_of(layer) is None or not hasattr(layer, "layer"):
+    if family_of(layer) is None or not hasattr(layer, "layer"):
         return layer, named_weights(layer)
     [record] = dismantle(layer)
     return layer.layer, record.weights

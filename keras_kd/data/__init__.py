@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING
 from keras_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from keras_kd.data.dataset import Dataset
     from keras_kd.data.examples import load_examples
     from keras_kd.data.mixing import mix
     from keras_kd.data.munging import munge
     from keras_kd.data.named import load
     from keras_kd.data.sample import load_sample
+    from keras_kd.data.splits import Splits
 
-__all__ = ["Dataset", "load", "load_examples", "load_sample", "mix", "munge"]
+__all__ = ["Splits", "load", "load_examples", "load_sample", "mix", "munge"]
 
 # A user's files are read before Keras is needed.
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Dataset": "dataset",
+        "Splits": "splits",
         "load": "named",
         "load_examples": "examples",
         "load_sample": "sample",

@@ -150,7 +150,7 @@ def _map(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(file: IO[bytes], size: int) -> np.ndarray:
-    """One array, if as much of it is there as its header says."""
+    """One array, if it is as long as its header declares."""
     check_expansion("the array", _check_header(file, size), size)
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)

@@ -72,7 +72,7 @@ def decode_image(content: bytes, shape: Sequence[int]) -> np.ndarray:
 
     check_expansion("the image", _pixels(content) * max(CHANNELS), len(content))
     height, width, channels = shape
-    # TensorFlow turns the four channels of a JPEG for printers into three only when asked to.
+    # TensorFlow turns the four channels of a JPEG for printers into three only on request.
     stored_channels = 3 if tf.io.is_jpeg(content) else 0
     try:
         image = tf.io.decode_image(content, stored_channels, expand_animations=False)
@@ -126,7 +126,8 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
             "(height, width, channels), all of them known, and 1, 3 or 4 channels",
             "pass arrays that fit instead",
         )
-    return tuple(shape)
+    height, width, channels = shape
+    return height, width, channels
 
 
 def _image_files(directory: Path) -> list[Path]:
@@ -169,7 +170,7 @@ def _chosen(files: list[Path], most: int | None) -> list[Path]:
 
 
 def _with_channels(image, channels: int):
-    """An image in 0..255 with as many channels as asked for; it has 1 to 4: grey, color, alpha."""
+    """An image in 0..255 with as many channels as requested; it has 1 to 4: grey, color, alpha."""
     import tensorflow as tf
 
     stored = image.shape[-1]

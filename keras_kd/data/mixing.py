@@ -100,7 +100,8 @@ def _check_labeled(labeled: Any) -> tuple[Any, Any]:
             "pass labeled=(x, y)",
             kind=TypeError,
         )
-    return keras.tree.map_structure(np.asarray, tuple(labeled))
+    x, y = keras.tree.map_structure(np.asarray, tuple(labeled))
+    return x, y
 
 
 def _examples(name: str, arrays: Any) -> int:
@@ -131,7 +132,7 @@ def _check_alike(x: Any, others: Any) -> None:
 
 
 def _labels(labels: np.ndarray, missing_label: int) -> np.ndarray:
-    """Labels of a type that can say that there is none."""
+    """Labels of a type that can hold the missing label."""
     if labels.dtype.kind not in "iuf":
         raise problem(
             f"labels of type {labels.dtype}", "numbers", "write y.astype('float32')", kind=TypeError

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_kd import _keras
 from keras_kd._checks import check_integer, check_number, problem, three_parts
+from keras_kd.taps import Tapped
 from keras_kd.teachers import Teacher
 
 _BATCH_SIZE = 1024
@@ -227,7 +228,7 @@ def _outputs(teacher: Any, x: np.ndarray) -> Any:
     if _keras.is_keras_model(teacher) or _keras.is_tf_keras_model(teacher):
         return teacher.predict(x, batch_size=_BATCH_SIZE, verbose=0)
     if isinstance(teacher, Teacher):
-        return _outputs(lambda rows: teacher(rows, None).outputs, x)
+        return _outputs(lambda rows: teacher(rows, Tapped(None, {})).outputs, x)
     batches = [
         _batch_outputs(teacher, x[start : start + _BATCH_SIZE])
         for start in range(0, len(x), _BATCH_SIZE)

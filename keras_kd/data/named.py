@@ -19,8 +19,8 @@ import numpy as np
 
 from keras_kd._checks import check_choice, check_integer, one_line, problem, three_parts
 from keras_kd._progress import with_progress
-from keras_kd.data.dataset import Dataset, from_bytes
 from keras_kd.data.images import decode_image
+from keras_kd.data.splits import Splits, from_bytes
 
 NAMES = ("mnist", "fashion_mnist")
 # "cifar10", "cifar10:test[:20%]", "imagenet_resized/32x32:train"
@@ -36,12 +36,12 @@ _FILES = ("labels", "names_file")
 # is filled in by str.format, which would do more for other braces.
 _PARTS_OF_FILES = ("configname", "fileformat", "filepathtemplate", "name", "version")
 _PART_OF_FILE = re.compile(r"([\w.+\-]|\{[A-Z_]+\})*")
-# Of the files of a split, for example: as many as their names can tell apart.
+# Of the files of a split, for example: as many as their names distinguish.
 _MOST_ITEMS = 65_535
 _MOST_BYTES_OF_JSON = 2**26
 
 
-def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+def load(name: str, data_dir: str | os.PathLike | None = None) -> Splits:
     """Load a whole data set that is already on the disk; nothing is downloaded.
 
     Args:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_kd.data.dataset import Dataset, from_bytes
+from keras_kd.data.splits import Splits, from_bytes
 
 SAMPLE_PATH = Path(__file__).with_name("mnist_sample.npz")
 
 
-def load_sample() -> Dataset:
+def load_sample() -> Splits:
     """Load 12 000 training and 2 000 test images of MNIST, as many of each digit.
 
     The images are real ones from LeCun, Cortes and Burges' MNIST; `mnist_sample.md` beside the

@@ -1,5 +1,15 @@
 """The Distiller: how a step runs, what it minimises, what it saves."""
 
+from typing import TYPE_CHECKING
+
+from keras_kd._lazy import lazy_names
 from keras_kd.distiller.distiller import Distiller
 
-__all__ = ["Distiller"]
+if TYPE_CHECKING:
+    from keras_kd.distiller.tf_keras_distiller import TfKerasDistiller
+
+__all__ = ["Distiller", "TfKerasDistiller"]
+
+__getattr__, __dir__ = lazy_names(__name__, {"TfKerasDistiller": "tf_keras_distiller"})
+# Users find it one level higher.
+Distiller.__module__ = "keras_kd"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs, _keras
 from keras_kd._checks import problem
 from keras_kd.distiller.compatibility import (
     check_distinct,
@@ -23,7 +23,7 @@ from keras_kd.distiller.succession import carry_over, fresh_losses
 from keras_kd.distiller.watch import ProbabilityWatch, TeacherWatch
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tap
-from keras_kd.teachers import ModelTeacher, Teacher, as_teacher
+from keras_kd.teachers import Teacher, as_teacher
 from keras_kd.teachers.inputs import Inputs, ModelInputs
 from keras_kd.teachers.joined import JoinedInputs
 
@@ -48,7 +48,11 @@ class Parts(NamedTuple):
     inputs: Inputs
 
 
-class Assembly:
+# Every class made of this one is a model of either Keras, too.
+_OfModel = keras.Model if TYPE_CHECKING else object
+
+
+class Assembly(_OfModel):
     """What a Distiller is made of, and what follows when a part is replaced by another one.
 
     A part is replaced with everything that depends on it, or, if it does not fit, not at all.
@@ -66,8 +70,8 @@ class Assembly:
         self._parts = _keras.Untracked(Parts(None, None, objective, inputs))
         self._met = _keras.Untracked((None, None))
         self._student_tap = _keras.Untracked(None)
-        self._teacher_watch = None
-        self._student_watch = None
+        self._teacher_watch: Any = None
+        self._student_watch: Any = None
         self._compile_arguments = _keras.Untracked(None)
         self._class_weight = _keras.Untracked(None)
         self._supports_jit_alone = self.supports_jit
@@ -80,11 +84,13 @@ class Assembly:
         return self._parts.value.objective
 
     @property
-    def teacher(self) -> Any:
-        """The teacher; `None` after loading a distiller that was saved without it."""
-        teacher = self._parts.value.teacher
-        is_a_model = type(teacher) is ModelTeacher and teacher.classes is None
-        return teacher.model if is_a_model else teacher
+    def teacher(self) -> Teacher | None:
+        """The teacher as a `keras_kd.teachers.Teacher`, whose `models` are those that it runs.
+
+        A model that was given is the `model` of a `ModelTeacher`. `None` after loading a distiller
+        that was saved without its teacher.
+        """
+        return self._parts.value.teacher
 
     @teacher.setter
     def teacher(self, teacher: Any) -> None:
@@ -104,7 +110,7 @@ class Assembly:
         if student is self.student:
             return
         check_flavour(self, _keras.check_model("student", student))
-        if self._parts.value.teacher is None and old.bridge_weights:
+        if self.teacher is None and old.bridge_weights:
             raise problem(
                 "another student for a distiller without a teacher whose adapters were trained",
                 "a teacher, by whose shapes new adapters are made",
@@ -156,7 +162,7 @@ class Assembly:
         if teacher is not None:
             for model in teacher.models:
                 check_distinct(model, student)
-            inputs = given.between(teacher.input_names, _keras.input_names(student))
+            inputs = given.between(teacher.input_names, _graphs.input_names(student))
             if teacher.brings_outputs:
                 inputs = JoinedInputs(inputs, teacher.key_name)
             if inputs.are_shared:
@@ -196,7 +202,7 @@ class Assembly:
 
     def _settle_bridges(self) -> None:
         """Work with other losses of the same objective, chosen where none were given."""
-        objective, teacher = self._objective, self._parts.value.teacher
+        objective, teacher = self._objective, self.teacher
         if teacher is not None:
             connect(objective, teacher, self._student_tap.value)
         self._hold_bridges()
@@ -332,7 +338,7 @@ class Assembly:
 
 
 def connect(objective: Objective, teacher: Teacher, student_tap: Tap) -> None:
-    """Make adapters and the losses' own weights, where the models tell their shapes."""
+    """Make adapters and the losses' own weights, where the models know their shapes."""
     student = student_tap.shapes()
     said = teacher.shapes(student)
     if student is not None and said is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs, _keras
 from keras_kd._checks import problem, shapes_fit, three_parts
 from keras_kd.distiller.objective import Objective
 from keras_kd.teachers import ModelTeacher, Teacher
@@ -45,10 +45,10 @@ def check_distinct(teacher: Any, student: Any) -> None:
 
 
 def check_order(teacher: Any, student: Any) -> None:
-    """Check that the teacher comes first, as far as the models' names tell.
+    """Check that the teacher comes first, as far as the models' names show.
 
     Raises:
-        ValueError: if the names say that it is the other way round.
+        ValueError: if the names show the opposite.
     """
     names = [str(getattr(model, "name", "")) for model in (teacher, student)]
     if "student" in names[0].lower() and "teacher" in names[1].lower():
@@ -66,7 +66,7 @@ def refuse_old_arguments(given: Mapping[str, Any]) -> None:
         given: further arguments of the constructor or of `compile`.
 
     Raises:
-        TypeError: if there are any; the message says what to write.
+        TypeError: if there are any; the message contains the replacement.
     """
     old = [name for name in _OLD_ARGUMENTS if name in given]
     if not old:
@@ -103,13 +103,13 @@ def check_flavour(distiller: Any, student: Any) -> None:
 
 
 def check_inputs(teacher: Teacher, student: Any) -> None:
-    """Check that both models take the same inputs, as far as the models say what they take.
+    """Check that both models take the same inputs, as far as the models define their inputs.
 
     Raises:
         ValueError: if number, names or shapes differ.
     """
     teacher_shapes = teacher.input_shapes
-    student_shapes = _keras.input_shapes(student)
+    student_shapes = _graphs.input_shapes(student)
     if teacher_shapes is None or student_shapes is None:
         return
     if _all_fit(teacher_shapes, student_shapes):
@@ -125,7 +125,7 @@ def check_inputs(teacher: Teacher, student: Any) -> None:
 
 
 def check_given(teacher: Teacher, inputs: Any) -> None:
-    """Check that what `teacher_inputs` gives is what the teacher takes, as far as it says that.
+    """Check that what `teacher_inputs` gives is what the teacher takes, as far as that is known.
 
     Raises:
         ValueError: if number or shapes differ.
@@ -164,7 +164,7 @@ def check_losses(objective: Objective, teacher: Teacher, student: Any) -> None:
     if not isinstance(teacher, ModelTeacher):
         return
     for loss in objective.losses:
-        # Keras' own check knows no layer that TF-MOT has wrapped; taps look names up themselves.
+        # Keras' own check does not find layers wrapped by TF-MOT; taps look names up themselves.
         if not isinstance(loss, keras.distillation.FeatureDistillation):
             loss.validate_model_compatibility(teacher.model, student)
 

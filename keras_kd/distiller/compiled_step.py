@@ -53,6 +53,7 @@ class CompiledStep:
             self._traced = self._function.get_concrete_function(iterator)
             # The data are the caller's to keep or to let go.
             self._traced_for = weakref.ref(iterator)
+        assert self._traced is not None
         return self._traced(iterator)
 
 
@@ -62,5 +63,5 @@ def _unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _none_for_optional(part: Any) -> Any:
-    """Keras' generators say `None`, which `tf.data` knows not, by an optional without value."""
+    """Keras' generators yield `None`, which `tf.data` lacks, as an optional without value."""
     return None if isinstance(part, tf.experimental.Optional) else part

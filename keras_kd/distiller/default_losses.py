@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs
 from keras_kd._checks import three_parts
 from keras_kd.losses import LogitsMSE, SoftTargets
 from keras_kd.losses.base import OutputKey, outputs_by_key
@@ -83,7 +83,8 @@ def choose_losses(student: Any, loss: Any, models: Sequence[Any]) -> list[Any]:
     Args:
         student: the student.
         loss: what `compile` was given, for one output or several; `None` for no labels.
-        models: the models whose own `compile` tells of outputs without labels, the student first.
+        models: the models whose own `compile` decides for outputs without labels, the student
+            first.
 
     Returns:
         `SoftTargets(temperature=4.0)`, or `LogitsMSE()` for outputs that are numbers; one of each,
@@ -106,11 +107,12 @@ def choose_losses(student: Any, loss: Any, models: Sequence[Any]) -> list[Any]:
     soft, numbers = (
         [key for key, kind in kinds.items() if kind == one] for one in (CLASSES, NUMBERS)
     )
+    named = [[key for key in keys if key is not None] for keys in (soft, numbers)]
     if not numbers:
         return [SoftTargets(temperature=4.0)]
     if not soft:
         return [LogitsMSE()]
-    return [SoftTargets(temperature=4.0, outputs=soft), LogitsMSE(outputs=numbers)]
+    return [SoftTargets(temperature=4.0, outputs=named[0]), LogitsMSE(outputs=named[1])]
 
 
 def _warn_of_unknown(student: Any, key: OutputKey | None, loss: Any) -> None:
@@ -132,14 +134,14 @@ def _warn_of_unknown(student: Any, key: OutputKey | None, loss: Any) -> None:
 def _ends(student: Any, loss: Any) -> dict[OutputKey | None, str | None]:
     """By the key of each output what it ends in; `None` where that is not seen."""
     if getattr(student, "inputs", None) is not None:
-        outputs = outputs_by_key(_keras.symbolic_outputs(student))
+        outputs = outputs_by_key(_graphs.symbolic_outputs(student))
         return {key: _end(output) for key, output in outputs.items()}
-    specs = _keras.output_specs(student)
+    specs = _graphs.output_specs(student)
     return dict.fromkeys(outputs_by_key(loss if specs is None else specs))
 
 
 def _end(output: Any) -> str | None:
-    ends = {_keras.last_activation(part) for part in keras.tree.flatten(output)}
+    ends = {_graphs.last_activation(part) for part in keras.tree.flatten(output)}
     end = ends.pop() if len(ends) == 1 else None
     is_single = end == "linear" and keras.tree.flatten(output)[0].shape[-1] == 1
     return "one linear unit" if is_single else end
@@ -160,7 +162,8 @@ def _by_output(model: Any, loss: Any, keys: dict[OutputKey | None, Any]) -> dict
             for place, key in enumerate(keys)
         }
     # As Keras flattens a dict of outputs.
-    ordered = sorted(keys) if all(isinstance(key, str) for key in keys) else list(keys)
+    names = [key for key in keys if isinstance(key, str)]
+    ordered = sorted(names) if len(names) == len(keys) else list(keys)
     return dict.fromkeys(keys) | dict(zip(ordered, loss, strict=False))
 
 

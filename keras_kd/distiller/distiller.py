@@ -29,7 +29,7 @@ class _OfBothKerases(type(keras.Model)):
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
-    """Trains a student on labels and on what a teacher knows.
+    """Trains a student on labels and on the outputs of a teacher.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
     It takes the place of `keras.distillation.Distiller`: same arguments, attributes and logs.
@@ -44,7 +44,7 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
 
     With a `tf_keras` student (one that TF-MOT prunes or trains quantization-aware) the same call
     gives a `tf_keras.Model` with the same behaviour, a
-    `keras_kd.distiller.tf_keras_distiller.TfKerasDistiller`. `isinstance(distiller,
+    `keras_kd.distiller.TfKerasDistiller`. `isinstance(distiller,
     keras_kd.Distiller)` holds for both.
 
     Args:
@@ -55,9 +55,10 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
             weights.
         student: the model to train, of either Keras. With a softmax or sigmoid at the end or
             without.
-        distillation_losses: one `keras.distillation.DistillationLoss` or a list of them. `None`
-            for `keras_kd.losses.SoftTargets(temperature=4.0)`, and for `keras_kd.losses.LogitsMSE`
-            on outputs that are numbers: those that `compile` gets a loss of regression for, such as
+        distillation_losses: one `keras.distillation.DistillationLoss` or a list of them; the name
+            of a loss stands for it (`"soft_targets"`, see `keras_kd.losses.get`). `None` for
+            `keras_kd.losses.SoftTargets(temperature=4.0)`, or for `keras_kd.losses.LogitsMSE` on
+            outputs that are numbers: those that `compile` gets a loss of regression for, such as
             `"mse"`, and that end in neither a softmax nor a sigmoid.
         distillation_loss_weights: one weight per loss; `None` for 1 each. A weight is a number, a
             `keras.optimizers.schedules.LearningRateSchedule` or a function of the step, which is
@@ -81,7 +82,8 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
 
     Attributes:
         student: the student; after training, save it, convert it or use it on its own.
-        teacher: the teacher.
+        teacher: the teacher, a `keras_kd.teachers.Teacher` whatever was given; `teacher.models` are
+            the models that it runs, `teacher.model` the one of a `ModelTeacher`.
 
     Both, `distillation_losses`, `distillation_loss_weights`, `student_loss_weight`,
     `teacher_inputs` and `student_inputs` can be set to other values, which count from the next step
@@ -108,14 +110,16 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
     def __new__(cls, teacher: Any = None, student: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Choose the flavour by the student's Keras."""
         if not _keras.is_tf_keras_model(student):
-            return super().__new__(cls, teacher, student, *args, **kwargs)
+            # Keras remembers the arguments.
+            new: Any = super().__new__
+            return new(cls, teacher, student, *args, **kwargs)
         from keras_kd.distiller.tf_keras_distiller import TfKerasDistiller
 
         if cls is not Distiller:
             raise problem(
                 f"a tf_keras student for {cls.__name__}, a subclass of keras_kd.Distiller",
                 "a Keras 3 student, for this is a Keras 3 model",
-                f"derive a class from {TfKerasDistiller.__module__}.TfKerasDistiller instead",
+                "derive a class from keras_kd.distiller.TfKerasDistiller instead",
             )
         return TfKerasDistiller(teacher, student, *args, **kwargs)
 
@@ -140,7 +144,7 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
         Args:
             input_shape: the shape of the inputs, batch first.
         """
-        teacher = self._parts.value.teacher
+        teacher = self.teacher
         models = [] if teacher is None else teacher.models
         shapes = [self._inputs.of_teacher(input_shape) for _ in models]
         models, shapes = [self.student, *models], [self._inputs.of_student(input_shape), *shapes]
@@ -211,19 +215,19 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
 
     def save_assets(self, dir_path: str) -> None:
         """Put the teacher's weights into a `.keras` file; Keras calls this for no other file."""
-        if self.save_teacher and self._parts.value.teacher is not None:
+        if self.save_teacher and self.teacher is not None:
             for path, model in self._teacher_files(dir_path):
                 model.save_weights(path)
 
     def load_assets(self, dir_path: str) -> None:
         """Read what `save_assets` wrote."""
-        if self._parts.value.teacher is not None:
+        if self.teacher is not None:
             for path, model in self._teacher_files(dir_path):
                 if os.path.exists(path):
                     model.load_weights(path)
 
     def _teacher_files(self, directory: str) -> list[tuple[str, Any]]:
-        models = self._parts.value.teacher.models
+        models = [] if self.teacher is None else self.teacher.models
         names = [f"_{number}" for number in range(1, len(models) + 1)] if len(models) > 1 else [""]
         return [
             (os.path.join(directory, f"teacher{name}.weights.h5"), model)
@@ -238,7 +242,7 @@ class Distiller(Teaching, keras.Model, metaclass=_OfBothKerases):
         """
         if _keras.saves_to_hdf5():
             raise _not_in_hdf5(self, "an .h5 file")
-        teacher = self._parts.value.teacher
+        teacher = self.teacher
         foreign = [] if teacher is None else filter(_keras.is_tf_keras_model, teacher.models)
         for model in foreign if self.save_teacher else []:
             raise problem(

@@ -13,7 +13,7 @@ from keras_kd._checks import check_integer, problem
 
 
 class Labels:
-    """Tells labels from what stands in their place.
+    """Distinguishes labels from what stands in their place.
 
     Args:
         missing: the integer that stands for a label that is not known, such as -1, which also makes
@@ -35,7 +35,7 @@ class Labels:
         Args:
             y: labels of one output, or the structure of the outputs.
             sample_weight: weights of the examples, or `None`.
-            outputs: the student's outputs, which tell classes from positions among labels.
+            outputs: the student's outputs, by which classes and positions among labels differ.
         """
         return self._divided(y, sample_weight, outputs, _scaled_to_mean_1)
 

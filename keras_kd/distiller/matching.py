@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _graphs
 from keras_kd._checks import problem, shapes_fit
 from keras_kd._logits import Logits, recognise_logits, remember_logits, taught_classes
 from keras_kd.losses import DistillationLoss
@@ -21,7 +21,7 @@ def matched(teacher: Any, student: Any, loss: DistillationLoss) -> tuple[Any, An
     """The outputs of both models as a loss compares them.
 
     A single output of the teacher is taken out of a dict or list, or put into one, as the student
-    has it. Of the student's classes those are taken that the teacher knows. Two units of a softmax
+    has it. Of the student's classes those are taken that the teacher has. Two units of a softmax
     and one unit of a sigmoid become each other: the logit z stands for the logits [0, z].
 
     Args:
@@ -30,7 +30,7 @@ def matched(teacher: Any, student: Any, loss: DistillationLoss) -> tuple[Any, An
         loss: the loss.
 
     Raises:
-        ValueError: if the teacher knows classes that the student does not have.
+        ValueError: if the teacher has classes that the student does not have.
     """
     if loss.outputs is None:
         teacher = _as_structured(teacher, student)
@@ -94,7 +94,7 @@ def _same_units(teacher: Any, student: Any, loss: DistillationLoss) -> Any:
         or loss.activation not in (None, "auto", expected)
     ):
         return teacher
-    if _keras.is_symbolic(teacher):
+    if _graphs.is_symbolic(teacher):
         return keras.KerasTensor(tuple(student.shape))
     return _with_units(recognise_logits(teacher), sizes[1], expected, teacher)
 
@@ -130,7 +130,7 @@ def _is_refused(teacher: Any, student: Any, loss: DistillationLoss) -> bool:
 
 def _activation(output: Any) -> str | None:
     """What an output is seen to come from, also before there are values."""
-    if not _keras.is_symbolic(output):
+    if not _graphs.is_symbolic(output):
         return recognise_logits(output).activation
-    name = _keras.last_activation(output)
+    name = _graphs.last_activation(output)
     return name if name in ("softmax", "sigmoid") else None

@@ -1,8 +1,7 @@
-"""The total loss of a Distiller, the same for both Kerases."""
+"""The total loss of a Distiller, the same for Keras 3 and tf_keras."""
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +13,12 @@ from keras_kd import schedules
 from keras_kd._checks import check_number, problem, three_parts
 from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
-from keras_kd.distiller.default_losses import advice_for
+from keras_kd.distiller.default_losses import advice_for, kind_of_loss
 from keras_kd.distiller.matching import matched
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import outputs_by_key
 from keras_kd.losses.foreign import as_loss
+from keras_kd.losses.named import get, name_of
 from keras_kd.losses.reduction import weight_of_examples
 from keras_kd.taps import Tapped
 
@@ -27,8 +27,9 @@ class Objective:
     """total = w * hard + (1 - w) * sum_i weight_i * distillation_i
 
     Args:
-        losses: one `keras.distillation.DistillationLoss` or a list of them; `None` for
-            `SoftTargets(temperature=4.0)`, until `choose` knows better.
+        losses: one `keras.distillation.DistillationLoss` or its name (see
+            `keras_kd.losses.get`), or a list of them; `None` for `SoftTargets(temperature=4.0)`,
+            until `choose` takes others.
         weights: one weight per loss, at least 0, each a number or a schedule; `None` for 1 each.
             A single loss may come with a single weight.
         student_loss_weight: w, from 0 to 1, a number or a schedule.
@@ -54,9 +55,9 @@ class Objective:
                 "at least one distillation loss",
                 "pass None for SoftTargets(temperature=4.0), or LogitsMSE() for numbers",
             )
+        self.losses = []
         for loss in losses:
-            _check_loss(loss)
-        self.losses = losses
+            self.losses.append(_checked_loss(loss))
         self.set_weights(weights)
         self.set_student_loss_weight(student_loss_weight)
         self._bounds = self._bounds_of_schedules()
@@ -196,7 +197,7 @@ class Objective:
             bridge.connect(*_read(teacher, student, loss))
 
     def connect_shapes(self, shapes: Sequence[list[Any] | None]) -> None:
-        """Connect as before saving, where there is no teacher yet to tell its shapes.
+        """Connect as before saving, where there is no teacher yet whose shapes are known.
 
         Args:
             shapes: `Bridge.shapes` for each loss.
@@ -243,7 +244,7 @@ class Objective:
         )
 
     def scheduled_values(self, step: Any) -> dict[str, Any]:
-        """What the schedules say at a step, by the name for logs; nothing for plain numbers."""
+        """The values of schedules at a step, by the name for logs; nothing for plain numbers."""
         found = {"student_loss_weight": self.student_loss_weight}
         for name, loss, weight in zip(self._names(), self._losses, self.weights, strict=True):
             found[f"{name}_weight"] = weight
@@ -256,7 +257,7 @@ class Objective:
         }
 
     def check_scheduled_values(self, logs: dict[str, Any]) -> None:
-        """Check what the schedules said in a step, which could not raise itself.
+        """Check the values of schedules in a step, which could not raise an error.
 
         Raises:
             ValueError: if a temperature, a weight or a share was out of bounds.
@@ -267,7 +268,7 @@ class Objective:
 
     def _names(self) -> list[str]:
         """A name for each loss, that of its class; numbered where there are several of one."""
-        names = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(x).__name__).lower() for x in self.losses]
+        names = [name_of(type(loss)) for loss in self.losses]
         return [
             name if names.count(name) == 1 else f"{name}_{names[:i].count(name) + 1}"
             for i, name in enumerate(names)
@@ -319,27 +320,32 @@ def _tensors(shapes: Any) -> Any:
     return [_tensors(part) for part in shapes]
 
 
-def _check_loss(loss: Any) -> None:
+def _checked_loss(loss: Any) -> Any:
+    """The distillation loss, also where its name is given."""
+    if isinstance(loss, str) and kind_of_loss(loss) is None:
+        return get(loss)
     if not isinstance(loss, keras.distillation.DistillationLoss):
         raise problem(
             f"distillation loss {loss!r} of type {type(loss).__name__}",
-            "an object of keras_kd.losses or another keras.distillation.DistillationLoss",
+            "an object of keras_kd.losses, its name or another keras.distillation.DistillationLoss",
             f"pass for example {advice_for(loss)}",
             kind=TypeError,
         )
+    given: Any = loss
     if isinstance(
         loss, keras.distillation.LogitsDistillation
-    ) and keras.losses.kl_divergence in keras.tree.flatten(loss.loss):
+    ) and keras.losses.kl_divergence in keras.tree.flatten(given.loss):
         warnings.warn(
             three_parts(
-                f"LogitsDistillation(temperature={loss.temperature}) with the function "
+                f"LogitsDistillation(temperature={given.temperature}) with the function "
                 "kl_divergence, its default, to which Keras applies neither softmax nor T^2",
                 "the KL divergence of softened distributions",
-                f"use keras_kd.losses.SoftTargets({loss.temperature}), or "
+                f"use keras_kd.losses.SoftTargets({given.temperature}), or "
                 "loss=keras.losses.KLDivergence()",
             ),
             stacklevel=5,
         )
+    return loss
 
 
 def _check_weights(
@@ -369,7 +375,8 @@ def _read(teacher: Tapped, student: Tapped, loss: DistillationLoss) -> tuple[Any
             raise problem(
                 f"{type(loss.original).__name__} with a teacher that gives features alone",
                 "a teacher that gives outputs, which this loss compares",
-                "store them too, as in keras_kd.teachers.store(..., outputs=['logits', "
+                "store them too, as in keras_kd.teachers.StoredTeacher.create(..., "
+                "outputs=['logits', "
                 "'layer']), or give losses that name layers",
             )
         outputs = matched(teacher.outputs, student.outputs, loss)

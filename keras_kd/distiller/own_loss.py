@@ -26,7 +26,7 @@ def has_own_loss(student: Any) -> bool:
 
 
 def warn_of_steps(student: Any) -> None:
-    """Say that a student's own steps are not called: a Distiller's step runs in their place."""
+    """Warn that a student's own steps are not called: a Distiller's step runs in their place."""
     steps = [step for step in ("train_step", "test_step") if overrides(student, step)]
     if steps:
         warnings.warn(
@@ -42,13 +42,13 @@ def warn_of_steps(student: Any) -> None:
 
 
 def own_loss(student: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
-    """What the student's `compute_loss` says of a batch, a scalar.
+    """The value of the student's `compute_loss` for a batch, a scalar.
 
     The student's regularization losses, and what its layers add with `add_loss`, are left out: they
     count in every Distiller, once.
 
     Raises:
-        ValueError: if the student's loss wants it to be compiled, or is no scalar.
+        ValueError: if the student's loss needs a compiled student, or is no scalar.
     """
     try:
         with _without_penalties(student):
@@ -108,14 +108,16 @@ def _is_compiled_with_loss(student: Any) -> bool:
 
 @contextmanager
 def _without_penalties(student: Any) -> Iterator[None]:
-    """While this is open, the student says that it adds no losses.
+    """Within this context the student adds no losses.
 
-    `losses` is a property of the class in both Kerases, so that the class changes for a moment.
+    `losses` is a property of the class in Keras 3 and tf_keras, so that the class changes for a
+    moment.
     """
     own = type(student)
-    # Without any loss Keras says that there is none to compute.
+    # Without any loss Keras raises an error.
     losses = [ops.zeros(())] if _is_compiled_with_loss(student) else []
-    hiding = type(own)(own.__name__, (own,), {"losses": property(lambda self: losses)})
+    kind: Any = type(own)
+    hiding = kind(own.__name__, (own,), {"losses": property(lambda self: losses)})
     try:
         object.__setattr__(student, "__class__", hiding)
         yield

@@ -32,7 +32,7 @@ class CompileArguments:
 
     @property
     def jit_compile(self) -> Any:
-        """Whether XLA was asked to compile the step."""
+        """Whether XLA is to compile the step."""
         return self._others.get("jit_compile")
 
     def fresh(self, learning_rate: Any = None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class CompileArguments:
             learning_rate: a number or a schedule; None for that of `compile`.
 
         Raises:
-            ValueError: if the optimizer's class does not say how to make another one.
+            ValueError: if no other optimizer of its class can be made.
         """
         optimizer = self._optimizer
         if isinstance(optimizer, str) and learning_rate is not None:
@@ -60,7 +60,7 @@ def successor(distiller: Any, student: Any, learning_rate: Any, make: Callable[.
     """See `Distiller.with_student`; `make` is the class to make it of."""
     losses, weights = distiller._objective.given_losses
     other = make(
-        distiller._parts.value.teacher,
+        distiller.teacher,
         student,
         None if losses is None else fresh_losses(losses),
         weights,

@@ -1,4 +1,4 @@
-"""What the Distillers of both Kerases share: everything but how gradients are applied."""
+"""What the Distillers of Keras 3 and tf_keras share: everything but how gradients are applied."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_kd import _keras, _logits
+from keras_kd import _graphs, _keras, _logits
 from keras_kd._checks import problem, three_parts
 from keras_kd.distiller.assembly import Assembly
 from keras_kd.distiller.compatibility import (
@@ -51,10 +51,10 @@ class Passes(NamedTuple):
 
 
 class Teaching(Assembly):
-    """A student that is taught: for classes that are a model of one of the two Kerases as well.
+    """Training of a student, for classes that are also a model of Keras 3 or of tf_keras.
 
-    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass says what
-    its Keras does in its own way: `_begin_model`, `_student_loss`, `_apply_gradients`.
+    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass defines
+    what its Keras does in its own way: `_begin_model`, `_student_loss`, `_apply_gradients`.
     Arguments and errors are those of `keras_kd.Distiller`.
     """
 
@@ -119,7 +119,7 @@ class Teaching(Assembly):
             ```
         """
         # A class of the user's own is for one Keras.
-        is_own = type(self).__module__.startswith("keras_kd.")
+        is_own = type(self).__module__.partition(".")[0] == "keras_kd"
         return successor(self, student, learning_rate, self._entry if is_own else type(self))
 
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
@@ -161,7 +161,8 @@ class Teaching(Assembly):
             scaled_loss = self._scaled(loss)
         scheduled = self._scheduled_values()
         self._apply_gradients(scaled_loss, tape)
-        self._parts.value.teacher.after_step(self.student, self._step())
+        if self.teacher is not None:
+            self.teacher.after_step(self.student, self._step())
         return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
 
     def _scaled(self, loss: Any) -> Any:
@@ -175,7 +176,7 @@ class Teaching(Assembly):
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of evaluation: the same losses, and no weight changes.
 
-        Data without what a stored teacher says of them are measured by their labels alone.
+        Data without stored outputs are measured by their labels alone.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not self._inputs.reach_teacher(x):
@@ -187,7 +188,7 @@ class Teaching(Assembly):
     def _test_on_labels(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         has_loss = self._uses_own_loss or self._compile_arguments.value.loss is not None
         if not has_loss or (y is None and not self._uses_own_loss):
-            # Raises, and says how the teacher's part gets into the data.
+            # Raises an error that explains how the teacher's part gets into the data.
             self._inputs.of_teacher(x)
         outputs = self._ask_student(x, training=False).outputs
         labeled = self._labeled(y, sample_weight, outputs)
@@ -240,7 +241,7 @@ class Teaching(Assembly):
         return [metric for metric in self._own_metrics() if metric.name not in names]
 
     def make_train_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled step, followed by a look at what the teacher said.
+        """A compiled step, followed by a check of the teacher's outputs.
 
         Raises:
             ValueError: if the student has nothing to train.
@@ -260,7 +261,7 @@ class Teaching(Assembly):
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled evaluation step, followed by a look at what the teacher said."""
+        """A compiled evaluation step, followed by a check of the teacher's outputs."""
         self._settle_terms()
         if self.test_function is None or force:
             super().make_test_function(force)
@@ -273,7 +274,7 @@ class Teaching(Assembly):
         return self.student.export(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """What the student says, see `keras.Model.predict`."""
+        """The student's outputs, see `keras.Model.predict`."""
         with _keras.numpy_errors_in_one_line():
             return super().predict(*args, **kwargs)
 
@@ -294,7 +295,7 @@ class Teaching(Assembly):
 
     def _choose_losses(self, loss: Any) -> None:
         """Choose the distillation losses by the loss on labels, where none were given."""
-        objective, teacher = self._objective, self._parts.value.teacher
+        objective, teacher = self._objective, self.teacher
         if not objective.is_default:
             return
         models = [self.student, *([] if teacher is None else teacher.models)]
@@ -302,7 +303,7 @@ class Teaching(Assembly):
             self._settle_bridges()
 
     def _check_compile(self, loss: Any, jit_compile: Any) -> None:
-        teacher = self._parts.value.teacher
+        teacher = self.teacher
         if teacher is not None:
             check_jit(teacher, jit_compile)
         self._check_label_loss(loss)
@@ -319,7 +320,7 @@ class Teaching(Assembly):
         if (
             isinstance(loss, str)
             and loss in _CROSSENTROPIES_OF_PROBABILITIES
-            and _keras.ends_in_logits(self.student)
+            and _graphs.ends_in_logits(self.student)
         ):
             warnings.warn(
                 three_parts(
@@ -375,7 +376,7 @@ class Teaching(Assembly):
             )
 
     def _ask_teacher(self, x: Any, student: Tapped) -> Tapped:
-        teacher = self._parts.value.teacher
+        teacher = self.teacher
         if teacher is None:
             raise problem(
                 f"a distiller {self.name!r} that was saved without its teacher",
@@ -416,8 +417,8 @@ class Teaching(Assembly):
     ) -> Any:
         """Call `compute_loss`.
 
-        What the forward passes gave beside the outputs takes a way of its own, since Keras says
-        what the arguments of `compute_loss` are, which users may override.
+        The features of the forward passes are handed over in an attribute, since Keras fixes the
+        arguments of `compute_loss`, which users may override.
         """
         self._passes.value = passes
         try:
@@ -489,7 +490,7 @@ class Teaching(Assembly):
         """Update the metrics and return all of them."""
         self._track(self._loss_tracker, loss, y_pred)
         if y is None:
-            # The other metrics want labels.
+            # The other metrics need labels.
             return self._tracked_losses()
         known, weight = self._labels.for_metrics(y, sample_weight, y_pred)
         return self.compute_metrics(x, known, y_pred, weight)

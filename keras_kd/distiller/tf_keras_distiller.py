@@ -33,7 +33,8 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
         self._autocast = False
         self.supports_jit = True
         # Past tf_keras' tracking, which would count the trackers' sums among the weights.
-        vars(self).update(
+        attributes: Any = vars(self)
+        attributes.update(
             student_loss_tracker=tf_keras.metrics.Mean(name="student_loss"),
             distillation_loss_tracker=tf_keras.metrics.Mean(name="distillation_loss"),
             total_loss_tracker=tf_keras.metrics.Mean(name="total_loss"),
@@ -73,7 +74,7 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
         raise self._not_saved()
 
     def get_config(self) -> dict[str, Any]:
-        """Not possible either; functions of tf_keras that save a model ask for it.
+        """Not possible either; functions of tf_keras that save a model read it.
 
         Raises:
             ValueError: always.
@@ -93,7 +94,7 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
 
     def _check_bridges(self) -> None:
-        """Check that everything that the losses want to train was there to be tracked."""
+        """Check that all weights of the losses were there to be tracked."""
         if len(self._objective.bridge_weights) > len(self._bridge_variables):
             raise problem(
                 f"a tf_keras student {self.student.name!r} whose shapes are not known before "
@@ -109,7 +110,7 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
             self.compiled_loss.reset_state()
 
     def _hold_bridges(self) -> None:
-        # tf_keras trains and saves TensorFlow's variables, and knows no layers of Keras 3.
+        # tf_keras trains and saves TensorFlow's variables, and does not see layers of Keras 3.
         self._bridge_variables = [weight.value for weight in self._objective.bridge_weights]
 
     def _set_policy(self, name: str) -> None:
@@ -120,7 +121,7 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
 
 
 class _OfStudent(tf_keras.callbacks.Callback):
-    """A callback of TF-MOT that is told of the student instead of the distiller around it."""
+    """A callback of TF-MOT that receives the student instead of the distiller around it."""
 
     def __init__(self, callback: tf_keras.callbacks.Callback) -> None:
         super().__init__()
@@ -137,7 +138,7 @@ class _OfStudent(tf_keras.callbacks.Callback):
 
 
 def needed_callbacks(student: tf_keras.Model) -> list[tf_keras.callbacks.Callback]:
-    """The callbacks without which a student does not train as its compression asks.
+    """The callbacks without which a student does not train as its compression needs.
 
     A student of `keras_kd.compression` brings them along. One that was pruned with TF-MOT itself
     needs TF-MOT's `UpdatePruningStep`; the module is loaded, since the layers are from it.

@@ -1,4 +1,4 @@
-"""Watches what the models say while a compiled step runs, and speaks up after the step."""
+"""Checks the models' outputs while a compiled step runs, and reports after the step."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ProbabilityWatch:
 
 
 class TeacherWatch:
-    """Finds teachers that say NaN, infinity, or probabilities where logits are needed.
+    """Finds teachers whose outputs are NaN, infinity, or probabilities where logits are needed.
 
     A compiled step cannot raise a readable error (under XLA it cannot raise at all), so the step
     writes down what it saw and Python reads it when the step is over.
@@ -78,7 +78,7 @@ class TeacherWatch:
     Args:
         name: the teacher's name, for messages.
         softened: whether a loss divides the outputs by a temperature, as only logits can bear,
-            where `look` is not told of which.
+            where `look` gets none.
 
     Attributes:
         probabilities: looks for the latter.
@@ -176,7 +176,7 @@ class TeacherWatch:
         self.probabilities.report()
 
 
-def _counter(begin: int = 0) -> tf.Variable:
+def _counter(begin: Any = 0) -> tf.Variable:
     # TensorFlow keeps int32 variables on the CPU, where a step that XLA compiled for a GPU cannot
     # reach them.
     return tf.Variable(

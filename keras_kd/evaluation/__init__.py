@@ -1,5 +1,6 @@
 """Models measured side by side, as a table, plots and a page."""
 
+from keras_kd._lazy import publish
 from keras_kd.evaluation import plots
 from keras_kd.evaluation.compare import compare
 from keras_kd.evaluation.comparison import Column, Comparison, Disagreement, Measurement
@@ -18,3 +19,5 @@ __all__ = [
     "plots",
     "save_report",
 ]
+
+publish(__name__, __all__)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from keras_kd._checks import problem
 from keras_kd._files import replacing
-from keras_kd._json import json_value
-from keras_kd._tables import aligned, row_named
+from keras_kd._tables import Report, Table, row_named
 from keras_kd.metrics import MEASURES, OF_TEACHER, Estimate
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model on the test examples. None: does not apply, or was not asked for.
+    """One model on the test examples. None: does not apply, or was not measured.
 
     Attributes:
         name: what the model is called.
@@ -55,6 +55,21 @@ class Measurement:
         if key in self.quality:
             return self.quality[key].value
         return getattr(self, key, None)
+
+    def known(self, key: str) -> float:
+        """`value` where there is one.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        value = self.value(key)
+        if value is None:
+            raise problem(
+                f"{key!r} of {self.name!r}, which was not measured",
+                "a measured value",
+                "compare converted models, on data with labels",
+            )
+        return value
 
 
 @dataclass(frozen=True)
@@ -174,7 +189,7 @@ _PROPERTIES = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Report):
     """Measurements of several models on the same test examples. `print` shows it.
 
     Attributes:
@@ -270,10 +285,16 @@ class Comparison:
             return None
         column = self.measures[0]
         sign = 1 if column.higher_is_better else -1
-        known = [row for row in self.rows if not math.isnan(row.value(column.key))]
-        return max(known, key=lambda row: sign * row.value(column.key), default=None)
+        known = [row for row in self.rows if not math.isnan(row.known(column.key))]
+        return max(known, key=lambda row: sign * row.known(column.key), default=None)
 
-    def __str__(self) -> str:
+    def _records(self) -> list[dict[str, Any]]:
+        return [
+            {"name": row.name, **{column.key: row.value(column.key) for column in self.columns}}
+            for row in self.rows
+        ]
+
+    def _parts(self) -> list[Table | str]:
         header, units = ["model"], [""]
         cells = [[row.name] for row in self.rows]
         for column in self.columns:
@@ -291,11 +312,7 @@ class Comparison:
                     line.append(text(row) or "-")
         title = f"{count(self.examples)} test example{'' if self.examples == 1 else 's'}"
         title = f"{self.name}: {title}" if self.name else title
-        return f"{title}\n{aligned(header, [units, *cells])}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The comparison in types that JSON knows; NaN becomes None."""
-        return json_value(asdict(self))
+        return [title, Table(header, [units, *cells])]
 
     def save_json(self, path: str | Path) -> Path:
         """Write `to_dict()` to a file and return its path."""

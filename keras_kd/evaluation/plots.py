@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
     from keras_kd.evaluation.comparison import Column, Measurement
 
-# Readable on white and on near-black, and told apart by colour-blind eyes (after Wong, 2011).
+__all__ = [
+    "confusions",
+    "differences",
+    "log_ticks",
+    "pareto_front",
+    "per_class",
+    "pictures",
+    "quality_over",
+    "reliability",
+    "share_of_teacher",
+]
+
+# Readable on white and on near-black, and distinguished by colour-blind eyes (after Wong, 2011).
 _BLUE, _ORANGE, _GREEN, _ROSE = "#3d8fd1", "#e08214", "#1fa187", "#cc79a7"
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _ROSE)
 _MARKERS = "osD^vP"
@@ -74,13 +86,13 @@ def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
         axes.grid(True)
         axes.set_xscale("log")
         # Before anything is drawn: matplotlib warns of the limits that it finds for one point.
-        cheapest, dearest = (end(row.value(cost.key) for row in known) for end in (min, max))
+        cheapest, dearest = (end(row.known(cost.key) for row in known) for end in (min, max))
         room = max(1.1, (dearest / cheapest) ** 0.12)
         axes.set_xlim(cheapest / room, dearest * room)
         if len(front) > 1:
             axes.plot(
-                [row.value(cost.key) for row in front],
-                [_scaled(row.value(quality.key), quality) for row in front],
+                [row.known(cost.key) for row in front],
+                [_scaled(row.known(quality.key), quality) for row in front],
                 color=_INK,
                 alpha=0.45,
                 linewidth=1.2,
@@ -88,7 +100,7 @@ def quality_over(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
             )
         for index, row in enumerate(known):
             colour = _COLOURS[index % len(_COLOURS)]
-            place, height = row.value(cost.key), _scaled(row.value(quality.key), quality)
+            place, height = row.known(cost.key), _scaled(row.known(quality.key), quality)
             ends = _ends(row, quality)
             if ends is not None:
                 axes.vlines(place, *ends, color=colour, alpha=0.45, linewidth=2)
@@ -118,10 +130,10 @@ def pareto_front(rows: Sequence[Measurement], quality: Column, cost: Column) -> 
         cost: what should be small.
     """
     sign = 1 if quality.higher_is_better else -1
-    ordered = sorted(rows, key=lambda row: (row.value(cost.key), -sign * row.value(quality.key)))
+    ordered = sorted(rows, key=lambda row: (row.known(cost.key), -sign * row.known(quality.key)))
     front: list[Measurement] = []
     for row in ordered:
-        if not front or sign * row.value(quality.key) > sign * front[-1].value(quality.key):
+        if not front or sign * row.known(quality.key) > sign * front[-1].known(quality.key):
             front.append(row)
     return front
 
@@ -131,8 +143,8 @@ def per_class(
 ) -> str:
     """The accuracy of two models on each class and on all, joined by a line per class."""
     names = ["all", *class_names]
-    lefts = [100 * value for value in (first.value(quality.key), *first.per_class)]
-    rights = [100 * value for value in (second.value(quality.key), *second.per_class)]
+    lefts = [100 * value for value in (first.known(quality.key), *(first.per_class or ()))]
+    rights = [100 * value for value in (second.known(quality.key), *(second.per_class or ()))]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -165,7 +177,7 @@ def confusions(rows: Sequence[Measurement], class_names: Sequence[str]) -> str:
         panels = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
         patches = report_module("matplotlib.patches")
         for axes, row in zip(panels, rows, strict=True):
-            for true, counts in enumerate(row.confusion):
+            for true, counts in enumerate(row.confusion or ()):
                 total = sum(counts)
                 for chosen, number in enumerate(counts):
                     if not number:
@@ -191,7 +203,7 @@ def confusions(rows: Sequence[Measurement], class_names: Sequence[str]) -> str:
         panels[0].set_ylabel("true class")
 
     mistakes = "; ".join(
-        f"{row.name} takes " + _mistakes(row.confusion, class_names) for row in rows
+        f"{row.name} takes " + _mistakes(row.confusion or (), class_names) for row in rows
     )
     height = 1.5 + min(0.9 + 0.2 * len(class_names), 4.5)
     return _svg(draw, height, f"Confusion matrices: {mistakes}")
@@ -208,13 +220,13 @@ def reliability(rows: Sequence[Measurement]) -> str:
         axes.grid(True)
         axes.plot([0, 100], [0, 100], color=_INK, linestyle=":", linewidth=1)
         for index, row in enumerate(rows):
-            examples, *shares = zip(*row.reliability, strict=True)
+            examples, *shares = zip(*(row.reliability or ()), strict=True)
             points = [[100 * value for value in values] for values in shares]
             colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
             axes.plot(*points, color=colour, linewidth=1, alpha=0.6)
             sizes = [8 + 90 * number / sum(examples) for number in examples]
             axes.scatter(*points, sizes, color=colour, marker=marker, label=row.name)
-        lowest = min(confidence for row in rows for _, confidence, _ in row.reliability)
+        lowest = min(confidence for row in rows for _, confidence, _ in row.reliability or ())
         axes.set_xlim(math.floor(10 * lowest) * 10, 101)
         axes.set_ylim(-2, 102)
         axes.set_xlabel("confidence in %")
@@ -224,7 +236,8 @@ def reliability(rows: Sequence[Measurement]) -> str:
     values = "; ".join(
         f"{row.name} "
         + ", ".join(
-            f"{100 * right:.0f} % right at {100 * sure:.0f} %" for _, sure, right in row.reliability
+            f"{100 * right:.0f} % right at {100 * sure:.0f} %"
+            for _, sure, right in row.reliability or ()
         )
         for row in rows
     )
@@ -292,6 +305,7 @@ def differences(baseline: Measurement, rows: Sequence[Measurement], quality: Col
         left.axvline(0, color=_INK, linewidth=0.8)
         for place, row in enumerate(rows):
             found = row.quality[quality.key].difference
+            assert found is not None
             better = (found.value >= 0) == quality.higher_is_better
             colour = _BLUE if better else _ORANGE
             value = _scaled(found.value, quality)
@@ -310,11 +324,11 @@ def differences(baseline: Measurement, rows: Sequence[Measurement], quality: Col
         left.set_xlabel(f"{quality.heading}, {'points' if quality.is_share else 'difference'}")
         if are_files:
             right = panels[1]
-            kilobytes = [row.compressed_bytes / 1000 for row in rows]
+            kilobytes = [row.known("compressed_bytes") / 1000 for row in rows]
             bars = right.barh(range(len(rows)), kilobytes, height=0.5, color=_GREEN)
             right.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=8.5)
             right.axvline(
-                baseline.compressed_bytes / 1000, color=_INK, linewidth=0.8, linestyle=":"
+                baseline.known("compressed_bytes") / 1000, color=_INK, linewidth=0.8, linestyle=":"
             )
             right.margins(x=0.2)
             right.set_xlabel("gzip, kilobytes")

@@ -47,7 +47,7 @@ class Highlight:
 
 @dataclass(frozen=True)
 class Page:
-    """What a report says besides the table.
+    """What a report contains besides the table.
 
     Attributes:
         title: the heading of the page.
@@ -199,7 +199,7 @@ def figure_of_disagreements(comparison: Comparison, x: Any) -> Figure | None:
     """
     if isinstance(x, Mapping | list | tuple) and len(x) == 1:
         (x,) = x.values() if isinstance(x, Mapping) else x
-    if not comparison.disagreements or not _are_images(x):
+    if comparison.pair is None or not comparison.disagreements or not _are_images(x):
         return None
     first, second = comparison.pair
     names = comparison.class_names
@@ -250,12 +250,14 @@ def _highlights(comparison: Comparison) -> list[Highlight]:
             meaning += f" (95 % interval {interval}{unit})"
         highlights.append(Highlight(f"{column.text(best)}{unit}", meaning))
     if files := [row for row in comparison.rows if row.bytes is not None]:
-        smallest = min(files, key=lambda row: row.bytes)
+        smallest = min(files, key=lambda row: row.known("bytes"))
         highlights.append(
-            Highlight(f"{smallest.bytes / 1000:,.1f} kB", f"the smallest file, {smallest.name}")
+            Highlight(
+                f"{smallest.known('bytes') / 1000:,.1f} kB", f"the smallest file, {smallest.name}"
+            )
         )
     if timed := [row for row in comparison.rows if row.latency_microseconds is not None]:
-        fastest = min(timed, key=lambda row: row.latency_microseconds)
+        fastest = min(timed, key=lambda row: row.known("latency_microseconds"))
         highlights.append(
             Highlight(
                 f"{fastest.latency_microseconds:,.1f} µs",
@@ -273,7 +275,7 @@ def _figures(comparison: Comparison, x: Any) -> list[Figure]:
         for quality in comparison.mains
         for key in ("bytes", "latency_microseconds")
     ]
-    if others:
+    if comparison.pair is not None:
         figures += [figure_of_differences(each, baseline, others) for each in comparison.mains]
         first, second = (comparison[name] for name in comparison.pair)
         figures += figures_of_classes(

@@ -1,5 +1,6 @@
 """Distillation losses: tensors in, one value per example or batch out; they know no model."""
 
+from keras_kd._lazy import publish
 from keras_kd.losses.base import DistillationLoss
 from keras_kd.losses.features import (
     ActivationBoundary,
@@ -28,6 +29,7 @@ from keras_kd.losses.logits import (
     SoftTargets,
     StandardizedSoftTargets,
 )
+from keras_kd.losses.named import get
 from keras_kd.losses.relations import (
     ContrastiveRepresentation,
     CorrelationCongruence,
@@ -68,4 +70,7 @@ __all__ = [
     "SoftTargets",
     "StandardizedSoftTargets",
     "VariationalInformation",
+    "get",
 ]
+
+publish(__name__, __all__)

@@ -60,7 +60,8 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     adapter: Any = None
 
     def __init__(self, *, outputs: OutputKey | Sequence[OutputKey] | None = None) -> None:
-        keys = outputs if isinstance(outputs, list | tuple | None) else [outputs]
+        given: Any = outputs if isinstance(outputs, list | tuple | None) else [outputs]
+        keys = None if given is None else list(given)
         if keys is not None and not all(isinstance(key, str | int) for key in keys):
             raise problem(
                 f"outputs={outputs!r}",
@@ -68,7 +69,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
                 "pass for example outputs=['label'] for dict outputs or outputs=[0] for lists",
                 kind=TypeError,
             )
-        self.outputs = None if keys is None else list(keys)
+        self.outputs: list[OutputKey] | None = keys
 
     @property
     def original(self) -> keras.distillation.DistillationLoss:
@@ -119,7 +120,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
 
         Args:
             teacher_output: tensor of shape `(batch, ...)`.
-            student_output: tensor of the same shape, unless the loss says otherwise.
+            student_output: tensor of the same shape, unless the loss states otherwise.
             **context: what a formula may need besides: `y`, the labels of this output (set
                 `reads_labels = True` in the class), and `step`, the number of updates so far,
                 where the loss has `schedules`.
@@ -130,7 +131,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         raise NotImplementedError(f"{type(self).__name__} states no formula in per_example().")
 
     def prepare(self, teacher_output: Any, student_output: Any) -> tuple[Any, Any]:
-        """Both tensors as the formula wants them, before it sees them."""
+        """Both tensors as the formula needs them."""
         return teacher_output, student_output
 
     def of_pair(self, pair: Pair, **context: Any) -> Any:
@@ -215,7 +216,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         """Check that the largest of a teacher's logits, and the mass of the rest, are enough.
 
         Raises:
-            ValueError: if the formula needs all logits, as it does unless it says otherwise.
+            ValueError: if the formula needs all logits, as it does unless it states otherwise.
         """
         refuse_top(top, type(self).__name__)
 
@@ -238,15 +239,16 @@ def matching_outputs(
 ) -> list[tuple[OutputKey | None, Any, Any]]:
     """Pair the outputs to compare: a list of `(key, teacher_output, student_output)`.
 
-    The key of a single output is `None`; a list of one output is a single one. A single key says
+    The key of a single output is `None`; a list of one output is a single one. A single key names
     which output of one model belongs to the single one of the other, and a teacher's single output
     is compared with whatever outputs of the student are named.
 
     Raises:
-        ValueError: if the structures differ and no keys say what belongs together, or a key is
+        ValueError: if the structures differ and no keys name what belongs together, or a key is
             missing.
     """
     teacher, student = outputs_by_key(teacher_outputs), outputs_by_key(student_outputs)
+    compared: list[Any]
     if keys is None:
         if set(teacher) != set(student):
             raise problem(
@@ -255,26 +257,28 @@ def matching_outputs(
                 "the same outputs from both",
                 "name those to compare with `outputs=[...]` in the distillation loss",
             )
-        keys = list(student)
-    elif list(teacher) == [None] and set(keys) <= set(student):
-        # A single output has no name to be told from others by.
-        teacher = dict.fromkeys(keys, teacher[None])
-    elif list(student) == [None] and len(keys) == 1:
+        compared = list(student)
+    else:
+        compared = list(keys)
+    if list(teacher) == [None] and keys is not None and set(keys) <= set(student):
+        # A single output has no name.
+        teacher = dict.fromkeys(compared, teacher[None])
+    elif list(student) == [None] and keys is not None and len(keys) == 1:
         [key] = keys
         found = teacher.get(key, teacher.get(None) if key == 0 else None)
         if found is not None:
             # The labels of a student with one output have no key.
             return [(None, found, student[None])]
-    missing = [key for key in keys if key not in teacher or key not in student]
+    missing = [key for key in compared if key not in teacher or key not in student]
     if missing:
         raise problem(
-            f"outputs={list(keys)!r} where the teacher has {_names(teacher)} and the student "
+            f"outputs={compared!r} where the teacher has {_names(teacher)} and the student "
             f"{_names(student)}",
             "names or indexes that both models have",
             f"leave out or correct {missing}; a single output fits any one name, as in "
             "outputs=['name']",
         )
-    return [(key, teacher[key], student[key]) for key in keys]
+    return [(key, teacher[key], student[key]) for key in compared]
 
 
 def _how_to_fit(teacher_shape: Any, student_shape: Any) -> str | None:

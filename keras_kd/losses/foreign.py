@@ -59,7 +59,7 @@ class ForeignLoss(DistillationLoss):
         return read_features(self._names(side), outputs, found)
 
     def pairs(self, teacher_outputs: Any, student_outputs: Any) -> list[tuple[Any, Any, Any]]:
-        """None: the loss itself knows what it compares."""
+        """None: the loss itself decides what it compares."""
         return []
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
@@ -110,10 +110,10 @@ class ForeignLoss(DistillationLoss):
         return value / _keras.number_of_replicas()
 
     def check_shapes(self, key: Any, teacher_shape: Any, student_shape: Any) -> None:
-        """Nothing: the loss itself knows what it can compare."""
+        """Nothing: the loss itself checks what it can compare."""
 
     def check_top(self, top: _logits.Top) -> None:
-        """Refuse it: the loss knows nothing of `top_k`."""
+        """Refuse it: the loss has no form for `top_k`."""
         refuse_top(top, type(self._loss).__name__)
 
     def get_config(self) -> dict[str, Any]:

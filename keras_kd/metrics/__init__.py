@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_kd._lazy import publish
 from keras_kd.metrics.intervals import Estimate, estimate
-from keras_kd.metrics.measures import MEASURES, OF_TEACHER, Answers, Measure, Statistic
+from keras_kd.metrics.measures import MEASURES, OF_TEACHER, Measure, measures_of
+from keras_kd.metrics.statistics import Answers, Statistic
 from keras_kd.metrics.tasks import TASKS, labels_by_output, labels_for, task_of
 
 __all__ = [
@@ -28,15 +30,15 @@ __all__ = [
 
 
 def measure(
-    outputs: np.ndarray, labels: Any = None, *, task: str | None = None, x: Any = None
+    outputs: np.ndarray, y: Any = None, *, task: str | None = None, x: Any = None
 ) -> dict[str, float]:
     """All measures of a task for the outputs of one model.
 
     Args:
         outputs: what the model gives, shaped (examples, ...): logits, probabilities or numbers.
-        labels: the right classes, labels, relevances or targets; see `task_of`. For reconstruction
+        y: the right classes, labels, relevances or targets; see `task_of`. For reconstruction
             None, or 1 for each anomaly and 0 for other examples.
-        task: one of `TASKS`. None: `task_of(outputs, labels)`.
+        task: one of `TASKS`. None: `task_of(outputs, y)`.
         x: for reconstruction the inputs, in the shape of the outputs.
 
     Returns:
@@ -52,13 +54,13 @@ def measure(
     """
     outputs = np.asarray(outputs)
     target = None if x is None else np.asarray(x)
-    known = labels_by_output(labels, ["output"], len(outputs)).get("output")
+    known = labels_by_output(y, ["output"], len(outputs)).get("output")
     shapes = [] if target is None else [target.shape[1:]]
     task = task or task_of(outputs, known, shapes)
     if known is not None:
         known = labels_for(task, known, outputs, "output")
     answers = Answers(task, outputs, known, target)
-    found = {each.name: each.of(answers) for each in answers.measures}
+    found = {each.name: each.of(answers) for each in measures_of(answers)}
     return {
         name: statistic.value(answers.units)
         for name, statistic in found.items()
@@ -66,14 +68,17 @@ def measure(
     }
 
 
-def accuracy(outputs: np.ndarray, labels: Any) -> float:
+def accuracy(outputs: np.ndarray, y: Any) -> float:
     """The share of examples (or pixels, or words) of which a classifier chooses the class, 0..1.
 
     Args:
         outputs: shape (examples, ..., classes), or one score shaped (examples,) or (examples, 1).
-        labels: class numbers, or one-hot rows.
+        y: class numbers, or one-hot rows.
 
     Raises:
         ValueError: if the labels do not fit.
     """
-    return measure(outputs, labels, task="classification")["accuracy"]
+    return measure(outputs, y, task="classification")["accuracy"]
+
+
+publish(__name__, __all__)

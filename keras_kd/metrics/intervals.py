@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_kd.metrics.measures import Statistic
+from keras_kd.metrics.statistics import Statistic
 
 CONFIDENCE = 0.95
 # The quantile of the normal distribution that leaves 2.5 % above it.
@@ -55,12 +55,11 @@ def estimate(
         seed: for the samples.
     """
     values = {name: statistic.value(examples) for name, statistic in statistics.items()}
-    are_shares = all(statistic.hits is not None for statistic in statistics.values())
+    hits = {name: one.hits for name, one in statistics.items() if one.hits is not None}
+    are_shares = len(hits) == len(statistics)
+    samples: dict[str, np.ndarray] = {}
     if are_shares:
-        spans = {
-            name: wilson(int(statistic.hits.sum()), examples)
-            for name, statistic in statistics.items()
-        }
+        spans = {name: wilson(int(values.sum()), examples) for name, values in hits.items()}
     else:
         samples = _resampled(statistics, examples, seed)
         spans = {name: _percentiles(sample) for name, sample in samples.items()}
@@ -69,7 +68,7 @@ def estimate(
         difference = None
         if baseline is not None and baseline in statistics and name != baseline:
             if are_shares:
-                first, second = statistics[baseline].hits, statistics[name].hits
+                first, second = hits[baseline], hits[name]
                 span = paired_shares(
                     int(np.sum(second > first)), int(np.sum(first > second)), examples
                 )

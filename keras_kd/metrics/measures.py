@@ -4,98 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import NamedTuple
 
-import numpy as np
-
-from keras_kd._checks import problem
-from keras_kd.metrics.tasks import CLASSIFYING, decisions, is_distribution, places
-
-# Equal parts of the confidences from 0 to 1, as in Guo et al., 2017.
-CALIBRATION_BINS = 15
-# Ranks below this one do not count in NDCG.
-RANKS = 10
-
-
-class Statistic(NamedTuple):
-    """A number that is computed from examples, each of which has a weight.
-
-    Attributes:
-        of: from the weights of the examples, shaped (examples,), to the number. NaN if these
-            weights leave it undefined.
-        hits: 0 or 1 for each example where the number is their share; else None.
-    """
-
-    of: Callable[[np.ndarray], float]
-    hits: np.ndarray | None = None
-
-    def value(self, examples: int) -> float:
-        """The number with every example counted once."""
-        return float(self.of(np.ones(examples)))
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What one output of a model gives, and what it should give.
-
-    Attributes:
-        task: one of `TASKS`.
-        outputs: shaped (examples, ...). For ranking with `groups` one score for each example.
-        labels: as `labels_for` returns them; None without labels.
-        target: for reconstruction the input, in the shape of the outputs.
-        groups: for ranking, the query that each example belongs to; None where each row of the
-            outputs is one query.
-        threshold: from where on a number by itself means yes; None: the outputs tell.
-    """
-
-    task: str
-    outputs: np.ndarray
-    labels: np.ndarray | None = None
-    target: np.ndarray | None = None
-    groups: np.ndarray | None = None
-    threshold: float | None = None
-
-    @property
-    def measures(self) -> tuple[Measure, ...]:
-        """What can be measured: nothing without labels, but the error of a reconstruction."""
-        if self.labels is None:
-            return (_ERROR,) if self.task == "reconstruction" else ()
-        return MEASURES[self.task]
-
-    @cached_property
-    def units(self) -> int:
-        """How many things are counted: examples, or queries."""
-        return len(self.queries) if self.groups is not None else len(self.outputs)
-
-    @cached_property
-    def decided(self) -> np.ndarray:
-        """`decisions` of the outputs."""
-        return decisions(self.task, self.outputs, self.threshold)
-
-    @cached_property
-    def classes(self) -> int:
-        """How many classes there are."""
-        if self.outputs.dtype.kind in "biu":
-            known = [self.outputs.max(initial=0)]
-            known += [] if self.labels is None else [self.labels.max(initial=0)]
-            return int(max(known)) + 1
-        return max(self.outputs.shape[-1] if self.outputs.ndim > 1 else 1, 2)
-
-    @property
-    def probabilities(self) -> np.ndarray | None:
-        """Shaped (examples, ..., classes); None where the outputs are class numbers."""
-        return None if self.outputs.dtype.kind in "biu" else probabilities(self.outputs)
-
-    @cached_property
-    def queries(self) -> list[np.ndarray]:
-        """For ranking, which elements of the flat outputs belong to each query."""
-        if self.groups is None:
-            count, items = self.outputs.shape
-            return list(np.arange(count * items).reshape(count, items))
-        order = np.argsort(self.groups, kind="stable")
-        edges = np.flatnonzero(np.diff(self.groups[order])) + 1
-        return np.split(order, edges)
+from keras_kd.metrics.statistics import (
+    RANKS,
+    Answers,
+    Statistic,
+    agreement,
+    all_right,
+    binary_area,
+    calibration_error,
+    determination,
+    distance,
+    divergence,
+    first_measure,
+    macro_f1,
+    mean,
+    reciprocal_ranks,
+    root_mean_square,
+    score_examples,
+)
 
 
 @dataclass(frozen=True)
@@ -130,329 +57,6 @@ class Measure:
         return f"{self.write(value)} %" if self.is_share else self.write(value)
 
 
-def probabilities(scores: np.ndarray) -> np.ndarray:
-    """Scores as probabilities: unchanged if they are, else their softmax or sigmoid.
-
-    Args:
-        scores: shape (examples, ..., classes), logits or probabilities; or one number for each
-            example, (examples,) or (examples, 1), the score of the second of two classes.
-
-    Returns:
-        float64, shape (examples, ..., classes), with two classes for one number.
-    """
-    scores = np.asarray(scores, "float64")
-    if scores.ndim == 1 or scores.shape[-1] == 1:
-        single = scores.reshape(places(scores.shape))
-        if not (single.size and single.min() >= 0 and single.max() <= 1):
-            # Written so that large numbers of both signs stay finite.
-            single = np.exp(-np.logaddexp(0, -single))
-        return np.stack([1 - single, single], axis=-1)
-    if is_distribution(scores):
-        return scores / scores.sum(axis=-1, keepdims=True)
-    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-def mean(values: np.ndarray) -> Statistic:
-    """The mean of one number for each example; those for which it is NaN do not count."""
-    values = np.asarray(values, "float64")
-    counts = ~np.isnan(values)
-    known = np.where(counts, values, 0)
-
-    def of(weights: np.ndarray) -> float:
-        total = weights @ counts
-        return float(weights @ known / total) if total else float("nan")
-
-    return Statistic(of)
-
-
-def share(values: np.ndarray) -> Statistic:
-    """The mean of what is right in each example: all or nothing, or a part of its pixels."""
-    values = np.asarray(values, "float64")
-    return mean(values)._replace(hits=values if np.isin(values, (0, 1)).all() else None)
-
-
-def score_examples(answers: Answers) -> np.ndarray:
-    """The part that each example has in the first measure of its task, shaped (units,).
-
-    For classification and multilabel the share of its decisions that are right, for regression the
-    mean absolute error, for reconstruction the mean square error, for ranking the NDCG of each
-    query, NaN where nothing is relevant.
-    """
-    if answers.task == "ranking":
-        return np.array([_ndcg(*query) for query in _ranked(answers)])
-    if answers.task == "regression":
-        return _per_example(np.abs(answers.outputs.astype("float64") - answers.labels))
-    if answers.task == "reconstruction":
-        return _per_example(np.square(answers.outputs.astype("float64") - answers.target))
-    return _per_example(answers.decided == answers.labels)
-
-
-def main_measure(task: str, has_labels: bool) -> Measure:
-    """The measure that stands for the quality of a model, the first one of its task."""
-    if task == "reconstruction" and not has_labels:
-        return _ERROR
-    return MEASURES[task][0]
-
-
-def summary(task: str, scores: np.ndarray, labels: np.ndarray | None) -> Statistic:
-    """The first measure of a task, from what `score_examples` gives."""
-    if task == "reconstruction" and labels is not None:
-        return area_under_curve(scores, labels)
-    return share(scores) if task in CLASSIFYING else mean(scores)
-
-
-def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> Statistic:
-    """The area under the ROC curve: how often a 1 has a higher score than a 0; ties count half.
-
-    Args:
-        scores: shape (examples,).
-        labels: 0 or 1, shape (examples,).
-    """
-    _, rank = np.unique(scores, return_inverse=True)
-    positive = np.asarray(labels) == 1
-
-    def of(weights: np.ndarray) -> float:
-        above = np.bincount(rank, weights * positive)
-        below = np.bincount(rank, weights * ~positive)
-        pairs = above.sum() * below.sum()
-        if not pairs:
-            return float("nan")
-        return float(above @ (np.cumsum(below) - below / 2) / pairs)
-
-    return Statistic(of)
-
-
-def macro_f1(answers: Answers) -> Statistic:
-    """The unweighted mean of F1 = 2TP / (2TP + FP + FN) over the classes that occur.
-
-    A class occurs if an example has it or a model chose it, as in scikit-learn. For multilabel the
-    classes are the columns.
-    """
-    if answers.task == "multilabel":
-        columns = answers.labels.shape[-1]
-        right, chosen, true = (
-            _sums(values.reshape(len(values), -1, columns).sum(axis=1))
-            for values in (
-                answers.decided * answers.labels,
-                answers.decided,
-                answers.labels,
-            )
-        )
-    else:
-        hits = answers.decided == answers.labels
-        right = _counts(answers.labels, answers.classes, hits)
-        chosen = _counts(answers.decided, answers.classes)
-        true = _counts(answers.labels, answers.classes)
-
-    def of(weights: np.ndarray) -> float:
-        total = chosen(weights) + true(weights)
-        occurs = total > 0
-        return float(np.mean(2 * right(weights)[occurs] / total[occurs]))
-
-    return Statistic(of)
-
-
-def calibration_error(answers: Answers) -> Statistic | None:
-    """The expected calibration error: how far confidence and accuracy are apart, on average.
-
-    Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3, with
-    `CALIBRATION_BINS` bins. The confidence is the probability of the class that is chosen.
-    """
-    bins = _confidence_bins(answers)
-    if bins is None:
-        return None
-    number, confidence, hits = bins
-    each = len(number) // max(1, len(answers.outputs))
-
-    def of(weights: np.ndarray) -> float:
-        gap = np.bincount(number, np.repeat(weights, each) * (hits - confidence))
-        return float(np.abs(gap).sum() / (weights.sum() * each))
-
-    return Statistic(of)
-
-
-def reliability(answers: Answers) -> list[tuple[int, float, float]]:
-    """For each bin of confidences that is not empty: examples, mean confidence, accuracy."""
-    bins = _confidence_bins(answers)
-    if bins is None:
-        return []
-    number, confidence, hits = bins
-    return [
-        (int(inside.sum()), float(confidence[inside].mean()), float(hits[inside].mean()))
-        for inside in (number == each for each in range(CALIBRATION_BINS))
-        if inside.any()
-    ]
-
-
-def per_class(answers: Answers) -> tuple[float, ...]:
-    """The accuracy on each class; NaN for a class without examples.
-
-    For classification the share of the examples of a class that are right (recall). For multilabel
-    the share of examples for which the decision on a label is right.
-    """
-    hits = (answers.decided == answers.labels).astype("float64")
-    if answers.task == "multilabel":
-        return tuple(map(float, hits.reshape(-1, hits.shape[-1]).mean(axis=0)))
-    labels = answers.labels.ravel()
-    right = np.bincount(labels, hits.ravel(), answers.classes)
-    count = np.bincount(labels, minlength=answers.classes)
-    shares = np.divide(right, count, out=np.full(len(count), np.nan), where=count > 0)
-    return tuple(map(float, shares))
-
-
-def confusion(answers: Answers) -> tuple[tuple[int, ...], ...]:
-    """How many examples of each class (rows) were taken for each class (columns)."""
-    classes = answers.classes
-    pairs = answers.labels.ravel() * classes + answers.decided.ravel()
-    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    return tuple(tuple(map(int, row)) for row in counts)
-
-
-def agreement(answers: Answers, teacher: Answers) -> Statistic:
-    """The share of decisions that are those of the teacher."""
-    if answers.task == "ranking":
-        chosen = [
-            [int(query[flat[query].argmax()]) for query in answers.queries]
-            for flat in (answers.outputs.ravel(), teacher.outputs.ravel())
-        ]
-        return share(np.equal(*chosen))
-    return share(_per_example(answers.decided == teacher.decided))
-
-
-def divergence(answers: Answers, teacher: Answers) -> Statistic | None:
-    """The mean Kullback-Leibler divergence KL(teacher || model) in nats: 0 is a perfect copy."""
-    if answers.probabilities is None or teacher.probabilities is None:
-        return None
-    # An int8 softmax gives exact zeros below half of its step of 1/256: half a step stands for
-    # them, since infinity for one rounded probability would say nothing about the others.
-    floor = 1 / 512
-    model, other = (np.maximum(each.probabilities, floor) for each in (answers, teacher))
-    model /= model.sum(axis=-1, keepdims=True)
-    other /= other.sum(axis=-1, keepdims=True)
-    return mean(_per_example(np.sum(other * np.log(other / model), axis=-1)))
-
-
-def distance(answers: Answers, teacher: Answers) -> Statistic:
-    """The mean absolute difference between the outputs of a model and of its teacher."""
-    return mean(_per_example(np.abs(answers.outputs.astype("float64") - teacher.outputs)))
-
-
-def _main(answers: Answers) -> Statistic:
-    return summary(answers.task, score_examples(answers), answers.labels)
-
-
-def _binary_area(answers: Answers) -> Statistic | None:
-    """For two classes and one decision for each example."""
-    if answers.probabilities is None or answers.classes != 2 or answers.labels.ndim != 1:
-        return None
-    return area_under_curve(answers.probabilities[:, 1], answers.labels)
-
-
-def _all_right(answers: Answers) -> Statistic:
-    return share(_per_example(answers.decided == answers.labels) == 1)
-
-
-def _root_mean_square(answers: Answers) -> Statistic:
-    """The root of the mean square error of each column (or channel), the mean over these."""
-    total = _sums(_of_columns(np.square(answers.outputs.astype("float64") - answers.labels)))
-    return Statistic(lambda weights: float(np.sqrt(total(weights) / weights.sum()).mean()))
-
-
-def _determination(answers: Answers) -> Statistic:
-    """R squared: the share of the variance that is explained, the mean over columns (channels)."""
-    labels = answers.labels
-    # Sums of squares lose digits beside a large mean.
-    labels = labels - labels.mean(axis=tuple(range(max(1, labels.ndim - 1))))
-    errors = answers.outputs.astype("float64") - answers.labels
-    error, first, second = (
-        _sums(_of_columns(each)) for each in (np.square(errors), labels, np.square(labels))
-    )
-
-    def of(weights: np.ndarray) -> float:
-        left = error(weights)
-        spread = second(weights) - first(weights) ** 2 / weights.sum()
-        # scikit-learn's convention for a constant column: 1 if it is met exactly, else 0.
-        varies = spread > 1e-12 * np.maximum(second(weights), 1e-300)
-        shares = np.where(left == 0, 1.0, 0.0)
-        shares[varies] = 1 - left[varies] / spread[varies]
-        return float(shares.mean())
-
-    return Statistic(of)
-
-
-def _reciprocal_ranks(answers: Answers) -> Statistic:
-    return mean(np.array([_reciprocal_rank(*query) for query in _ranked(answers)]))
-
-
-def _ranked(answers: Answers) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The scores and the relevances of each query."""
-    scores, relevances = answers.outputs.ravel(), answers.labels.ravel()
-    return [(scores[query], relevances[query]) for query in answers.queries]
-
-
-def _ndcg(scores: np.ndarray, relevances: np.ndarray) -> float:
-    """The discounted gain of an order beside that of the best one; NaN where nothing is relevant.
-
-    Jarvelin and Kekalainen, "Cumulated gain-based evaluation of IR techniques", 2002: the gain is
-    the relevance, the discount log2 of the rank. As in scikit-learn, items of equal score share the
-    mean of their gains.
-    """
-    discounts = 1 / np.log2(np.arange(len(scores)) + 2)
-    discounts[RANKS:] = 0
-    best = float(np.sort(relevances)[::-1] @ discounts)
-    if not best:
-        return float("nan")
-    _, tie, sizes = np.unique(-scores, return_inverse=True, return_counts=True)
-    gains = np.bincount(tie, relevances) / sizes
-    return float(np.repeat(gains, sizes) @ discounts / best)
-
-
-def _reciprocal_rank(scores: np.ndarray, relevances: np.ndarray) -> float:
-    """1 / rank of the first relevant item, at the middle of those of equal score; NaN likewise."""
-    if not relevances.any():
-        return float("nan")
-    best = scores[relevances > 0].max()
-    ties = np.sum((scores == best) & (relevances == 0))
-    return float(1 / (1 + np.sum(scores > best) + ties / 2))
-
-
-def _confidence_bins(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """The number of its bin, the confidence and whether it is right, for each decision."""
-    if answers.probabilities is None:
-        return None
-    confidence = answers.probabilities.max(axis=-1).ravel()
-    number = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
-    return number.astype(int), confidence, (answers.decided == answers.labels).ravel()
-
-
-def _per_example(values: np.ndarray) -> np.ndarray:
-    """The mean of each example."""
-    return values.reshape(len(values), -1).mean(axis=1, dtype="float64")
-
-
-def _of_columns(values: np.ndarray) -> np.ndarray:
-    """The mean of each column (channel of the last axis) in each example."""
-    columns = values.shape[-1] if values.ndim > 1 else 1
-    return values.reshape(len(values), -1, columns).mean(axis=1)
-
-
-def _sums(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The weighted sum of each column."""
-    values = values.astype("float64")
-    return lambda weights: weights @ values
-
-
-def _counts(
-    numbers: np.ndarray, classes: int, counted: np.ndarray | None = None
-) -> Callable[[np.ndarray], np.ndarray]:
-    """How often each class occurs, with the weights of the examples."""
-    flat = numbers.ravel()
-    each = len(flat) // max(1, len(numbers))
-    kept = np.ones(len(flat)) if counted is None else counted.ravel().astype("float64")
-    return lambda weights: np.bincount(flat, np.repeat(weights, each) * kept, classes)
-
-
 _ERROR = Measure(
     "mse",
     "MSE",
@@ -461,13 +65,12 @@ _ERROR = Measure(
     is_share=False,
     higher_is_better=False,
 )
-
 # The first measure of a task stands for it; those that do not apply are left out.
 MEASURES: Mapping[str, tuple[Measure, ...]] = {
     "classification": (
-        Measure("accuracy", "accuracy", "share of test examples it gets right", _main),
+        Measure("accuracy", "accuracy", "share of test examples it gets right", first_measure),
         Measure("f1", "F1", "macro F1: precision and recall, averaged over the classes", macro_f1),
-        Measure("auc", "AUC", "area under the ROC curve of the second class", _binary_area),
+        Measure("auc", "AUC", "area under the ROC curve of the second class", binary_area),
         Measure(
             "ece",
             "ECE",
@@ -479,36 +82,35 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
     ),
     "multilabel": (
         Measure("accuracy", "accuracy", "share of the labels of all examples it gets right",
-                _main),
+                first_measure),
         Measure("exact", "all right", "share of examples with all of their labels right",
-                _all_right),
+                all_right),
         Measure("f1", "F1", "macro F1: precision and recall, averaged over the labels", macro_f1),
     ),
     "ranking": (
         Measure("ndcg", f"NDCG@{RANKS}", f"discounted gain of the first {RANKS} beside the best",
-                _main),
+                first_measure),
         Measure("mrr", "MRR", "mean of 1 / rank of the first relevant item",
-                _reciprocal_ranks),
+                reciprocal_ranks),
     ),
     "regression": (
-        Measure("mae", "MAE", "mean absolute error", _main, is_share=False, higher_is_better=False),
-        Measure("rmse", "RMSE", "root mean square error", _root_mean_square,
+        Measure("mae", "MAE", "mean absolute error", first_measure,
+                is_share=False, higher_is_better=False),
+        Measure("rmse", "RMSE", "root mean square error", root_mean_square,
                 is_share=False, higher_is_better=False),
         Measure("r2", "R²", "share of the variance of the targets that it explains",
-                _determination, is_share=False),
+                determination, is_share=False),
     ),
     "reconstruction": (
         Measure(
             "auc",
             "AUC",
             "area under the ROC curve of the square error: how well it tells anomalies",
-            _main,
+            first_measure,
         ),
         _ERROR,
     ),
 }  # fmt: skip
-
-
 _AGREEMENT = Measure(
     "agreement",
     "agrees",
@@ -532,7 +134,6 @@ _DISTANCE = Measure(
     is_share=False,
     higher_is_better=False,
 )
-
 # Likewise, of a model and its teacher.
 OF_TEACHER: Mapping[str, tuple[Measure, ...]] = {
     "classification": (_AGREEMENT, _DIVERGENCE),
@@ -543,16 +144,15 @@ OF_TEACHER: Mapping[str, tuple[Measure, ...]] = {
 }
 
 
-def check_same_task(answers: Answers, teacher: Answers) -> None:
-    """Refuse a teacher whose outputs have another shape.
+def measures_of(answers: Answers) -> tuple[Measure, ...]:
+    """What can be measured: nothing without labels, but the error of a reconstruction."""
+    if answers.y is None:
+        return (_ERROR,) if answers.task == "reconstruction" else ()
+    return MEASURES[answers.task]
 
-    Raises:
-        ValueError: if they have.
-    """
-    if answers.outputs.shape != teacher.outputs.shape:
-        raise problem(
-            f"outputs of shape {answers.outputs.shape} and a teacher's of shape "
-            f"{teacher.outputs.shape}",
-            "the same shape",
-            "compare models with the same outputs, or leave the teacher out",
-        )
+
+def main_measure(task: str, has_labels: bool) -> Measure:
+    """The measure that stands for the quality of a model, the first one of its task."""
+    if task == "reconstruction" and not has_labels:
+        return _ERROR
+    return MEASURES[task][0]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_choice, problem
+from keras_kd._examples import check_finite, check_numbers
 
 TASKS = ("classification", "multilabel", "ranking", "regression", "reconstruction")
 # Tasks that are measured by their accuracy.
@@ -19,7 +20,7 @@ _SUM_TOLERANCE = 0.05
 
 
 def task_of(
-    outputs: np.ndarray, labels: np.ndarray | None, input_shapes: Iterable[Sequence[Any]] = ()
+    outputs: np.ndarray, y: np.ndarray | None, input_shapes: Iterable[Sequence[Any]] = ()
 ) -> str:
     """The task that an output solves, from its values and from its labels.
 
@@ -39,7 +40,7 @@ def task_of(
 
     Args:
         outputs: what a model gives for some examples, shaped (examples, ...).
-        labels: for these or for more examples, shaped (examples, ...).
+        y: for these or for more examples, shaped (examples, ...).
         input_shapes: the shapes of the model's inputs without their first axis.
 
     Raises:
@@ -48,28 +49,28 @@ def task_of(
     shape = outputs.shape[1:]
     is_input = shape in [tuple(each) for each in input_shapes] and np.prod(shape) > 1
     adds_up = is_distribution(outputs)
-    if labels is None:
+    if y is None:
         if adds_up or outputs.dtype.kind in "iu":
             return "classification"
         return "reconstruction" if is_input else "regression"
-    binary = bool(np.isin(labels, (0, 1)).all())
-    if is_input and binary and not adds_up and _is_column(labels):
+    binary = bool(np.isin(y, (0, 1)).all())
+    if is_input and binary and not adds_up and _is_column(y):
         return "reconstruction"
     places, columns = shape[:-1], shape[-1] if shape else 1
-    if outputs.dtype.kind in "biu" and labels.shape[1:] in (shape, (*shape, 1)):
+    if outputs.dtype.kind in "biu" and y.shape[1:] in (shape, (*shape, 1)):
         return "classification"
-    if columns == 1 and labels.shape[1:] in (places, (*places, 1)):
+    if columns == 1 and y.shape[1:] in (places, (*places, 1)):
         return "classification" if binary else "regression"
-    if labels.shape[1:] == shape:
+    if y.shape[1:] == shape:
         if binary:
-            return "classification" if np.all(labels.sum(axis=-1) == 1) else "multilabel"
-        return "classification" if adds_up and is_distribution(labels) else "regression"
-    if labels.shape[1:] in (places, (*places, 1)):
+            return "classification" if np.all(y.sum(axis=-1) == 1) else "multilabel"
+        return "classification" if adds_up and is_distribution(y) else "regression"
+    if y.shape[1:] in (places, (*places, 1)):
         return "classification"
     raise problem(
-        f"labels of shape {labels.shape} for outputs of shape {outputs.shape}",
-        f"a class for each example, shaped {(len(labels), *places)}, or numbers shaped "
-        f"{(len(labels), *shape)}",
+        f"labels of shape {y.shape} for outputs of shape {outputs.shape}",
+        f"a class for each example, shaped {(len(y), *places)}, or numbers shaped "
+        f"{(len(y), *shape)}",
         "pass the labels that the model was trained on",
     )
 
@@ -129,58 +130,50 @@ def leads(task: str, values: np.ndarray, threshold: float) -> np.ndarray:
     return first - second
 
 
-def labels_by_output(labels: Any, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
+def labels_by_output(y: Any, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
     """The labels of each output that there are labels for.
 
     Args:
-        labels: None, an array for a single output, or a dict by output name.
+        y: None, an array for a single output, or a dict by output name.
         names: the names of the outputs.
         count: how many examples there are.
 
     Raises:
         ValueError: if there are too few or too many, or if it is not known what they are for.
     """
-    if labels is None:
+    if y is None:
         return {}
-    if not isinstance(labels, Mapping):
+    if not isinstance(y, Mapping):
         if len(names) > 1:
             raise problem(
-                f"labels of type {type(labels).__name__} for a model with {len(names)} outputs",
+                f"labels of type {type(y).__name__} for a model with {len(names)} outputs",
                 f"a dict with some of the keys {list(names)}",
                 f"pass {{{names[0]!r}: ...}}",
             )
-        labels = {names[0]: labels}
-    unknown = sorted(set(labels) - set(names))
+        y = {names[0]: y}
+    unknown = sorted(set(y) - set(names))
     if unknown:
         raise problem(
             f"labels for the outputs {unknown}",
             f"some of {list(names)}",
             "use the names of the outputs as keys",
         )
-    arrays = {name: np.asarray(values) for name, values in labels.items()}
+    arrays = {name: np.asarray(values) for name, values in y.items()}
     for name, array in arrays.items():
-        if array.shape[:1] != (count,) or array.dtype.kind not in "biuf":
-            raise problem(
-                f"labels of shape {array.shape} and type {array.dtype} for the output "
-                f"{name!r} and {count} examples",
-                "numbers, as many as there are examples",
-                "pass as many labels as examples: x[:500], labels[:500]",
-            )
-        if not np.isfinite(array).all():
-            raise problem(
-                f"labels with NaN or infinite values for the output {name!r}",
-                "finite numbers",
-                "leave out the examples without a label: numpy.isfinite finds them",
-            )
+        labels = f"labels for the output {name!r}"
+        fix = "pass as many labels as examples: x[:500], y[:500]"
+        check_numbers(array, count, labels, fix)
+        fix = "leave out the examples without a label: numpy.isfinite finds them"
+        check_finite(array, labels, fix)
     return arrays
 
 
-def labels_for(task: str, labels: np.ndarray, outputs: np.ndarray, name: str) -> np.ndarray:
+def labels_for(task: str, y: np.ndarray, outputs: np.ndarray, name: str) -> np.ndarray:
     """Labels in the form that the measures of a task take.
 
     Args:
         task: one of `TASKS`.
-        labels: shaped (examples, ...).
+        y: shaped (examples, ...).
         outputs: what a model gives for these examples.
         name: the name of the output, for messages.
 
@@ -196,35 +189,33 @@ def labels_for(task: str, labels: np.ndarray, outputs: np.ndarray, name: str) ->
     shape = outputs.shape
     if task == "classification" and outputs.dtype.kind in "biu":
         # The model gives class numbers; how many classes there are is not known.
-        if labels.shape not in (shape, (*shape, 1)) or np.any(labels != np.floor(labels)):
-            raise _wrong_labels(labels, shape, name, f"class numbers of shape {shape}")
-        return labels.reshape(shape).astype(np.int64)
+        if y.shape not in (shape, (*shape, 1)) or np.any(y != np.floor(y)):
+            raise _wrong_labels(y, shape, name, f"class numbers of shape {shape}")
+        return y.reshape(shape).astype(np.int64)
     if task == "classification":
-        return class_numbers(labels, shape, name)
+        return class_numbers(y, shape, name)
     if task == "reconstruction":
-        if not _is_column(labels) or not np.isin(labels, (0, 1)).all():
-            raise _wrong_labels(
-                labels, shape, name, "1 for each anomaly and 0 for all other examples"
-            )
-        return labels.reshape(len(labels)).astype(np.int64)
-    if task == "ranking" and len(shape) > 1 and shape[-1] > 1 and _is_column(labels):
-        relevant = class_numbers(labels, shape, name)
+        if not _is_column(y) or not np.isin(y, (0, 1)).all():
+            raise _wrong_labels(y, shape, name, "1 for each anomaly and 0 for all other examples")
+        return y.reshape(len(y)).astype(np.int64)
+    if task == "ranking" and len(shape) > 1 and shape[-1] > 1 and _is_column(y):
+        relevant = class_numbers(y, shape, name)
         return np.eye(shape[-1])[relevant]
-    if labels.size != np.prod(shape) or labels.shape[:1] != shape[:1]:
-        raise _wrong_labels(labels, shape, name, f"a number for each output, shaped {shape}")
-    if task == "multilabel" and not np.isin(labels, (0, 1)).all():
-        raise _wrong_labels(labels, shape, name, "only 0 and 1 in labels of the task multilabel")
-    if task == "ranking" and labels.min() < 0:
-        raise _wrong_labels(labels, shape, name, "relevances of at least 0")
+    if y.size != np.prod(shape) or y.shape[:1] != shape[:1]:
+        raise _wrong_labels(y, shape, name, f"a number for each output, shaped {shape}")
+    if task == "multilabel" and not np.isin(y, (0, 1)).all():
+        raise _wrong_labels(y, shape, name, "only 0 and 1 in labels of the task multilabel")
+    if task == "ranking" and y.min() < 0:
+        raise _wrong_labels(y, shape, name, "relevances of at least 0")
     wanted = np.int64 if task == "multilabel" else np.float64
-    return labels.reshape(shape).astype(wanted)
+    return y.reshape(shape).astype(wanted)
 
 
-def class_numbers(labels: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+def class_numbers(y: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     """Labels as the numbers of classes, shaped like the choices of an output.
 
     Args:
-        labels: numbers shaped (examples, ...) or (examples, ..., 1), or one-hot rows like the
+        y: numbers shaped (examples, ...) or (examples, ..., 1), or one-hot rows like the
             outputs.
         shape: the shape of the outputs, (examples, ..., classes).
         name: the name of the output, for messages.
@@ -233,13 +224,13 @@ def class_numbers(labels: np.ndarray, shape: tuple[int, ...], name: str) -> np.n
         ValueError: if they have another shape or are no numbers of classes.
     """
     wanted, last = places(shape), max(_columns(shape), 2) - 1
-    if _columns(shape) > 1 and labels.shape == shape:
-        return labels.argmax(axis=-1)
-    if labels.shape not in (wanted, (*wanted, 1)):
+    if _columns(shape) > 1 and y.shape == shape:
+        return y.argmax(axis=-1)
+    if y.shape not in (wanted, (*wanted, 1)):
         raise _wrong_labels(
-            labels, shape, name, f"class numbers of shape {wanted}, or one-hot rows like the output"
+            y, shape, name, f"class numbers of shape {wanted}, or one-hot rows like the output"
         )
-    numbers = labels.reshape(wanted)
+    numbers = y.reshape(wanted)
     if np.any(numbers != np.floor(numbers)) or numbers.min() < 0 or numbers.max() > last:
         raise problem(
             f"labels from {numbers.min():g} to {numbers.max():g} for the output {name!r}",
@@ -258,16 +249,14 @@ def _columns(shape: tuple[int, ...]) -> int:
     return shape[-1] if len(shape) > 1 else 1
 
 
-def _is_column(labels: np.ndarray) -> bool:
+def _is_column(y: np.ndarray) -> bool:
     """Whether there is one label for each example."""
-    return labels.shape[1:] in ((), (1,))
+    return y.shape[1:] in ((), (1,))
 
 
-def _wrong_labels(
-    labels: np.ndarray, shape: tuple[int, ...], name: str, expected: str
-) -> ValueError:
+def _wrong_labels(y: np.ndarray, shape: tuple[int, ...], name: str, expected: str) -> ValueError:
     return problem(
-        f"labels of shape {labels.shape} for {shape[0]} examples of the output {name!r} of "
+        f"labels of shape {y.shape} for {shape[0]} examples of the output {name!r} of "
         f"shape {shape}",
         expected,
         "pass the labels that the student was trained on",

@@ -22,18 +22,19 @@ def page(comparison: Comparison, epochs: int, seed: int, x: np.ndarray) -> Page:
         comparison[name]
         for name in (variants.TEACHER, variants.ALONE, variants.DISTILLED, variants.SMALLEST)
     )
-    times = teacher.parameters / distilled.parameters
+    of_teacher, of_student = teacher.known("parameters"), distilled.known("parameters")
     # The other way round it is the difference of the distilled student to the baseline.
     gain = alone.quality["accuracy"].difference
+    assert gain is not None
     return Page(
         title="A student for a small device",
         introduction=(
-            f"{comparison.name}: a teacher with {count(teacher.parameters)} weights taught a "
-            f"student with {count(distilled.parameters)}. Every row of the table is a .tflite "
+            f"{comparison.name}: a teacher with {count(of_teacher)} weights taught a "
+            f"student with {count(of_student)}. Every row of the table is a .tflite "
             "file, and every accuracy was measured by running that file on the test images."
         ),
         highlights=[
-            Highlight(f"{times:.0f} times", "fewer weights than the teacher"),
+            Highlight(f"{of_teacher / of_student:.0f} times", "fewer weights than the teacher"),
             Highlight(
                 f"{-100 * gain.value:+.2f}",
                 f"points of accuracy by distillation (95 % interval {-100 * gain.high:+.2f} to "
@@ -41,12 +42,12 @@ def page(comparison: Comparison, epochs: int, seed: int, x: np.ndarray) -> Page:
                 f"{percent(_accuracy(alone))} %, {epochs} epochs each",
             ),
             Highlight(
-                f"{smallest.compressed_bytes / 1000:.1f} kB",
+                f"{smallest.known('compressed_bytes') / 1000:.1f} kB",
                 f"after gzip when pruned and quantized, at {percent(_accuracy(smallest))} %; the "
-                f"teacher takes {teacher.compressed_bytes / 1000:,.0f} kB",
+                f"teacher takes {teacher.known('compressed_bytes') / 1000:,.0f} kB",
             ),
             Highlight(
-                f"{smallest.latency_microseconds:.0f} µs",
+                f"{smallest.known('latency_microseconds'):.0f} µs",
                 "for one image in LiteRT on one thread of this CPU",
             ),
         ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,11 @@ from rich.console import Console
 
 from keras_kd import compression, tflite
 from keras_kd._files import check_output, filling
-from keras_kd.data import Dataset
+from keras_kd._progress import Progress
+from keras_kd.data import Splits
 from keras_kd.evaluation import Comparison, compare, save_report
 from keras_kd.evaluation.extra import check_report_extra
 from keras_kd.quickstart import variants
-from keras_kd.quickstart.narrator import Narrator
 from keras_kd.quickstart.page import page
 from keras_kd.quickstart.settings import Settings
 from keras_kd.quickstart.training import CALIBRATION_IMAGES, Training, compute_deterministically
@@ -49,44 +51,67 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
     check_report_extra()
     dataset = settings.load()
     compute_deterministically()
-    with Narrator(console) as narrator:
-        trained = _train(settings, dataset, narrator)
-        plain = {name: compression.strip(model) for name, model in trained.items()}
-        with filling(settings.output) as directory:
-            files = _convert(trained, dataset, narrator)
-            with narrator.stage("run on the test images", len(files)):
-                comparison = compare(
-                    files,
-                    dataset.x_test,
-                    dataset.y_test,
-                    class_names=dataset.class_names,
-                    name=dataset.name,
-                    baseline=variants.DISTILLED,
-                    sources=plain,
-                    on_measured=narrator.advance,
-                )
-            _write(directory, settings, plain, files, comparison, dataset.x_test)
+    stages = _Stages(console)
+    trained = _train(settings, dataset, stages)
+    plain = {name: compression.strip(model) for name, model in trained.items()}
+    with filling(settings.output) as directory:
+        files = _convert(trained, dataset, stages)
+        with stages.stage("run on the test images", len(files)):
+            comparison = compare(
+                files,
+                dataset.x_test,
+                dataset.y_test,
+                class_names=dataset.class_names,
+                name=dataset.name,
+                baseline=variants.DISTILLED,
+                sources=plain,
+                on_measured=stages.advance,
+            )
+        _write(directory, settings, plain, files, comparison, dataset.x_test)
     # The table keeps its width where the console is narrower than it.
     console.print(str(comparison), soft_wrap=True, markup=False, highlight=False)
     _say_where(console, settings.output)
     return comparison
 
 
-def _train(settings: Settings, dataset: Dataset, narrator: Narrator) -> dict[str, Any]:
+class _Stages:
+    """Shows one stage of the work after the other.
+
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._current: Progress | None = None
+
+    @contextmanager
+    def stage(self, description: str, steps: int) -> Iterator[None]:
+        """Show the work done in the body as `steps` steps, counted by `advance`."""
+        with Progress(description, steps, console=self._console) as self._current:
+            yield
+
+    def advance(self, *_: object) -> None:
+        """Count one step of the current stage as done."""
+        if self._current is not None:
+            self._current.advance()
+
+
+def _train(settings: Settings, dataset: Splits, stages: _Stages) -> dict[str, Any]:
     """All models by their names, in the form in which they are converted."""
-    training = Training(dataset, settings.seed, on_epoch=narrator.advance)
+    training = Training(dataset, settings.seed, on_epoch=stages.advance)
     epochs, fine_tuning = settings.epochs, settings.fine_tuning_epochs
-    with narrator.stage("train the teacher", epochs):
+    with stages.stage("train the teacher", epochs):
         teacher = training.teacher(epochs)
-    with narrator.stage("train the student alone", epochs):
+    with stages.stage("train the student alone", epochs):
         alone = training.alone(epochs)
-    with narrator.stage("distill", epochs):
+    with stages.stage("distill", epochs):
         distilled = training.distilled(teacher, epochs)
-    with narrator.stage("distill and prune", fine_tuning):
+    with stages.stage("distill and prune", fine_tuning):
         pruned = training.pruned(teacher, distilled, fine_tuning)
-    with narrator.stage("distill, quantization-aware", fine_tuning):
+    with stages.stage("distill, quantization-aware", fine_tuning):
         quantized = training.quantization_aware(teacher, distilled, fine_tuning)
-    with narrator.stage("distill the pruned one, quantization-aware", fine_tuning):
+    with stages.stage("distill the pruned one, quantization-aware", fine_tuning):
         smallest = training.quantization_aware(teacher, pruned, fine_tuning)
     return {
         variants.TEACHER: teacher,
@@ -100,10 +125,10 @@ def _train(settings: Settings, dataset: Dataset, narrator: Narrator) -> dict[str
 
 
 def _convert(
-    trained: dict[str, Any], dataset: Dataset, narrator: Narrator
+    trained: dict[str, Any], dataset: Splits, stages: _Stages
 ) -> dict[str, tflite.TFLiteModel]:
     files = {}
-    with narrator.stage("convert to .tflite", len(variants.ALL)):
+    with stages.stage("convert to .tflite", len(variants.ALL)):
         for variant in variants.ALL:
             files[variant.name] = tflite.convert(
                 trained[variant.name],
@@ -111,7 +136,7 @@ def _convert(
                 dataset.x_train[:CALIBRATION_IMAGES] if variant.calibrated else None,
                 target=variant.target,
             )
-            narrator.advance()
+            stages.advance()
     return files
 
 

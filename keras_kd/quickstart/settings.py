@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_kd._checks import check_choice, problem, three_parts
-from keras_kd.data import Dataset, load, load_sample
+from keras_kd.data import Splits, load, load_sample
 from keras_kd.data.named import NAMES
 
 
@@ -51,7 +51,7 @@ class Settings:
             raise problem(
                 f"data_dir={str(self.data_dir)!r} without a data set",
                 f"dataset as one of {', '.join(map(repr, NAMES))}",
-                "say which data set to use, or leave data_dir out for the bundled sample",
+                "name the data set to use, or leave data_dir out for the bundled sample",
             )
 
     @property
@@ -59,8 +59,8 @@ class Settings:
         """How long a student is pruned or trained quantization-aware."""
         return (self.epochs + 1) // 2
 
-    def load(self) -> Dataset:
-        """The data set, or the part of it that is asked for.
+    def load(self) -> Splits:
+        """The data set, or the requested part of it.
 
         Raises:
             FileNotFoundError: if the data directory does not hold it.

@@ -1,4 +1,4 @@
-"""How the models of the quickstart are trained."""
+"""The teacher and the student of the quickstart, and how they are trained."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import layers
 
 from keras_kd import compression, losses
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 from keras_kd.distiller import Distiller
-from keras_kd.quickstart.models import build_student, build_teacher
 
 # Chosen on images of MNIST that are not in the sample.
 TEMPERATURE = 4.0
@@ -23,6 +23,50 @@ TEACHER_LEARNING_RATE = 2e-3
 # A trained student moves less for quantization; where weights were taken away it moves on.
 FINE_TUNING_LEARNING_RATE = 1e-3
 LOSS = "sparse_categorical_crossentropy"
+
+
+def build_teacher(image_shape: tuple[int, ...], number_of_classes: int) -> keras.Model:
+    """A convolutional network with about 100 000 weights for images of 28x28."""
+    return keras.Sequential(
+        [
+            keras.Input(image_shape, name="image"),
+            *_convolution(16),
+            layers.MaxPooling2D(),
+            *_convolution(32),
+            layers.MaxPooling2D(),
+            *_convolution(128),
+            layers.Flatten(),
+            layers.Dropout(0.4),
+            layers.Dense(number_of_classes),
+            layers.Softmax(name="probabilities"),
+        ],
+        name="teacher",
+    )
+
+
+def build_student(image_shape: tuple[int, ...], number_of_classes: int) -> keras.Model:
+    """A network of the kind that fits a microcontroller: about 6 000 weights."""
+    return keras.Sequential(
+        [
+            keras.Input(image_shape, name="image"),
+            *_convolution(8, strides=2),
+            *_convolution(16, strides=2),
+            *_convolution(16, strides=2),
+            layers.Flatten(),
+            layers.Dense(number_of_classes),
+            layers.Softmax(name="probabilities"),
+        ],
+        name="student",
+    )
+
+
+def _convolution(filters: int, strides: int = 1) -> list[keras.Layer]:
+    """A convolution whose normalization and activation the converter folds into it."""
+    return [
+        layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+    ]
 
 
 def compute_deterministically() -> None:
@@ -42,7 +86,7 @@ class Training:
     """
 
     def __init__(
-        self, dataset: Dataset, seed: int, on_epoch: Callable[[], None] | None = None
+        self, dataset: Splits, seed: int, on_epoch: Callable[[], None] | None = None
     ) -> None:
         self.dataset = dataset
         self.seed = seed

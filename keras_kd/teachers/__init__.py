@@ -1,13 +1,12 @@
 """Who produces the targets: trained models, several of them, or the student itself."""
 
+from keras_kd._lazy import publish
 from keras_kd.teachers.base import ModelTeacher, Teacher
 from keras_kd.teachers.born_again import Generation, born_again
 from keras_kd.teachers.ensemble import Ensemble, as_teacher
 from keras_kd.teachers.function import Function, NumpyFunction
 from keras_kd.teachers.last_exit import LastExit
 from keras_kd.teachers.moving_average import MovingAverage
-from keras_kd.teachers.stored.outputs import store_outputs
-from keras_kd.teachers.stored.storing import store
 from keras_kd.teachers.stored.teacher import StoredTeacher
 
 __all__ = [
@@ -22,6 +21,6 @@ __all__ = [
     "Teacher",
     "as_teacher",
     "born_again",
-    "store",
-    "store_outputs",
 ]
+
+publish(__name__, __all__)

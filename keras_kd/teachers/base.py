@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras
+from keras_kd import _graphs, _keras
 from keras_kd._checks import problem
 from keras_kd.taps import Tap, Tapped
 from keras_kd.teachers.classes import Classes, ClassIndexes, check_all_known, mark_classes
 
 
 class Teacher:
-    """Base class: a subclass says in `__call__` what it teaches about a batch.
+    """Base class: a subclass returns in `__call__` its outputs for a batch.
 
     A `keras_kd.Distiller` makes a `ModelTeacher` of a model and an `Ensemble` of a list of models.
 
@@ -23,11 +23,11 @@ class Teacher:
 
     Attributes:
         name: for messages.
-        supports_jit: whether a step that asks the teacher can be compiled by XLA.
-        brings_outputs: whether the data bring what the teacher says (see `joined`), and not what it
-            is asked about.
-        key_name: the entry of dict inputs by which such a teacher knows an example, if there is
-            one.
+        supports_jit: whether a step that runs the teacher can be compiled by XLA.
+        brings_outputs: whether the data contain the teacher's outputs (see `joined`), instead of
+            its inputs.
+        key_name: the entry of dict inputs by which such a teacher identifies an example, if there
+            is one.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Teacher:
 
     @property
     def models(self) -> list[Any]:
-        """The models that the teacher asks: frozen, and saved with a Distiller in this order."""
+        """The models that the teacher runs: frozen, and saved with a Distiller in this order."""
         return []
 
     @property
@@ -70,7 +70,7 @@ class Teacher:
         return None
 
     def tap(self, layer_names: Sequence[str]) -> None:
-        """Be told which hidden layers the losses read.
+        """Receive the names of the hidden layers that the losses read.
 
         Raises:
             ValueError: if there is no such layer, or there are no layers to read.
@@ -78,7 +78,7 @@ class Teacher:
         raise NotImplementedError(f"{type(self).__name__} does not say which layers it has.")
 
     def meet(self, student: Any) -> None:
-        """Be told of the student, before the first step.
+        """Receive the student, before the first step.
 
         Raises:
             ValueError: if the teacher cannot teach it.
@@ -93,7 +93,7 @@ class Teacher:
         return None
 
     def after_step(self, student: Any, step: Any = None) -> None:
-        """Be told that the student's weights have changed; part of the compiled step.
+        """Update after a change of the student's weights; part of the compiled step.
 
         Args:
             student: the student.
@@ -125,7 +125,7 @@ class ModelTeacher(Teacher):
     """A trained model of either Keras.
 
     Args:
-        model: the model; it is asked as in inference.
+        model: the model; it runs as in inference.
         classes: which class of the student each column of the model's output is, where the two do
             not have the same classes: a list, with `None` for columns that the student does not
             have, or a dict from columns to classes, which leaves out the others. Columns are left
@@ -161,19 +161,19 @@ class ModelTeacher(Teacher):
     @property
     def input_shapes(self) -> list[tuple] | None:
         """The shapes of the model's inputs."""
-        return _keras.input_shapes(self.model)
+        return _graphs.input_shapes(self.model)
 
     @property
     def input_names(self) -> Any:
         """The names of the model's inputs."""
-        return _keras.input_names(self.model)
+        return _graphs.input_names(self.model)
 
     def tap(self, layer_names: Sequence[str]) -> None:
         """Read these layers of the model; "backbone/block3" is one of a nested model."""
         self._tap = Tap(self.model, layer_names)
 
     def meet(self, student: Any) -> None:
-        """Be told that there is a student, which may have other classes than the teacher."""
+        """Note that there is a student, which may have other classes than the teacher."""
         self._has_student = True
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
@@ -186,7 +186,7 @@ class ModelTeacher(Teacher):
         return self._in_classes(self._tap(inputs, training=False))
 
     def _in_classes(self, said: Tapped) -> Tapped:
-        """What the model says in the classes of the student."""
+        """The model's outputs in the classes of the student."""
         outputs = plain_outputs(said.outputs)
         if self.classes is None:
             return said._replace(outputs=outputs)

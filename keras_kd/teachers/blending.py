@@ -1,4 +1,4 @@
-"""What several models say of one output, made into one."""
+"""Outputs of several models combined into one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keras_kd._probabilities import UNKNOWN
 
 
 class Voice(NamedTuple):
-    """What one member says of one output.
+    """One output of one member.
 
     Attributes:
         member: the member's name, for messages.
@@ -47,17 +47,18 @@ class Opinion(NamedTuple):
 
 
 def without_gaps(voices: Sequence[Voice]) -> tuple[list[Voice], tuple[int, ...] | None]:
-    """The same members with the classes that any of them knows numbered from 0.
+    """The same members with the classes that any of them has numbered from 0.
 
     Returns:
-        The members, and which classes these are; `None` where a member knows all of them.
+        The members, and which classes these are; `None` where a member has all of them.
     """
     if any(voice.classes is None for voice in voices):
         return list(voices), None
-    known = tuple(sorted({index for voice in voices for index in voice.classes}))
+    known = tuple(sorted({index for voice in voices for index in voice.classes or ()}))
     number = {index: position for position, index in enumerate(known)}
     return [
-        voice._replace(classes=tuple(number[index] for index in voice.classes)) for voice in voices
+        voice._replace(classes=tuple(number[index] for index in voice.classes or ()))
+        for voice in voices
     ], known
 
 
@@ -91,9 +92,9 @@ def mean_of_logits(voices: Sequence[Voice]) -> Any:
 
 
 def mean_of_probabilities(voices: Sequence[Voice]) -> Any:
-    """The logits of the weighted mean of probabilities, at any temperature a loss asks for.
+    """The logits of the weighted mean of probabilities, at any temperature of a loss.
 
-    A member that knows a part of the classes gives the others no probability where the classes
+    A member that has a part of the classes gives the others no probability where the classes
     exclude each other (softmax). Where they do not (sigmoid), it has no share in the mean of a
     class that it does not know.
     """
@@ -101,7 +102,7 @@ def mean_of_probabilities(voices: Sequence[Voice]) -> Any:
     opinions, kind = _opinions(voices, split=True)
     members, shares, known = _stacked(opinions)
     seen = Logits(members, members=members, shares=shares, known=known, **kind)
-    # As the losses read an output of which nobody says what it is.
+    # As the losses read an output of unknown kind.
     logits = seen.at(1.0, kind["activation"] or ("sigmoid" if shape[-1] == 1 else "softmax"))
     remember_logits(logits, dataclasses.replace(seen, logits=logits))
     return logits

@@ -15,7 +15,7 @@ class Generation(NamedTuple):
     Attributes:
         number: from 1; the first teacher is generation 0.
         teacher: who teaches: the student of the generation before.
-        student: a new model, to be trained before the next generation is asked for.
+        student: a new model, to be trained before the next generation.
     """
 
     number: int
@@ -50,7 +50,7 @@ def born_again(
         generations: how many students.
 
     Yields:
-        A `Generation` each. The student is made when it is asked for, and frozen by the Distiller
+        A `Generation` each. The student is made when it is needed, and frozen by the Distiller
         when it teaches.
 
     Raises:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _graphs
 from keras_kd._checks import problem
 from keras_kd._logits import Logits, recognise_logits, remember_logits
 
@@ -83,7 +83,7 @@ def take_columns(output: Any, columns: Sequence[int]) -> Any:
     """Columns of the last axis of an output, and of what is remembered of its logits."""
     if list(columns) == list(range(output.shape[-1])):
         return output
-    if _keras.is_symbolic(output):
+    if _graphs.is_symbolic(output):
         return keras.KerasTensor((*output.shape[:-1], len(columns)))
     seen = recognise_logits(output)
     changed: dict[str, Any] = {"logits": ops.take(seen.logits, list(columns), axis=-1)}
@@ -101,7 +101,7 @@ def take_columns(output: Any, columns: Sequence[int]) -> Any:
 
 def mark_classes(output: Any, classes: Sequence[int]) -> Any:
     """Note on an output which of the student's classes its columns are."""
-    if _keras.is_symbolic(output):
+    if _graphs.is_symbolic(output):
         # One of its own: a model's own outputs are not to be marked.
         output = keras.KerasTensor(tuple(output.shape))
         seen = Logits(output, None)
@@ -112,7 +112,7 @@ def mark_classes(output: Any, classes: Sequence[int]) -> Any:
 
 
 def check_all_known(classes: Sequence[int], given: Any) -> None:
-    """Check that no class is left out, where no student tells how many there are.
+    """Check that no class is left out, where no student defines how many there are.
 
     Raises:
         ValueError: if one is.

@@ -50,10 +50,10 @@ class Ensemble(Teacher):
         outputs: one entry per member: which outputs of the student it teaches, a key or index or a
             list of them, or `None` for all that it has. A member with a single output may teach
             any one. The ensemble has the outputs that are taught.
-        classes: one entry per member: a list that says which class of the student each of its
+        classes: one entry per member: a list of which class of the student each of its
             columns is, with `None` for a column that the student does not have; a dict from columns
             to classes, which leaves out the others; or `None` for all classes. A column that is
-            left out is so before the softmax. Classes of the student that no member knows are
+            left out is so before the softmax. Classes of the student that no member has are
             learned from labels alone: in a Distiller the losses on outputs then see the student's
             logits of the others. With softmax outputs, a member gives no probability to classes
             that it does not know, and its weight is how likely an example is one of its classes.
@@ -138,12 +138,12 @@ class Ensemble(Teacher):
 
     @property
     def input_shapes(self) -> list[tuple] | None:
-        """The shapes of the inputs of the first member that says."""
+        """The shapes of the inputs of the first member whose inputs are known."""
         return next((x.input_shapes for x in self.teachers if x.input_shapes is not None), None)
 
     @property
     def input_names(self) -> Any:
-        """The names of the inputs of the first member that says."""
+        """The names of the inputs of the first member whose inputs are known."""
         return next((x.input_names for x in self.teachers if x.input_names is not None), None)
 
     def tap(self, layer_names: Sequence[str]) -> None:
@@ -157,20 +157,21 @@ class Ensemble(Teacher):
             teacher.tap([layer for member, layer, _ in self._features if member is teacher])
 
     def meet(self, student: Any) -> None:
-        """Tell every member of the student."""
+        """Pass the student on to every member."""
         self._has_student = True
         for teacher in self.teachers:
             teacher.meet(student)
 
     def after_step(self, student: Any, step: Any = None) -> None:
-        """Tell every member that the student's weights have changed."""
+        """Update every member after a change of the student's weights."""
         for teacher in self.teachers:
             teacher.after_step(student, step)
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
-        """The averaged outputs, where every member says what it gives."""
-        said = [teacher.shapes(student) for teacher in self.teachers]
-        if None in said:
+        """The averaged outputs, where all members know the shapes of their outputs."""
+        shapes = [teacher.shapes(student) for teacher in self.teachers]
+        said = [one for one in shapes if one is not None]
+        if len(said) < len(shapes):
             return None
         return self._combined(
             said, lambda voices: keras.KerasTensor(blended_shape(voices), dtype="float32")
@@ -203,13 +204,16 @@ class Ensemble(Teacher):
         if stored:
             raise problem(
                 f"the stored teachers {stored} as members of an ensemble",
-                "members that are asked about the inputs of a batch",
-                "store what the ensemble says: keras_kd.teachers.store([first_model, "
+                "members that compute their outputs from the inputs of a batch",
+                "store the outputs of the ensemble: "
+                "keras_kd.teachers.StoredTeacher.create([first_model, "
                 "second_model], dataset, path)",
             )
 
     def _check_inputs(self) -> None:
         first = self.input_shapes
+        if first is None:
+            return
         for teacher in self.teachers:
             other = teacher.input_shapes
             if other is None or (len(first) == len(other) and all(map(shapes_fit, first, other))):
@@ -237,8 +241,9 @@ class Ensemble(Teacher):
         for number, teacher in enumerate(self.teachers):
             for key, output in self._taught(number, said[number].outputs).items():
                 classes = taught_classes(output)
-                if self.classes[number] is not None:
-                    output, classes = self.classes[number].select(output, teacher.name)
+                own = self.classes[number]
+                if own is not None:
+                    output, classes = own.select(output, teacher.name)
                 voice = Voice(teacher.name, output, self.weights[number], classes)
                 voices.setdefault(key, []).append(voice)
         outputs = {key: self._mean_of_all(group, mean) for key, group in voices.items()}
@@ -263,8 +268,9 @@ class Ensemble(Teacher):
         return [None if classes is None else classes.config for classes in self.classes]
 
     def _taught(self, number: int, outputs: Any) -> dict[OutputKey | None, Any]:
-        """What a member says, by the outputs of the student; a single one has the key `None`."""
+        """A member's outputs, by the outputs of the student; a single one has the key `None`."""
         keys = self.outputs[number]
+        own: dict[Any, Any]
         if isinstance(outputs, dict):
             own = dict(outputs)
         elif isinstance(outputs, list | tuple):
@@ -283,7 +289,7 @@ class Ensemble(Teacher):
         return {key: own[key] for key in keys}
 
 
-def _structured(outputs: dict[OutputKey | None, Any]) -> Any:
+def _structured(outputs: dict[Any, Any]) -> Any:
     """Outputs by key as a model gives them: one, a list, or a dict."""
     if set(outputs) == {None}:
         return outputs[None]
@@ -301,8 +307,10 @@ def _structured(outputs: dict[OutputKey | None, Any]) -> Any:
 def _one_each(name: str, values: Any, count: int, default: Any) -> list[Any]:
     if values is None:
         return [default] * count
+    # Any collection, a NumPy array too.
+    given: Any = values
     if isinstance(values, Sized) and not isinstance(values, str) and len(values) == count:
-        return list(values)
+        return list(given)
     raise problem(
         f"{name}={values!r} for {count} teachers",
         "one entry per teacher",

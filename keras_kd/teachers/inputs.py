@@ -115,7 +115,7 @@ class Inputs:
 class _Choice:
     """The entries of a batch that one of the models sees."""
 
-    def __init__(self, argument: str, given: ModelInputs, takes: Any) -> None:
+    def __init__(self, argument: str, given: Any, takes: Any) -> None:
         self._argument = argument
         self._given = given
         self._takes = takes

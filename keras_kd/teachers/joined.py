@@ -1,4 +1,4 @@
-"""Batches that bring what the teacher says of them."""
+"""Batches that contain the teacher's outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_joined(x: Any) -> bool:
 
 
 def without_teacher(x: Any) -> Any:
-    """The inputs of a batch without what a teacher says of it, if it brings that."""
+    """The inputs of a batch without the teacher's outputs, if it contains them."""
     return x[STUDENT_INPUTS] if is_joined(x) else x
 
 
@@ -45,11 +45,11 @@ class JoinedInputs:
         """Any batch will do for the student."""
 
     def reach_teacher(self, x: Any) -> bool:
-        """Whether a batch brings what the teacher says of it."""
+        """Whether a batch contains the teacher's outputs."""
         return is_joined(x)
 
     def of_teacher(self, x: Any) -> Any:
-        """What the teacher says of a batch.
+        """The teacher's outputs for a batch.
 
         Raises:
             ValueError: if the batch does not bring it.

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _graphs
 from keras_kd._checks import problem, shapes_fit
 from keras_kd._logits import recognise_logits, remember_logits
 from keras_kd.taps import Tapped
@@ -71,12 +71,12 @@ class LastExit(Teacher):
         self._layer_names = list(layer_names)
 
     def meet(self, student: Any) -> None:
-        """Check the student's outputs, where it tells them.
+        """Check the student's outputs, where they are known.
 
         Raises:
             ValueError: if it has one output only, exits of several shapes, or not the one named.
         """
-        outputs = _keras.output_specs(student)
+        outputs = _graphs.output_specs(student)
         if outputs is not None:
             self._last(outputs)
 
@@ -105,6 +105,8 @@ class LastExit(Teacher):
         Raises:
             ValueError: if there is none, or it does not fit the others.
         """
+        exits: dict[Any, Any]
+        key: Any
         if isinstance(outputs, dict):
             exits, key = dict(outputs), self.output
         elif isinstance(outputs, list | tuple) and len(outputs) > 1:

@@ -43,7 +43,7 @@ class MovingAverage(Teacher):
 
     Reference:
         Tarvainen, Valpola: Mean teachers are better role models, NIPS 2017, arXiv 1703.01780. The
-        authors' teacher keeps its noise (dropout); here every teacher is asked as in inference.
+        authors' teacher keeps its noise (dropout); here every teacher runs as in inference.
     """
 
     def __init__(self, decay: float = 0.999, *, name: str = "moving_average") -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_kd.compression import sparsity
+from keras_kd.compression import summary
 from keras_kd.tflite import convert
 
 
@@ -13,8 +13,8 @@ def script(scripts):
 def test_a_copy_has_the_share_of_zeros_in_every_kernel(script):
     student = script.residual_student(widths=(4, 8))
     zeros = script.with_zeros(student, 0.5)
-    assert sparsity(zeros).overall == pytest.approx(0.5, abs=0.01)
-    assert sparsity(student).overall == 0
+    assert summary(zeros).sparsity == pytest.approx(0.5, abs=0.01)
+    assert summary(student).sparsity == 0
     for one, other in zip(zeros.weights, student.weights, strict=True):
         value = one.numpy()
         np.testing.assert_array_equal(value[value != 0], other.numpy()[value != 0])

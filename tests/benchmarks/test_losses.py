@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_kd import losses
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BASES = {"BatchLoss", "DistillationLoss", "FeatureLoss"}
@@ -24,7 +24,7 @@ def dataset():
     generator = np.random.default_rng(0)
     images = generator.random((24, 28, 28, 1), dtype="float32")
     labels = generator.integers(0, 10, 24)
-    return Dataset("noise", images, labels, images, labels, tuple("abcdefghij"))
+    return Splits("noise", images, labels, images, labels, tuple("abcdefghij"))
 
 
 @pytest.fixture(scope="module")

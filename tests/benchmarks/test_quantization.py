@@ -3,7 +3,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def workshop(scripts, tmp_path_factory):
     generator = np.random.default_rng(0)
     images = generator.random((24, 28, 28, 1), dtype="float32")
     labels = generator.integers(0, 10, 24)
-    dataset = Dataset("noise", images, labels, images, labels, tuple("abcdefghij"))
+    dataset = Splits("noise", images, labels, images, labels, tuple("abcdefghij"))
     cache = tmp_path_factory.mktemp("cache")
     teacher = scripts("loss_trials").Setting(
         teacher_images=24, teacher_epochs=1, batch_size=8, teacher_channels=(4, 6, 8)

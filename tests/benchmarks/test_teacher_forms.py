@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd
-from keras_kd.data import Dataset
+from keras_kd.data import Splits
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_form_is_timed(benchmark, teachers, images):
 @pytest.mark.slow
 def test_students_of_forms_are_scored(scripts, benchmark, teachers, images, tmp_path):
     labels = np.arange(12) % 10
-    dataset = Dataset("noise", images, labels, images, labels, tuple("abcdefghij"))
+    dataset = Splits("noise", images, labels, images, labels, tuple("abcdefghij"))
     setting = scripts("loss_trials").Setting(
         teacher_images=12,
         teacher_epochs=1,

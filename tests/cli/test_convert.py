@@ -58,7 +58,7 @@ def test_a_project_for_a_microcontroller(models, folder, run):
     run(
         *("convert", models / "model.keras", "--output", "firmware"),
         *("--quantization", "int8", "--target", "microcontroller"),
-        *("--representative-data", models / "examples.npy", "--labels", models / "labels.txt"),
+        *("--representative-data", models / "examples.npy", "--class-names", models / "labels.txt"),
         *("--name", "shapes"),
     )
     assert os.listdir(folder) == ["firmware"]
@@ -73,7 +73,7 @@ def test_a_project_for_a_microcontroller(models, folder, run):
 def test_a_vocabulary_is_for_a_model_of_text(models, folder, capfd):
     (folder / "vocab.txt").write_text("\n[UNK]\nword\n")
     command = f"convert {models}/model.keras --target microcontroller --output firmware"
-    options = f"--labels {models}/labels.txt --vocabulary vocab.txt"
+    options = f"--class-names {models}/labels.txt --vocabulary vocab.txt"
     assert cli.main([*command.split(), *options.split()]) == 2
     assert "a vocabulary for a model with image float32" in capfd.readouterr().err
     assert os.listdir(folder) == ["vocab.txt"]
@@ -95,7 +95,7 @@ def test_labels_and_metadata_for_a_phone(models, folder, run):
     run(
         *("convert", models / "model.keras", "--output", "phone.tflite", "--color-input"),
         *("--quantization", "int8", "--representative-data", models / "examples.npy"),
-        *("--labels", models / "labels.txt", "--author", "Ada", "--license", "Apache-2.0"),
+        *("--class-names", models / "labels.txt", "--author", "Ada", "--license", "Apache-2.0"),
         *("--description", "Counts.", "--model-version", "1.2.0", "--input-range", -1, 1),
     )
     file = tflite.TFLiteModel.load(folder / "phone.tflite")
@@ -120,7 +120,7 @@ def test_labels_and_metadata_for_a_phone(models, folder, run):
 def test_labels_of_what_is_no_image(models, folder, run, shape, options, expected):
     layers = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
     keras.Sequential([keras.Input(shape), *layers]).save("own.keras")
-    run("convert", "own.keras", "--labels", models / "labels.txt", *options)
+    run("convert", "own.keras", "--class-names", models / "labels.txt", *options)
     metadata = tflite.android.read_metadata(tflite.TFLiteModel.load("own.tflite"))
     assert metadata.labels == ("one", "two", "three")
     assert (metadata.input_kind, metadata.sample_rate) == expected

@@ -87,14 +87,16 @@ BAD = {
     "convert {models}/model.keras --verification-labels {models}/labels.npy --output x.tflite": (
         "labels without --verification-data"
     ),
-    "convert {models}/model.keras --output x.tflite --author me": "--author without --labels",
-    "convert {models}/model.keras --output x.tflite --target web --labels {models}/labels.txt": (
-        "metadata with --target web"
-    ),
-    "convert {models}/model.keras --output x.tflite --labels {models}/two_labels.txt": "Received",
-    "convert {models}/model.keras --output x.tflite --labels {models}/empty_labels.txt": "label ''",
-    "convert {models}/model.keras --output x.tflite --labels {models}/latin.txt": "not UTF-8",
-    "convert {models}/model.keras --output x.tflite --labels missing.txt": "path 'missing.txt'",
+    "convert {models}/model.keras --output x.tflite --author me": "--author without --class-names",
+    "convert {models}/model.keras --target web --output x.tflite "
+    "--class-names {models}/labels.txt": ("metadata with --target web"),
+    "convert {models}/model.keras --output x.tflite "
+    "--class-names {models}/two_labels.txt": "Received",
+    "convert {models}/model.keras --output x.tflite "
+    "--class-names {models}/empty_labels.txt": "label ''",
+    "convert {models}/model.keras --output x.tflite --class-names {models}/latin.txt": "not UTF-8",
+    "convert {models}/model.keras --output x.tflite "
+    "--class-names missing.txt": "path 'missing.txt'",
     "convert .": "the directory '.'",
     "convert {models}/model.keras --per-tensor": "--per-tensor with --quantization float32",
     "inspect missing.tflite": "the path 'missing.tflite'",
@@ -202,7 +204,7 @@ BAD |= {
     for rest, message in {
         "missing.npy": "the path 'missing.npy'",
         "{models}/examples.npy": "a class for each example, shaped (30,)",
-        "{models}/two.npy": "labels of shape (2,)",
+        "{models}/two.npy": "labels for the output 'output' of shape (2,)",
         "{models}/wrong_labels.npy": "whole numbers from 0 to 2, the classes",
         "{models}/labels.npy --baseline other.tflite": "--baseline 'other.tflite'",
         "{models}/labels.npy --task regression": "a number for each output",

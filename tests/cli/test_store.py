@@ -90,7 +90,7 @@ def test_predictions(models, folder, logits, run):
     np.save("logits.npy", logits)
     words = ["store", "--predictions", "logits.npy", "--output", "t.store", "--dtype", "float32"]
     out = run(*words, "--data", models / "examples.npy")
-    assert "what the teacher 'logits' says of 30 examples, complete" in out
+    assert "outputs of the teacher 'logits' for 30 examples, complete" in out
     np.testing.assert_array_equal(all_of("t.store"), logits)
 
 

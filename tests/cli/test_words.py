@@ -68,7 +68,7 @@ def logits(folder):
     [
         (["--quantization", "int8"], "add --representative-data x_train.npy",
          ["--representative-data", "x_train.npy"]),
-        (["--labels", "labels.txt"], "add --softmax", ["--softmax"]),
+        (["--class-names", "labels.txt"], "add --softmax", ["--softmax"]),
         (["--per-tensor"], "choose --quantization int8",
          ["--quantization", "int8", "--representative-data", "x_train.npy"]),
         (["--target", "microcontroller", "--quantization", "dynamic_int8"],

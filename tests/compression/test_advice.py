@@ -9,7 +9,16 @@ import pytest
 
 import keras_kd
 from keras_kd import compression
-from keras_kd.compression import Step, factorize, prune, quantize_aware, remove_filters, strip
+from keras_kd.compression import (
+    Blocks,
+    MByN,
+    Step,
+    factorize,
+    prune,
+    quantize_aware,
+    remove_filters,
+    strip,
+)
 
 layers = keras.layers
 X = np.random.default_rng(0).random((16, 6), np.float32)
@@ -89,7 +98,7 @@ class Row(NamedTuple):
     follow: object
 
 
-PRUNE, QUANTIZE = Step("prune", epochs=1, final_sparsity=0.5), Step("quantize_aware", epochs=1)
+PRUNE, QUANTIZE = Step("prune", epochs=1, sparsity=0.5), Step("quantize_aware", epochs=1)
 ROWS = {
     "not built": Row(
         lambda: factorize(unbuilt(), rank=2), r"begin it with keras.Input", lambda: factorize(
@@ -125,14 +134,14 @@ ROWS = {
         lambda: prune(student(), 0.5, layers=["hidden"]),
     ),
     "too small for a pattern": Row(
-        lambda: prune(student(), 0.5, layers=["hidden"], block_size=(8, 16)),
+        lambda: prune(student(), 0.5, layers=["hidden"], pattern=Blocks((8, 16))),
         r"\['hidden'\], whose kernels are too small.*pass skip=\['hidden'\], or a smaller pattern",
-        lambda: prune(student(), 0.5, layers=["hidden"], block_size=(4, 1)),
+        lambda: prune(student(), 0.5, layers=["hidden"], pattern=Blocks((4, 1))),
     ),
-    "two patterns": Row(
-        lambda: prune(student(), m_by_n=(2, 4), block_size=(4, 1)),
-        r"leave the other out",
-        lambda: prune(student(), block_size=(4, 1)),
+    "a pattern of another sparsity": Row(
+        lambda: prune(student(), 0.8, pattern=MByN(2, 4)),
+        r"leave `sparsity` out",
+        lambda: prune(student(), pattern=MByN(2, 4)),
     ),
     "no criterion": Row(
         lambda: factorize(student()), r"energy=0.8 keeps", lambda: factorize(built(), energy=0.5)
@@ -167,11 +176,6 @@ ROWS = {
         r"pass weight_bits=8",
         lambda: quantize_aware(student(), X, weight_bits=8),
     ),
-    "not quantization-aware": Row(
-        lambda: compression.quantization_summary(student()),
-        r"call keras_kd.compression.quantize_aware first",
-        lambda: compression.quantization_summary(quantize_aware(student(), X)),
-    ),
     "steps in another order": Row(
         lambda: run([QUANTIZE, PRUNE]), r"order the steps as", lambda: run([PRUNE, QUANTIZE])
     ),
@@ -183,7 +187,7 @@ ROWS = {
     "epochs for all steps": Row(
         lambda: run([PRUNE], epochs=3),
         r"write Step\(\"prune\", epochs=3\)",
-        lambda: run([Step("prune", epochs=3, final_sparsity=0.5)]),
+        lambda: run([Step("prune", epochs=3, sparsity=0.5)]),
     ),
 }  # fmt: skip
 SLOW = ("steps in another order", "epochs for all steps", "a distiller that is not compiled")

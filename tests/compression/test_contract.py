@@ -19,6 +19,7 @@ from keras import layers
 
 import keras_kd
 from keras_kd import compression, losses, tflite
+from keras_kd.compression.families import BY_NAME
 
 TRAIN, TEST, BATCH = 2000, 1000, 50
 # Shares are met up to one weight of the smallest kernel.
@@ -213,13 +214,15 @@ CASES = {
         lambda student, x: compression.prune(student, 0.6), partial(zeros, 0.6), difference=0.0
     ),
     "prune m by n": Case(
-        lambda student, x: compression.prune(student, m_by_n=(2, 4)),
+        lambda student, x: compression.prune(student, pattern=compression.MByN(2, 4)),
         partial(zeros_of_groups, 2, 4),
         difference=0.0,
         layers=("second", "hidden", "logits"),
     ),
     "prune blocks": Case(
-        lambda student, x: compression.prune(student, 0.4, block_size=(4, 1), layers=DENSE),
+        lambda student, x: compression.prune(
+            student, 0.4, pattern=compression.Blocks((4, 1)), layers=DENSE
+        ),
         partial(zeros_of_blocks, 0.4, 4),
         difference=0.0,
         layers=DENSE,
@@ -262,7 +265,12 @@ CASES = {
         difference=0.05,
     ),
 }
-FAST = {"factorize", "remove_filters", "prune", "cluster", "quantize_aware"}
+# One case of each family, by its name.
+FAST = set(BY_NAME)
+
+
+def test_every_family_has_a_case():
+    assert set(CASES) >= FAST
 
 
 def low_rank(student):

@@ -7,6 +7,7 @@ import pytest
 from keras import layers
 
 from keras_kd import compression
+from keras_kd.compression.families import FAMILIES
 from keras_kd.compression.kernels import CLUSTERABLE, PRUNABLE, kernels
 from keras_kd.compression.layers import LAYERS
 
@@ -99,6 +100,10 @@ CALLS = {
 }
 
 
+def test_every_family_is_called():
+    assert len(CALLS) == len(FAMILIES)
+
+
 def of_result(call, student, result):
     """The layers that a compression says it has acted on."""
     if call == P:
@@ -106,12 +111,14 @@ def of_result(call, student, result):
     if call == C:
         return {layer.layer.name for layer in result.layers if hasattr(layer, "clustered")}
     if call == Q:
-        rows = compression.quantization_summary(result).layers
-        return {row.name for row in rows if row.weight_bits or row.output_bits}
+        rows = {row.name: row.quantization for row in compression.summary(result).layers}
+        return {name for name, row in rows.items() if row.weight_bits or row.output_bits}
+    measured = compression.summary(result, student)
     if call == F:
-        return set(result.factorization.layers)
-    widths = compression.shrinkage(student, result).layers
-    return {name for name, (before, after) in widths.items() if after < before}
+        return {layer.name for layer in measured.layers if layer.factorization}
+    before = {layer.name: layer.channels for layer in measured.original.layers}
+    narrower = [each for each in measured.layers if each.channels]
+    return {each.name for each in narrower if each.channels < before[each.name]}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -8,11 +8,12 @@ import tf_keras
 from keras import layers
 
 from keras_kd.compression import (
+    MByN,
+    PolynomialSchedule,
     load,
     prune,
-    quantization_summary,
     quantize_aware,
-    sparsity,
+    summary,
     to_tf_keras,
 )
 
@@ -30,18 +31,18 @@ def fit(pruned):
 
 @pytest.mark.parametrize("name", ["student.keras", "student.h5"])
 def test_a_student_goes_on_where_it_was_saved(tmp_path, name):
-    pruned = prune(dense(), m_by_n=(2, 4), end_step=8, power=1)
+    pruned = prune(dense(), schedule=PolynomialSchedule(end_step=8, power=1), pattern=MByN(2, 4))
     with pytest.warns(UserWarning, match="less sparse than was asked for"):
         fit(pruned)
     # Half of the way to two of four.
-    assert sparsity(pruned).overall == 0.25
+    assert summary(pruned).sparsity == 0.25
     pruned.save(tmp_path / name)
     loaded = load(tmp_path / name)
     assert loaded.layers[-1].pruning_step == 4
     for one, other in zip(pruned.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     fit(loaded)
-    assert sparsity(loaded).overall == 0.5
+    assert summary(loaded).sparsity == 0.5
     kernel = loaded.layers[-1].layer.kernel.numpy()
     assert ((kernel.T.reshape(4, 2, 4) == 0).sum(-1) == 2).all()
 
@@ -51,7 +52,7 @@ def test_a_student_that_was_saved_before_training_has_an_open_schedule(tmp_path)
     loaded = load(tmp_path / "student.keras")
     assert loaded.layers[-1].pruning_schedule.is_open
     fit(loaded)
-    assert sparsity(loaded).overall == 0.5
+    assert summary(loaded).sparsity == 0.5
 
 
 def test_layers_of_users_are_named_on_loading(tmp_path):
@@ -70,7 +71,7 @@ def test_layers_of_users_are_named_on_loading(tmp_path):
     fit(pruned)
     pruned.save(tmp_path / "student.keras")
     loaded = load(tmp_path / "student.keras", {"Own": Own})
-    assert sparsity(loaded).layers == {"own": 0.5}
+    assert summary(loaded).sparsities == {"own": 0.5}
 
 
 def student(activation):
@@ -98,14 +99,14 @@ def test_another_process_reads_what_this_one_has_written(tmp_path, name, activat
         "import sys, numpy, keras_kd; "
         "student = keras_kd.compression.load(sys.argv[1]); "
         "numpy.save(sys.argv[3], student(numpy.load(sys.argv[2]), training=False)); "
-        "print(keras_kd.compression.quantization_summary(student))"
+        "print(keras_kd.compression.summary(student))"
     )
     paths = [str(tmp_path / each) for each in (name, "x.npy", "y.npy")]
     result = subprocess.run(
         [sys.executable, "-c", script, *paths], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == str(quantization_summary(aware))
+    assert result.stdout.strip() == str(summary(aware))
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), aware(x, training=False))
 
 

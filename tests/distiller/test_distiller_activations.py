@@ -269,7 +269,9 @@ def test_a_teacher_of_flattened_softmaxes_is_stored_as_such(tmp_path):
     student, _ = positions(2, lambda logits: keras.layers.Flatten()(logits))
     x = np.random.default_rng(0).normal(size=(16, 4, 5)).astype("float32")
     expected = measured(teacher, student, x)
-    stored = keras_kd.teachers.store(teacher, x, tmp_path / "stored", dtype="float32")
+    stored = keras_kd.teachers.StoredTeacher.create(
+        teacher, x, tmp_path / "stored", dtype="float32"
+    )
     found = measured(stored, student, stored.join(x))
     assert found == pytest.approx(expected, rel=1e-5)
 

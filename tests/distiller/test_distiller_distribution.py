@@ -23,7 +23,8 @@ with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 history = distiller.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0).history
 weights = [weight.tolist() for weight in distiller.student.get_weights()]
-distiller.teacher.set_weights([weight * np.nan for weight in distiller.teacher.get_weights()])
+teacher = distiller.teacher.model
+teacher.set_weights([weight * np.nan for weight in teacher.get_weights()])
 try:
     distiller.fit(x, y, batch_size=8, verbose=0)
 except ValueError as error:

@@ -54,8 +54,8 @@ def test_a_loaded_distiller_evaluates_and_trains_on_as_if_never_saved(
     assert [loss.get_config() for loss in loaded.distillation_losses] == [
         loss.get_config() for loss in distiller.distillation_losses
     ]
-    assert_equal_weights(loaded.teacher, distiller.teacher)
-    assert not loaded.teacher.trainable
+    assert_equal_weights(loaded.teacher.model, distiller.teacher.model)
+    assert not loaded.teacher.model.trainable
     expected = distiller.evaluate(*examples, verbose=0, return_dict=True)
     assert loaded.evaluate(*examples, verbose=0, return_dict=True) == pytest.approx(expected)
     # Adam's moments decide the next steps: they must have been saved too.
@@ -90,7 +90,7 @@ def test_a_file_with_the_teacher_holds_it_once(distiller, tmp_path):
     distiller.save(tmp_path / "distiller.keras")
     with zipfile.ZipFile(tmp_path / "distiller.keras") as file:
         assert "assets/teacher.weights.h5" in file.namelist()
-    teacher_bytes = 4 * distiller.teacher.count_params()
+    teacher_bytes = 4 * distiller.teacher.model.count_params()
     assert teacher_bytes < (tmp_path / "distiller.keras").stat().st_size < 1.5 * teacher_bytes
 
 
@@ -176,7 +176,7 @@ def test_a_loss_of_ones_own_and_a_subclassed_model_are_saved(examples, hard_loss
     for model in (distiller, loaded):
         fit(model, examples)
     assert_equal_weights(loaded.student, distiller.student)
-    assert_equal_weights(loaded.teacher, distiller.teacher)
+    assert_equal_weights(loaded.teacher.model, distiller.teacher.model)
 
 
 def test_a_teacher_of_the_users_own_class_comes_back_as_such(teacher, student, hard_loss, tmp_path):
@@ -207,7 +207,7 @@ def test_what_would_lose_the_teacher_is_refused_with_what_does_not(distiller, tm
             keras.saving.save_model(distiller, tmp_path / name)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
-    assert_equal_weights(loaded.teacher, distiller.teacher)
+    assert_equal_weights(loaded.teacher.model, distiller.teacher.model)
 
 
 def test_a_file_of_before_that_lost_its_teacher_is_no_distiller_but_has_the_weights(
@@ -232,13 +232,13 @@ def test_checkpoints_of_the_whole_hold_the_teacher_or_are_refused(distiller, exa
     right = keras.callbacks.ModelCheckpoint(tmp_path / "all.keras")
     distiller.fit(*examples, verbose=0, callbacks=[right])
     loaded = keras.saving.load_model(tmp_path / "all.keras")
-    assert_equal_weights(loaded.teacher, distiller.teacher)
+    assert_equal_weights(loaded.teacher.model, distiller.teacher.model)
 
 
 def test_a_directory_holds_the_teacher(distiller, tmp_path):
     keras.saving.save_model(distiller, tmp_path / "all", zipped=False)
     loaded = keras.saving.load_model(tmp_path / "all")
-    assert_equal_weights(loaded.teacher, distiller.teacher)
+    assert_equal_weights(loaded.teacher.model, distiller.teacher.model)
     assert_equal_weights(loaded.student, distiller.student)
 
 

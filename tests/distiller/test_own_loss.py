@@ -52,7 +52,7 @@ def distil(student, dense_model, weight=0.25, **options):
 
 
 def soft(distiller):
-    teacher, student = distiller.teacher, distiller.student
+    teacher, student = distiller.teacher.model, distiller.student
     return np.mean((np.asarray(teacher(X), "float64") - student.predict(X, verbose=0)) ** 2)
 
 
@@ -84,7 +84,7 @@ def test_it_is_the_loss_on_labels_and_penalties_count_once(dense_model, flavour,
     said = X @ kernel + bias
     error = said - Y
     gradient = 0.25 * 3 * error * np.abs(error) / error.size
-    gradient += 0.75 * 2 * (said - np.asarray(distiller.teacher(X))) / error.size
+    gradient += 0.75 * 2 * (said - np.asarray(distiller.teacher.model(X))) / error.size
     step = X.T @ gradient + 0.02 * kernel
     np.testing.assert_allclose(student.get_weights()[0], kernel - 0.1 * step, atol=1e-5)
 
@@ -176,7 +176,7 @@ def test_labels_inside_add_loss_count_once_with_the_teacher_alone(dense_model):
     distiller.compile("sgd")
     logs = distiller.evaluate({"x": X, "y": Y}, verbose=0, return_dict=True)
     said = student.predict({"x": X, "y": Y}, verbose=0)
-    taught = np.mean((np.asarray(distiller.teacher(X)) - said) ** 2)
+    taught = np.mean((np.asarray(distiller.teacher.model(X)) - said) ** 2)
     assert logs["loss"] == pytest.approx(np.mean(np.abs(said - Y)) + taught, rel=1e-5)
 
 

@@ -299,7 +299,7 @@ def test_other_outputs(model):
         ({"task": "reconstruction"}, r"reconstruction for an output of shape \(40, 2\)"),
         ({"groups": Y[:5]}, r"groups of shape \(5,\) for 40 examples"),
         ({"groups": Y, "task": "classification"}, "groups for the task 'classification'"),
-        ({"y": Y[:5]}, r"labels of shape \(5,\)"),
+        ({"y": Y[:5]}, r"labels for the output .* of shape \(5,\)"),
         ({"y": Y + 1}, "labels from 1 to 2"),
     ],
 )
@@ -325,7 +325,7 @@ def test_a_ranking_of_single_scores_needs_groups():
 
 
 def test_outputs_that_are_not_finite(model):
-    with pytest.raises(ValueError, match="NaN or infinity in the output of 'student'"):
+    with pytest.raises(ValueError, match="of 'student' with NaN or infinite values"):
         compare({"student": model}, np.full_like(X, np.nan), Y)
 
 

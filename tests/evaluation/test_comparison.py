@@ -227,3 +227,10 @@ def test_what_is_no_image_is_not_shown(comparison, shape):
     assert figure_of_disagreements(comparison, np.broadcast_to(np.float32(0), shape)) is None
     assert figure_of_disagreements(comparison, None) is None
     assert figure_of_disagreements(comparison, {"a": 1, "b": 2}) is None
+
+
+def test_a_value_that_was_not_measured():
+    row = Measurement("student", bytes=7)
+    assert row.known("bytes") == 7
+    with pytest.raises(ValueError, match="'arena_bytes' of 'student', which was not measured"):
+        row.known("arena_bytes")

@@ -54,7 +54,7 @@ COMMANDS = {
         "report {good}/model.tflite --data {good}/data.npy --labels {file} --output page",
     ),
     "labels.txt": (
-        "convert {good}/model.keras --labels {file} --output new.tflite",
+        "convert {good}/model.keras --class-names {file} --output new.tflite",
         "report {good}/model.tflite --data {good}/data.npy --labels {good}/labels.npy "
         "--class-names {file} --output page",
     ),

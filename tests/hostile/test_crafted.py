@@ -297,7 +297,7 @@ def test_data(keras_kd_program, good, tmp_path, kind):
 def test_labels(keras_kd_program, good, tmp_path, kind):
     (tmp_path / "labels.txt").write_bytes(LABELS[kind])
     model = ["convert", good / "model.keras", "--output", "new.tflite"]
-    ending = keras_kd_program([*model, "--labels", "labels.txt"], tmp_path)
+    ending = keras_kd_program([*model, "--class-names", "labels.txt"], tmp_path)
     check_refused(ending, tmp_path, ["labels.txt"])
 
 
@@ -403,7 +403,7 @@ def test_a_link_is_not_followed(keras_kd_program, good, tmp_path, name, complete
 
         work.unlink()
         with contextlib.suppress(RuntimeError):
-            teachers.store_outputs(ends_early(), work, name="logits")
+            teachers.StoredTeacher.from_outputs(ends_early(), work, name="logits")
     if name == "work":
         work.rename(victim)
     else:

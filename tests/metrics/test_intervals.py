@@ -6,7 +6,7 @@ from scipy import stats
 
 from keras_kd.metrics import estimate
 from keras_kd.metrics.intervals import paired_shares, wilson
-from keras_kd.metrics.measures import Statistic, area_under_curve, mean, share
+from keras_kd.metrics.statistics import Statistic, area_under_curve, mean, share
 
 
 @pytest.mark.parametrize(("hits", "examples"), [(0, 10), (7, 10), (291, 300), (300, 300), (1, 1)])

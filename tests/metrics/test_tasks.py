@@ -74,9 +74,12 @@ def test_labels_go_by_output():
     [
         ([0, 1, 2], r"labels of type list for a model with 2 outputs.*pass \{'a': ...\}"),
         ({"c": [0, 1, 2]}, r"labels for the outputs \['c'\].*\['a', 'b'\]"),
-        ({"a": [0, 1]}, r"labels of shape \(2,\).*'a' and 3 examples.*as many labels"),
-        ({"a": ["cat", "dog", "cat"]}, r"labels of shape \(3,\) and type <U3"),
-        ({"a": [0, np.nan, 1]}, r"NaN or infinite.*'a'.*numpy.isfinite"),
+        (
+            {"a": [0, 1]},
+            r"labels for the output 'a' of shape \(2,\).* for 3 examples.*as many labels",
+        ),
+        ({"a": ["cat", "dog", "cat"]}, r"'a' of shape \(3,\) and type <U3"),
+        ({"a": [0, np.nan, 1]}, r"'a' with NaN or infinite.*numpy.isfinite"),
     ],
 )
 def test_what_cannot_be_paired(labels, message):

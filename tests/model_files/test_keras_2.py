@@ -222,7 +222,7 @@ def test_it_teaches_and_is_the_student_of_its_own_pruning(load, tmp_path):
     teacher = load(tmp_path / "m.h5")
     y = np.array([0, 1])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    pruned = compression.prune(teacher, 0.5, end_step=1)
+    pruned = compression.prune(teacher, 0.5, schedule=compression.PolynomialSchedule(end_step=1))
     student = keras.models.clone_model(teacher)
     student.set_weights(teacher.get_weights())
     for taught in (student, pruned):

@@ -91,7 +91,7 @@ def test_parameters_inputs_and_layers_are_those_of_the_model(models, kind, suffi
         assert [tensor.name for tensor in said.inputs] == ["acc-x", "steps"]
         assert [tensor.dtype for tensor in said.inputs] == ["float32", "float16"]
         assert said.outputs[0] == "kind"
-    assert json.loads(json.dumps(said.to_json())) == said.to_json()
+    assert json.loads(json.dumps(said.to_dict())) == said.to_dict()
     assert f"parameters: {model.count_params():,}" in str(said)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from keras_kd import compression
 from keras_kd.data import load_sample
-from keras_kd.quickstart.training import FINAL_SPARSITY, Training
+from keras_kd.quickstart.training import FINAL_SPARSITY, Training, build_student, build_teacher
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,20 @@ def test_pruned_has_the_zeros_and_quantization_keeps_them(dataset, teacher):
     student = training.alone(1)
     pruned = training.pruned(teacher, student, 1)
     assert isinstance(pruned, keras.Model)
-    assert compression.sparsity(pruned).overall == pytest.approx(FINAL_SPARSITY, abs=0.01)
-    assert compression.sparsity(student).overall < 0.01
+    assert compression.summary(pruned).sparsity == pytest.approx(FINAL_SPARSITY, abs=0.01)
+    assert compression.summary(student).sparsity < 0.01
     quantized = compression.strip(training.quantization_aware(teacher, pruned, 1))
-    assert compression.sparsity(quantized).overall >= FINAL_SPARSITY - 0.01
+    assert compression.summary(quantized).sparsity >= FINAL_SPARSITY - 0.01
+
+
+@pytest.mark.parametrize("build", [build_teacher, build_student])
+def test_both_models_give_a_probability_for_each_class(build):
+    model = build((28, 28, 1), 10)
+    probabilities = model(np.zeros((3, 28, 28, 1), "float32"))
+    assert probabilities.shape == (3, 10)
+    np.testing.assert_allclose(np.sum(probabilities, axis=-1), 1, rtol=1e-5)
+
+
+def test_the_student_is_far_smaller():
+    teacher, student = build_teacher((28, 28, 1), 10), build_student((28, 28, 1), 10)
+    assert student.count_params() * 10 < teacher.count_params()

@@ -454,8 +454,12 @@ def test_call_gives_what_a_forward_pass_gives(dense_model, examples):
 
 
 def test_stored_teachers_are_no_members(dense_model, tmp_path):
-    stored = keras_kd.teachers.store(dense_model(), np.zeros((4, 5), "float32"), tmp_path / "s")
-    with pytest.raises(ValueError, match=r"stored teachers .* as members.*store what the ensemble"):
+    stored = keras_kd.teachers.StoredTeacher.create(
+        dense_model(), np.zeros((4, 5), "float32"), tmp_path / "s"
+    )
+    with pytest.raises(
+        ValueError, match=r"stored teachers .* as members.*store the outputs of the ensemble"
+    ):
         keras_kd.teachers.Ensemble([stored, dense_model()])
 
 

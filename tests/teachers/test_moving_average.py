@@ -165,7 +165,9 @@ def test_a_student_without_configuration_cannot_be_copied(examples):
 @pytest.mark.parametrize(
     "compress",
     [
-        lambda student: keras_kd.compression.prune(student, 0.5, begin_step=0, end_step=2),
+        lambda student: keras_kd.compression.prune(
+            student, 0.5, schedule=keras_kd.compression.PolynomialSchedule(begin_step=0, end_step=2)
+        ),
         lambda student: keras_kd.compression.cluster(student, 4),
         keras_kd.compression.quantize_aware,
     ],

@@ -11,11 +11,11 @@ import keras
 
 from keras_kd._keras import tf_keras
 
-# The same function under the name by which tf_keras, and TF-MOT's list of activations, know it.
+# The same function under its name in tf_keras and in TF-MOT's list of activations.
 _NAMES = {"silu": "swish"}
 # tf_keras has a hard_sigmoid of another slope.
 _OTHERS = frozenset({"hard_sigmoid"})
-# What tf_keras does not know is registered with it under this name.
+# Functions that tf_keras lacks are registered with it under this name.
 PACKAGE = "keras_kd"
 
 
@@ -43,7 +43,7 @@ def in_other_keras(value: Any, target: ModuleType) -> Callable[..., Any] | None:
 
 
 def register_all() -> None:
-    """Make tf_keras know all of Keras 3's functions, for files that another process has written."""
+    """Register all of Keras 3's functions with tf_keras, for files written by another process."""
     for name in vars(keras.activations):
         if not name.startswith("_") and name not in ("deserialize", "get", "serialize"):
             in_other_keras(name, tf_keras())

@@ -60,7 +60,7 @@ class Comparison:
         return keras.tree.map_structure(self._values.get, self._graph.inputs)
 
     def _first_difference(self, rebuilt: Any) -> graphs.Call | None:
-        """Which call is the first to compute something else, seen by running both one by one."""
+        """The first call whose results differ, found by running both models call by call."""
         names = self._graph.names()
         layers = self._graph.layers()
         own = {id(layer): [layer] for layer in layers}

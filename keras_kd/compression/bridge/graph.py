@@ -50,7 +50,7 @@ class InputSpec:
 class Call:
     """One call of a layer: slots stand where the tensors were.
 
-    Operations of Keras 3 are layers here, see `Operation`. `masked` says that Keras 3 has a mask
+    Operations of Keras 3 are layers here, see `Operation`. `masked`: whether Keras 3 has a mask
     for one of the tensors.
     """
 
@@ -130,7 +130,7 @@ def read(model: Any) -> Graph:
 def build(graph: Graph, kit: ModuleType, layers: Mapping[int, Sequence[Any]]) -> Any:
     """Replay `graph` in `kit` (the module `keras` or `tf_keras`) as a functional model.
 
-    `layers` holds, by `id` of a layer of the graph, the layers of `kit` that stand for it, called
+    `layers` holds, by `id` of a layer of the graph, the layers of `kit` that replace it, called
     one after the other; an empty sequence passes its input on.
     """
     values = {
@@ -202,15 +202,18 @@ class _Reader:
 
     def _read_node(self, node: Any, prefix: str) -> None:
         layer = self._kind.layer(node)
-        arguments, masked = self._kind.arguments(node)
-        arguments = keras.tree.map_structure(lambda leaf: self.slots.get(id(leaf), leaf), arguments)
+        recorded, masked = self._kind.arguments(node)
+        arguments: Any = keras.tree.map_structure(
+            lambda leaf: self.slots.get(id(leaf), leaf), recorded
+        )
         results = self._kind.results(node)
         path = prefix + layer.name
         if isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer):
             # A nested model's own operations are the same at each of its calls.
             layer = self._operations.setdefault(id(node), Operation.of(node))
             operands = _slots(arguments)
-            arguments, masked = ((operands if len(operands) > 1 else operands[0],), {}), False
+            inputs: Any = operands if len(operands) > 1 else operands[0]
+            arguments, masked = ((inputs,), {}), False
         if _has_graph(layer):
             slots = self._inline(layer, _slots(arguments), path)
         else:
@@ -322,7 +325,7 @@ def _structures(functional: Any) -> tuple[Any, Any]:
 def _with_mask(layer: Any, args: Any, kwargs: dict[str, Any], masked: bool) -> dict[str, Any]:
     """The keyword arguments with `mask=None` where the layer would take a mask that is not meant.
 
-    In Keras 3 some layers lose masks that in tf_keras they hand on.
+    In Keras 3 some layers lose masks that in tf_keras they pass on.
     """
     takes_mask = "mask" in inspect.signature(layer.call).parameters
     has_mask = any(mask_of(leaf) is not None for leaf in keras.tree.flatten(args))

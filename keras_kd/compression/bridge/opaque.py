@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 import tf_keras
+from tf_keras.src.engine import base_layer_utils
+from tf_keras.src.saving import serialization_lib
 
 from keras_kd._checks import problem
 from keras_kd._keras import Untracked, mask_of, take_losses
@@ -21,6 +23,21 @@ from keras_kd.compression.bridge.serialized import from_text, function_from_text
 from keras_kd.compression.bridge.weights import named_weights
 
 _PACKAGE = "keras_kd"
+
+
+class BatchNormalization(tf_keras.layers.BatchNormalization):
+    """`fused=False`, which makes tf_keras compute as Keras 3 does, and which copies keep.
+
+    The fused kernel's moving variance is N / (N - 1) times that of Keras 3. TF-MOT identifies
+    classes by name, so this one has its base's name and is not registered under another.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "fused": False})
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration with `fused`, which tf_keras leaves out."""
+        return {**super().get_config(), "fused": False}
 
 
 @tf_keras.saving.register_keras_serializable(_PACKAGE)
@@ -51,13 +68,13 @@ class OpaqueLayer(tf_keras.layers.Layer):
         return {**super().get_config(), **self._config.value}
 
     def build(self, input_shape: Any) -> None:
-        """Nothing: the weights are built in the first call, which alone knows all arguments.
+        """Nothing: the weights are built in the first call, where all arguments are known.
 
         Raises:
             ValueError: if tf_keras loads the layer from a SavedModel, in which it calls it too late
                 to give it its weights.
         """
-        if not tf_keras.src.engine.base_layer_utils.call_context().in_call:
+        if not base_layer_utils.call_context().in_call:
             raise problem(
                 f"a SavedModel with the layer {self.name!r} ({type(self).__name__})",
                 "a model in a .keras or .h5 file",
@@ -70,7 +87,7 @@ class OpaqueLayer(tf_keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call with the Keras 3 layer's own arguments."""
-        # tf_keras wants one argument in front, and tells `training` and `mask` by their names.
+        # tf_keras requires one positional argument, and finds `training` and `mask` by name.
         names = list(inspect.signature(self.keras_layer.call).parameters)
         named = {**dict(zip(names, args, strict=False)), **kwargs}
         return super().__call__(named.pop(names[0]), **named)
@@ -104,7 +121,8 @@ class OpaqueLayer(tf_keras.layers.Layer):
             is_tensor = isinstance(value, tf.Tensor)
             return keras.KerasTensor(value.shape, value.dtype.name) if is_tensor else value
 
-        inputs, options = keras.tree.map_structure(symbol, (inputs, options))
+        symbols: Any = keras.tree.map_structure(symbol, (inputs, options))
+        inputs, options = symbols
         with tf.init_scope():
             self.keras_layer(inputs, **options)
 
@@ -113,7 +131,7 @@ class OpaqueLayer(tf_keras.layers.Layer):
         self.keras_layer.trainable = True
         self._freeze_parts()
         for name, weight in named_weights(self.keras_layer).items():
-            # Files in HDF5 want names that are unique in a layer.
+            # HDF5 files need names that are unique in a layer.
             weight.value._handle_name = f"{self.name}/{name}:0"
             # Where the optimizers of tf_keras look for it.
             weight.value._constraint = weight.constraint
@@ -172,7 +190,7 @@ class WeightFunction(tf_keras.regularizers.Regularizer, tf_keras.constraints.Con
 
 
 def _in_safe_mode() -> bool:
-    return tf_keras.src.saving.serialization_lib.in_safe_mode() is not False
+    return serialization_lib.in_safe_mode() is not False
 
 
 def _with_masks(inputs: Any, mask: Any) -> Any:

@@ -80,7 +80,7 @@ _ACTIVATIONS = ("Gelu", "Relu", "Relu6", "Sigmoid", "Silu", "Softmax", "Tanh")
 def _equivalent(node: Any) -> keras.layers.Layer | None:
     """The layer that computes what an operation does, where that is certain.
 
-    TF-MOT knows how to quantize it, for one.
+    TF-MOT can quantize it, for example.
     """
     operation, kind = node.operation, type(node.operation).__name__
     if not type(operation).__module__.startswith("keras."):

@@ -113,7 +113,7 @@ def to_keras(model: Any, dismantle: Dismantle = lambda layer: [record_of(layer)]
 
     Args:
         model: a Sequential or Functional `tf_keras.Model`.
-        dismantle: gives the tf_keras records of the plain layers that stand for a layer.
+        dismantle: returns the tf_keras records of the plain layers that replace a layer.
 
     Raises:
         ValueError: if Keras 3 has no layer for one of its layers; the message names it.
@@ -130,7 +130,7 @@ def rebuild(
 ) -> Any:
     """Build `graph` in `kit` (`keras` or `tf_keras`) from new layers with the old weights.
 
-    `dismantle` gives the records of the layers of `kit` that stand for a layer of the graph, and
+    `dismantle` returns the records of the layers of `kit` that replace a layer of the graph, and
     `wrap` what is put into the model in place of each new layer.
     """
     names = graph.names()

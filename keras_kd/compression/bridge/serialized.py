@@ -6,7 +6,7 @@ import functools
 import json
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -46,7 +46,7 @@ _STATEFUL = (
 )
 # What Keras puts on every layer in place of the class's own methods.
 _METHODS = ("build", "call", "quantize")
-# The functions of this process by the keys that stand for them in texts, and the keys by `id`.
+# The functions of this process by the keys that represent them in texts, and the keys by `id`.
 _FUNCTIONS_BY_KEY: dict[str, Any] = {}
 _KEYS: dict[int, str] = {}
 _VOCABULARIES = ("IntegerLookup", "StringLookup", "TextVectorization")
@@ -70,7 +70,7 @@ class KeptFunction:
         return self._function(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """What the layer's own `get_config` asks of the function."""
+        """What the layer's own `get_config` reads from the function."""
         if name == "_function":
             raise AttributeError(name)
         return getattr(self._function, name)
@@ -113,7 +113,7 @@ def _in_files(function: Any) -> Any:
 
 
 def function_to_text(function: Callable[..., Any]) -> str:
-    """A function of the user's; see `KeptFunction`."""
+    """A user's own function; see `KeptFunction`."""
     return json.dumps(keras.saving.serialize_keras_object(KeptFunction(function)))
 
 
@@ -131,7 +131,7 @@ def to_text(item: keras.Operation) -> str:
     custom = _custom_objects(item)
     try:
         with _functions_kept(item):
-            serialized = keras.saving.serialize_keras_object(item)
+            serialized: Any = keras.saving.serialize_keras_object(item)
         serialized["config"] = {**serialized["config"], **_vocabulary(item)}
         for unneeded in ("build_config", "compile_config"):
             serialized.pop(unneeded, None)
@@ -198,7 +198,7 @@ def config_of(layer: Any) -> dict[str, Any]:
 
 
 def arguments_to_text(arguments: Any, is_tensor: Callable[[Any], bool]) -> str:
-    """The arguments of a call; a number in place of each tensor says which it is."""
+    """The arguments of a call; a number in place of each tensor identifies it."""
     count = iter(range(len(keras.tree.flatten(arguments))))
 
     def encoded(value: Any) -> Any:
@@ -217,7 +217,7 @@ def arguments_to_text(arguments: Any, is_tensor: Callable[[Any], bool]) -> str:
     return json.dumps(encoded(arguments))
 
 
-def arguments_from_text(text: str, tensors: list[Any]) -> Any:
+def arguments_from_text(text: str, tensors: Sequence[Any] | Mapping[int, Any]) -> Any:
     """The arguments of a call with `tensors` in their places."""
 
     def decoded(value: dict[str, Any]) -> Any:
@@ -234,7 +234,7 @@ def arguments_from_text(text: str, tensors: list[Any]) -> Any:
     return decoded(json.loads(text))
 
 
-def _not_copied(item: Any, error: Exception) -> ValueError:
+def _not_copied(item: Any, error: Exception) -> Exception:
     reason = one_line(str(error).strip().partition("\n\n")[0]).rstrip(".")
     return problem(
         f"{item.name!r} of class {type(item).__name__}, which cannot be made again from its"
@@ -283,7 +283,7 @@ def _kept(value: Any) -> Any:
 
 
 def _is_function(value: Any) -> bool:
-    """Whether a value is a function of the user's, which Keras might not find by its name."""
+    """Whether a value is a user's own function, which Keras might not find by its name."""
     if not callable(value) or isinstance(value, _STATEFUL):
         return False
     is_plain = isinstance(value, FunctionType | BuiltinFunctionType)
@@ -307,7 +307,7 @@ def _config_of_lambda(layer: Any) -> dict[str, Any]:
 
 
 def _own_functions(layer: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a layer of either Keras that hold functions of the user's, as they are."""
+    """Options of a layer of either Keras that hold a user's own functions, unchanged."""
     options = [option for option in config if option.endswith(_FUNCTION_OPTIONS)]
     values = {option: getattr(layer, option, None) for option in options}
 

@@ -44,7 +44,7 @@ class LayerRecord:
     """A layer taken apart: enough to make it again.
 
     `config` is the layer's own `get_config()`, or holds records in place of the layers inside;
-    `weights` maps the names of `named_weights`, such as `"kernel"`, to values; `frozen` says which
+    `weights` maps the names of `named_weights`, such as `"kernel"`, to values; `frozen` lists which
     layers inside a Keras 3 layer do not train though it does, as numbers in Keras' own order.
     """
 
@@ -76,7 +76,7 @@ def record_of(layer: Any) -> LayerRecord:
 
 
 def to_tf_keras_record(record: LayerRecord) -> LayerRecord:
-    """The record of the tf_keras layer that stands for a Keras 3 layer.
+    """The record of the tf_keras layer that replaces a Keras 3 layer.
 
     Raises:
         NoCounterpart: if tf_keras has no such layer, or not with these options; names the layer.
@@ -105,7 +105,7 @@ def to_opaque_record(layer: Any) -> LayerRecord:
 
 
 def to_keras_record(record: LayerRecord) -> LayerRecord:
-    """The record of the Keras 3 layer that stands for a tf_keras layer.
+    """The record of the Keras 3 layer that replaces a tf_keras layer.
 
     Raises:
         NoCounterpart: if Keras 3 has no such layer, or not with these options; names the layer.
@@ -215,7 +215,7 @@ def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
 def _class_in(target: ModuleType, name: str) -> type:
     """The class of layers that the bridge makes in the Keras `target`."""
     if name == "BatchNormalization" and target is not keras:
-        from keras_kd.compression.bridge.unfused import BatchNormalization
+        from keras_kd.compression.bridge.opaque import BatchNormalization
 
         return BatchNormalization
     return getattr(target.layers, name)
@@ -265,7 +265,7 @@ def _translated_value(
 
 
 def _weight_function(value: Any, target: ModuleType) -> Any:
-    """A regularizer or constraint of the user's, in the form that each Keras saves."""
+    """A user's own regularizer or constraint, in the form that each Keras saves."""
     from keras_kd.compression.bridge.opaque import WeightFunction
 
     if target is keras:
@@ -328,7 +328,7 @@ def _made(value: Any) -> Any:
 
 
 def _parameters(layer_class: type) -> dict[str, Any]:
-    """Constructor arguments of a layer class, and of its bases if it hands on the rest."""
+    """Constructor arguments of a layer class, and of its bases if it passes the rest on."""
     found: dict[str, Any] = {}
     for base in layer_class.__mro__:
         if "__init__" not in vars(base):

@@ -12,11 +12,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_kd.compression._tfmot import cluster_config, cluster_wrapper
+from keras_kd._keras import at_least_float32
+from keras_kd.compression._tfmot import cluster_config, cluster_wrapper, clustering_centroids
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.bridge.weights import named_weights
-from keras_kd.compression.clustering._centroids import initial_centroids
-from keras_kd.compression.clustering._lookup import nearest
 from keras_kd.compression.kernels import CLUSTERABLE, Kernel, kernels
 
 _Aggregation = cluster_config.GradientAggregation
@@ -31,11 +30,11 @@ INITIALIZATIONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Kernel:
+class _ClusteredKernel:
     """A clustered weight: where the layer has it, and the variables that were added for it.
 
     `slot` is the attribute of `owner` that holds it. `axis` is that of the channels if each has
-    values of its own. `kept` is False where a weight is to stay zero.
+    values of its own. `kept` is False where a weight stays zero.
     """
 
     owner: Any
@@ -74,7 +73,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
     TF-MOT's own puts tensors of the graph that was traced last in the place of the layer's
     variables, and writes indices and zeros in every forward pass. Here the tensors are in place
     while the layer is called, and nothing is written. TF-MOT's also loses masks, the training
-    flag, half precision and, when it is loaded from a file, which weights are to stay zero.
+    flag, half precision and, when it is loaded from a file, which weights stay zero.
     """
 
     def __init__(
@@ -89,10 +88,11 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
     ) -> None:
         # Values are looked up in full precision, and the layer casts its inputs for itself.
         defaults = {"name": f"cluster_{layer.name}", "dtype": layer.variable_dtype}
-        # TF-MOT's constructor refuses layers that its registry does not know.
+        # TF-MOT's constructor raises an error for layers that are not in its registry.
         super(cluster_wrapper.ClusterWeights, self).__init__(
             layer, **{**defaults, "autocast": False, **options}
         )
+        # Under this name TF-MOT saves it.
         self.number_of_clusters = number_of_clusters
         self.cluster_centroids_init = cluster_centroids_init
         self.preserve_sparsity = preserve_sparsity
@@ -105,22 +105,22 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
         self._compute_output_and_mask_jointly = True
 
     def build(self, input_shape: Any) -> None:
-        """Build the layer, and add what its weights share and where they are to stay zero."""
+        """Build the layer, and add the shared values and the positions of the zeros."""
         tf_keras.layers.Wrapper.build(self, input_shape)
         if self.layer.weights:
             self._add_kernels()
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Nothing: a layer of Keras 3 is built in its first call, which knows all arguments."""
+        """Nothing: a layer of Keras 3 is built in its first call, where all arguments are known."""
 
     def _add_kernels(self) -> None:
         # Past Keras' own __setattr__, for which the layer's weights would be the wrapper's too.
-        vars(self)["_kernels"] = [
+        self.__dict__["_kernels"] = [
             self._add_kernel(number, kernel)
             for number, kernel in enumerate(kernels(self.layer, CLUSTERABLE))
         ]
 
-    def _add_kernel(self, number: int, kernel: Kernel) -> _Kernel:
+    def _add_kernel(self, number: int, kernel: Kernel) -> _ClusteredKernel:
         owner, attribute, original = kernel.part, kernel.attribute, kernel.variable
         # In Keras 3 some kernels are properties.
         slot = attribute if attribute in vars(owner) else f"_{attribute}"
@@ -140,7 +140,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
                 trainable=False,
                 initializer=lambda shape, dtype: tf.ones(shape, dtype),
             )
-        return _Kernel(owner, slot, original, axis, centroids, kept)
+        return _ClusteredKernel(owner, slot, original, axis, centroids, kept)
 
     def initialize(self) -> None:
         """Choose the values anew for the weights that the layer has now."""
@@ -193,7 +193,7 @@ class ClusterWeights(cluster_wrapper.ClusterWeights):
 
     @property
     def non_trainable_weights(self) -> list[tf.Variable]:
-        """The layer's, and where its weights are to stay zero."""
+        """The layer's, and the positions of its zeros."""
         frozen = [] if self.trainable else self._trainable_weights
         return super().non_trainable_weights + frozen
 
@@ -223,3 +223,78 @@ def dismantle(layer: Any) -> Sequence[LayerRecord] | None:
 def _variable(weight: Any) -> tf.Variable:
     """TensorFlow's own variable, which Keras 3 wraps."""
     return weight.value if isinstance(weight, keras.Variable) else weight
+
+
+def initial_centroids(
+    weights: np.ndarray, count: int, initialization: Any, keep_zeros: bool
+) -> np.ndarray:
+    """Choose the values that the weights of one kernel, or of one channel, will share.
+
+    TF-MOT's own initializations, on weights that are scaled to a largest magnitude of 1, because
+    it reads densities from a grid that does not fit small weights. Where there are not more
+    different weights than values, the values are these weights.
+
+    Args:
+        weights: of any shape.
+        count: how many values; with `keep_zeros` one of them is zero.
+        initialization: out of TF-MOT's `CentroidInitialization`.
+        keep_zeros: whether weights that are zero stay zero.
+
+    Returns:
+        The values without that zero, shape (values,).
+    """
+    weights = np.ravel(weights).astype(np.float32)
+    distinct = np.unique(weights[weights != 0] if keep_zeros else weights)
+    free = count - keep_zeros
+    if len(distinct) <= free:
+        return np.pad(distinct, (0, free - len(distinct)), "edge" if len(distinct) else "constant")
+    scale = np.abs(distinct).max()
+    initializer = clustering_centroids.CentroidsInitializerFactory.get_centroid_initializer(
+        initialization
+    )(weights / scale, count, preserve_sparsity=keep_zeros)
+    found = initializer.get_cluster_centroids().numpy()
+    return scale * (np.delete(found, np.argmin(np.abs(found))) if keep_zeros else found)
+
+
+def nearest(weights: tf.Tensor, centroids: tf.Tensor, average_gradients: bool) -> tf.Tensor:
+    """Put the nearest of its group's values in place of each weight (Cho et al., 2022).
+
+    The gradient of a value is the sum, or the average, of those of the weights assigned to it. The
+    weights receive their gradients as if nothing had been put in their place.
+
+    Args:
+        weights: shape (groups, weights).
+        centroids: the values, shape (groups, values), in any order.
+        average_gradients: whether to average.
+
+    Returns:
+        Shape (groups, weights).
+    """
+    # By bisection: a table of the distances of all weights to all values does not fit in memory
+    # for large kernels.
+    order = tf.argsort(centroids, axis=-1)
+    ascending = at_least_float32(tf.gather(centroids, order, batch_dims=1))
+    middles = (ascending[:, 1:] + ascending[:, :-1]) / 2
+    ranks = tf.searchsorted(tf.stop_gradient(middles), at_least_float32(weights))
+    indices = tf.gather(order, ranks, batch_dims=1)
+    if average_gradients:
+        centroids = _averaging(centroids, indices)
+    return _in_place_of(weights, tf.gather(centroids, indices, batch_dims=1))
+
+
+@tf.custom_gradient
+def _in_place_of(weights: tf.Tensor, values: tf.Tensor) -> Any:
+    return tf.identity(values), lambda upstream: (upstream, upstream)
+
+
+@tf.custom_gradient
+def _averaging(centroids: tf.Tensor, indices: tf.Tensor) -> Any:
+    shape: Any = centroids.shape
+    groups, count = shape
+    flat = tf.reshape(indices + count * tf.range(groups)[:, None], [-1])
+    takers = tf.math.unsorted_segment_sum(tf.ones_like(flat), flat, groups * count)
+    takers = tf.cast(tf.reshape(takers, (groups, count)), centroids.dtype)
+    return tf.identity(centroids), lambda upstream: (
+        tf.math.divide_no_nan(upstream, takers),
+        None,
+    )

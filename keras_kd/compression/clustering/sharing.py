@@ -12,9 +12,9 @@ from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.families import check_state
 from keras_kd.compression.kernels import CLUSTERABLE, is_depthwise, kernels
 from keras_kd.compression.selection import Selection, select
-from keras_kd.compression.state import PRUNED, check_state
 from keras_kd.compression.stripping import dismantle
 
 _INITIALIZATIONS = ("kmeans++", "linear", "density", "random")
@@ -23,7 +23,7 @@ _AGGREGATIONS = ("sum", "mean")
 
 def cluster(
     student: Any,
-    number_of_clusters: int = 16,
+    num_clusters: int = 16,
     *,
     initialization: str = "kmeans++",
     per_channel: bool = False,
@@ -35,11 +35,11 @@ def cluster(
     """Make a student whose weights share few values, which train (Han et al., 2016).
 
     Each kernel of a Dense, EinsumDense, convolution, recurrent or attention layer, each pointwise
-    kernel of a separable convolution and each embedding gets `number_of_clusters` values; each of
+    kernel of a separable convolution and each embedding gets `num_clusters` values; each of
     its weights is the nearest one. That holds inside a custom layer too; if its class has a method
     `get_clusterable_weights`, it holds for what that lists instead. Training moves the values and,
     as if they were not clustered, the weights behind them, so that a weight can change to another
-    value. Biases, normalizations and frozen layers are left alone, and so are depthwise kernels
+    value. Biases, normalizations and frozen layers are not clustered, nor are depthwise kernels
     unless `layers` chooses their layer and it has no others.
 
     Clustering makes a compressed file smaller (see `clusters`). It does not make the file itself
@@ -48,7 +48,7 @@ def cluster(
     Args:
         student: a Sequential or Functional model of either Keras, plain or pruned; it is not
             changed.
-        number_of_clusters: how many values each kernel may have, 2 or more.
+        num_clusters: how many values each kernel may have, 2 or more.
         initialization: where the values begin: "kmeans++" (weights, drawn far from one another),
             "linear" (evenly between the smallest and the largest weight), "density" (evenly among
             the weights) or "random" (uniformly between the smallest and the largest weight). Only
@@ -59,7 +59,7 @@ def cluster(
             (then there must be 3 or more); "auto" does so in layers where some are.
         gradient_aggregation: "sum" or "mean" of the gradients of the weights that share a value.
         layers: the layers to cluster: names, types (`keras.layers.Dense`), or a function that is
-            given a layer and says whether to cluster it. None for every layer that can be.
+            given a layer and returns whether to cluster it. None for every layer that can be.
         skip: the layers that keep their weights, in the same forms.
 
     Returns:
@@ -86,13 +86,13 @@ def cluster(
     """
     check_model("student", student)
     fix = "16 values take 4 bits for each weight"
-    check_integer("number_of_clusters", number_of_clusters, at_least=2, fix=fix)
+    check_integer("num_clusters", num_clusters, at_least=2, fix=fix)
     check_choice("initialization", initialization, _INITIALIZATIONS)
     check_choice("gradient_aggregation", gradient_aggregation, _AGGREGATIONS)
     check_flag("per_channel", per_channel)
     _check_preserve_sparsity(preserve_sparsity)
     graph = graphs.read(student)
-    check_state(graph, (PRUNED,), "call `strip` first, and cluster before `quantize_aware`")
+    check_state(graph, "cluster")
 
     def supports(layer: Any) -> bool:
         is_asked = layers is not None or not is_depthwise(layer, CLUSTERABLE)
@@ -106,7 +106,7 @@ def cluster(
     plain = to_tf_keras(student) if is_keras_model(student) else student
     own = {name: plain.get_layer(name) for name in chosen}
     keeps_zeros = {name: _keeps_zeros(layer, preserve_sparsity) for name, layer in own.items()}
-    _check_room_for_zero(number_of_clusters, keeps_zeros)
+    _check_room_for_zero(num_clusters, keeps_zeros)
 
     from keras_kd.compression.clustering import _wrapper
 
@@ -118,7 +118,7 @@ def cluster(
         wrappers.append(
             _wrapper.ClusterWeights(
                 layer,
-                int(number_of_clusters),
+                int(num_clusters),
                 _wrapper.INITIALIZATIONS[initialization],
                 preserve_sparsity=keeps_zeros[layer.name],
                 cluster_per_channel=per_channel,
@@ -151,12 +151,11 @@ def _check_preserve_sparsity(value: Any) -> None:
         )
 
 
-def _check_room_for_zero(number_of_clusters: int, keeps_zeros: Mapping[str, bool]) -> None:
+def _check_room_for_zero(num_clusters: int, keeps_zeros: Mapping[str, bool]) -> None:
     sparse = [name for name, keeps in keeps_zeros.items() if keeps]
-    if sparse and number_of_clusters < 3:
+    if sparse and num_clusters < 3:
         raise problem(
-            f"number_of_clusters={number_of_clusters} for the layers {sparse}, whose zeros are"
-            " to stay",
+            f"num_clusters={num_clusters} for the layers {sparse}, whose zeros are kept",
             "3 or more: zero, and values of both signs",
-            "raise number_of_clusters, or pass preserve_sparsity=False",
+            "raise num_clusters, or pass preserve_sparsity=False",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,66 @@ from keras_kd._checks import problem
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.factorization.decomposition import Decomposition
 from keras_kd.compression.factorization.forms import Form
-from keras_kd.compression.factorization.report import FactorizedLayer
+
+_ATTRIBUTE = "_keras_kd_factorization"
+
+
+@dataclass(frozen=True)
+class FactorizedLayer:
+    """A layer that became two.
+
+    The errors are exact worst cases up to the rounding of weights to their dtype. They are
+    those of the layer's output before its activation; relu, tanh, sigmoid and softmax do not
+    increase them.
+
+    Attributes:
+        form: "dense", "channel", "spatial" or "embedding".
+        kernel_shape: the shape of the original kernel.
+        rank: the number of units or filters of the first of the two layers.
+        full_rank: the number of singular values of the original kernel in this form.
+        parameters_before: the number of the layer's weights, its bias included.
+        parameters_after: the same of the two layers together.
+        relative_error: the distance of the kernel from the original in the Frobenius norm, as a
+            share of the original's norm: the root of the share of squared singular values dropped.
+        spectral_error: the largest singular value that was dropped.
+        output_error: the largest change of the outputs at one position (Euclidean norm) for inputs
+            to that position of norm 1. For the dense and channel-wise forms it is
+            `spectral_error`, for the spatial form at most that times the root of the kernel's
+            width. For an Embedding it is the largest change of the numbers of a word.
+    """
+
+    form: str
+    kernel_shape: tuple[int, ...]
+    rank: int
+    full_rank: int
+    parameters_before: int
+    parameters_after: int
+    relative_error: float
+    spectral_error: float
+    output_error: float
+
+    def cells(self) -> tuple[str, ...]:
+        """The attributes as texts for a table."""
+        return (
+            self.form,
+            "x".join(map(str, self.kernel_shape)),
+            f"{self.rank:,}",
+            f"{self.full_rank:,}",
+            f"{self.parameters_before:,}",
+            f"{self.parameters_after:,}",
+            f"{self.relative_error:.2%}",
+            f"{self.output_error:.3g}",
+        )
+
+
+def factorization_of(student: Any) -> Mapping[str, FactorizedLayer | str]:
+    """What `factorize` has noted on its result: each layer, or why it stays as it is, by name."""
+    return dict(getattr(student, _ATTRIBUTE, ()))
+
+
+def note_factorization(student: Any, layers: Mapping[str, FactorizedLayer | str]) -> None:
+    """Note it on the result; a tuple, because Keras would track a dict."""
+    setattr(student, _ATTRIBUTE, tuple(layers.items()))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ import numpy as np
 from keras_kd.compression.factorization.decomposition import Decomposition
 from keras_kd.compression.layers import row_of
 
+Config = Mapping[str, Any]
+Shape = tuple[int, ...]
+Kernels = tuple[np.ndarray, np.ndarray]
+
 # What the first of two layers leaves to the second.
 _LINEAR = {
     "activation": "linear",
@@ -44,27 +48,19 @@ class Form(ABC):
         """The kernel as the matrix to truncate."""
 
     @abstractmethod
-    def kernels(
-        self, shape: tuple[int, ...], first: np.ndarray, second: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def kernels(self, shape: Shape, first: np.ndarray, second: np.ndarray) -> Kernels:
         """The two layers' kernels, made of the matrix' factors; `shape` is the kernel's own."""
 
     @abstractmethod
-    def options(
-        self, config: Mapping[str, Any], rank: int
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def options(self, config: Config, rank: int) -> tuple[Config, Config]:
         """In which options the two layers differ from the layer with this config."""
 
-    def configs(
-        self, config: Mapping[str, Any], rank: int
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """The configs of the two layers that stand for the layer with this one."""
+    def configs(self, config: Config, rank: int) -> tuple[Config, Config]:
+        """The configs of the two layers that replace the layer with this config."""
         first, second = self.options(config, rank)
         return {**config, **_LINEAR, **first}, {**config, **second}
 
-    def output_error(
-        self, shape: tuple[int, ...], decomposition: Decomposition, rank: int
-    ) -> float:
+    def output_error(self, shape: Shape, decomposition: Decomposition, rank: int) -> float:
         """The largest change of an output position for inputs to it of norm 1."""
         return decomposition.spectral_error(rank)
 
@@ -83,15 +79,11 @@ class DenseForm(Form):
         """The kernel itself: (inputs, units)."""
         return kernel
 
-    def kernels(
-        self, shape: tuple[int, ...], first: np.ndarray, second: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def kernels(self, shape: Shape, first: np.ndarray, second: np.ndarray) -> Kernels:
         """The factors themselves."""
         return first, second
 
-    def options(
-        self, config: Mapping[str, Any], rank: int
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def options(self, config: Config, rank: int) -> tuple[Config, Config]:
         """The first layer has `rank` units."""
         return {"units": rank}, {}
 
@@ -110,16 +102,12 @@ class ChannelForm(Form):
         """One row for each place in a patch, one column for each filter."""
         return kernel.reshape(-1, kernel.shape[-1])
 
-    def kernels(
-        self, shape: tuple[int, ...], first: np.ndarray, second: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def kernels(self, shape: Shape, first: np.ndarray, second: np.ndarray) -> Kernels:
         """A kernel of the original size and one of size 1."""
         size = (1,) * (len(shape) - 2)
         return first.reshape(*shape[:-1], -1), second.reshape(*size, *second.shape)
 
-    def options(
-        self, config: Mapping[str, Any], rank: int
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def options(self, config: Config, rank: int) -> tuple[Config, Config]:
         """The first layer has `rank` filters; the second looks at one position alone."""
         one_position = {"kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
         return {"filters": rank}, one_position
@@ -140,25 +128,19 @@ class SpatialForm(Form):
         height, width, channels, filters = kernel.shape
         return kernel.transpose(0, 2, 1, 3).reshape(height * channels, width * filters)
 
-    def kernels(
-        self, shape: tuple[int, ...], first: np.ndarray, second: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def kernels(self, shape: Shape, first: np.ndarray, second: np.ndarray) -> Kernels:
         """A kernel of one column and one of one row."""
         height, width, channels, filters = shape
         vertical = first.reshape(height, 1, channels, -1)
         return vertical, second.reshape(1, -1, width, filters).transpose(0, 2, 1, 3)
 
-    def options(
-        self, config: Mapping[str, Any], rank: int
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def options(self, config: Config, rank: int) -> tuple[Config, Config]:
         """Each layer moves, strides and dilates along its own axis."""
         sizes = ("kernel_size", "strides", "dilation_rate")
         vertical = {option: (config[option][0], 1) for option in sizes}
         return vertical | {"filters": rank}, {option: (1, config[option][1]) for option in sizes}
 
-    def output_error(
-        self, shape: tuple[int, ...], decomposition: Decomposition, rank: int
-    ) -> float:
+    def output_error(self, shape: Shape, decomposition: Decomposition, rank: int) -> float:
         """As the output at one position sees it, which has the columns of a patch added up."""
         height, width, channels, filters = shape
         dropped = decomposition.residual(rank).reshape(height, channels, width, filters)
@@ -179,23 +161,17 @@ class EmbeddingForm(DenseForm):
     weight = "embeddings"
     second_class = keras.layers.Dense
 
-    def options(
-        self, config: Mapping[str, Any], rank: int
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def options(self, config: Config, rank: int) -> tuple[Config, Config]:
         """The table is narrower; masks go through the Dense layer."""
         kept = {key: config[key] for key in ("name", "trainable", "dtype")}
         return {"output_dim": rank}, {**kept, "units": config["output_dim"], "use_bias": False}
 
-    def configs(
-        self, config: Mapping[str, Any], rank: int
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def configs(self, config: Config, rank: int) -> tuple[Config, Config]:
         """The second layer is of another class, with a config of its own."""
         first, second = self.options(config, rank)
         return {**config, **first}, second
 
-    def output_error(
-        self, shape: tuple[int, ...], decomposition: Decomposition, rank: int
-    ) -> float:
+    def output_error(self, shape: Shape, decomposition: Decomposition, rank: int) -> float:
         """The largest change of the numbers of a word."""
         return float(np.linalg.norm(decomposition.residual(rank), axis=1).max(initial=0.0))
 

@@ -14,7 +14,7 @@ Decisions = dict[str, Option | str]
 
 
 def by_rank(candidates: Sequence[Candidate], ranks: Mapping[str, int]) -> Decisions:
-    """The ranks that were asked for, each in the form with the smaller error."""
+    """The given ranks, each in the form with the smaller error."""
     decisions: Decisions = {}
     for candidate in candidates:
         options = candidate.of_rank(ranks[candidate.name])

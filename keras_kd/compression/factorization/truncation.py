@@ -15,11 +15,15 @@ from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.factorization import ranks
-from keras_kd.compression.factorization.candidate import Candidate, Option
+from keras_kd.compression.factorization.candidate import (
+    Candidate,
+    FactorizedLayer,
+    Option,
+    note_factorization,
+)
 from keras_kd.compression.factorization.forms import forms_of, obstacle
-from keras_kd.compression.factorization.report import Factorization
+from keras_kd.compression.families import check_state
 from keras_kd.compression.selection import Selection, select
-from keras_kd.compression.state import check_state
 from keras_kd.compression.stripping import strip
 
 
@@ -46,7 +50,7 @@ def factorize(
     The second of the two has the name, bias, activation and output of the original, so that losses
     on features find it; the first is called `<name>_factor`, is linear and has no bias. Both have
     the kernel's regularizer. Unlike the zeros of pruning, what is saved here is saved in the file
-    and in the computation. What the student has lost, `keras_kd.Distiller` teaches it again.
+    and in the computation. Distillation with `keras_kd.Distiller` recovers most of the accuracy.
 
     Pass exactly one of `rank`, `energy` and `target_parameters`.
 
@@ -64,13 +68,13 @@ def factorize(
         form: "channel" or "spatial" for Conv2D. "auto" takes, with `rank`, the form of smaller
             error, and with `energy`, the form of fewer parameters.
         layers: the layers to factorize: names, types (`keras.layers.Dense`), or a function that is
-            given a layer and says whether to. None for every layer that can be.
-        skip: the layers to leave alone, in the same forms.
+            given a layer and returns a bool. None for every layer that can be.
+        skip: the layers to leave unchanged, in the same forms.
 
     Returns:
         A functional Keras 3 model that shares nothing with `student` and is not compiled. Models
-        nested in the student are flattened. Its attribute `factorization`, a `Factorization`,
-        holds what each layer saved and lost; saving the model does not keep it.
+        nested in the student are flattened. `summary` of it has ranks and errors of each layer;
+        saving the model does not keep them.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -80,18 +84,13 @@ def factorize(
 
     Example:
         student = keras_kd.compression.factorize(teacher, energy=0.8)
-        print(student.factorization)
+        print(keras_kd.compression.summary(student, teacher))
         distiller = keras_kd.Distiller(teacher, student)
     """
     check_model("student", student)
     check_choice("form", form, ("auto", "channel", "spatial"))
     _check_criterion(rank, energy, target_parameters, layers)
-    check_state(
-        graphs.read(student),
-        (),
-        "call `strip` first; in a new training, factorize before pruning, clustering and"
-        " quantization-aware training",
-    )
+    check_state(graphs.read(student), "factorize")
     graph = graphs.read(strip(student))
     names = graph.names()
     by_name = {names[id(layer)]: layer for layer in graph.layers()}
@@ -111,9 +110,8 @@ def factorize(
     if not accepted:
         raise ValueError(_nothing_smaller(decisions))
 
-    report = _report(by_name, candidates, decisions, before)
     model = _rebuilt(graph, {c.name: c for c in candidates if c.name in accepted}, accepted)
-    model.factorization = report
+    note_factorization(model, _described(by_name, candidates, decisions))
     return model
 
 
@@ -185,24 +183,20 @@ def _rebuilt(
     return rebuild(graph, keras, dismantle)
 
 
-def _report(
-    by_name: Mapping[str, Any],
-    candidates: list[Candidate],
-    decisions: ranks.Decisions,
-    before: int,
-) -> Factorization:
-    layers = {
+def _described(
+    by_name: Mapping[str, Any], candidates: list[Candidate], decisions: ranks.Decisions
+) -> dict[str, FactorizedLayer | str]:
+    """What each factorized layer saves and loses, and why each other one stays as it is."""
+    described: dict[str, FactorizedLayer | str] = {
         candidate.name: candidate.describe(option)
         for candidate in candidates
         if isinstance(option := decisions[candidate.name], Option)
     }
-    skipped = {
-        name: decisions.get(name) or obstacle(layer) or "left out by `layers` or `skip`"
-        for name, layer in by_name.items()
-        if name not in layers and _has_kernel(layer)
-    }
-    saved = sum(layer.parameters_before - layer.parameters_after for layer in layers.values())
-    return Factorization(layers, skipped, before, before - saved)
+    for name, layer in by_name.items():
+        if name not in described and _has_kernel(layer):
+            reason = decisions.get(name) or obstacle(layer)
+            described[name] = str(reason or "left out by `layers` or `skip`")
+    return described
 
 
 def _has_kernel(layer: Any) -> bool:

@@ -24,8 +24,8 @@ def set_callbacks(student: Any) -> None:
 class PruningCallback(tf_keras.callbacks.Callback):
     """Fixes open schedules when the length of the training is known, and checks what was reached.
 
-    It knows its layers from the beginning, so it also works in the training of a model that holds
-    the pruned one.
+    It is given its layers when it is made, so it also works in the training of a model that
+    contains the pruned one.
     """
 
     def __init__(self, layers: Sequence[PruneLowMagnitude]) -> None:
@@ -60,11 +60,11 @@ class PruningCallback(tf_keras.callbacks.Callback):
             raise problem(
                 "data of unknown length for a single epoch of pruning",
                 "a number of steps, from which the pruning schedule is chosen",
-                "pass `steps_per_epoch` to `fit` or `end_step` to `prune`",
+                "pass `steps_per_epoch` to `fit`, or a schedule with `end_step` to `prune`",
             )
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Warn if the weights are not as sparse as was asked for."""
+        """Warn if the weights are less sparse than the schedule's end."""
         dense = [layer.layer.name for layer in self._layers if layer.falls_short()]
         if dense:
             warnings.warn(
@@ -73,8 +73,8 @@ class PruningCallback(tf_keras.callbacks.Callback):
                     f" {self._steps_done()} steps from the beginning",
                     f"a training up to the end of the schedule{self._end()}, by an optimizer of"
                     " tf_keras, with no callback that restores earlier weights",
-                    "train longer, call `prune` without `end_step`, or take EarlyStopping's"
-                    " restore_best_weights out",
+                    "train longer, leave `end_step` out of the schedule, or leave out"
+                    " restore_best_weights of EarlyStopping",
                 ),
                 stacklevel=2,
             )
@@ -83,5 +83,6 @@ class PruningCallback(tf_keras.callbacks.Callback):
         return max(int(layer.pruning_step.numpy()) for layer in self._layers)
 
     def _end(self) -> str:
-        ends = {each.timetable.end_step for each in self._schedules if not each.is_open}
+        timetables = (each.timetable for each in self._schedules)
+        ends = {each.end_step for each in timetables if each is not None}
         return f" (step {max(ends)})" if ends else ""

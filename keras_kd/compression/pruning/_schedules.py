@@ -10,7 +10,13 @@ import tf_keras
 
 from keras_kd._checks import problem
 from keras_kd.compression._tfmot import tfmot
-from keras_kd.compression.pruning.schedule import Plan, Timetable, Training
+from keras_kd.compression.pruning.schedule import (
+    ConstantSchedule,
+    Plan,
+    PolynomialSchedule,
+    Timetable,
+    Training,
+)
 
 _sparsity = tfmot.sparsity.keras
 _NEVER = tf.int64.max
@@ -19,7 +25,7 @@ _PACKAGE = "keras_kd"
 
 @tf_keras.saving.register_keras_serializable(_PACKAGE)
 class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule):
-    """Polynomial decay (Zhu & Gupta, 2017) whose steps may be filled in when training begins.
+    """Polynomial decay (Zhu & Gupta, 2018) whose steps may be filled in when training begins.
 
     The steps are variables: a training function that is already traced must see them, and a
     checkpoint of the training restores them. With two equal sparsities it is constant.
@@ -34,9 +40,10 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         self.plan = plan
         self.has_callback = False
         self._begin, self._end, self._frequency = (
-            tf.Variable(value, trainable=False, dtype=tf.int64) for value in (_NEVER, _NEVER, 1)
+            tf.Variable(tf.constant(value, tf.int64), trainable=False)
+            for value in (_NEVER, _NEVER, 1)
         )
-        known = plan.timetable()
+        known = plan.fixed
         if known is not None:
             self._set(known)
 
@@ -74,7 +81,8 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
                 "a training step of a pruned student whose schedule is open",
                 "`fit` with the callback that chooses it from the length of the training",
                 "train with `fit` of a keras_kd.Distiller or with "
-                "fit(..., callbacks=pruned.training_callbacks()), or pass end_step to prune",
+                "fit(..., callbacks=pruned.training_callbacks()), or pass "
+                "schedule=PolynomialSchedule(end_step=...) to `prune`",
             )
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -82,7 +90,7 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         step = tf.cast(step, tf.int64)
         in_range = (step > self._begin) & (step <= self._end)
         is_first = tf.equal(step, self._begin + 1)
-        is_turn = tf.equal((self._end - step) % self._frequency, 0)
+        is_turn = tf.equal(tf.math.floormod(self._end - step, self._frequency), 0)
         span = tf.cast(tf.maximum(self._end - self._begin, 1), tf.float32)
         rest = 1.0 - tf.clip_by_value(tf.cast(step - self._begin, tf.float32) / span, 0.0, 1.0)
         change = self.initial_sparsity - self.final_sparsity
@@ -113,6 +121,14 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
         self._frequency.assign(timetable.frequency)
 
 
+def of_layer(schedule: Any, sparsity: float) -> Any:
+    """The schedule of one layer, which ends at `sparsity`, of the `schedule` passed to `prune`."""
+    if not isinstance(schedule, PolynomialSchedule | ConstantSchedule):
+        return completed(schedule)
+    initial, power = schedule.curve(sparsity)
+    return Schedule(initial, sparsity, power, schedule.plan)
+
+
 def completed(schedule: Any) -> Any:
     """TF-MOT's own schedules as a `Schedule`, which reaches its end; others as they are.
 
@@ -134,7 +150,7 @@ def completed(schedule: Any) -> Any:
 
 
 def to_config(schedule: Any) -> dict[str, Any]:
-    """The config of a schedule, whatever form its own `get_config` has."""
+    """The config of a schedule, for both forms of `get_config` in use."""
     config = schedule.get_config()
     has_class = isinstance(config, dict) and set(config) == {"class_name", "config"}
     registered = tf_keras.saving.get_registered_name(type(schedule))

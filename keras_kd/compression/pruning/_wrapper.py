@@ -36,7 +36,7 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
 
     def __init__(self, layer: Any, pruning_schedule: Any, pattern: Pattern, **options: Any) -> None:
         if not hasattr(layer, "get_prunable_weights"):
-            # TF-MOT asks its registry otherwise, which knows few layers.
+            # TF-MOT uses its registry otherwise, which has few layers.
             layer.get_prunable_weights = lambda: [kernel.variable for kernel in kernels(layer)]
         dtype = {"dtype": layer.dtype_policy}
         super().__init__(layer, pruning_schedule=pruning_schedule, **{**dtype, **options})
@@ -63,7 +63,7 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call with the layer's own arguments."""
-        # tf_keras wants one argument in front, and tells `training` and `mask` by their names.
+        # tf_keras requires one positional argument, and finds `training` and `mask` by name.
         call = getattr(self.layer, "keras_layer", self.layer).call
         names = list(inspect.signature(call).parameters)
         named = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -91,7 +91,7 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
         )
 
     def after_update(self, index: int, weight: tf.Tensor) -> tf.Tensor:
-        """Kernel number `index` after a step of an optimizer: masked, as the schedule says."""
+        """Kernel number `index` after a step of an optimizer: masked according to the schedule."""
         if isinstance(self.pruning_schedule, _schedules.Schedule):
             self.pruning_schedule.check_ready()
         if index == 0:
@@ -119,7 +119,7 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
     def from_config(cls, config: Mapping[str, Any]) -> PruneLowMagnitude:
         """The wrapper of `get_config`."""
         layer = config["layer"]
-        # Within an `.h5` file a class goes by this name alone.
+        # Within an `.h5` file a class has this name alone.
         registered = layer.get("registered_name") or layer["class_name"]
         return cls(
             **{
@@ -142,7 +142,7 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
 
     def _mask(self, index: int, weight: Any, sparsity: Any) -> tf.Tensor:
         magnitudes = tf.abs(weight)
-        # A mask that left no NaN would hide from everybody that the training has failed.
+        # A mask that removed every NaN would hide that the training has failed.
         magnitudes = tf.where(tf.math.is_nan(magnitudes), magnitudes.dtype.max, magnitudes)
         axes = self._axes[index]
         if axes is None:

@@ -18,7 +18,7 @@ from keras_kd.compression.bridge.graph import Graph, Slot
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import LayerRecord
 from keras_kd.compression.bridge.weights import weight_name
-from keras_kd.compression.layers import Kernel
+from keras_kd.compression.layers import KernelRow
 from keras_kd.compression.pruning.flow import follow, shapes_of
 
 # The group of the channels that must stay: of the inputs, of the outputs, and of what layers read
@@ -139,7 +139,7 @@ class _Coupling:
         self._cut("carries", layer, weight, axis, channels)
         return channels
 
-    def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
+    def mixed(self, layer: Any, kernel: KernelRow, channels: np.ndarray) -> np.ndarray:
         [reads], [writes] = kernel.reads, kernel.writes
         self._cut("reads", layer, kernel.name, reads, channels)
         earlier = self._cuts.get((id(layer), kernel.name, writes))
@@ -196,7 +196,7 @@ class _Coupling:
     def _tie(self, some: np.ndarray, others: np.ndarray) -> None:
         for one, other in zip(some.tolist(), others.tolist(), strict=True):
             low, high = sorted((self._root(one), self._root(other)))
-            # The lowest number stands for its group, so that what stays wins.
+            # The lowest number represents its group, so that `STAYS` takes precedence.
             self._parents[high] = low
 
     def _root(self, number: int) -> int:

@@ -15,7 +15,7 @@ from keras_kd.compression.bridge.comparison import random_inputs
 from keras_kd.compression.bridge.graph import Graph, Slot
 from keras_kd.compression.bridge.rebuilding import rebuild
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
-from keras_kd.compression.layers import Kernel
+from keras_kd.compression.layers import KernelRow
 from keras_kd.compression.pruning.channels import Channels, Cut, channels_of
 from keras_kd.compression.pruning.filters import plain_graph
 from keras_kd.compression.pruning.flow import follow, shapes_of
@@ -27,13 +27,13 @@ _TOLERANCE = 1e-6
 def remove_dead_filters(student: Any) -> keras.Model:
     """Make a smaller student by removing the filters and units that cannot change its outputs.
 
-    These are filters that nobody reads (all weights that do are zero), and filters that say the
-    same whatever the input, because their own weights are zero: what they say moves into the biases
+    These are filters that no layer reads (all reading weights are zero), and filters whose output
+    is constant because their own weights are zero: the constant moves into the biases
     of the layers that read it. The outputs are the same up to rounding; no training is needed.
     Pruning in blocks, with a high sparsity or with a penalty on the scales of normalizations leaves
     such filters behind.
 
-    A filter that always says a number other than 0 stays if a convolution with padding reads it:
+    A filter with a constant output other than 0 stays if a convolution with padding reads it:
     at the border, this convolution sees zeros instead. What cannot be removed by `remove_filters`
     stays as well, and a layer keeps one filter at least.
 
@@ -49,7 +49,7 @@ def remove_dead_filters(student: Any) -> keras.Model:
         ValueError: if the student is clustered or quantization-aware.
     """
     check_model("student", student)
-    # A copy, because it is run to see what constant filters say.
+    # A copy, because it is run to find the values of constant filters.
     graph = graphs.read(rebuild(plain_graph(student), keras, lambda layer: [record_of(layer)]))
     channels = channels_of(graph)
     constants = _constants(graph)
@@ -94,7 +94,7 @@ def _dead_groups(channels: Channels, constants: Mapping[int, np.ndarray]) -> set
 
 
 def _constants(graph: Graph) -> dict[int, np.ndarray]:
-    """By `id` of each layer that mixes channels, what each channel it reads always says.
+    """By `id` of each layer that mixes channels, the constant value of each channel that it reads.
 
     NaN where that depends on the input, or where the layer cannot take it into its bias.
     """
@@ -115,10 +115,10 @@ def _common_zeros(calls: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class _Constancy:
-    """A domain in which each channel is the number that it always says, or NaN.
+    """A domain in which each channel is its constant value, or NaN.
 
-    That a channel cannot depend on the input is proven by zeros in the weights; what it says is
-    then seen in any one run of the model.
+    Zeros in the weights prove that a channel does not depend on the input; any single run of the
+    model then gives its value.
     """
 
     def __init__(self, observed: Mapping[Slot, Any]) -> None:
@@ -134,7 +134,7 @@ class _Constancy:
         factors = Cut(layer, weight, axis, channels).values().reshape(len(channels), -1)
         return np.where(factors.any(axis=1), channels, 0.0)
 
-    def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
+    def mixed(self, layer: Any, kernel: KernelRow, channels: np.ndarray) -> np.ndarray:
         foldable = ~np.isnan(channels) if _reads_constants(layer) else channels == 0
         self.read.setdefault(id(layer), []).append(np.where(foldable, channels, np.nan))
         [axis] = kernel.reads
@@ -187,10 +187,9 @@ def _moved_to_bias(cut: Cut, constants: np.ndarray, removed: Collection[int]) ->
 
 def _with_bias(record: LayerRecord, added: np.ndarray, written: np.ndarray) -> LayerRecord:
     weights = dict(record.weights)
-    kernel = weights.get("kernel")
     if "bias" in weights:
         weights["bias"] = (weights["bias"] + added).astype(weights["bias"].dtype)
         return replace(record, weights=weights)
     # A bias that is new has no entries for the filters that leave.
-    weights["bias"] = added[written].astype(kernel.dtype)
+    weights["bias"] = added[written].astype(weights["kernel"].dtype)
     return replace(record, config={**record.config, "use_bias": True}, weights=weights)

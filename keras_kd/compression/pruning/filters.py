@@ -12,10 +12,10 @@ from keras_kd._checks import check_choice, check_integer, check_number, problem
 from keras_kd._keras import check_model
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.families import check_state
 from keras_kd.compression.pruning.channels import Channels, channels_of
 from keras_kd.compression.pruning.importance import Importance, group_scores
 from keras_kd.compression.selection import Selection, select
-from keras_kd.compression.state import PRUNED, check_state
 from keras_kd.compression.stripping import strip
 
 # Layers that can only become narrower together, and the groups of channels that they write.
@@ -35,7 +35,7 @@ def remove_filters(
 ) -> keras.Model:
     """Make a smaller student by removing the filters and units that matter least.
 
-    The channels are gone from the shapes: a student without half of its filters has about a quarter
+    The channels are removed from the shapes: a student with half of its filters has about a quarter
     of its multiplications. This is what makes a student faster on a CPU; the zeros of `prune` do
     not. Train the result with the teacher: it recovers most of what was lost. Then prune, cluster
     or quantize it like any other student.
@@ -46,7 +46,7 @@ def remove_filters(
     and the weights of all layers that read it, through pooling, Flatten, Concatenate and so on. The
     outputs are those of the student in which these readers are given 0 in place of the channel.
 
-    What must keep its channels does: inputs, outputs, and whatever layers read or write whose
+    Inputs and outputs keep their channels, and so do tensors read or written by layers whose
     treatment of single channels is not known (recurrent, attention and custom layers, layer
     normalization, softmax over hidden channels, grouped convolutions, operations on tensors).
 
@@ -56,14 +56,14 @@ def remove_filters(
         share: the share of filters to remove, between 0 and 1. Rounded so as to remove fewer.
         importance: "l1" or "l2", the norm of each filter's kernel (Li et al.); or
             "batch_normalization", the size of the scale that each channel is multiplied with (Liu
-            et al.), where layers without such a scale are left alone; or a function that is given a
+            et al.), where layers without such a scale keep all filters; or a function that takes a
             Keras 3 layer and returns a number for each of its filters, larger for those to keep.
             Channels that leave together count with their mean. Norms are in units of their layer's
             mean.
         scope: "layer" removes the same share of each layer; "global" ranks the filters of all
             layers together and removes more where they matter less.
         layers: the layers to make narrower: names, types (`keras.layers.Conv2D`), or a function
-            that is given a layer and says whether to. Layers that can only become narrower together
+            that is given a layer and returns a bool. Layers that can only become narrower together
             with these do. None for every layer that can be.
         skip: the layers that keep all their filters, in the same forms.
         minimum: how many filters a layer keeps at least.
@@ -71,8 +71,8 @@ def remove_filters(
             which suits the kernels of some processors.
 
     Returns:
-        A plain functional `keras.Model`, not compiled. `shrinkage(student, smaller)` says what each
-        layer has lost.
+        A plain functional `keras.Model`, not compiled. `summary(smaller, student)` compares the
+        two layer by layer.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -81,7 +81,7 @@ def remove_filters(
 
     Example:
         >>> smaller = keras_kd.compression.remove_filters(student, 0.5)
-        >>> print(keras_kd.compression.shrinkage(student, smaller))
+        >>> print(keras_kd.compression.summary(smaller, student))
 
     Reference:
         Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient ConvNets", ICLR 2017.
@@ -122,7 +122,7 @@ def plain_graph(student: Any) -> graphs.Graph:
     Raises:
         ValueError: if the student is clustered or quantization-aware.
     """
-    check_state(graphs.read(student), (PRUNED,), "call `strip` first")
+    check_state(graphs.read(student), "remove_filters")
     return graphs.read(strip(student))
 
 

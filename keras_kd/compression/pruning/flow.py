@@ -1,12 +1,13 @@
 """How channels run through the layers of a graph.
 
-A rule says, for one class of layers, what becomes of the channels (positions along the last axis)
-of its inputs. What is asked about the channels is no concern of the rules: a `Domain` answers it,
+A rule maps, for one class of layers, the channels (positions along the last axis) of its inputs to
+those of its output. What is computed for the channels is not part of the rules: a `Domain` does it,
 with an array of one entry per channel for each tensor.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,36 +17,43 @@ import numpy as np
 from keras_kd.compression.bridge.graph import Call, Graph, Slot
 from keras_kd.compression.bridge.operations import Operation
 from keras_kd.compression.bridge.weights import weight_name
-from keras_kd.compression.layers import Kernel, row_of
+from keras_kd.compression.layers import KernelRow, row_of
 
 Shape = tuple[int | None, ...]
 
 # Every rule takes the domain, the layer, the channels and the shapes of its inputs and the shape of
-# its output, and gives the channels of the output, or None where it does not know.
+# its output, and gives the channels of the output, or None where they are unknown.
 Rule = Callable[[Any, Any, list[Any], list[Shape], Shape], Any]
 
 
 class Domain(Protocol):
-    """What is asked about channels: one entry per channel, in an array for each tensor."""
+    """What is computed for channels: one entry per channel, in an array for each tensor."""
 
+    @abstractmethod
     def opaque(self, operands: Sequence[np.ndarray | None], size: int | None) -> Any:
         """Nothing is known of `size` channels, made somehow from all of the operands."""
 
+    @abstractmethod
     def carried(self, layer: Any, weight: str, axis: int, channels: np.ndarray) -> np.ndarray:
         """The layer applies to each of the channels its own entry along `axis` of a weight."""
 
-    def mixed(self, layer: Any, kernel: Kernel, channels: np.ndarray) -> np.ndarray:
+    @abstractmethod
+    def mixed(self, layer: Any, kernel: KernelRow, channels: np.ndarray) -> np.ndarray:
         """The layer makes new channels, each a sum over all those it reads."""
 
+    @abstractmethod
     def merged(self, layer: Any, several: Sequence[np.ndarray]) -> np.ndarray:
         """The layer makes each channel from one channel of each of several tensors."""
 
+    @abstractmethod
     def spread(self, channels: np.ndarray, size: int) -> np.ndarray:
         """The only channel of a tensor is used for each of `size` channels of another."""
 
+    @abstractmethod
     def sized(self, layer: Any, option: str, channels: np.ndarray) -> None:
         """An option of the layer holds the number of the channels."""
 
+    @abstractmethod
     def finished(self, slot: Slot, channels: np.ndarray) -> np.ndarray:
         """What is known of the channels of a tensor, now that it is known which tensor it is."""
 
@@ -54,9 +62,10 @@ def shapes_of(graph: Graph) -> dict[Slot, Shape]:
     """The shape of every tensor of a Keras 3 graph, batch first."""
     specs = {spec.slot: keras.KerasTensor(spec.shape, spec.dtype) for spec in graph.input_specs}
     for call in graph.calls:
-        args, kwargs = keras.tree.map_structure(
+        arguments: Any = keras.tree.map_structure(
             lambda leaf: specs[leaf] if isinstance(leaf, Slot) else leaf, call.arguments
         )
+        args, kwargs = arguments
         # Calling a layer of the student would leave a trace in it; an operation here is a copy.
         is_layer = isinstance(call.layer, keras.layers.Layer)
         compute = call.layer.compute_output_spec if is_layer else call.layer
@@ -155,7 +164,8 @@ def _depthwise(
 
 def _mix(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
     row = row_of(type(layer))
-    kernel = row.mixing
+    if row is None or row.mixing is None or row.size is None:
+        return None
     known = {*(kernel.name for kernel in row.kernels), "bias"}
     # LoRA and quantization of Keras' own bring weights that are not known here.
     if getattr(layer, "groups", 1) != 1 or not {weight_name(w) for w in layer.weights} <= known:
@@ -166,7 +176,7 @@ def _mix(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output
             continue
         channels = domain.carried(layer, first.name, -2, channels)
         channels = np.repeat(channels, layer.depth_multiplier)
-    channels = domain.mixed(layer, kernel, channels)
+    channels = domain.mixed(layer, row.mixing, channels)
     domain.sized(layer, row.size, channels)
     if layer.use_bias:
         channels = domain.carried(layer, "bias", -1, channels)
@@ -175,6 +185,8 @@ def _mix(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output
 
 def _merge(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
     size = output[-1]
+    if size is None:
+        return None
     spread = [x if len(x) == size else domain.spread(x, size) for x in operands]
     return domain.merged(layer, spread)
 
@@ -202,12 +214,13 @@ def _concatenate(
 def _reshape(domain: Domain, layer: Any, operands: list, inputs: list[Shape], output: Shape) -> Any:
     """Every value keeps its place in the order of all values of an example."""
     before, after = inputs[0][1:], output[1:]
+    known = [size for size in before if size is not None]
     if before[-1] == after[-1]:
         channels = operands[0]
-    elif None in before or None in after:
+    elif len(known) < len(before) or after[-1] is None or None in after:
         return None
     else:
-        everywhere = np.broadcast_to(operands[0], before).reshape(-1, after[-1])
+        everywhere = np.broadcast_to(operands[0], known).reshape(-1, after[-1])
         channels = domain.merged(layer, list(everywhere)) if len(everywhere) > 1 else everywhere[0]
     if type(layer).__name__ == "Reshape" and layer.target_shape[-1] != -1:
         domain.sized(layer, "target_shape", channels)

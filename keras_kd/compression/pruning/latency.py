@@ -1,8 +1,8 @@
-"""Which students XNNPACK, TFLite's library for CPUs, computes faster where weights are zero.
+"""The layers in which XNNPACK, TFLite's library for CPUs, can skip zeros.
 
-It can skip zeros in the 1x1 convolutions between a first convolution and a pooling, as long as it
-knows every layer between. What TF-MOT's `PruneForLatencyOnXNNPack` asks of a model is asked here of
-a graph, so that the error can name the layer.
+These are the 1x1 convolutions between a first convolution and a pooling, if XNNPACK supports every
+layer between. The conditions are those of TF-MOT's `PruneForLatencyOnXNNPack`, checked on a graph,
+so that the error can name the layer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from keras_kd._checks import problem
-from keras_kd.compression.bridge.graph import Call, Graph
+from keras_kd._keras import check_model
+from keras_kd.compression.bridge.graph import Call, Graph, read
 
 # Facts about XNNPACK and not about layers, which is why they are not in the table of layers.
 _ELEMENTWISE = frozenset(
@@ -20,17 +21,37 @@ _ELEMENTWISE = frozenset(
 _ACTIVATIONS = frozenset({"relu", "relu6", "leaky_relu", "elu", "sigmoid"})
 
 
-def is_pointwise(layer: Any) -> bool:
-    """Whether the layer is a 1x1 convolution, the only kernel of which XNNPACK skips zeros."""
+def layers_for_xnnpack(student: Any) -> list[str]:
+    """The names of the layers to prune so that XNNPACK can skip their zeros (Elsen et al., 2020).
+
+    XNNPACK is TFLite's library for CPUs. It can skip zeros only in 1x1 convolutions, and only in
+    models of the form of MobileNet. The zeros must also be stored sparsely, as TensorFlow's
+    converter does with `tf.lite.Optimize.EXPERIMENTAL_SPARSITY`.
+
+    Args:
+        student: a Sequential or Functional model of either Keras.
+
+    Raises:
+        ValueError: if XNNPACK cannot skip zeros in this student; the message names the layer.
+
+    Example:
+        >>> pruned = prune(student, 0.8, layers=layers_for_xnnpack(student))
+
+    Reference:
+        Elsen, E. et al. Fast Sparse ConvNets. CVPR, 2020.
+    """
+    check_model("student", student)
+    graph = read(student)
+    _check_supported(graph)
+    names = graph.names()
+    return [names[id(layer)] for layer in graph.layers() if _is_pointwise(layer)]
+
+
+def _is_pointwise(layer: Any) -> bool:
     return type(layer).__name__ == "Conv2D" and tuple(layer.kernel_size) == (1, 1)
 
 
-def check_supports_sparse_inference(graph: Graph) -> None:
-    """Check that XNNPACK can skip zeros in a student.
-
-    Raises:
-        ValueError: if it cannot; the message names the layer.
-    """
+def _check_supported(graph: Graph) -> None:
     producers = {slot: call for call in graph.calls for slot in call.results}
 
     def before(call: Call) -> list[Call]:
@@ -62,7 +83,7 @@ def check_supports_sparse_inference(graph: Graph) -> None:
                 graph,
                 "between them 1x1 Conv2D, 3x3 or 5x5 DepthwiseConv2D of the same size or after a"
                 " ZeroPadding2D of half of it, BatchNormalization and elementwise layers",
-                f", in which layer {call.path!r} ({_kind(call)}) is none that it can go on with",
+                f", in which layer {call.path!r} ({_kind(call)}) is not supported",
             )
 
 
@@ -101,7 +122,7 @@ def _is_known(call: Call, before: list[Call]) -> bool:
     layer, kind = call.layer, _kind(call)
     if kind == "Conv2D":
         strides, dilation = tuple(layer.strides), tuple(layer.dilation_rate)
-        return is_pointwise(layer) and layer.groups == 1 and strides == dilation == (1, 1)
+        return _is_pointwise(layer) and layer.groups == 1 and strides == dilation == (1, 1)
     if kind == "DepthwiseConv2D":
         return _is_known_depthwise(layer, _padding(before))
     if kind == "BatchNormalization":
@@ -136,9 +157,9 @@ def _kind(call: Call) -> str:
     return type(call.layer).__name__
 
 
-def _unsuited(graph: Graph, expected: str, detail: str = "") -> ValueError:
+def _unsuited(graph: Graph, expected: str, detail: str = "") -> Exception:
     return problem(
-        f"policy='xnnpack' for the student {graph.name!r}{detail}",
+        f"the student {graph.name!r}{detail}",
         f"a student in which XNNPACK can skip zeros: {expected}",
-        "build it like MobileNet, or leave `policy` out",
+        "build it like MobileNet, or prune it for its compressed size alone",
     )

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -43,10 +43,11 @@ class Axes:
         return (*self.positions, *self.inputs, *self.outputs)
 
 
+@dataclass(frozen=True)
 class Pattern(ABC):
     """Which weights a sparsity makes zero."""
 
-    needs_axes = True
+    needs_axes: ClassVar[bool] = True
 
     @abstractmethod
     def mask(self, magnitudes: Any, sparsity: Any) -> Any:
@@ -73,28 +74,40 @@ class Pattern(ABC):
 class Single(Pattern):
     """The smallest weights of a kernel, wherever they are."""
 
-    needs_axes = False
+    needs_axes: ClassVar[bool] = False
 
     def mask(self, magnitudes: Any, sparsity: Any) -> Any:
         """See `Pattern.mask`; any shape will do. At least one weight stays."""
-        flat = ops.reshape(magnitudes, [-1])
+        flat: Any = ops.reshape(magnitudes, [-1])
         return ops.reshape(_largest(flat, _kept(flat.shape[0], sparsity)), magnitudes.shape)
 
 
 @dataclass(frozen=True)
 class Blocks(Pattern):
-    """Blocks of inputs and outputs, `size` = (inputs, outputs); at the edges they are cut.
+    """Blocks of weights become zero together. At the edges of a kernel they are cut.
 
-    A block counts by the mean (`"AVG"`) or the largest (`"MAX"`) magnitude in it.
+    In convolutions there are blocks at each position of the kernel.
+
+    Args:
+        size: (inputs, outputs) of a block.
+        pooling: `"AVG"` to compare blocks by their mean magnitude, `"MAX"` by their largest.
+
+    Raises:
+        ValueError: if `size` is not two integers above 0, or `pooling` is unknown.
+
+    Example:
+        >>> pruned = prune(student, 0.8, pattern=Blocks((4, 1)))
     """
 
     size: tuple[int, int]
     pooling: str = "AVG"
 
     def __post_init__(self) -> None:
-        meaning = "the inputs and outputs of a block, such as (4, 1)"
-        object.__setattr__(self, "size", check_pair("block_size", self.size, meaning))
-        check_choice("block_pooling", self.pooling, ("AVG", "MAX"))
+        meaning = "the inputs and outputs of a block"
+        object.__setattr__(
+            self, "size", _check_pair("Blocks", self.size, meaning, "Blocks((4, 1))")
+        )
+        check_choice("pooling", self.pooling, ("AVG", "MAX"))
 
     def fits(self, positions: int, inputs: int, outputs: int) -> bool:
         """See `Pattern.fits`."""
@@ -116,35 +129,49 @@ class Blocks(Pattern):
             ]
             return ops.reshape(ops.pad(values, [[0, 0], *missing]), grid)
 
+        pooled: Any
         blocks = in_blocks(magnitudes)
         if self.pooling == "MAX":
             pooled = ops.max(blocks, axis=(2, 4), keepdims=True)
         else:
-            cells = ops.sum(in_blocks(ops.ones_like(magnitudes)), axis=(2, 4), keepdims=True)
+            cells: Any = ops.sum(in_blocks(ops.ones_like(magnitudes)), axis=(2, 4), keepdims=True)
             pooled = ops.sum(blocks, axis=(2, 4), keepdims=True) / cells
         mask = ops.broadcast_to(Single().mask(pooled, sparsity), grid)
-        whole = [positions, counts[0] * self.size[0], counts[1] * self.size[1]]
-        return ops.reshape(mask, whole)[:, : sides[0], : sides[1]]
+        shape = [positions, counts[0] * self.size[0], counts[1] * self.size[1]]
+        whole: Any = ops.reshape(mask, shape)
+        return whole[:, : sides[0], : sides[1]]
 
 
 @dataclass(frozen=True)
 class MByN(Pattern):
-    """`zeros` of every `of` consecutive inputs of an output, fewer where less sparsity is asked.
+    """Of every `of` consecutive inputs of an output, `zeros` are zero at the end.
 
-    In the last group, which may be shorter, as many weights stay at most as in the others.
+    Before the end they are fewer, as the schedule defines. These are consecutive values of the
+    file's tensors: TFLite stores the inputs last (of an embedding, one word's values). In the last
+    group, which may be shorter, at most as many weights stay as in the others.
+
+    Args:
+        zeros: how many of them are zero.
+        of: how many weights there are in a group, more than `zeros`.
+
+    Raises:
+        ValueError: if they are not two integers above 0, or `zeros` is not the smaller one.
+
+    Example:
+        >>> pruned = prune(student, pattern=MByN(2, 4))
     """
 
     zeros: int
     of: int
 
     def __post_init__(self) -> None:
-        meaning = "(zeros, out of how many), such as (2, 4)"
-        check_pair("m_by_n", (self.zeros, self.of), meaning)
+        numbers = (self.zeros, self.of)
+        _check_pair("MByN", numbers, "the zeros and the weights of a group", "MByN(2, 4)")
         if self.zeros >= self.of:
             raise problem(
-                f"m_by_n={(self.zeros, self.of)}",
-                "fewer zeros than weights in a row",
-                "(2, 4) makes two of every four zero",
+                str(self),
+                "fewer zeros than weights in a group",
+                "MByN(2, 4) makes two of every four zero",
             )
 
     def fits(self, positions: int, inputs: int, outputs: int) -> bool:
@@ -160,10 +187,11 @@ class MByN(Pattern):
         missing = [[0, 0], [0, 0], [0, groups * self.of - inputs]]
         rows = ops.pad(rows, missing, constant_values=-1)
         rows = ops.reshape(rows, [positions, outputs, groups, self.of])
-        zeros = ops.minimum(ops.round(ops.cast(sparsity, "float32") * self.of), self.zeros)
-        mask = _largest(rows, self.of - ops.cast(zeros, "int32"))
-        mask = ops.reshape(mask, [positions, outputs, groups * self.of])[..., :inputs]
-        return ops.transpose(mask, (0, 2, 1))
+        share: Any = ops.cast(sparsity, "float32")
+        zeros: Any = ops.cast(ops.minimum(ops.round(share * self.of), self.zeros), "int32")
+        mask = _largest(rows, self.of - zeros)
+        whole: Any = ops.reshape(mask, [positions, outputs, groups * self.of])
+        return ops.transpose(whole[..., :inputs], (0, 2, 1))
 
 
 def from_config(config: Mapping[str, Any]) -> Pattern:
@@ -172,22 +200,24 @@ def from_config(config: Mapping[str, Any]) -> Pattern:
     return {kind.__name__: kind for kind in (Single, Blocks, MByN)}[config["name"]](**options)
 
 
-def check_pair(name: str, value: Any, meaning: str) -> tuple[int, int]:
-    """Return `value` as a tuple if it is two whole numbers above 0.
+def _check_pair(name: str, value: Any, meaning: str, example: str) -> tuple[int, int]:
+    """Return `value` as a tuple if it is two integers above 0.
 
     Raises:
         ValueError: if it is not.
     """
     is_pair = isinstance(value, tuple | list) and len(value) == 2
     if not is_pair or not all(type(number) is int and number > 0 for number in value):
-        raise problem(f"{name}={value!r}", f"two whole numbers: {meaning}", f"correct `{name}`")
+        raise problem(
+            f"{name} with {value!r}", f"two integers above 0: {meaning}", f"write {example}"
+        )
     return value[0], value[1]
 
 
 def _kept(size: int, sparsity: Any) -> Any:
     # float32 cannot count the weights of a large kernel.
-    share = 1.0 - ops.cast(sparsity, "float64")
-    return ops.maximum(ops.cast(ops.round(share * size), "int32"), 1)
+    share: Any = ops.cast(sparsity, "float64")
+    return ops.maximum(ops.cast(ops.round((1.0 - share) * size), "int32"), 1)
 
 
 def _largest(magnitudes: Any, count: Any) -> Any:
@@ -196,9 +226,9 @@ def _largest(magnitudes: Any, count: Any) -> Any:
     TF-MOT keeps all values that are equal to the smallest that stays: a kernel whose weights are
     all equal is never pruned.
     """
-    falling = ops.flip(ops.sort(magnitudes, axis=-1), axis=-1)
-    smallest = ops.take(falling, ops.reshape(count - 1, [1]), axis=-1)
+    falling: Any = ops.flip(ops.sort(magnitudes, axis=-1), axis=-1)
+    smallest: Any = ops.take(falling, ops.reshape(count - 1, [1]), axis=-1)
     above = magnitudes > smallest
-    tied = ops.cast(magnitudes == smallest, "int32")
+    tied: Any = ops.cast(magnitudes == smallest, "int32")
     room = count - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
     return above | ((tied > 0) & (ops.cumsum(tied, axis=-1) <= room))

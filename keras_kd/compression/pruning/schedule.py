@@ -1,12 +1,12 @@
-"""When pruning happens: in which training steps the masks are chosen anew."""
+"""When pruning happens, and how sparse the kernels are by then."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from typing import Any
 
-from keras_kd._checks import problem
+from keras_kd._checks import check_number, problem
 
 # The last quarter of a training recovers at full sparsity.
 _SHARE_OF_TRAINING = 0.75
@@ -50,9 +50,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Plan:
-    """When pruning shall begin and end, in steps or in epochs; see `prune`.
+    """The steps in which masks are updated; for the arguments see `PolynomialSchedule`.
 
-    What is None is chosen from the length of the training.
+    A None is chosen from the length of the training, see `prune`.
     """
 
     begin_step: int | None = None
@@ -62,8 +62,8 @@ class Plan:
     frequency: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, _check(field.name, getattr(self, field.name)))
+        for name, value in asdict(self.plan).items():
+            object.__setattr__(self, name, _check_count(name, value))
         steps, epochs = (self.begin_step, self.end_step), (self.begin_epoch, self.end_epoch)
         if steps != (None, None) and epochs != (None, None):
             raise problem(
@@ -75,20 +75,27 @@ class Plan:
         _check_order("begin_epoch", "end_epoch", *epochs)
 
     @property
-    def given(self) -> list[str]:
-        """The names of what is not None."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+    def plan(self) -> Plan:
+        """The steps alone, without the curve of a schedule."""
+        return self if type(self) is Plan else Plan(*(getattr(self, f.name) for f in fields(Plan)))
 
-    def timetable(self, training: Training | None = None) -> Timetable | None:
-        """The steps, or None where they depend on a training that is not given.
+    @property
+    def _given(self) -> list[str]:
+        return [name for name, value in asdict(self.plan).items() if value is not None]
+
+    @property
+    def fixed(self) -> Timetable | None:
+        """The steps, or None where they depend on the training."""
+        return None if self.end_step is None else self._from(self.begin_step or 0, self.end_step)
+
+    def timetable(self, training: Training) -> Timetable:
+        """The steps.
 
         Raises:
             ValueError: if pruning would begin or end out of the training.
         """
-        if self.end_step is not None:
-            return self._from(self.begin_step or 0, self.end_step)
-        if training is None:
-            return None
+        if self.fixed is not None:
+            return self.fixed
         length = training.step_at(training.epochs)
         if self.begin_epoch is not None:
             begin = training.step_at(self.begin_epoch)
@@ -101,7 +108,7 @@ class Plan:
         if begin >= length or end <= training.done:
             raise problem(
                 f"a training from step {training.done} to step {length} with pruning from step"
-                f" {begin} to step {end} ({', '.join(self.given) or 'as chosen from it'})",
+                f" {begin} to step {end} ({', '.join(self._given) or 'as chosen from it'})",
                 "a training in which pruning begins and ends",
                 "train longer, or prune earlier in it; with data of unknown length pruning"
                 " begins after the first epoch",
@@ -112,7 +119,69 @@ class Plan:
         return Timetable(begin, end, self.frequency or max(1, (end - begin) // _UPDATES))
 
 
-def _check(name: str, value: Any) -> int | None:
+@dataclass(frozen=True)
+class PolynomialSchedule(Plan):
+    """The sparsity grows fast at first and slowly towards the end (Zhu and Gupta, 2018).
+
+    At the share t of the time between beginning and end it is
+    `sparsity + (initial_sparsity - sparsity) * (1 - t) ** power`.
+
+    Args:
+        begin_step: training step (batch) after which the next one chooses the first masks; None is
+            0.
+        end_step: training step at which the final sparsity is reached. Without an end the schedule
+            fits the first training.
+        begin_epoch: as `begin_step`, in epochs counted from 0.
+        end_epoch: as `end_step`: the epoch, counted from 0, at whose beginning it is reached.
+        frequency: steps between two updates of the masks, counted back from the end. None makes
+            about 100 updates.
+        initial_sparsity: share of zeros at the first update, between 0 and 1.
+        power: exponent, above 0.
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if one is out of range, if the end is not after the beginning, or if both steps
+            and epochs are given.
+
+    Example:
+        >>> pruned = prune(student, 0.8, schedule=PolynomialSchedule(begin_epoch=1, end_epoch=3))
+    """
+
+    initial_sparsity: float = 0.0
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fix = "leave it at 0.0"
+        check_number("initial_sparsity", self.initial_sparsity, at_least=0, at_most=1, fix=fix)
+        check_number("power", self.power, above=0, fix="3 prunes most at the beginning")
+
+    def curve(self, final: float) -> tuple[float, float]:
+        """The sparsity at the first update, and the exponent, on the way to a final sparsity.
+
+        Raises:
+            ValueError: if the schedule would begin above `final`.
+        """
+        initial = check_number(
+            "initial_sparsity",
+            self.initial_sparsity,
+            at_least=0,
+            at_most=final,
+            fix="leave it at 0.0",
+        )
+        return initial, float(self.power)
+
+
+@dataclass(frozen=True)
+class ConstantSchedule(Plan):
+    """The final sparsity from the first update on; the arguments of `PolynomialSchedule`."""
+
+    def curve(self, final: float) -> tuple[float, float]:
+        """See `PolynomialSchedule.curve`."""
+        return final, 1.0
+
+
+def _check_count(name: str, value: Any) -> int | None:
     if value is None:
         return None
     unit = "epochs" if name.endswith("epoch") else "training steps"

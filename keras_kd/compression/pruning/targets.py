@@ -1,4 +1,4 @@
-"""Which layers are pruned, and how sparse each becomes."""
+"""Which layers are pruned, and the sparsity of each."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from keras_kd.compression.kernels import is_depthwise, kernels
 from keras_kd.compression.selection import Selection, select
 
 # One share for all layers, one by name or type, or a function of the student's own layer.
-FinalSparsity = float | Mapping[str | type, float] | Callable[[Any], float | None]
+SparsityTarget = float | Mapping[str | type, float] | Callable[[Any], float | None]
 
 _PURPOSE = "pruned"
 
 
-def final_sparsities(
-    graph: Graph, final_sparsity: FinalSparsity, layers: Selection, skip: Selection
+def sparsities(
+    graph: Graph, sparsity: SparsityTarget, layers: Selection, skip: Selection
 ) -> dict[str, float]:
-    """The final share of zeros by unique name (see `Graph.names`) of each layer to prune.
+    """The final share of zeros of each layer to prune, by its unique name (see `Graph.names`).
 
     Args:
         graph: the student's.
-        final_sparsity: see `prune`. Layers that a mapping or a function says nothing of are left
+        sparsity: see `prune`. Layers that a mapping or a function leaves out stay
             dense.
         layers: see `prune`.
         skip: see `prune`.
@@ -33,20 +33,20 @@ def final_sparsities(
         ValueError: if a share is out of range, or if nothing is left to prune.
     """
     by_name = {graph.names()[id(layer)]: layer for layer in graph.layers()}
-    if callable(final_sparsity):
-        wanted = {name: final_sparsity(layer) for name, layer in by_name.items() if _can(layer)}
+    if callable(sparsity):
+        wanted = {name: sparsity(layer) for name, layer in by_name.items() if _can(layer)}
         named = {name: share for name, share in wanted.items() if share is not None}
-    elif isinstance(final_sparsity, Mapping):
-        named = _by_name(graph, final_sparsity)
+    elif isinstance(sparsity, Mapping):
+        named = _by_name(graph, sparsity)
     else:
-        _check_share("final_sparsity", final_sparsity)
-        return dict.fromkeys(_select(graph, layers, skip), float(final_sparsity))
+        _check_share("sparsity", sparsity)
+        return dict.fromkeys(_select(graph, layers, skip), float(sparsity))
     for name, share in named.items():
-        _check_share(f"final_sparsity of layer {name!r}", share)
+        _check_share(f"sparsity of layer {name!r}", share)
     chosen = _select(graph, list(named) if layers is None else layers, skip)
     if not set(chosen) & set(named):
         raise problem(
-            f"layers={layers!r}, none of which has a final_sparsity ({sorted(named)} have)",
+            f"layers={layers!r}, none of which has a sparsity ({sorted(named)} have)",
             "layers that both name",
             "leave `layers` out",
         )
@@ -61,7 +61,7 @@ def _select(graph: Graph, layers: Selection, skip: Selection) -> list[str]:
 
 
 def _by_name(graph: Graph, shares: Mapping[str | type, float]) -> dict[str, float]:
-    """A layer's own name goes before its type."""
+    """A layer's own name takes precedence over its type."""
     found: dict[str, float] = {}
     for kind in (type, str):
         for key, share in shares.items():
@@ -69,7 +69,7 @@ def _by_name(graph: Graph, shares: Mapping[str | type, float]) -> dict[str, floa
                 found |= dict.fromkeys(select(graph, [key], None, _can, _PURPOSE), share)
     if others := [key for key in shares if not isinstance(key, str | type)]:
         raise problem(
-            f"final_sparsity with the keys {others}",
+            f"sparsity with the keys {others}",
             "names or types of layers",
             'pass {"hidden": 0.9, keras.layers.Conv2D: 0.5}',
             kind=TypeError,
@@ -78,7 +78,7 @@ def _by_name(graph: Graph, shares: Mapping[str | type, float]) -> dict[str, floa
 
 
 def _check_share(name: str, share: Any) -> None:
-    fix = "0.8 prunes four weights of five; leave layers out that shall stay dense"
+    fix = "0.8 prunes four weights of five; leave out layers that stay dense"
     check_number(name, share, above=0, at_most=1 - 1e-9, fix=fix)
 
 

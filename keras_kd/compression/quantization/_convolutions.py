@@ -50,14 +50,14 @@ def separable(
 
 
 class _Form:
-    """A layer's options as the operations of two dimensions want them."""
+    """A layer's options in the form of the operations of two dimensions."""
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
         self._is_flat = layer.rank == 1
         is_last = layer.data_format == "channels_last"
-        self.order = "NHWC" if is_last else "NCHW"
-        self.padding = "VALID" if layer.padding == "causal" else layer.padding.upper()
+        self.order: Any = "NHWC" if is_last else "NCHW"
+        self.padding: Any = "VALID" if layer.padding == "causal" else layer.padding.upper()
         # Depthwise convolutions take only equal strides; those of the new dimension do not matter.
         strides = layer.strides * 2 if self._is_flat else layer.strides
         dilations = (1, *layer.dilation_rate) if self._is_flat else layer.dilation_rate

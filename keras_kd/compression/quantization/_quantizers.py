@@ -86,7 +86,7 @@ class StructureKeeper(_quantizers.Quantizer):
 class FixedRangeQuantizer(_quantizers.MovingAverageQuantizer):
     """Quantizes in a range that is given and never changes.
 
-    TF-MOT's own knows 8 bits only, whatever it is told.
+    TF-MOT's own supports 8 bits only and ignores other values.
 
     Args:
         num_bits: 2 to 8.
@@ -101,10 +101,11 @@ class FixedRangeQuantizer(_quantizers.MovingAverageQuantizer):
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         """The variables of the range."""
+        constant: Any = tf_keras.initializers.Constant
         return {
             f"{end}_var": layer.add_weight(
                 f"{name}_{end}",
-                initializer=tf_keras.initializers.Constant(value),
+                initializer=constant(value),
                 trainable=False,
             )
             for end, value in (("min", self.low), ("max", self.high))
@@ -122,7 +123,7 @@ class FixedRangeQuantizer(_quantizers.MovingAverageQuantizer):
 class QuantizedActivation(quantize_aware_activation.QuantizeAwareActivation):
     """TF-MOT's activation between quantizers, for any function.
 
-    TFLite does not fuse functions that TF-MOT does not know, so they are quantized before and
+    TFLite does not fuse functions that TF-MOT does not support, so they are quantized before and
     after. So is swish, which TFLite computes as x * sigmoid(x).
     """
 
@@ -230,9 +231,9 @@ def held(kernel: tf.Tensor, structure: tf.Tensor) -> tf.Tensor:
         return tf.reshape(tf.where(is_zero, tf.zeros_like(gathered), gathered), kernel.shape)
 
     @tf.custom_gradient
-    def hold(variable: tf.Tensor) -> tuple[tf.Tensor, object]:
+    def hold(variable: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            counted = tf.cast(~is_zero, upstream.dtype)
+            counted = tf.cast(tf.logical_not(is_zero), upstream.dtype)
             sums, members = (
                 tf.math.unsorted_segment_sum(values, leaders, size)
                 for values in (tf.reshape(upstream, [-1]) * counted, counted)

@@ -42,20 +42,22 @@ class Scheme:
     Attributes:
         weight_bits: of weights; up to 4 not where no runtime has them (`bits_of_kernel`).
         activation_bits: of activations, outputs and inputs.
-        per_axis: whether kernels have a range for each channel where that is possible.
+        per_channel: whether kernels have a range for each channel where that is possible.
         input_ranges: the fixed range of each input by its name, or None.
-        preserve: whether zeros and equal weights are kept.
+        preserve_sparsity: whether zeros are kept.
+        preserve_clusters: whether equal weights are kept equal.
     """
 
     weight_bits: int
     activation_bits: int
-    per_axis: bool
+    per_channel: bool
     input_ranges: Mapping[str, tuple[float, float] | None]
-    preserve: bool
+    preserve_sparsity: bool
+    preserve_clusters: bool
 
     def apply(self, graph: graphs.Graph, chosen: Collection[str]) -> Any:
         """A new model in which the chosen layers of a plain tf_keras graph are quantized."""
-        placements = place(graph, chosen, self.per_axis)
+        placements = place(graph, chosen, self.per_channel)
         structures = {layer.name: self._structures(layer) for layer in graph.layers()}
         configs = {
             layer.name: self._config(layer, placements[id(layer)], structures[layer.name])
@@ -80,12 +82,17 @@ class Scheme:
 
     def _structures(self, layer: Any) -> dict[str, np.ndarray]:
         """The structures to keep in a layer, by the paths of its weights."""
-        if not (self.preserve and layer.trainable):
+        if not layer.trainable:
             return {}
         found = {}
         for path, kernel in _by_path(layer):
             axis = kernel.channel_axis
-            found[path] = structure_of(kernel.weight.numpy(), -1 if axis is None else axis)
+            found[path] = structure_of(
+                kernel.weight.numpy(),
+                -1 if axis is None else axis,
+                zeros=self.preserve_sparsity,
+                clusters=self.preserve_clusters,
+            )
         return {path: structure for path, structure in found.items() if structure is not None}
 
     def _config(

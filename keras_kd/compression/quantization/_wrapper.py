@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -129,7 +130,7 @@ class QuantizeWrapper(_quantization.QuantizeWrapper):
             for name, quantizer in (("between", config.between), ("output", config.output))
         )
         # Past Keras' own __setattr__, for which the layer's weights would be the wrapper's too.
-        vars(self).update(
+        self.__dict__.update(
             weight_quantizers=weights, activations=activations, between=between, output_range=output
         )
 
@@ -143,7 +144,9 @@ class QuantizeWrapper(_quantization.QuantizeWrapper):
         with self._quantized(training):
             if self.between is not None:
                 outputs = _convolutions.separable(
-                    self.layer, inputs, lambda x: _quantized(*self.between, x, training)
+                    self.layer,
+                    inputs,
+                    functools.partial(_quantized, *self.between, training=training),
                 )
             elif _convolutions.is_flat(self.layer):
                 outputs = _convolutions.flat(self.layer, inputs)
@@ -151,7 +154,8 @@ class QuantizeWrapper(_quantization.QuantizeWrapper):
                 outputs = self.layer.call(inputs, *args, **options)
         if self.output_range is None:
             return outputs
-        return _quantized(*self.output_range, outputs, training)
+        quantizer, variables = self.output_range
+        return _quantized(quantizer, variables, outputs, training)
 
     @contextmanager
     def _quantized(self, training: Any) -> Iterator[None]:
@@ -265,7 +269,7 @@ def wrappers(model: Any) -> list[Any]:
 
 
 def dismantle(layer: Any) -> list[LayerRecord] | None:
-    """The plain layers that a layer of quantization stands for; None for any other."""
+    """The plain layers inside a layer of quantization; None for any other."""
     if isinstance(layer, quantize_layer.QuantizeLayer):
         return []
     if not isinstance(layer, QuantizeWrapper):

@@ -15,9 +15,9 @@ from keras_kd._checks import problem
 _BATCH = 64
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelInput:
-    """An input of a model as `keras_kd._examples` wants to know it."""
+    """An input of a model: `keras_kd._examples.InputInfo`."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -34,7 +34,7 @@ def model_inputs(model: Any) -> list[ModelInput]:
 
 
 def calibrate(model: Any, examples: Mapping[str, np.ndarray] | None) -> None:
-    """Set the ranges of weights to what they are, and those of activations to what `examples` say.
+    """Set the ranges of the weights, and those of activations as measured on `examples`.
 
     The model runs eagerly and in inference mode, so that neither dropout nor the statistics of a
     BatchNormalization play a part. Its activations are not rounded meanwhile, its weights are, and

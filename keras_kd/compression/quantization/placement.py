@@ -11,11 +11,11 @@ import keras
 
 from keras_kd._four_bits import WITHOUT_4_BITS
 from keras_kd.compression.bridge.graph import Call, Graph, Slot
-from keras_kd.compression.layers import Rounding, row_of
+from keras_kd.compression.layers import Rounding, class_of, row_of
 
 # The operators of quantized kernels that do not become a convolution or a dense layer of the file.
 _OPERATORS = {"depthwise_kernel": "DEPTHWISE_CONV_2D", "Conv2DTranspose": "TRANSPOSE_CONV"}
-# Functions whose range TFLite knows.
+# Functions with a fixed range in TFLite.
 _FIXED_RANGE = frozenset({"linear", "sigmoid", "softmax", "tanh"})
 
 
@@ -46,7 +46,7 @@ class Placement:
 
 
 def kind_of(layer: Any) -> Rounding:
-    """What can be done with a layer of either Keras, as far as its class tells."""
+    """What can be done with a layer of either Keras, judged by its class."""
     # Operations between Keras 3 layers become layers of one class in tf_keras.
     is_operation = isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer)
     if is_operation or type(layer).__name__ in ("Operation", "OperationLayer"):
@@ -63,15 +63,15 @@ def supports(layer: Any) -> bool:
     return kind_of(layer) is not Rounding.FLOAT
 
 
-def place(graph: Graph, chosen: Collection[str], per_axis: bool) -> dict[int, Placement]:
+def place(graph: Graph, chosen: Collection[str], per_channel: bool) -> dict[int, Placement]:
     """Say for each layer of a plain tf_keras graph, by `id`, what of it is quantized.
 
     Args:
         graph: the student's.
         chosen: the names of the layers that are not to stay in float.
-        per_axis: whether kernels get a range for each channel where the converter can take it.
+        per_channel: whether kernels get a range for each channel where the converter can take it.
     """
-    return _Places(graph, chosen, per_axis).found()
+    return _Places(graph, chosen, per_channel).found()
 
 
 def bits_of_kernel(layer: Any, path: str, asked: int) -> int:
@@ -87,7 +87,7 @@ def bits_of_kernel(layer: Any, path: str, asked: int) -> int:
 
 
 def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> list[int]:
-    """The positions of the inputs that a quantized layer reads, through others that hand on."""
+    """The positions of the inputs that a quantized layer reads, directly or passed on by others."""
     reading: set[Slot] = set()
     for call in reversed(graph.calls):
         place = placements[id(call.layer)]
@@ -98,11 +98,6 @@ def inputs_to_quantize(graph: Graph, placements: Mapping[int, Placement]) -> lis
         for position, spec in enumerate(graph.input_specs)
         if spec.slot in reading and "float" in spec.dtype
     ]
-
-
-def class_of(layer: Any) -> type:
-    """The class of a layer, or of the Keras 3 layer that the bridge keeps in it."""
-    return type(getattr(layer, "keras_layer", layer))
 
 
 def activation_name(layer: Any) -> str:
@@ -120,9 +115,9 @@ def function_name(function: Any) -> str:
 class _Places:
     """The layers of a graph, and what comes before and after them."""
 
-    def __init__(self, graph: Graph, chosen: Collection[str], per_axis: bool) -> None:
+    def __init__(self, graph: Graph, chosen: Collection[str], per_channel: bool) -> None:
         self._graph = graph
-        self._per_axis = per_axis
+        self._per_channel = per_channel
         names = graph.names()
         self._kinds = {
             id(layer): kind_of(layer) if names[id(layer)] in chosen else Rounding.FLOAT
@@ -161,12 +156,14 @@ class _Places:
         if kind in (Rounding.HANDS_ON, Rounding.FIXED):
             return Placement(kind, note=kind.value)
         note = silent or ""
-        if kind is Rounding.KERNEL:
-            row = row_of(type(layer))
+        row = row_of(type(layer))
+        if kind is Rounding.KERNEL and row is not None:
             return Placement(
                 kind,
                 weights={
-                    row.name_in_tf_keras(kernel.name): kernel.ranges if self._per_axis else 0
+                    row.name_in_tf_keras(kernel.name): (kernel.ranges or 0)
+                    if self._per_channel
+                    else 0
                     for kernel in row.kernels
                 },
                 between=len(row.kernels) > 1,
@@ -209,7 +206,7 @@ class _Places:
         return Rounding.FLOAT if id(layer) in self._reasons else self._kinds[id(layer)]
 
     def _obstacle(self, call: Call) -> str | None:
-        """Why a layer must stay in float, seen from how it is called."""
+        """Why a layer must stay in float because of how it is called."""
         if self._kinds[id(call.layer)] in (Rounding.FLOAT, Rounding.HANDS_ON, Rounding.FIXED):
             return None
         if len(call.results) != 1:

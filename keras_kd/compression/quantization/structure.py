@@ -1,4 +1,4 @@
-"""What earlier compressions have won in a kernel: its zeros, and weights that are equal."""
+"""The result of earlier compressions in a kernel: its zeros, and weights that are equal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ MOST_CLUSTERS = 256
 ZERO = -1
 
 
-def structure_of(kernel: np.ndarray, channel_axis: int = -1) -> np.ndarray | None:
-    """Which weights of a kernel are to stay zero, and which are to stay equal.
+def structure_of(
+    kernel: np.ndarray, channel_axis: int = -1, *, zeros: bool = True, clusters: bool = True
+) -> np.ndarray | None:
+    """Which weights of a kernel stay zero, and which stay equal.
 
     Weights count as clustered if the kernel, or each of its output channels, has at most
     `MOST_CLUSTERS` different values and fewer than half as many as weights. A kernel of a single
@@ -20,25 +22,29 @@ def structure_of(kernel: np.ndarray, channel_axis: int = -1) -> np.ndarray | Non
     Args:
         kernel: any shape.
         channel_axis: the axis of its output channels.
+        zeros: whether weights that are zero stay zero.
+        clusters: whether weights of a clustered kernel that are equal stay equal.
 
     Returns:
         For each weight `ZERO`, or the position in the flattened kernel of the first weight that it
-        is to stay equal to, which may be its own; int32 in the kernel's shape. None where every
+        stays equal to, which may be its own; int32 in the kernel's shape. None where every
         weight is on its own.
     """
     flat = kernel.reshape(-1)
     if flat.size == 0 or np.all(flat == flat[0]):
         return None
     leaders = np.arange(flat.size, dtype=np.int32)
-    if _are_clusters(flat):
+    if clusters and _are_clusters(flat):
         leaders = _first_of_each_value(flat)
-    elif kernel.ndim > 1:
+    elif clusters and kernel.ndim > 1:
         places = np.moveaxis(leaders.reshape(kernel.shape), channel_axis, -1)
         channels = places.reshape(-1, kernel.shape[channel_axis]).T
         if all(_are_clusters(flat[channel]) for channel in channels):
             for channel in channels:
                 leaders[channel] = channel[_first_of_each_value(flat[channel])]
-    leaders = np.where(flat == 0, ZERO, leaders).astype(np.int32).reshape(kernel.shape)
+    if zeros:
+        leaders = np.where(flat == 0, ZERO, leaders)
+    leaders = leaders.astype(np.int32).reshape(kernel.shape)
     is_free = np.array_equal(leaders.reshape(-1), np.arange(flat.size))
     return None if is_free else leaders
 

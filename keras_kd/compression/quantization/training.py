@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from keras_kd._checks import check_flag, check_integer, problem
-from keras_kd._keras import check_model, is_keras_model, loops_over_time, tf_keras
+from keras_kd._graphs import loops_over_time
+from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd._representative import InputRange, checked_ranges, representative_examples
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
+from keras_kd.compression.families import check_state
 from keras_kd.compression.quantization.calibration import calibrate, model_inputs
 from keras_kd.compression.quantization.placement import supports
 from keras_kd.compression.selection import Selection, select
-from keras_kd.compression.state import CLUSTERED, PRUNED, check_state
 from keras_kd.compression.stripping import dismantle
 
 
@@ -24,18 +25,19 @@ def quantize_aware(
     *,
     layers: Selection = None,
     skip: Selection = None,
-    per_axis: bool = True,
+    per_channel: bool = True,
     weight_bits: int = 8,
     activation_bits: int = 8,
     input_range: InputRange = None,
-    preserve: bool = True,
+    preserve_sparsity: bool = True,
+    preserve_clusters: bool = True,
 ) -> Any:
     """Make a student that computes as if in integers while it trains (Jacob et al., 2018).
 
     Weights and activations are rounded as TFLite will round them, with the quantizers of TF-MOT.
-    What TF-MOT has no quantizer for stays in float; `quantization_summary` says which layers, and
-    why. Convert such a student to "int8" with `representative_data`, from which the converter then
-    takes the ranges that are missing.
+    Layers without a quantizer in TF-MOT stay in float; `summary` lists them with the reason.
+    Convert such a student to "int8" with `representative_data`, from which the converter then takes
+    the missing ranges.
 
     A batch normalization after a convolution or a Dense layer is folded into it in the file, and
     nothing is rounded in between. Frozen layers stay frozen. Layers keep their own names behind
@@ -53,7 +55,7 @@ def quantize_aware(
         layers: the layers that are quantized, by name, type or function; by default all that can
             be. What is not chosen stays in float while the student trains.
         skip: layers that stay in float, likewise.
-        per_axis: whether each channel of a convolution has a range of its own. Dense and
+        per_channel: whether each channel of a convolution has a range of its own. Dense and
             Conv2DTranspose kernels have one range in any case.
         weight_bits: 2 to 8. Up to 4 bits are stored as 4-bit integers, more as 8-bit integers,
             where fewer bits show after compression only. Depthwise and transposed convolutions,
@@ -63,9 +65,9 @@ def quantize_aware(
         input_range: the smallest and the largest number that the inputs can hold, such as (0, 1),
             fixed from now on; a dict by input name where there are several. By default it is the
             range of all inputs seen.
-        preserve: whether weights that are zero stay zero, and weights of a clustered kernel that
-            are equal stay equal, so that the compression of the file is not lost. Equal weights
-            then share the mean of their gradients. It holds for layers in float too, except those
+        preserve_sparsity: whether weights that are zero stay zero, so that pruning is not lost.
+        preserve_clusters: whether weights of a clustered kernel that are equal stay equal. They
+            then share the mean of their gradients. Both hold for layers in float too, except those
             that tf_keras does not have (custom layers, GroupQueryAttention).
 
     Returns:
@@ -81,7 +83,7 @@ def quantize_aware(
     Example:
         ```python
         aware = compression.quantize_aware(student, x_train, input_range=(0, 1))
-        print(compression.quantization_summary(aware))
+        print(compression.summary(aware))
         ```
 
     Reference: Benoit Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -92,13 +94,10 @@ def quantize_aware(
         _checked_bits(name, bits)
         for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits))
     )
-    check_flag("per_axis", per_axis)
-    check_flag("preserve", preserve)
-    check_state(
-        graphs.read(student),
-        (PRUNED, CLUSTERED),
-        "train this one, or call `strip` on it first",
-    )
+    check_flag("per_channel", per_channel)
+    check_flag("preserve_sparsity", preserve_sparsity)
+    check_flag("preserve_clusters", preserve_clusters)
+    check_state(graphs.read(student), "quantize_aware")
     _check_loops(student)
     plain = rebuild(_graph_in_tf_keras(student), tf_keras(), _in_float32)
     graph = graphs.read(plain)
@@ -113,7 +112,9 @@ def quantize_aware(
 
     from keras_kd.compression.quantization import _scheme
 
-    scheme = _scheme.Scheme(weight_bits, activation_bits, per_axis, limits, preserve)
+    scheme = _scheme.Scheme(
+        weight_bits, activation_bits, per_channel, limits, preserve_sparsity, preserve_clusters
+    )
     quantized = scheme.apply(graph, chosen)
     calibrate(quantized, examples)
     return quantized

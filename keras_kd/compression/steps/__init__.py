@@ -1,1 +1,1 @@
-"""Several compressions one after the other, each taught by the teacher."""
+"""Several compressions one after the other, each followed by distillation."""

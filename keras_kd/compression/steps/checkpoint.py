@@ -1,4 +1,4 @@
-"""What a pipeline keeps on disk, so that it goes on after the last step that was finished."""
+"""The files of a pipeline, from which it resumes after the last finished step."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from keras_kd._archives import check_members
 from keras_kd._checks import one_line, problem
 from keras_kd._files import replacing
+from keras_kd._json import json_value
 from keras_kd.compression.steps.result import Stage
 from keras_kd.compression.steps.step import Step
 
@@ -29,7 +30,7 @@ class Checkpoint:
     Args:
         directory: where; None keeps nothing.
         start: the student before the first step, a plain Keras 3 model.
-        steps: the steps asked for.
+        steps: the steps of the pipeline.
 
     Raises:
         ValueError: if the directory holds a pipeline of another student, or is damaged.
@@ -75,13 +76,14 @@ class Checkpoint:
         """
         if number == 0:
             return self._start
-        path = self._path(number, ".keras")
+        path = self._file(number, ".keras")
         classes = {type(layer) for layer in self._start._flatten_layers()}
         own = {kind.__name__: kind for kind in classes if not kind.__module__.startswith("keras.")}
         try:
             check_members(path)
             with keras.saving.custom_object_scope(own):
-                return keras.models.load_model(path, compile=False)
+                model: Any = keras.models.load_model(path, compile=False)
+                return model
         except Exception as error:
             # Anything may be in a damaged file.
             raise _unreadable(path, error) from error
@@ -92,7 +94,7 @@ class Checkpoint:
         Raises:
             ValueError: if its file cannot be read, or is of another student.
         """
-        path = self._path(number, ".npz")
+        path = self._file(number, ".npz")
         try:
             check_members(path)
             with np.load(path) as arrays:
@@ -107,15 +109,15 @@ class Checkpoint:
             OSError: if it cannot be written; the steps before it are kept.
         """
         number = len(self._stages)
-        stages = [*self._stages, stage.described()]
+        stages = [*self._stages, json_value(stage)]
         if self._directory is not None:
             if self._listed > number:
                 # Other steps are on the disk under this number: they are no longer complete.
                 self._write_manifest(self._stages)
             if plain is not None:
-                with replacing(self._path(number, ".keras")) as path:
+                with replacing(self._file(number, ".keras")) as path:
                     plain.save(path)
-                with replacing(self._path(number, ".npz")) as path:
+                with replacing(self._file(number, ".npz")) as path:
                     weights = trained.get_weights()
                     np.savez(path, **{f"weight_{i}": weight for i, weight in enumerate(weights)})
             self._write_manifest(stages)
@@ -133,10 +135,14 @@ class Checkpoint:
 
     @property
     def _manifest(self) -> Path:
-        return self._directory / _MANIFEST
+        return self._path(_MANIFEST)
 
-    def _path(self, number: int, suffix: str) -> Path:
-        return self._directory / f"{number}_{self._steps[number - 1]['kind']}{suffix}"
+    def _file(self, number: int, suffix: str) -> Path:
+        return self._path(f"{number}_{self._steps[number - 1]['kind']}{suffix}")
+
+    def _path(self, name: str) -> Path:
+        assert self._directory is not None
+        return self._directory / name
 
     def _read(self) -> None:
         try:
@@ -167,7 +173,7 @@ def _fingerprint(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
+def _unreadable(path: Path, error: Exception) -> Exception:
     return problem(
         f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
         "a file that a pipeline has written there",

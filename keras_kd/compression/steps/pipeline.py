@@ -1,4 +1,4 @@
-"""Running a pipeline: compress, teach, measure, keep; step by step."""
+"""Running a pipeline: compress, distill, measure and save, step by step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_kd._checks import one_line, problem, three_parts
+from keras_kd.compression.families import BY_NAME
 from keras_kd.compression.steps.checkpoint import Checkpoint
 from keras_kd.compression.steps.result import PipelineResult, Stage, measure
 from keras_kd.compression.steps.step import Step, check_order
@@ -35,11 +36,11 @@ def pipeline(
     verbose: int | str = "auto",
     **fit_arguments: Any,
 ) -> PipelineResult:
-    """Compress a student in several steps, each taught by the teacher for its own epochs.
+    """Compress a student in several steps, each followed by its own epochs of distillation.
 
-    Before anything is trained, all steps are tried one after the other on the untrained student, so
-    that a setting that cannot be is found at once. After each step it is measured what it has won
-    and what the steps before it had won; a loss is warned about.
+    All steps are tried without training first, so that an impossible setting raises an error at
+    once. After each step the student is measured; zeros or clusters of earlier steps that are lost
+    cause a warning.
 
     Args:
         steps: what to do, in an order in which no step undoes an earlier one: factorize,
@@ -53,8 +54,8 @@ def pipeline(
         representative_data: for "quantize_aware", inputs from which ranges are measured. None
             takes some of the training data, where `x` can be read more than once.
         directory: where finished steps are kept. Called again with the same student and
-            directory, the pipeline goes on after the last finished step whose arguments are still
-            the same. The data and the teacher are not compared. None keeps nothing.
+            directory, the pipeline resumes after the last finished step whose arguments have not
+            changed. The data and the teacher are not compared. None keeps nothing.
         verbose: as in `fit`; 0 prints nothing.
         **fit_arguments: further arguments of `fit`, such as `batch_size` or `callbacks`.
 
@@ -71,7 +72,7 @@ def pipeline(
         result = keras_kd.compression.pipeline(
             [
                 Step("factorize", epochs=3, energy=0.95),
-                Step("prune", epochs=3, final_sparsity=0.7),
+                Step("prune", epochs=3, sparsity=0.7),
                 Step("quantize_aware", epochs=2, learning_rate=1e-4),
             ],
             distiller,
@@ -116,7 +117,7 @@ def pipeline(
             continue
         if number == checkpoint.finished:
             run.say(f"Steps 1 to {number} of {len(steps)}: taken from {directory}")
-            if step.kind == "quantize_aware":
+            if step.family.stays:
                 trained = step(checkpoint.plain(number - 1), **more)
                 checkpoint.restore(number, trained)
             continue
@@ -125,7 +126,7 @@ def pipeline(
         trained = step(plain, **more)
         metrics = run.teach(trained, step)
         plain = strip(trained)
-        if step.kind != "quantize_aware":
+        if not step.family.stays:
             trained = plain
         _check_finite(plain, step)
         stage = measure(step.kind, step.epochs, plain, metrics, time.perf_counter() - began)
@@ -158,7 +159,7 @@ class _Run:
             print(text, flush=True)
 
     def teach(self, student: Any, step: Step) -> dict[str, float]:
-        """Train a student as a step asks; what `evaluate` then says of it."""
+        """Train a student for one step; the result of `evaluate`."""
         taught = self._distiller.with_student(student, learning_rate=step.learning_rate)
         if step.epochs:
             taught.fit(
@@ -175,7 +176,7 @@ class _Run:
             return {}
         is_tuple = isinstance(self._validation_data, tuple)
         x, y, *weight = self._validation_data if is_tuple else (self._validation_data, None)
-        said = distiller.evaluate(
+        measured = distiller.evaluate(
             x,
             y,
             sample_weight=weight[0] if weight else None,
@@ -183,14 +184,14 @@ class _Run:
             verbose=0,
             return_dict=True,
         )
-        return {name: float(value) for name, value in said.items()}
+        return {name: float(value) for name, value in measured.items()}
 
 
 def _check_distiller(distiller: Any) -> None:
     if not hasattr(distiller, "with_student"):
         raise problem(
             f"distiller of type {type(distiller).__name__}",
-            "a keras_kd.Distiller, which knows teacher and student",
+            "a keras_kd.Distiller, which has teacher and student",
             "write distiller = keras_kd.Distiller(teacher, student) and compile it",
             kind=TypeError,
         )
@@ -203,7 +204,7 @@ def _check_distiller(distiller: Any) -> None:
 
 
 def _rehearse(steps: Sequence[Step], plain: keras.Model) -> None:
-    """Do all steps without training, so that what cannot be is not found after hours."""
+    """Do all steps without training, so that impossible settings raise errors at once."""
     for step in steps:
         try:
             plain = strip(step(plain))
@@ -249,20 +250,37 @@ def _check_finite(plain: keras.Model, step: Step) -> None:
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             raise problem(
                 f"a weight {weight.path!r} that is NaN or infinite after {step!r}",
-                "a student that has learned something",
+                "finite weights after the training",
                 "check the data for NaN, or lower the learning rate of the step",
             )
 
 
 def _warn_of_losses(before: Sequence[Stage], after: Stage) -> None:
-    """Warn if zeros or clusters that earlier steps have won are not there any more."""
+    """Warn if zeros or clusters of an earlier step are lost."""
     for stage in before:
-        if stage.name == "prune" and after.sparsity < stage.sparsity - _TOLERATED_LOSS_OF_SPARSITY:
-            _warn(after, f"a sparsity of {after.sparsity:.1%}", f"{stage.sparsity:.1%}")
-        values = after.distinct_values
-        if stage.name == "cluster" and (values is None or values > stage.distinct_values):
-            received = "no clusters" if values is None else f"{values} values"
-            _warn(after, received, f"{stage.distinct_values} values")
+        family = BY_NAME.get(stage.name)
+        if family is not None and family.result is not None:
+            loss = _LOSSES[family.result](stage, after)
+            if loss is not None:
+                _warn(after, *loss)
+
+
+def _lost_zeros(before: Stage, after: Stage) -> tuple[str, str] | None:
+    expected, received = before.sparsity or 0.0, after.sparsity or 0.0
+    if received >= expected - _TOLERATED_LOSS_OF_SPARSITY:
+        return None
+    return f"a sparsity of {received:.1%}", f"{expected:.1%}"
+
+
+def _lost_clusters(before: Stage, after: Stage) -> tuple[str, str] | None:
+    expected, received = before.distinct_values, after.distinct_values
+    if expected is None or (received is not None and received <= expected):
+        return None
+    return "no clusters" if received is None else f"{received} values", f"{expected} values"
+
+
+# By the column `result` of the families.
+_LOSSES = {"sparsity": _lost_zeros, "distinct_values": _lost_clusters}
 
 
 def _warn(stage: Stage, received: str, expected: str) -> None:

@@ -1,17 +1,18 @@
-"""What a pipeline has won, step by step."""
+"""The measurements of a pipeline, step by step."""
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kd._tables import aligned
-from keras_kd.compression.pruning.sparsity import prunable_weights, sparsity
+from keras_kd._json import json_value
+from keras_kd._tables import Report, Table
+from keras_kd.compression.report import kernel_values, sparsity_of
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,9 @@ class Stage:
     metrics: Mapping[str, float]
     seconds: float
 
-    def described(self) -> dict[str, Any]:
-        """The same in the types of JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class PipelineResult:
+class PipelineResult(Report):
     """The student of the last step, and what was measured after each.
 
     Attributes:
@@ -57,7 +54,7 @@ class PipelineResult:
     student: Any
     stages: tuple[Stage, ...]
 
-    def __str__(self) -> str:
+    def _parts(self) -> Sequence[Table | str]:
         metrics = list(dict.fromkeys(name for stage in self.stages for name in stage.metrics))
         # Of the losses the table shows the total only.
         metrics = [name for name in metrics if name == "loss" or "loss" not in name]
@@ -77,20 +74,26 @@ class PipelineResult:
             ]
             for stage in self.stages
         ]
-        return aligned(header, rows)
+        return [Table(header, rows)]
+
+    def _records(self) -> Sequence[Mapping[str, Any]]:
+        return [{**asdict(stage), **stage.metrics} for stage in self.stages]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stages, in the types of JSON."""
+        return {"stages": json_value(self.stages)}
 
 
 def measure(
     name: str, epochs: int, plain: keras.Model, metrics: Mapping[str, float], seconds: float
 ) -> Stage:
     """Measure a plain student."""
-    kernels = [kernel for _, kernel in prunable_weights(plain)]
-    counts = [count for count in map(_distinct_values, kernels) if count is not None]
+    counts = [count for count in map(_distinct_values, kernel_values(plain)) if count is not None]
     return Stage(
         name=name,
         epochs=epochs,
         parameters=int(plain.count_params()),
-        sparsity=sparsity(plain).overall if kernels else None,
+        sparsity=sparsity_of(plain),
         distinct_values=max(counts, default=None),
         compressed_bytes=_compressed_bytes(plain),
         metrics=dict(metrics),

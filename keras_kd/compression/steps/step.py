@@ -5,41 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from keras_kd._checks import check_integer, check_number, problem
 from keras_kd._keras import short
-from keras_kd.compression.clustering.sharing import cluster
-from keras_kd.compression.factorization.truncation import factorize
-from keras_kd.compression.pruning.filters import remove_filters
-from keras_kd.compression.pruning.magnitude import prune
-from keras_kd.compression.quantization.training import quantize_aware
-
-COMPRESSIONS: Mapping[str, Callable[..., Any]] = {
-    function.__name__: function
-    for function in (factorize, remove_filters, prune, cluster, quantize_aware)
-}
-# These change the weights when they are called; a schedule of pruning needs training.
-_ACT_AT_ONCE = frozenset(COMPRESSIONS) - {"prune"}
-
-_DISSOLVES = "the training that follows moves each weight on its own, and {} would be lost"
-_AFTER_QUANTIZATION = (
-    "the rounding of quantization-aware training is learned for the weights and layers as they are"
-)
-# Why the second kind may not come after the first.
-_REFUSED = {
-    ("prune", "factorize"): "the factors of a sparse kernel are dense: its zeros would be lost",
-    ("prune", "remove_filters"): _DISSOLVES.format("the zeros"),
-    ("cluster", "factorize"): "the factors of a clustered kernel have as many values as any other",
-    ("cluster", "remove_filters"): _DISSOLVES.format("the clusters"),
-    ("cluster", "prune"): _DISSOLVES.format("the clusters"),
-    **{("quantize_aware", kind): _AFTER_QUANTIZATION for kind in COMPRESSIONS},
-}
+from keras_kd.compression.families import BY_NAME
 
 
 class Step:
-    """One compression, and how long the teacher teaches what it makes.
+    """One compression, and how long its result is distilled.
 
     Args:
         kind: "factorize", "remove_filters", "prune", "cluster" or "quantize_aware": the function of
@@ -55,36 +30,37 @@ class Step:
             range.
 
     Example:
-        >>> Step("prune", epochs=3, final_sparsity=0.7)
-        prune(final_sparsity=0.7), 3 epochs
+        >>> Step("prune", epochs=3, sparsity=0.7)
+        prune(sparsity=0.7), 3 epochs
     """
 
     def __init__(
         self, kind: str, epochs: int = 1, *, learning_rate: Any = None, **settings: Any
     ) -> None:
-        self.kind = _known("kind", kind, COMPRESSIONS)
-        at_least = 0 if kind in _ACT_AT_ONCE else 1
+        self.kind = _known("kind", kind, BY_NAME)
+        self.family = BY_NAME[kind]
+        at_least = 1 if self.family.needs_training else 0
         self.epochs = check_integer("epochs", epochs, at_least=at_least, fix="use 2 or more")
         if learning_rate is not None and not callable(learning_rate):
             fix = "try 1e-4, or a schedule of keras.optimizers.schedules"
             check_number("learning_rate", learning_rate, above=0, fix=fix)
         self.learning_rate = learning_rate
         self.settings = settings
-        parameters = list(inspect.signature(COMPRESSIONS[kind]).parameters)[1:]
+        parameters = list(inspect.signature(self.family.function).parameters)[1:]
         for name in settings:
             _known(f"argument of {kind}", name, parameters)
 
     def __call__(self, student: Any, **more: Any) -> Any:
         """The compressed student, not yet trained."""
-        return COMPRESSIONS[self.kind](student, **{**more, **self.settings})
+        return self.family.function(student, **{**more, **self.settings})
 
     def takes(self, argument: str) -> bool:
         """Whether the compression has an argument that this step does not set."""
-        parameters = inspect.signature(COMPRESSIONS[self.kind]).parameters
+        parameters = inspect.signature(self.family.function).parameters
         return argument in parameters and argument not in self.settings
 
     def described(self) -> dict[str, Any]:
-        """What the step asks for, in the types of JSON."""
+        """The arguments of the step, in the types of JSON."""
         asked = {
             "kind": self.kind,
             "epochs": self.epochs,
@@ -100,7 +76,7 @@ class Step:
 
 
 def check_order(steps: Sequence[Step]) -> None:
-    """Refuse steps of which one would undo what an earlier one has won.
+    """Check that no step undoes the result of an earlier one.
 
     Raises:
         TypeError: if something is no `Step`.
@@ -111,7 +87,7 @@ def check_order(steps: Sequence[Step]) -> None:
             raise problem(
                 f"{_short(step)} of type {type(step).__name__} among the steps",
                 "objects of keras_kd.compression.Step",
-                'write Step("prune", epochs=3, final_sparsity=0.7)',
+                'write Step("prune", epochs=3, sparsity=0.7)',
                 kind=TypeError,
             )
     kinds = [step.kind for step in steps]
@@ -119,14 +95,14 @@ def check_order(steps: Sequence[Step]) -> None:
         raise problem("no steps", "at least one", 'pass [Step("quantize_aware", epochs=3)]')
     for number, later in enumerate(kinds):
         for earlier in kinds[:number]:
-            reason = _REFUSED.get((earlier, later))
+            reason = BY_NAME[earlier].is_final or BY_NAME[later].undoes.get(earlier)
             if earlier == later:
                 reason = reason or "once with the final setting does the same in less time"
             if reason is not None:
                 raise problem(
                     f"the step {later!r} after {earlier!r}",
                     f"another order: {reason}",
-                    f"order the steps as {', '.join(COMPRESSIONS)}, or leave one out",
+                    f"order the steps as {', '.join(BY_NAME)}, or leave one out",
                 )
 
 

@@ -38,7 +38,7 @@ def attention_transfer(teacher_features: Any, student_features: Any, power: floa
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class AttentionTransfer(PooledMapLoss):
-    """Squared difference of attention maps.
+    """Attention transfer (AT): squared difference of attention maps.
 
     Transfers where the teacher looks, whatever the channels mean: student and teacher may have any
     numbers of channels. Useful for convolutional networks of the same kind, at the end of each

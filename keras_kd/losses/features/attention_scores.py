@@ -37,7 +37,7 @@ def select_heads(scores: Any, heads: Sequence[Sequence[int]]) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class AttentionScores(FeatureLoss):
-    """Mean squared difference of the attention of transformers, head by head.
+    """Attention scores, as in TinyBERT: mean squared difference, head by head.
 
     Transfers which tokens look at which. Names the attention layers themselves: the
     `MultiHeadAttention` and `GroupedQueryAttention` of Keras, the layers of KerasHub that are
@@ -163,7 +163,7 @@ class AttentionScores(FeatureLoss):
         return {**config, "heads": self.heads, "compare": self.compare}
 
     def _groups(self) -> list[list[int]]:
-        return [group if isinstance(group, list) else [group] for group in self.heads]
+        return [group if isinstance(group, list) else [group] for group in self.heads or ()]
 
 
 def _check_heads(heads: Any) -> list[int | list[int]] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _attention, _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.losses.base import DistillationLoss, OutputKey, Pair, shape_of
 from keras_kd.losses.reduction import (
@@ -31,7 +31,7 @@ class FeatureLoss(DistillationLoss):
             "block3" of the nested model "backbone", or of a layer made of others; "lstm:1" is the
             second output of a layer with several.
         student_layer_name: the student's layer, or as many as the teacher's. The loss compares them
-            in order and sums the pairs, unless it says otherwise. A layer that TF-MOT has wrapped
+            in order and sums the pairs, unless it states otherwise. A layer that TF-MOT has wrapped
             keeps the name it had before.
         adapter: what brings the student's features to the shape that the loss needs, where they do
             not have it: `"auto"`, a trainable layer that `keras_kd.Distiller` makes (a 1x1
@@ -136,7 +136,7 @@ class FeatureLoss(DistillationLoss):
             ValueError: if they would be pooled or resized.
         """
         for _, teacher, student in self.pairs(teacher_outputs, student_outputs):
-            if not any(map(_keras.is_attention_scores, keras.tree.flatten([teacher, student]))):
+            if not any(map(_attention.is_attention_scores, keras.tree.flatten([teacher, student]))):
                 continue
             shapes = shape_of(teacher), shape_of(student)
             if self.reads_maps or not _all_fit(self.needed_shape(*shapes), shapes[1]):

@@ -31,7 +31,7 @@ def activation_boundary(teacher_features: Any, student_features: Any, margin: fl
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class ActivationBoundary(FeatureLoss):
-    """Squared hinge loss on which neurons are on.
+    """Activation boundaries (AB): squared hinge loss on which neurons are on.
 
     Transfers where the teacher's neurons switch, not how much they answer. Compare features before
     the ReLU. Made to initialize a student before it is trained on the outputs; its usual weight is

@@ -47,10 +47,10 @@ def _by_channel(features: Any, mask: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class ChannelWiseDistillation(MapLoss):
-    """KL divergence between the distributions of each channel over the positions, times T^2.
+    """Channel-wise distillation (CWD): KL divergence of each channel's distribution over positions.
 
     Transfers where each channel is strong. Made for dense prediction (segmentation, detection): on
-    the maps of logits, one channel per class, where it says where each class is, or on features.
+    the maps of logits, one channel per class, where each channel locates a class, or on features.
     The paper's weight is 3 for logits and 50 for features.
 
         loss = T^2 / channels * sum_c sum_i p_ci * (log p_ci - log q_ci),

@@ -33,7 +33,7 @@ def inter_channel_correlation(teacher_features: Any, student_features: Any) -> A
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class InterChannelCorrelation(BatchLoss):
-    """Squared difference of the correlations between channels.
+    """Inter-channel correlation (ICKD): squared difference of the correlations between channels.
 
     Transfers which channels answer together and which do not, the diversity of the features, and
     not where. Useful for convolutional networks, at the last stage.

@@ -42,7 +42,7 @@ def _mean_square(difference: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class HierarchicalContext(MapLoss):
-    """Mean squared difference of feature maps at several sizes.
+    """Hierarchical context (HCL of ReviewKD): mean squared difference of maps at several sizes.
 
     Transfers the values of the features and the context around them. Made for review, where
     features of several of the student's stages are fused before they are compared; works on any

@@ -30,7 +30,7 @@ def factor_transfer(
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class FactorTransfer(PooledMapLoss):
-    """Difference of normalized factors, by default its absolute value.
+    """Factor transfer (FT): difference of normalized factors, by default its absolute value.
 
     Made for the outputs of small networks that paraphrase the teacher's features and translate the
     student's; name those layers, or the features themselves. Its usual weight is 200.

@@ -39,7 +39,7 @@ def flow_of_solution(teacher_features: Any, student_features: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class FlowOfSolution(MapLoss):
-    """Mean squared difference of the flows between two layers.
+    """Flow of solution procedure (FSP): mean squared difference of the flows between two layers.
 
     Transfers how features change on the way through a stage of the network: the flow is the Gram
     matrix of the features at its beginning and at its end. Made to initialize a student before it

@@ -17,7 +17,7 @@ def hint(teacher_features: Any, student_features: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Hint(FeatureLoss):
-    """Mean squared difference of hidden features.
+    """Hints of FitNets: mean squared difference of hidden features.
 
     Guides a hidden layer of the student by one of the teacher, the "hint". The plainest of the
     feature losses; its usual weight is 100.

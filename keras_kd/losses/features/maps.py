@@ -116,7 +116,7 @@ def same_size(first: Any, second: Any) -> tuple[Any, Any]:
 
 
 def pooled(features: Any, size: Sequence[int]) -> Any:
-    """Average the positions of a map over windows, as many as `size` says along each axis.
+    """Average the positions of a map over windows, as many as `size` along each axis.
 
     Of n positions the window i of m begins at floor(i * n / m) and ends before
     ceil((i + 1) * n / m): where m does not divide n, neighbours overlap.

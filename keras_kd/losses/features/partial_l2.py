@@ -86,7 +86,7 @@ def _mean_of_the_negative(mean: float, deviation: float) -> float:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class PartialL2(FeatureLoss):
-    """Squared difference of features before a ReLU, where the ReLU lets it through.
+    """Partial L2 of the feature overhaul (OFD): squared difference of features before a ReLU.
 
     Transfers what the teacher's ReLU keeps: where the teacher is negative the student must only be
     below the margin. Compare the outputs of the `BatchNormalization` before a ReLU. It is a sum
@@ -183,7 +183,7 @@ def _check_margin(margin: Any) -> list[float]:
 
 def _check_layer(layer: Any) -> None:
     fix = "pass the layer of a built teacher, such as teacher.get_layer('bn1')"
-    # The class has this name in both Kerases, and one of them may not be there.
+    # The class has this name in Keras 3 and tf_keras, and one of them may not be there.
     if not any(base.__name__ == "BatchNormalization" for base in type(layer).__mro__):
         raise problem(f"{layer!r}", "a BatchNormalization layer", fix, kind=TypeError)
     if not layer.built:

@@ -42,7 +42,7 @@ def _mean_kernel(first: Any, second: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class NeuronSelectivityTransfer(PooledMapLoss):
-    """Squared maximum mean discrepancy (MMD) of what the channels select.
+    """Neuron selectivity transfer (NST): squared maximum mean discrepancy (MMD) of channel maps.
 
     Takes each channel's map as a sample of a distribution and brings the student's distribution to
     the teacher's, so that any numbers of channels can be compared. Useful for convolutional

@@ -1,8 +1,9 @@
-"""Variational information: how well the student's features tell the teacher's."""
+"""Variational information: how well the student's features predict the teacher's."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,7 +11,6 @@ from keras import ops
 
 from keras_kd import _keras
 from keras_kd._checks import check_number, problem
-from keras_kd.losses.base import OutputKey
 from keras_kd.losses.features.base import FeatureLoss, LayerNames
 
 _FIRST_VARIANCE = 5.0
@@ -36,7 +36,7 @@ def variational_information(
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class VariationalInformation(FeatureLoss):
-    """Likelihood of the teacher's features, given the student's, with variances that are learned.
+    """Variational information distillation (VID): Gaussian likelihood with learned variances.
 
     A lower bound of the mutual information between both. Like `Hint`, but channels that the
     student cannot follow get a large variance and count less. Its usual weight is 1.
@@ -134,7 +134,7 @@ class VariationalInformation(FeatureLoss):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def _check_single(keys: list[OutputKey]) -> None:
+def _check_single(keys: Sequence[Any]) -> None:
     if len(keys) != 1:
         raise problem(
             f"several features {keys} for one VariationalInformation",

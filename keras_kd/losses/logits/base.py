@@ -12,7 +12,7 @@ from keras_kd import _logits, schedules
 from keras_kd._checks import problem
 from keras_kd.losses.base import DistillationLoss, OutputKey
 
-# What a schedule that falls to 0 or below gives instead, until its user is told.
+# What a schedule that falls to 0 or below gives instead, until an error is raised.
 _LOWEST_TEMPERATURE = 1e-3
 
 
@@ -112,9 +112,10 @@ def distributions_behind(
     """
     teacher, student = logits_behind(teacher_output, student_output)
     if len(student.logits.shape) == 1:
-        return tuple(
+        teacher, student = (
             one.changed(lambda units: ops.expand_dims(units, axis=-1)) for one in (teacher, student)
         )
+        return teacher, student
     return _logits.common_rows(teacher, student)
 
 
@@ -124,7 +125,7 @@ def common_activation(teacher: _logits.Logits, student: _logits.Logits) -> str:
     Raises:
         ValueError: if one ends in a softmax and the other in a sigmoid.
     """
-    seen = {teacher.activation, student.activation} - {None}
+    seen = {one.activation for one in (teacher, student) if one.activation is not None}
     if len(seen) == 2:
         raise problem(
             f"a teacher that ends in a {teacher.activation} and a student that ends in a "

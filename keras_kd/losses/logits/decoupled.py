@@ -68,7 +68,7 @@ def _target_apart(logits: Any, label: Any, temperature: float) -> tuple[Any, Any
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class DecoupledKD(TemperedLoss):
-    """KL divergence of softened outputs in two parts, with a weight each, times T^2.
+    """Decoupled knowledge distillation (DKD): KL divergence in two weighted parts, times T^2.
 
     Transfers how sure the teacher is of the labelled class, and what it thinks of the others.
     `SoftTargets` weighs the second part by the teacher's doubt in the label, so that little of it
@@ -175,7 +175,7 @@ class DecoupledKD(TemperedLoss):
 def _class_indices(y: Any, output_shape: tuple[int | None, ...]) -> Any:
     """Labels in any form as int32 of shape `(batch, ...)`."""
     *positions, classes = output_shape
-    labels = None if y is None else ops.convert_to_tensor(y)
+    labels: Any = None if y is None else ops.convert_to_tensor(y)
     shape = None if y is None else tuple(labels.shape)
     if shape is not None and shapes_fit(shape, positions):
         return ops.cast(labels, "int32")

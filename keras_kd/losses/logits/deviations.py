@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-# Deviations below the rounding of float32 say nothing of the values.
+# Deviations below the rounding of float32 do not depend on the values.
 _ROUNDING = 1e-7
 
 

@@ -54,9 +54,9 @@ def _direction(values: Any, weights: Any, axis: int) -> tuple[Any, Any]:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class DIST(TemperedLoss):
-    """One minus the correlation of the softened outputs, within examples and within classes.
+    """DIST: one minus the correlation of softened outputs, within examples and within classes.
 
-    Asks the student for the teacher's order and proportions, not for its probabilities: which
+    Transfers the teacher's order and proportions, not its probabilities: which
     classes an example is like, and which examples a class is like. Use it where the teacher is far
     stronger than the student. Its usual weight is 1, with both of its own at 1 or 2.
 

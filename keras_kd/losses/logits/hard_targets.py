@@ -26,7 +26,7 @@ def hard_targets(teacher_logits: Any, student_logits: Any, label_smoothing: floa
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class HardTargets(DistillationLoss):
-    """Cross-entropy with the class that the teacher decides for.
+    """Hard distillation, as in DeiT: cross-entropy with the class of the teacher's largest logit.
 
     Transfers decisions, as labels that know of the augmentation of an image. With a student of two
     heads it is DeiT's distillation by a token of its own: labels teach one head, the teacher the

@@ -121,10 +121,10 @@ class _SoftenedLoss(TemperedLoss):
     def per_example(
         self, teacher_output: Any, student_output: Any, *, step: Any = None, **context: Any
     ) -> Any:
-        """The formula on the logits behind both outputs, times T^2 where asked for."""
+        """The formula on the logits behind both outputs, times T^2 if requested."""
         teacher, student = distributions_behind(teacher_output, student_output)
         activation = self.activation
-        if activation == "auto":
+        if activation is None or activation == "auto":
             activation = common_activation(teacher, student)
         temperature = self.temperature_at(step, student.logits.dtype)
         if teacher.top is None:
@@ -142,7 +142,7 @@ class _SoftenedLoss(TemperedLoss):
         Raises:
             ValueError: if it is not known at this temperature, or the classes are no distribution.
         """
-        check_known(top, type(self).__name__, self.temperature, self.activation)
+        check_known(top, type(self).__name__, self.temperature, self.activation or "auto")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -155,7 +155,7 @@ class _SoftenedLoss(TemperedLoss):
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class SoftTargets(_SoftenedLoss):
-    """KL divergence between the softened output distributions, times T^2.
+    """Knowledge distillation (KD): KL divergence of the softened outputs, times T^2.
 
     Transfers what the teacher thinks of every class, the wrong ones included. The place to start.
 
@@ -171,7 +171,7 @@ class SoftTargets(_SoftenedLoss):
 
     Of a teacher that was stored with `top_k`, p and q are taken over the teacher's k largest
     classes and all the others as one more: never more than the loss on all classes, from which it
-    differs by p_rest * KL(p | rest, q | rest), what it says within the others. T has to be one of
+    differs by p_rest * KL(p | rest, q | rest), the part within the others. T has to be one of
     the temperatures that were stored. The higher T and the more classes, the more lies in the rest:
     with 16 of 1000 classes stay near T = 1.
 

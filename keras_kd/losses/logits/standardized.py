@@ -35,7 +35,7 @@ def standardize(logits: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class StandardizedSoftTargets(TemperedLoss):
-    """KL divergence between the softened distributions of standardized logits, without T^2.
+    """Logit standardization (LSKD): KL divergence of softened standardized logits, without T^2.
 
     Transfers how the teacher's logits lie to each other, not how large they are, which a small
     student can seldom match. Use it where the teacher is far larger than the student.

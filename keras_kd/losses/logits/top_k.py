@@ -21,6 +21,7 @@ def softened_top(teacher: Logits, temperature: float) -> Any:
     Returns:
         A tensor of shape `(..., k + 1)`, the rest last.
     """
+    assert teacher.top is not None
     rest = ops.cast(teacher.top.rest[temperature], teacher.logits.dtype)
     rest = ops.expand_dims(ops.maximum(rest, IMPOSSIBLE), axis=-1)
     return ops.log_softmax(ops.concatenate([teacher.logits / temperature, rest], axis=-1), axis=-1)

@@ -33,7 +33,7 @@ def correlation_congruence(teacher_features: Any, student_features: Any, weights
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class CorrelationCongruence(BatchLoss):
-    """Products of the deviations of examples that are neighbours in the batch.
+    """Correlation congruence (CC, CCKD): products of the deviations of neighbours in the batch.
 
     Draws the student's features towards the teacher's, most strongly where two neighbours deviate
     in the same feature; an example may deviate where its neighbours do not. Its usual weight is

@@ -24,7 +24,7 @@ def contrastive(
         teacher_vectors: tensor of shape `(batch, units)`.
         student_vectors: tensor of the same shape.
         weights: what each example counts, shape `(batch,)`: as the one to find, and as one of those
-            to tell it from.
+            to distinguish it from.
         temperature: what the cosine similarities are divided by.
     """
     similarities = (
@@ -42,11 +42,11 @@ def contrastive(
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class ContrastiveRepresentation(BatchLoss):
-    """Each example's student features find the teacher's of the same example in the batch.
+    """Contrastive representation distillation (CRD): match each example's features in the batch.
 
     Maximizes a lower bound of the information that both features share. Two linear projections,
     trained with the student, bring features of any sizes to `projection_units`. The larger the
-    batch, the more there is to tell apart. Its usual weight is 0.8.
+    batch, the more examples there are to distinguish. Its usual weight is 0.8.
 
         loss = -mean_i log(exp(c_ii / temperature) / sum_j exp(c_ij / temperature)),
                c_ij = cos(P_s s_i, P_t t_j)
@@ -164,8 +164,8 @@ class ContrastiveRepresentation(BatchLoss):
 
 
 def _size(shape: tuple[int | None, ...]) -> int:
-    sizes = shape[1:]
-    if None in sizes:
+    sizes = [size for size in shape[1:] if size is not None]
+    if len(sizes) < len(shape) - 1:
         raise problem(
             f"features of shape {tuple(shape)}",
             "sizes that are known, for a projection of all of them",

@@ -47,7 +47,7 @@ def probabilistic_transfer(teacher_features: Any, student_features: Any, weights
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class ProbabilisticTransfer(BatchLoss):
-    """KL divergence between distributions of neighbours in feature space, with the cosine kernel.
+    """Probabilistic knowledge transfer (PKT): KL divergence of neighbour distributions.
 
     Transfers the geometry of the teacher's feature space: which examples are near each other. Needs
     no adapter, whatever the sizes of the features. The mean over pairs makes it small; its usual

@@ -63,7 +63,7 @@ def relational_angle(teacher_features: Any, student_features: Any, weights: Any)
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Relational(BatchLoss):
-    """Difference of the distances and the angles between examples in feature space.
+    """Relational knowledge distillation (RKD): difference of distances and angles of examples.
 
     Transfers how the teacher lays examples out, up to position, turn and scale. Made for embeddings
     (metric learning, the layer before the logits); needs no adapter, whatever the sizes. Its parts

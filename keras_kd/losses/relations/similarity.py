@@ -39,7 +39,7 @@ def similarity_preserving(teacher_features: Any, student_features: Any, weights:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class SimilarityPreserving(BatchLoss):
-    """Squared difference of the similarities between the examples of a batch.
+    """Similarity preserving (SP): squared difference of the similarities in a batch.
 
     Pairs of examples that activate the teacher alike shall activate the student alike. Needs no
     adapter, whatever the sizes of the features; the paper's weight is 3000.

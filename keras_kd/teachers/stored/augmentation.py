@@ -113,7 +113,7 @@ def _check_parameters(function: Callable[..., Any]) -> None:
     try:
         parameters = inspect.signature(function)
     except ValueError:
-        # What is not written in Python may not tell.
+        # Functions that are not written in Python may have no signature.
         return
     try:
         parameters.bind("example", "seed")
@@ -150,7 +150,7 @@ def seeds(seed: int, keys: np.ndarray, versions: Any) -> np.ndarray:
 
 
 def marks(x: Any) -> tf.Tensor:
-    """A number in about -1..1 for each example that tells one augmentation of it from another.
+    """A number in about -1..1 for each example that distinguishes its augmentations.
 
     The sum over all inputs of `sum_i x_i cos(i) / sum_i |x_i|`.
 

@@ -260,7 +260,7 @@ class TopK:
             raise problem(
                 f"records of {self.name!r} with a class beyond {self.number_of_classes - 1} or "
                 "a mass of the rest that is no number",
-                "records as keras_kd.teachers.store writes them",
+                "records as keras_kd.teachers.StoredTeacher writes them",
                 "store the teacher's outputs again",
             )
         return {"values": values, "classes": classes, "rest": rest}
@@ -325,10 +325,10 @@ Codec = Dense | TopK
 
 
 def codec_from_json(config: dict[str, Any]) -> Codec:
-    """The codec of which `to_json` has told.
+    """The codec that `to_json` has written.
 
     Raises:
-        TypeError, ValueError: if it is not what a codec says of itself.
+        TypeError, ValueError: if it does not describe a codec.
     """
     kinds = {"dense": Dense, "top_k": TopK}
     arguments = dict(config) if isinstance(config, dict) else {}
@@ -399,8 +399,8 @@ def check_values(
         raise problem(
             f"NaN or infinite values in {name!r} of example {_first(~finite, first_example)}",
             "finite numbers",
-            "look at what the teacher says of this example: check its weights, and that the "
-            "data have the range and dtype it was trained on",
+            "check the teacher's weights, and that the data have the range and dtype it was "
+            "trained on",
         )
     return values
 

@@ -1,4 +1,4 @@
-"""What a store says of itself: its tensors, how they become what a teacher says, whose they are."""
+"""The description of a store: its tensors, how they become outputs, and where they are from."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StoredOutput:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> StoredOutput:
-        """The output of which `to_json` has told."""
+        """The output that `to_json` has written."""
         shares, known = config["shares"], config["known"]
         if config["activation"] not in (None, *_ACTIVATIONS):
             raise ValueError(f"the activation {config['activation']!r}")
@@ -94,7 +94,7 @@ class StoredOutput:
                 known,
                 classes=self.classes,
             )
-            # As the losses read an output of which nobody says what it is.
+            # As the losses read an output of unknown kind.
             logits = seen.at(1.0, self.activation or _usual_activation(members.shape))
             seen = dataclasses.replace(seen, logits=logits)
         activated = not self.puts_out_logits and seen.top is None
@@ -105,6 +105,7 @@ class StoredOutput:
 
     def _activated(self, seen: Logits) -> Any:
         if self.classes is None:
+            assert self.activation is not None
             return _ACTIVATIONS[self.activation](seen.logits)
         rows = ops.softmax(seen.in_rows(self.classes).logits, axis=-1)
         return ops.reshape(rows, ops.shape(seen.logits))
@@ -187,7 +188,7 @@ class Contents:
         return arrays
 
     def said(self, arrays: dict[str, Any]) -> Tapped:
-        """What the teacher said.
+        """The stored outputs.
 
         Args:
             arrays: the tensors of a batch, by the names of `decoded`.
@@ -217,13 +218,13 @@ class Contents:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> Contents:
-        """The contents of which `to_json` has told.
+        """The contents that `to_json` has written.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: if it is not what `to_json` gives.
         """
         outputs = None if config["outputs"] is None else _from_json(config["outputs"])
-        features = {name: codec_from_json(one) for name, one in config["features"].items()}
+        features: Any = {name: codec_from_json(one) for name, one in config["features"].items()}
         return cls(outputs, features)
 
     @property
@@ -275,7 +276,7 @@ class Description:
 
     @property
     def has_keys(self) -> bool:
-        """Whether examples are told apart by keys, not by their positions."""
+        """Whether examples are identified by keys, not by their positions."""
         return self.key_kind != "position"
 
     @functools.cached_property
@@ -348,7 +349,7 @@ class Description:
 
     @classmethod
     def from_json(cls, config: Any) -> Description:
-        """The description of which `to_json` has told.
+        """The description that `to_json` has written.
 
         Raises:
             ValueError: if it is not one.
@@ -371,7 +372,7 @@ class Description:
         ) as error:
             raise problem(
                 f"a description that is none of a stored teacher ({error!r:.300})",
-                "what keras_kd.teachers.store writes",
+                "what keras_kd.teachers.StoredTeacher writes",
                 "store the teacher's outputs again, or read them with the version of keras_kd "
                 "that stored them",
             ) from error

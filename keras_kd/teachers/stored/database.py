@@ -1,6 +1,6 @@
 """A store: one SQLite file with a row per record, and a table that describes it.
 
-Nothing that a file declares is believed. Its schema must be the one below to the letter, before any
+Nothing that a file declares is trusted. Its schema must be the one below to the letter, before any
 other statement runs. Each row has a CRC-32 of all that is in it and of the description, and the
 description one of itself and of how many rows there are.
 
@@ -13,13 +13,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import struct
 import threading
 import time
 import weakref
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from errno import EIO, ENOSPC
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_kd._checks import problem, three_parts
-from keras_kd._files import SQLITE, check_output, check_own, open_own
+from keras_kd.teachers.stored.store_file import (
+    APPLICATION,
+    VERSION,
+    WAIT_SECONDS,
+    check_header,
+    check_place,
+    close_connection,
+    connect,
+    identity,
+    size_of,
+    undo,
+    written,
+)
 
 # What a crash costs at most: this much time, or data.
 COMMIT_SECONDS = 1.0
@@ -35,11 +46,6 @@ COMMIT_BYTES = 8 << 20
 # Records of 100 kB are read 4 times faster from large pages, and those of 1 kB fill small ones to
 # three quarters only; records of 50 bytes are read a little faster from small ones.
 PAGE_BYTES, LARGE_PAGE_BYTES = 4096, 16384
-# "kkds" in the header of the file, where SQLite keeps whose file it is, and the format's version.
-_APPLICATION = 0x6B6B6473
-_VERSION = 1
-# At 0 the magic, at 18 how it is written and read, at 60 the version, at 68 whose it is.
-_HEADER = ">16s2xBB40xI4xI"
 _TABLES = {
     "store": "CREATE TABLE store (description TEXT NOT NULL, records INTEGER NOT NULL, "
     "complete INTEGER NOT NULL, checksum INTEGER NOT NULL)",
@@ -54,13 +60,6 @@ _MOST_DESCRIPTION = 1 << 20
 _MOST_RECORD = 900_000_000
 # How many rows one statement asks for; old versions of SQLite take 999 parameters.
 _AT_ONCE = 500
-_WAIT_SECONDS = 60
-# The last bytes of a journal that belongs to a transaction over several files.
-_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
-# Of a process that has forked since: SQLite must not even close them.
-_inherited: list[sqlite3.Connection] = []
-# What this process writes: devices and numbers of files.
-_written: set[tuple[int, int] | None] = set()
 
 
 class Rows(NamedTuple):
@@ -78,7 +77,7 @@ class Rows(NamedTuple):
 
 
 class Records:
-    """The records of a store, complete or not, which stay on the disk until they are asked for.
+    """The records of a store, complete or not, which stay on the disk until they are read.
 
     Threads may read at the same time. A pickled object opens its path again, as does one in a
     process that was forked.
@@ -88,7 +87,7 @@ class Records:
 
     Attributes:
         path: the store, an absolute path.
-        description: what the writer noted, in types that JSON knows.
+        description: what the writer noted, in types of JSON.
         count: how many records there are.
         complete: whether the writer has finished.
         has_keys: whether the records are found by keys, too.
@@ -102,7 +101,7 @@ class Records:
     def __init__(self, path: str | os.PathLike) -> None:
         # The working directory can be another one when this is pickled.
         self.path = Path(path).absolute()
-        _check_header(self.path)
+        check_header(self.path)
         self._connect("ro")
         self._read_state()
 
@@ -185,9 +184,9 @@ class Records:
         self._lock = threading.Lock()
         self._process = os.getpid()
         with self._explaining():
-            self._connection = _connection(self.path, mode)
+            self._connection = connect(self.path, mode)
         # Not left to the garbage collector, which warns of it.
-        self._closing = weakref.finalize(self, _close, self._connection, self._process)
+        self._closing = weakref.finalize(self, close_connection, self._connection, self._process)
 
     def _run(self, statement: str, values: Any = ()) -> list[tuple]:
         """All rows of a statement that only reads."""
@@ -201,7 +200,7 @@ class Records:
                 if "readonly" not in str(error):
                     raise
             # A writer was killed while it changed the file: what it had begun is undone first.
-            _undo(self.path)
+            undo(self.path)
             return self._connection.execute(statement, values).fetchall()
 
     def _select(self, statement: str, values: np.ndarray) -> list[tuple]:
@@ -212,7 +211,7 @@ class Records:
         return rows
 
     def _read_state(self) -> None:
-        """Read what the store says of itself.
+        """Read the description of the store.
 
         Raises:
             ValueError: if it is anything else than what a writer writes.
@@ -231,8 +230,8 @@ class Records:
         if checksum != _checksum_of_store(text, count, complete):
             raise self.damaged("its description is not what its checksum is of")
         # A checksum can be right and the number a lie, for which memory would be taken.
-        if not isinstance(count, int) or not 0 <= 8 * count <= _size(self.path):
-            raise self.damaged(f"{count} records in {_size(self.path)} bytes")
+        if not isinstance(count, int) or not 0 <= 8 * count <= size_of(self.path):
+            raise self.damaged(f"{count} records in {size_of(self.path)} bytes")
         self.count, self.complete = count, bool(complete)
         self._seal = zlib.crc32(text)
         try:
@@ -261,7 +260,7 @@ class Records:
         return numbers, outputs
 
     def damaged(self, reason: str) -> ValueError:
-        """An error that names the store and says what is wrong with it."""
+        """An error that names the store and the defect."""
         return problem(
             f"the store {str(self.path)!r}, which is damaged: {reason}",
             "the file as it was written",
@@ -375,7 +374,8 @@ class RecordWriter(Records):
             outputs: an array of shape `(n,)`, with `record_bytes` in each entry.
 
         Raises:
-            OSError: if the disk is full; says how many records are safe and how much is missing.
+            OSError: if the disk is full; the message has the number of safe records and the missing
+                bytes.
             ValueError: if the store is complete or closed.
         """
         if self.complete or not self._closing.alive:
@@ -394,18 +394,18 @@ class RecordWriter(Records):
             self._commit()
 
     def finish(self) -> None:
-        """Say that nothing will come any more."""
+        """Note that all records are written."""
         if not self.complete:
             self._commit(complete=True)
 
     def close(self) -> None:
         """Let go of the store; what is not committed is lost."""
         is_empty = self._own and not self.count and not self.complete
-        if is_empty and self._closing.alive and not _size(self.path):
+        if is_empty and self._closing.alive and not size_of(self.path):
             # While nobody else can have begun to write to it.
             self.path.unlink(missing_ok=True)
         self._closing()
-        _written.discard(self._own)
+        written.discard(self._own)
 
     def _begin(self) -> None:
         """Begin a transaction; until it ends nobody else can begin one."""
@@ -414,7 +414,7 @@ class RecordWriter(Records):
         self._connection.execute("PRAGMA busy_timeout = 200")
         self._connection.execute("BEGIN IMMEDIATE")
         # Readers are waited for: they never stay long.
-        self._connection.execute(f"PRAGMA busy_timeout = {1000 * _WAIT_SECONDS}")
+        self._connection.execute(f"PRAGMA busy_timeout = {1000 * WAIT_SECONDS}")
         self._begun_at = time.monotonic()
 
     def _begin_store(self, text: bytes, has_keys: bool) -> None:
@@ -422,14 +422,14 @@ class RecordWriter(Records):
         # The last writer may have removed it since it was opened here.
         if not self.path.exists():
             raise sqlite3.OperationalError("locked")
-        self._own = _identity(self.path)
-        _written.add(self._own)
+        self._own = identity(self.path)
+        written.add(self._own)
         execute = self._connection.execute
         ((tables,),) = execute("SELECT count(*) FROM sqlite_master")
         if not tables:
             self.has_keys, self._seal = has_keys, zlib.crc32(text)
-            execute(f"PRAGMA application_id = {_APPLICATION}")
-            execute(f"PRAGMA user_version = {_VERSION}")
+            execute(f"PRAGMA application_id = {APPLICATION}")
+            execute(f"PRAGMA user_version = {VERSION}")
             for *_, statement in _schema(has_keys):
                 execute(statement.decode())
             state = (text, 0, 0, _checksum_of_store(text, 0, 0))
@@ -502,21 +502,6 @@ class RecordWriter(Records):
         )
 
 
-def check_place(path: Path) -> None:
-    """Find out before hours of work whether a store can be begun or gone on with.
-
-    Raises:
-        OSError: as `check_output` does.
-        ValueError: if there is something else than a store, or a link.
-    """
-    check_output(path, is_file=True)
-    _check_writable(path)
-    if _size(path):
-        # Nothing is left of a writer that was killed in its first transaction.
-        with suppress(FileNotFoundError):
-            _check_header(path)
-
-
 def bytes_of_row(record_bytes: int, has_keys: bool) -> int:
     """About how many bytes of the file a record takes, as measured from 50 to 100,000 bytes."""
     return record_bytes + record_bytes // 40 + (50 if has_keys else 22)
@@ -541,161 +526,3 @@ def _checksums(numbers: np.ndarray, contents: Any, seal: int) -> list[int]:
 
 def _checksum_of_store(text: bytes, records: Any, complete: Any) -> int:
     return zlib.crc32(f"{records} {complete}".encode(), zlib.crc32(text))
-
-
-def _connection(path: Path, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}",
-        timeout=_WAIT_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-        uri=True,
-    )
-    # What is damaged may be no UTF-8.
-    connection.text_factory = bytes
-    # No function of the schema is believed, and no page; and a file that is cut while it is mapped
-    # would end the process.
-    for guard in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
-        connection.execute(f"PRAGMA {guard}").close()
-    return connection
-
-
-def _close(connection: sqlite3.Connection, process: int) -> None:
-    if process == os.getpid():
-        connection.close()
-    else:
-        _inherited.append(connection)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _check_header(path: Path) -> None:
-    """Refuse a file that is no store of this version, before SQLite takes it for something else.
-
-    Raises:
-        FileNotFoundError: if there is none, or nothing in it.
-        IsADirectoryError: if it is a directory.
-        ValueError: if it is something else, or a store of another version.
-    """
-    expected = "the file that store() wrote"
-    if path.is_dir():
-        raise problem(
-            f"the store {str(path)!r}, which is a directory",
-            expected,
-            "pass its path",
-            kind=IsADirectoryError,
-        )
-    if not os.path.lexists(path):
-        raise problem(
-            f"the store {str(path)!r}, which does not exist",
-            expected,
-            "check the path, or store the outputs first",
-            kind=FileNotFoundError,
-        )
-    for file in (path, _journal(path)):
-        if os.path.lexists(file):
-            check_own(file)
-    if _identity(path) in _written:
-        # To close the file would take the locks of its writer, which belong to the process.
-        _check_begun(path)
-        return
-    header = _header(path)
-    if not header.strip(b"\0"):
-        if _size(_journal(path)):
-            # Of a writer that was killed in its first transaction; or is just in it.
-            _undo(path)
-            header = _header(path)
-        _check_begun(path)
-    magic, write_version, read_version, version, application = struct.unpack(_HEADER, header)
-    if magic != SQLITE or application != _APPLICATION:
-        raise problem(
-            f"{str(path)!r}, which is damaged or no store",
-            f"{expected}, or, to begin a store, a name that is free",
-            "check the path, or choose another name",
-        )
-    # 2 would be a write-ahead log, which even readers make beside the store.
-    if (version, write_version, read_version) != (_VERSION, 1, 1):
-        raise problem(
-            f"the store {str(path)!r} in version {version}.{write_version}.{read_version} of "
-            "its format",
-            f"version {_VERSION}.1.1",
-            "read it with the version of keras_kd that wrote it, or store the outputs again",
-        )
-
-
-def _header(path: Path) -> bytes:
-    with open(open_own(path, os.O_RDONLY), "rb") as file:
-        return file.read(struct.calcsize(_HEADER)).ljust(struct.calcsize(_HEADER), b"\0")
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _journal(path: Path) -> Path:
-    return path.with_name(f"{path.name}-journal")
-
-
-def _no_store(path: Path, reason: str) -> ValueError:
-    return problem(
-        f"{str(path)!r}, which is damaged or no store ({reason})",
-        "the file that store() wrote, or, to begin a store, a name that is free",
-        "check the path, or choose another name",
-    )
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse a file through which another one would be written or removed.
-
-    SQLite undoes what a killed writer had begun, as the journal beside the store says. A journal
-    can name a second one, of a transaction over several files, which SQLite then removes; there is
-    none of these here.
-
-    Raises:
-        ValueError: if the file, or the journal beside it, is a link or the like.
-    """
-    journal = _journal(path)
-    for file in (path, journal):
-        if os.path.lexists(file):
-            check_own(file, to_write=True)
-    if not _size(journal):
-        return
-    with open(open_own(journal, os.O_RDONLY), "rb") as opened:
-        opened.seek(-min(8, _size(journal)), os.SEEK_END)
-        if opened.read() == _SUPER_JOURNAL:
-            raise problem(
-                f"{str(journal)!r}, the journal of a store, which names another file",
-                "a journal of one file",
-                "delete the store and its journal, and store the outputs again",
-            )
-
-
-def _undo(path: Path) -> None:
-    """Undo what a writer that was killed had begun.
-
-    Raises:
-        FileNotFoundError: if nothing is left then.
-    """
-    _check_writable(path)
-    connection = _connection(path, "rw")
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    finally:
-        connection.close()
-    _check_begun(path)
-
-
-def _check_begun(path: Path) -> None:
-    if not _size(path):
-        raise problem(
-            f"the store {str(path)!r}, whose storing was interrupted before its first record",
-            "a store with records",
-            "store the outputs again",
-            kind=FileNotFoundError,
-        )

@@ -19,15 +19,15 @@ class Batch(NamedTuple):
         x: the inputs, a structure of arrays.
         y: labels, the same, or `None`.
         sample_weight: the same, or `None`.
-        key: one key per example; `None` where they are told apart by their positions.
-        outputs: what a teacher said of them, by name, or `None`.
+        key: one key per example; `None` where they are identified by their positions.
+        outputs: a teacher's outputs for them, by name, or `None`.
     """
 
     x: Any
     y: Any = None
     sample_weight: Any = None
     key: Any = None
-    outputs: dict[str, np.ndarray] | None = None
+    outputs: Any = None
 
     @property
     def count(self) -> int:
@@ -176,7 +176,7 @@ def number_of_examples(dataset: Any) -> int | None:
 
 
 def check_batched(element: Any) -> None:
-    """Check that the elements of a dataset can be batches, as far as their shapes tell.
+    """Check that the elements of a dataset can be batches, as far as their shapes show.
 
     Args:
         element: its `element_spec`.
@@ -224,8 +224,9 @@ def names_of(teacher_inputs: ModelInputs) -> tuple[str, ...] | None:
     if teacher_inputs is None or callable(teacher_inputs):
         return None
     named = teacher_inputs.values() if isinstance(teacher_inputs, dict) else teacher_inputs
-    names = (named,) if isinstance(named, str | int) else tuple(named)
-    if not all(isinstance(name, str) for name in names):
+    entries = (named,) if isinstance(named, str | int) else tuple(named)
+    names = tuple(name for name in entries if isinstance(name, str))
+    if len(names) < len(entries):
         raise problem(
             f"teacher_inputs={teacher_inputs!r} to be stored",
             "names of entries of dict inputs, which a store can hold",
@@ -245,9 +246,10 @@ def _as_array(part: Any) -> Any:
 
 
 def _as_given_to_models(part: Any) -> Any:
-    array = _as_array(part)
-    wide = array is not None and array.dtype == np.float64
-    return array.astype(keras.config.floatx()) if wide else array
+    array: Any = _as_array(part)
+    if array is None or array.dtype != np.float64:
+        return array
+    return array.astype(keras.config.floatx())
 
 
 def _not_dense(part: Any) -> TypeError:

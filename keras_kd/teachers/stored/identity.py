@@ -1,4 +1,4 @@
-"""What tells an example, or a teacher, from all others: keys, fingerprints, digests."""
+"""What identifies an example or a teacher: keys, fingerprints, digests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Keys:
-    """How examples are told apart.
+    """How examples are identified.
 
     Attributes:
         kind: `"position"`: by their place in the data; `"integer"` or `"string"`: by a key that the
@@ -150,8 +150,8 @@ def of_examples(x: Any) -> np.ndarray:
         ValueError: if the arrays do not have the same number of examples.
     """
     leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(x)]
-    sizes = {len(leaf) if leaf.ndim else None for leaf in leaves}
-    if len(sizes) != 1 or None in sizes:
+    sizes = {len(leaf) for leaf in leaves if leaf.ndim}
+    if len(sizes) != 1 or not all(leaf.ndim for leaf in leaves):
         raise problem(
             f"inputs of shapes {[leaf.shape for leaf in leaves]}",
             "arrays with the same number of examples along their first axis",

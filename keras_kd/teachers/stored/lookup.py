@@ -1,4 +1,4 @@
-"""From a batch as users give it to what a teacher said of its examples."""
+"""From a batch as users give it to the stored outputs for its examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_kd.teachers.stored.database import Records
 from keras_kd.teachers.stored.examples import Batch, Division, to_numpy
 from keras_kd.teachers.stored.identity import Keys, of_examples
 
-# An entry beside the outputs whose name says whose they are; there is nothing in it.
+# An empty entry beside the outputs whose name identifies their teacher.
 SOURCE = "from "
 _MOST_NAMED = 3
 _AS_SEEN = "as the teacher saw them: the same values, dtype and shape, before any augmentation"
@@ -37,7 +37,7 @@ class Lookup:
 
     Args:
         records: those of the store.
-        description: what the store says of itself.
+        description: the description of the store.
         augmentation: how the examples were augmented, or `None`.
         verify: whether the examples' fingerprints are compared.
         key: the entry of dict inputs that is the key; `None`: the one that the store names.
@@ -98,7 +98,9 @@ class Lookup:
             version: of all of them; `None`: for each the one that comes next.
         """
         integers = self._keys.to_integers(keys)
+        assert self.augmentation is not None
         if version is None:
+            assert self._visits is not None
             versions = self._visits.next_versions(self._find(keys, integers))
         else:
             versions = np.full(len(keys), version % self.description.versions)
@@ -107,7 +109,7 @@ class Lookup:
     def outputs(
         self, keys: Any, inputs: Any = None, versions: Any = 0, told: Any = None
     ) -> dict[str, np.ndarray]:
-        """What the teacher said of a batch, if it was of these examples.
+        """The stored outputs for a batch, if they are of these examples.
 
         Args:
             keys: as `keys` takes them, one per example where there are no inputs.
@@ -161,7 +163,7 @@ class Lookup:
         return self.with_source(keras.tree.map_structure(np.asarray, augmented), arrays, divided)
 
     def with_source(self, x: Any, outputs: dict[str, Any], batch: Batch) -> tuple:
-        """Inputs and outputs that say whose these are, and the labels of the batch."""
+        """Inputs, outputs with the mark of their teacher, and the labels of the batch."""
         some = next(iter(outputs.values()))
         zeros = np.zeros if isinstance(some, np.ndarray) else keras.ops.zeros
         # Not of no size at all: TensorFlow can divide by it.

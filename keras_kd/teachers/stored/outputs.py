@@ -1,9 +1,9 @@
-"""Stores that are filled with what a teacher has said already, in whatever form a user has it."""
+"""Stores of outputs that were computed elsewhere, in the forms in which users have them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any
@@ -19,7 +19,6 @@ from keras_kd.teachers.stored.examples import Batch, to_numpy
 from keras_kd.teachers.stored.identity import Keys
 from keras_kd.teachers.stored.sink import Sink
 from keras_kd.teachers.stored.storing import LOGITS, About, Selection
-from keras_kd.teachers.stored.teacher import StoredTeacher
 
 _EXPECTED = (
     "an array (examples, ...), a dict of such arrays, or an iterable of batches of these or of "
@@ -32,69 +31,43 @@ FLOOR = float(np.finfo("float32").tiny)
 
 
 def store_outputs(
-    outputs: Any,
+    predictions: Predictions,
     path: str | os.PathLike,
+    form: Callable[[list[str]], Selection],
     *,
-    x: Any = None,
-    keys: Any = None,
-    key: str = "key",
-    top_k: int | None = None,
-    dtype: str = "float16",
-    temperatures: float | Sequence[float] | None = None,
-    activation: str | None = None,
-    name: str = "predictions",
-    batch_size: int = 256,
-) -> StoredTeacher:
-    """Write down what a teacher has said, whatever it is.
-
-    If this is interrupted, the same call goes on where it stopped.
+    key: str,
+    activation: str | None,
+    name: str,
+) -> None:
+    """Store outputs that were computed elsewhere; see `StoredTeacher.from_outputs`.
 
     Args:
-        outputs: an array of logits, shaped (examples, ..., classes); a dict of arrays, in which
-            `"logits"` is the teacher's output and every other name that of a layer, whose features
-            it has; or an iterable of batches of either, or of pairs `(keys, batch)`. What can be
-            sliced, such as a memory-mapped array, is read batch by batch.
-        path: the store, a file that is made.
-        x: the examples of which these are the predictions, in the same order and as students will
-            get them: an array, or a structure of arrays. A wrong pairing is then noticed later by a
-            fingerprint of each example; without `x`, `StoredTeacher.join` can only check keys.
-        keys: a key for each example, integers or texts; `None`: its position.
+        predictions: the outputs.
+        path: the store.
+        form: makes of the names of outputs and layers how they are stored.
         key: the entry of the student's data that will be the key.
-        top_k: as in `store`.
-        dtype: as in `store`.
-        temperatures: as in `store`.
-        activation: `None` for logits; `"softmax"` or `"sigmoid"` where the predictions are
-            probabilities. Their logits are stored, see `probabilities.logits_of`; a probability of
-            0 counts as 1.2e-38.
-        name: the teacher's name, for messages.
-        batch_size: how many examples of arrays are read at once.
-
-    Returns:
-        The stored teacher, for a Distiller.
+        activation: what made probabilities of logits, or `None` for logits.
+        name: the teacher's name.
 
     Raises:
-        OSError: if the disk is full; what was written before is valid.
-        TypeError: if the outputs are none of these.
-        ValueError: if something cannot be stored, the lengths differ, logits look like
-            probabilities, or there is another store at `path`.
+        OSError: if the disk is full.
+        ValueError: if something cannot be stored, or there is another store at `path`.
     """
     if activation is not None:
         check_choice("activation", activation, ACTIVATIONS)
-    check_integer("batch_size", batch_size, at_least=1, fix="leave it out for 256")
-    predictions = Predictions(outputs, x, keys, batch_size)
     batches = iter(predictions)
     first = next(batches)
     if activation is None and LOGITS in first.outputs:
         check_logits(first.outputs[LOGITS])
-    contents = _contents(first, activation, top_k, dtype, temperatures)
+    _check_names(first.outputs)
     description = Description(
-        contents,
+        _contents(first, activation, form(list(first.outputs))),
         teacher=name,
         key_kind="position" if first.key is None else Keys.of(first.key).kind,
         key_name=None if first.key is None else key,
-        has_fingerprints=x is not None,
+        has_fingerprints=predictions.has_x,
     )
-    # If this batch cannot be stored, nothing has been made yet.
+    # If this batch cannot be stored, no file has been made yet.
     records = description.packed(_tensors(first, activation, 0))
     with Sink(path, description, predictions.total) as sink:
         _check_same(sink, records)
@@ -103,19 +76,10 @@ def store_outputs(
                 tensors = _tensors(batch, activation, sink.position)
                 sink.add(tensors, batch.x, batch.key)
         sink.finish()
-    return StoredTeacher(path)
 
 
-def _contents(
-    first: Batch,
-    activation: str | None,
-    top_k: int | None,
-    dtype: str,
-    temperatures: float | Sequence[float] | None,
-) -> Contents:
+def _contents(first: Batch, activation: str | None, selection: Selection) -> Contents:
     """How the tensors of the first batch, and of all that follow, are stored."""
-    _check_names(first.outputs)
-    selection = Selection(list(first.outputs), top_k, dtype, temperatures)
     shapes = {name: array.shape[1:] for name, array in first.outputs.items()}
     features = {name: selection.feature(name, shapes[name]) for name in selection.layers}
     if not selection.has_outputs:
@@ -138,7 +102,7 @@ def _check_names(tensors: dict[str, np.ndarray]) -> None:
         raise problem(
             f"one number for each example, an array of the shape {output.shape}",
             "the logits of all classes, (examples, classes)",
-            "pass what the teacher said before the largest was chosen; of one output unit, "
+            "pass the logits from before the largest was chosen; of one output unit, "
             "outputs[:, None]",
         )
 
@@ -171,13 +135,14 @@ class Predictions:
     """Iterates over batches of what a teacher has said.
 
     Args:
-        outputs: as in `store_outputs`.
+        outputs: as in `StoredTeacher.from_outputs`.
         x: the examples in the same order, an array or a structure of arrays, or `None`.
         keys: an array of their keys, or `None`.
         batch_size: into how many examples arrays are cut.
 
     Attributes:
         total: how many examples there are; `None` where that shows at the end only.
+        has_x: whether the examples themselves are given.
 
     Raises:
         TypeError: if the outputs are none of what is expected.
@@ -185,6 +150,8 @@ class Predictions:
     """
 
     def __init__(self, outputs: Any, x: Any, keys: Any, batch_size: int) -> None:
+        check_integer("batch_size", batch_size, at_least=1, fix="leave it out for 256")
+        self.has_x = x is not None
         self._outputs = outputs
         self._x = x
         self._keys = None if keys is None else np.asarray(keys)
@@ -269,7 +236,7 @@ def _numbers(name: str, array: Any) -> np.ndarray:
         raise problem(
             f"{name!r} of type {array.dtype}",
             "numbers",
-            "pass what the teacher said as floats",
+            "pass the teacher's outputs as floats",
             kind=TypeError,
         )
     return array
@@ -281,7 +248,7 @@ def _count(arrays: dict[str, Any]) -> int:
         raise problem(
             f"arrays for different numbers of examples: {counts}",
             "the same examples in each",
-            "pass what the teacher said of them all",
+            "pass the outputs for all of them",
         )
     return next(iter(counts.values()))
 
@@ -316,7 +283,7 @@ def _unexpected(name: str, value: Any) -> TypeError:
     return problem(
         f"{name} of type {type(value).__name__}",
         _EXPECTED,
-        "pass numpy.asarray(...) of it; of a Keras model, use keras_kd.teachers.store",
+        "pass numpy.asarray(...) of it; a Keras model is for StoredTeacher.create",
         kind=TypeError,
     )
 
@@ -353,7 +320,7 @@ def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0
             f"{activation} gives",
             expected,
             "leave out the activation if they are logits"
-            + (", or say 'sigmoid' if each class stands by itself" * (activation == "softmax")),
+            + (", or pass 'sigmoid' if each class stands by itself" * (activation == "softmax")),
         )
     logits = _log(values) if activation == "softmax" else _log(values) - _log(1.0 - values)
     return logits.astype("float32")

@@ -153,9 +153,10 @@ class Pipeline:
         """
         import tensorflow as tf
 
-        def joining(*batch: Any) -> tuple:
+        def plain(*batch: Any) -> tuple:
             return self._joined(divided(*batch))
 
+        joining: Callable[..., tuple] = plain
         if self._lookup.augmentation is not None:
             # Not in parallel, so that the versions come in the same order each time.
             dataset = dataset.map(_untraced(lambda *batch: self._with_seeds(divided(*batch))))
@@ -170,7 +171,7 @@ class Pipeline:
         import tensorflow as tf
 
         def following(keys: np.ndarray, count: np.ndarray) -> tuple:
-            keys = self._lookup.keys(keys, count)
+            keys = self._lookup.keys(keys, int(count))
             return keys, *self._lookup.following(keys)
 
         specs = [
@@ -188,7 +189,9 @@ class Pipeline:
         ) -> list[np.ndarray]:
             return list(self._lookup.outputs(keys, inputs, versions, told).values())
 
-        augmented = batch._replace(x=self._lookup.augmentation(batch.x, seeds))
+        augmentation = self._lookup.augmentation
+        assert augmentation is not None
+        augmented = batch._replace(x=augmentation(batch.x, seeds))
         told = marks(self._lookup.of_student(augmented.x))
         arguments = [batch.key, versions, told, *self._inputs(batch)]
         return self._packed(augmented, _keras.call_numpy(look_up, arguments, self._specs))
@@ -206,7 +209,7 @@ class Pipeline:
 
 
 class JoinedPyDataset(keras.utils.PyDataset):
-    """Another dataset's batches with what a teacher said of them; the same workers read them.
+    """Another dataset's batches with a teacher's outputs for them; the same workers read them.
 
     Of augmented examples all get the next version in each epoch, also those that come twice in one.
 
@@ -247,16 +250,16 @@ class JoinedPyDataset(keras.utils.PyDataset):
         return self._lookup.batch(self._dataset[index], place, max(0, self._epoch))
 
     def on_epoch_begin(self) -> None:
-        """Tell the dataset, and go on to the next versions."""
+        """Notify the dataset, and continue with the next versions."""
         self._dataset.on_epoch_begin()
         self._epoch += 1
 
     def on_epoch_end(self) -> None:
-        """Tell the dataset; `fit` also does so when it has looked at the first batches."""
+        """Notify the dataset; `fit` also does so when it has looked at the first batches."""
         self._dataset.on_epoch_end()
 
     def _size_of_first(self) -> int:
-        """The size of all batches but the last; if it is not, fingerprints will tell."""
+        """The size of all batches but the last; if it is not, fingerprints show it."""
         if self._size is None:
             self._size = size_of(self._dataset[0])
         return self._size
@@ -266,8 +269,10 @@ def _batches_of_places(count: int, batch_size: int, shuffle: bool, seed: int | N
     """The numbers of all examples in batches, in another order each time if they are shuffled."""
     import tensorflow as tf
 
+    random: Any = tf.random
+
     def shuffled(key: Any) -> Any:
-        order = tf.random.experimental.stateless_shuffle(
+        order = random.experimental.stateless_shuffle(
             tf.range(count, dtype="int64"), tf.stack([key, key])
         )
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)

@@ -1,4 +1,4 @@
-"""Batches of examples and of what a teacher says of them, on their way into a store."""
+"""Batches of examples and of a teacher's outputs for them, on their way into a store."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Sink:
 
     Args:
         path: the store; made where it is missing.
-        description: what the store says of itself.
+        description: the description of the store.
         total: how many examples will come, where that is known: for the progress, and to see
             whether they fit on the disk.
 
     Raises:
         OSError: if the disk has no room for `total` examples.
-        ValueError: if there is a store of another description at `path`; the message says in what
-            they differ.
+        ValueError: if there is a store of another description at `path`; the message names the
+            difference they differ.
     """
 
     def __init__(
@@ -113,14 +113,14 @@ class Sink:
     def add(
         self, tensors: dict[str, Any], x: Any = None, keys: Any = None, augmented: Any = None
     ) -> None:
-        """Write what the teacher says of the next examples.
+        """Write the teacher's outputs for the next examples.
 
         Args:
             tensors: by the name of each codec of `description.contents` an array of shape
                 `(examples * versions, ...)`; the versions of an example follow each other.
             x: as in `skip`.
             keys: as in `skip`.
-            augmented: a number per version that tells one augmentation from another, where the
+            augmented: a number per version that distinguishes augmentations, where the
                 store has augmented examples; shape `(examples * versions,)`.
 
         Raises:
@@ -137,8 +137,9 @@ class Sink:
         self._check_once(integers[known:], known, keys)
         records = self.description.packed(tensors, augmented, self._position)[known * versions :]
         if len(records):
-            new = (np.repeat(one[known:], versions) for one in (integers, marks))
-            self.records.append(*new, records)
+            keys, fingerprints = (np.repeat(one[known:], versions) for one in (integers, marks))
+            assert isinstance(self.records, RecordWriter)
+            self.records.append(keys, fingerprints, records)
         self._advance(count)
 
     def finish(self) -> None:
@@ -154,7 +155,7 @@ class Sink:
                 "the data that it was begun with",
                 "pass the same data, or another path",
             )
-        if not self.complete:
+        if isinstance(self.records, RecordWriter):
             self.records.finish()
 
     def _finished(self) -> Records | None:

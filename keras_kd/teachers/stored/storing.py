@@ -1,4 +1,4 @@
-"""A teacher that is asked once, so that its students need not ask it again."""
+"""A teacher that runs once, whose outputs are stored for its students."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from keras_kd._logits import (
 from keras_kd._probabilities import JOINED, UNKNOWN
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
-from keras_kd.teachers.ensemble import as_teacher
-from keras_kd.teachers.inputs import Inputs, ModelInputs
+from keras_kd.teachers.inputs import Inputs
 from keras_kd.teachers.stored.augmentation import Augmentation, marks
 from keras_kd.teachers.stored.codecs import DTYPES, Dense, TopK
 from keras_kd.teachers.stored.contents import Contents, Description, StoredOutput
@@ -40,7 +39,6 @@ from keras_kd.teachers.stored.examples import (
 )
 from keras_kd.teachers.stored.identity import Keys, of_teacher
 from keras_kd.teachers.stored.sink import Sink
-from keras_kd.teachers.stored.teacher import StoredTeacher
 
 LOGITS = "logits"
 _MARKS = "marks of the augmented examples"
@@ -147,7 +145,7 @@ class Selection:
 
 
 class Asked:
-    """A teacher that is asked batch after batch, in one compiled forward pass.
+    """A teacher that runs batch by batch, in one compiled forward pass.
 
     Args:
         teacher: the teacher.
@@ -156,7 +154,7 @@ class Asked:
         augmentation: what it sees instead of the examples themselves, or `None`.
 
     Raises:
-        ValueError: if the teacher has no such layers, or says nothing by itself.
+        ValueError: if the teacher has no such layers, or needs the outputs of a student.
     """
 
     def __init__(
@@ -171,13 +169,13 @@ class Asked:
         if teacher.brings_outputs:
             raise problem(
                 f"the stored teacher {teacher.name!r} to store",
-                "a teacher that can be asked",
+                "a teacher that computes its outputs",
                 "use the store that there is",
             )
         self.teacher = teacher
         self.inputs = inputs
         self._selection = selection
-        self._augmentation = augmentation
+        self.augmentation = augmentation
         self._function = tf.function(self._forward)
         # What a trace has seen, for what is stored of it.
         self._structure: Any = None
@@ -187,7 +185,7 @@ class Asked:
         teacher.tap(selection.layers)
 
     def contents(self, x: Any, keys: np.ndarray) -> Contents:
-        """How what the teacher says of such a batch is stored.
+        """How the teacher's outputs for such a batch are stored.
 
         Args:
             x: the inputs, a structure of arrays.
@@ -211,7 +209,7 @@ class Asked:
         return Contents(keras.tree.pack_sequence_as(self._names, outputs), features)
 
     def __call__(self, x: Any, keys: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
-        """What the teacher says of a batch.
+        """The teacher's outputs for a batch.
 
         Args:
             x: the inputs, a structure of arrays.
@@ -221,7 +219,7 @@ class Asked:
             By the name of each codec an array of shape `(batch * versions, ...)`, and the marks of
             the augmented examples, of shape `(batch * versions,)`, or `None`.
         """
-        versions = 1 if self._augmentation is None else self._augmentation.versions
+        versions = 1 if self.augmentation is None else self.augmentation.versions
         each = [self._ask(x, keys, version) for version in range(versions)]
         tensors = {
             name: np.stack([one[name] for one in each], axis=1).reshape(-1, *values.shape[1:])
@@ -247,8 +245,8 @@ class Asked:
 
         self._structure = x
         tensors = [tf.convert_to_tensor(part) for part in keras.tree.flatten(x)]
-        if self._augmentation is not None:
-            tensors.append(tf.constant(self._augmentation.seeds(keys, version)))
+        if self.augmentation is not None:
+            tensors.append(tf.constant(self.augmentation.seeds(keys, version)))
         # One trace for batches of all sizes.
         specs = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in tensors]
         with watched_batch(self.teacher.name, len(keys)):
@@ -257,15 +255,15 @@ class Asked:
 
     def _forward(self, *tensors: Any) -> dict[str, Any]:
         parts = list(tensors)
-        seeds = None if self._augmentation is None else parts.pop()
+        seeds = None if self.augmentation is None else parts.pop()
         x = keras.tree.pack_sequence_as(self._structure, parts)
-        if self._augmentation is not None:
-            x = self._augmentation(x, seeds)
+        if self.augmentation is not None:
+            x = self.augmentation(x, seeds)
         said = self.teacher(self.inputs.of_teacher(x), Tapped(None, {}))
         named = {name: said.features[name] for name in self._selection.layers}
         if self._selection.has_outputs:
             named |= self._logits(said.outputs)
-        if self._augmentation is not None:
+        if self.augmentation is not None:
             named[_MARKS] = marks(self.inputs.of_student(x))
         return {name: ops.cast(tensor, "float32") for name, tensor in named.items()}
 
@@ -300,87 +298,29 @@ def _named(outputs: Any, name: str) -> Any:
     return name
 
 
-def store(
-    teacher: Any,
-    dataset: Any,
-    path: str | os.PathLike,
-    outputs: str | Sequence[str] = LOGITS,
-    top_k: int | None = None,
-    dtype: str = "float16",
-    *,
-    temperatures: float | Sequence[float] | None = None,
-    key: str | None = None,
-    teacher_inputs: ModelInputs = None,
-    augment: Callable[[Any, Any], Any] | None = None,
-    versions: int = 1,
-    seed: int = 0,
-    batch_size: int = 256,
-) -> StoredTeacher:
-    """Ask a teacher about every example once, and write down what it says.
-
-    If this is interrupted, by whatever, the same call goes on where it stopped. If it was complete,
-    it returns at once.
+def ask(
+    asked: Asked, dataset: Any, path: str | os.PathLike, division: Division, batch_size: int
+) -> None:
+    """Store the outputs of a teacher for all examples; see `StoredTeacher.create`.
 
     Args:
-        teacher: what a `keras_kd.Distiller` takes as one. The members of an `Ensemble` are stored,
-            so that it is exact at any temperature.
-        dataset: arrays `(x, y)` or `(x,)`; a `tf.data.Dataset` of batches, a
-            `keras.utils.PyDataset`, or an iterable of batches, as `fit` takes them. The examples
-            come in the same order if the call is repeated. Labels and weights are left alone.
-        path: the store, a file that is made.
-        outputs: `"logits"`, what the teacher puts out (from behind a softmax or sigmoid; all
-            outputs where it has several); or the name of a layer, as losses name it; or a list of
-            these.
-        top_k: how many of the largest logits are kept, with the exact mass of all others together,
-            for `SoftTargets` and `SoftCrossEntropy`; `None`: all.
-        dtype: `"float16"`; `"float32"`, which is exact; or `"uint8"`, 255 steps per row.
-        temperatures: with `top_k`, those of the losses that will be used, one or several; `None`:
-            4, which is that of `SoftTargets()`.
-        key: the entry of dict inputs by which an example is known in any order, an integer or a
-            string; neither teacher nor student sees it. `None`: its position.
-        teacher_inputs: what the teacher sees, see `keras_kd.Distiller`.
-        augment: a function `(x, seed)` of the inputs of one example and of an int32 seed of shape
-            `(2,)` for the stateless operations of TensorFlow. The teacher sees what it returns, and
-            `StoredTeacher.join` calls it again with the same seeds for the student.
-        versions: how many augmented versions of each example are stored.
-        seed: from which the seeds of all versions are made.
-        batch_size: how many examples of arrays the teacher gets at once.
-
-    Returns:
-        The stored teacher, for a Distiller.
+        asked: the teacher.
+        dataset: arrays, a `tf.data.Dataset`, a `PyDataset` or an iterable of batches.
+        path: the store.
+        division: what of the inputs is the key.
+        batch_size: how many examples of arrays are passed to the teacher at once.
 
     Raises:
-        OSError: if the disk is full; what was stored before stays.
-        TypeError: if an argument is of a type that it cannot have.
-        ValueError: if the teacher has no such layer, says something that cannot be stored, or the
-            store at `path` is another one.
-
-    Example:
-        ```python
-        stored = keras_kd.teachers.store(teacher, (x, y), "teacher.store")
-        distiller = keras_kd.Distiller(stored, student)
-        distiller.compile("adam", loss)
-        distiller.fit(stored.join((x, y), batch_size=64), epochs=10)
-        ```
-
-    References:
-        Beyer et al.: Knowledge distillation: A good teacher is patient and consistent, CVPR 2022.
-        Shen, Xing: A Fast Knowledge Distillation Framework for Visual Recognition, ECCV 2022.
+        OSError: if the disk is full.
+        ValueError: if the outputs cannot be stored, or there is another store at `path`.
     """
     check_integer("batch_size", batch_size, at_least=1, fix="use 256, for example")
-    division = Division(key, teacher_inputs)
-    augmentation = _augmentation(augment, versions, seed)
-    asked = Asked(
-        as_teacher(teacher),
-        division.inputs,
-        Selection(outputs, top_k, dtype, temperatures),
-        augmentation,
-    )
     total = number_of_examples(dataset)
     batches = _divided(dataset, batch_size, division)
     first = next(batches, None)
     if first is None:
         raise problem("a dataset without examples", "at least one", "check the data")
+    key, augmentation = division.key, asked.augmentation
     kind = "position" if key is None else Keys.of(first.key).kind
     integers = _integers(first, kind, 0)
     if augmentation is not None:
@@ -391,13 +331,12 @@ def store(
         digest=of_teacher(asked.teacher),
         key_kind=kind,
         key_name=key,
-        teacher_inputs=names_of(teacher_inputs),
-        versions=versions,
-        seed=None if augmentation is None else seed,
+        teacher_inputs=names_of(asked.inputs.teacher_inputs),
+        versions=1 if augmentation is None else augmentation.versions,
+        seed=None if augmentation is None else augmentation.seed,
     )
     with Sink(path, description, total) as sink:
         _fill(sink, chain([first], batches), asked)
-    return StoredTeacher(path, augment=augment)
 
 
 def _divided(dataset: Any, batch_size: int, division: Division) -> Iterator[Batch]:
@@ -416,7 +355,7 @@ def _integers(batch: Batch, kind: str, position: int) -> np.ndarray:
 
 def _fill(sink: Sink, batches: Iterator[Batch], asked: Asked) -> None:
     for batch in batches:
-        # What the student sees is what tells the examples apart.
+        # The student's inputs identify the examples.
         own = keras.tree.flatten(asked.inputs.of_student(batch.x))
         if not sink.skip(len(own[0]), own, batch.key):
             keys = _integers(batch, sink.description.key_kind, sink.position)
@@ -428,9 +367,14 @@ def _fill(sink: Sink, batches: Iterator[Batch], asked: Asked) -> None:
     sink.finish()
 
 
-def _augmentation(
+def augmentation_of(
     function: Callable[[Any, Any], Any] | None, versions: int, seed: int
 ) -> Augmentation | None:
+    """The augmentation of a function; `None` where there is none.
+
+    Raises:
+        ValueError: if there are several versions without a function.
+    """
     if function is not None:
         return Augmentation(function, versions, seed)
     if versions != 1:

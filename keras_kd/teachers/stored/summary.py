@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._tables import aligned
+from keras_kd._json import json_value
+from keras_kd._tables import Report, Table
 from keras_kd.teachers.stored.codecs import Codec, TopK
 from keras_kd.teachers.stored.contents import Description, StoredOutput
 from keras_kd.teachers.stored.database import Records
@@ -39,8 +40,8 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a store holds. `print` shows it, `to_json` has all of it.
+class Summary(Report):
+    """What a store holds. `print` shows it.
 
     Attributes:
         path: the store.
@@ -49,7 +50,7 @@ class Summary:
         complete: whether these are all; otherwise the storing was interrupted and can go on.
         versions: how many augmented versions there are of each example.
         seed: from which their seeds are made; `None` without augmentation.
-        key_kind: what tells examples apart: `"position"`, `"integer"` or `"string"`.
+        key_kind: what identifies examples: `"position"`, `"integer"` or `"string"`.
         key_name: the entry of the data that is the key, or `None`.
         has_fingerprints: whether a wrong pairing is noticed by the examples themselves.
         bytes: the size of the file.
@@ -73,34 +74,37 @@ class Summary:
         """The size of the file over the number of examples, NaN without one."""
         return self.bytes / self.examples if self.examples else float("nan")
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it, in types that JSON knows."""
-        return {**asdict(self), "bytes_per_example": self.bytes_per_example}
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in types of JSON."""
+        return {**super().to_dict(), "bytes_per_example": json_value(self.bytes_per_example)}
 
-    def __str__(self) -> str:
-        ending = "complete" if self.complete else "interrupted there; storing it again goes on"
+    def _records(self) -> list[dict[str, Any]]:
+        return [asdict(tensor) for tensor in self.outputs]
+
+    def _parts(self) -> list[Table | str]:
+        ending = "complete" if self.complete else "interrupted there; storing it again resumes"
         lines = [
-            f"{self.path}: what the teacher {self.teacher!r} says of {self.examples:,} examples, "
+            f"{self.path}: outputs of the teacher {self.teacher!r} for {self.examples:,} examples, "
             f"{ending}",
-            f"bytes: {self.bytes:,}, which are {self.bytes_per_example:.1f} for each example",
-            f"examples are told apart by {self._keys()}, and "
-            f"{'' if self.has_fingerprints else 'not '}recognised by a fingerprint",
+            f"bytes: {self.bytes:,}, {self.bytes_per_example:.1f} for each example",
+            f"examples are identified by {self._keys()}, and "
+            f"{'' if self.has_fingerprints else 'not '}checked by a fingerprint",
         ]
         if self.seed is not None:
             lines.append(f"versions of each, augmented: {self.versions}, from the seed {self.seed}")
-        return "\n".join([*lines, "", self._table()])
+        return [*lines, "", self._table()]
 
     def _keys(self) -> str:
         if self.key_kind == "position":
             return "their position"
         return f"the {self.key_kind} {self.key_name!r}"
 
-    def _table(self) -> str:
+    def _table(self) -> Table:
         rows = [
             [tensor.name, f"{list(tensor.shape)}", tensor.dtype, _kept(tensor), f"{tensor.bytes:,}"]
             for tensor in self.outputs
         ]
-        return aligned(["stored", "shape", "type", "values", "bytes"], rows, left=4)
+        return Table(["stored", "shape", "type", "values", "bytes"], rows, left=4)
 
 
 def summarize(path: str | os.PathLike, *, verify: bool = False) -> Summary:
@@ -112,7 +116,7 @@ def summarize(path: str | os.PathLike, *, verify: bool = False) -> Summary:
 
     Raises:
         FileNotFoundError: if there is no store.
-        ValueError: if it is damaged; the message says where.
+        ValueError: if it is damaged; the message names the place.
     """
     records = Records(path)
     description = Description.from_json(records.description)

@@ -1,4 +1,4 @@
-"""A teacher of which only what it has said is left."""
+"""A teacher of which only the stored outputs are needed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from keras_kd._checks import check_integer, problem
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
 from keras_kd.teachers.ensemble import as_teacher
+from keras_kd.teachers.inputs import ModelInputs
 from keras_kd.teachers.stored.augmentation import Augmentation
 from keras_kd.teachers.stored.contents import Description
 from keras_kd.teachers.stored.database import Records
+from keras_kd.teachers.stored.examples import Division
 from keras_kd.teachers.stored.identity import Keys, of_teacher
 from keras_kd.teachers.stored.lookup import SOURCE, Lookup, source_mark
+from keras_kd.teachers.stored.outputs import Predictions, store_outputs
 from keras_kd.teachers.stored.pipeline import join
+from keras_kd.teachers.stored.storing import LOGITS, Asked, Selection, ask, augmentation_of
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class StoredTeacher(Teacher):
-    """Teaches what `store` or `store_outputs` has written down, without the teacher itself.
+    """Outputs of a teacher that were stored once, in the place of the teacher itself.
 
-    A step costs what the student costs. `join` puts the outputs beside each example in the input
+    `create` runs a teacher and stores its outputs, `from_outputs` stores outputs that you have. A
+    step then costs what the student costs. `join` puts the outputs beside each example in the input
     pipeline; they are read from the disk as they are needed.
 
     Args:
@@ -78,7 +83,151 @@ class StoredTeacher(Teacher):
         self._augmentation = None
         if augment is not None:
             self._check_augmented()
+            assert description.seed is not None
             self._augmentation = Augmentation(augment, description.versions, description.seed)
+
+    @classmethod
+    def create(
+        cls,
+        teacher: Any,
+        dataset: Any,
+        path: str | os.PathLike,
+        outputs: str | Sequence[str] = LOGITS,
+        top_k: int | None = None,
+        dtype: str = "float16",
+        *,
+        temperatures: float | Sequence[float] | None = None,
+        key: str | None = None,
+        teacher_inputs: ModelInputs = None,
+        augment: Callable[[Any, Any], Any] | None = None,
+        versions: int = 1,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> StoredTeacher:
+        """Run a teacher once on every example and store its outputs.
+
+        An interrupted call can be repeated; it resumes where it stopped. If the store is complete,
+        the call returns at once.
+
+        Args:
+            teacher: what a `keras_kd.Distiller` takes as one. The members of an `Ensemble` are
+                stored, so that it is exact at any temperature.
+            dataset: arrays `(x, y)` or `(x,)`; a `tf.data.Dataset` of batches, a
+                `keras.utils.PyDataset`, or an iterable of batches, as `fit` takes them. The
+                examples come in the same order if the call is repeated. Labels and weights are left
+                alone.
+            path: the store, a file that is made.
+            outputs: `"logits"`, the teacher's output (from behind a softmax or sigmoid; all outputs
+                where it has several); or the name of a layer, as losses name it; or a list of
+                these.
+            top_k: how many of the largest logits are kept, with the exact mass of all others
+                together, for `SoftTargets` and `SoftCrossEntropy`; `None`: all.
+            dtype: `"float16"`; `"float32"`, which is exact; or `"uint8"`, 255 steps per row.
+            temperatures: with `top_k`, those of the losses that will be used, one or several;
+                `None`: 4, which is that of `SoftTargets()`.
+            key: the entry of dict inputs that identifies an example in any order, an integer or a
+                string; neither teacher nor student sees it. `None`: its position.
+            teacher_inputs: what the teacher sees, see `keras_kd.Distiller`.
+            augment: a function `(x, seed)` of the inputs of one example and of an int32 seed of
+                shape `(2,)` for the stateless operations of TensorFlow. The teacher sees what it
+                returns, and `StoredTeacher.join` calls it again with the same seeds for the
+                student.
+            versions: how many augmented versions of each example are stored.
+            seed: from which the seeds of all versions are made.
+            batch_size: how many examples of arrays are passed to the teacher at once.
+
+        Returns:
+            The stored teacher, for a Distiller.
+
+        Raises:
+            OSError: if the disk is full; what was stored before stays.
+            TypeError: if an argument is of a type that it cannot have.
+            ValueError: if the teacher has no such layer, its outputs cannot be stored, or there is
+                another store at `path`.
+
+        Example:
+            ```python
+            StoredTeacher = keras_kd.teachers.StoredTeacher
+            stored = StoredTeacher.create(teacher, (x, y), "teacher.store")
+            distiller = keras_kd.Distiller(stored, student)
+            distiller.compile("adam", loss)
+            distiller.fit(stored.join((x, y), batch_size=64), epochs=10)
+            ```
+
+        References:
+            Beyer et al.: Knowledge distillation: A good teacher is patient and consistent, CVPR
+            2022.
+            Shen, Xing: A Fast Knowledge Distillation Framework for Visual Recognition, ECCV 2022.
+        """
+        division = Division(key, teacher_inputs)
+        asked = Asked(
+            as_teacher(teacher),
+            division.inputs,
+            Selection(outputs, top_k, dtype, temperatures),
+            augmentation_of(augment, versions, seed),
+        )
+        ask(asked, dataset, path, division, batch_size)
+        return cls(path, augment=augment)
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: Any,
+        path: str | os.PathLike,
+        *,
+        x: Any = None,
+        keys: Any = None,
+        key: str = "key",
+        top_k: int | None = None,
+        dtype: str = "float16",
+        temperatures: float | Sequence[float] | None = None,
+        activation: str | None = None,
+        name: str = "predictions",
+        batch_size: int = 256,
+    ) -> StoredTeacher:
+        """Store outputs of a teacher that were computed elsewhere.
+
+        An interrupted call can be repeated; it resumes where it stopped.
+
+        Args:
+            outputs: an array of logits, shaped (examples, ..., classes); a dict of arrays, in which
+                `"logits"` is the teacher's output and every other name that of a layer, whose
+                features it has; or an iterable of batches of either, or of pairs `(keys, batch)`.
+                What can be sliced, such as a memory-mapped array, is read batch by batch.
+            path: the store, a file that is made.
+            x: the examples of which these are the predictions, in the same order and as students
+                will get them: an array, or a structure of arrays. A wrong pairing is then noticed
+                later by a fingerprint of each example; without `x`, `StoredTeacher.join` can only
+                check keys.
+            keys: a key for each example, integers or texts; `None`: its position.
+            key: the entry of the student's data that will be the key.
+            top_k: as in `create`.
+            dtype: as in `create`.
+            temperatures: as in `create`.
+            activation: `None` for logits; `"softmax"` or `"sigmoid"` where the predictions are
+                probabilities. Their logits are stored, see `probabilities.logits_of`; a probability
+                of 0 counts as 1.2e-38.
+            name: the teacher's name, for messages.
+            batch_size: how many examples of arrays are read at once.
+
+        Returns:
+            The stored teacher, for a Distiller.
+
+        Raises:
+            OSError: if the disk is full; what was written before is valid.
+            TypeError: if the outputs are none of these.
+            ValueError: if something cannot be stored, the lengths differ, logits look like
+                probabilities, or there is another store at `path`.
+        """
+        store_outputs(
+            Predictions(outputs, x, keys, batch_size),
+            path,
+            lambda names: Selection(names, top_k, dtype, temperatures),
+            key=key,
+            activation=activation,
+            name=name,
+        )
+        return cls(path)
 
     def __repr__(self) -> str:
         """The path, and how much is there."""
@@ -101,7 +250,7 @@ class StoredTeacher(Teacher):
                 f"the layer names {missing} for the store {str(self.path)!r}, which has the "
                 f"layers {list(stored)}",
                 "layers whose features are stored",
-                "store them too: keras_kd.teachers.store(teacher, dataset, path, "
+                "store them too: StoredTeacher.create(teacher, dataset, path, "
                 f"outputs={['logits', *stored, *missing]})",
             )
 
@@ -110,7 +259,7 @@ class StoredTeacher(Teacher):
         return self._description.contents.shapes()
 
     def __call__(self, inputs: Any, student: Tapped | None) -> Tapped:
-        """What the teacher said.
+        """The stored outputs.
 
         Args:
             inputs: what `join` puts beside the examples.
@@ -125,7 +274,7 @@ class StoredTeacher(Teacher):
             raise problem(
                 f"examples with what comes {', '.join(sources)}, for a distiller whose teacher "
                 f"comes {own}",
-                "what its own teacher says",
+                "the outputs of its own teacher",
                 "join the data with the store that the distiller was made with",
             )
         return self._description.contents.said(inputs)
@@ -140,7 +289,7 @@ class StoredTeacher(Teacher):
         *,
         key: str | None = None,
     ) -> Any:
-        """Put what the teacher says beside each example.
+        """Put the teacher's outputs beside each example.
 
         With keys the examples may come in any order, some of them or all, any number of times.
         Without keys they come in the order in which they were stored; shuffle what is returned, or
@@ -157,7 +306,7 @@ class StoredTeacher(Teacher):
             shuffle: whether arrays come in another order in each epoch.
             seed: makes this order the same in each run.
             verify: whether the fingerprint of each example is compared with the stored one.
-            key: the entry of dict inputs that is the key, if it is not the one of `store`.
+            key: the entry of dict inputs that is the key, if it is not the one of `create`.
 
         Returns:
             A `tf.data.Dataset`, a `PyDataset` or a generator for `fit` of a Distiller. A batch is
@@ -170,7 +319,7 @@ class StoredTeacher(Teacher):
                 the store was opened without `augment`.
         """
         self._check_augment()
-        if np.ndim(batch_size) > 0:
+        if batch_size is not None and np.ndim(batch_size) > 0:
             raise problem(
                 "inputs and labels as two arguments",
                 "one, as the elements of a tf.data.Dataset are",
@@ -183,7 +332,7 @@ class StoredTeacher(Teacher):
         return join(dataset, lookup, batch_size, shuffle, seed)
 
     def read(self, keys: Any, version: int = 0) -> dict[str, np.ndarray]:
-        """What the teacher said of some examples.
+        """The stored outputs for some examples.
 
         Args:
             keys: their keys; their positions, where they have none.
@@ -256,7 +405,7 @@ class StoredTeacher(Teacher):
             f"the store {str(self.path)!r}, which was not finished: it has the first "
             f"{self.examples} examples",
             "a store of all examples",
-            "run the same keras_kd.teachers.store(...) again, which goes on there; or pass "
+            "repeat the call of StoredTeacher.create, which resumes there; or pass "
             f"partial=True, and join the examples that it has, x[:{self.examples}]",
         )
 

@@ -16,7 +16,6 @@ from keras_kd._representative import (
     representative_examples,
     some_of,
 )
-from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.batches import naming_dependence
 from keras_kd.tflite.conversion.converter import Options, run_converter
 from keras_kd.tflite.conversion.ends import (
@@ -53,7 +52,6 @@ from keras_kd.tflite.verification.verification import (
 )
 
 QUANTIZATIONS = tuple(FORMS)
-_MOST_TRIES = 8
 
 
 def convert(
@@ -104,7 +102,7 @@ def convert(
         representative_data: examples like those that the student was trained on, scaled in the
             same way, from which the ranges of its activations are read. Needed for "int8" and
             "int16x8" unless the student is quantization-aware in every layer
-            (`quantization_summary` names those that compute in float). All training data will do:
+            (`compression.summary` names those that compute in float). All training data will do:
             a sample of 500 is chosen from them. An array, a dict or a list of arrays, a pair
             `(x, y)`, a `tf.data.Dataset` as for `fit`, a generator of batches or a function that
             returns one, such as TFLite's `representative_dataset`, a `.npy` or `.npz` file, a
@@ -232,10 +230,6 @@ def _converted(
     form = options.form
     data = examples if form.needs_data else None
     content = run_converter(signature, options, data)
-    tries = 1
-    while data is not None and tries < _MOST_TRIES and _is_float_by_chance(content):
-        content = run_converter(signature, options, data)
-        tries += 1
     if recipe is not None or form.is_by_layer:
         forms = {"*": form.name} if recipe is None else recipe
         content = quantize(
@@ -243,11 +237,6 @@ def _converted(
         )
     content = with_own_outputs(without_state(content))
     return with_equal_ends(content) if signature.states else content
-
-
-def _is_float_by_chance(content: bytes) -> bool:
-    """Whether only SPLIT stayed in float: of one unrolled GRU it did in every second file."""
-    return FlatBufferModel(content).float_operators() == ["SPLIT"]
 
 
 def _scales(student: Any, form: Form, place: Target, per_tensor: Any, recipe: Any) -> bool | str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._examples import by_position, examples_by_name, identifier
-from keras_kd._keras import is_keras_model, original_name, symbolic_inputs, tf_keras
+from keras_kd._graphs import symbolic_inputs
+from keras_kd._keras import is_keras_model, original_name, tf_keras
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.conversion.streams import Stream
 from keras_kd.tflite.tensors import TensorInfo

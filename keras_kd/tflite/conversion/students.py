@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_kd._checks import one_line, problem
-from keras_kd._keras import check_model, is_keras_model, loops_over_time, tf_keras
+from keras_kd._graphs import loops_over_time
+from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd.tflite.conversion.forms import Form
 
 _REDUCED_PRECISION = ("float16", "bfloat16")

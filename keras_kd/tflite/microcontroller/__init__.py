@@ -3,6 +3,7 @@
 Importing this loads no runtime.
 """
 
+from keras_kd._lazy import publish
 from keras_kd.tflite.microcontroller.agreement import Agreement, check_agreement
 from keras_kd.tflite.microcontroller.c_source import write_c_source
 from keras_kd.tflite.microcontroller.project import write_project
@@ -23,3 +24,5 @@ __all__ = [
     "write_c_source",
     "write_project",
 ]
+
+publish(__name__, __all__)

@@ -10,7 +10,8 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd.metrics import Answers, Measure, labels_by_output, labels_for, task_of
-from keras_kd.metrics.measures import main_measure, score_examples, summary
+from keras_kd.metrics.measures import main_measure
+from keras_kd.metrics.statistics import score_examples, summary
 from keras_kd.metrics.tasks import DECIDING, decisions, leads, threshold_of
 from keras_kd.tflite.verification.kinds import OutputKind
 

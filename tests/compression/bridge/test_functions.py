@@ -117,7 +117,7 @@ def outputs(model):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_of_the_users_stays_what_it_is(name, tmp_path):
     student = student_with(FUNCTIONS[name]())
-    pruned = compression.prune(student, 0.5, end_step=1)
+    pruned = compression.prune(student, 0.5, schedule=compression.PolynomialSchedule(end_step=1))
     np.testing.assert_allclose(outputs(pruned), outputs(student), rtol=1e-5, atol=1e-5)
     plain = compression.strip(pruned)
     np.testing.assert_allclose(outputs(plain), outputs(student), rtol=1e-5, atol=1e-5)
@@ -227,7 +227,7 @@ TF_KERAS = {
 @pytest.mark.parametrize("name", TF_KERAS)
 def test_a_student_of_tf_keras(name):
     student = TF_KERAS[name]()
-    pruned = compression.prune(student, 0.5, end_step=1)
+    pruned = compression.prune(student, 0.5, schedule=compression.PolynomialSchedule(end_step=1))
     np.testing.assert_allclose(outputs(pruned), outputs(student), rtol=1e-5, atol=1e-5)
     plain = compression.strip(pruned)
     np.testing.assert_allclose(outputs(plain), outputs(student), rtol=1e-5, atol=1e-5)

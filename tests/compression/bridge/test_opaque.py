@@ -6,7 +6,7 @@ import pytest
 import tf_keras
 from keras import layers, ops
 
-from keras_kd.compression import prune, strip, to_tf_keras
+from keras_kd.compression import PolynomialSchedule, prune, strip, to_tf_keras
 from keras_kd.compression.bridge import serialized
 from keras_kd.compression.bridge.graph import read
 from keras_kd.compression.bridge.opaque import OpaqueLayer
@@ -149,7 +149,9 @@ def test_a_saved_model_is_refused_since_it_would_lose_the_weights(tmp_path):
 
 
 def test_what_is_around_it_can_be_pruned():
-    pruned = compiled(prune(with_block(), 0.5, end_step=2, frequency=1), tf_keras)
+    pruned = compiled(
+        prune(with_block(), 0.5, schedule=PolynomialSchedule(end_step=2, frequency=1)), tf_keras
+    )
     pruned.fit(X, Y, epochs=4, verbose=0, callbacks=pruned.training_callbacks())
     back = strip(pruned)
     assert np.mean(np.asarray(back.get_layer("dense").kernel) == 0) == 0.5

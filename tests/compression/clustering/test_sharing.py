@@ -8,13 +8,13 @@ from keras import layers
 
 import keras_kd
 from keras_kd.compression import (
+    PolynomialSchedule,
     cluster,
-    clusters,
     load,
     prune,
     quantize_aware,
-    sparsity,
     strip,
+    summary,
     to_tf_keras,
 )
 
@@ -54,6 +54,12 @@ def data(student, examples=64):
     return x, generator.integers(0, 4, examples)
 
 
+def most_values(model):
+    """The largest number of values in a kernel, or channel, of those that are clustered."""
+    found = [each for each in summary(model).kernels if each.layer != "depthwise"]
+    return max(each.values_per_channel or each.values for each in found)
+
+
 def outputs(model, x):
     return model(x, training=False).numpy()
 
@@ -82,10 +88,10 @@ def test_weights_share_no_more_values_than_asked_for_after_training():
     before = student.get_weights()
     clustered = train(cluster(student, 5))
     for model in (clustered, strip(clustered)):
-        values = clusters(model).layers
+        values = summary(model).values
+        assert values.pop("depthwise") == 36
         assert set(values) == {"conv", "separable", "hidden", "logits"}
         assert set(values.values()) <= {4, 5}
-    assert len(np.unique(strip(clustered).get_layer("depthwise").kernel)) == 36
     for one, other in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -141,7 +147,7 @@ def test_initializations(initialization):
         tf_keras.utils.set_random_seed(5)
         return cluster(mlp(), 8, initialization=initialization)
 
-    assert set(clusters(clustered()).layers.values()) <= set(range(4, 9))
+    assert set(summary(clustered()).values.values()) <= set(range(4, 9))
     for one, other in zip(clustered().get_weights(), clustered().get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -160,7 +166,7 @@ def test_a_kernel_that_begins_with_zeros_trains():
         [keras.Input((16,)), layers.Dense(4, kernel_initializer="zeros", name="logits")]
     )
     clustered = train(cluster(student, 4), epochs=8)
-    assert 1 < clusters(clustered).layers["logits"] <= 4
+    assert 1 < summary(clustered).values["logits"] <= 4
 
 
 @pytest.mark.parametrize("axis", [pytest.param(None, marks=pytest.mark.slow), -1, -2])
@@ -171,7 +177,7 @@ def test_channels_have_values_of_their_own(axis):
         [keras.Input(shape), kind(5, 3, name="conv"), layers.Flatten(), layers.Dense(4, name="d")]
     )
     clustered = train(cluster(student, 3, per_channel=True), epochs=1)
-    [conv, dense] = clusters(clustered).kernels
+    [conv, dense] = summary(clustered).kernels
     assert conv.values_per_channel == 3
     assert conv.values > 3
     assert dense.values == 3
@@ -181,7 +187,7 @@ def test_channels_have_values_of_their_own(axis):
 
 @pytest.mark.parametrize("form", ["wrapped", pytest.param("stripped", marks=pytest.mark.slow)])
 def test_the_zeros_of_a_pruned_student_stay(form):
-    pruned = prune(cnn(), 0.6, end_step=2, frequency=1)
+    pruned = prune(cnn(), 0.6, schedule=PolynomialSchedule(end_step=2, frequency=1))
     pruned.compile("adam", **LOSS)
     x, y = data(pruned)
     pruned.fit(x, y, epochs=2, batch_size=16, verbose=0, callbacks=pruned.training_callbacks())
@@ -189,21 +195,20 @@ def test_the_zeros_of_a_pruned_student_stay(form):
     student = pruned if form == "wrapped" else strip(pruned)
     optimizer = tf_keras.optimizers.AdamW(0.01, weight_decay=0.1)
     clustered = train(cluster(student, 4, per_channel=True), optimizer=optimizer)
-    assert sparsity(clustered).layers == sparsity(pruned).layers
+    assert summary(clustered).sparsities == summary(pruned).sparsities
     for name, kernel in kernels(clustered).items():
         np.testing.assert_array_equal(kernel == 0, before[name] == 0, name)
-    values = clusters(clustered).kernels
-    assert all((each.values_per_channel or each.values) <= 4 for each in values)
+    assert most_values(clustered) == 4
 
 
 def test_zeros_do_not_stay_where_they_are_not_wanted():
     student = mlp()
     kernel = student.get_layer("hidden").kernel
     kernel.assign(np.where(np.arange(160).reshape(16, 10) % 2, kernel, 0))
-    assert sparsity(train(cluster(student, 8))).layers["hidden"] == 0.5
+    assert summary(train(cluster(student, 8))).sparsities["hidden"] == 0.5
     clustered = train(cluster(student, 8, preserve_sparsity=False))
-    assert sparsity(clustered).layers["hidden"] == 0
-    assert clusters(clustered).layers["hidden"] == 8
+    assert summary(clustered).sparsities["hidden"] == 0
+    assert summary(clustered).values["hidden"] == 8
 
 
 def test_a_student_is_clustered_under_a_distiller_with_features():
@@ -220,7 +225,7 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
     assert np.isfinite(history["distillation_loss"]).all()
     after = clustered.trainable_weights
     assert not any(np.array_equal(*pair) for pair in zip(before, after, strict=True))
-    assert max(clusters(strip(clustered)).layers.values()) == 4
+    assert most_values(strip(clustered)) == 4
 
 
 @pytest.mark.parametrize(
@@ -233,7 +238,7 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
 )
 def test_steps_of_all_kinds_are_the_same(options, gradient_aggregation):
     def trained(**options):
-        student = prune(mlp(), 0.5, end_step=1)
+        student = prune(mlp(), 0.5, schedule=PolynomialSchedule(end_step=1))
         clustered = cluster(student, 4, gradient_aggregation=gradient_aggregation)
         return train(clustered, optimizer=tf_keras.optimizers.SGD(0.05), **options)
 
@@ -251,7 +256,7 @@ def test_a_student_in_mixed_precision_is_clustered_in_full_precision():
         keras.config.set_dtype_policy("float32")
     clustered = train(cluster(student, 4))
     assert strip(clustered).get_layer("hidden").compute_dtype == "float16"
-    assert max(clusters(clustered).layers.values()) == 4
+    assert most_values(clustered) == 4
     x, _ = data(clustered)
     assert clustered(x).dtype == tf.float16
     np.testing.assert_array_equal(outputs(clustered, x), outputs(to_tf_keras(strip(clustered)), x))
@@ -289,7 +294,7 @@ def test_a_shared_layer_stays_shared():
     clustered.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
     clustered.fit([x, x], x, verbose=0)
-    assert clusters(strip(clustered)).layers == {"shared": 3}
+    assert summary(strip(clustered)).values == {"shared": 3}
 
 
 def test_frozen_layers_are_left_alone_and_freezing_later_holds():
@@ -307,9 +312,9 @@ def test_frozen_layers_are_left_alone_and_freezing_later_holds():
 
 def test_depthwise_kernels_are_clustered_if_asked_for():
     clustered = train(cluster(cnn(), 4, layers=[keras.layers.DepthwiseConv2D, "logits"]))
-    assert clusters(clustered).layers["depthwise"] == 4
-    assert clusters(clustered).layers["conv"] == 36
-    assert clusters(clustered).layers["logits"] == 4
+    assert summary(clustered).values["depthwise"] == 4
+    assert summary(clustered).values["conv"] == 36
+    assert summary(clustered).values["logits"] == 4
 
 
 def test_layers_are_chosen_by_a_function_and_skipped_by_name():
@@ -335,7 +340,9 @@ def test_layers_of_a_pruned_student_are_chosen_by_their_own_names():
     ],
 )
 def test_a_clustered_student_saves_and_loads(name, tmp_path):
-    clustered = train(cluster(prune(cnn(), 0.5, end_step=1), 4, per_channel=True))
+    clustered = train(
+        cluster(prune(cnn(), 0.5, schedule=PolynomialSchedule(end_step=1)), 4, per_channel=True)
+    )
     clustered.save(tmp_path / name)
     loaded = load(tmp_path / name)
     x, y = data(clustered)
@@ -346,8 +353,8 @@ def test_a_clustered_student_saves_and_loads(name, tmp_path):
     if name != "student":
         # Trained on, it knows its zeros.
         loaded.fit(x, y, verbose=0)
-        assert sparsity(loaded).layers == sparsity(clustered).layers
-        assert max(each.values_per_channel or each.values for each in clusters(loaded).kernels) == 4
+        assert summary(loaded).sparsities == summary(clustered).sparsities
+        assert most_values(loaded) == 4
 
 
 @pytest.mark.slow
@@ -379,7 +386,7 @@ class Kill(tf_keras.callbacks.Callback):
 @pytest.mark.slow
 def test_a_training_that_was_interrupted_goes_on(tmp_path):
     def training():
-        clustered = cluster(prune(mlp(), 0.5, end_step=1), 4)
+        clustered = cluster(prune(mlp(), 0.5, schedule=PolynomialSchedule(end_step=1)), 4)
         clustered.compile(tf_keras.optimizers.Adam(0.01), **LOSS)
         return clustered
 
@@ -400,11 +407,11 @@ def test_a_training_that_was_interrupted_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"number_of_clusters": 1}, "number_of_clusters=1.*at least 2"),
+        ({"num_clusters": 1}, "num_clusters=1.*at least 2"),
         ({"initialization": "kmeans"}, r"initialization='kmeans'.*'kmeans\+\+'"),
         ({"gradient_aggregation": "average"}, "gradient_aggregation='average'.*'mean'"),
         ({"preserve_sparsity": "yes"}, "preserve_sparsity='yes'.*'auto'"),
-        ({"preserve_sparsity": True, "number_of_clusters": 2}, r"\['conv', .*zeros are to stay"),
+        ({"preserve_sparsity": True, "num_clusters": 2}, r"\['conv', .*zeros are kept"),
         ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
         ({"layers": "normalization"}, r"\['normalization'\] cannot be clustered"),
         ({"layers": keras.layers.ReLU}, "no chosen layer can be clustered"),
@@ -416,7 +423,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_the_number_of_clusters_must_be_whole():
-    with pytest.raises(TypeError, match=r"number_of_clusters=4\.5"):
+    with pytest.raises(TypeError, match=r"num_clusters=4\.5"):
         cluster(mlp(), 4.5)
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_kd.compression import factorize
+from keras_kd.compression import factorize, summary
 from keras_kd.compression.bridge.translation import make_layer, set_weights
 from keras_kd.compression.factorization.candidate import Candidate
 from keras_kd.compression.factorization.forms import forms_of, obstacle
@@ -232,7 +232,7 @@ def test_an_embedding_becomes_a_narrower_one_and_a_dense_layer_which_hands_the_m
     expected = (closest[given] * counted).sum(1) / counted.sum(1)
     np.testing.assert_allclose(smaller.predict(given, verbose=0), expected, atol=1e-6)
     assert [type(layer).__name__ for layer in smaller.layers[1:3]] == ["Embedding", "Dense"]
-    found = smaller.factorization.layers["words"]
+    found = summary(smaller)["words"].factorization
     assert found.parameters_after == smaller.count_params() == 5 * (50 + 12)
     largest = np.linalg.norm(table - closest, axis=1).max()
     assert found.output_error == pytest.approx(largest, rel=1e-5)

@@ -4,7 +4,14 @@ import pytest
 from keras import layers
 
 import keras_kd
-from keras_kd.compression import Factorization, factorize, prune, quantize_aware, sparsity, strip
+from keras_kd.compression import (
+    PolynomialSchedule,
+    factorize,
+    prune,
+    quantize_aware,
+    strip,
+    summary,
+)
 
 
 def build_student():
@@ -44,6 +51,17 @@ def low_rank(layer, rank):
     layer.kernel.assign(matrix.reshape(shape) / rows)
 
 
+def replaced(student):
+    """What `summary` has of each layer that was factorized, by name."""
+    rows = {layer.name: layer.factorization for layer in summary(student).layers}
+    return {name: row for name, row in rows.items() if row is not None}
+
+
+def kept(student):
+    """Why other layers were not factorized, by name."""
+    return {layer.name: layer.note for layer in summary(student).layers if layer.note}
+
+
 def test_layers_become_two_of_which_the_second_has_the_name(student):
     before = [weight.copy() for weight in student.get_weights()]
     factorized = factorize(student, rank=4)
@@ -63,7 +81,7 @@ def test_what_is_of_low_rank_is_the_same_afterwards(student, images):
     for name in ("conv2", "hidden"):
         low_rank(student.get_layer(name), 3)
     factorized = factorize(student, energy=1.0, layers=["conv2", "hidden"])
-    assert {name: layer.rank for name, layer in factorized.factorization.layers.items()} == {
+    assert {name: layer.rank for name, layer in replaced(factorized).items()} == {
         "conv2": 3,
         "hidden": 3,
     }
@@ -84,11 +102,13 @@ def test_what_is_of_low_rank_is_the_same_afterwards(student, images):
 )
 def test_the_report_is_what_the_model_is(student, options):
     factorized = factorize(student, **options)
-    report = factorized.factorization
-    assert isinstance(report, Factorization)
-    assert report.parameters_before == student.count_params()
-    assert report.parameters_after == factorized.count_params()
-    for name, layer in report.layers.items():
+    measured = summary(factorized, student)
+    assert measured.original.parameters == student.count_params()
+    assert measured.parameters == factorized.count_params()
+    report = replaced(factorized)
+    saved = sum(layer.parameters_before - layer.parameters_after for layer in report.values())
+    assert student.count_params() - factorized.count_params() == saved
+    for name, layer in report.items():
         pair = [factorized.get_layer(name + "_factor"), factorized.get_layer(name)]
         assert layer.parameters_before == student.get_layer(name).count_params()
         assert layer.parameters_after == sum(part.count_params() for part in pair)
@@ -107,8 +127,8 @@ def test_the_report_is_what_the_model_is(student, options):
         assert layer.relative_error == pytest.approx(error, abs=1e-6)
         if "energy" in options:
             assert 1 - error**2 >= options["energy"] - 1e-6
-    assert set(report.layers) | set(report.skipped) == {"conv1", "conv2", "hidden", "probabilities"}
-    assert report.layers
+    assert {*report, *kept(factorized)} == {"conv1", "conv2", "hidden", "probabilities"}
+    assert report
 
 
 def test_the_target_is_met(student):
@@ -119,7 +139,7 @@ def test_the_target_is_met(student):
 
 def test_an_output_changes_by_no_more_than_its_bound(student):
     factorized = factorize(student, rank={"hidden": 5})
-    bound = factorized.factorization.layers["hidden"].output_error
+    bound = replaced(factorized)["hidden"].output_error
     size = student.get_layer("hidden").kernel.shape[0]
     x = np.random.default_rng(0).normal(size=(50, size)).astype("float32")
     changed = factorized.get_layer("hidden")(factorized.get_layer("hidden_factor")(x))
@@ -128,15 +148,15 @@ def test_an_output_changes_by_no_more_than_its_bound(student):
 
 
 def test_layers_are_chosen_and_the_others_reported(student):
-    report = factorize(student, rank=2, layers=layers.Conv2D, skip="conv1").factorization
-    assert list(report.layers) == ["conv2"]
-    assert report.skipped == dict.fromkeys(
+    factorized = factorize(student, rank=2, layers=layers.Conv2D, skip="conv1")
+    assert list(replaced(factorized)) == ["conv2"]
+    assert kept(factorized) == dict.fromkeys(
         ("conv1", "hidden", "probabilities"), "left out by `layers` or `skip`"
     )
-    report = factorize(student, rank={"conv2": 2, "hidden": 3}, skip=["hidden"]).factorization
-    assert list(report.layers) == ["conv2"]
-    report = factorize(student, rank=6).factorization
-    assert report.skipped["conv1"] == "rank 6 of 8 takes 156 weights, the kernel 144"
+    factorized = factorize(student, rank={"conv2": 2, "hidden": 3}, skip=["hidden"])
+    assert list(replaced(factorized)) == ["conv2"]
+    factorized = factorize(student, rank=6)
+    assert kept(factorized)["conv1"] == "rank 6 of 8 takes 156 weights, the kernel 144"
 
 
 def test_layers_without_a_low_rank_form_are_reported():
@@ -151,9 +171,9 @@ def test_layers_without_a_low_rank_form_are_reported():
         ]
     )
     factorized = factorize(student, rank=2)
-    assert list(factorized.factorization.layers) == ["dense"]
-    assert list(factorized.factorization.skipped) == ["groups", "depthwise", "constraint"]
-    assert "2 groups" in factorized.factorization.skipped["groups"]
+    assert list(replaced(factorized)) == ["dense"]
+    assert list(kept(factorized)) == ["groups", "depthwise", "constraint"]
+    assert "2 groups" in kept(factorized)["groups"]
     with pytest.raises(ValueError, match=r"\['groups'\] cannot be factorized"):
         factorize(student, rank=2, layers="groups")
 
@@ -172,9 +192,9 @@ def test_shared_and_nested_layers_and_several_outputs(images):
     for layer in (shared, inner.get_layer("dense"), dense):
         low_rank(layer, 2)
     factorized = factorize(student, energy=1.0)
-    assert list(factorized.factorization.layers) == ["shared", "inner_dense", "dense"]
+    assert list(replaced(factorized)) == ["shared", "inner_dense", "dense"]
     assert factorized.get_layer("inner_dense_factor").units == 2
-    assert factorized.count_params() == factorized.factorization.parameters_after
+    assert factorized.count_params() == summary(factorized).parameters
     random = np.random.default_rng(0)
     x = {name: random.normal(size=(3, 8)).astype("float32") for name in ("left", "right")}
     received = factorized(x)
@@ -322,14 +342,14 @@ def test_a_factorized_student_is_pruned_quantized_and_converted(student, images,
     last = student.get_layer("probabilities")
     last.kernel.assign(30 * last.kernel)
     factorized = factorize(student, energy=0.7, form=form)
-    assert {layer.form for layer in factorized.factorization.layers.values()} == {form, "dense"}
+    assert {layer.form for layer in replaced(factorized).values()} == {form, "dense"}
 
-    pruned = prune(factorized, 0.5, end_step=2, frequency=1)
+    pruned = prune(factorized, 0.5, schedule=PolynomialSchedule(end_step=2, frequency=1))
     pruned.compile("sgd", "sparse_categorical_crossentropy")
     pruned.fit(images, np.arange(8), 2, 2, verbose=0, callbacks=pruned.training_callbacks())
     sparse = strip(pruned)
     assert [layer.name for layer in sparse.layers] == [layer.name for layer in factorized.layers]
-    assert sparsity(sparse).layers["hidden_factor"] == pytest.approx(0.5, abs=0.02)
+    assert summary(sparse).sparsities["hidden_factor"] == pytest.approx(0.5, abs=0.02)
 
     quantized = quantize_aware(factorized, images)
     expected = factorized.predict(images, verbose=0)

@@ -5,7 +5,7 @@ import tensorflow as tf
 import tf_keras
 from keras import layers
 
-from keras_kd.compression import prune, sparsity
+from keras_kd.compression import ConstantSchedule, PolynomialSchedule, prune, summary
 
 
 def student():
@@ -42,21 +42,20 @@ class Shares(tf_keras.callbacks.Callback):
         self.seen = []
 
     def on_epoch_end(self, epoch, logs=None):
-        self.seen.append(sparsity(self.model).overall)
+        self.seen.append(summary(self.model).sparsity)
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("schedule", "expected"),
     [
-        ({"begin_epoch": 1, "end_epoch": 3}, [0, 0.25, 0.5, 0.5]),
-        ({"schedule": "constant", "begin_epoch": 1, "end_epoch": 2}, [0, 0.5, 0.5, 0.5]),
-        ({"schedule": "constant", "begin_step": 5}, [0, 0.5, 0.5, 0.5]),
+        (PolynomialSchedule(begin_epoch=1, end_epoch=3, power=1), [0, 0.25, 0.5, 0.5]),
+        (ConstantSchedule(begin_epoch=1, end_epoch=2), [0, 0.5, 0.5, 0.5]),
+        (ConstantSchedule(begin_step=5), [0, 0.5, 0.5, 0.5]),
     ],
 )
-def test_the_schedule_in_epochs_and_steps(options, expected):
+def test_the_schedule_in_epochs_and_steps(schedule, expected):
     shares = Shares()
-    power = {} if "schedule" in options else {"power": 1}
-    fit(prune(student(), 0.5, **options, **power), callbacks=[shares], batch_size=8, epochs=4)
+    fit(prune(student(), 0.5, schedule=schedule), callbacks=[shares], batch_size=8, epochs=4)
     assert shares.seen == pytest.approx(expected, abs=0.02)
 
 
@@ -81,7 +80,7 @@ def test_data_of_unknown_length_prune_from_the_second_epoch_on():
 
 
 def test_an_end_in_the_past_is_refused():
-    pruned = prune(student(), 0.5, end_epoch=1)
+    pruned = prune(student(), 0.5, schedule=PolynomialSchedule(end_epoch=1))
     with pytest.raises(ValueError, match=r"end_epoch.*begins after the first epoch"):
         fit(pruned, endless(4), epochs=3)
 
@@ -117,12 +116,12 @@ def test_a_callback_that_brings_earlier_weights_back_is_warned_of():
     stopping = tf_keras.callbacks.EarlyStopping(
         "loss", mode="max", patience=2, restore_best_weights=True
     )
-    pruned = prune(student(), 0.5, begin_epoch=1)
+    pruned = prune(student(), 0.5, schedule=PolynomialSchedule(begin_epoch=1))
     with pytest.warns(UserWarning, match=r"\['hidden', 'logits'\] are less.*EarlyStopping"):
         fit(pruned, callbacks=[stopping], batch_size=8, epochs=4)
 
 
 def test_a_training_that_is_too_short_says_so():
-    pruned = prune(student(), 0.5, end_step=50)
+    pruned = prune(student(), 0.5, schedule=PolynomialSchedule(end_step=50))
     with pytest.warns(UserWarning, match=r"\['hidden', 'logits'\].*, 8 steps.*\(step 50\)"):
         fit(pruned, batch_size=8, epochs=2)

@@ -8,11 +8,12 @@ from keras import layers
 
 import keras_kd
 from keras_kd.compression import (
+    PolynomialSchedule,
     prune,
     quantize_aware,
     remove_filters,
-    sparsity,
     strip,
+    summary,
     to_tf_keras,
 )
 from keras_kd.data import load_sample
@@ -667,11 +668,11 @@ def test_a_smaller_student_is_pruned_quantized_and_converted_like_any_other():
     assert file.size < convert(small_net()).size / 2
     quantized = quantize_aware(student, x)
     assert convert(quantized, "int8", x).size < file.size
-    pruned = prune(student, 0.5, end_step=4)
+    pruned = prune(student, 0.5, schedule=PolynomialSchedule(end_step=4))
     pruned.compile("adam", "mse")
     pruned.fit(x, np.zeros((8, 10)), epochs=8, verbose=0, callbacks=pruned.training_callbacks())
     stripped = strip(pruned)
-    assert sparsity(stripped).overall == pytest.approx(0.5, abs=0.02)
+    assert summary(stripped).sparsity == pytest.approx(0.5, abs=0.02)
     assert widths(stripped) == widths(student)
 
 

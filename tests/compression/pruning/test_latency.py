@@ -6,7 +6,14 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_policy
 
-from keras_kd.compression import prune, sparsity, strip, to_tf_keras
+from keras_kd.compression import (
+    PolynomialSchedule,
+    layers_for_xnnpack,
+    prune,
+    strip,
+    summary,
+    to_tf_keras,
+)
 
 
 def mobile(
@@ -75,29 +82,33 @@ def test_the_verdict_is_that_of_tf_mot_and_names_the_layer(name):
     policy = pruning_policy.PruneForLatencyOnXNNPack()
     if message is None:
         policy.ensure_model_supports_pruning(to_tf_keras(student))
-        prune(student, policy="xnnpack")
+        layers_for_xnnpack(student)
         return
     with pytest.raises(ValueError):  # noqa: PT011 - what TF-MOT says is not ours
         policy.ensure_model_supports_pruning(to_tf_keras(student))
-    with pytest.raises(ValueError, match=rf"policy='xnnpack' for the student 'mobile'.*{message}"):
-        prune(student, policy="xnnpack")
+    with pytest.raises(ValueError, match=rf"the student 'mobile'.*{message}"):
+        layers_for_xnnpack(student)
 
 
 def test_a_nested_body_is_looked_into():
     body = mobile()
     student = keras.Sequential([keras.Input((12, 12, 3)), body, layers.ReLU()])
-    assert prune(student, policy="xnnpack")
+    assert layers_for_xnnpack(student) == ["expand", "project", "again"]
 
 
 def test_only_pointwise_convolutions_are_pruned_and_their_zeros_are_stored_sparsely():
-    pruned = prune(mobile(), 0.75, policy="xnnpack", end_step=2)
+    student = mobile()
+    pruned = prune(
+        student, 0.75, layers=layers_for_xnnpack(student), schedule=PolynomialSchedule(end_step=2)
+    )
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
     pruned.fit(x, np.zeros((8, 4)), batch_size=2, verbose=0)
     student = strip(pruned)
-    assert sparsity(student).layers == {
+    assert summary(student).sparsities == {
         "first": 0.0,
         "expand": 0.75,
+        "depthwise": 0.0,
         "project": 0.75,
         "again": 0.75,
         "logits": 0.0,
@@ -113,16 +124,8 @@ def test_only_pointwise_convolutions_are_pruned_and_their_zeros_are_stored_spars
     assert schema.BuiltinOperator.DENSIFY in codes
 
 
-def test_layers_can_be_chosen_out_of_those_that_the_policy_allows():
-    pruned = prune(mobile(), policy="xnnpack", skip=["again"])
+def test_layers_can_be_left_out_of_those_that_xnnpack_supports():
+    student = mobile()
+    pruned = prune(student, layers=layers_for_xnnpack(student), skip=["again"])
     names = [layer.layer.name for layer in pruned.layers if hasattr(layer, "pruning_vars")]
     assert names == ["expand", "project"]
-    with pytest.raises(
-        ValueError, match=r"policy='xnnpack' with layers \['first'\] to prune.*1x1 Conv2D"
-    ):
-        prune(mobile(), policy="xnnpack", layers=["first", "again"])
-
-
-def test_an_unknown_policy():
-    with pytest.raises(ValueError, match=r"policy='gpu'.*'xnnpack'"):
-        prune(mobile(), policy="gpu")

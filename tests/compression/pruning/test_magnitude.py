@@ -7,10 +7,14 @@ import tf_keras
 from keras import layers
 
 from keras_kd.compression import (
+    Blocks,
+    ConstantSchedule,
+    MByN,
+    PolynomialSchedule,
     prune,
     quantize_aware,
-    sparsity,
     strip,
+    summary,
     to_tf_keras,
 )
 
@@ -76,11 +80,13 @@ def test_the_sparsity_asked_for_is_the_sparsity_measured_in_a_short_training(wan
     before = student.get_weights()
     pruned = train(prune(student, wanted))
     for trained in (pruned, strip(pruned)):
-        measured = sparsity(trained)
-        assert set(measured.layers) == {"conv", "separable", "hidden", "logits"}
+        measured = summary(trained)
+        shares = measured.sparsities
+        assert shares.pop("depthwise") == 0
+        assert set(shares) == {"conv", "separable", "hidden", "logits"}
         # Up to the rounding of the 32 weights of the smallest kernel.
-        assert measured.layers == pytest.approx(dict.fromkeys(measured.layers, wanted), abs=1 / 32)
-        assert measured.overall == pytest.approx(wanted, abs=0.02)
+        assert shares == pytest.approx(dict.fromkeys(shares, wanted), abs=1 / 32)
+        assert measured.sparsity == pytest.approx(wanted, abs=0.02)
     for one, other in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -95,7 +101,7 @@ def test_tf_mot_itself_misses_a_short_training():
     x = np.ones((64, 16), "float32")
     callback = tfmot.sparsity.keras.UpdatePruningStep()
     model.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=[callback])
-    assert sparsity(model).overall == 0.0
+    assert summary(model).sparsity == 0.0
 
 
 def test_a_quarter_of_the_training_recovers_at_full_sparsity():
@@ -108,20 +114,28 @@ def test_a_quarter_of_the_training_recovers_at_full_sparsity():
 
 @pytest.mark.slow
 def test_given_steps_are_kept():
-    pruned = train(prune(mlp(), 0.6, begin_step=1, end_step=5, frequency=2, initial_sparsity=0.3))
-    assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.02)
+    pruned = train(
+        prune(
+            mlp(),
+            0.6,
+            schedule=PolynomialSchedule(
+                begin_step=1, end_step=5, frequency=2, initial_sparsity=0.3
+            ),
+        )
+    )
+    assert summary(pruned).sparsity == pytest.approx(0.6, abs=0.02)
 
 
 @pytest.mark.slow
 def test_sparsity_stays_in_a_second_training():
     pruned = train(prune(mlp(), 0.7))
     train(pruned)
-    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.7, abs=0.02)
 
 
 def test_later_epochs_count_what_is_left_of_the_training():
     pruned = train(prune(mlp(), 0.7), epochs=6, initial_epoch=4)
-    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.7, abs=0.02)
 
 
 def _endless(count):
@@ -143,7 +157,7 @@ def test_data_of_unknown_length_prune_from_the_second_epoch_on():
     with pytest.raises(ValueError, match=r"unknown length for a single epoch.*steps_per_epoch"):
         pruned.fit(dataset, verbose=0, callbacks=pruned.training_callbacks())
     pruned.fit(dataset, epochs=3, verbose=0, callbacks=pruned.training_callbacks())
-    assert sparsity(pruned).overall == pytest.approx(0.7, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.7, abs=0.02)
 
 
 class Outer(tf_keras.Model):
@@ -180,7 +194,7 @@ def test_a_student_inside_another_model_is_pruned(options):
     x, y = data(pruned)
     callbacks = pruned.training_callbacks()
     outer.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=callbacks)
-    assert sparsity(pruned).overall == pytest.approx(0.75, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.75, abs=0.02)
     assert int(pruned.get_layer("prune_low_magnitude_hidden").pruning_step) == 8
 
 
@@ -215,7 +229,7 @@ def test_a_pruned_student_saves_and_loads(tmp_path):
 
 def test_block_sparsity_zeroes_whole_blocks():
     student = dense(units=8, inputs=16)
-    pruned = prune(student, 0.5, block_size=(4, 2))
+    pruned = prune(student, 0.5, pattern=Blocks((4, 2)))
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
@@ -228,7 +242,9 @@ def test_blocks_of_convolutions_lie_at_each_position_of_the_kernel():
     student = keras.Sequential(
         [keras.Input((4, 4, 8)), layers.Conv2D(4, 3, name="conv"), layers.Flatten()]
     )
-    pruned = prune(student, 0.5, block_size=(4, 1), block_pooling="MAX", end_step=2)
+    pruned = prune(
+        student, 0.5, schedule=PolynomialSchedule(end_step=2), pattern=Blocks((4, 1), "MAX")
+    )
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(16, 4, 4, 8)).astype("float32")
     pruned.fit(x, np.zeros((16, 16)), batch_size=8, verbose=0)
@@ -247,7 +263,7 @@ def test_tf_mot_itself_refuses_blocks_of_convolutions():
 
 def test_a_depthwise_kernel_is_pruned_where_it_is_named():
     pruned = train(prune(cnn(), {layers.DepthwiseConv2D: 0.5, "hidden": 0.75}))
-    measured = sparsity(strip(pruned)).layers
+    measured = summary(strip(pruned)).sparsities
     assert measured["depthwise"] == pytest.approx(0.5, abs=1 / 36)
     assert measured["hidden"] == 0.75
     assert measured["conv"] == measured["logits"] == 0.0
@@ -256,16 +272,16 @@ def test_a_depthwise_kernel_is_pruned_where_it_is_named():
 def test_schedules_of_tf_mot_are_taken():
     # Every 100th step, in TF-MOT: never in this training.
     pruned = train(prune(mlp(), schedule=PolynomialDecay(0.0, 0.6, 0, 8)))
-    assert sparsity(pruned).overall == pytest.approx(0.6, abs=0.01)
+    assert summary(pruned).sparsity == pytest.approx(0.6, abs=0.01)
 
 
 def test_two_of_four_weights_in_a_row_are_zero():
-    pruned = prune(dense(units=8, inputs=16), m_by_n=(2, 4))
+    pruned = prune(dense(units=8, inputs=16), pattern=MByN(2, 4))
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
     kernel = strip(pruned).layers[-1].kernel.numpy()
-    assert sparsity(pruned).overall == 0.5
+    assert summary(pruned).sparsity == 0.5
     assert ((kernel.T.reshape(8, 4, 4) == 0).sum(-1) == 2).all()
 
 
@@ -281,7 +297,7 @@ def test_masks_of_padding_pass_through_the_wrappers():
 
 def test_skipped_frozen_and_depthwise_layers_stay_dense():
     pruned = train(prune(cnn(frozen=True), 0.75, skip=["logits"]), epochs=1)
-    measured = sparsity(pruned).layers
+    measured = summary(pruned).sparsities
     assert measured["conv"] == measured["logits"] == 0.0
     assert measured["hidden"] == 0.75
     assert strip(pruned).get_layer("conv").trainable is False
@@ -292,7 +308,7 @@ def test_a_training_that_is_too_short_says_so():
     with pytest.warns(
         UserWarning, match=r"the layers \['hidden', 'logits'\] are less.*, 8 steps.*\(step 50\)"
     ):
-        train(prune(mlp(), 0.75, end_step=50))
+        train(prune(mlp(), 0.75, schedule=PolynomialSchedule(end_step=50)))
 
 
 def equal_weights():
@@ -306,7 +322,7 @@ def test_weights_that_are_all_equal_are_pruned():
     pruned.compile(tf_keras.optimizers.SGD(0.0), "mse")
     x = np.ones((16, 16), "float32")
     pruned.fit(x, x[:, :8], verbose=0, callbacks=pruned.training_callbacks())
-    assert sparsity(pruned).overall == 0.5
+    assert summary(pruned).sparsity == 0.5
 
 
 def test_tf_mot_itself_never_prunes_equal_weights():
@@ -318,7 +334,7 @@ def test_tf_mot_itself_never_prunes_equal_weights():
     x = np.ones((16, 16), "float32")
     callback = tfmot.sparsity.keras.UpdatePruningStep()
     model.fit(x, x[:, :8], verbose=0, callbacks=[callback])
-    assert sparsity(model).overall == 0.0
+    assert summary(model).sparsity == 0.0
 
 
 def test_nested_students_are_flattened_and_pruned():
@@ -328,38 +344,27 @@ def test_nested_students_are_flattened_and_pruned():
     pruned.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
-    assert sparsity(strip(pruned)).layers == {"inner": 0.5, "outer": 0.5}
+    assert summary(strip(pruned)).sparsities == {"inner": 0.5, "outer": 0.5}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"final_sparsity": 0}, "final_sparsity=0.*above 0"),
-        ({"final_sparsity": 1.0}, "final_sparsity=1.0"),
-        ({"final_sparsity": -0.5}, "final_sparsity=-0.5"),
-        ({"initial_sparsity": 0.9}, "initial_sparsity=0.9"),
-        ({"begin_step": 10, "end_step": 10}, "end_step=10.*at least 11"),
-        ({"frequency": 0}, "frequency=0"),
+        ({"sparsity": 0}, "sparsity=0.*above 0"),
+        ({"sparsity": 1.0}, "sparsity=1.0"),
+        ({"sparsity": -0.5}, "sparsity=-0.5"),
+        ({"schedule": PolynomialSchedule(initial_sparsity=0.9)}, "initial_sparsity=0.9"),
         ({"skip": ["convv"]}, r"skip=\['convv'\].*'conv'"),
         ({"skip": ["conv", "separable", "hidden", "logits"]}, "no chosen layer can be pruned"),
-        ({"block_size": 4}, "block_size=4"),
-        ({"m_by_n": (4, 4)}, r"m_by_n=\(4, 4\).*fewer zeros"),
-        ({"m_by_n": (1, 2), "block_size": (2, 2)}, "m_by_n=.*with block_size=.*one of the two"),
-        ({"block_pooling": "MAX"}, "block_pooling='MAX' without blocks"),
-        ({"block_size": (2, 2), "block_pooling": "MEAN"}, "block_pooling='MEAN'.*'AVG', 'MAX'"),
-        ({"schedule": "linear"}, "schedule='linear'.*'polynomial', 'constant'"),
-        ({"schedule": "constant", "power": 2}, "schedule='constant' with power"),
-        ({"power": 0}, "power=0.*above 0"),
-        ({"begin_step": 1, "end_epoch": 2}, "in steps.*and in epochs"),
         (
-            {"schedule": PolynomialDecay(0, 0.5, 0, 9), "final_sparsity": 0.5, "begin_step": 0},
-            "PolynomialDecay object.*with final_sparsity, begin_step.*leave them out",
+            {"schedule": PolynomialDecay(0, 0.5, 0, 9), "sparsity": 0.5},
+            "PolynomialDecay object.*with sparsity=0.5.*leave `sparsity` out",
         ),
         (
-            {"schedule": PolynomialDecay(0, 0.8, 0, 9), "m_by_n": (2, 4)},
-            "no final_sparsity other than m / n",
+            {"schedule": PolynomialDecay(0, 0.8, 0, 9), "pattern": MByN(2, 4)},
+            "with sparsity=0.8.*the sparsity of the pattern, 0.5",
         ),
-        ({"m_by_n": (2, 4), "final_sparsity": 0.8}, "no final_sparsity other than m / n"),
+        ({"pattern": MByN(2, 4), "sparsity": 0.8}, "the sparsity of the pattern, 0.5"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -370,18 +375,21 @@ def test_bad_arguments(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"m_by_n": (2, 4), "layers": "conv"}, r"MByN.*\['conv'\].*too small.*skip=\['conv'\]"),
-        ({"block_size": (1000, 1000)}, r"Blocks.*\['hidden', 'logits'\].*too small"),
+        (
+            {"pattern": MByN(2, 4), "layers": "conv"},
+            r"MByN.*\['conv'\].*too small.*skip=\['conv'\]",
+        ),
+        ({"pattern": Blocks((1000, 1000))}, r"Blocks.*\['hidden', 'logits'\].*too small"),
     ],
 )
 def test_a_pattern_larger_than_a_kernel_is_refused_where_it_is_asked_for(arguments, message):
-    student = cnn() if "m_by_n" in arguments else mlp()
+    student = cnn() if "layers" in arguments else mlp()
     with pytest.raises(ValueError, match=message):
         prune(student, **arguments)
 
 
 def test_layers_too_small_for_a_pattern_stay_dense_where_none_are_named():
-    pruned = prune(cnn(), m_by_n=(2, 4), end_step=1)
+    pruned = prune(cnn(), schedule=PolynomialSchedule(end_step=1), pattern=MByN(2, 4))
     assert "conv" in {layer.name for layer in pruned.layers}
     assert {"prune_low_magnitude_separable", "prune_low_magnitude_hidden"} <= {
         layer.name for layer in pruned.layers
@@ -390,7 +398,7 @@ def test_layers_too_small_for_a_pattern_stay_dense_where_none_are_named():
 
 def test_a_training_that_failed_is_not_hidden_by_zeros():
     student = mlp()
-    pruned = prune(student, 0.5, schedule="constant", end_step=1)
+    pruned = prune(student, 0.5, schedule=ConstantSchedule(end_step=1))
     pruned.compile("sgd", "mse")
     x, _ = data(student)
     pruned.fit(x * np.nan, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
@@ -405,9 +413,17 @@ def test_a_frozen_student_is_said_to_be_frozen():
         prune(student)
 
 
-def test_a_schedule_must_be_one():
-    with pytest.raises(TypeError, match=r"schedule=0.5.*PruningSchedule.*subclass"):
-        prune(cnn(), schedule=0.5)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"schedule": 0.5}, r"schedule=0.5.*PolynomialSchedule.*PruningSchedule"),
+        ({"schedule": "constant"}, r"schedule='constant'.*pass schedule=PolynomialSchedule\("),
+        ({"pattern": (4, 1)}, r"pattern=\(4, 1\).*Blocks or MByN.*pattern=Blocks\(\(4, 1\)\)"),
+    ],
+)
+def test_schedules_and_patterns_are_objects(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        prune(cnn(), **arguments)
 
 
 def test_a_selection_must_be_names_types_or_a_function():
@@ -416,7 +432,7 @@ def test_a_selection_must_be_names_types_or_a_function():
 
 
 def test_sparsity_must_be_a_number():
-    with pytest.raises(TypeError, match=r"final_sparsity='0.8'"):
+    with pytest.raises(TypeError, match=r"sparsity='0.8'"):
         prune(cnn(), "0.8")
 
 
@@ -435,7 +451,7 @@ def test_a_student_in_mixed_precision_is_pruned_in_it():
     finally:
         keras.config.set_dtype_policy("float32")
     pruned = train(prune(student, 0.5))
-    assert sparsity(pruned).overall == pytest.approx(0.5, abs=0.02)
+    assert summary(pruned).sparsity == pytest.approx(0.5, abs=0.02)
     assert strip(pruned).get_layer("hidden").compute_dtype == "float16"
 
 
@@ -446,19 +462,19 @@ def test_a_step_without_fit_needs_the_steps():
     open_ended.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"whose schedule is open.*To fix it: train with `fit`"):
         open_ended.train_on_batch(x, y)
-    given = prune(student, 0.5, end_step=2)
+    given = prune(student, 0.5, schedule=PolynomialSchedule(end_step=2))
     given.compile("sgd", "mse")
     for _ in range(3):
         given.train_on_batch(x, y)
-    assert sparsity(given).overall == pytest.approx(0.5)
+    assert summary(given).sparsity == pytest.approx(0.5)
 
 
 def test_weights_saved_before_they_were_masked_count_as_masked():
     student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    pruned = prune(student, 0.5, end_step=1)
+    pruned = prune(student, 0.5, schedule=PolynomialSchedule(end_step=1))
     pruned.compile("sgd", "mse")
     pruned.train_on_batch(np.ones((4, 8)), np.ones((4, 4)))
     (wrapper,) = [layer for layer in pruned.layers if hasattr(layer, "pruning_vars")]
     wrapper.layer.kernel.assign(np.ones((8, 4)))
-    assert sparsity(pruned).overall == 0.5
-    assert sparsity(strip(pruned)).overall == 0.5
+    assert summary(pruned).sparsity == 0.5
+    assert summary(strip(pruned)).sparsity == 0.5

@@ -53,6 +53,21 @@ def test_a_large_kernel_is_counted_exactly():
     assert kept == size
 
 
+@pytest.mark.parametrize(
+    ("pattern", "arguments", "message"),
+    [
+        (Blocks, (4,), r"Blocks with 4.*two integers above 0.*Blocks\(\(4, 1\)\)"),
+        (Blocks, ((4, 0),), r"Blocks with \(4, 0\)"),
+        (Blocks, ((2, 2), "MEAN"), "pooling='MEAN'.*'AVG', 'MAX'"),
+        (MByN, (4, 4), r"MByN\(zeros=4, of=4\).*fewer zeros"),
+        (MByN, (1, 2.5), r"MByN with \(1, 2.5\).*MByN\(2, 4\)"),
+    ],
+)
+def test_patterns_that_make_no_sense(pattern, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pattern(*arguments)
+
+
 def blocks_in_numpy(kernel, size, pool, kept):
     """Blocks of (positions, inputs, outputs), cut at the edges, one by one."""
     pooled = {}

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from keras_kd.compression.pruning.schedule import Plan, Timetable, Training
+from keras_kd.compression.pruning.schedule import (
+    ConstantSchedule,
+    Plan,
+    PolynomialSchedule,
+    Timetable,
+    Training,
+)
 
 
 def training(steps_per_epoch, epochs=1, epoch=0, done=0):
@@ -27,7 +33,7 @@ def training(steps_per_epoch, epochs=1, epoch=0, done=0):
         # One that goes on there has had its steps.
         (Plan(begin_epoch=5), training(10, 9, epoch=4, done=40), (50, 80, 1)),
         (Plan(), training(10, 8, epoch=4, done=40), (0, 60, 1)),
-        (Plan(np.int64(0), np.int32(10), frequency=np.int8(4)), None, (0, 10, 4)),
+        (Plan(np.int64(0), np.int32(10), frequency=np.int8(4)), training(5), (0, 10, 4)),
     ],
 )
 def test_the_steps_of_a_plan(plan, steps, expected):
@@ -35,8 +41,9 @@ def test_the_steps_of_a_plan(plan, steps, expected):
 
 
 def test_a_plan_is_open_without_an_end():
-    assert Plan(begin_step=3, frequency=2).timetable() is None
-    assert Plan(end_epoch=3).timetable() is None
+    assert Plan(begin_step=3, frequency=2).fixed is None
+    assert Plan(end_epoch=3).fixed is None
+    assert Plan(3, 9).fixed == Timetable(3, 9, 1)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +74,29 @@ def test_a_training_in_which_pruning_cannot_begin_or_end(plan, steps, message):
         ({"begin_step": 1, "end_epoch": 2}, ValueError, "in steps.*and in epochs.*one of the two"),
     ],
 )
-def test_plans_that_make_no_sense(arguments, error, message):
+@pytest.mark.parametrize("schedule", [Plan, PolynomialSchedule, ConstantSchedule])
+def test_plans_that_make_no_sense(schedule, arguments, error, message):
     with pytest.raises(error, match=message):
-        Plan(**arguments)
+        schedule(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"power": 0}, ValueError, "power=0.*above 0"),
+        ({"power": "3"}, TypeError, "power='3'"),
+        ({"initial_sparsity": -0.1}, ValueError, "initial_sparsity=-0.1.*at least 0"),
+        ({"initial_sparsity": 1.5}, ValueError, "initial_sparsity=1.5.*at most 1"),
+    ],
+)
+def test_curves_that_make_no_sense(arguments, error, message):
+    with pytest.raises(error, match=message):
+        PolynomialSchedule(**arguments)
+
+
+def test_curves():
+    assert PolynomialSchedule(1, 9, initial_sparsity=0.2, power=2).curve(0.8) == (0.2, 2.0)
+    assert PolynomialSchedule(1, 9).plan == ConstantSchedule(1, 9).plan == Plan(1, 9)
+    assert ConstantSchedule().curve(0.8) == (0.8, 1.0)
+    with pytest.raises(ValueError, match=r"initial_sparsity=0.5.*at most 0.4"):
+        PolynomialSchedule(initial_sparsity=0.5).curve(0.4)

@@ -3,7 +3,7 @@ import pytest
 from keras import layers
 
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.pruning.targets import final_sparsities
+from keras_kd.compression.pruning.targets import sparsities
 
 
 def model():
@@ -21,7 +21,7 @@ def model():
 
 
 def shares(final, layers=None, skip=None):
-    return final_sparsities(graphs.read(model()), final, layers, skip)
+    return sparsities(graphs.read(model()), final, layers, skip)
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_how_sparse_each_layer_becomes(arguments, expected):
 @pytest.mark.parametrize(
     ("final", "error", "message"),
     [
-        ({"hidden": 1.2}, ValueError, "final_sparsity of layer 'hidden'=1.2.*at most"),
+        ({"hidden": 1.2}, ValueError, "sparsity of layer 'hidden'=1.2.*at most"),
         ({"hiden": 0.5}, ValueError, r"'hiden'.*write 'hidden'"),
         ({"frozen": 0.5}, ValueError, r"\['frozen'\] cannot be pruned"),
         ({3: 0.5}, TypeError, r"keys \[3\].*names or types"),
         ({}, ValueError, "no chosen layer can be pruned"),
         (lambda layer: None, ValueError, "no chosen layer can be pruned"),
-        (lambda layer: 0, ValueError, "layer 'conv'=0.*leave layers out"),
-        ({"hidden": "0.5"}, TypeError, "final_sparsity of layer 'hidden'='0.5'"),
+        (lambda layer: 0, ValueError, "layer 'conv'=0.*leave out layers"),
+        ({"hidden": "0.5"}, TypeError, "sparsity of layer 'hidden'='0.5'"),
     ],
 )
 def test_what_cannot_be(final, error, message):

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_kd import tflite
-from keras_kd.compression import quantization_summary, quantize_aware
+from keras_kd.compression import quantize_aware, summary
 from keras_kd.compression.bridge import comparison, graph
 
 
@@ -116,7 +116,7 @@ def test_no_float_operator_is_left(make):
     values = comparison.random_inputs(read, examples=64)
     x = {spec.name: values[spec.slot] for spec in read.input_specs}
     aware = quantize_aware(student, x)
-    in_float = {row.name: row.note for row in quantization_summary(aware).layers if row.is_float}
+    in_float = {row.name: row.note for row in summary(aware).layers if row.quantization.is_float}
     expected_notes = FLOAT.get(make, {})
     for name, note in in_float.items():
         assert any(name.startswith(key) and why in note for key, why in expected_notes.items())

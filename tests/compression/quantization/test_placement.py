@@ -14,11 +14,11 @@ from keras_kd.compression.quantization.placement import (
 )
 
 
-def placed(model, without=(), per_axis=True):
+def placed(model, without=(), per_channel=True):
     """The placements in a tf_keras model by name, and the positions of the quantized inputs."""
     graph = read(model)
     chosen = [layer.name for layer in graph.layers() if layer.name not in without]
-    found = place(graph, chosen, per_axis)
+    found = place(graph, chosen, per_channel)
     inputs = inputs_to_quantize(graph, found)
     return {layer.name: found[id(layer)] for layer in graph.layers()}, inputs
 
@@ -103,9 +103,9 @@ def test_what_is_joined_is_rounded_after_it_is_joined():
     ],
 )
 def test_kernels_and_their_ranges(layer, axes):
-    for per_axis in (True, False):
-        places, _ = placed(chain(layer()), per_axis=per_axis)
-        assert places["l"].weights == (axes if per_axis else dict.fromkeys(axes, 0))
+    for per_channel in (True, False):
+        places, _ = placed(chain(layer()), per_channel=per_channel)
+        assert places["l"].weights == (axes if per_channel else dict.fromkeys(axes, 0))
 
 
 def test_inputs_that_are_quantized():

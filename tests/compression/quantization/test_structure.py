@@ -38,6 +38,18 @@ def test_equal_weights_follow_the_first_of_them(values, parts):
     assert parts_of_structure(structure) == parts
 
 
+def test_zeros_and_clusters_are_kept_each_for_itself():
+    kernel = of_values([0.0, 0.5, 2.0], (4, 6))
+    own = np.arange(kernel.size).reshape(kernel.shape)
+    zeros = structure_of(kernel, clusters=False)
+    np.testing.assert_array_equal(zeros, np.where(kernel == 0, ZERO, own))
+    clusters = structure_of(kernel, zeros=False)
+    assert parts_of_structure(clusters) == ["clusters"]
+    np.testing.assert_array_equal(kernel.reshape(-1)[clusters], kernel)
+    assert len(np.unique(clusters)) == 3
+    assert structure_of(kernel, zeros=False, clusters=False) is None
+
+
 def test_clusters_of_channels_are_kept_apart():
     # More values than a clustered kernel has, but few in each channel.
     channels = [of_values(np.arange(1, 20) * (c + 1) + c / 7, (5, 10), c) for c in range(40)]

@@ -14,14 +14,14 @@ import tf_keras
 from keras import layers
 
 import keras_kd
-from keras_kd.compression import Step, pipeline, sparsity, strip
+from keras_kd.compression import Step, pipeline, strip, summary
 from keras_kd.compression.steps.checkpoint import Checkpoint
 from keras_kd.compression.steps.result import Stage
 
 STEPS = [
     Step("factorize", epochs=1, rank=8),
-    Step("prune", epochs=3, final_sparsity=0.5),
-    Step("cluster", epochs=1, number_of_clusters=8),
+    Step("prune", epochs=3, sparsity=0.5),
+    Step("cluster", epochs=1, num_clusters=8),
     Step("quantize_aware", epochs=1, learning_rate=1e-3),
 ]
 
@@ -87,7 +87,7 @@ def finished(teacher, tmp_path_factory):
 def test_what_each_step_wins_is_there_at_the_end(finished):
     result, *_ = finished
     assert isinstance(result.student, tf_keras.Model)
-    assert sparsity(result.student).overall == pytest.approx(0.5, abs=0.03)
+    assert summary(result.student).sparsity == pytest.approx(0.5, abs=0.03)
     for kernel in kernels(result.student):
         assert np.unique(kernel).size <= 8
     start, factorized, pruned, clustered, quantized = result.stages
@@ -147,7 +147,7 @@ def test_a_pipeline_that_was_stopped_goes_on_after_its_last_step(distiller, tmp_
     first = run(distiller, STEPS[:1], directory=tmp_path)
     both = run(distiller, STEPS[:2], directory=tmp_path)
     assert both.stages[:2] == first.stages
-    assert sparsity(both.student).overall == pytest.approx(0.5, abs=0.03)
+    assert summary(both.student).sparsity == pytest.approx(0.5, abs=0.03)
 
 
 def test_another_student_is_not_mixed_with_what_is_there(teacher, finished):
@@ -172,8 +172,8 @@ def test_a_damaged_student_is_named(finished, distiller, tmp_path):
 
 
 def test_settings_that_cannot_be_are_found_before_anything_is_trained(distiller, capsys):
-    steps = [Step("prune", epochs=100), Step("cluster", number_of_clusters=0)]
-    with pytest.raises(ValueError, match=r"In the step cluster\(number_of_clusters=0\)"):
+    steps = [Step("prune", epochs=100), Step("cluster", num_clusters=0)]
+    with pytest.raises(ValueError, match=r"In the step cluster\(num_clusters=0\)"):
         run(distiller, steps, verbose=1)
     assert "Step 1" not in capsys.readouterr().out
 
@@ -206,7 +206,7 @@ def test_data_in_other_forms(distiller, form):
 
 def test_a_teacher_that_is_stored(teacher, tmp_path):
     x, y = data()
-    stored = keras_kd.teachers.store(teacher, (x, y), tmp_path / "teacher.store")
+    stored = keras_kd.teachers.StoredTeacher.create(teacher, (x, y), tmp_path / "teacher.store")
     distiller = keras_kd.Distiller(stored, model(32, "student"))
     distiller.compile(keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"])
     joined = stored.join((x, y), batch_size=16)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_kd
 from keras_kd.losses import SoftTargets
-from keras_kd.teachers import StoredTeacher, store
+from keras_kd.teachers import StoredTeacher
 from keras_kd.teachers.joined import STUDENT_INPUTS, TEACHER_OUTPUTS
 from keras_kd.teachers.stored.augmentation import Augmentation, Visits, marks, seeds
 
@@ -30,7 +30,7 @@ def random_noise(x, seed):
 
 @pytest.fixture
 def stored(teacher, examples, tmp_path):
-    return store(
+    return StoredTeacher.create(
         teacher, examples, tmp_path / "s", augment=noise, versions=3, seed=5, dtype="float32"
     )
 
@@ -176,7 +176,7 @@ def test_keys_and_the_part_of_the_teacher(teacher, examples, tmp_path):
         return {"small": x["small"], "large": noise(x["large"], seed)}
 
     inputs = {"small": x[:, :2], "large": x, "key": np.array([f"n{i}" for i in range(20)])}
-    stored = store(
+    stored = StoredTeacher.create(
         teacher,
         (inputs, y),
         tmp_path / "s",
@@ -213,7 +213,7 @@ def test_a_store_of_augmented_examples_needs_its_function(stored, teacher, examp
         again.seeds([0])
     with pytest.raises(ValueError, match=r"version=3.*one of 3 versions"):
         again.read([0], version=3)
-    plain = store(teacher, examples, tmp_path / "p")
+    plain = StoredTeacher.create(teacher, examples, tmp_path / "p")
     with pytest.raises(ValueError, match=r"augment for the store .* of examples as they are"):
         StoredTeacher(plain.path, augment=noise)
     with pytest.raises(ValueError, match="use_multiprocessing=True for augmented examples"):
@@ -222,7 +222,9 @@ def test_a_store_of_augmented_examples_needs_its_function(stored, teacher, examp
 
 def test_other_seeds_are_another_store(stored, teacher, examples):
     with pytest.raises(ValueError, match="seed"):
-        store(teacher, examples, stored.path, augment=noise, versions=3, seed=6, dtype="float32")
+        StoredTeacher.create(
+            teacher, examples, stored.path, augment=noise, versions=3, seed=6, dtype="float32"
+        )
 
 
 def test_an_interruption_between_versions_costs_nothing(teacher, examples, tmp_path):
@@ -234,9 +236,9 @@ def test_an_interruption_between_versions_costs_nothing(teacher, examples, tmp_p
         raise RuntimeError("the end")
 
     with pytest.raises(RuntimeError, match="the end"):
-        store(teacher, ends_early(), tmp_path / "s", **arguments)
+        StoredTeacher.create(teacher, ends_early(), tmp_path / "s", **arguments)
     assert len(StoredTeacher(tmp_path / "s", partial=True)) == 8
-    stored = store(teacher, (x, y), tmp_path / "s", **arguments)
+    stored = StoredTeacher.create(teacher, (x, y), tmp_path / "s", **arguments)
     inputs, outputs = epoch(stored.join((x, np.arange(20)), 6))
     np.testing.assert_allclose(outputs, teacher.predict(inputs, verbose=0), atol=1e-5)
 
@@ -270,7 +272,7 @@ def test_what_cannot_be_made_again_is_refused_before_it_is_stored(tmp_path):
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"augment that changes.*another way.*stateless"):
-        store(model, x, tmp_path / "s", augment=changing, versions=2)
+        StoredTeacher.create(model, x, tmp_path / "s", augment=changing, versions=2)
     assert not (tmp_path / "s").exists()
 
 

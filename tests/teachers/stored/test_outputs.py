@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd
-from keras_kd.teachers import StoredTeacher, store_outputs
+from keras_kd.teachers import StoredTeacher
 from keras_kd.teachers.stored.outputs import Predictions, check_logits, logits_of
 
 GENERATOR = np.random.default_rng(0)
@@ -26,7 +26,9 @@ def all_of(stored, name="logits"):
 
 
 def test_an_array_comes_back(tmp_path):
-    stored = store_outputs(LOGITS, tmp_path / "t.store", x=X, dtype="float32", batch_size=6)
+    stored = StoredTeacher.from_outputs(
+        LOGITS, tmp_path / "t.store", x=X, dtype="float32", batch_size=6
+    )
     np.testing.assert_array_equal(all_of(stored), LOGITS)
     np.testing.assert_array_equal(all_of(StoredTeacher(tmp_path / "t.store")), LOGITS)
     assert stored.name == "predictions"
@@ -36,7 +38,7 @@ def test_an_array_comes_back(tmp_path):
 def test_a_mapped_array_and_examples_on_the_disk(tmp_path):
     np.save(tmp_path / "logits.npy", LOGITS)
     np.save(tmp_path / "x.npy", X)
-    stored = store_outputs(
+    stored = StoredTeacher.from_outputs(
         np.load(tmp_path / "logits.npy", mmap_mode="r"),
         tmp_path / "t.store",
         x=np.load(tmp_path / "x.npy", mmap_mode="r"),
@@ -46,16 +48,20 @@ def test_a_mapped_array_and_examples_on_the_disk(tmp_path):
 
 def test_features_beside_the_logits_and_alone(tmp_path):
     features = GENERATOR.random((20, 3, 2), dtype="float32")
-    stored = store_outputs({"logits": LOGITS, "block": features}, tmp_path / "both.store")
+    stored = StoredTeacher.from_outputs(
+        {"logits": LOGITS, "block": features}, tmp_path / "both.store"
+    )
     np.testing.assert_allclose(all_of(stored, "block"), features, atol=1e-3)
     np.testing.assert_allclose(all_of(stored), LOGITS, atol=1e-2)
-    alone = store_outputs({"block": features}, tmp_path / "alone.store", dtype="float32")
+    alone = StoredTeacher.from_outputs(
+        {"block": features}, tmp_path / "alone.store", dtype="float32"
+    )
     np.testing.assert_array_equal(all_of(alone, "block"), features)
     alone.tap(["block"])
 
 
 def test_top_k(tmp_path):
-    stored = store_outputs(LOGITS, tmp_path / "t.store", top_k=2, temperatures=(1, 4))
+    stored = StoredTeacher.from_outputs(LOGITS, tmp_path / "t.store", top_k=2, temperatures=(1, 4))
     found = stored.read([3])
     expected = np.argsort(-LOGITS[3])[:2]
     np.testing.assert_array_equal(found["logits:classes"][0], expected)
@@ -63,13 +69,13 @@ def test_top_k(tmp_path):
 
 
 def test_one_temperature_is_a_number(tmp_path):
-    stored = store_outputs(LOGITS, tmp_path / "t.store", top_k=2, temperatures=2)
+    stored = StoredTeacher.from_outputs(LOGITS, tmp_path / "t.store", top_k=2, temperatures=2)
     assert stored.read([0])["logits:rest"].shape == (1, 1)
 
 
 def test_a_stream_with_keys(tmp_path):
     pairs = ((NAMES[part], LOGITS[part]) for part in (slice(0, 7), slice(7, 20)))
-    stored = store_outputs(pairs, tmp_path / "t.store", dtype="float32")
+    stored = StoredTeacher.from_outputs(pairs, tmp_path / "t.store", dtype="float32")
     order = GENERATOR.permutation(20)
     np.testing.assert_array_equal(stored.read(NAMES[order])["logits"], LOGITS[order])
     with pytest.raises(ValueError, match="'image 20'"):
@@ -78,7 +84,7 @@ def test_a_stream_with_keys(tmp_path):
 
 @pytest.mark.parametrize("keys", [NAMES, np.arange(20) * 10**12, NAMES.tolist()])
 def test_keys_beside_the_outputs(keys, tmp_path):
-    stored = store_outputs(LOGITS, tmp_path / "t.store", keys=keys, dtype="float32")
+    stored = StoredTeacher.from_outputs(LOGITS, tmp_path / "t.store", keys=keys, dtype="float32")
     found = stored.read([keys[7], keys[2]])
     np.testing.assert_array_equal(found["logits"], LOGITS[[7, 2]])
 
@@ -86,7 +92,7 @@ def test_keys_beside_the_outputs(keys, tmp_path):
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_probabilities_become_logits(activation, tmp_path):
     probabilities = softmax(LOGITS) if activation == "softmax" else 1 / (1 + np.exp(-LOGITS))
-    stored = store_outputs(
+    stored = StoredTeacher.from_outputs(
         probabilities, tmp_path / "t.store", activation=activation, dtype="float32"
     )
     found = all_of(stored)
@@ -102,7 +108,7 @@ def test_probabilities_become_logits(activation, tmp_path):
 
 def test_probabilities_that_are_taken_for_logits(tmp_path):
     with pytest.raises(ValueError, match=r"look like probabilities.*activation='softmax'"):
-        store_outputs(softmax(LOGITS), tmp_path / "t.store")
+        StoredTeacher.from_outputs(softmax(LOGITS), tmp_path / "t.store")
     assert not (tmp_path / "t.store").exists()
 
 
@@ -114,21 +120,23 @@ def test_an_interrupted_stream_goes_on(tmp_path):
 
     path = tmp_path / "t.store"
     with pytest.raises(ConnectionError):
-        store_outputs(broken(), path, x=X, dtype="float32")
+        StoredTeacher.from_outputs(broken(), path, x=X, dtype="float32")
     with pytest.raises(ValueError, match="it has the first 11 examples"):
         StoredTeacher(path)
     assert StoredTeacher(path, partial=True).examples == 11
-    stored = store_outputs(iter([LOGITS[:15], LOGITS[15:]]), path, x=X, dtype="float32")
+    stored = StoredTeacher.from_outputs(
+        iter([LOGITS[:15], LOGITS[15:]]), path, x=X, dtype="float32"
+    )
     np.testing.assert_array_equal(all_of(stored), LOGITS)
-    whole = store_outputs(LOGITS, tmp_path / "whole.store", x=X, dtype="float32")
+    whole = StoredTeacher.from_outputs(LOGITS, tmp_path / "whole.store", x=X, dtype="float32")
     np.testing.assert_array_equal(all_of(whole), LOGITS)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["t.store", "whole.store"]
 
 
 def test_once_more_changes_nothing(tmp_path):
-    store_outputs(LOGITS, tmp_path / "t.store", x=X)
+    StoredTeacher.from_outputs(LOGITS, tmp_path / "t.store", x=X)
     before = (tmp_path / "t.store").read_bytes()
-    store_outputs(LOGITS, tmp_path / "t.store", x=X)
+    StoredTeacher.from_outputs(LOGITS, tmp_path / "t.store", x=X)
     assert before == (tmp_path / "t.store").read_bytes()
 
 
@@ -145,9 +153,9 @@ def test_once_more_changes_nothing(tmp_path):
 )
 def test_another_store_is_not_mixed_with_this_one(change, message, tmp_path):
     arguments = {"outputs": LOGITS, "path": tmp_path / "t.store", "x": X}
-    store_outputs(**arguments)
+    StoredTeacher.from_outputs(**arguments)
     with pytest.raises(ValueError, match=message):
-        store_outputs(**(arguments | change))
+        StoredTeacher.from_outputs(**(arguments | change))
 
 
 @pytest.mark.parametrize(
@@ -172,36 +180,38 @@ def test_another_store_is_not_mixed_with_this_one(change, message, tmp_path):
 )
 def test_what_cannot_be_stored_leaves_nothing_behind(arguments, message, tmp_path):
     with pytest.raises((TypeError, ValueError), match=message):
-        store_outputs(**({"outputs": LOGITS, "path": tmp_path / "t.store"} | arguments))
+        StoredTeacher.from_outputs(
+            **({"outputs": LOGITS, "path": tmp_path / "t.store"} | arguments)
+        )
     assert not (tmp_path / "t.store").exists()
 
 
 def test_a_key_that_comes_twice(tmp_path):
     with pytest.raises(ValueError, match="the key 'image 3' a second time"):
-        store_outputs(LOGITS[:2], tmp_path / "t.store", keys=NAMES[[3, 3]])
+        StoredTeacher.from_outputs(LOGITS[:2], tmp_path / "t.store", keys=NAMES[[3, 3]])
     assert not (tmp_path / "t.store").exists()
 
 
 def test_without_examples_only_keys_are_checked(tmp_path):
-    stored = store_outputs(LOGITS, tmp_path / "t.store")
+    stored = StoredTeacher.from_outputs(LOGITS, tmp_path / "t.store")
     (batch, *_) = stored.join((X + 1, LOGITS), batch_size=20, shuffle=False)
     np.testing.assert_array_equal(
         batch[0]["teacher_outputs"]["logits:values"], LOGITS.astype("float16")
     )
-    checked = store_outputs(LOGITS, tmp_path / "checked.store", x=X)
+    checked = StoredTeacher.from_outputs(LOGITS, tmp_path / "checked.store", x=X)
     with pytest.raises(Exception, match="Received"):
         list(checked.join((X + 1, LOGITS), batch_size=20, shuffle=False))
 
 
 def test_float64_examples_are_those_that_a_model_sees(tmp_path):
-    stored = store_outputs(LOGITS, tmp_path / "t.store", x=X.astype("float64"))
+    stored = StoredTeacher.from_outputs(LOGITS, tmp_path / "t.store", x=X.astype("float64"))
     assert len(list(stored.join((X, LOGITS), batch_size=20))) == 1
 
 
 def test_a_student_learns_from_predictions(tmp_path):
     import keras
 
-    stored = store_outputs(LOGITS, tmp_path / "t.store", x=X, top_k=3)
+    stored = StoredTeacher.from_outputs(LOGITS, tmp_path / "t.store", x=X, top_k=3)
     student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
     distiller = keras_kd.Distiller(stored, student)
     distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -309,7 +319,7 @@ def test_nothing(outputs):
     [None, 3, "logits.npy", np.float32(3), [[1.0, 2.0]], {}, {"logits": [1.0]}, {3: PREDICTIONS}],
 )
 def test_something_else(outputs):
-    with pytest.raises(TypeError, match=r"Expected an array \(examples, \.\.\.\).*store"):
+    with pytest.raises(TypeError, match=r"Expected an array .*StoredTeacher.create"):
         batches(outputs)
 
 

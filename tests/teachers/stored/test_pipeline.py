@@ -9,8 +9,9 @@ import tensorflow as tf
 import tf_keras
 
 import keras_kd
+from keras_kd.compression import PolynomialSchedule
 from keras_kd.losses import Hint, SoftTargets
-from keras_kd.teachers import Ensemble, StoredTeacher, store
+from keras_kd.teachers import Ensemble, StoredTeacher
 from keras_kd.teachers.joined import STUDENT_INPUTS, TEACHER_OUTPUTS
 
 VALUES = "logits:values"
@@ -39,13 +40,13 @@ def keyed(x):
 
 @pytest.fixture
 def stored(teacher, examples, tmp_path):
-    return store(teacher, examples, tmp_path / "s", dtype="float32")
+    return StoredTeacher.create(teacher, examples, tmp_path / "s", dtype="float32")
 
 
 @pytest.fixture
 def stored_by_key(teacher, examples, tmp_path):
     x, y = examples
-    return store(teacher, (keyed(x), y), tmp_path / "k", key="key", dtype="float32")
+    return StoredTeacher.create(teacher, (keyed(x), y), tmp_path / "k", key="key", dtype="float32")
 
 
 def collected(batches):
@@ -93,7 +94,7 @@ def test_arrays_in_their_order(stored, teacher, examples):
 
 def test_many_arrays_in_one_call(teacher, tmp_path):
     x = np.random.default_rng(0).normal(size=(700, 5)).astype("float32")
-    stored = store(teacher, (x, x[:, 0]), tmp_path / "s", dtype="float32")
+    stored = StoredTeacher.create(teacher, (x, x[:, 0]), tmp_path / "s", dtype="float32")
     _, labels, sizes = assert_own_outputs(stored.join((x, x[:, 0]), 8), teacher, 700)
     assert sizes == [8] * 87 + [4]
     np.testing.assert_array_equal(np.sort(labels), np.sort(x[:, 0]))
@@ -181,7 +182,7 @@ def test_structures_of_inputs(examples, tmp_path):
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Subtract()(inputs)))
     expected = model.predict([x, 2 * x], verbose=0)
     for number, form in enumerate(([x, 2 * x], (x, 2 * x), {"one": x, "two": 2 * x})):
-        stored = store(model, (form, y), tmp_path / str(number), dtype="float32")
+        stored = StoredTeacher.create(model, (form, y), tmp_path / str(number), dtype="float32")
         joined, _ = next(iter(stored.join((form, y), batch_size=20, shuffle=False)))
         np.testing.assert_allclose(joined[TEACHER_OUTPUTS][VALUES], expected, atol=1e-6)
         np.testing.assert_allclose(model(joined[STUDENT_INPUTS]), expected, atol=1e-6)
@@ -189,7 +190,9 @@ def test_structures_of_inputs(examples, tmp_path):
 
 def test_several_inputs_without_labels(examples, tmp_path):
     x, _ = examples
-    stored = store(lambda x: x[0] - 2 * x[1], ((x, x + 1),), tmp_path / "s", dtype="float32")
+    stored = StoredTeacher.create(
+        lambda x: x[0] - 2 * x[1], ((x, x + 1),), tmp_path / "s", dtype="float32"
+    )
     dataset = tf.data.Dataset.from_tensor_slices(((x, x + 1),)).batch(6)
     for data in (dataset, ((x, x + 1),)):
         (joined,) = next(iter(stored.join(data, shuffle=False)))
@@ -201,7 +204,7 @@ def test_the_student_does_not_see_the_part_of_the_teacher(teacher, examples, tmp
     x, y = examples
     small, keys = x[:, :2], np.arange(20)
     both = {"small": small, "large": x, "key": keys}
-    stored = store(
+    stored = StoredTeacher.create(
         teacher, (both, y), tmp_path / "s", key="key", teacher_inputs="large", dtype="float32"
     )
     for inputs in (both, {"small": small, "key": keys}):
@@ -220,7 +223,7 @@ def test_strings_as_inputs_and_wide_numbers(tmp_path):
         return tf.stack([tf.cast(tf.strings.length(x["word"]), "float32"), x["number"]], axis=-1)
 
     inputs = {"word": words, "number": numbers}
-    stored = store(teach, (inputs,), tmp_path / "s", dtype="float32")
+    stored = StoredTeacher.create(teach, (inputs,), tmp_path / "s", dtype="float32")
     (joined,) = next(iter(stored.join((inputs,), shuffle=False)))
     assert joined[STUDENT_INPUTS]["word"].numpy().tolist() == [word.encode() for word in words]
     assert joined[STUDENT_INPUTS]["number"].dtype == "float32"
@@ -305,7 +308,9 @@ def test_unknown_keys_are_named(stored, stored_by_key, examples, tmp_path):
 def test_strings_are_named_as_they_were_given(teacher, examples, tmp_path):
     x, y = examples
     names = np.array([f"{number}.png" for number in range(20)])
-    stored = store(teacher, ({"image": x, "name": names}, y), tmp_path / "n", key="name")
+    stored = StoredTeacher.create(
+        teacher, ({"image": x, "name": names}, y), tmp_path / "n", key="name"
+    )
     run(stored.join(({"image": x[::-1], "name": names[::-1]}, y)))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"by the keys '0.png', '1.png'"):
         run(stored.join(({"image": x[::-1], "name": names}, y), shuffle=False))
@@ -355,7 +360,9 @@ def test_the_student_learns_as_online(
 ):
     # The student's features are adapted to the teacher's six.
     losses = lambda: [SoftTargets(2.0), Hint("hidden", "hidden")]  # noqa: E731
-    stored = store(teacher, examples, tmp_path / "s", outputs=["logits", "hidden"], dtype="float32")
+    stored = StoredTeacher.create(
+        teacher, examples, tmp_path / "s", outputs=["logits", "hidden"], dtype="float32"
+    )
     data = batches_of(*examples, size)
     online = steps(teacher, student, data, losses(), hard_loss, jit_compile)
     assert_equal_steps(
@@ -372,7 +379,7 @@ def test_an_ensemble_teaches_as_online(
 ):
     members = [dense_model(seed=seed, activation=activation, name=f"m{seed}") for seed in (3, 4)]
     ensemble = Ensemble(members, [2, 1], average=average)
-    stored = store(ensemble, examples, tmp_path / "s", dtype="float32")
+    stored = StoredTeacher.create(ensemble, examples, tmp_path / "s", dtype="float32")
     data = batches_of(*examples, 8)
     # At another temperature than 1, which the mean of probabilities depends on.
     online = steps(
@@ -384,7 +391,9 @@ def test_an_ensemble_teaches_as_online(
 
 
 def test_top_k_of_all_classes_teaches_as_online(teacher, student, examples, hard_loss, tmp_path):
-    stored = store(teacher, examples, tmp_path / "s", top_k=3, dtype="float32", temperatures=(2.0,))
+    stored = StoredTeacher.create(
+        teacher, examples, tmp_path / "s", top_k=3, dtype="float32", temperatures=(2.0,)
+    )
     data = batches_of(*examples, 8)
     online = steps(teacher, student, data, SoftTargets(2.0), hard_loss)
     assert_equal_steps(
@@ -433,7 +442,9 @@ def test_a_tf_keras_student_learns_as_online(teacher, examples, hard_loss, tmp_p
     hidden = api.layers.Dense(4, activation="tanh", name="hidden")(inputs)
     student = api.Model(inputs, api.layers.Dense(3)(hidden))
     losses = lambda: [SoftTargets(2.0), Hint("hidden", "hidden")]  # noqa: E731
-    stored = store(teacher, examples, tmp_path / "s", outputs=["logits", "hidden"], dtype="float32")
+    stored = StoredTeacher.create(
+        teacher, examples, tmp_path / "s", outputs=["logits", "hidden"], dtype="float32"
+    )
     data = batches_of(*examples, 8)
     online = steps(teacher, student, data, losses(), hard_loss)
     assert_equal_steps(online, steps(stored, student, stored.join(data), losses(), hard_loss))
@@ -441,17 +452,21 @@ def test_a_tf_keras_student_learns_as_online(teacher, examples, hard_loss, tmp_p
 
 @pytest.mark.slow
 def test_a_pruned_student_learns_as_online(teacher, student, examples, hard_loss, tmp_path):
-    stored = store(teacher, examples, tmp_path / "s", dtype="float32")
+    stored = StoredTeacher.create(teacher, examples, tmp_path / "s", dtype="float32")
     data = batches_of(*examples, 8)
     results = []
     for who, batches in ((teacher, data), (stored, stored.join(data))):
-        pruned = keras_kd.compression.prune(student, 0.5, begin_step=0, end_step=4, frequency=1)
+        pruned = keras_kd.compression.prune(
+            student,
+            0.5,
+            schedule=PolynomialSchedule(begin_step=0, end_step=4, frequency=1),
+        )
         results.append(steps(who, pruned, batches, SoftTargets(2.0), hard_loss))
     assert_equal_steps(*results)
 
 
 def test_float16_until_the_step(teacher, student, examples, hard_loss, tmp_path):
-    stored = store(teacher, examples, tmp_path / "s")
+    stored = StoredTeacher.create(teacher, examples, tmp_path / "s")
     joined = stored.join(examples, 8)
     assert joined.element_spec[0][TEACHER_OUTPUTS][VALUES].dtype == "float16"
     assert (
@@ -464,7 +479,9 @@ def test_float16_until_the_step(teacher, student, examples, hard_loss, tmp_path)
 def test_outputs_of_others_are_refused(dense_model, student, examples, hard_loss, tmp_path):
     x, y = examples
     one, other = (
-        store(dense_model(seed=seed, name=f"teacher_{seed}"), x, tmp_path / str(seed))
+        StoredTeacher.create(
+            dense_model(seed=seed, name=f"teacher_{seed}"), x, tmp_path / str(seed)
+        )
         for seed in (1, 2)
     )
     distiller = keras_kd.Distiller(one, student)

@@ -11,13 +11,15 @@ import pytest
 
 import keras_kd
 from keras_kd.losses import Hint, SoftTargets
-from keras_kd.teachers import StoredTeacher, store
+from keras_kd.teachers import StoredTeacher
 from keras_kd.teachers.stored.database import RecordWriter
 
 
 @pytest.fixture
 def stored(teacher, examples, tmp_path):
-    return store(teacher, examples, tmp_path / "s", outputs=["logits", "hidden"], dtype="float32")
+    return StoredTeacher.create(
+        teacher, examples, tmp_path / "s", outputs=["logits", "hidden"], dtype="float32"
+    )
 
 
 def test_it_says_what_it_is(stored, teacher):
@@ -35,7 +37,7 @@ def test_it_says_what_it_is(stored, teacher):
 
 def test_the_teacher_is_not_held(dense_model, student, examples, hard_loss, tmp_path):
     teacher = dense_model(units=6, name="short_lived")
-    stored = store(teacher, examples, tmp_path / "s")
+    stored = StoredTeacher.create(teacher, examples, tmp_path / "s")
     gone = weakref.ref(teacher)
     del teacher
     keras.backend.clear_session(free_memory=False)
@@ -56,7 +58,7 @@ def test_layers_that_are_not_stored(stored, student):
 
 
 def test_features_alone(teacher, student, examples, hard_loss, tmp_path):
-    stored = store(teacher, examples, tmp_path / "f", outputs="hidden")
+    stored = StoredTeacher.create(teacher, examples, tmp_path / "f", outputs="hidden")
     assert list(stored.read([0])) == ["hidden"]
     distiller = keras_kd.Distiller(stored, student, Hint("hidden", "hidden"))
     distiller.compile("sgd", hard_loss)
@@ -175,7 +177,7 @@ def test_a_part_is_kept_as_a_part(stored, teacher, examples, tmp_path):
         raise RuntimeError("the end")
 
     with pytest.raises(RuntimeError, match="the end"):
-        store(teacher, ends_early(), tmp_path / "p")
+        StoredTeacher.create(teacher, ends_early(), tmp_path / "p")
     part = StoredTeacher(tmp_path / "p", partial=True)
     again = StoredTeacher.from_config(part.get_config())
     assert (len(again), again.name) == (8, "wise_teacher")

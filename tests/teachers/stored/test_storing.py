@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_kd.teachers import Ensemble, LastExit, NumpyFunction, StoredTeacher, store
+from keras_kd.teachers import Ensemble, LastExit, NumpyFunction, StoredTeacher
 
 
 def kernels(x):
@@ -48,7 +48,9 @@ def forms_of(x, y):
 @pytest.mark.parametrize("form", forms_of(np.zeros((20, 1)), np.zeros(20)))
 def test_data_in_every_form(form, teacher, examples, tmp_path):
     x, _ = examples
-    stored = store(teacher, forms_of(*examples)[form], tmp_path / "s", dtype="float32")
+    stored = StoredTeacher.create(
+        teacher, forms_of(*examples)[form], tmp_path / "s", dtype="float32"
+    )
     assert len(stored) == stored.examples == 20
     np.testing.assert_allclose(
         stored.read(np.arange(20))["logits"], teacher.predict(x, verbose=0), atol=1e-6
@@ -57,14 +59,14 @@ def test_data_in_every_form(form, teacher, examples, tmp_path):
 
 def test_sparse_and_ragged_data_are_refused(teacher, examples, tmp_path):
     data = tf.data.Dataset.from_tensor_slices(examples).batch(5)
-    stored = store(teacher, data, tmp_path / "dense")
+    stored = StoredTeacher.create(teacher, data, tmp_path / "dense")
     for other, name in (
         (data.map(lambda x, y: (tf.sparse.from_dense(x), y)), "SparseTensor"),
         (data.map(lambda x, y: (tf.RaggedTensor.from_tensor(x), y)), "RaggedTensor"),
     ):
         for given in (other, iter(other)):
             with pytest.raises(TypeError, match=f"{name}.* among the data.*dense"):
-                store(teacher, given, tmp_path / "s")
+                StoredTeacher.create(teacher, given, tmp_path / "s")
         with pytest.raises(TypeError, match=f"{name}.* among the data"):
             stored.join(other)
     assert not (tmp_path / "s").exists()
@@ -75,7 +77,7 @@ def test_logits_are_taken_from_behind_a_softmax(dense_model, examples, tmp_path)
     sure = dense_model(activation="softmax")
     sure.layers[-1].kernel.assign(100.0 * sure.layers[-1].kernel)
     logits = sure.layers[0](x) @ sure.layers[-1].kernel + sure.layers[-1].bias
-    stored = store(sure, (x,), tmp_path / "s", dtype="float32")
+    stored = StoredTeacher.create(sure, (x,), tmp_path / "s", dtype="float32")
     np.testing.assert_allclose(stored.read(np.arange(20))["logits"], logits, rtol=1e-4, atol=1e-4)
     said = stored({"logits:values": stored.read([3])["logits"]}, None)
     np.testing.assert_allclose(said.outputs, sure(x[3:4]), atol=1e-6)
@@ -100,7 +102,7 @@ def test_outputs_and_features_come_from_one_pass(examples, tmp_path):
     )
     x, _ = examples
     calls.clear()
-    stored = store(
+    stored = StoredTeacher.create(
         model, (x,), tmp_path / "s", outputs=["logits", "backbone/block3"], dtype="float32"
     )
     # The first batch once more, for the shapes.
@@ -120,14 +122,14 @@ def test_batches_of_all_sizes_take_one_trace(examples, tmp_path):
         traces.append(x.shape)
         return tf.matmul(x, tf.ones((5, 3)))
 
-    store(function, (examples[0],), tmp_path / "s", batch_size=8)
+    StoredTeacher.create(function, (examples[0],), tmp_path / "s", batch_size=8)
     assert traces == [(None, 5)]
 
 
 def test_functions_outside_of_tensorflow(examples, tmp_path):
     x, _ = examples
     teacher = NumpyFunction(kernels, output_shape=(3,))
-    stored = store(teacher, (x,), tmp_path / "s", dtype="float32", batch_size=8)
+    stored = StoredTeacher.create(teacher, (x,), tmp_path / "s", dtype="float32", batch_size=8)
     np.testing.assert_allclose(stored.read(np.arange(20))["logits"], kernels(x), atol=1e-6)
 
 
@@ -137,7 +139,9 @@ def test_a_tf_keras_teacher(examples, tmp_path):
     hidden = api.layers.Dense(4, name="hidden")(inputs)
     teacher = api.Model(inputs, api.layers.Dense(3, activation="softmax")(hidden))
     x, _ = examples
-    stored = store(teacher, (x,), tmp_path / "s", outputs=["logits", "hidden"], dtype="float32")
+    stored = StoredTeacher.create(
+        teacher, (x,), tmp_path / "s", outputs=["logits", "hidden"], dtype="float32"
+    )
     read = stored.read([7])
     np.testing.assert_allclose(
         keras.ops.softmax(read["logits"]), teacher.predict(x[7:8], verbose=0), atol=1e-6
@@ -148,17 +152,19 @@ def test_a_tf_keras_teacher(examples, tmp_path):
 def test_members_of_an_ensemble_are_stored(dense_model, examples, tmp_path):
     x, _ = examples
     members = [dense_model(seed=1, name="one"), dense_model(seed=2, name="two")]
-    stored = store(Ensemble(members, [3, 1]), (x,), tmp_path / "s", dtype="float32")
+    stored = StoredTeacher.create(Ensemble(members, [3, 1]), (x,), tmp_path / "s", dtype="float32")
     read = stored.read([0, 1])["logits"]
     assert read.shape == (2, 2, 3)
     np.testing.assert_allclose(read[:, 1], members[1].predict(x[:2], verbose=0), atol=1e-6)
     with pytest.raises(ValueError, match=r"top_k=2 for logits of several teachers.*uint8"):
-        store(Ensemble(members), (x,), tmp_path / "t", top_k=2)
+        StoredTeacher.create(Ensemble(members), (x,), tmp_path / "t", top_k=2)
 
 
 def test_top_k(teacher, examples, tmp_path):
     x, _ = examples
-    stored = store(teacher, (x,), tmp_path / "s", top_k=2, dtype="float32", temperatures=(1.0, 4.0))
+    stored = StoredTeacher.create(
+        teacher, (x,), tmp_path / "s", top_k=2, dtype="float32", temperatures=(1.0, 4.0)
+    )
     logits = teacher.predict(x, verbose=0)
     read = stored.read(np.arange(20))
     np.testing.assert_array_equal(
@@ -168,19 +174,19 @@ def test_top_k(teacher, examples, tmp_path):
     with pytest.raises(
         ValueError, match=r"top_k=2 for outputs=.'hidden'.*features are stored whole"
     ):
-        store(teacher, (x,), tmp_path / "t", outputs="hidden", top_k=2)
+        StoredTeacher.create(teacher, (x,), tmp_path / "t", outputs="hidden", top_k=2)
 
 
 def test_the_teacher_sees_its_part_of_the_inputs(teacher, examples, tmp_path):
     x, _ = examples
     inputs = {"small": x[:, :2], "large": x, "key": np.arange(20) + 5}
-    stored = store(
+    stored = StoredTeacher.create(
         teacher, (inputs,), tmp_path / "s", key="key", teacher_inputs="large", dtype="float32"
     )
     np.testing.assert_allclose(
         stored.read([5, 24])["logits"], teacher.predict(x[[0, 19]], verbose=0), atol=1e-6
     )
-    doubled = store(
+    doubled = StoredTeacher.create(
         teacher, (x,), tmp_path / "t", teacher_inputs=lambda x: 2.0 * x, dtype="float32"
     )
     np.testing.assert_allclose(
@@ -191,7 +197,9 @@ def test_the_teacher_sees_its_part_of_the_inputs(teacher, examples, tmp_path):
 def test_keys_that_are_strings(teacher, examples, tmp_path):
     x, _ = examples
     names = np.array([f"image_{number}.png" for number in range(20)])
-    stored = store(teacher, ({"image": x, "name": names},), tmp_path / "s", key="name")
+    stored = StoredTeacher.create(
+        teacher, ({"image": x, "name": names},), tmp_path / "s", key="name"
+    )
     expected = teacher.predict(x[[4, 11]], verbose=0)
     read = stored.read(["image_4.png", b"image_11.png"])
     np.testing.assert_allclose(read["logits"], expected, rtol=2e-3, atol=1e-4)
@@ -203,7 +211,7 @@ def test_several_inputs(examples, tmp_path):
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Add()(inputs)))
     expected = model.predict([x, 2 * x], verbose=0)
     for number, form in enumerate(([x, 2 * x], (x, 2 * x), {"one": x, "two": 2 * x})):
-        stored = store(model, (form, y), tmp_path / str(number), dtype="float32")
+        stored = StoredTeacher.create(model, (form, y), tmp_path / str(number), dtype="float32")
         np.testing.assert_allclose(stored.read(np.arange(20))["logits"], expected, atol=1e-5)
 
 
@@ -221,7 +229,7 @@ def interrupted(x, after):
 def test_an_interrupted_store_goes_on(teacher, examples, tmp_path):
     x, _ = examples
     with pytest.raises(Stop):
-        store(teacher, interrupted(x, 12), tmp_path / "s", dtype="float32")
+        StoredTeacher.create(teacher, interrupted(x, 12), tmp_path / "s", dtype="float32")
     with pytest.raises(
         ValueError, match=r"was not finished: it has the first 12 examples.*partial"
     ):
@@ -233,25 +241,25 @@ def test_an_interrupted_store_goes_on(teacher, examples, tmp_path):
         part.read([12])
 
     # Batches of another size, of which one is there in part.
-    stored = store(teacher, (x,), tmp_path / "s", dtype="float32", batch_size=5)
+    stored = StoredTeacher.create(teacher, (x,), tmp_path / "s", dtype="float32", batch_size=5)
     np.testing.assert_allclose(stored.read(np.arange(20))["logits"], expected, atol=1e-6)
 
 
 def test_what_goes_on_is_the_same(teacher, dense_model, examples, tmp_path):
     x, _ = examples
     with pytest.raises(Stop):
-        store(teacher, interrupted(x, 12), tmp_path / "s")
+        StoredTeacher.create(teacher, interrupted(x, 12), tmp_path / "s")
     with pytest.raises(ValueError, match="the teacher's weights"):
-        store(dense_model(units=6, seed=9, name=teacher.name), (x,), tmp_path / "s")
+        StoredTeacher.create(dense_model(units=6, seed=9, name=teacher.name), (x,), tmp_path / "s")
     with pytest.raises(ValueError, match="float"):
-        store(teacher, (x,), tmp_path / "s", dtype="float32")
+        StoredTeacher.create(teacher, (x,), tmp_path / "s", dtype="float32")
     with pytest.raises(ValueError, match=r"example number 0, which is not the one.*same order"):
-        store(teacher, (x[::-1],), tmp_path / "s")
+        StoredTeacher.create(teacher, (x[::-1],), tmp_path / "s")
     with pytest.raises(ValueError, match=r"4 examples for the store .*, which has 12"):
-        store(teacher, (x[:4],), tmp_path / "s")
+        StoredTeacher.create(teacher, (x[:4],), tmp_path / "s")
     with pytest.raises(ValueError, match=r"8 examples for the store .*, which has 12"):
-        store(teacher, iter([(x[:4],), (x[4:8],)]), tmp_path / "s")
-    assert len(store(teacher, (x,), tmp_path / "s")) == 20
+        StoredTeacher.create(teacher, iter([(x[:4],), (x[4:8],)]), tmp_path / "s")
+    assert len(StoredTeacher.create(teacher, (x,), tmp_path / "s")) == 20
 
 
 def test_a_complete_store_is_not_made_again(examples, tmp_path):
@@ -263,11 +271,13 @@ def test_a_complete_store_is_not_made_again(examples, tmp_path):
         return kernels(x)
 
     for _ in range(2):
-        store(NumpyFunction(said, (3,)), (x,), tmp_path / "s", batch_size=4)
+        StoredTeacher.create(NumpyFunction(said, (3,)), (x,), tmp_path / "s", batch_size=4)
     # In the second run the first batch, for the shapes.
     assert calls == [4] * 7
     with pytest.raises(ValueError, match=r"24 examples for the store .*, which has 20"):
-        store(NumpyFunction(said, (3,)), (np.concatenate([x, x[:4]]),), tmp_path / "s")
+        StoredTeacher.create(
+            NumpyFunction(said, (3,)), (np.concatenate([x, x[:4]]),), tmp_path / "s"
+        )
 
 
 def test_the_disk_is_asked_first(teacher, examples, tmp_path, monkeypatch):
@@ -276,7 +286,7 @@ def test_the_disk_is_asked_first(teacher, examples, tmp_path, monkeypatch):
     with pytest.raises(
         OSError, match=r"20 records of about 28 bytes.*560 bytes on a disk with 100.*top_k"
     ):
-        store(teacher, (examples[0],), tmp_path / "s")
+        StoredTeacher.create(teacher, (examples[0],), tmp_path / "s")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +309,7 @@ def test_the_disk_is_asked_first(teacher, examples, tmp_path, monkeypatch):
 )
 def test_arguments_that_cannot_be(arguments, error, message, teacher, examples, tmp_path):
     with pytest.raises(error, match=message):
-        store(teacher, (examples[0],), tmp_path / "s", **arguments)
+        StoredTeacher.create(teacher, (examples[0],), tmp_path / "s", **arguments)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +340,7 @@ def test_arguments_that_cannot_be(arguments, error, message, teacher, examples, 
 )
 def test_data_that_cannot_be(dataset, error, message, teacher, tmp_path):
     with pytest.raises(error, match=message):
-        store(teacher, dataset, tmp_path / "s")
+        StoredTeacher.create(teacher, dataset, tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -340,15 +350,15 @@ def test_keys_that_come_twice(teacher, examples, tmp_path):
     with pytest.raises(
         ValueError, match=r"the key 0 a second time, at the example number 15.*repeat"
     ):
-        store(teacher, (inputs,), tmp_path / "s", key="key", batch_size=8)
+        StoredTeacher.create(teacher, (inputs,), tmp_path / "s", key="key", batch_size=8)
 
 
 def test_teachers_that_cannot_be_asked(teacher, examples, tmp_path):
-    stored = store(teacher, (examples[0],), tmp_path / "s")
+    stored = StoredTeacher.create(teacher, (examples[0],), tmp_path / "s")
     with pytest.raises(ValueError, match="stored teacher 'wise_teacher' to store"):
-        store(stored, (examples[0],), tmp_path / "t")
+        StoredTeacher.create(stored, (examples[0],), tmp_path / "t")
     with pytest.raises(ValueError, match="LastExit"):
-        store(LastExit(), (examples[0],), tmp_path / "t")
+        StoredTeacher.create(LastExit(), (examples[0],), tmp_path / "t")
 
 
 def test_probabilities_that_nobody_can_see_are_noticed(examples, tmp_path):
@@ -357,7 +367,7 @@ def test_probabilities_that_nobody_can_see_are_noticed(examples, tmp_path):
         return powers / tf.reduce_sum(powers, axis=-1, keepdims=True)
 
     with pytest.warns(UserWarning, match="probabilities, made by something other than a softmax"):
-        store(hidden, (examples[0],), tmp_path / "s")
+        StoredTeacher.create(hidden, (examples[0],), tmp_path / "s")
 
 
 @pytest.mark.parametrize(
@@ -374,7 +384,7 @@ def test_what_was_made_of_probabilities_is_noticed(dense_model, examples, tmp_pa
     inner = dense_model()
     teacher = keras.Model(inner.inputs, end(inner.outputs[0]))
     with pytest.warns(UserWarning, match=message):
-        store(teacher, examples[0], tmp_path / "stored")
+        StoredTeacher.create(teacher, examples[0], tmp_path / "stored")
 
 
 def test_the_largest_logits_of_flattened_softmaxes_are_refused(examples, tmp_path):
@@ -382,18 +392,18 @@ def test_the_largest_logits_of_flattened_softmaxes_are_refused(examples, tmp_pat
     maps = keras.layers.Reshape((2, 3))(keras.layers.Dense(6)(inputs))
     teacher = keras.Model(inputs, keras.layers.Flatten()(keras.layers.Softmax()(maps)))
     with pytest.raises(ValueError, match=r"a softmax for every 3 of them.*leave out top_k"):
-        store(teacher, examples[0], tmp_path / "stored", top_k=2)
+        StoredTeacher.create(teacher, examples[0], tmp_path / "stored", top_k=2)
 
 
 SCRIPT = """
 import sys, time, numpy as np
-from keras_kd.teachers import NumpyFunction, store
+from keras_kd.teachers import NumpyFunction, StoredTeacher
 x = np.arange(4000, dtype="float32").reshape(1000, 4)
 def said(batch):
     time.sleep(0.02)
     print("asked", flush=True)
     return batch[:, :3] * 2
-store(NumpyFunction(said, (3,)), (x,), sys.argv[1], dtype="float32", batch_size=5)
+StoredTeacher.create(NumpyFunction(said, (3,)), (x,), sys.argv[1], dtype="float32", batch_size=5)
 print("done", flush=True)
 """
 

@@ -109,12 +109,12 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     student().save("text.keras")
     Path("labels.txt").write_text("\n".join(LABELS))
     Path("vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    words = ["convert", "text.keras", "--labels", "labels.txt", "--vocabulary", "vocab.txt"]
+    words = ["convert", "text.keras", "--class-names", "labels.txt", "--vocabulary", "vocab.txt"]
     assert cli.main(words) == 0, capsys.readouterr().err
     written = android.read_metadata(tflite.TFLiteModel.load("text.tflite"))
     assert written.vocabulary[2:] == tuple(WORDS[2:])
     assert cli.main(words[:2] + words[4:]) == 2
-    assert "add --labels labels.txt" in capsys.readouterr().err
+    assert "add --class-names labels.txt" in capsys.readouterr().err
 
 
 SCRIPT = """

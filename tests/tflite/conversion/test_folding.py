@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_kd import tflite
-from keras_kd.compression import quantization_summary, quantize_aware
+from keras_kd.compression import quantize_aware, summary
 
 # Random statistics are nobody's training.
 pytestmark = pytest.mark.filterwarnings("ignore:Received representative_data:UserWarning")
@@ -48,8 +48,8 @@ def test_a_normalization_is_folded_into_a_transposed_convolution(behind):
     [output] = model.verification.outputs
     assert output.largest_difference <= 1.01 * output.step
     assert output.mean_difference < 0.02 * output.step
-    rows = quantization_summary(aware).layers
-    assert [row.per_axis for row in rows if row.kind == "Conv2DTranspose"] == [True]
+    rows = summary(aware).layers
+    assert [row.quantization.per_channel for row in rows if row.kind == "Conv2DTranspose"] == [True]
     [note] = [row.note for row in rows if row.kind == "BatchNormalization"]
     assert note.startswith("folded into 'conv2d_transpose" if not behind else "rounded after")
 
@@ -75,12 +75,12 @@ def test_dense_layers_with_normalizations_are_integers_with_one_scale(target):
     assert model.operators == {"FULLY_CONNECTED": 4, **ends}
     assert model.flatbuffer.float_tensors() == []
     assert model.flatbuffer.most_scales() == 1
-    low, high = quantization_summary(aware).layers[0].output_range
+    low, high = summary(aware).layers[0].quantization.output_range
     [limits] = model.flatbuffer.input_ranges()
     # Of its 255 steps one lies on zero.
     assert limits == pytest.approx((low, high), abs=(high - low) / 255)
-    rows = [row for row in quantization_summary(aware).layers if row.kind == "Dense"]
-    assert {row.per_axis for row in rows} == {False}
+    rows = [row for row in summary(aware).layers if row.kind == "Dense"]
+    assert {row.quantization.per_channel for row in rows} == {False}
     [output] = model.verification.outputs
     assert output.square_difference < 0.1 * output.deviation
 

@@ -86,3 +86,31 @@ def test_16_bits_square_differences_by_a_product(places):
     expected = student.predict(places["x"], verbose=0)
     # In 8 bits it is 0.0035.
     assert np.abs(model.predict(places["x"]) - expected).mean() < 0.001 * np.ptp(expected)
+
+
+PARTS = {
+    "split": lambda x: ops.split(x, 4, axis=-1)[1],
+    "split of sizes": lambda x: ops.split(x, [1, 3], axis=-1)[1],
+    "unstack": lambda x: ops.unstack(x, axis=-1)[2],
+}
+
+
+@pytest.mark.parametrize("integers", ["int8", "int16x8"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_read_as_integers_and_the_others_are_left_out(part, integers):
+    x = keras.Input((6, WIDTH), name="x")
+    student = keras.Model(x, PARTS[part](layers.ReLU()(x)))
+    data = np.random.default_rng(0).normal(size=(32, 6, WIDTH)).astype("float32")
+    model = tflite.convert(student, integers, data)
+    assert model.operators.get("STRIDED_SLICE") == 1
+    # Half a step where x is stored, and half of a smaller one where the part is.
+    step = np.ptp(data) / 255 if integers == "int8" else np.abs(data).max() / 32767
+    np.testing.assert_allclose(model.predict(data), student(data), atol=step)
+
+
+def test_the_first_step_of_an_lstm_is_quantized_in_the_same_way_each_time():
+    # It does not read its forget gate. The quantizer left such a SPLIT in float in 17 of 25 runs.
+    student = keras.Sequential([keras.Input((2, 3)), layers.LSTM(4, unroll=True)])
+    data = np.random.default_rng(0).normal(size=(8, 2, 3)).astype("float32")
+    files = {tflite.convert(student, "int8", data).content for _ in range(4)}
+    assert len(files) == 1

@@ -78,7 +78,7 @@ def test_a_path_where_nothing_is(tmp_path):
 
 
 def test_a_path_that_is_a_directory(tmp_path):
-    with pytest.raises(IsADirectoryError, match=r"is a directory\. Expected the file that store"):
+    with pytest.raises(IsADirectoryError, match=r"is a directory\. Expected the file that Stored"):
         Records(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A classification data set in memory."""
+"""A classification data set in memory, in its splits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Splits:
     """Images and labels for training and testing.
 
     Attributes:
@@ -37,7 +37,7 @@ class Dataset:
         """The shape of one image: (height, width, channels)."""
         return self.x_train.shape[1:]
 
-    def first(self, training: int | None = None, test: int | None = None) -> Dataset:
+    def first(self, training: int | None = None, test: int | None = None) -> Splits:
         """The same data set with only its first examples; None keeps them all."""
         return replace(
             self,
@@ -53,10 +53,10 @@ def from_bytes(
     training: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
     class_names: tuple[str, ...],
-) -> Dataset:
-    """Build a `Dataset` from images with values in 0..255 and their labels."""
+) -> Splits:
+    """Build a `Splits` from images with values in 0..255 and their labels."""
     (x_train, y_train), (x_test, y_test) = training, test
-    return Dataset(
+    return Splits(
         name=name,
         x_train=x_train.astype("float32") / 255,
         y_train=y_train.astype("int64"),
