@@ -58,7 +58,7 @@ def microseconds(files: dict[str, TFLiteModel], rounds: int, runs: int) -> dict[
     times: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(rounds):
         for name, file in files.items():
-            times[name].append(file.latency(runs).median)
+            times[name].append(file.benchmark(runs, 1, "xnnpack", memory=False).median)
     return {name: min(values) for name, values in times.items()}
 
 

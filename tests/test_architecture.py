@@ -60,6 +60,22 @@ ROOMS = [
 APART = {"distiller", "compression", "tflite"}
 # What takes models from one Keras to the other knows nothing of compression.
 BRIDGE = "keras_kd.compression.bridge."
+# From the ground up, as in docs/architecture.md; what one imports for annotations counts, too.
+INSIDE = {
+    "tflite": (
+        "tensors",
+        "contents",
+        "runtimes",
+        "streams",
+        "student",
+        "file",
+        "verification",
+        "model",
+        "microcontroller",
+        "android",
+        "conversion",
+    ),
+}
 LAZY = {
     "ai_edge_litert": {"tflite"},
     "ai_edge_quantizer": {"tflite"},
@@ -120,6 +136,20 @@ def test_imports_point_downwards(relative):
         assert ROOMS.index(other) < ROOMS.index(own), f"{relative} imports {name} from above"
         is_bridge = name.startswith(BRIDGE)
         assert is_bridge or not (own in APART and other in APART), f"{relative} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "relative",
+    [each for each in INNER if room(each) in INSIDE and each.name != "__init__.py"],
+    ids=str,
+)
+def test_imports_inside_a_room_point_downwards(relative):
+    order = INSIDE[room(relative)]
+    own = order.index(relative.parts[1].removesuffix(".py"))
+    for name in imported_names(INNER[relative], relative):
+        parts = name.split(".")
+        if parts[:2] == ["keras_kd", room(relative)] and parts[2] in order:
+            assert order.index(parts[2]) <= own, f"{relative} imports {name} from above"
 
 
 def test_no_imports_run_in_a_circle():

@@ -1,4 +1,4 @@
-"""What a student itself says of the data that it was trained on.
+"""What a student reveals of the data that it was trained on.
 
 A BatchNormalization remembers the mean and the variance of what reached it in training. On data of
 another scale, or on noise, other values reach it.

@@ -44,7 +44,7 @@ def representative_examples(
             generator, or a function without arguments that returns one, such as TFLite's
             `representative_dataset`. A batch is an array, a dict, or a list of an array for each
             input; of a tuple `(x, y)` or `((a, b), y)`, `y` is the labels. From all of them, or
-            from the first 10,000 of what does not say how long it is, a sample is chosen by
+            from the first 10,000 of data of unknown length, a sample is chosen by
             chance, always the same; with labels, each class is in it. Or a path or a name: a
             `.npy` or `.npz` file with such arrays, a directory of images
             (`keras_kd.data.images.load_images`), or a data set that TFDS keeps on the disk, such as
@@ -55,7 +55,7 @@ def representative_examples(
         input_range: (low, high), the range that the student was trained on; a dict by input name
             where there are several. Data that are scaled in another way are refused, and there is a
             warning if more than 1 % of the values lie outside.
-        student: the model, for which the data are checked where no range is given: a warning says
+        student: the model, for which the data are checked where no range is given: a warning shows
             if its first BatchNormalization has seen other values in training, or if images are
             scaled in a way that hardly any student is trained on. Where labels are known, another
             warning says if classes of the student are missing from the data.

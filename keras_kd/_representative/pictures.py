@@ -24,7 +24,7 @@ _LARGEST_SCALED = 16.0
 def load_pictures(
     source: str | os.PathLike, inputs: Sequence[InputInfo], most: int, ranges: Ranges, student: Any
 ) -> dict[str, np.ndarray]:
-    """Images from a directory or from a data set of TFDS, scaled as the student wants them.
+    """Images from a directory or from a data set of TFDS, scaled as the student takes them.
 
     Args:
         source: a directory of images, or a name such as "mnist" or "cifar10:test".
@@ -39,7 +39,8 @@ def load_pictures(
         ValueError: if the student does not take one image, or if images cannot be read.
     """
     tensor = _image_input(source, inputs)
-    shape = tensor.shape[1:]
+    # `_image_input` takes known sizes only.
+    shape = [size for size in tensor.shape[1:] if size is not None]
     path = Path(source).expanduser()
     if path.is_dir():
         pixels = load_images(path, shape, most)

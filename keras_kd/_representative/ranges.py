@@ -26,7 +26,7 @@ _USUAL = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
 
 
 def checked_ranges(input_range: InputRange, names: Sequence[str]) -> Ranges:
-    """The range of each input by name; None where nothing is said of it.
+    """The range of each input by name; None where the user gives none.
 
     Args:
         input_range: (low, high) for all inputs, or a dict of them by name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from keras_kd._checks import problem
 from keras_kd._examples import InputInfo, by_position, examples_by_name
 from keras_kd.teachers.joined import without_teacher
 
-# A generator may have no end. What says how long it is, is read to its end.
+# A generator may have no end. Data with a known length are read to their end.
 _MOST_SEEN = 10_000
 _MOST_SEEN_OF_FINITE = 100_000
 _SEED = 0
@@ -60,7 +60,7 @@ def sampled(
         return _of_arrays(whole, inputs, most, source, in_order)
     is_asked = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if is_asked and not isinstance(data, Iterable):
-        # A `keras.utils.PyDataset` is asked for its batches.
+        # A `keras.utils.PyDataset` is read by its batches.
         data = _Batches(data)
     if not _is_iterable(data):
         return None
@@ -82,7 +82,7 @@ def sampled(
 
 
 class _Batches:
-    """The batches of something that is asked for them by number."""
+    """The batches of an object that is read by their numbers."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
@@ -162,15 +162,14 @@ def _called(function: Any, source: str) -> Any:
         ) from error
 
 
-def _is_iterable(data: Any) -> bool:
+def _is_iterable(data: Any) -> TypeGuard[Iterable[Any]]:
     return isinstance(data, Iterable) and not isinstance(data, str | bytes)
 
 
 def _is_finite(data: Any) -> bool:
-    """Whether the data say that they end; a `tf.data.Dataset` says -1 or -2 if not."""
-    cardinality = getattr(data, "cardinality", None)
-    if callable(cardinality):
-        return int(cardinality()) >= 0
+    """Whether the data have a known end; a `tf.data.Dataset` gives -1 or -2 if not."""
+    if callable(getattr(data, "cardinality", None)):
+        return int(data.cardinality()) >= 0
     return hasattr(data, "__len__")
 
 

@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             benchmarks.append(model.benchmark(arguments.runs, **chosen))
     names = [str(file) for file in arguments.files]
     data = [
-        {"file": name, **benchmark.to_json()}
+        {"file": name, **benchmark.to_dict()}
         for name, benchmark in zip(names, benchmarks, strict=True)
     ]
     return Outcome(_table(names, benchmarks), {"files": data})
@@ -75,6 +75,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 def _table(names: list[str], benchmarks: list[Benchmark]) -> str:
     """One line for each way of running each file; ratios to the same way of the first file."""
     first = benchmarks[0]
+    first_memory = first.peak_memory_bytes
     rows, has_doubt = [], False
     for name, benchmark in zip(names, benchmarks, strict=True):
         memory = benchmark.peak_memory_bytes
@@ -90,8 +91,8 @@ def _table(names: list[str], benchmarks: list[Benchmark]) -> str:
                     f"{latency.mean:.1f}",
                     f"{latency.p95:.1f}",
                     f"{latency.median / baseline.median:.2f}",
-                    f"{memory / 1e6:.1f} MB",
-                    f"{memory / first.peak_memory_bytes:.2f}",
+                    f"{memory / 1e6:.1f} MB" if memory else "-",
+                    f"{memory / first_memory:.2f}" if memory and first_memory else "-",
                 )
             )
     doubt = ""

@@ -236,8 +236,8 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         ),
         {
             "files": written,
-            "inspection": inspection.to_json(),
-            "verification": evidence.to_json(),
+            "inspection": inspection.to_dict(),
+            "verification": evidence.to_dict(),
         },
     )
 
@@ -279,7 +279,9 @@ def _check_form(arguments: argparse.Namespace) -> None:
     from keras_kd.tflite.conversion.targets import TARGETS
 
     form = FORMS[arguments.quantization]
-    TARGETS[arguments.target].check_refused(form.name)
+    place = TARGETS[arguments.target]
+    place.check_refused(form.name)
+    place.end_types(form, False, arguments.input_type, arguments.output_type)
     if arguments.input_range is not None:
         checked_ranges(tuple(arguments.input_range), ["input"])
     if form.needs_data and arguments.representative_data is None:
@@ -385,7 +387,7 @@ def _described(
 ) -> tflite.TFLiteModel:
     """The model with its metadata, for images with the scaling of pixels."""
     from keras_kd.tflite import android
-    from keras_kd.tflite.android.kinds import kind_of_input
+    from keras_kd.tflite.android.metadata import kind_of_input
 
     if kind_of_input(model, metadata) == "image":
         mean, std = android.normalization(*(input_range or (0, 1)))

@@ -49,7 +49,7 @@ def _inspect_file(path: Path) -> Outcome:
 
     with _watched(path):
         inspection = tflite.inspect(path)
-    return Outcome(str(inspection), {"file": str(path), **inspection.to_json()})
+    return Outcome(str(inspection), {"file": str(path), **inspection.to_dict()})
 
 
 def _inspect_model(path: Path) -> Outcome:

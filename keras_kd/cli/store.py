@@ -200,7 +200,7 @@ def _ask(arguments: argparse.Namespace, examples: Any, keys: Any) -> None:
 def _check_examples(examples: Any, teacher: Any) -> None:
     """Find out from the first example whether these are examples for the model."""
     from keras_kd._examples import examples_by_name
-    from keras_kd.tflite.conversion.signature import Signature
+    from keras_kd.tflite.student import Signature
 
     inputs = Signature(teacher).own_inputs
     arrays = examples if isinstance(examples, dict) else {inputs[0].name: examples}

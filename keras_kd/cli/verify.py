@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         say("loading the model")
         model = load_model(arguments.against, arguments.custom_objects)
         say("running both on the examples")
-        verification = file.verify(model, compared, classes, names=pairs)
+        verification = tflite.verify(file, model, compared, classes, names=pairs)
     form = file.flatbuffer.form
     least = None if arguments.min_agreement is None else arguments.min_agreement / 100
     failures = misses(verification, form, least)
@@ -118,4 +118,4 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         "passed": not failures,
         "failures": failures,
     }
-    return Outcome(str(verification), {**data, **verification.to_json()}, failures)
+    return Outcome(str(verification), {**data, **verification.to_dict()}, failures)

@@ -408,7 +408,9 @@ def _file(model: Any, example: Examples) -> dict[str, Any]:
     return {
         "bytes": model.size,
         "compressed_bytes": model.compressed_size,
-        "latency_microseconds": model.latency(x=x).median,
+        "latency_microseconds": model.benchmark(
+            threads=1, kernels="xnnpack", x=x, memory=False
+        ).median,
         "arena_bytes": _arena_bytes(model, x),
     }
 

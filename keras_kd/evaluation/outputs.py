@@ -14,8 +14,8 @@ from keras_kd._graphs import input_names
 from keras_kd._keras import is_keras_model, is_tf_keras_model
 from keras_kd._limits import is_watched, watched_batch
 from keras_kd.tflite import TFLiteModel
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.streams import has_states
+from keras_kd.tflite.streams import has_states
+from keras_kd.tflite.student import Signature
 
 _BATCH_SIZE = 256
 

@@ -155,7 +155,7 @@ def _write(
         if not variant.calibrated:
             plain[variant.name].save(models / f"{variant.file_name}.keras")
     if tflite.microcontroller.is_installed():
-        tflite.write_c_source(
+        tflite.microcontroller.write_c_source(
             files[variants.SMALLEST],
             directory / "c",
             name="student",

@@ -1,8 +1,8 @@
 """From a trained student to verified bytes on a device.
 
 `convert` makes a `TFLiteModel`, `verify` compares it with the student, `microcontroller` runs it in
-TensorFlow Lite Micro and `write_c_source` puts it into firmware; `android` brings it into the form
-that phones want. Importing this loads no runtime: LiteRT and TFLM are imported when they are used.
+TensorFlow Lite Micro and writes it as source for firmware; `android` adds what phones need.
+ Importing this loads no runtime: LiteRT and TFLM are imported when they are used.
 """
 
 from typing import TYPE_CHECKING
@@ -14,18 +14,15 @@ if TYPE_CHECKING:
     from keras_kd.tflite.contents.inspection import Inspection, inspect
     from keras_kd.tflite.contents.state import State
     from keras_kd.tflite.conversion.convert import convert
-    from keras_kd.tflite.conversion.students import unrolled
-    from keras_kd.tflite.microcontroller.c_source import write_c_source
     from keras_kd.tflite.model import TFLiteModel
     from keras_kd.tflite.runtimes.benchmark import Benchmark
     from keras_kd.tflite.runtimes.latency import Latency
+    from keras_kd.tflite.student import unrolled
     from keras_kd.tflite.tensors import TensorInfo
-    from keras_kd.tflite.verification.comparison import FileComparison
     from keras_kd.tflite.verification.verification import Verification, verify
 
 __all__ = [
     "Benchmark",
-    "FileComparison",
     "Inspection",
     "Latency",
     "State",
@@ -38,7 +35,6 @@ __all__ = [
     "microcontroller",
     "unrolled",
     "verify",
-    "write_c_source",
 ]
 
 # Imported when they are first used: the processes that run files need nothing of this but
@@ -47,7 +43,6 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Benchmark": "runtimes.benchmark",
-        "FileComparison": "verification.comparison",
         "Inspection": "contents.inspection",
         "Latency": "runtimes.latency",
         "State": "contents.state",
@@ -58,8 +53,7 @@ __getattr__, __dir__ = lazy_names(
         "convert": "conversion.convert",
         "inspect": "contents.inspection",
         "microcontroller": "microcontroller",
-        "unrolled": "conversion.students",
+        "unrolled": "student",
         "verify": "verification.verification",
-        "write_c_source": "microcontroller.c_source",
     },
 )

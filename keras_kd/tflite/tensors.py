@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,10 +40,6 @@ class TensorInfo:
     def __str__(self) -> str:
         sizes = ("any" if size is None else str(size) for size in self.shape)
         return f"{self.name} {self.dtype.name}[{', '.join(sizes)}]"
-
-    def to_json(self) -> dict[str, Any]:
-        """The same in types that JSON knows."""
-        return {**asdict(self), "shape": list(self.shape), "dtype": self.dtype.name}
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """Real numbers to what the tensor stores: rounded, clipped to its range."""
@@ -96,7 +91,7 @@ def check_scale(values: np.ndarray, name: str, limits: tuple[float, float]) -> N
     Args:
         values: real numbers.
         name: the input that they are for.
-        limits: the smallest and the largest number that it can tell apart.
+        limits: the smallest and the largest number that it distinguishes.
 
     Raises:
         ValueError: if the mean magnitude is above four times what the input can hold.

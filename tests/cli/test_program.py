@@ -99,6 +99,9 @@ BAD = {
     "--class-names missing.txt": "path 'missing.txt'",
     "convert .": "the directory '.'",
     "convert {models}/model.keras --per-tensor": "--per-tensor with --quantization float32",
+    "convert {models}/model.keras --input-type uint8 --output x.tflite": (
+        "--input-type uint8 with --quantization float32"
+    ),
     "inspect missing.tflite": "the path 'missing.tflite'",
     "inspect {models}": "a store that keras-kd store has written",
     "inspect {models}/exported": "the .keras that it was exported from",

@@ -56,7 +56,7 @@ def survives(content, x):
         model = TFLiteModel(content)
         str(model.inspect())
         model.predict(x)
-        model.latency(2, kernels="builtin")
+        model.benchmark(2, threads=1, kernels="builtin", memory=False)
     except ValueError as error:
         text = str(error)
     else:

@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_kd import data
 from keras_kd._representative import representative_examples
-from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.student import Signature
 
 
 @pytest.fixture(scope="module")

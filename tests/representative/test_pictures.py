@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_kd import compression, tflite
 from keras_kd._representative import MAX_EXAMPLES, representative_examples
-from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.student import Signature
 from keras_kd.tflite.tensors import TensorInfo
 
 

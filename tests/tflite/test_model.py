@@ -137,13 +137,14 @@ def test_unknown_kernels(float_model, images):
         float_model.predict(images, kernels="gpu")
 
 
-def test_latency_is_the_time_alone(float_model, images):
-    latency = float_model.latency(runs=20, kernels="builtin", x=images)
-    assert 0 < latency.median <= latency.p95
-    assert (latency.runs, latency.threads, latency.kernels) == (20, 1, "builtin")
+def test_time_alone(float_model, images):
+    time = float_model.benchmark(20, threads=1, kernels="builtin", x=images, memory=False)
+    assert 0 < time.median <= time.p95
+    assert (time.runs, time.threads, time.kernels) == (20, 1, "builtin")
+    assert time.peak_memory_bytes is time.model_memory_bytes is None
+    assert "memory" not in str(time)
 
 
-@pytest.mark.parametrize("measure", ["benchmark", "latency"])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -154,13 +155,13 @@ def test_latency_is_the_time_alone(float_model, images):
         ({"x": np.ones((1, 7, 8, 1), np.float32)}, r"x of shape \(1, 7, 8, 1\)"),
     ],
 )
-def test_what_cannot_be_measured(float_model, measure, options, message):
+def test_what_cannot_be_measured(float_model, options, message):
     with pytest.raises(ValueError, match=message):
-        getattr(float_model, measure)(**options)
+        float_model.benchmark(**options)
 
 
 def test_the_evidence_of_a_conversion_goes_with_the_model(float_model, student, images, tmp_path):
-    evidence = float_model.verify(student, images)
+    evidence = tflite.verify(float_model, student, images)
     model = TFLiteModel(float_model.content, evidence)
     assert model.verification is evidence
     assert pickle.loads(pickle.dumps(model)).verification == evidence

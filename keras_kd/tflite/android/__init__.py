@@ -1,4 +1,4 @@
-"""Android: students in the form that its libraries want, and what a file says of itself.
+"""Android: students in the form that its libraries take, and metadata of files.
 
 `add_metadata` writes labels, normalization and the rest into a file, so that MediaPipe's tasks run
 it; `read_metadata` reads them back. `with_color_input`, `with_normalization` and `with_softmax`

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.android.metadata import CHANNELS, Metadata
+from keras_kd.tflite.android.metadata import CHANNELS, Metadata, per_channel
 from keras_kd.tflite.android.vocabulary import check_text
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
@@ -30,8 +30,14 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
         kind: what its input is, of `INPUT_KINDS`.
 
     Raises:
-        ValueError: as `add_metadata` says.
+        ValueError: as `add_metadata`.
     """
+    if model.state_outputs:
+        raise problem(
+            f"labels for a model of a stream, with the states {', '.join(model.state_outputs)}",
+            "a classifier whose scores follow from one input: no task of MediaPipe feeds states",
+            "leave the labels out, and feed the states in the app",
+        )
     if len(model.outputs) != 1 or (len(model.inputs) != 1 and kind in _IN_MEDIAPIPE):
         raise problem(
             f"labels for a model with {len(model.inputs)} inputs and {len(model.outputs)} outputs",
@@ -129,7 +135,8 @@ def _check_classes(scores: TensorInfo, metadata: Metadata, kind: str) -> None:
 
 
 def _check_one_normalization(metadata: Metadata) -> None:
-    for name, values in (("mean", metadata.mean), ("std", metadata.std)):
+    for name, given in (("mean", metadata.mean), ("std", metadata.std)):
+        values = per_channel(name, given)
         if len(set(values)) > 1:
             raise problem(
                 f"{name}={values}, which differs by channel",
@@ -140,7 +147,7 @@ def _check_one_normalization(metadata: Metadata) -> None:
 
 
 def _check_normalization(model: TFLiteModel, metadata: Metadata) -> None:
-    """Compare with the numbers that the file can tell apart, where it says which these are."""
+    """Compare with the numbers that the file distinguishes, where it stores which these are."""
     (limits,) = model.flatbuffer.input_ranges()
     if limits is None or model.inputs[0].dtype != np.float32:
         return
@@ -173,6 +180,7 @@ def _check_scores(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
 
 
 def _on_random_words(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:
+    assert metadata.vocabulary is not None  # Without one, scores of words are not checked.
     words = model.inputs[0]
     shape = (_RANDOM_IMAGES, *words.shape[1:])
     numbers = np.random.default_rng(0).integers(0, len(metadata.vocabulary), shape)
@@ -180,23 +188,24 @@ def _on_random_words(model: TFLiteModel, metadata: Metadata) -> dict[str, np.nda
 
 
 def _on_random_pixels(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:
-    """What the model says of random images that are handed over as MediaPipe does it."""
+    """The outputs for random images that are scaled as MediaPipe does it."""
     image = model.inputs[0]
     shape = (_RANDOM_IMAGES, *image.shape[1:])
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     if image.dtype != np.uint8:
         return model.predict_by_name(_normalized(pixels, metadata))
-    # A file that stores pixels as they are knows itself what they stand for.
+    # A file that stores pixels as they are holds their scale itself.
     stored = model.run_stored({image.name: pixels})
     return {tensor.name: tensor.dequantize(stored[tensor.name]) for tensor in model.outputs}
 
 
 def _on_random_recordings(model: TFLiteModel, metadata: Metadata) -> dict[str, np.ndarray]:
-    """What the model says of noise; recordings are numbers of -1..1."""
+    """The outputs for noise; recordings are numbers of -1..1."""
     shape = (_RANDOM_IMAGES, *model.inputs[0].shape[1:])
     noise = np.random.default_rng(0).uniform(-1, 1, shape)
     return model.predict_by_name(noise.astype(np.float32))
 
 
 def _normalized(pixels: np.ndarray, metadata: Metadata) -> np.ndarray:
-    return ((pixels - metadata.mean[0]) / metadata.std[0]).astype(np.float32)
+    (mean, *_), (std, *_) = per_channel("mean", metadata.mean), per_channel("std", metadata.std)
+    return ((pixels - mean) / std).astype(np.float32)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from keras_kd._checks import problem, three_parts
-from keras_kd.tflite.android.text import has_control_characters
+from keras_kd.tflite.android.text import decoded, has_control_characters, read_entries
 
 # The most classes known to anybody, ImageNet's 21 841, take a tenth of this.
 _MOST_BYTES = 4 * 1024 * 1024
@@ -56,7 +55,7 @@ def warn_of_same_labels(labels: Sequence[str]) -> None:
                 three_parts(
                     f"the label {label!r} of the classes {seen[label]} and {index}",
                     "labels that differ: who reads them sees one class",
-                    f"add what tells them apart, for example {f'{label} (2)'!r}, or leave it so",
+                    f"add a distinction, for example {f'{label} (2)'!r}, or leave it so",
                 ),
                 stacklevel=3,
             )
@@ -77,36 +76,11 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not text, or if what is in it cannot be labels.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise problem(
-            f"the path {str(path)!r}",
-            "a text file with a label on each line",
-            "check the path",
-            kind=FileNotFoundError,
-        )
-    size = path.stat().st_size
-    if size > _MOST_BYTES:
-        raise problem(
-            f"a file {str(path)!r} of {size} bytes",
-            f"at most {_MOST_BYTES}: a label on each line",
-            "check the path",
-        )
-    try:
-        return labels_from_bytes(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return read_entries(path, "label", _MOST_BYTES, labels_from_bytes)
 
 
 def labels_from_bytes(content: bytes) -> tuple[str, ...]:
     """The labels in the content of a file; see `read_labels`."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise problem(
-            f"labels that are not UTF-8 (byte {error.start})",
-            "a text file with a label on each line",
-            "save the file as UTF-8",
-        ) from error
     # Not splitlines: it also splits at characters that a label may not have.
-    return check_labels([line.strip(" \t\r") for line in text.rstrip().split("\n")])
+    lines = decoded(content, "label").rstrip().split("\n")
+    return check_labels([line.strip(" \t\r") for line in lines])

@@ -1,4 +1,4 @@
-"""What a classifier for Android says of itself."""
+"""Metadata of classifiers for Android."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from keras_kd.tflite.android.calibration import ScoreCalibration
 from keras_kd.tflite.android.labels import check_labels
 from keras_kd.tflite.android.text import has_control_characters
 from keras_kd.tflite.android.vocabulary import SEPARATOR, check_separator, check_vocabulary
+from keras_kd.tflite.model import TFLiteModel
 
 CHANNELS = 3
 INPUT_KINDS = ("image", "audio", "text", "numbers")
@@ -21,7 +22,7 @@ class Metadata:
     """What `add_metadata` writes into a .tflite file, and MediaPipe and Android Studio read.
 
     A phone's pixels are numbers of 0..255. The file gets `(pixel - mean) / std`, which must be what
-    the student was trained on; `normalization` tells mean and standard deviation for a range. By
+    the student was trained on; `normalization` computes mean and standard deviation for a range. By
     default the pixels arrive as they are.
 
     Args:
@@ -51,7 +52,7 @@ class Metadata:
         TypeError: if a value is of another type.
         ValueError: if labels are empty, if numbers are not finite, if a standard deviation is not
             above 0, if there are not as many calibrated classes as labels, or if a kind of input
-            is unknown or does not go with what else is said.
+            is unknown or contradicts another value.
 
     Example:
         ```python
@@ -171,3 +172,43 @@ def per_channel(name: str, value: Any, above: float | None = None) -> tuple[floa
     if len(values) not in (1, CHANNELS):
         raise problem(f"{name}={value!r}", "one number, or one for each of three channels", fix)
     return tuple(check_number(name, number, above=above, fix=fix) for number in values)
+
+
+def kind_of_input(model: TFLiteModel, metadata: Metadata) -> str:
+    """One of `INPUT_KINDS`.
+
+    Args:
+        model: the file.
+        metadata: its metadata; their `input_kind` counts if there is one.
+
+    Raises:
+        ValueError: if the input could be a grey image as well as a spectrogram, and the metadata do
+            not decide.
+    """
+    if metadata.input_kind is not None:
+        return metadata.input_kind
+    if metadata.vocabulary is not None:
+        return "text"
+    kind = likely_kind(model, metadata.sample_rate)
+    if kind is None:
+        raise problem(
+            f"labels for the input {model.inputs[0]}, which is a grey image or a spectrogram",
+            "an unambiguous model: MediaPipe passes images in three channels",
+            "for images, convert keras_kd.tflite.android.with_color_input(student) "
+            "(--color-input); for anything else pass input_kind='numbers' "
+            "(--input-kind numbers)",
+        )
+    return kind
+
+
+def likely_kind(model: TFLiteModel, sample_rate: int | None) -> str | None:
+    """What the inputs are by their shapes and types; None if these do not decide."""
+    if sample_rate is not None:
+        return "audio"
+    if all(tensor.dtype.kind in "iu" and not tensor.is_quantized for tensor in model.inputs):
+        return "image" if len(model.inputs[0].shape) == 4 else "text"
+    if len(model.inputs) > 1 or len(model.inputs[0].shape) != 4:
+        return "numbers"
+    channels = model.inputs[0].shape[-1]
+    # More channels than colors are measured by something else than a camera.
+    return {1: None, CHANNELS: "image"}.get(channels, "numbers")

@@ -1,18 +1,18 @@
-"""Reading metadata from a .tflite file, whoever made it."""
+"""Reading metadata from a .tflite file of any maker."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from keras_kd._checks import problem, three_parts
+from keras_kd._checks import problem
 from keras_kd.tflite.android.calibration import (
     TRANSFORMATIONS,
     ScoreCalibration,
     calibration_from_csv,
 )
-from keras_kd.tflite.android.kinds import likely_kind
 from keras_kd.tflite.android.labels import labels_from_bytes
-from keras_kd.tflite.android.metadata import Metadata
+from keras_kd.tflite.android.metadata import Metadata, likely_kind
 from keras_kd.tflite.android.vocabulary import SEPARATOR, from_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.archive import read_file
@@ -22,7 +22,7 @@ from keras_kd.tflite.model import TFLiteModel
 
 
 def read_metadata(model: TFLiteModel) -> Metadata:
-    """Read what a classifier says of itself, also one that others have made.
+    """Read the metadata of a classifier, also of one from other tools.
 
     Nothing is written to disk, and nothing outside of the file is read.
 
@@ -37,7 +37,7 @@ def read_metadata(model: TFLiteModel) -> Metadata:
     if content is None:
         raise problem(
             "a model without TFLite metadata",
-            "one that says what its classes are called",
+            "one with the names of its classes",
             "write them with keras_kd.tflite.android.add_metadata",
         )
     root = TableReader.root(content, schema.FILE_IDENTIFIER)
@@ -69,7 +69,7 @@ def _tokenizer(model: TFLiteModel, read: TableReader) -> dict[str, Any]:
     options = options_of(read, schema.ProcessUnitOptions.REGEX_TOKENIZER)
     if options is None:
         return {}
-    [*files] = options.tables(schema.RegexTokenizer.VOCABULARY)
+    files = options.tables(schema.RegexTokenizer.VOCABULARY)
     name = _first(files, "a file of words").text(schema.AssociatedFile.NAME)
     separator = options.text(schema.RegexTokenizer.SEPARATOR)
     return {
@@ -79,7 +79,7 @@ def _tokenizer(model: TFLiteModel, read: TableReader) -> dict[str, Any]:
 
 
 def _kind(model: TFLiteModel, read: TableReader) -> tuple[str | None, int | None]:
-    """The kind of the input, None if its shape tells that; and the rate of a recording."""
+    """The kind of the input, None if its shape decides that; and the rate of a recording."""
     content = read.table(schema.Tensor.CONTENT)
     if content is None:
         return None, None
@@ -128,17 +128,18 @@ def _associated_file(
     for file in tensor.tables(schema.Tensor.FILES):
         if file.number(schema.AssociatedFile.TYPE, "<B") == kind:
             return read_file(model.content, file.text(schema.AssociatedFile.NAME))
-    raise ValueError(_missing(f"a file of {what}"))
+    raise _missing(f"a file of {what}")
 
 
-def _first(tables: list[TableReader], what: str) -> TableReader:
-    if not tables:
-        raise ValueError(_missing(what))
-    return tables[0]
+def _first(tables: Iterator[TableReader], what: str) -> TableReader:
+    found = next(tables, None)
+    if found is None:
+        raise _missing(what)
+    return found
 
 
-def _missing(what: str) -> str:
-    return three_parts(
+def _missing(what: str) -> Exception:
+    return problem(
         f"TFLite metadata without {what}",
         "the metadata of a classifier",
         "write them again with keras_kd.tflite.android.add_metadata",

@@ -1,4 +1,4 @@
-"""Students in the form that Android's libraries want: color images in, scores out."""
+"""Students in the form that Android's libraries take: color images in, scores out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 from keras_kd._checks import problem
 from keras_kd._keras import check_model, is_keras_model, tf_keras
 from keras_kd.tflite.android.metadata import CHANNELS, per_channel
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import in_float32
+from keras_kd.tflite.student import Signature, prepared
 from keras_kd.tflite.tensors import TensorInfo
 
 _RANDOM_EXAMPLES = 16
@@ -42,8 +41,8 @@ def with_color_input(student: Any) -> Any:
     Raises:
         ValueError: if the student takes anything else, or has several outputs.
     """
-    student = in_float32(check_model("student", student))
-    signature, library = Signature(student), _library(student)
+    signature = prepared(check_model("student", student))
+    library = _library(student)
     image = _only_input(signature)
     if len(image.shape) not in (3, 4) or image.shape[3:] not in ((), (1,)) or None in image.shape:
         raise problem(
@@ -98,8 +97,8 @@ def with_normalization(
             if the student takes anything else or has several outputs.
     """
     mean, std = per_channel("mean", mean), per_channel("std", std, above=0.0)
-    student = in_float32(check_model("student", student))
-    signature, library = Signature(student), _library(student)
+    signature = prepared(check_model("student", student))
+    library = _library(student)
     image = _only_input(signature)
     if len(image.shape) != 4 or image.shape[-1] != CHANNELS:
         raise problem(
@@ -136,8 +135,8 @@ def with_softmax(student: Any) -> Any:
     Raises:
         ValueError: if the outputs are probabilities already, or not those of several classes.
     """
-    student = in_float32(check_model("student", student))
-    signature, library = Signature(student), _library(student)
+    signature = prepared(check_model("student", student))
+    library = _library(student)
     inputs = _only_input(signature)
     tensor = library.Input(inputs.shape[1:], name=inputs.name, dtype=inputs.dtype.name)
     _, logits = _only_output(signature, tensor)

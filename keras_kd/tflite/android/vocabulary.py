@@ -1,20 +1,19 @@
-"""The words that a student of text knows, and the text file that holds them."""
+"""The vocabulary of a student of text, and the text file that holds them."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.android.text import has_control_characters
+from keras_kd.tflite.android.text import decoded, has_control_characters, read_entries
 from keras_kd.tflite.model import TFLiteModel
 
-# What stands between words where nothing else is said: space, and the punctuation of ASCII but "'".
+# What stands between words by default: space, and the punctuation of ASCII but "'".
 # It means the same to Python, to Java and to RE2, which MediaPipe uses.
 SEPARATOR = r"[\s!-&(-/:-@\[-`{-~]+"
 # What MediaPipe calls the words that are none.
@@ -99,7 +98,7 @@ def check_text(model: TFLiteModel, vocabulary: Sequence[str]) -> None:
     """Refuse a file that MediaPipe's TextClassifier would not run with these words.
 
     Raises:
-        ValueError: if its input is no list of word numbers of a fixed length, or if it knows fewer
+        ValueError: if its input is no list of word numbers of a fixed length, or if it has fewer
             words.
     """
     words = model.inputs[0]
@@ -120,7 +119,7 @@ def check_text(model: TFLiteModel, vocabulary: Sequence[str]) -> None:
         model.predict_by_name(last)
     except ValueError as error:
         raise problem(
-            f"a vocabulary of {len(vocabulary)} words for a model that does not know the last",
+            f"a vocabulary of {len(vocabulary)} words for a model without a number for the last",
             "the words that the student was trained on, in the order of their numbers",
             "pass the vocabulary of the training",
         ) from error
@@ -137,10 +136,7 @@ def from_bytes(content: bytes) -> tuple[str, ...]:
     Raises:
         ValueError: if it is no such file.
     """
-    try:
-        lines = content.decode("utf-8-sig").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise _no_vocabulary(f"it is not UTF-8 (byte {error.start})") from error
+    lines = decoded(content, "word").removesuffix("\n").split("\n")
     lines = [line.rstrip("\r") for line in lines]
     pairs = [line.split(" ") for line in lines]
     if all(len(pair) == 2 and pair[1].isascii() and pair[1].isdigit() for pair in pairs):
@@ -160,23 +156,10 @@ def read_vocabulary(path: str | os.PathLike) -> tuple[str, ...]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not text, or if what is in it is no vocabulary.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise problem(
-            f"the path {str(path)!r}",
-            "a text file with a word on each line",
-            "check it",
-            kind=FileNotFoundError,
-        )
-    if path.stat().st_size > _MOST_BYTES:
-        raise problem(f"a file {str(path)!r} of more than {_MOST_BYTES} bytes", "words", "check it")
-    try:
-        return from_bytes(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return read_entries(path, "word", _MOST_BYTES, from_bytes)
 
 
-def _no_vocabulary(reason: str) -> ValueError:
+def _no_vocabulary(reason: str) -> Exception:
     return problem(
         f"a vocabulary that cannot be read ({reason})",
         "a text file with a word on each line, in the order of their numbers",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from keras_kd.tflite.android.classifier import check_classifier
-from keras_kd.tflite.android.kinds import kind_of_input
 from keras_kd.tflite.android.labels import warn_of_same_labels
-from keras_kd.tflite.android.metadata import Metadata
+from keras_kd.tflite.android.metadata import Metadata, kind_of_input
 from keras_kd.tflite.android.vocabulary import to_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.archive import append_files
@@ -178,11 +178,11 @@ def _scores_table(model: TFLiteModel, metadata: Metadata) -> dict[int, Any]:
     return table
 
 
-def _content(kind: schema.ContentProperties, properties: dict[int, Any]) -> dict[int, Any]:
+def _content(kind: schema.ContentProperties, properties: Mapping[Any, Any]) -> dict[int, Any]:
     return {schema.Content.PROPERTIES_TYPE: kind, schema.Content.PROPERTIES: properties}
 
 
-def _process_unit(kind: schema.ProcessUnitOptions, options: dict[int, Any]) -> dict[int, Any]:
+def _process_unit(kind: schema.ProcessUnitOptions, options: Mapping[Any, Any]) -> dict[int, Any]:
     return {schema.ProcessUnit.OPTIONS_TYPE: kind, schema.ProcessUnit.OPTIONS: options}
 
 

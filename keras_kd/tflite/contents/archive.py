@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from keras_kd._checks import one_line, problem
 
-# The earliest moment that a zip archive knows: the same files make the same bytes.
+# The earliest time in a zip archive: the same files make the same bytes.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED = 1
 # What struct and zipfile raise where offsets, sizes, versions or names are damaged.
@@ -81,7 +81,7 @@ def _refusal(entry: zipfile.ZipInfo, size: int) -> Exception | None:
         )
     if not 0 <= entry.file_size == entry.compress_size <= size:
         return _problem(
-            f"a file {entry.filename!r} that says to hold {entry.file_size} bytes",
+            f"a file {entry.filename!r} with a declared size of {entry.file_size} bytes",
             f"no more than the {size} bytes of all",
         )
     return None

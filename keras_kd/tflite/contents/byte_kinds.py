@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zipfile
 from collections.abc import Iterator
 
@@ -11,10 +10,12 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd.tflite.contents.archive import DAMAGE
+from keras_kd.tflite.contents.tables import TableReader
 
+IDENTIFIER = b"TFL3"
 KINDS = ("weights", "quantization", "names", "metadata", "overhead")
 
-# A file may refer to one part several times, and whoever unpacks it copies the part as often. What
+# A file may refer to one part several times, and unpacking copies the part as often. What
 # converters write refers to few parts twice, if to any.
 _MOST_REPEATED = 4
 _ALWAYS_ALLOWED_BYTES = 1 << 20
@@ -58,8 +59,7 @@ def check_references(content: bytes) -> None:
         content: the bytes of a .tflite file.
 
     Raises:
-        ValueError: if it refers to the same parts again and again.
-        struct.error: if it is damaged.
+        ValueError: if it refers to the same parts again and again, or is damaged.
     """
     _Kinds(content).read_model()
 
@@ -80,7 +80,7 @@ class _Kinds:
         return {kind: int(count) for kind, count in zip(KINDS, counts, strict=True)}
 
     def read_model(self) -> None:
-        model = _Table(self._content, 0).referred()
+        model = TableReader.root(self._content, IDENTIFIER, ValueError)
         for operator_code in self._tables(model, 1):
             self._mark_string(operator_code, 1)
         for subgraph in self._tables(model, 2):
@@ -101,27 +101,27 @@ class _Kinds:
                 for entry in self._tables(signature, field):
                     self._mark_string(entry, 0)
 
-    def _read_subgraph(self, subgraph: _Table) -> None:
+    def _read_subgraph(self, subgraph: TableReader) -> None:
         self._mark_string(subgraph, 4)
         for _ in self._tables(subgraph, 3):
             pass
         for tensor in self._tables(subgraph, 0):
             self._mark_string(tensor, 3)
-            quantization = tensor.field(4)
+            quantization = tensor.table(4)
             if quantization is not None:
-                self._read_quantization(quantization.referred())
-            sparsity = tensor.field(6)
-            of_sparsity = () if sparsity is None else self._tables(sparsity.referred(), 2)
+                self._read_quantization(quantization)
+            sparsity = tensor.table(6)
+            of_sparsity = () if sparsity is None else self._tables(sparsity, 2)
             for _ in (*of_sparsity, *self._tables(tensor, 9)):
                 pass
 
-    def _read_quantization(self, record: _Table) -> None:
+    def _read_quantization(self, record: TableReader) -> None:
         self._mark(record.position, record.size, "quantization")
         for field, item_size in ((0, 4), (1, 4), (2, 4), (3, 8)):
             self._mark_vector(record, field, item_size, "quantization")
 
-    def _read_buffer(self, buffer: _Table, kind: str) -> None:
-        start, items = buffer.vector(0)
+    def _read_buffer(self, buffer: TableReader, kind: str) -> None:
+        start, items = buffer.vector(0, item_size=1)
         self._mark(start, items, kind)
         # The values of models above 2 GB lie behind the tables.
         self._mark(buffer.number(1, "<Q"), buffer.number(2, "<Q"), kind)
@@ -135,19 +135,19 @@ class _Kinds:
             if start is not None:
                 self._mark(start, len(self._content) - start, "metadata")
 
-    def _mark_string(self, table: _Table, field: int, kind: str = "names") -> None:
+    def _mark_string(self, table: TableReader, field: int, kind: str = "names") -> None:
         # A zero ends a string and is not counted in its length.
         self._mark_vector(table, field, 1, kind, end=1)
 
     def _mark_vector(
-        self, table: _Table, field: int, item_size: int, kind: str, end: int = 0
+        self, table: TableReader, field: int, item_size: int, kind: str, end: int = 0
     ) -> None:
         """Note the items of a vector and the number of them, which stands in front."""
-        start, items = table.vector(field)
+        start, items = table.vector(field, item_size)
         if start:
             self._mark(start - 4, 4 + items * item_size + end, kind)
 
-    def _tables(self, table: _Table, field: int) -> Iterator[_Table]:
+    def _tables(self, table: TableReader, field: int) -> Iterator[TableReader]:
         for found in table.tables(field):
             self._spend(_BYTES_OF_TABLE)
             yield found
@@ -160,55 +160,3 @@ class _Kinds:
     def _mark(self, start: int, size: int, kind: str) -> None:
         self._spend(size)
         self._kinds[start : start + size] = KINDS.index(kind)
-
-
-class _Table:
-    """A table of a FlatBuffer, or any other place in it."""
-
-    def __init__(self, content: bytes, position: int) -> None:
-        self.position = position
-        self._content = content
-
-    @property
-    def size(self) -> int:
-        """How many bytes its fields take where it stands."""
-        return self._read("<H", self._directory + 2)
-
-    def referred(self) -> _Table:
-        """What the offset at this place refers to."""
-        return _Table(self._content, self.position + self._read("<I", self.position))
-
-    def field(self, number: int) -> _Table | None:
-        """The place of a field; None if the table does not have it."""
-        entry = 4 + 2 * number
-        if entry >= self._read("<H", self._directory):
-            return None
-        offset = self._read("<H", self._directory + entry)
-        return _Table(self._content, self.position + offset) if offset else None
-
-    def number(self, number: int, form: str) -> int:
-        """The integer in a field, of one of the forms of `struct`; 0 if there is none."""
-        place = self.field(number)
-        return 0 if place is None else self._read(form, place.position)
-
-    def vector(self, number: int) -> tuple[int, int]:
-        """Where the items of a vector begin, and how many there are; (0, 0) without one."""
-        place = self.field(number)
-        if place is None:
-            return 0, 0
-        start = place.referred().position
-        return start + 4, self._read("<I", start)
-
-    def tables(self, number: int) -> Iterator[_Table]:
-        """The tables of a vector of them."""
-        start, items = self.vector(number)
-        for index in range(items):
-            yield _Table(self._content, start + 4 * index).referred()
-
-    @property
-    def _directory(self) -> int:
-        """Where it is written which field stands where."""
-        return self.position - self._read("<i", self.position)
-
-    def _read(self, form: str, position: int) -> int:
-        return struct.unpack_from(form, self._content, position)[0]

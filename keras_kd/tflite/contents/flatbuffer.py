@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.contents.byte_kinds import check_references
+from keras_kd.tflite.contents.byte_kinds import IDENTIFIER, check_references
 from keras_kd.tflite.contents.state import State, read_state
 from keras_kd.tflite.tensors import TensorInfo
 
 # TFLM reads weights in place with instructions that need this; the converter aligns to 4.
 ALIGNMENT = 16
-FILE_IDENTIFIER = b"TFL3"
 
 _ACTIVATIONS = (
     "ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "LOG_SOFTMAX", "L2_NORMALIZATION",
@@ -66,6 +65,9 @@ class FlatBufferModel:
     Args:
         content: the bytes, from anywhere: no runtime needs to have loaded them before.
 
+    Attributes:
+        content: those bytes.
+
     Raises:
         ValueError: if they cannot be unpacked, or refer to what is not there.
     """
@@ -74,7 +76,7 @@ class FlatBufferModel:
         from ai_edge_litert import schema_py_generated as schema
 
         self._schema = schema
-        self._size = len(content)
+        self.content = content
         try:
             self._model = unpacked(content)
             _check_structure(self._model)
@@ -157,6 +159,21 @@ class FlatBufferModel:
             found |= {name for name, o in self._operators(graph) if floats.intersection(o.outputs)}
         return sorted(found - {"QUANTIZE", "DEQUANTIZE"})
 
+    def float_results(self) -> list[str]:
+        """The names of the tensors that operators compute as or from floating-point numbers.
+
+        Those of QUANTIZE and DEQUANTIZE are left out, as in `float_operators`.
+        """
+        found = []
+        for graph in self._model.subgraphs:
+            floats = self._float_tensors(graph)
+            for name, operator in self._operators(graph):
+                if name not in ("QUANTIZE", "DEQUANTIZE") and floats.intersection(
+                    [*operator.inputs, *operator.outputs]
+                ):
+                    found += [_text(graph.tensors[int(i)].name) for i in operator.outputs]
+        return found
+
     def hybrid_operators(self) -> list[str]:
         """The sorted names of the operators that give real numbers and read integers as weights.
 
@@ -207,7 +224,7 @@ class FlatBufferModel:
     def with_first_scale(self, name: str) -> bytes:
         """The file in which the weights of an operator all have the scale of their first channel.
 
-        It is what runtimes compute that do not know of scales for each channel.
+        It is what runtimes compute that have no scales for each channel.
         """
         model = copy.deepcopy(self._model)
         for graph in model.subgraphs:
@@ -298,7 +315,7 @@ class FlatBufferModel:
         return found
 
     def input_ranges(self) -> list[tuple[float, float] | None]:
-        """For each input of the model the real numbers that it can tell apart: from, to.
+        """For each input of the model the real numbers that it distinguishes: from, to.
 
         None where floats are used as they are, or where integers are no numbers but words.
         """
@@ -306,7 +323,7 @@ class FlatBufferModel:
         return [self._range(self._first_quantized(graph, index)) for index in graph.inputs]
 
     def output_steps(self) -> list[float]:
-        """For each output of the model how far apart two numbers are that it can tell apart.
+        """For each output of the model how far apart two numbers are that it distinguishes.
 
         0.0 where floats are computed to the end.
         """
@@ -322,7 +339,7 @@ class FlatBufferModel:
         return [self._activation(graph, int(index)) for index in graph.outputs]
 
     def _activation(self, graph: Any, index: int) -> str:
-        # Each is asked for once: in a damaged file operators can feed one another.
+        # Each is looked up once: in a damaged file operators can feed one another.
         makers = {int(i): pair for pair in self._operators(graph) for i in pair[1].outputs}
         while index in makers:
             name, operator = makers.pop(index)
@@ -348,6 +365,16 @@ class FlatBufferModel:
     def metadata_names(self) -> list[str]:
         """Under which names something is kept in the file, for example "TFLITE_METADATA"."""
         return [_text(entry.name) for entry in self._model.metadata or []]
+
+    def changed(self, *changes: Callable[[Any], bool]) -> FlatBufferModel:
+        """The file after changes of its `ModelT`; this object itself if there are none.
+
+        Args:
+            changes: functions that change a `ModelT` and return whether they did. The object is
+                not to be used any more if one of them did.
+        """
+        done = [change(self._model) for change in changes]
+        return FlatBufferModel(self._packed(self._model)) if any(done) else self
 
     def aligned(self) -> bytes:
         """The file with every weight at a multiple of 16 bytes from its start."""
@@ -404,7 +431,7 @@ class FlatBufferModel:
         return [entry for entry in self._model.metadata or [] if entry.name == name.encode()]
 
     def _packed(self, model: Any) -> bytes:
-        return packed(model, self._size)
+        return packed(model, len(self.content))
 
     def _operators(self, graph: Any) -> Iterator[tuple[str, Any]]:
         for operator in graph.operators or []:
@@ -465,8 +492,6 @@ def unpacked(content: bytes) -> Any:
     """A file as a `ModelT` of the schema, to be changed and `packed` again."""
     from ai_edge_litert import schema_py_generated as schema
 
-    if content[4:8] != FILE_IDENTIFIER:
-        raise ValueError(f"the letters {FILE_IDENTIFIER.decode()!r} are not at their place")
     check_references(content)
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
 
@@ -474,7 +499,7 @@ def unpacked(content: bytes) -> Any:
 def packed(model: Any, size: int) -> bytes:
     """The bytes of a `ModelT`, aligned, which are about that many."""
     builder = _aligning_builder(size)
-    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -530,7 +555,7 @@ def _check_structure(model: Any) -> None:
 
 def _fill(part: Any) -> None:
     for kind in ("inputs", "outputs"):
-        # What is no vector of its own was not written, which flatbuffers tells as None or 0.
+        # What is no vector of its own was not written, which flatbuffers returns as None or 0.
         if not isinstance(getattr(part, kind), np.ndarray):
             setattr(part, kind, np.empty(0, np.int32))
 
@@ -552,7 +577,7 @@ def _shape(tensor: Any) -> tuple[int | None, ...]:
 
 
 def _numpy_type(name: str) -> np.dtype:
-    """The type of a tensor as NumPy, or the package that Keras uses beside it, knows it."""
+    """The type of a tensor as NumPy, or the package that Keras uses beside it, names it."""
     if name in ("STRING", "RESOURCE", "VARIANT", ""):
         return np.dtype("S" if name == "STRING" else "O")
     name = name.lower()

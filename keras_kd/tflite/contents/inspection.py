@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_kd._checks import problem
-from keras_kd._json import json_value
 from keras_kd._limits import free_bytes
-from keras_kd._tables import aligned
+from keras_kd._tables import Report, Table
 from keras_kd.tflite.contents import metadata_schema
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
@@ -46,8 +45,8 @@ _OF_AN_APP = "runtimes in which the app registers it"
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What is in a .tflite file. `print` shows it, `to_json` has all of it.
+class Inspection(Report):
+    """The contents of a .tflite file; `to_dataframe` has a row for each tensor.
 
     Attributes:
         size: the size of the file in bytes.
@@ -65,10 +64,10 @@ class Inspection:
         metadata: under which names something is kept in the file.
         schema_version: the version of the format.
         custom_operators: operators that are not in the schema, and what runs them.
-        described: what the metadata say: labels, normalization, attached files.
+        described: the metadata: labels, normalization, attached files.
         minimum_runtime: the first version of TensorFlow Lite that computes what is in the file,
-            for example "1.14.0": what the file says, or a later one where that is known to compute
-            something else; None where nothing says.
+            for example "1.14.0": the one in the file, or a later one where that is known to compute
+            something else; None where neither is known.
         sha256: the SHA-256 of the file: whether a copy is undamaged.
     """
 
@@ -89,38 +88,45 @@ class Inspection:
     custom_operators: dict[str, str]
     described: Described
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it, in types that JSON knows."""
-        ends = {
-            "inputs": [tensor.to_json() for tensor in self.inputs],
-            "outputs": [tensor.to_json() for tensor in self.outputs],
-        }
-        states = {"next_states": state_outputs(self.inputs, self.outputs)}
-        return json_value({**asdict(self), **ends, **states})
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in types that JSON knows, with the outputs that the states are taken from."""
+        return {**super().to_dict(), "next_states": state_outputs(self.inputs, self.outputs)}
 
-    def __str__(self) -> str:
-        return "\n\n".join([self._ends(), self._kinds(), self._operators(), self._tensors()])
+    def _records(self) -> list[dict[str, Any]]:
+        return [asdict(tensor) for tensor in self.tensors]
 
-    def _ends(self) -> str:
+    def _parts(self) -> list[Table | str]:
+        return [
+            self._ends(),
+            "",
+            self._kinds(),
+            "",
+            *self._operators(),
+            "",
+            *self._constants(),
+        ]
+
+    def _ends(self) -> Table:
         rows = [
             [kind, tensor.name, tensor.dtype.name, _sizes(tensor.shape), *_quantization(tensor)]
             for kind, tensors in (("input", self.inputs), ("output", self.outputs))
             for tensor in tensors
         ]
-        return aligned(["", "name", "type", "shape", "scale", "zero point"], rows, left=4)
+        return Table(["", "name", "type", "shape", "scale", "zero point"], rows, left=4)
 
-    def _kinds(self) -> str:
+    def _kinds(self) -> Table:
         rows = [
             [kind, f"{count:,}", f"{100 * count / self.size:.1f} %"]
             for kind, count in self.bytes.items()
         ]
-        return aligned(["bytes", f"{self.size:,}", ""], rows)
+        return Table(["bytes", f"{self.size:,}", ""], rows)
 
-    def _operators(self) -> str:
+    def _operators(self) -> list[Table | str]:
         rows = [[name, str(count)] for name, count in self.operators.items()]
         inside = len(self.float_tensors)
-        lines = [
-            aligned(["operator", "times"], rows),
+        return [
+            Table(["operator", "times"], rows),
+            *(f"{name} runs on {where}" for name, where in self.custom_operators.items()),
             f"in floating point: {', '.join(self.float_operators) or 'no operator'}; "
             f"{inside or 'no'} tensor{'' if inside == 1 else 's'} between inputs and outputs",
             f"state: {self._state()}",
@@ -130,9 +136,6 @@ class Inspection:
             *self._described(),
             f"SHA-256: {self.sha256}",
         ]
-        custom = [f"{name} runs on {where}" for name, where in self.custom_operators.items()]
-        lines[1:1] = custom
-        return "\n".join(lines)
 
     def _described(self) -> list[str]:
         said = self.described
@@ -154,15 +157,15 @@ class Inspection:
         fed = [f"{name} is {output} of the call before" for name, output in pairs.items()]
         return "; ".join([str(self.state)] * (bool(self.state) or not fed) + fed)
 
-    def _tensors(self) -> str:
+    def _constants(self) -> list[Table | str]:
         stored = [tensor for tensor in self.tensors if tensor.bytes]
         rows = [
             [_short(t.name), t.type.lower(), _sizes(t.shape), str(t.scales), f"{t.bytes:,}"]
             for t in stored[:_SHOWN_TENSORS]
         ]
-        table = aligned(["constant tensor", "type", "shape", "scales", "bytes"], rows, left=3)
+        table = Table(["constant tensor", "type", "shape", "scales", "bytes"], rows, left=3)
         left_out = len(stored) - len(rows)
-        return f"{table}\nand {left_out} smaller ones" if left_out else table
+        return [table, f"and {left_out} smaller ones"] if left_out else [table]
 
 
 def inspect(path: str | os.PathLike) -> Inspection:
@@ -282,5 +285,5 @@ def _quantization(tensor: TensorInfo) -> tuple[str, str]:
 
 
 def _short(name: str) -> str:
-    """Names of fused operators are as long as all their parts; their end says most."""
+    """Names of fused operators are as long as all their parts; their end is the specific part."""
     return name if len(name) <= _LONGEST_NAME else f"...{name[3 - _LONGEST_NAME :]}"

@@ -1,4 +1,4 @@
-"""What the metadata of a file say of its inputs and outputs, whatever kind of model it is."""
+"""The metadata of a file about its inputs and outputs, for any kind of model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from keras_kd._checks import one_line
 from keras_kd.tflite.contents import metadata_schema as schema
@@ -19,11 +20,11 @@ _MOST_TENSORS = 64
 
 @dataclass(frozen=True)
 class Described:
-    """What the metadata say, and the files behind the model.
+    """The metadata, and the files behind the model.
 
     Attributes:
         labels: by the name of an output what its numbers stand for.
-        normalization: by the name of an input (mean, std): the file wants (x - mean) / std, one
+        normalization: by the name of an input (mean, std): the file takes (x - mean) / std, one
             number for all channels or one for each.
         files: the names of the files that are attached.
         error: why some of it could not be read; "" if all of it was.
@@ -38,7 +39,7 @@ class Described:
 def described(
     content: bytes, metadata: bytes | None, inputs: Sequence[str], outputs: Sequence[str]
 ) -> Described:
-    """Read what is said of inputs and outputs; what is damaged is told, not raised.
+    """Read the metadata of inputs and outputs; damage goes to `error` and is not raised.
 
     Args:
         content: the bytes of the file.
@@ -51,7 +52,7 @@ def described(
     error = ""
     try:
         # That of the model comes first; others are bodies of its loops.
-        for graph in [] if metadata is None else _graphs(metadata)[:1]:
+        for graph in _first_graph(metadata):
             for name, tensor in _by_name(inputs, graph, schema.Subgraph.INPUTS):
                 options = options_of(tensor, schema.ProcessUnitOptions.NORMALIZATION)
                 if options is not None:
@@ -76,7 +77,7 @@ def options_of(tensor: TableReader, kind: schema.ProcessUnitOptions) -> TableRea
     """The options of the first process unit of a kind; None if there is none.
 
     Args:
-        tensor: what the metadata say of an input or an output.
+        tensor: the metadata of an input or an output.
         kind: of the unit.
     """
     for unit in tensor.tables(schema.Tensor.PROCESS_UNITS):
@@ -85,8 +86,10 @@ def options_of(tensor: TableReader, kind: schema.ProcessUnitOptions) -> TableRea
     return None
 
 
-def _graphs(metadata: bytes) -> list[TableReader]:
-    return TableReader.root(metadata, schema.FILE_IDENTIFIER).tables(schema.Model.SUBGRAPHS)
+def _first_graph(metadata: bytes | None) -> Iterator[TableReader]:
+    if metadata is not None:
+        root = TableReader.root(metadata, schema.FILE_IDENTIFIER)
+        yield from islice(root.tables(schema.Model.SUBGRAPHS), 1)
 
 
 def _by_name(

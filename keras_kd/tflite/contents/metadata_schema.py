@@ -2,7 +2,7 @@
 
 The schema is `metadata_schema.fbs` in MediaPipe and in TensorFlow Lite Support, which lists the
 fields of each table in the order of their slots; a union takes two, its type and its value. Only
-what a classifier says of itself is here.
+metadata of classifiers are here.
 """
 
 from enum import IntEnum
@@ -10,7 +10,7 @@ from enum import IntEnum
 # Under this name a .tflite file keeps the metadata, and with these letters they begin.
 ENTRY = "TFLITE_METADATA"
 FILE_IDENTIFIER = b"M001"
-# The first version of the schema knows all that is written here. MediaPipe ends the process that
+# The first version of the schema has all that is written here. MediaPipe ends the process that
 # reads a file without it.
 MIN_PARSER_VERSION = "1.0.0"
 

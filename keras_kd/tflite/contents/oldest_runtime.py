@@ -1,6 +1,6 @@
-"""The oldest runtime that computes what is in a file, where the file itself says too little.
+"""The oldest runtime that computes what is in a file, where the file itself does not give it.
 
-A converter writes the first version of TensorFlow Lite that knows its operators. ai-edge-quantizer
+A converter writes the first version of TensorFlow Lite that has its operators. ai-edge-quantizer
 changes the types of weights afterwards and leaves that version as it was, and older runtimes load
 such a file and compute something else, or crash, without a word.
 """
@@ -22,11 +22,11 @@ _FIRST_LITERT = {"2.19.0": "1.1.1"}
 def oldest_runtime(model: FlatBufferModel) -> str | None:
     """The first version of TensorFlow Lite that runs the file rightly, for example "2.19.0".
 
-    None where the file does not say and nothing in it has been tried.
+    None where the file does not give it and nothing in it has been tried.
     """
     # The buffer has a fixed size, zeros behind the text.
     stored = (model.metadata("min_runtime_version") or b"").rstrip(b"\0").decode(errors="replace")
-    # One scale for all of a weight is right in runtimes that know none for each channel.
+    # One scale for all of a weight is right in runtimes that have none for each channel.
     tried = {
         _FIRST_RIGHT.get((operator, weights), "")
         for operator, weights, scales in model.hybrid_weights()

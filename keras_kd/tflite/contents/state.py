@@ -69,7 +69,7 @@ def read_state(model: Any, names: Sequence[str]) -> State:
     initializing = set()
     assigned = set()
     for number, graph in enumerate(model.subgraphs):
-        operators = [(names[o.opcodeIndex], o) for o in graph.operators or []]
+        operators = [(names[int(o.opcodeIndex)], o) for o in graph.operators or []]
         kept = kept_tensors(graph)
         tensors += len(kept)
         for name, operator in operators:

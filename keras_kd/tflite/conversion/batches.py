@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import layers_of
+from keras_kd.tflite.student import Signature, layers_of
 
 # Sums are rounded differently in batches of different sizes; a share of the largest value.
 _ROUNDING = 1e-3

@@ -16,33 +16,28 @@ from keras_kd._representative import (
     representative_examples,
     some_of,
 )
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.batches import naming_dependence
-from keras_kd.tflite.conversion.converter import Options, run_converter
+from keras_kd.tflite.conversion.converter import run_converter
 from keras_kd.tflite.conversion.ends import (
     BYTES,
     byte_ranges,
     check_inputs,
-    checked_types,
+    equalize_states,
+    separate_outputs,
     warn_of_other_ranges,
-    with_own_outputs,
 )
 from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
-from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, check_integer_inputs
-from keras_kd.tflite.conversion.layer_names import layer_names
+from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, Options, check_integer_inputs
+from keras_kd.tflite.conversion.layer_names import in_layers, layer_names
 from keras_kd.tflite.conversion.other_forms import first_accepted
 from keras_kd.tflite.conversion.quantizer import quantize
+from keras_kd.tflite.conversion.refusals import check_layers, check_unwrapped
 from keras_kd.tflite.conversion.result import check_result
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.stateless import without_state
-from keras_kd.tflite.conversion.streams import with_equal_ends
-from keras_kd.tflite.conversion.students import (
-    check_layers,
-    check_unwrapped,
-    in_float32,
-    is_quantization_aware,
-)
+from keras_kd.tflite.conversion.stateless import reset_states
 from keras_kd.tflite.conversion.targets import TARGETS, Target
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.student import Signature, is_quantization_aware, prepared
 from keras_kd.tflite.verification.closeness import check_close, warn_of_lost
 from keras_kd.tflite.verification.verification import (
     check_finite_constants,
@@ -71,11 +66,11 @@ def convert(
     """Convert a trained student to TFLite, check what came out and compare it with the student.
 
     The file takes one example at a time and names its inputs and outputs as the student does. It
-    needs nothing but the built-in operators of the runtimes. What is asked for is asserted on the
+    needs nothing but the built-in operators of the runtimes. Options are checked on the
     result: the types of inputs, outputs and weights, no Flex and no variable operators. A file that
     computes something else than the student is refused. A Keras 3 student that is refused is tried
     as tf_keras computes it (`keras_kd.compression.to_tf_keras`), where other operators come out;
-    `verification.notes` says so, and the comparison is with the student as it was given.
+    `verification.notes` mentions it, and the comparison is with the student as it was given.
 
     A file keeps nothing from one call to the next. The states of recurrent layers with
     `stateful=True` become inputs and outputs: what comes out as "lstm_h_next" is fed to "lstm_h" of
@@ -144,7 +139,7 @@ def convert(
     Raises:
         TypeError: if `representative_data` is of another type.
         ValueError: if the student, the data and the options do not fit together, if a weight or an
-            output is NaN or infinite, or if the result is not what was asked for.
+            output is NaN or infinite, or if the result differs from the request.
 
     Example:
         ```python
@@ -157,12 +152,12 @@ def convert(
     form = FORMS[check_choice("quantization", quantization, QUANTIZATIONS)]
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
     _check_options(form, place, recipe)
-    ends = checked_types(form, place, recipe is not None, input_type, output_type)
+    ends = place.end_types(form, recipe is not None, input_type, output_type)
     scales = _scales(student, form, place, per_tensor, recipe)
     check_layers(student, form, (), place.fallback)
     _check_student(student, form, representative_data, recipe)
     check_finite_weights(student)
-    signature = Signature(in_float32(student))
+    signature = prepared(student)
     place.check_lengths({tensor.name: tensor.shape for tensor in signature.inputs})
     dtypes = {tensor.name: tensor.dtype for tensor in signature.inputs}
     check_integer_inputs(form, dtypes, place.fallback)
@@ -185,12 +180,14 @@ def convert(
     bytes_from_to = byte_ranges(signature, ranges, examples) if are_bytes else {}
     options = Options(form, *ends, scales, bytes_from_to, place.fallback)
 
-    def content_of(form_of_student: Signature) -> bytes:
+    def file_of(form_of_student: Signature) -> FlatBufferModel:
         check_layers(form_of_student.model, form, place.missing, place.fallback)
         return _converted(form_of_student, options, recipe, examples)
 
-    def finished(content: bytes, notes: tuple[str, ...]) -> TFLiteModel:
-        model = TFLiteModel(content)
+    def finished(file: FlatBufferModel, notes: tuple[str, ...]) -> TFLiteModel:
+        model = TFLiteModel(file.content)
+        # It need not be unpacked again.
+        model.flatbuffer = file
         check_result(
             model,
             signature.inputs,
@@ -198,6 +195,7 @@ def convert(
             examples is not None,
             recipe is not None,
             has_chosen_scales=per_tensor is not None,
+            in_layers=lambda names: in_layers(signature, names),
         )
         if input_type is None and output_type is None:
             place.check_ends(model)
@@ -205,7 +203,7 @@ def convert(
         model = TFLiteModel(place.finished(model))
         compared = evidence or random_evidence(signature, model, ranges)
         verification = compare_with_student(
-            model, student, compared.examples, compared.labels, compared.data
+            model, signature, compared.examples, compared.labels, compared.data
         )
         # How far off the layers of a recipe may be is that of the roughest form.
         quantized_as = "int4" if recipe is not None else quantization
@@ -217,7 +215,8 @@ def convert(
         model.verification = replace(verification, notes=notes)
         return model
 
-    model = first_accepted(signature, content_of, finished, place.rewritten)
+    model = first_accepted(signature, file_of, finished, place.rewritten)
+    assert model.verification is not None  # `finished` has set it.
     warn_of_lost(model.verification)
     warn_of_other_ranges(model, bytes_from_to)
     return model
@@ -225,8 +224,8 @@ def convert(
 
 def _converted(
     signature: Signature, options: Options, recipe: Any, examples: dict[str, np.ndarray] | None
-) -> bytes:
-    """The bytes of the file; nothing of them is checked."""
+) -> FlatBufferModel:
+    """The file; nothing of it is checked."""
     form = options.form
     data = examples if form.needs_data else None
     content = run_converter(signature, options, data)
@@ -235,8 +234,8 @@ def _converted(
         content = quantize(
             content, forms, examples, layer_names(signature), options.per_tensor, options.fallback
         )
-    content = with_own_outputs(without_state(content))
-    return with_equal_ends(content) if signature.states else content
+    changes = [reset_states, separate_outputs, *([equalize_states] if signature.states else [])]
+    return FlatBufferModel(content).changed(*changes)
 
 
 def _scales(student: Any, form: Form, place: Target, per_tensor: Any, recipe: Any) -> bool | str:
@@ -263,7 +262,7 @@ def _check_options(form: Form, place: Target, recipe: Any) -> None:
     elif form.name != "float32":
         raise problem(
             f"quantization={form.name!r} beside a recipe",
-            "a recipe that says the form of every layer",
+            "a recipe with the form of every layer",
             f"leave quantization out; pass recipe={{..., '*': {form.name!r}}} for the rest",
         )
 

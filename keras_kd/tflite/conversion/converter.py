@@ -6,9 +6,8 @@ import gc
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,42 +16,19 @@ from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
 from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
+from keras_kd.tflite.contents.flatbuffer import packed, unpacked
 from keras_kd.tflite.conversion.folding import fold_normalizations
-from keras_kd.tflite.conversion.forms import Form
+from keras_kd.tflite.conversion.forms import Options
 from keras_kd.tflite.conversion.integer_operators import (
-    with_integer_operators,
+    use_integer_operators,
     with_masked_means,
 )
 from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
 from keras_kd.tflite.conversion.refusals import is_unsupported, refusal
 from keras_kd.tflite.conversion.shared_scales import keep_tensors_apart
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import layers_of
+from keras_kd.tflite.student import Signature, layers_of
 
 _MOST_SECONDS = 1800
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the converter is to make.
-
-    Attributes:
-        form: how numbers are stored.
-        input_type: how real numbers are stored in inputs: "float32", or integers with a scale.
-        output_type: the same of outputs.
-        per_tensor: whether weights have one scale per tensor instead of one per channel: True,
-            False, or "dense" for those of dense layers alone.
-        fallback: a form for what integers cannot compute, which messages name.
-        input_ranges: by the names of inputs from where to where 8 bits reach in them; of others the
-            examples say it.
-    """
-
-    form: Form
-    input_type: str = "float32"
-    output_type: str = "float32"
-    per_tensor: bool | str = False
-    input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    fallback: str = "dynamic_int8"
 
 
 def run_converter(
@@ -62,7 +38,7 @@ def run_converter(
 
     Args:
         signature: the student, with names.
-        options: what is asked for.
+        options: those of the conversion.
         examples: for calibration, by input name; None if the form or the student needs none.
 
     Raises:
@@ -139,7 +115,7 @@ def _in_own_process(
             raise _loop_error(signature, one_line(error)[:300], options) from error
 
 
-def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopError:
+def _loop_error(signature: Signature, reason: str, options: Options) -> Exception:
     layers = [getattr(layer, "forward_layer", layer) for layer in layers_of(signature.model)]
     kinds = {type(layer).__name__ for layer in layers}
     is_known = kinds & {"GRU", "LSTM", "SimpleRNN"}
@@ -156,14 +132,14 @@ def _loop_error(signature: Signature, reason: str, options: Options) -> _LoopErr
 
 
 def _save(signature: Signature, path: str) -> bool:
-    """Write the student as a SavedModel and tell whether there may be a loop in it.
+    """Write the student as a SavedModel and return whether there may be a loop in it.
 
     It gets one named signature with a static batch of 1. Of the ways into the converter this is the
     one that keeps the names, the batch and the weights.
     """
     import tensorflow as tf
 
-    module = tf.Module()
+    module: Any = tf.Module()
     variables = signature.model.variables
     # A variable of Keras 3 holds that of TensorFlow; a SavedModel tracks the latter.
     module.student = [v.value for v in variables] if is_keras_model(signature.model) else variables
@@ -187,10 +163,9 @@ def _configure(converter: Any, options: Options, examples: dict[str, np.ndarray]
     if form.integers is not None:
         converter.inference_input_type = getattr(tf, options.input_type)
         converter.inference_output_type = getattr(tf, options.output_type)
-    if form.integers is not None and examples is not None:
+    if form.operations is not None and examples is not None:
         converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, form.operations)]
         converter.representative_dataset = lambda: _one_by_one(examples)
-    if form.integers is not None and examples is not None:
         _change_before_quantization(converter, options)
 
 
@@ -201,20 +176,27 @@ def _change_before_quantization(converter: Any, options: Options) -> None:
     form, calibrate = options.form, converter._quantize
     if form.integers != "int8":
         # The quantizer for 16 bits calibrates by itself.
-        converter._quantize = lambda content, *others: calibrate(
-            with_integer_operators(content, form.integers), *others
-        )
+        def quantize_to_16_bits(content: bytes, *others: Any) -> bytes:
+            model = unpacked(content)
+            is_changed = use_integer_operators(model, "int16")
+            return calibrate(packed(model, len(content)) if is_changed else content, *others)
+
+        converter._quantize = quantize_to_16_bits
         return
     converter._experimental_calibrate_only = True
 
     def quantize(content: bytes, input_type: Any, output_type: Any, *others: Any) -> bytes:
-        def calibrated(each: bytes) -> bytes:
-            return calibrate(each, input_type, output_type, *others)
+        def calibrated(each: Any) -> Any:
+            size = len(content)
+            return unpacked(calibrate(packed(each, size), input_type, output_type, *others))
 
-        content = with_integer_operators(content, form.integers)
-        content = with_bounded_masks(content, lambda each: with_masked_means(each, calibrated))
-        return mlir_quantize(
-            keep_tensors_apart(fold_normalizations(content), options.input_ranges),
+        model = unpacked(content)
+        use_integer_operators(model, "int8")
+        model = with_bounded_masks(model, lambda each: with_masked_means(each, calibrated))
+        fold_normalizations(model)
+        keep_tensors_apart(model, options.input_ranges)
+        quantized: Any = mlir_quantize(
+            packed(model, len(content)),
             converter._experimental_disable_per_channel,
             input_data_type=input_type,
             output_data_type=output_type,
@@ -222,6 +204,7 @@ def _change_before_quantization(converter: Any, options: Options) -> None:
                 converter._experimental_disable_per_channel_quantization_for_dense_layers
             ),
         )
+        return quantized
 
     converter._quantize = quantize
 

@@ -9,66 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import check_choice, problem, three_parts
+from keras_kd._checks import problem, three_parts
 from keras_kd._representative import Ranges, usual_range
 from keras_kd._representative.preprocessing import first_scaling
-from keras_kd.tflite.contents.flatbuffer import operator_name, packed, unpacked
-from keras_kd.tflite.conversion.forms import FORMS, Form
+from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
+from keras_kd.tflite.contents.state import NEXT
+from keras_kd.tflite.conversion.forms import Form
 from keras_kd.tflite.conversion.lookups import reshape
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.targets import Target
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.student import Signature
 
-END_TYPES = ("float32", "int8", "uint8", "int16")
 BYTES = ("int8", "uint8")
 
 
-def checked_types(
-    form: Form, place: Target, has_recipe: bool, input_type: Any, output_type: Any
-) -> tuple[str, str]:
-    """The types of real numbers in inputs and outputs: those asked for, or the usual ones.
-
-    Args:
-        form: what was asked for.
-        place: where the file will run.
-        has_recipe: whether layers have forms of their own.
-        input_type: as for `convert`.
-        output_type: as for `convert`.
-
-    Raises:
-        TypeError, ValueError: if a type is none of `END_TYPES`, or if the form or the place has no
-            such ends.
-    """
-    usual = form.integers if form.integers is not None and place.stores_integers else "float32"
-    chosen = []
-    for name, asked in (("input_type", input_type), ("output_type", output_type)):
-        if asked is None:
-            chosen.append(usual)
-            continue
-        check_choice(name, asked, END_TYPES)
-        if asked not in form.end_types:
-            received = "a recipe" if has_recipe else f"quantization={form.name!r}"
-            able = [repr(other.name) for other in FORMS.values() if asked in other.end_types]
-            raise problem(
-                f"{name}={asked!r} with {received}",
-                f"one of {', '.join(map(repr, form.end_types))}",
-                f"leave it out, or choose quantization={' or '.join(able)}",
-            )
-        if asked != "float32" and not place.takes_integers:
-            raise problem(
-                f"{name}={asked!r} for target={place.name!r}",
-                "float32 in its inputs and outputs, which is all that LiteRT in browsers takes",
-                f"leave {name} out, or choose target='android' or 'microcontroller'",
-            )
-        chosen.append(asked)
-    return chosen[0], chosen[1]
-
-
 def check_inputs(form: Form, signature: Signature, input_type: Any) -> None:
-    """Refuse inputs that cannot have the type asked for, or that another type would serve.
+    """Refuse inputs that cannot have the requested type, or that need another one.
 
     Args:
-        form: what was asked for.
+        form: the requested form.
         signature: the student.
         input_type: as for `convert`.
 
@@ -105,9 +63,9 @@ def byte_ranges(
 
     Args:
         signature: the student.
-        ranges: what the user says of them.
-        examples: those of the calibration; what nothing is said of is the range that they have
-            if it is a usual one.
+        ranges: those that the user gives.
+        examples: those of the calibration, whose range is taken where the user gives none and
+            it is a usual one.
     """
     found = {}
     for tensor in signature.own_inputs:
@@ -148,19 +106,18 @@ def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, f
             )
 
 
-def with_own_outputs(content: bytes) -> bytes:
-    """The file in which each output is a tensor of its own.
+def separate_outputs(model: Any) -> bool:
+    """Give each output a tensor of its own.
 
     The output of a stateful GRU is its next state, and a model may name one tensor twice. The
-    converter makes a single tensor of both, of which runtimes know one name.
+    converter makes a single tensor of both, which has one name in runtimes.
 
     Args:
-        content: the bytes of a file with a signature.
+        model: the `ModelT` of a file with a signature. It gets a copy for each further name.
 
     Returns:
-        The bytes of a file with a copy for each further name; `content` itself if there is none.
+        Whether there is such a name.
     """
-    model = unpacked(content)
     [signature] = model.signatureDefs
     graph = model.subgraphs[signature.subgraphIndex]
     places: dict[int, list[int]] = {}
@@ -172,9 +129,9 @@ def with_own_outputs(content: bytes) -> bytes:
         if len(same) > 1:
             entry.tensorIndex = outputs[same.pop()] = _copied(model, graph, entry.tensorIndex)
     if outputs == list(graph.outputs):
-        return content
+        return False
     graph.outputs = np.array(outputs, np.int32)
-    return packed(model, len(content))
+    return True
 
 
 def _copied(model: Any, graph: Any, index: int) -> int:
@@ -196,3 +153,69 @@ def _copied(model: Any, graph: Any, index: int) -> int:
         copying = reshape(model, graph, index, number, list(map(int, sizes)))
     graph.operators = [*graph.operators, copying]
     return number
+
+
+def equalize_states(model: Any) -> bool:
+    """Have each state come in as it goes out, so that a device copies its bytes.
+
+    Ranges are read for inputs and outputs apart, and a state goes in as zeros once more than it
+    comes out; inputs and outputs may have types of their own, too. Where scales or types differ, a
+    QUANTIZE behind the input turns one into the other.
+
+    Args:
+        model: the `ModelT` of a file with a signature. It is changed.
+
+    Returns:
+        Whether a state came in in another form.
+    """
+    [signature] = model.signatureDefs
+    outputs = {entry.name: entry.tensorIndex for entry in signature.outputs}
+    graph = model.subgraphs[signature.subgraphIndex]
+    changed = False
+    for entry in signature.inputs:
+        source = outputs.get(entry.name + NEXT.encode())
+        if source is not None:
+            changed |= _take_as(model, graph, entry, graph.tensors[source])
+    return changed
+
+
+def _take_as(model: Any, graph: Any, entry: Any, source: Any) -> bool:
+    """Have an input stored as `source` is; whether that changed something."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    index = int(entry.tensorIndex)
+    tensor = graph.tensors[index]
+    if tensor.type == source.type and _scale(tensor) == _scale(source):
+        return False
+    readers = {
+        operator_name(model.operatorCodes[operator.opcodeIndex])
+        for operator in graph.operators
+        if index in operator.inputs
+    }
+    if readers == {"QUANTIZE"}:
+        # Those of the converter, behind an input of real numbers or of uint8.
+        tensor.type, tensor.quantization = source.type, copy.deepcopy(source.quantization)
+        return True
+    taken = copy.copy(tensor)
+    taken.type, taken.quantization = source.type, copy.deepcopy(source.quantization)
+    graph.tensors.append(taken)
+    number = len(graph.tensors) - 1
+    graph.inputs = np.array([number if i == index else i for i in graph.inputs], np.int32)
+    entry.tensorIndex = number
+    requantize = schema.OperatorT(
+        opcodeIndex=operator_code(model, "QUANTIZE"),
+        inputs=np.array([number], np.int32),
+        outputs=np.array([index], np.int32),
+        builtinOptionsType=schema.BuiltinOptions.QuantizeOptions,
+        builtinOptions=schema.QuantizeOptionsT(),
+    )
+    graph.operators = [requantize, *graph.operators]
+    return True
+
+
+def _scale(tensor: Any) -> tuple[float, int] | None:
+    """Scale and zero point; None of real numbers."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None or not len(quantization.scale):
+        return None
+    return float(quantization.scale[0]), int(quantization.zeroPoint[0])

@@ -8,15 +8,14 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._representative import Ranges
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import layers_of
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.student import Signature, layers_of
 from keras_kd.tflite.tensors import TensorInfo, concrete
 
 # Enough to see a file that computes something else, few enough to wait for.
 _MOST_EXAMPLES = 100
 _RANDOM_EXAMPLES = 32
-# How many words or categories a layer knows; numbers beyond them have no meaning.
+# How many words or categories a layer has; numbers beyond them have no meaning.
 _COUNTS = {"Embedding": "input_dim", "CategoryEncoding": "num_tokens"}
 
 

@@ -13,25 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import operator_name, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_name
 
 # The smallest scale as a share of the largest: sums have 32 bits, in which an offset must fit
 # beside a factor of 0. What is rounded more for it is far below a step of the output.
 _SMALLEST_SHARE = 2.0**-12
 
 
-def fold_normalizations(content: bytes) -> bytes:
-    """The file without MUL and ADD behind a TRANSPOSE_CONV whose kernel is rounded.
+def fold_normalizations(model: Any) -> bool:
+    """Fold MUL and ADD into a TRANSPOSE_CONV in front of them whose kernel is rounded.
 
     Args:
-        content: a float32 file with calibrated ranges, as the converter makes it.
+        model: the `ModelT` of a float32 file with calibrated ranges. It is changed, and computes
+            the same.
 
     Returns:
-        A file that computes the same; the very content where there is nothing to fold.
+        Whether anything was folded.
     """
-    model = unpacked(content)
     folded = [_Folder(model, graph).fold() for graph in model.subgraphs]
-    return packed(model, len(content)) if any(folded) else content
+    return any(folded)
 
 
 class _Folder:
@@ -57,13 +57,17 @@ class _Folder:
         kernel = self._graph.tensors[int(convolution.inputs[1])]
         is_rounded = kernel.type == self._schema.TensorType.INT8 and self._is_stored(kernel)
         product = self._only_reader(int(convolution.outputs[0]), "MUL")
-        total = None if product is None else self._only_reader(int(product.outputs[0]), "ADD")
-        if not is_rounded or total is None or product.builtinOptions.fusedActivationFunction:
+        if not is_rounded or product is None or product.builtinOptions.fusedActivationFunction:
+            return
+        total = self._only_reader(int(product.outputs[0]), "ADD")
+        if total is None:
             return
         factors = self._other(product, int(convolution.outputs[0]))
         offsets = self._other(total, int(product.outputs[0]))
         channels = int(kernel.shape[0])
-        if not all(a is not None and a.size in (1, channels) for a in (factors, offsets)):
+        if factors is None or offsets is None:
+            return
+        if not {factors.size, offsets.size} <= {1, channels}:
             return
         factors, offsets = (np.broadcast_to(a.ravel(), (channels,)) for a in (factors, offsets))
         bias = self._bias(convolution, channels) * factors + offsets

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,12 @@ class Form:
             nothing is to be asserted.
         integers: the numpy type in which it computes; None where activations are real numbers.
         operations: the set of `tf.lite.OpsSet` that the converter may use, if not its default.
-        supported_type: the type, as `tf` names it, that the converter is told to store.
-        is_optimized: whether the converter is told to quantize at all.
+        supported_type: the type, as `tf` names it, that the converter stores.
+        is_optimized: whether the converter quantizes at all.
         has_choice_of_scales: whether weights can have one scale per tensor as well as per channel.
         takes_integer_inputs: whether the student may have inputs that are no real numbers.
         is_by_layer: whether ai-edge-quantizer makes it, which TensorFlow's converter cannot.
-        too_small: when the converter gives nothing the type asked for.
+        too_small: when the converter gives nothing this type.
     """
 
     name: str
@@ -76,7 +76,11 @@ class Form:
         )
 
     def check_contents(
-        self, contents: FlatBufferModel, is_calibrated: bool, fallback: str = "dynamic_int8"
+        self,
+        contents: FlatBufferModel,
+        is_calibrated: bool,
+        fallback: str = "dynamic_int8",
+        in_layers: Callable[[list[str]], str] = lambda _: "",
     ) -> None:
         """Refuse a file that is in another form.
 
@@ -84,10 +88,11 @@ class Form:
             contents: the file.
             is_calibrated: whether ranges were read from examples.
             fallback: a form for what integers cannot compute.
+            in_layers: from names of tensors to the layers that compute them, for messages.
 
         Raises:
-            ValueError: if no weight has the type asked for, or if there are floating-point numbers
-                between inputs and outputs where integers were asked for.
+            ValueError: if no weight has the type of the form, or if there are floating-point
+                numbers between inputs and outputs in a form of integers.
         """
         if self.weights is not None and self.weights not in contents.weight_types():
             raise problem(
@@ -105,16 +110,17 @@ class Form:
                 "leaves layers in float"
             )
             raise problem(
-                f"a file in which {', '.join(operators)} compute in floating point",
-                f"integers only, as quantization={self.name!r} says",
+                f"a file in which {', '.join(operators)} compute in floating point"
+                f"{in_layers(contents.float_results())}",
+                f"integers only, for quantization={self.name!r}",
                 fix,
             )
         between = contents.float_tensors()
         if self.integers is not None and between:
             raise problem(
                 f"a file that turns integers into real numbers and back in {len(between)} "
-                f"places ({', '.join(between[:3])})",
-                f"integers only, as quantization={self.name!r} says",
+                f"places ({', '.join(between[:3])}){in_layers(contents.float_results())}",
+                f"integers only, for quantization={self.name!r}",
                 f"choose quantization={fallback!r}, or convert "
                 "keras_kd.compression.strip(student) if it is quantization-aware",
             )
@@ -161,7 +167,7 @@ def check_integer_inputs(
     """Refuse words and pixels that are integers where the converter cannot calibrate them.
 
     Args:
-        form: what was asked for.
+        form: the requested form.
         dtypes: of the student's inputs, by name.
         fallback: a form for what integers cannot compute.
 
@@ -175,3 +181,26 @@ def check_integer_inputs(
             "real numbers in every input: the converter cannot calibrate the others",
             f"choose quantization='int8' or {fallback!r}",
         )
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the converter is to make.
+
+    Attributes:
+        form: how numbers are stored.
+        input_type: how real numbers are stored in inputs: "float32", or integers with a scale.
+        output_type: the same of outputs.
+        per_tensor: whether weights have one scale per tensor instead of one per channel: True,
+            False, or "dense" for those of dense layers alone.
+        fallback: a form for what integers cannot compute, which messages name.
+        input_ranges: by the names of inputs from where to where 8 bits reach in them; of others the
+            examples decide.
+    """
+
+    form: Form
+    input_type: str = "float32"
+    output_type: str = "float32"
+    per_tensor: bool | str = False
+    input_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fallback: str = "dynamic_int8"

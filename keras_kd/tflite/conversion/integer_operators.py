@@ -18,54 +18,56 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
 
 # The largest number that 8 bits count to, from 0.
 _STEPS = 255
 _HANDED_ON = ("EXPAND_DIMS", "RESHAPE", "SQUEEZE", "TRANSPOSE")
 
 
-def with_integer_operators(content: bytes, integers: str) -> bytes:
-    """The file whose masks, changes of sign and parts of tensors are computed as integers can.
+def use_integer_operators(model: Any, integers: str) -> bool:
+    """Compute masks, changes of sign and parts of tensors by operators that integers have.
 
     Args:
-        content: a float32 file, as the converter makes it before it is calibrated.
+        model: the `ModelT` of a float32 file that is not calibrated yet. It is changed, and
+            computes the same.
         integers: the type in which it will compute, "int8" or "int16".
 
     Returns:
-        A file that computes the same; the very content where there is nothing to change.
+        Whether anything was changed.
     """
-    model = unpacked(content)
     changed = [_replace(model, graph) for graph in model.subgraphs]
     changed += [_slice(model, graph) for graph in model.subgraphs]
     if integers == "int16":
         changed += [_square(model, graph) for graph in model.subgraphs]
-    if not any(changed):
-        return content
-    _forget_unused(model)
-    return packed(model, len(content))
+    if any(changed):
+        _forget_unused(model)
+    return any(changed)
 
 
-def with_masked_means(content: bytes, calibrate: Callable[[bytes], bytes]) -> bytes:
+def with_masked_means(model: Any, calibrate: Callable[[Any], Any]) -> Any:
     """The file with calibrated ranges, in which masked means are products of integers.
 
     Args:
-        content: a float32 file, of `with_integer_operators`.
-        calibrate: gives a file its ranges.
+        model: the `ModelT` of a float32 file after `use_integer_operators`. It stays as it is.
+        calibrate: returns the `ModelT` of a file with its ranges.
 
     Returns:
-        The calibrated file.
+        The `ModelT` of the calibrated file.
     """
-    model = unpacked(content)
+    names = {operator_name(code) for code in model.operatorCodes or []}
+    if not {"DIV", "SUM"} <= names:
+        return calibrate(model)
+    model = copy.deepcopy(model)
     graph = model.subgraphs[0]
     means = _masked_means(model, graph)
     if not means:
-        return calibrate(content)
+        return calibrate(model)
     _forget_unused(model)
     # An output shares its memory with no other tensor, whose numbers would be in its range.
     outputs = list(map(int, graph.outputs))
     graph.outputs = outputs + [index for mean in means for index in mean.apart]
-    model = unpacked(calibrate(packed(model, len(content))))
+    model = calibrate(model)
     graph = model.subgraphs[0]
     graph.outputs = outputs
     for mean in means:
@@ -73,7 +75,7 @@ def with_masked_means(content: bytes, calibrate: Callable[[bytes], bytes]) -> by
         if mean.count is not None and mean.count <= _STEPS:
             # A whole number of steps for each place.
             found.min, found.max = [0.0], [_STEPS / (_STEPS // mean.count) / mean.count]
-    return packed(model, len(content))
+    return model
 
 
 def float_constant(model: Any, graph: Any, value: float | np.ndarray, name: str) -> int:
@@ -262,7 +264,7 @@ class _MaskedMean(NamedTuple):
 
 
 def _masked_means(model: Any, graph: Any) -> list[_MaskedMean]:
-    """Let masked means be products instead of quotients of sums, and say which they are."""
+    """Turn masked means from quotients of sums into products, and return them."""
     from ai_edge_litert import schema_py_generated as schema
 
     makers = makers_of(model, graph)
@@ -325,7 +327,7 @@ def _is_read_once(graph: Any, operator: Any) -> bool:
 
 
 def _forget_unused(model: Any) -> None:
-    """Leave out the codes of operators that are no longer there: the calibrator wants kernels."""
+    """Leave out unused codes of operators: the calibrator needs a kernel for each."""
     operators = [operator for graph in model.subgraphs for operator in graph.operators or []]
     used = sorted({operator.opcodeIndex for operator in operators})
     for operator in operators:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_kd._keras import original_name
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import layers_of
+from keras_kd.tflite.student import Signature, layers_of
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,20 @@ def layer_names(signature: Signature) -> LayerNames:
     with _calls_replaced(layers_of(signature.model), noting):
         tf.function(traced, autograph=False).get_concrete_function(**specs)
     return LayerNames(scopes, outputs)
+
+
+def in_layers(signature: Signature, tensor_names: Iterable[str]) -> str:
+    """The layers that the named tensors came from, as " in the layer 'conv'"; "" if unknown."""
+    names = list(dict.fromkeys(tensor_names))
+    try:
+        layers = layer_names(signature).behind(names) if names else []
+    except Exception:  # What cannot be traced a second time has no names.
+        layers = []
+    if not layers and any(name.endswith("NotEqual") for name in names):
+        # Keras computes the mask of a Masking outside of the scope of the layer.
+        kinds = ((layer.name, type(layer).__name__) for layer in layers_of(signature.model))
+        layers = [name for name, kind in kinds if kind == "Masking"]
+    return f" in the layer {', '.join(map(repr, layers))}" if layers else ""
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Tables of embeddings in the form that ai-edge-quantizer has weights for.
 
-The converter makes GATHER of an Embedding, of which the quantizer knows activations only. It knows
+The converter makes GATHER of an Embedding, of which the quantizer takes activations only. It has
 EMBEDDING_LOOKUP, which does the same for a list of words.
 """
 

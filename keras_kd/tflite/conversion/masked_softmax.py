@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import packed, unpacked
 from keras_kd.tflite.conversion.integer_operators import (
     float_constant,
     float_values,
@@ -62,24 +61,25 @@ class _Place:
     added: tuple[int, int] | None = None
 
 
-def with_bounded_masks(content: bytes, calibrate: Callable[[bytes], bytes]) -> bytes:
+def with_bounded_masks(model: Any, calibrate: Callable[[Any], Any]) -> Any:
     """The file with calibrated ranges, in which masks cost the scores of attention no precision.
 
     Args:
-        content: a float32 file, as the converter makes it.
-        calibrate: gives a file its ranges.
+        model: the `ModelT` of a float32 file. Its masking numbers are replaced.
+        calibrate: returns the `ModelT` of a file with its ranges, and leaves its argument as it is.
 
     Returns:
-        The calibrated file. Its softmaxes give what they gave, as far as 8 bits tell.
+        The `ModelT` of the calibrated file. Its softmaxes give what they gave, to the precision of
+        8 bits.
     """
-    model = unpacked(content)
     graph = model.subgraphs[0]
     places = _places(model, graph)
     if not places:
-        return calibrate(content)
+        return calibrate(model)
     originals = [int(place.operator.inputs[place.position]) for place in places]
     # Without masks, the ranges are those of the scores.
-    limits = _limits(unpacked(calibrate(_masked_by(model, graph, places, [0.0] * len(places)))))
+    _mask_by(model, graph, places, [0.0] * len(places))
+    limits = _limits(calibrate(model))
     found = {place.scores: limits[place.scores] for place in places}
     lowest = {
         index: low - _MARGIN - math.log(abs(int(graph.tensors[index].shape[-1])))
@@ -91,7 +91,8 @@ def with_bounded_masks(content: bytes, calibrate: Callable[[bytes], bytes]) -> b
     for place in places:
         high = found[place.scores][1] if place.is_added else 0.0
         factors.append(lowest[place.scores] - high)
-    calibrated = unpacked(calibrate(_masked_by(model, graph, places, factors)))
+    _mask_by(model, graph, places, factors)
+    calibrated = calibrate(model)
     for place in places:
         low, high = found[place.scores]
         # A sum ends at the lowest number of its range, so that one bias serves all scores.
@@ -101,17 +102,16 @@ def with_bounded_masks(content: bytes, calibrate: Callable[[bytes], bytes]) -> b
             ends[place.added[1]] = (lowest[place.scores], high)
         for index, (least, most) in ends.items():
             _narrow(calibrated.subgraphs[0].tensors[index], least, most)
-    return packed(calibrated, len(content))
+    return calibrated
 
 
-def _masked_by(model: Any, graph: Any, places: list[_Place], numbers: list[float]) -> bytes:
-    """The file with these numbers in place of the masking ones."""
+def _mask_by(model: Any, graph: Any, places: list[_Place], numbers: list[float]) -> None:
+    """Put these numbers in place of the masking ones."""
     for place, number in zip(places, numbers, strict=True):
         values = place.values * (abs(number) / np.abs(place.values).max())
         operator, inputs = place.operator, list(map(int, place.operator.inputs))
         inputs[place.position] = float_constant(model, graph, values, "masked")
         operator.inputs = inputs
-    return packed(model, 1024)
 
 
 def _places(model: Any, graph: Any) -> list[_Place]:

@@ -16,7 +16,7 @@ class Operator:
 
     Attributes:
         type_name: its type in the schema of TFLite, such as "CONV_2D".
-        kind: what the quantizer calls that type; None if it does not know it.
+        kind: what the quantizer calls that type; None if it has no name for it.
         scope: what the quantizer matches regular expressions with.
         layers: the paths of the layers that it came from.
         kernels: by name the number of values in its weights of two dimensions or more.
@@ -46,7 +46,7 @@ def read_operators(content: bytes, names: LayerNames) -> list[Operator]:
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as utils
 
     types = {value: name for name, value in vars(BuiltinOperator).items()}
-    model = utils.read_model(bytearray(content))
+    model: Any = utils.read_model(bytearray(content))
     computed = _names_of_outputs(model, names)
     found = []
     for graph in model.subgraphs:
@@ -76,7 +76,7 @@ def float_weights(content: bytes) -> set[str]:
     """The names of the tensors whose values are stored in float32."""
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as utils
 
-    model = utils.read_model(bytearray(content))
+    model: Any = utils.read_model(bytearray(content))
     return {
         utils.get_tensor_name(tensor)
         for graph in model.subgraphs

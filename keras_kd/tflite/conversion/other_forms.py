@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 
 from keras_kd._keras import is_keras_model
 from keras_kd.compression.bridge.rebuilding import to_tf_keras
-from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.student import Signature
 
 _Notes = tuple[str, ...]
 _AS_TF_KERAS = "converted as keras_kd.compression.to_tf_keras(student)"
@@ -19,8 +19,8 @@ _LONGEST_REASON = 160
 
 def first_accepted(
     signature: Signature,
-    content_of: Callable[[Signature], bytes],
-    finished: Callable[[bytes, _Notes], TFLiteModel],
+    file_of: Callable[[Signature], FlatBufferModel],
+    finished: Callable[[FlatBufferModel, _Notes], TFLiteModel],
     rewritten: Callable[[bytes], tuple[bytes, _Notes]] | None,
 ) -> TFLiteModel:
     """The file of a student; where it is refused, of the first other form that is not.
@@ -30,8 +30,8 @@ def first_accepted(
 
     Args:
         signature: the student.
-        content_of: from a form of the student to the bytes that the converter makes of it.
-        finished: from these bytes, and what is to be said of them, to a checked model.
+        file_of: from a form of the student to the file that the converter makes of it.
+        finished: from this file, and notes for the user, to a checked model.
         rewritten: from bytes to those without operators that the target lacks, and the names of
             what was replaced; None where nothing is.
 
@@ -39,46 +39,32 @@ def first_accepted(
         ValueError: why the student as it is was refused, if every form of it is; why its other form
             was, if the advice is to take that one.
     """
-    content_of = cache(content_of)
+    made: list[tuple[FlatBufferModel, _Notes]] = []
+    refusals: list[ValueError] = []
     try:
-        return finished(content_of(signature), ())
+        made.append((file_of(signature), ()))
+        return finished(*made[-1])
     except ValueError as error:
-        refusals = [error]
+        refusals.append(error)
     reason = _reason(refusals[0])
-    for content, notes in _others(signature, content_of, rewritten, reason, refusals):
-        try:
-            return finished(content, notes)
-        except ValueError as error:
-            refusals.append(error)
-    raise next((each for each in refusals if _ADVICE not in str(each)), refusals[0])
-
-
-def _others(
-    signature: Signature,
-    content_of: Callable[[Signature], bytes],
-    rewritten: Callable[[bytes], tuple[bytes, _Notes]] | None,
-    reason: str,
-    refusals: list[ValueError],
-) -> Iterator[tuple[bytes, _Notes]]:
-    """The bytes of other forms, and what is to be said of each; why forms were refused is added."""
-    forms: list[tuple[Signature, _Notes]] = [(signature, ())]
     other = _in_tf_keras(signature)
     if other is not None:
-        forms.append((other, (f"{_AS_TF_KERAS}{reason}",)))
-    made = []
-    for number, (form, notes) in enumerate(forms):
         try:
-            made.append((content_of(form), notes))
+            made.append((file_of(other), (f"{_AS_TF_KERAS}{reason}",)))
+            return finished(*made[-1])
         except ValueError as error:
             refusals.append(error)
-            continue
-        if number:
-            yield made[-1]
-    for content, notes in made if rewritten is not None else ():
-        changed, names = rewritten(content)
-        if names:
+    if rewritten is not None:
+        for file, notes in made:
+            content, names = rewritten(file.content)
+            if not names:
+                continue
             how = f"{' and '.join(names)} written as CONCATENATION of ten inputs at most"
-            yield changed, (*notes, how if notes else how + reason)
+            try:
+                return finished(FlatBufferModel(content), (*notes, how if notes else how + reason))
+            except ValueError as error:
+                refusals.append(error)
+    raise next((each for each in refusals if _ADVICE not in str(each)), refusals[0])
 
 
 def _in_tf_keras(signature: Signature) -> Signature | None:

@@ -74,7 +74,7 @@ def quantize(
 
     Returns:
         The bytes of the quantized file. A warning names the layers whose weights do not have the
-        form asked for.
+        requested form.
 
     Raises:
         ImportError: if ai-edge-quantizer is not installed.
@@ -110,7 +110,7 @@ def _quantize_layers(
     result = _run(content, entries, examples, fallback)
     if wants_4_bits and "INT4" not in TFLiteModel(result).flatbuffer.weight_types():
         raise problem(
-            "a student none of whose weights can become int4 as asked for",
+            "a student none of whose weights can become int4",
             "a convolution or a dense layer that is neither depthwise nor recurrent",
             "choose quantization='dynamic_int8' or 'int8'",
         )
@@ -129,7 +129,7 @@ def _run(
     result = content
     if entries:
         with _refusals():
-            quantizer = Quantizer(bytearray(content), list(entries))
+            quantizer: Any = Quantizer(bytearray(content), list(map(dict, entries)))
         if quantizer.need_calibration and examples is None:
             raise problem(
                 "a recipe with 'int8' or 'int16x8' without representative_data",
@@ -137,7 +137,9 @@ def _run(
                 f"pass representative_data=x_train, or choose {fallback!r}",
             )
         with _refusals():
-            ranges = _ranges(content, entries, examples) if quantizer.need_calibration else None
+            ranges = None
+            if quantizer.need_calibration and examples is not None:
+                ranges = _ranges(content, entries, examples)
             quantized = quantizer.quantize(ranges, enable_progress_report=False)
         result = bytes(quantized.quantized_model)
     if TFLiteModel(result).flatbuffer.weight_types() <= _NOT_QUANTIZED:
@@ -150,15 +152,15 @@ def _run(
 
 
 def _ranges(
-    content: bytes, entries: Sequence[Mapping[str, Any]], examples: Examples
+    content: bytes, entries: Sequence[Mapping[str, Any]], examples: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """The smallest and largest values of every activation, as the quantizer wants them."""
+    """The smallest and largest values of every activation, in the form of the quantizer."""
     from ai_edge_quantizer.calibrator import Calibrator
     from ai_edge_quantizer.recipe_manager import RecipeManager
     from ai_edge_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
 
     manager = RecipeManager()
-    manager.load_quantization_recipe(entries)
+    manager.load_quantization_recipe(list(map(dict, entries)))
     # The default is a moving average, which clips what few examples reach.
     calibrator = Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     count = len(next(iter(examples.values())))
@@ -166,7 +168,8 @@ def _ranges(
         {name: array[index : index + 1] for name, array in examples.items()}
         for index in range(count)
     ]
-    signature = tfl_flatbuffer_utils.read_model(bytearray(content)).signatureDefs[0]
+    model: Any = tfl_flatbuffer_utils.read_model(bytearray(content))
+    signature = model.signatureDefs[0]
     calibrator.calibrate({signature.signatureKey.decode(): one_by_one}, manager)
     return calibrator.get_model_qsvs()
 

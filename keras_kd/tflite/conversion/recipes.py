@@ -35,7 +35,7 @@ class LayerRecipe:
         per_tensor: which weights have one scale per tensor in static forms; as for `convert`.
 
     Attributes:
-        forms: by scope the form asked for.
+        forms: by scope the requested form.
 
     Raises:
         TypeError: if a key is no string.
@@ -101,7 +101,7 @@ class LayerRecipe:
         ]
 
     def warn_of_other_forms(self, content: bytes, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Name what the quantizer left in float without a word, and what it could not do as told.
+        """Warn of what the quantizer left in float silently, and of other deviations.
 
         Args:
             content: the quantized file.
@@ -123,7 +123,7 @@ class LayerRecipe:
         if others:
             warnings.warn(
                 three_parts(
-                    "layers that ai-edge-quantizer cannot bring into the form asked for "
+                    "layers that ai-edge-quantizer cannot bring into the requested form "
                     f"({'; '.join(others)})",
                     "operators for which it has the form",
                     "choose another form for them, or leave it so",
@@ -136,7 +136,7 @@ class LayerRecipe:
         return self._per_tensor is True or (self._per_tensor == DENSE and is_dense)
 
     def _attempts(self, operator: Operator) -> list[str]:
-        """The form asked for, and what can stand in for it; nothing if there is nothing to do."""
+        """The requested form, and its substitutes; nothing if there is nothing to do."""
         form = self.forms[operator.scope]
         # Without weights nothing but activations can be quantized.
         idle = not operator.kernels and form not in _CALIBRATED
@@ -162,10 +162,9 @@ def checked_entries(recipe: Any, operators: Sequence[Operator]) -> list[dict[str
         TypeError: if it is something else.
         ValueError: if an expression is found in no name.
     """
-    getter = getattr(recipe, "get_quantization_recipe", None)
-    entries = getter() if callable(getter) else recipe
-    is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes)
-    if not is_list or not entries or not all(map(_is_entry, entries)):
+    is_manager = callable(getattr(recipe, "get_quantization_recipe", None))
+    entries: Any = recipe.get_quantization_recipe() if is_manager else recipe
+    if not _are_entries(entries):
         raise problem(
             f"a recipe of type {type(recipe).__name__}",
             "a mapping from layers to forms, or a recipe of ai-edge-quantizer: a list of dicts "
@@ -240,6 +239,11 @@ def _add(manager: Any, operator: Operator, form: str, algorithm: Any, has_one_sc
 
 def _bits_of_weights(entry: Mapping[str, Any]) -> int:
     return entry["op_config"]["weight_tensor_config"]["num_bits"]
+
+
+def _are_entries(entries: Any) -> bool:
+    is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes)
+    return is_list and len(entries) > 0 and all(map(_is_entry, entries))
 
 
 def _is_entry(entry: Any) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.conversion.converter import Options
-from keras_kd.tflite.conversion.forms import DENSE
+from keras_kd.tflite.conversion.forms import DENSE, Options
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -23,26 +22,28 @@ def check_result(
     is_by_recipe: bool = False,
     *,
     has_chosen_scales: bool = True,
+    in_layers: Callable[[list[str]], str] = lambda _: "",
 ) -> None:
-    """Refuse a file that is not what was asked for.
+    """Refuse a file that differs from the request.
 
     Args:
         model: what the converter made.
         inputs: what the student takes.
-        options: what was asked for.
+        options: those of the conversion.
         is_calibrated: whether ranges were read from examples.
         is_by_recipe: whether its layers have forms of their own, of which nothing is asserted.
-        has_chosen_scales: whether a user, not the default, said how many scales weights have.
+        has_chosen_scales: whether the user, not a default, chose how many scales weights have.
+        in_layers: from names of tensors to the layers that compute them, for messages.
 
     Raises:
         ValueError: if it needs more than built-in operators without variables, or if its inputs,
-            its outputs, its weights, their scales or its operators are not what was asked for.
+            its outputs, its weights, their scales or its operators differ from the request.
     """
     _check_operators(model)
     _check_inputs(model, inputs)
     if is_by_recipe:
         return
-    options.form.check_contents(model.flatbuffer, is_calibrated, options.fallback)
+    options.form.check_contents(model.flatbuffer, is_calibrated, options.fallback, in_layers)
     if options.per_tensor and has_chosen_scales:
         _check_one_scale(model, options.per_tensor)
     _check_types(model, inputs, options)
@@ -70,7 +71,7 @@ def _check_one_scale(model: TFLiteModel, per_tensor: bool | str) -> None:
     if most > 1:
         raise problem(
             f"a file with weights of {most} scales",
-            f"one scale for each tensor, as per_tensor={per_tensor!r} says",
+            f"one scale for each tensor, for per_tensor={per_tensor!r}",
             "leave per_tensor out: a quantization-aware student has learnt its scales",
         )
 
@@ -108,5 +109,5 @@ def _check_type(tensor: TensorInfo, dtype: np.dtype, stored: str) -> None:
         raise problem(
             f"a file whose tensor {tensor.name!r} is {tensor.dtype} with the scale {tensor.scale}",
             f"{expected}{' with a scale' if quantized else ''}",
-            "report this student: the converter did not do what it was told",
+            "report this student: the converter ignored an option",
         )

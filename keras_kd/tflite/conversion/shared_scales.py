@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
 
 # One scale for all that they read and write.
 _ONE_SCALE = (
@@ -111,24 +111,24 @@ class _Range(NamedTuple):
 
 
 def keep_tensors_apart(
-    content: bytes, input_ranges: Mapping[str, tuple[float, float]] | None = None
-) -> bytes:
-    """The file in which no tensor gets two ranges, or that of one of its readers.
+    model: Any, input_ranges: Mapping[str, tuple[float, float]] | None = None
+) -> bool:
+    """Put QUANTIZE and DEQUANTIZE in front of operators that need another range of a tensor.
+
+    No tensor then gets two ranges, or that of one of its readers.
 
     Args:
-        content: a float32 file with calibrated ranges, as the converter makes it.
+        model: the `ModelT` of a float32 file with calibrated ranges. It is changed.
         input_ranges: from where to where inputs reach, by their names, whatever was calibrated
             and whatever their readers need.
 
     Returns:
-        The same, with QUANTIZE and DEQUANTIZE before operators that need another range; the very
-        content where there is nothing to do.
+        Whether anything was changed.
     """
-    model = unpacked(content)
     graphs = [_Graph(model, graph) for graph in model.subgraphs]
     changed = [graphs[0].fix_inputs(input_ranges or {})]
     changed += [change() for graph in graphs for change in (graph.forget, graph.keep_apart)]
-    return packed(model, len(content)) if any(changed) else content
+    return any(changed)
 
 
 class _Graph:
@@ -155,7 +155,7 @@ class _Graph:
         self._inserted: dict[float, list[Any]] = {}
 
     def fix_inputs(self, ranges: Mapping[str, tuple[float, float]]) -> bool:
-        """Give inputs their ranges, and what hands them on; tell whether there are any."""
+        """Give inputs their ranges, and what passes them on; return whether there are any."""
         for entry in self._model.signatureDefs[0].inputs if ranges else ():
             limits = ranges.get(entry.name.decode())
             if limits is not None:
@@ -170,7 +170,7 @@ class _Graph:
             quantization.min, quantization.max = [found.low], [found.high]
 
     def forget(self) -> bool:
-        """Forget the ranges of what training has given one, and tell whether there are any.
+        """Forget the ranges of what training has given one, and return whether there are any.
 
         The converter would store such a tensor in both, and go through real numbers in between.
         """
@@ -186,7 +186,7 @@ class _Graph:
         return bool(trained)
 
     def keep_apart(self) -> bool:
-        """Insert copies where they are needed, and tell whether there are any."""
+        """Insert copies where they are needed, and return whether there are any."""
         for number in reversed(range(len(self._operators))):
             reads = dict.fromkeys(i for i in self._floats(number) if not self._is_constant(i))
             if self._names[number] in _ONE_SCALE and len(self._floats(number)) > 1:
@@ -222,7 +222,7 @@ class _Graph:
         """Whether a tensor may have this range for all its readers."""
         found = self._reached(index)
         is_free = self._root(index) not in self._settled
-        return found == target or (is_free and target.is_fit_for(found))
+        return found == target or (is_free and found is not None and target.is_fit_for(found))
 
     def _reached(self, index: int) -> _Range | None:
         """The range that a tensor has so far."""
@@ -272,7 +272,9 @@ class _Graph:
             else:
                 self._make_input(source, index)
             place = self._makers.get(index, -1) + 0.25
-            self._kept_as[index] = self._stored(source, self._reached(index), index, place)
+            found = self._reached(index)
+            assert found is not None  # `_serve` is called with tensors that have one.
+            self._kept_as[index] = self._stored(source, found, index, place)
         return self._kept_as[index]
 
     def _make_input(self, new: int, old: int) -> None:

@@ -1,6 +1,6 @@
 """Operators that TensorFlow Lite Micro (TFLM) lacks, written as others that it has.
 
-RepeatVector, `tile` and `repeat` become TILE, which it does not know, and its CONCATENATION takes
+RepeatVector, `tile` and `repeat` become TILE, which it lacks, and its CONCATENATION takes
 ten inputs at most. Both are chains of CONCATENATIONs, which copy numbers and round nothing.
 """
 

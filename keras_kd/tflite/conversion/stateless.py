@@ -11,24 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import operator_code, packed, unpacked
+from keras_kd.tflite.contents.flatbuffer import operator_code
 from keras_kd.tflite.contents.state import kept_tensors
 
 _TYPES = {"FLOAT32": np.float32, "INT8": np.int8, "INT16": np.int16}
 
 
-def without_state(content: bytes) -> bytes:
-    """The file with an operator in front that sets each tensor back that is kept between calls.
+def reset_states(model: Any) -> bool:
+    """Put an operator in front that sets each tensor back that is kept between calls.
 
     Args:
-        content: the bytes of a file that the converter has made of a student without state.
+        model: the `ModelT` of a file that the converter has made of a student without state. It
+            is changed: it gives the same result in every call.
 
     Returns:
-        The bytes of a file that gives the same result in every call; `content` itself if it does.
+        Whether there is such a tensor.
     """
-    model = unpacked(content)
     changed = [_begin_with_zeros(model, graph) for graph in model.subgraphs]
-    return packed(model, len(content)) if any(changed) else content
+    return any(changed)
 
 
 def _begin_with_zeros(model: Any, graph: Any) -> bool:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from keras_kd._checks import problem, three_parts
+from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd.tflite.conversion import small_runtime
-from keras_kd.tflite.conversion.forms import DENSE, FORMS
+from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form
 from keras_kd.tflite.microcontroller import running
 from keras_kd.tflite.microcontroller.agreement import compare_stored
 from keras_kd.tflite.microcontroller.operators import registrations
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.tensors import random_stored
+
+# How real numbers can be stored in inputs and outputs.
+_END_TYPES = ("float32", "int8", "uint8", "int16")
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,47 @@ class Target:
     def _received(self, form: str) -> str:
         return f"quantization={form!r} for target={self.name!r}"
 
+    def end_types(
+        self, form: Form, has_recipe: bool, input_type: Any, output_type: Any
+    ) -> tuple[str, str]:
+        """The types of real numbers in inputs and outputs: the requested or the usual ones.
+
+        Args:
+            form: the requested form.
+            has_recipe: whether layers have forms of their own.
+            input_type: as for `convert`.
+            output_type: as for `convert`.
+
+        Raises:
+            TypeError: if a type is not a string.
+            ValueError: if a type is unknown, or if the form or the place has no such ends.
+        """
+        usual = form.integers if form.integers is not None and self.stores_integers else "float32"
+        return (
+            usual if input_type is None else self._end("input_type", input_type, form, has_recipe),
+            usual
+            if output_type is None
+            else self._end("output_type", output_type, form, has_recipe),
+        )
+
+    def _end(self, name: str, asked: Any, form: Form, has_recipe: bool) -> str:
+        check_choice(name, asked, _END_TYPES)
+        if asked not in form.end_types:
+            received = "a recipe" if has_recipe else f"quantization={form.name!r}"
+            able = [repr(other.name) for other in FORMS.values() if asked in other.end_types]
+            raise problem(
+                f"{name}={asked!r} with {received}",
+                f"one of {', '.join(map(repr, form.end_types))}",
+                f"leave it out, or choose quantization={' or '.join(able)}",
+            )
+        if asked != "float32" and not self.takes_integers:
+            raise problem(
+                f"{name}={asked!r} for target={self.name!r}",
+                "float32 in its inputs and outputs, which is all that LiteRT in browsers takes",
+                f"leave {name} out, or choose target='android' or 'microcontroller'",
+            )
+        return asked
+
     def check_lengths(self, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
         """Refuse inputs of any length where memory is laid out once.
 
@@ -100,7 +145,7 @@ class Target:
             )
 
     def check_ends(self, model: TFLiteModel) -> None:
-        """Refuse quantized numbers in inputs and outputs that nobody asked for.
+        """Refuse quantized numbers in inputs and outputs that were not requested.
 
         Raises:
             ValueError: if there are some, and the place has real numbers there.
@@ -133,7 +178,7 @@ def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray
     if "INT4" in model.flatbuffer.weight_types() and not running.is_installed():
         raise problem(
             "a file with weights of 4 bits for target='microcontroller'",
-            "TensorFlow Lite Micro to be installed, which tells whether it runs them: it does "
+            "TensorFlow Lite Micro to be installed, to test whether it runs them: it does "
             "in convolutions, but not in dense layers with a scale for each channel",
             "pip install 'keras-kd[micro]', or choose 'int8'",
         )
@@ -156,7 +201,7 @@ def _with_ends_of_range(
 ) -> Mapping[str, np.ndarray]:
     """The examples, and random ones that reach where rounding goes wrong first."""
     if not all(tensor.is_quantized or tensor.dtype.kind == "f" for tensor in model.inputs):
-        # Nobody knows which words there are.
+        # Which words there are is not known.
         return stored
     return {
         tensor.name: np.concatenate([random_stored(tensor, 8), stored[tensor.name]])

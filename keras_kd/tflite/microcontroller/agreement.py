@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._tables import Report
 from keras_kd.tflite.microcontroller.reference import (
     with_dense_as_convolution,
     with_reference_versions,
@@ -36,7 +37,7 @@ _LIMITED = frozenset({"MAXIMUM", "MINIMUM", "RELU", "RELU6", "RELU_0_TO_1", "REL
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Report):
     """How the results of TFLM compare with those of LiteRT.
 
     Differences are in quantization steps where outputs are integers, and relative to the largest
@@ -67,14 +68,17 @@ class Agreement:
     arena_bytes: int
     kernels: str = "reference"
 
-    def __str__(self) -> str:
-        return (
+    def _records(self) -> list[dict[str, Any]]:
+        return [asdict(self)]
+
+    def _parts(self) -> list[str]:
+        return [
             f"{self.examples} examples in TensorFlow Lite Micro: {self.equal:.2%} of the values "
             f"bit-equal to LiteRT's {self.kernels} kernels (largest difference "
             f"{self.largest_difference:g}, allowed {self.allowed_difference:g}), "
             f"{self.optimized_equal:.2%} to its optimized ones "
             f"(largest difference {self.optimized_difference:g})"
-        )
+        ]
 
 
 def check_agreement(model: TFLiteModel, x: Any = None) -> Agreement:
@@ -153,7 +157,7 @@ def _differences(received: list[np.ndarray], expected: list[np.ndarray]) -> np.n
         if np.issubdtype(theirs.dtype, np.floating):
             scale = max(1.0, float(np.nanmax(np.abs(theirs), initial=0)))
         difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)) / scale
-        # Where both say NaN, as of a sentence without words, they agree.
+        # Where both give NaN, as of a sentence without words, they agree.
         difference[np.isnan(ours) & np.isnan(theirs)] = 0
         columns.append(difference.reshape(len(theirs), -1))
     return np.concatenate(columns, axis=1)

@@ -1,4 +1,4 @@
-"""The operators that TensorFlow Lite Micro (TFLM) knows, and the calls that register them."""
+"""The operators of TensorFlow Lite Micro (TFLM), and the calls that register them."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def registrations(operators: Iterable[str]) -> list[str]:
         operators: their names in the schema of TFLite, for example "CONV_2D".
 
     Raises:
-        ValueError: if TFLM does not know one of them.
+        ValueError: if TFLM lacks one of them.
     """
     names = list(operators)
     unknown = [name for name in names if name not in KNOWN]
     if unknown:
         raise problem(
             f"a model that TensorFlow Lite Micro refuses: operators {', '.join(unknown)}",
-            "operators that TensorFlow Lite Micro knows",
+            "operators of TensorFlow Lite Micro",
             "; ".join(dict.fromkeys(_INSTEAD.get(name, _OTHERWISE) for name in unknown)),
         )
     return [_IRREGULAR.get(name) or f"Add{name.title().replace('_', '')}" for name in names]
@@ -102,7 +102,7 @@ def kernel_bytes(operators: Iterable[str], *, cmsis_nn: bool = False) -> int:
 
 
 def flash_note() -> str:
-    """What a table of file sizes does not say of a microcontroller's flash, in two sentences."""
+    """What a table of file sizes leaves out of a microcontroller's flash, in two sentences."""
     network = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "SOFTMAX")
     core, kernels, optimized = (
         f"{round(count / 1000)} kB"

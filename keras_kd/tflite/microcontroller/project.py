@@ -39,7 +39,7 @@ _STANDARD_HEADERS = """
     tgmath threads time uchar unistd wchar wctype
 """
 _DENSE = "FULLY_CONNECTED"
-# How the build systems of boards are told of the folder: files and their templates.
+# Files for the build systems of boards, and their templates.
 _MANIFESTS = {
     "CMakeLists.txt": "CMakeLists.txt",
     "idf_component.yml": "idf_component.yml",
@@ -77,7 +77,7 @@ def write_project(
             default random ones over the whole range of the inputs. Where the states of a stream are
             left out, `x` are its steps in their order.
         labels: what the values of the (only) output that is no state stand for, in order.
-        margin: by what share the arena is larger than what was measured, for kernels that want
+        margin: by what share the arena is larger than what was measured, for kernels that need
             more scratch memory than the reference kernels.
 
     Returns:
@@ -87,7 +87,7 @@ def write_project(
         ImportError: if tflite-micro is not installed.
         FileNotFoundError, NotADirectoryError, PermissionError: if nothing can be written there.
         FileExistsError: if a file that is not of this package would be replaced.
-        ValueError: if an argument does not fit, if TFLM does not know an operator or refuses the
+        ValueError: if an argument does not fit, if TFLM lacks an operator or refuses the
             model, or if its outputs are not those of LiteRT (see `check_agreement`).
 
     Example:
@@ -154,7 +154,7 @@ def _check_project_name(name: str) -> None:
 
 
 def _check_own(files: Iterable[Path]) -> None:
-    """Refuse to replace a user's own README.md or main.cc; those of a project say who made them."""
+    """Refuse to replace a user's own README.md or main.cc; those of a project name their maker."""
     for file in files:
         if not os.path.lexists(file):
             continue
@@ -183,7 +183,7 @@ def _check_labels(model: TFLiteModel, labels: Sequence[str] | None) -> None:
         raise problem(
             f"{len(labels)} labels for the outputs {', '.join(map(str, outputs))}",
             "a label for each value of the only output",
-            "leave labels out, or pass as many as the student tells apart",
+            "leave labels out, or pass one for each class of the student",
         )
 
 
@@ -232,7 +232,7 @@ class _Project:
             "README.md": self._readme(),
         }
         if self.labels is not None:
-            texts[f"{name}_labels.h"] = self._labels()
+            texts[f"{name}_labels.h"] = self._labels(self.labels)
         return texts
 
     def _filled(self, template: str) -> str:
@@ -265,13 +265,13 @@ class _Project:
             check_outputs="\n".join(check_outputs),
         )
 
-    def _labels(self) -> str:
+    def _labels(self, labels: Sequence[str]) -> str:
         return fill(
             "labels.h",
             name=self.name,
             upper=self.name.upper(),
-            count=len(self.labels),
-            labels="\n".join(f"    {string_literal(label)}," for label in self.labels),
+            count=len(labels),
+            labels="\n".join(f"    {string_literal(label)}," for label in labels),
         )
 
     def _readme(self) -> str:
@@ -340,7 +340,7 @@ class _Project:
             return (
                 "TFLM of 2024-09-27 (commit 47b545074) or later: dense layers have a scale for "
                 "each channel here, which older versions refuse, or compute as if all had the "
-                "first one, without a word. The test vectors of `main.cc` tell. Converted with "
+                "first one, without a word. The test vectors of `main.cc` show it. Converted with "
                 "`per_tensor='dense'`, the default for microcontrollers, the model needs no such "
                 "version."
             )

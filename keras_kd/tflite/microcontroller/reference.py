@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import FILE_IDENTIFIER, operator_name, packed, unpacked
+from keras_kd.tflite.contents.byte_kinds import IDENTIFIER
+from keras_kd.tflite.contents.flatbuffer import operator_name, packed, unpacked
 
 _CONVOLUTION_VERSION = 5
 # The latest versions in which LiteRT 2.3 lists reference kernels, where its others go further.
@@ -47,7 +48,7 @@ def with_dense_as_convolution(content: bytes) -> bytes:
     if not rewriter.replace_all():
         return content
     builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -55,7 +56,7 @@ def with_reference_versions(content: bytes) -> bytes:
     """The model with operators of the latest versions in which LiteRT lists reference kernels.
 
     The list was not kept up: the kernel of DEPTH_TO_SPACE, for example, computes in int8, which is
-    version 2, and is listed in version 1. Where a kernel cannot do what a later version says, it
+    version 2, and is listed in version 1. Where a kernel lacks what a later version requires, it
     refuses the model when it is loaded.
     """
     model = unpacked(content)

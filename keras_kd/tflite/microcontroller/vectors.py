@@ -17,7 +17,7 @@ def choose(
     outputs: Mapping[str, np.ndarray],
     others: Mapping[str, np.ndarray] | None = None,
 ) -> list[int]:
-    """The numbers of three examples that tell the most: first those with other answers.
+    """The numbers of the three most informative examples: first those with other answers.
 
     Args:
         inputs: values as the inputs store them, shaped (examples, ...).

@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -170,9 +170,9 @@ class _Interpreter:
                 check_operands((each["op_name"], each["inputs"]) for each in self._operators)
                 self._check_memory()
                 if not any(tensor.takes_any_length for tensor in self.inputs):
-                    # Otherwise the sizes in the file say nothing, and may be too small to run.
+                    # Otherwise the sizes in the file mean nothing, and may be too small to run.
                     self._interpreter.allocate_tensors()
-                    # Kernels know sizes that the file does not have right.
+                    # Kernels compute sizes that are wrong in the file.
                     self._check_memory()
             except Exception as error:  # Damage shows as errors of many types.
                 failure = error
@@ -310,7 +310,7 @@ class _Interpreter:
             int(detail["index"]): size_of(map(int, detail["shape"]), np.dtype(detail["dtype"]).name)
             for detail in self._interpreter.get_tensor_details()
         }
-        steps = [
+        steps: list[tuple[str, Iterable[Hashable], Mapping[Hashable, int], int]] = [
             (
                 operator["op_name"],
                 [int(index) for index in operator["inputs"]],
@@ -319,7 +319,7 @@ class _Interpreter:
             )
             for operator in self._operators
         ]
-        inputs = {index: sizes.get(index, 0) for index in self._input_indices}
+        inputs: dict[Hashable, int] = {index: sizes.get(index, 0) for index in self._input_indices}
         size, name = most_alive(inputs, steps, self._output_indices)
         if size > most_result_bytes():
             raise ValueError(f"its tensors take {size} bytes at one time, at {name}")
@@ -329,7 +329,7 @@ class _Interpreter:
         details = getattr(self._interpreter, f"get_{kind}_details")()
         names = self._signature_names(kind)
         infos = tuple(
-            _tensor_info(names.get(detail["index"], detail["name"]), detail) for detail in details
+            _tensor_info(names.get(detail["index"]) or detail["name"], detail) for detail in details
         )
         return infos, [detail["index"] for detail in details]
 
@@ -370,7 +370,7 @@ def _has_variables(content: bytes) -> bool:
 
     model = Model.GetRootAs(content)
     codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
-    return any(code.BuiltinCode() == BuiltinOperator.VAR_HANDLE for code in codes)
+    return any(c is not None and c.BuiltinCode() == BuiltinOperator.VAR_HANDLE for c in codes)
 
 
 def _reason(error: Exception, stderr: CapturedText) -> str:

@@ -103,13 +103,13 @@ def run(interpreter: runtime.Interpreter, example: list[np.ndarray]) -> None:
 
 
 def allocated(interpreter: runtime.Interpreter) -> int:
-    """What stays allocated, in bytes; TFLM says so on file descriptor 2 only."""
+    """What stays allocated, in bytes; TFLM prints it to file descriptor 2 only."""
     with captured_stderr() as stderr:
         interpreter.print_allocations()
     total = ARENA_TOTAL.search(stderr.text)
     if total is None:
         raise RuntimeError(
-            f"print_allocations did not say 'Arena allocation total': {stderr.text[:200]}"
+            f"print_allocations did not print 'Arena allocation total': {stderr.text[:200]}"
         )
     return int(total.group(1))
 

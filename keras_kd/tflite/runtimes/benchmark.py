@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_choice, check_integer, check_number
-from keras_kd._json import json_value
-from keras_kd._tables import aligned
+from keras_kd._tables import Report, Table
 from keras_kd.tflite.runtimes import litert
 from keras_kd.tflite.runtimes.latency import Latency, summarized
 from keras_kd.tflite.runtimes.litert import KERNELS
@@ -29,31 +28,30 @@ _USUAL_KERNELS = ("xnnpack", "builtin")
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What a file costs on the machine at hand. `print` shows it.
+class Benchmark(Report):
+    """The time and memory of a file in LiteRT on this machine; a row for each setting.
 
-    The first of the latencies counts as that of the file: `median`, `mean`, `p95`, `runs`,
-    `threads` and `kernels` are its own.
+    `median`, `mean`, `p95`, `runs`, `threads` and `kernels` are those of the first setting.
 
     Attributes:
         latencies: one for each setting, measured in turns so that they can be compared.
         peak_memory_bytes: the most memory that a fresh process held that loads the file and runs
-            it, Python, NumPy and LiteRT included.
+            it, Python, NumPy and LiteRT included; None if memory was not measured.
         model_memory_bytes: the part of it that comes with the model: the file, its weights as the
             kernels want them, its activations, and the code of its kernels. It is right to about
-            0.1 MB.
+            0.1 MB. None if memory was not measured.
         outside_xnnpack: the operators that XNNPACK leaves to LiteRT's own kernels, each named once,
             in the order of the file; none if it runs the whole graph.
     """
 
     latencies: tuple[Latency, ...]
-    peak_memory_bytes: int
-    model_memory_bytes: int
+    peak_memory_bytes: int | None
+    model_memory_bytes: int | None
     outside_xnnpack: tuple[str, ...]
 
     @property
     def doubtful(self) -> tuple[Latency, ...]:
-        """The latencies that say more of the machine than of the file.
+        """The latencies that other load on the machine has distorted.
 
         The tenths of their runs differ much even after they were measured again, or more threads
         took much longer than one.
@@ -96,11 +94,10 @@ class Benchmark:
         """The kernels, for example "xnnpack"."""
         return self.latencies[0].kernels
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it, in types that JSON knows."""
-        return json_value(asdict(self))
+    def _records(self) -> list[dict[str, Any]]:
+        return [asdict(latency) for latency in self.latencies]
 
-    def __str__(self) -> str:
+    def _parts(self) -> list[Table | str]:
         doubtful = self.doubtful
         rows = [
             [
@@ -113,16 +110,17 @@ class Benchmark:
         ]
         header = ["kernels", "threads", "median µs", "mean µs", "95 % µs"]
         outside = ", ".join(self.outside_xnnpack)
-        return "\n".join(
-            [
-                aligned(header, rows),
-                f"{self.runs:,} runs each; XNNPACK runs "
-                f"{f'everything but {outside}' if outside else 'the whole graph'}",
+        parts: list[Table | str] = [
+            Table(header, rows),
+            f"{self.runs:,} runs each; XNNPACK runs "
+            f"{f'everything but {outside}' if outside else 'the whole graph'}",
+        ]
+        if self.peak_memory_bytes is not None and self.model_memory_bytes is not None:
+            parts.append(
                 f"peak memory: {self.peak_memory_bytes / 1e6:.1f} MB in a process of its own, "
-                f"{self.model_memory_bytes / 1e6:.1f} MB of it for the model",
-                *([f"* {DOUBT}"] if doubtful else []),
-            ]
-        )
+                f"{self.model_memory_bytes / 1e6:.1f} MB of it for the model"
+            )
+        return [*parts, *([f"* {DOUBT}"] if doubtful else [])]
 
 
 def run_benchmark(
@@ -131,6 +129,7 @@ def run_benchmark(
     runs: int,
     threads: int | Sequence[int] | None,
     kernels: str | Sequence[str] | None,
+    memory: bool = True,
 ) -> Benchmark:
     """Measure time and memory; see `TFLiteModel.benchmark`.
 
@@ -140,6 +139,7 @@ def run_benchmark(
         runs: how many runs are measured in each setting.
         threads: how many threads LiteRT may use, in turn. None: 1, and as many as there are cores.
         kernels: one of `TFLiteModel.predict`'s or several, in turn. None: XNNPACK and LiteRT's own.
+        memory: whether memory is measured, too.
     """
     runs = check_integer("runs", runs, at_least=1, fix="pass a whole number such as 200")
     settings = [
@@ -149,11 +149,11 @@ def run_benchmark(
     ]
     files = [(content, *setting) for setting in settings]
     latencies = _measured(settings, files, inputs, runs)
-    memory = measure_memory(content, inputs, settings[0][0])
+    found = measure_memory(content, inputs, settings[0][0]) if memory else None
     return Benchmark(
         latencies=latencies,
-        peak_memory_bytes=memory.peak_bytes,
-        model_memory_bytes=memory.model_bytes,
+        peak_memory_bytes=None if found is None else found.peak_bytes,
+        model_memory_bytes=None if found is None else found.model_bytes,
         outside_xnnpack=litert.call("outside_xnnpack", content, inputs),
     )
 
@@ -179,16 +179,6 @@ def _measured(
         if not again:
             break
     return tuple(found[index] for index in range(len(settings)))
-
-
-def measure_latency(
-    content: bytes, inputs: Sequence[np.ndarray], runs: int, threads: int, kernels: str
-) -> Latency:
-    """Measure time in one setting; see `run_benchmark`."""
-    runs = check_integer("runs", runs, at_least=1, fix="pass a whole number such as 200")
-    threads = _checked_threads(threads)
-    setting = content, check_choice("kernels", kernels, KERNELS), threads
-    return summarized(litert.measure([setting], [inputs], runs)[0], threads, kernels)
 
 
 def _each(given: Any, usual: Sequence[Any]) -> Sequence[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._worker import Worker, WorkerError
-from keras_kd.tflite.contents.smallest import smallest_model
+from keras_kd.tflite.contents.byte_kinds import IDENTIFIER
 from keras_kd.tflite.runtimes.litert import MODULE
 
 _MOST_SECONDS = 600
@@ -56,7 +56,30 @@ def measure_memory(content: bytes, inputs: Sequence[np.ndarray], kernels: str) -
     return Memory(peak_bytes=after, model_bytes=after - before)
 
 
-def _failure(reason: str) -> ValueError:
+def smallest_model() -> bytes:
+    """A .tflite file that takes one float32 and returns it if it is above 0, otherwise 0."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensors = [schema.TensorT(), schema.TensorT()]
+    for tensor, name in zip(tensors, ("x", "y"), strict=True):
+        tensor.name, tensor.shape, tensor.type = name, [1], schema.TensorType.FLOAT32
+    code = schema.OperatorCodeT()
+    code.deprecatedBuiltinCode = code.builtinCode = schema.BuiltinOperator.RELU
+    operator = schema.OperatorT()
+    operator.inputs, operator.outputs = [0], [1]
+    graph = schema.SubGraphT()
+    graph.tensors, graph.operators, graph.inputs, graph.outputs = tensors, [operator], [0], [1]
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
+    # Buffer 0 is the one of tensors without stored values.
+    model.buffers = [schema.BufferT()]
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _failure(reason: str) -> Exception:
     return problem(
         f"a model whose memory cannot be measured ({reason})",
         "a process that runs the model in LiteRT",

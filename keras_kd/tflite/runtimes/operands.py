@@ -29,7 +29,7 @@ _NEEDED = {
     5: ("RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"),
 }  # fmt: skip
 _LEAST = {name: count for count, names in _NEEDED.items() for name in names}
-# The operator has no tensor there, and knows it: a bias mostly.
+# The operator works without a tensor there: a bias mostly.
 _OPTIONAL = {
     "CONV_2D": (2,),
     "CONV_3D": (2,),

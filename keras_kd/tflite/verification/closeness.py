@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_kd._checks import check_choice, problem, three_parts
-from keras_kd.tflite.verification.differences import NOTHING_LEFT, OutputDifference
+from keras_kd.tflite.verification.differences import (
+    NOTHING_LEFT,
+    ChannelDifference,
+    OutputDifference,
+)
+from keras_kd.tflite.verification.verification import Verification
 
-if TYPE_CHECKING:
-    from keras_kd.tflite.verification.verification import Verification
-
-# Fewer steps than this apart, two outputs cannot be told from rounding.
+# Fewer steps than this apart, two outputs may differ by rounding alone.
 _STEPS = 4
 # Fewer values than this may all be small by chance, beside what rounding them costs.
 _FEWEST_VALUES = 16
@@ -119,7 +120,7 @@ def check_close(
         verification: how the file compares with the student. Not all of it is evidence against a
             file: random data may lie beyond what "int8" and "int16x8" were calibrated on, and a few
             values may all be small by chance. NaN always is.
-        quantization: what was asked of `keras_kd.tflite.convert`.
+        quantization: as for `keras_kd.tflite.convert`.
         fallback: a form for what integers cannot compute, which messages name.
         fix: what to do about a file that is wrong; None: what is to be changed in `convert`.
 
@@ -179,12 +180,16 @@ def _check_rounding(output: OutputDifference, quantization: str, fix: str) -> No
     """Refuse what is further off than rounding to the steps of the file explains."""
     if output.rounding_difference is None or not output.is_float:
         return
-    parts = [(f"output {output.name!r}", output, _MOST_OF_ROUNDING, 1)]
+    parts: list[tuple[str, OutputDifference | ChannelDifference, float, int]] = [
+        (f"output {output.name!r}", output, _MOST_OF_ROUNDING, 1)
+    ]
     for number, channel in enumerate(output.channels):
         name = f"channel {number} of the output {output.name!r}"
         parts.append((name, channel, _MOST_OF_ROUNDING_IN_A_CHANNEL, 2))
     for name, part, most, steps in parts:
         rounding = part.rounding_difference
+        if rounding is None:
+            continue
         limit = max(most * rounding, rounding + steps * output.step)
         if part.typical_difference > limit:
             raise problem(
@@ -197,9 +202,9 @@ def _check_rounding(output: OutputDifference, quantization: str, fix: str) -> No
 
 
 def warn_of_lost(verification: Verification) -> None:
-    """Warn of channels that a file hardly tells apart, though it is close as a whole.
+    """Warn of channels that a file hardly distinguishes, though it is close as a whole.
 
-    Random data say nothing about it.
+    Random data are no evidence for it.
     """
     if verification.data == "random":
         return
@@ -210,7 +215,7 @@ def warn_of_lost(verification: Verification) -> None:
 
 
 def _lost(output: OutputDifference) -> tuple[str, str, str] | None:
-    """What a warning of an output says; None if there is nothing to warn of."""
+    """The parts of a warning about an output; None if there is none."""
     if output.values < _FEWEST_VALUES:
         return None
     if output.lost_channels and len(output.channels) > 1:

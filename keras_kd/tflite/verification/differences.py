@@ -71,7 +71,7 @@ class OutputDifference:
         low: the smallest value of the student, or 0.0 if that is lower.
         high: its largest value, or 0.0 if that is higher.
         deviation: the standard deviation of its values; its square is the signal power.
-        step: how far apart two numbers are that the file can tell apart; 0.0 for floats.
+        step: how far apart two numbers are that the file distinguishes; 0.0 for floats.
         is_float: whether the values are real numbers; class numbers, for example, are not.
         not_finite: in how many examples the file or the student gives NaN or infinity.
         task: what the output does according to its labels, one of `keras_kd.metrics.TASKS`; None
@@ -168,7 +168,7 @@ def measure_differences(
     for start in range(0, count, _BATCH_SIZE):
         chosen = slice(start, start + _BATCH_SIZE)
         batch = {name: array[chosen] for name, array in examples.items()}
-        # What the data are to blame for, Keras says better than a file.
+        # Keras reports faults of the data more clearly than LiteRT.
         references = expected(batch)
         outputs = received(batch)
         _check_same_outputs(outputs, references)
@@ -277,7 +277,7 @@ class _DifferenceMeter:
             scores.append(score_examples(answers))
 
     def result(self) -> OutputDifference:
-        """What all batches together say."""
+        """The result of all batches together."""
         largest, mean, power, middle, variance, low, high = np.concatenate(self._measured).T
         channels, rounding = self._of_channels()
         chooses = bool(self._same) and self._chooses(channels)
@@ -309,6 +309,7 @@ class _DifferenceMeter:
     def _count_clear(self, task: str, expected: np.ndarray, same: np.ndarray) -> None:
         if not self._is_float:
             return
+        assert self._threshold is not None  # `add` sets it first.
         lead = leads(task, expected, self._threshold)
         if self._clear_lead is None:
             # What is usual shows in the first batch; of dense outputs not all fit into memory.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from keras_kd.tflite.model import TFLiteModel
-    from keras_kd.tflite.tensors import TensorInfo
+from keras_kd.tflite.file import TFLiteFile
+from keras_kd.tflite.tensors import TensorInfo
 
 # In names of losses, lower case and without underscores.
 _CLASSIFYING = ("crossentropy", "hinge", "divergence", "dice", "tversky")
@@ -24,7 +23,7 @@ class OutputKind:
     """What is known of an output.
 
     Attributes:
-        chooses: whether it chooses between classes; None where its values have to tell.
+        chooses: whether it chooses between classes; None where only its values can show it.
         is_probability: whether its values are parts of 1.
         are_labels: whether each of its columns is chosen by itself.
     """
@@ -35,7 +34,7 @@ class OutputKind:
 
     @property
     def task(self) -> str | None:
-        """The task of `keras_kd.metrics` that it solves; None where its values have to tell."""
+        """The task of `keras_kd.metrics` that it solves; None where only its values can show it."""
         if self.chooses is None:
             return None
         if not self.chooses:
@@ -43,7 +42,7 @@ class OutputKind:
         return "multilabel" if self.are_labels else "classification"
 
 
-def output_kinds(model: TFLiteModel, student: Any = None) -> dict[str, OutputKind]:
+def output_kinds(model: TFLiteFile, loss: Any = None) -> dict[str, OutputKind]:
     """What the outputs of a file are, as far as it is known without labels.
 
     An output chooses between classes if it ends in a softmax, or was trained with a loss for
@@ -54,7 +53,7 @@ def output_kinds(model: TFLiteModel, student: Any = None) -> dict[str, OutputKin
 
     Args:
         model: the file.
-        student: what it was made from, if that is at hand.
+        loss: what the student was trained with, as for `compile`; None where that is not known.
     """
     kinds = {}
     activations = model.flatbuffer.output_activations()
@@ -67,7 +66,7 @@ def output_kinds(model: TFLiteModel, student: Any = None) -> dict[str, OutputKin
         if is_class or activation in ("SOFTMAX", "LOG_SOFTMAX"):
             chooses: bool | None = True
         else:
-            chooses = _by_loss(_loss_of(student, tensor.name, number))
+            chooses = _by_loss(_loss_of(loss, tensor.name, number))
             if chooses is None:
                 chooses = _by_form(tensor, activation, model)
         are_labels = activation == "LOGISTIC" and tensor.shape[1:] not in ((), (1,))
@@ -76,7 +75,7 @@ def output_kinds(model: TFLiteModel, student: Any = None) -> dict[str, OutputKin
     return kinds
 
 
-def _by_form(tensor: TensorInfo, activation: str, model: TFLiteModel) -> bool | None:
+def _by_form(tensor: TensorInfo, activation: str, model: TFLiteFile) -> bool | None:
     if tensor.shape in [each.shape for each in model.inputs]:
         return False
     if activation != "NONE":
@@ -94,9 +93,8 @@ def _by_loss(loss: Any) -> bool | None:
     return False if any(part in name for part in _MEASURING) else None
 
 
-def _loss_of(student: Any, name: str, number: int) -> Any:
-    """What an output was trained with; None if the student was not compiled with a loss."""
-    loss = getattr(student, "loss", None)
+def _loss_of(loss: Any, name: str, number: int) -> Any:
+    """What an output was trained with; None where that is not known."""
     if isinstance(loss, Mapping):
         return loss.get(name)
     if isinstance(loss, list | tuple):

@@ -1,4 +1,4 @@
-"""Which input and output of a file is which of the student's, whoever has made the file."""
+"""Which input and output of a file is which of the student's, for files of any converter."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Pairing:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of it, a sentence each."""
+        """The differences in sentences, for people."""
         return (
             *(
                 f"{kind} {name!r} of the file is {own!r} of the student"
@@ -81,7 +81,7 @@ def pair(
 ) -> dict[str, str]:
     """The names of the student's inputs or outputs by those of the file.
 
-    They are paired as the user says, else by equal names, else by names that are equal but for what
+    They are paired as the user asks, else by equal names, else by names that are equal but for what
     converters put around them, else by the place that Keras numbers outputs by, and the rest by
     shapes: only where one fits alone, or where one is left.
 
@@ -89,7 +89,7 @@ def pair(
         kind: "input" or "output".
         of_file: those of the file.
         of_student: those of the student.
-        names: what the user says: names of the student by names of the file.
+        names: given by the user: names of the student by names of the file.
 
     Raises:
         ValueError: if there are not as many, if shapes do not fit, or if it is not clear which is
@@ -125,8 +125,8 @@ def pair(
         given = " ".join(f"--map {tensor.name}=NAME" for tensor in rest)
         raise problem(
             f"a file with the {kind}s {_listed(rest)} for a student with {_listed(others)}",
-            f"{kind}s that can be told apart by their names or shapes",
-            f"say which is which: {given} on the command line, or names={{{rest[0].name!r}: "
+            f"{kind}s with different names or shapes",
+            f"pair them by hand: {given} on the command line, or names={{{rest[0].name!r}: "
             f"{others[0].name!r}, ...}}",
         )
     _check_shapes(kind, of_file, of_student, pairs)
@@ -139,7 +139,7 @@ def check_names(
     """Refuse pairs of names that there are not.
 
     Args:
-        names: what the user says: names of the student by names of the file.
+        names: given by the user: names of the student by names of the file.
         of_file: all inputs, or all outputs, of the file.
         of_student: those of the student.
 

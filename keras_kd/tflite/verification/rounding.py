@@ -58,7 +58,7 @@ class _Twin:
         self._rounded: dict[int, tuple[float, int]] = {}
 
     def make(self) -> bool:
-        """Change the model, and tell whether it is a twin now."""
+        """Change the model, and return whether it is a twin now."""
         for index, tensor in enumerate(self._graph.tensors):
             quantization = tensor.quantization
             if quantization is None or quantization.scale is None or len(quantization.scale) == 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from keras_kd._checks import check_choice, problem
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
 from keras_kd._limits import watched_batch
+from keras_kd._tables import Report
 from keras_kd.metrics.tasks import CLASSIFYING
 from keras_kd.tflite.contents.inspection import Inspection
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.students import in_float32
+from keras_kd.tflite.file import TFLiteFile
 from keras_kd.tflite.runtimes.litert import LiteRTInterpreter
+from keras_kd.tflite.student import Signature, prepared
 from keras_kd.tflite.tensors import TensorInfo
 from keras_kd.tflite.verification.differences import (
     OutputDifference,
@@ -28,17 +29,14 @@ from keras_kd.tflite.verification.kinds import output_kinds
 from keras_kd.tflite.verification.pairing import Pairing, check_names, colored, ends, pair
 from keras_kd.tflite.verification.rounding import rounding_twin
 
-if TYPE_CHECKING:
-    from keras_kd.tflite.model import TFLiteModel
-
 _DATA = ("given", "representative", "random")
 # Examples that show how the student's outputs look.
 _SOME = 32
 
 
 @dataclass(frozen=True)
-class Verification:
-    """The evidence that a file is the student: how they compare, and what is in the file.
+class Verification(Report):
+    """The comparison of a file with its student; `to_dataframe` has a row for each output.
 
     Attributes:
         examples: how many examples were compared.
@@ -59,7 +57,7 @@ class Verification:
         outputs: the same for each output.
         inspection: what is in the file.
         notes: what differs between file and student by intention, such as names and a softmax that
-            only the file has, and what `convert` did that was not asked for, a sentence each.
+            only the file has, and what `convert` did beyond its arguments, a sentence each.
     """
 
     examples: int
@@ -99,26 +97,37 @@ class Verification:
         """How many bytes of the file are what; see `Inspection`."""
         return self.inspection.bytes
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it, in types that JSON knows; infinite differences become None."""
-        plain = {**asdict(self), "inspection": self.inspection.to_json()}
-        plain["outputs"] = [_plain(output) for output in self.outputs]
-        plain |= {"accuracy": self.accuracy, "student_accuracy": self.student_accuracy}
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in types that JSON knows; infinite differences become None."""
+        plain = {
+            **super().to_dict(),
+            "inspection": self.inspection.to_dict(),
+            "outputs": self._records(),
+            "accuracy": self.accuracy,
+            "student_accuracy": self.student_accuracy,
+        }
         return json_value(plain)
 
-    def __str__(self) -> str:
+    def _records(self) -> list[dict[str, Any]]:
+        return [_plain(output) for output in self.outputs]
+
+    def _parts(self) -> list[str]:
         inside = len(self.float_tensors)
         lines = [
             f"{self.examples:,} {self.data} examples: {_choices(self.agreement)}differences up to "
             f"{self.largest_difference:.3g}, {self.mean_difference:.3g} on average",
         ]
         if len(self.outputs) == 1:
-            lines += [_score(output) for output in self.outputs if output.task]
+            lines += _scores(self.outputs[0])
         else:
             lines += [
-                f"output {output.name}: {_agreement(output)}up to "
-                f"{output.largest_difference:.3g}, {output.mean_difference:.3g} on average"
-                + (f"; {_score(output)}" if output.task else "")
+                "; ".join(
+                    [
+                        f"output {output.name}: {_agreement(output)}up to "
+                        f"{output.largest_difference:.3g}, {output.mean_difference:.3g} on average",
+                        *_scores(output),
+                    ]
+                )
                 for output in self.outputs
             ]
         lines += [line for output in self.outputs for line in _of_channels(output)]
@@ -129,11 +138,11 @@ class Verification:
             f"operators: {', '.join(f'{name} {n}' for name, n in self.operators.items())}",
             f"tensors in floating point: {inside or 'none'} between inputs and outputs",
         ]
-        return "\n".join(lines)
+        return lines
 
 
 def verify(
-    model: TFLiteModel,
+    model: TFLiteFile,
     student: Any,
     x: Any,
     labels: Any = None,
@@ -147,7 +156,7 @@ def verify(
     ("serving_default_x:0", "x_int8", "output_0"); a single one by its position, others by their
     shapes. A softmax or sigmoid that only the file has at its end is applied to the student's
     output, and grey images go in three equal channels into a file of color images: `notes` of the
-    result say so. The student computes on the CPU: GPUs round float32 to fewer digits.
+    result lists these. The student computes on the CPU: GPUs round float32 to fewer digits.
 
     Args:
         model: the file, from `convert` or from any other converter.
@@ -160,7 +169,7 @@ def verify(
             for each anomaly; a dict by output name if there are several outputs, not necessarily
             all of them.
         data: what the examples are, for `Verification.data`.
-        names: where names and shapes do not tell which is which: names of the student's inputs and
+        names: where names and shapes are ambiguous: names of the student's inputs and
             outputs by those of the file.
 
     Raises:
@@ -172,38 +181,34 @@ def verify(
     check_choice("data", data, _DATA)
     check_finite_weights(student)
     check_finite_constants(model)
-    signature = Signature(in_float32(student))
+    signature = prepared(student)
     pairs = _paired_inputs(model, signature, names or {})
     examples = signature.examples(_by_student(x, pairs))
     pairing = _paired(model, signature, pairs, examples, names or {})
-    verification = _compared(
-        model, signature, pairing, examples, _by_file(labels, pairing), data, student
-    )
+    verification = _compared(model, signature, pairing, examples, _by_file(labels, pairing), data)
     check_finite_outputs(verification)
     return verification
 
 
 def compare_with_student(
-    model: TFLiteModel, student: Any, x: Any, labels: Any, data: str
+    model: TFLiteFile, signature: Signature, x: Any, labels: Any, data: str
 ) -> Verification:
     """`verify` of a file that has the student's names, whatever the numbers are."""
-    signature = Signature(in_float32(student))
     same = Pairing(
         {tensor.name: tensor.name for tensor in signature.inputs},
         {tensor.name: tensor.name for tensor in model.outputs},
     )
     examples = signature.examples(x)
-    return _compared(model, signature, same, examples, labels, data, student)
+    return _compared(model, signature, same, examples, labels, data)
 
 
 def _compared(
-    model: TFLiteModel,
+    model: TFLiteFile,
     signature: Signature,
     pairing: Pairing,
     examples: dict[str, np.ndarray],
     labels: Any,
     data: str,
-    student: Any,
 ) -> Verification:
     rounded = _rounding_only(model)
     if labels is not None and not isinstance(labels, Mapping):
@@ -217,7 +222,7 @@ def _compared(
         output_steps(model),
         labels,
         rounded=rounded and (lambda batch: rounded(pairing.for_file(batch))),
-        kinds=output_kinds(model, student),
+        kinds=output_kinds(model, signature.loss),
     )
     return Verification(
         examples=len(next(iter(examples.values()))),
@@ -230,7 +235,7 @@ def _compared(
 
 
 def _paired_inputs(
-    model: TFLiteModel, signature: Signature, names: Mapping[str, str]
+    model: TFLiteFile, signature: Signature, names: Mapping[str, str]
 ) -> dict[str, str]:
     unknown = set(names) - {tensor.name for tensor in (*model.inputs, *model.outputs)}
     if unknown:
@@ -244,7 +249,7 @@ def _paired_inputs(
 
 
 def _paired(
-    model: TFLiteModel,
+    model: TFLiteFile,
     signature: Signature,
     inputs: dict[str, str],
     examples: dict[str, np.ndarray],
@@ -298,7 +303,7 @@ def check_finite_weights(student: Any) -> None:
     """
     for weight in student.weights:
         values = np.asarray(weight)
-        if values.dtype.kind == "V":  # Types that NumPy does not know, such as bfloat16.
+        if values.dtype.kind == "V":  # Types that NumPy lacks, such as bfloat16.
             values = values.astype(np.float32)
         wrong = int(values.size - np.isfinite(values).sum())
         if wrong:
@@ -312,7 +317,7 @@ def check_finite_weights(student: Any) -> None:
             )
 
 
-def check_finite_constants(model: TFLiteModel) -> None:
+def check_finite_constants(model: TFLiteFile) -> None:
     """Refuse a file with a stored number that is NaN or infinite.
 
     Raises:
@@ -344,8 +349,8 @@ def check_finite_outputs(verification: Verification) -> None:
             )
 
 
-def output_steps(model: TFLiteModel) -> dict[str, float]:
-    """By the name of each output how far apart two numbers are that the file can tell apart."""
+def output_steps(model: TFLiteFile) -> dict[str, float]:
+    """By the name of each output how far apart two numbers are that the file distinguishes."""
     names = [tensor.name for tensor in model.outputs]
     return dict(zip(names, model.flatbuffer.output_steps(), strict=True))
 
@@ -358,7 +363,7 @@ def _student_outputs(signature: Signature, batch: dict[str, np.ndarray]) -> dict
         return {name: np.asarray(value) for name, value in signature(batch).items()}
 
 
-def _rounding_only(model: TFLiteModel) -> Callable[[dict[str, np.ndarray]], Outputs] | None:
+def _rounding_only(model: TFLiteFile) -> Callable[[dict[str, np.ndarray]], Outputs] | None:
     """What a file of 8-bit integers would compute if it cut nothing off; None if unknown."""
     if model.flatbuffer.hybrid_operators():
         return None
@@ -385,7 +390,7 @@ def _on_steps(tensor: TensorInfo, values: np.ndarray) -> np.ndarray:
 
 
 def _plain(output: OutputDifference) -> dict[str, Any]:
-    """An output in types that JSON knows; of its channels those that are lost."""
+    """An output with the channels that are lost in place of all channels."""
     values = {key: value for key, value in vars(output).items() if key != "channels"}
     return {
         **values,
@@ -395,7 +400,7 @@ def _plain(output: OutputDifference) -> dict[str, Any]:
 
 
 def _of_channels(output: OutputDifference) -> list[str]:
-    """What is to be said of the channels of an output, a line each."""
+    """Remarks on the channels of an output, a line each."""
     lost, levels = output.lost_channels, output.fewest_levels
     if lost and len(output.channels) > 1:
         names = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
@@ -409,12 +414,15 @@ def _agreement(output: OutputDifference) -> str:
     return "" if output.agreement is None else f"{_percent(output.agreement)}, "
 
 
-def _score(output: OutputDifference) -> str:
+def _scores(output: OutputDifference) -> list[str]:
+    """The scores of file and student; nothing without labels."""
     measure = output.measure
-    return (
+    if measure is None or output.score is None or output.student_score is None:
+        return []
+    return [
         f"{measure.heading}: {measure.write_with_unit(output.score)}, the student's "
         f"{measure.write_with_unit(output.student_score)}"
-    )
+    ]
 
 
 def _choices(agreement: float | None) -> str:

@@ -31,6 +31,12 @@ def test_other_inputs_are_refused(make_student, plain):
     _refused(tflite.convert(several), plain, "2 inputs and 2 outputs.*leave the labels out")
 
 
+def test_streams_are_refused(plain):
+    layers = [keras.layers.LSTM(2, stateful=True, name="memory"), keras.layers.Dense(3)]
+    stream = keras.Sequential([keras.Input((1, 4), batch_size=1), *layers])
+    _refused(tflite.convert(stream), plain, r"a stream, with the states memory_h, memory_c")
+
+
 def test_mean_and_std_are_for_images(plain):
     rows = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
     _refused(tflite.convert(rows), plain, r"std=\(255.0,\) for an input of numbers.*leave them out")

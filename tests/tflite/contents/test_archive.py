@@ -43,8 +43,8 @@ def test_compressed_files_are_refused():
     ("field", "value", "message"),
     [
         (8, struct.pack("<H", 1), "compressed or encrypted"),
-        (20, b"\xfe\xff\xff\x7f" * 2, "says to hold 2147483646 bytes"),
-        (24, b"\xfe\xff\xff\x7f", "says to hold 2147483646 bytes"),
+        (20, b"\xfe\xff\xff\x7f" * 2, "declared size of 2147483646 bytes"),
+        (24, b"\xfe\xff\xff\x7f", "declared size of 2147483646 bytes"),
         (16, b"\0\0\0\0", "no readable archive.*CRC"),
         (42, b"\xfe\xff\xff\x7f", "no readable archive"),
     ],

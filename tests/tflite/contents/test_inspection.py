@@ -10,9 +10,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_kd import tflite
 from keras_kd.tflite.contents.inspection import inspect_file
-from keras_kd.tflite.conversion.converter import Options, run_converter
-from keras_kd.tflite.conversion.forms import FORMS
-from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.converter import run_converter
+from keras_kd.tflite.conversion.forms import FORMS, Options
+from keras_kd.tflite.student import Signature
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_many_tensors_and_long_names_are_cut():
 
 
 def test_json_has_all_of_it(inspection):
-    plain = inspection.to_json()
+    plain = inspection.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["inputs"] == [
         {"name": "image", "shape": [1, 8, 8, 1], "dtype": "int8",
@@ -223,7 +223,7 @@ def test_a_path(micro_model, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a \.tflite file"):
         tflite.inspect(tmp_path / "missing.tflite")
     (tmp_path / "text.tflite").write_text("a page that says that the model was moved")
-    with pytest.raises(ValueError, match="the letters 'TFL3' are not at their place"):
+    with pytest.raises(ValueError, match="without the letters 'TFL3' at their place"):
         tflite.inspect(tmp_path / "text.tflite")
 
 

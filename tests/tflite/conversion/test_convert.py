@@ -8,7 +8,7 @@ import pytest
 from keras_kd import tflite
 from keras_kd.tflite import microcontroller
 from keras_kd.tflite.conversion import convert
-from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.student import Signature
 
 NAMES = [
     ("sequential", ["input"], ["logits"]),

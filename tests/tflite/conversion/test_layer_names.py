@@ -6,14 +6,14 @@ from keras_kd.tflite.conversion.converter import run_converter
 from keras_kd.tflite.conversion.forms import FORMS
 from keras_kd.tflite.conversion.layer_names import layer_names
 from keras_kd.tflite.conversion.operators import read_operators
-from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.student import Signature
 
 pytest.importorskip("ai_edge_quantizer", reason="needs the `int4` extra")
 
 
 def operators(student):
     """Kind and layers of each operator of the float file."""
-    from keras_kd.tflite.conversion.converter import Options
+    from keras_kd.tflite.conversion.forms import Options
 
     signature = Signature(student)
     content = run_converter(signature, Options(FORMS["float32"]), None)

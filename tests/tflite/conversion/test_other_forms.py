@@ -6,8 +6,9 @@ import pytest
 
 from keras_kd import tflite
 from keras_kd.tflite import microcontroller
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.conversion.other_forms import first_accepted
-from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.student import Signature
 
 layers = keras.layers
 needs_tflm = pytest.mark.skipif(
@@ -98,7 +99,7 @@ def test_what_converts_as_it_is_has_no_notes(float_model):
     assert float_model.verification.notes == ()
 
 
-def test_the_first_refusal_is_told(student):
+def test_the_first_refusal_is_told(student, float_model):
     tried = []
 
     def finished(content, notes):
@@ -107,10 +108,25 @@ def test_the_first_refusal_is_told(student):
 
     with pytest.raises(ValueError, match="Received number 1"):
         first_accepted(
-            Signature(student), lambda _: b"", finished, lambda content: (content, ("TILE",))
+            Signature(student),
+            lambda _: FlatBufferModel(float_model.content),
+            finished,
+            lambda content: (content, ("TILE",)),
         )
     assert [len(notes) for notes in tried] == [0, 1, 1, 2]
     assert "TILE written as CONCATENATION" in tried[2][0]
+
+
+def test_a_form_that_does_not_convert_is_tried_once(student):
+    tried = []
+
+    def refused(signature):
+        tried.append(type(signature.model).__module__.split(".")[0])
+        raise ValueError(f"Received {tried[-1]}. Expected another. To fix it: nothing.")
+
+    with pytest.raises(ValueError, match="Received keras"):
+        first_accepted(Signature(student), refused, None, lambda content: (content, ("TILE",)))
+    assert tried == ["keras", "tf_keras"]
 
 
 @needs_tflm

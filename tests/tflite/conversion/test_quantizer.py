@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_kd.tflite.conversion.converter import Options, run_converter
-from keras_kd.tflite.conversion.forms import FORMS
+from keras_kd.tflite.conversion.converter import run_converter
+from keras_kd.tflite.conversion.forms import FORMS, Options
 from keras_kd.tflite.conversion.layer_names import layer_names
 from keras_kd.tflite.conversion.quantizer import quantize
-from keras_kd.tflite.conversion.signature import Signature
 from keras_kd.tflite.model import TFLiteModel
+from keras_kd.tflite.student import Signature
 
 pytest.importorskip("ai_edge_quantizer", reason="needs the `int4` extra")
 pytestmark = pytest.mark.filterwarnings("error:Received:UserWarning")

@@ -4,8 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_kd import tflite
-from keras_kd.tflite.conversion.converter import Options
-from keras_kd.tflite.conversion.forms import FORMS
+from keras_kd.tflite.conversion.forms import FORMS, Options
 from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.tensors import TensorInfo
 

@@ -29,7 +29,9 @@ int main(void) {
 
 @needs_gcc
 def test_compiles_and_holds_the_model(micro_model, tmp_path):
-    header, source = tflite.write_c_source(micro_model, tmp_path, "digits", arena_bytes=5000)
+    header, source = microcontroller.write_c_source(
+        micro_model, tmp_path, "digits", arena_bytes=5000
+    )
     assert (header, source) == (tmp_path / "digits_data.h", tmp_path / "digits_data.cc")
     # The header is used from C here, the data compiled as C++.
     main = tmp_path / "main.c"
@@ -46,7 +48,7 @@ def test_compiles_and_holds_the_model(micro_model, tmp_path):
 
 
 def test_holds_every_byte_and_what_the_firmware_needs(micro_model, tmp_path):
-    header, source = tflite.write_c_source(micro_model, tmp_path, arena_bytes=5000)
+    header, source = microcontroller.write_c_source(micro_model, tmp_path, arena_bytes=5000)
     values = source.read_text().split("{")[1].split("}")[0].split(",")
     assert bytes(int(value, 16) for value in values if value.strip()) == micro_model.content
     text = header.read_text()
@@ -61,7 +63,7 @@ def test_holds_every_byte_and_what_the_firmware_needs(micro_model, tmp_path):
 
 @needs_tflm
 def test_the_arena_is_measured(micro_model, images, tmp_path):
-    header, _ = tflite.write_c_source(micro_model, tmp_path / "new")
+    header, _ = microcontroller.write_c_source(micro_model, tmp_path / "new")
     arena_bytes = microcontroller.run(micro_model, images[:1]).arena_bytes
     assert f"#define MODEL_ARENA_BYTES {arena_bytes}\n" in header.read_text()
 
@@ -69,12 +71,12 @@ def test_the_arena_is_measured(micro_model, images, tmp_path):
 @needs_tflm
 def test_a_model_that_tflm_refuses_leaves_nothing(student, tmp_path):
     with pytest.raises(ValueError, match="TensorFlow Lite Micro refuses"):
-        tflite.write_c_source(tflite.convert(student, "float16"), tmp_path / "new")
+        microcontroller.write_c_source(tflite.convert(student, "float16"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["", "1st", "my-model", "../model", "_model", "é"])
 def test_a_name_must_be_an_identifier(micro_model, tmp_path, name):
     with pytest.raises(ValueError, match=r"name=.*an identifier of C"):
-        tflite.write_c_source(micro_model, tmp_path, name, arena_bytes=5000)
+        microcontroller.write_c_source(micro_model, tmp_path, name, arena_bytes=5000)
     assert list(tmp_path.iterdir()) == []

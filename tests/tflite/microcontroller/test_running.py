@@ -96,7 +96,7 @@ def test_inputs_of_any_length_are_refused():
     with pytest.raises(ValueError, match=r"\[1, any, 3\]\. Expected inputs of a fixed size"):
         microcontroller.run(model, np.zeros((2, 9, 3), np.float32))
     with pytest.raises(ValueError, match="inputs of a fixed size"):
-        tflite.write_c_source(model, "nowhere", arena_bytes=1000)
+        microcontroller.write_c_source(model, "nowhere", arena_bytes=1000)
 
 
 @needs_tflm

@@ -52,7 +52,7 @@ def test_a_table_and_json(benchmark, float_model):
     assert lines[0].split()[:2] == ["kernels", "threads"]
     assert len(lines) == 1 + len(benchmark.latencies) + 2
     assert lines[-2] == "20 runs each; XNNPACK runs the whole graph"
-    plain = benchmark.to_json()
+    plain = benchmark.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["latencies"][0]["median"] == benchmark.median
 
@@ -82,9 +82,8 @@ def of_any_length():
 def test_a_file_for_sequences_of_any_length(of_any_length, capfd):
     x = np.zeros((2, 300, 8), np.float32)
     assert of_any_length.benchmark(3, threads=1).runs == 3
-    assert of_any_length.latency(3, x=x).runs == 3
+    assert of_any_length.benchmark(3, x=x, memory=False).runs == 3
     assert "[1, any, 8]" in str(of_any_length.inspect())
-    assert of_any_length.compare({"again": of_any_length}, x)["again"].agreement == 1.0
     assert capfd.readouterr() == ("", "")
 
 

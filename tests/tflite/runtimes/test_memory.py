@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
-from keras_kd.tflite.contents.smallest import smallest_model
 from keras_kd.tflite.runtimes import memory
-from keras_kd.tflite.runtimes.memory import measure_memory
+from keras_kd.tflite.runtimes.memory import measure_memory, smallest_model
 
 MEGABYTE = 1_000_000
 
@@ -71,3 +70,11 @@ def test_a_process_that_does_not_end(monkeypatch):
     monkeypatch.setattr(memory, "_MOST_SECONDS", 0.01)
     with pytest.raises(ValueError, match=r"cannot be measured \(it took over 0.01 seconds"):
         measure_memory(smallest_model(), [np.ones(1, np.float32)], "xnnpack")
+
+
+def test_the_smallest_model_runs_in_all_kernels():
+    model = tflite.TFLiteModel(smallest_model())
+    assert model.size < 400
+    for kernels in ("xnnpack", "builtin"):
+        result = model.predict(np.array([3.0, -2.0], np.float32), kernels)
+        np.testing.assert_array_equal(result, [3.0, 0.0])

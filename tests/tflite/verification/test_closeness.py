@@ -4,8 +4,9 @@ import pytest
 
 from keras_kd import tflite
 from keras_kd.tflite.conversion import forms
-from keras_kd.tflite.conversion.converter import Options, run_converter
-from keras_kd.tflite.conversion.signature import Signature
+from keras_kd.tflite.conversion.converter import run_converter
+from keras_kd.tflite.conversion.forms import Options
+from keras_kd.tflite.student import Signature
 from keras_kd.tflite.verification.closeness import check_close
 from keras_kd.tflite.verification.differences import measure_differences
 from keras_kd.tflite.verification.verification import Verification
@@ -223,12 +224,12 @@ def test_an_unknown_form():
 def test_files_of_untrained_students_pass_and_those_of_others_do_not(make_student, kind, form):
     student, data = make_student(kind)
     model = tflite.convert(student, form, data if form == "int8" else None)
-    check_close(model.verify(student, data), form)
+    check_close(tflite.verify(model, student, data), form)
     one = {k: v[:1] for k, v in data.items()} if isinstance(data, dict) else data[:1]
-    check_close(model.verify(student, one), form)
+    check_close(tflite.verify(model, student, one), form)
     other = keras.models.clone_model(student)
     with pytest.raises(ValueError, match=WRONG):
-        check_close(model.verify(other, data), form)
+        check_close(tflite.verify(model, other, data), form)
 
 
 def test_numbers_that_float16_cannot_hold():
@@ -239,7 +240,7 @@ def test_numbers_that_float16_cannot_hold():
     x = np.random.default_rng(0).normal(size=(20, 8)).astype("float32")
     check_close(tflite.verify(tflite.convert(student), student, x), "float32")
     with pytest.raises(ValueError, match=r"for float16: .*up to 65504"):
-        check_close(tflite.convert(student, "float16").verify(student, x), "float16")
+        check_close(tflite.verify(tflite.convert(student, "float16"), student, x), "float16")
 
 
 @pytest.mark.slow
@@ -254,4 +255,4 @@ def test_what_the_converter_makes_of_a_bidirectional_lstm_in_int8():
     signature = Signature(student)
     content = run_converter(signature, Options(forms.FORMS["int8"]), {"input": x})
     with pytest.raises(ValueError, match=WRONG):
-        check_close(tflite.TFLiteModel(content).verify(student, x), "int8")
+        check_close(tflite.verify(tflite.TFLiteModel(content), student, x), "int8")

@@ -132,7 +132,7 @@ def test_files_of_the_plain_converter(library, integers, tmp_path):
     for converter in converters:
         model = converted(converter, integers)
         assert model.flatbuffer.form == ("int8" if integers else "float32")
-        verification = model.verify(student, X)
+        verification = tflite.verify(model, student, X)
         # One of 64 untrained choices may be a tie.
         assert verification.agreement > 0.98
         assert verification.outputs[0].clear_agreement == 1.0
@@ -142,7 +142,7 @@ def test_files_of_the_plain_converter(library, integers, tmp_path):
         other = network(keras)
         weights = student.get_weights()
         other.set_weights([*weights[:-2], -weights[-2], weights[-1]])
-        assert misses(model.verify(other, X), model.flatbuffer.form)
+        assert misses(tflite.verify(model, other, X), model.flatbuffer.form)
 
 
 @pytest.fixture(scope="module")
@@ -159,20 +159,20 @@ def test_several_inputs_and_outputs(several):
     random = np.random.default_rng(0)
     a, b = random.random((8, 4), np.float32), random.random((8, 7), np.float32)
     for x in ([a, b], {"a": a, "b-b": b}, {"a": a, "b_b": b}):
-        verification = model.verify(several, x)
+        verification = tflite.verify(model, several, x)
         assert verification.largest_difference < 1e-6
         assert "output 'output_1' of the file is 'q' of the student" in verification.notes
         assert verification.notes[-1] in str(verification)
-    swapped = model.verify(several, [a, b], names={"output_0": "q", "output_1": "p"})
+    swapped = tflite.verify(model, several, [a, b], names={"output_0": "q", "output_1": "p"})
     assert swapped.largest_difference > 0.1
     labels = {"q": several.predict([a, b], verbose=0)[1].argmax(axis=1)}
-    assert model.verify(several, [a, b], labels).accuracy == 1.0
+    assert tflite.verify(model, several, [a, b], labels).accuracy == 1.0
     with pytest.raises(ValueError, match=r"the names \['r'\] of the file"):
-        model.verify(several, [a, b], names={"r": "p"})
+        tflite.verify(model, several, [a, b], names={"r": "p"})
     with pytest.raises(
         ValueError, match=r"the name 'r' for 'a' of the file.*one of \['a', 'b_b'\]"
     ):
-        model.verify(several, [a, b], names={"a": "r"})
+        tflite.verify(model, several, [a, b], names={"a": "r"})
 
 
 def test_what_brings_a_student_to_phones_is_known_again():
@@ -181,7 +181,7 @@ def test_what_brings_a_student_to_phones_is_known_again():
         (tflite.android.with_softmax(student), "ends in a softmax that the student lacks"),
         (tflite.android.with_color_input(student), "takes color images"),
     ):
-        verification = tflite.convert(made).verify(student, X)
+        verification = tflite.verify(tflite.convert(made), student, X)
         assert verification.largest_difference < 1e-5
         assert note in verification.notes[0]
         assert misses(verification, "float32") == []
@@ -190,6 +190,6 @@ def test_what_brings_a_student_to_phones_is_known_again():
 def test_a_sigmoid_that_only_the_file_has():
     student = network(keras, end=None)
     made = keras.Sequential([student, keras.layers.Activation("sigmoid")])
-    verification = tflite.convert(made).verify(student, X)
+    verification = tflite.verify(tflite.convert(made), student, X)
     assert verification.largest_difference < 1e-5
     assert "ends in a sigmoid" in verification.notes[0]

@@ -7,6 +7,7 @@ import pytest
 from keras_kd import tflite
 from keras_kd.tflite import TFLiteModel
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.student import prepared
 from keras_kd.tflite.verification.closeness import misses
 from keras_kd.tflite.verification.verification import check_finite_weights, compare_with_student
 
@@ -29,8 +30,8 @@ def test_a_file_computes_what_its_student_does(float_model, student, images):
 
 
 def test_the_evidence_tells_what_is_in_the_file(float_model, micro_model, student, images):
-    in_float = float_model.verify(student, images)
-    in_integers = micro_model.verify(student, images)
+    in_float = tflite.verify(float_model, student, images)
+    in_integers = tflite.verify(micro_model, student, images)
     assert in_integers.float_tensors == ()
     assert len(in_float.float_tensors) > 3
     assert in_float.operators == float_model.operators
@@ -39,9 +40,9 @@ def test_the_evidence_tells_what_is_in_the_file(float_model, micro_model, studen
 
 
 def test_accuracy_of_file_and_student(float_model, student, images, labels):
-    verification = float_model.verify(student, images, labels)
+    verification = tflite.verify(float_model, student, images, labels)
     assert verification.accuracy == verification.student_accuracy == 0.75
-    assert float_model.verify(student, images, np.eye(10)[labels]).accuracy == 0.75
+    assert tflite.verify(float_model, student, images, np.eye(10)[labels]).accuracy == 0.75
 
 
 def test_labels_of_some_of_several_outputs(make_student):
@@ -55,14 +56,14 @@ def test_labels_of_some_of_several_outputs(make_student):
 
 
 def test_it_says_all_of_it(micro_model, student, images, labels):
-    verification = micro_model.verify(student, images, labels)
+    verification = tflite.verify(micro_model, student, images, labels)
     text = str(verification)
     assert text.startswith(f"64 given examples: {100 * verification.agreement:.2f} % of the choic")
     assert "the student's 75.00 %" in text
     assert f"bytes: {micro_model.size:,} (weights " in text
     assert "operators: CONV_2D 1, FULLY_CONNECTED 1" in text
     assert "in floating point: none" in text
-    plain = verification.to_json()
+    plain = verification.to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert plain["accuracy"] == verification.accuracy
     assert plain["outputs"][0]["name"] == "output"
@@ -72,10 +73,10 @@ def test_it_says_all_of_it(micro_model, student, images, labels):
 def test_infinite_differences_can_be_told_in_json(float_model, student, images):
     broken = keras.models.clone_model(student)
     broken.set_weights([np.full_like(weight, np.nan) for weight in student.get_weights()])
-    verification = compare_with_student(float_model, broken, images[:4], None, "given")
+    verification = compare_with_student(float_model, prepared(broken), images[:4], None, "given")
     assert verification.largest_difference == np.inf
     assert verification.outputs[0].not_finite == 4
-    assert verification.to_json()["largest_difference"] is None
+    assert verification.to_dict()["largest_difference"] is None
 
 
 def with_weight(student, value, number=0):
@@ -174,10 +175,10 @@ def test_outputs_that_are_no_numbers_are_refused(images):
     model = tflite.convert(root)
     negative = images.copy()
     negative[[1, 5], 0, 0] = -1
-    assert model.verify(root, images).examples == 64
+    assert tflite.verify(model, root, images).examples == 64
     message = r"NaN or infinity in the output 'sqrt' .*, in 2 of 64 examples"
     with pytest.raises(ValueError, match=message):
-        model.verify(root, negative)
+        tflite.verify(model, root, negative)
     with pytest.raises(ValueError, match=message):
         tflite.convert(root, verification_data=negative)
 
@@ -207,8 +208,8 @@ def test_differences_are_those_of_the_outputs(micro_model, student, images):
 def test_the_step_of_a_file_that_ends_in_floats(student, images):
     model = tflite.convert(student, "int8", images)
     assert not model.outputs[0].is_quantized
-    assert model.verify(student, images[:2]).outputs[0].step == 1 / 256
-    assert tflite.convert(student).verify(student, images[:2]).outputs[0].step == 0.0
+    assert tflite.verify(model, student, images[:2]).outputs[0].step == 1 / 256
+    assert tflite.verify(tflite.convert(student), student, images[:2]).outputs[0].step == 0.0
 
 
 def test_what_the_data_are_is_passed_on(float_model, student, images):

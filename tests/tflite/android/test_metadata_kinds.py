@@ -6,7 +6,7 @@ import pytest
 
 from keras_kd import tflite
 from keras_kd.tflite import android
-from keras_kd.tflite.android.kinds import kind_of_input
+from keras_kd.tflite.android.metadata import kind_of_input
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.tables import TableReader
 
@@ -57,7 +57,8 @@ def test_a_spectrogram_is_no_image():
     described = android.add_metadata(model, told)
     assert android.read_metadata(described) == told
     [tensor] = _inputs(described)
-    assert (_content(tensor), tensor.tables(schema.Tensor.PROCESS_UNITS)) == (1, [])
+    assert _content(tensor) == 1
+    assert list(tensor.tables(schema.Tensor.PROCESS_UNITS)) == []
 
 
 def test_integers_for_apps_that_feed_them():
@@ -95,7 +96,7 @@ def test_recordings_that_mediapipe_refuses(shape, options, message):
 def _inputs(model):
     root = TableReader.root(model.flatbuffer.metadata(schema.ENTRY), schema.FILE_IDENTIFIER)
     [graph] = root.tables(schema.Model.SUBGRAPHS)
-    return graph.tables(schema.Subgraph.INPUTS)
+    return list(graph.tables(schema.Subgraph.INPUTS))
 
 
 def _content(tensor):

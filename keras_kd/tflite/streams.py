@@ -7,7 +7,6 @@ the outputs of one call to the next continues a stream, feeding zeros begins one
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ import keras
 import numpy as np
 
 from keras_kd._keras import is_keras_model, original_name, tf_keras
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -98,7 +96,7 @@ class Stream:
 
 @contextmanager
 def _options(layer: Any, **values: Any) -> Iterator[None]:
-    """In the block a layer has other options, those of them that it knows."""
+    """In the block a layer has other options, those of them that it has."""
     before = {name: getattr(layer, name) for name in values if hasattr(layer, name)}
     try:
         for name in before:
@@ -161,71 +159,3 @@ def _states(layer: Any) -> tuple[TensorInfo, ...]:
         TensorInfo(f"{original_name(layer.name)}_{ending}", shape, np.dtype("float32"))
         for ending, shape in zip(endings, shapes, strict=True)
     )
-
-
-def with_equal_ends(content: bytes) -> bytes:
-    """The file in which each state comes in as it goes out, so that a device copies its bytes.
-
-    Ranges are read for inputs and outputs apart, and a state goes in as zeros once more than it
-    comes out; inputs and outputs may have types of their own, too. Where scales or types differ, a
-    QUANTIZE behind the input turns one into the other.
-
-    Args:
-        content: the bytes of a file with a signature.
-
-    Returns:
-        The bytes of a file that takes each state in the form in which it gives it; `content`
-        itself if it does.
-    """
-    model = unpacked(content)
-    [signature] = model.signatureDefs
-    outputs = {entry.name: entry.tensorIndex for entry in signature.outputs}
-    graph = model.subgraphs[signature.subgraphIndex]
-    changed = False
-    for entry in signature.inputs:
-        source = outputs.get(entry.name + NEXT.encode())
-        if source is not None:
-            changed |= _take_as(model, graph, entry, graph.tensors[source])
-    return packed(model, len(content)) if changed else content
-
-
-def _take_as(model: Any, graph: Any, entry: Any, source: Any) -> bool:
-    """Have an input stored as `source` is; whether that changed something."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    index = int(entry.tensorIndex)
-    tensor = graph.tensors[index]
-    if tensor.type == source.type and _scale(tensor) == _scale(source):
-        return False
-    readers = {
-        operator_name(model.operatorCodes[operator.opcodeIndex])
-        for operator in graph.operators
-        if index in operator.inputs
-    }
-    if readers == {"QUANTIZE"}:
-        # Those of the converter, behind an input of real numbers or of uint8.
-        tensor.type, tensor.quantization = source.type, copy.deepcopy(source.quantization)
-        return True
-    taken = copy.copy(tensor)
-    taken.type, taken.quantization = source.type, copy.deepcopy(source.quantization)
-    graph.tensors.append(taken)
-    number = len(graph.tensors) - 1
-    graph.inputs = np.array([number if i == index else i for i in graph.inputs], np.int32)
-    entry.tensorIndex = number
-    requantize = schema.OperatorT(
-        opcodeIndex=operator_code(model, "QUANTIZE"),
-        inputs=np.array([number], np.int32),
-        outputs=np.array([index], np.int32),
-        builtinOptionsType=schema.BuiltinOptions.QuantizeOptions,
-        builtinOptions=schema.QuantizeOptionsT(),
-    )
-    graph.operators = [requantize, *graph.operators]
-    return True
-
-
-def _scale(tensor: Any) -> tuple[float, int] | None:
-    """Scale and zero point; None of real numbers."""
-    quantization = tensor.quantization
-    if quantization is None or quantization.scale is None or not len(quantization.scale):
-        return None
-    return float(quantization.scale[0]), int(quantization.zeroPoint[0])

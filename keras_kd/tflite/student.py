@@ -1,29 +1,32 @@
-"""A Keras model as one function with names for what goes in and what comes out."""
+"""A student as one function in float32, with names for what goes in and what comes out.
+
+What is converted, and what a file is compared with.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import keras
 import numpy as np
 
-from keras_kd._checks import problem
+from keras_kd._checks import one_line, problem
 from keras_kd._examples import by_position, examples_by_name, identifier
 from keras_kd._graphs import symbolic_inputs
-from keras_kd._keras import is_keras_model, original_name, tf_keras
+from keras_kd._keras import check_model, is_keras_model, original_name, tf_keras
 from keras_kd.tflite.contents.state import NEXT
-from keras_kd.tflite.conversion.streams import Stream
-from keras_kd.tflite.tensors import TensorInfo
+from keras_kd.tflite.streams import Stream
+from keras_kd.tflite.tensors import TensorInfo, concrete
 
-# Names that a Keras gave by itself: they count up through a session and say nothing.
+# Names that Keras gives by itself: they count up through a session and mean nothing.
 _AUTOMATIC_INPUT = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
 
 
 class _Input(NamedTuple):
-    """What a model says of one of its inputs; the shape has the batch in front."""
+    """One of the inputs of a model; the shape has the batch in front."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -50,6 +53,7 @@ class Signature:
             the model leaves open, such as the length of a sequence, are None.
         own_inputs: those of them that are no states: what the model itself takes.
         states: the others.
+        loss: what the model was trained with; None if it was not compiled.
 
     Raises:
         ValueError: if the model has not been built, if its inputs are nested more deeply, or if
@@ -58,6 +62,7 @@ class Signature:
 
     def __init__(self, model: Any, named_as: Any = None) -> None:
         self.model = model
+        self.loss = getattr(model, "loss", None)
         self._named_as = model if named_as is None else named_as
         structure = _declared_inputs(model)
         inputs = _as_list(structure)
@@ -122,7 +127,7 @@ class Signature:
         if not self.states:
             return steps
         step = tf.function(lambda **inputs: self(inputs), autograph=False)
-        current = {state.name: np.zeros(state.shape, np.float32) for state in self.states}
+        current = {state.name: np.zeros(concrete(state.shape), np.float32) for state in self.states}
         before: list[dict[str, np.ndarray]] = []
         for index in range(len(next(iter(steps.values())))):
             before.append(current)
@@ -173,13 +178,13 @@ def _inputs_of_subclassed(model: Any) -> Any:
     if shape and all(_is_shape(value) for value in shape):
         return [_Input("input", tuple(value), "float32") for value in shape]
     raise problem(
-        f"the model {model.name!r}, which does not know the shape of its input",
+        f"the model {model.name!r}, without the shape of its input",
         "a built model with one argument: a tensor, a list or a dict of tensors",
         "call it once on a batch of data before you convert it",
     )
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: Any) -> TypeGuard[Sequence[int | None]]:
     return isinstance(value, Sequence) and all(
         size is None or isinstance(size, int) for size in value
     )
@@ -262,3 +267,139 @@ def _unique(names: list[str]) -> list[str]:
             candidate, number = f"{name}_{number}", number + 1
         taken.append(candidate)
     return taken
+
+
+def prepared(student: Any) -> Signature:
+    """The student as it is converted and compared: in float32, with names.
+
+    Raises:
+        ValueError: if it must be copied and cannot be, or as `Signature`.
+    """
+    signature = Signature(in_float32(student))
+    # A copy in float32 is not compiled.
+    signature.loss = getattr(student, "loss", None)
+    return signature
+
+
+def is_quantization_aware(student: Any) -> bool:
+    """Whether TF-MOT's quantization wrappers are in the student."""
+    return any("quantization" in module for module in tfmot_modules(student))
+
+
+def in_float32(student: Any) -> Any:
+    """The student itself, or a copy with the same weights if it computes in half precision.
+
+    Raises:
+        ValueError: if it must be copied and cannot be.
+    """
+    if not any(_computes_reduced(layer) for layer in [student, *layers_of(student)]):
+        return student
+    return _rebuilt(
+        student,
+        _config_in_float32,
+        f"the student {student.name!r} in mixed precision",
+        "a student that computes in float32",
+        "build it again under keras.config.set_dtype_policy('float32') and copy the weights: "
+        "new.set_weights(old.get_weights())",
+    )
+
+
+def unrolled(student: Any) -> Any:
+    """A copy of a student whose LSTMs, GRUs and other recurrent layers run without a loop.
+
+    The converter cannot calibrate loops, which int8 and int16x8 need. Unrolled, a layer is as many
+    operators as there are steps: the file grows with the length, by 2 to 5 KB for each step of an
+    LSTM in int8, and on microcontrollers so does the arena.
+
+    Args:
+        student: a trained Keras 3 or tf_keras model, Sequential or Functional, also with recurrent
+            layers in Bidirectional or in nested models. The length of its sequences is known.
+
+    Returns:
+        A model of the same Keras with the same weights and the same outputs.
+
+    Raises:
+        ValueError: if a length is not known, or if the model cannot be rebuilt.
+
+    Example:
+        ```python
+        model = keras_kd.tflite.convert(keras_kd.tflite.unrolled(student), "int8", x_train)
+        ```
+    """
+    check_model("student", student)
+    received = f"the student {student.name!r} to be unrolled"
+    expected = "a Sequential or Functional model with sequences of a known length"
+    fix = (
+        "build it with the length that the device will feed, for example keras.Input((100, 8)), "
+        "and copy the weights: new.set_weights(old.get_weights())"
+    )
+    shapes = [tuple(tensor.shape) for tensor in getattr(student, "inputs", None) or []]
+    if any(None in shape[1:] for shape in shapes):
+        raise problem(f"{received}, with inputs of the shapes {shapes}", expected, fix)
+    return _rebuilt(student, _config_unrolled, received, expected, fix)
+
+
+def layers_of(model: Any) -> list[Any]:
+    """Every layer of the model, those in nested models and in wrappers included."""
+    found = []
+    for layer in getattr(model, "layers", []):
+        found += [layer, *layers_of(layer)]
+        wrapped = getattr(layer, "layer", None)
+        if wrapped is not None:
+            found += [wrapped, *layers_of(wrapped)]
+    return found
+
+
+def _rebuilt(
+    student: Any, changed: Callable[[Any], Any], received: str, expected: str, fix: str
+) -> Any:
+    """A copy with the same weights, of layers with other configs."""
+    models = keras.models if is_keras_model(student) else tf_keras().models
+    try:
+        copy = models.clone_model(
+            student,
+            clone_function=lambda layer: type(layer).from_config(changed(layer.get_config())),
+        )
+        copy.set_weights(student.get_weights())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise problem(
+            f"{received}, which cannot be rebuilt ({one_line(error)})", expected, fix
+        ) from error
+    return copy
+
+
+def tfmot_modules(student: Any) -> list[str]:
+    """The modules of TF-MOT's classes among the layers, found without importing TF-MOT."""
+    return [
+        base.__module__
+        for layer in layers_of(student)
+        for base in type(layer).__mro__
+        if base.__module__.startswith("tensorflow_model_optimization.")
+    ]
+
+
+def _computes_reduced(layer: Any) -> bool:
+    return getattr(layer, "compute_dtype", None) in _REDUCED_PRECISION
+
+
+def _config_in_float32(value: Any) -> Any:
+    """A layer's config in which every dtype and policy of reduced precision is float32."""
+    if isinstance(value, dict):
+        return {key: _config_in_float32(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_config_in_float32(item) for item in value)
+    if isinstance(value, str) and value.removeprefix("mixed_") in _REDUCED_PRECISION:
+        return "float32"
+    return value
+
+
+def _config_unrolled(value: Any) -> Any:
+    """A layer's config in which every recurrent layer is unrolled."""
+    if isinstance(value, dict):
+        return {key: key == "unroll" or _config_unrolled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_config_unrolled(item) for item in value)
+    return value
+
+
+_REDUCED_PRECISION = ("float16", "bfloat16")

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from keras_kd import tflite
 from keras_kd.tflite import microcontroller
-from keras_kd.tflite.conversion.signature import Signature
-from keras_kd.tflite.conversion.streams import with_equal_ends
+from keras_kd.tflite.conversion.ends import equalize_states
+from keras_kd.tflite.student import Signature
 
 STEPS = np.random.default_rng(0).normal(size=(60, 1, 4)).astype("float32")
 KINDS = {
@@ -125,9 +125,9 @@ def test_states_are_named_where_a_file_is_shown():
     model = tflite.convert(student)
     assert ", states in and out: " in repr(model)
     assert "memory_h is memory_h_next of the call before" in str(model.inspect())
-    assert model.inspect().to_json()["next_states"]["memory_h"] == "memory_h_next"
+    assert model.inspect().to_dict()["next_states"]["memory_h"] == "memory_h_next"
     labels = np.zeros(60, int)
-    verification = model.verify(student, STEPS, labels)
+    verification = tflite.verify(model, student, STEPS, labels)
     assert verification.largest_difference < 1e-6
     assert verification.accuracy == verification.student_accuracy
 
@@ -147,7 +147,7 @@ def test_states_go_in_as_they_come_out():
     ends = {tensor.name: tensor for tensor in (*model.inputs, *model.outputs)}
     for name in ("memory_h", "memory_c"):
         assert ends[name].scale == ends[f"{name}_next"].scale > 0
-    assert with_equal_ends(model.content) is model.content
+    assert model.flatbuffer.changed(equalize_states) is model.flatbuffer
 
 
 @pytest.mark.parametrize(
