@@ -15,7 +15,8 @@ FRESH := .venv-wheel
 NEEDS_NPM = @command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-android test-web lint format wheel benchmark models web clean
+.PHONY: help install quickstart test test-all test-android test-web lint format wheel docs benchmark \
+	models web clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,6 +72,10 @@ wheel: $(INSTALLED) ## build the wheel, install it into a fresh environment, imp
 	cd $(FRESH) && bin/python -I -c "import keras_kd.compression, keras_kd.evaluation, keras_kd.tflite"
 	cd $(FRESH) && bin/keras-kd --version && bin/keras-kd --help
 	rm -rf build $(FRESH)
+
+docs: $(INSTALLED) ## build the documentation in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open build/site/index.html"
 
 benchmark: $(INSTALLED) ## measure time and memory beside keras.distillation and PyTorch (15 minutes)
 	$(BIN)/python benchmarks/step.py

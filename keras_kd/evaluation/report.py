@@ -101,7 +101,8 @@ def save_report(
         comparison: what the table shows.
         path: where the file goes.
         page: the texts and plots around the table. None: `default_page(comparison, title, x)`.
-        title, x: for the default page.
+        title: the heading of the default page.
+        x: the test examples, of which the default page shows some.
 
     Raises:
         ModuleNotFoundError: without the `report` extra (jinja2, matplotlib).

@@ -62,11 +62,11 @@ def test_all_blocks_run(names):
     assert sum(map(len, keyed)) == 2 * int(np.sum(names["y"] < 5))
 
 
-def test_what_is_said_of_the_stores(names):
+def test_the_content_of_the_stores(names):
     assert keras_kd.teachers.StoredTeacher("keyed.store").examples == 300
     assert keras_kd.teachers.StoredTeacher("augmented.store").versions == 4
     streamed = keras_kd.teachers.StoredTeacher("streamed.store")
-    said = keras_kd.teachers.StoredTeacher("said.store")
+    stored = keras_kd.teachers.StoredTeacher("predictions.store")
     np.testing.assert_array_equal(
-        streamed.read(names["names"][[7]])["logits"], said.read([7])["logits"]
+        streamed.read(names["names"][[7]])["logits"], stored.read([7])["logits"]
     )
