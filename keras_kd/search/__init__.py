@@ -1,5 +1,6 @@
 """From a teacher and a device to the best student that fits: where all parts meet in one call."""
 
+from keras_kd._lazy import publish
 from keras_kd.search.candidates import Candidate, NothingFits
 from keras_kd.search.fit import fit_to_device
 from keras_kd.search.forms import Form
@@ -7,3 +8,5 @@ from keras_kd.search.measuring import Cost
 from keras_kd.search.result import FitResult
 
 __all__ = ["Candidate", "Cost", "FitResult", "Form", "NothingFits", "fit_to_device"]
+
+publish(__name__, __all__)
