@@ -38,37 +38,7 @@ def pytest_collection(session):
 
 def pytest_collection_finish(session):
     if "keras" in sys.modules:
-        trace_steps_once()
         keep_kernels_when_seeding()
-
-
-def trace_steps_once():
-    """Have plain Keras make the state of optimizers and metrics outside of the compiled step.
-
-    TensorFlow traces a function that makes variables twice, which is half of the time of a short
-    `fit`.
-    """
-    import tensorflow as tf
-    from keras.src.optimizers.base_optimizer import BaseOptimizer
-    from keras.src.trainers.compile_utils import CompileMetrics
-
-    def outside(method):
-        @functools.wraps(method)
-        def called(*arguments, **options):
-            if tf.distribute.has_strategy():
-                return method(*arguments, **options)
-            with tf.init_scope():
-                graph = tf.compat.v1.get_default_graph()
-                creators, graph._variable_creator_stack = graph._variable_creator_stack, []
-                try:
-                    return method(*arguments, **options)
-                finally:
-                    graph._variable_creator_stack = creators
-
-        return called
-
-    for owner, name in ((BaseOptimizer, "add_variable_from_reference"), (CompileMetrics, "build")):
-        setattr(owner, name, outside(getattr(owner, name)))
 
 
 def keep_kernels_when_seeding():

@@ -169,8 +169,14 @@ class Maker:
                 first = {tensor.name: _zeros(tensor) for tensor in model.inputs}
                 arena = tflite.microcontroller.run_stored(model, first).arena_bytes
         else:
-            latency = model.latency(runs=_RUNS).median / 1000
+            latency = _milliseconds(model)
         return Cost(model.size, flash, arena, latency, parameters)
+
+
+def _milliseconds(model: tflite.TFLiteModel) -> float:
+    """The median time of one example on one thread."""
+    benchmark = model.benchmark(_RUNS, threads=1, kernels="xnnpack", memory=False)
+    return benchmark.median / 1000
 
 
 def _zeros(tensor: tflite.TensorInfo) -> np.ndarray:
