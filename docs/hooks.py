@@ -58,8 +58,16 @@ class Docstrings(griffe.Extension):
             obj.docstring.value = re.sub(r"(?m)^Example:$", "Examples:", obj.docstring.value)
 
     def on_package(self, *, pkg, **_):
-        """Leave out methods that override one of a base class, which has its description."""
-        for module in _modules(pkg):
+        """Leave out methods that override one of a base class, which has its description.
+
+        A public function that shares its name with its module, such as `evaluation.compare`, takes
+        the module's place, as it does for whoever imports it.
+        """
+        for module in list(_modules(pkg)):
+            for name in module.exports or ():
+                inner = module.members.get(name)
+                if isinstance(inner, griffe.Module) and name in inner.members:
+                    module.members[name] = griffe.Alias(name, inner.members[name], parent=module)
             for cls in module.classes.values():
                 if cls.is_alias:
                     continue
