@@ -66,8 +66,10 @@ class Docstrings(griffe.Extension):
         for module in list(_modules(pkg)):
             for name in module.exports or ():
                 inner = module.members.get(name)
-                if isinstance(inner, griffe.Module) and name in inner.members:
-                    module.members[name] = griffe.Alias(name, inner.members[name], parent=module)
+                if isinstance(inner, griffe.Module):
+                    function = inner.members.get(name)
+                    if isinstance(function, griffe.Function):
+                        module.members[name] = griffe.Alias(name, function, parent=module)
             for cls in module.classes.values():
                 if cls.is_alias:
                     continue
