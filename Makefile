@@ -56,9 +56,10 @@ test-web: $(INSTALLED) ## install Chromium and the page's packages, test the pag
 	cd $(PAGE) && npm ci
 	$(BIN)/python -m pytest tests/web -rs
 
-lint: $(INSTALLED) ## check style and format
+lint: $(INSTALLED) ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
 format: $(INSTALLED) ## put the code into the project's format
 	$(BIN)/ruff check --fix .
