@@ -46,8 +46,6 @@ from keras_kd.tflite.verification.verification import (
     compare_with_student,
 )
 
-QUANTIZATIONS = tuple(FORMS)
-
 
 def convert(
     student: Any,
@@ -149,7 +147,7 @@ def convert(
         ```
     """
     check_model("student", student)
-    form = FORMS[check_choice("quantization", quantization, QUANTIZATIONS)]
+    form = FORMS[check_choice("quantization", quantization, FORMS)]
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
     _check_options(form, place, recipe)
     ends = place.end_types(form, recipe is not None, input_type, output_type)
