@@ -93,7 +93,7 @@ BAD = {
     "convert {models}/model.keras --output x.tflite "
     "--class-names {models}/two_labels.txt": "Received",
     "convert {models}/model.keras --output x.tflite "
-    "--class-names {models}/empty_labels.txt": "label ''",
+    "--class-names {models}/empty_labels.txt": "name ''",
     "convert {models}/model.keras --output x.tflite --class-names {models}/latin.txt": "not UTF-8",
     "convert {models}/model.keras --output x.tflite "
     "--class-names missing.txt": "path 'missing.txt'",
