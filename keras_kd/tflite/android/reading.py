@@ -48,7 +48,7 @@ def read_metadata(model: TFLiteModel) -> Metadata:
     kind, sample_rate = _kind(model, read)
     return Metadata(
         class_names=class_names_from_bytes(
-            _associated_file(model, scores, schema.AssociatedFileType.LABELS, "class names")
+            _associated_file(model, scores, schema.AssociatedFileType.LABELS, "labels")
         ),
         name=root.text(schema.Model.NAME),
         description=root.text(schema.Model.DESCRIPTION),

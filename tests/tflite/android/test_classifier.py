@@ -34,7 +34,7 @@ def test_other_inputs_are_refused(make_student, plain):
 def test_streams_are_refused(plain):
     layers = [keras.layers.LSTM(2, stateful=True, name="memory"), keras.layers.Dense(3)]
     stream = keras.Sequential([keras.Input((1, 4), batch_size=1), *layers])
-    _refused(tflite.convert(stream), plain, r"a stream, with the states memory_[ch], memory_[ch]\.")
+    _refused(tflite.convert(stream), plain, r"a stream with the states memory_[ch], memory_[ch]\.")
 
 
 def test_mean_and_std_are_for_images(plain):
