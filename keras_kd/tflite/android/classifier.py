@@ -123,7 +123,7 @@ def _check_classes(scores: TensorInfo, metadata: Metadata, kind: str) -> None:
         segments = " (or (1, height, width, classes) for segments)" if kind == "image" else ""
         raise problem(
             f"{len(metadata.class_names)} class names for the output {scores}",
-            f"an output of shape (1, classes){segments} and a label for each class, here {classes}",
+            f"an output of shape (1, classes){segments} and a name for each class, here {classes}",
             "pass the names that the student was trained on, in the order of its outputs, or "
             "leave class_names out",
         )

@@ -94,7 +94,7 @@ def test_a_separator_that_separates_nothing(separator):
     ("model", "message"),
     [
         (lambda: student(length=None), r"a fixed length.*keras.Input\(\(64,\), dtype='int32'\)"),
-        (lambda: student(words=5), r"8 words for a model that without a number for the last"),
+        (lambda: student(words=5), r"8 words for a model without a number for the last"),
         (lambda: student(activation=None), r"with_softmax\(student\)"),
     ],
 )
