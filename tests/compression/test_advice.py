@@ -115,7 +115,8 @@ ROWS = {
         lambda: prune(subclassed(is_functional=True), 0.5),
     ),
     "frozen": Row(
-        lambda: prune(frozen(), 0.5), r"set trainable = True on the student and on each of student.layers", lambda: prune(thawed(), 0.5)
+        lambda: prune(frozen(), 0.5),
+        r"set trainable = True on the student and on each", lambda: prune(thawed(), 0.5)
     ),
     "quantized by Keras": Row(
         lambda: prune(quantized_by_keras(), 0.5),
