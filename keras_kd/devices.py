@@ -11,6 +11,8 @@ from typing import Any
 
 from keras_kd._checks import check_choice, check_flag, check_number, check_type, problem
 
+__all__ = ["DEVICES", "Device", "add", "get", "parse_size"]
+
 TARGETS = ("microcontroller", "android", "web")
 KERNELS = ("reference", "cmsis_nn")
 _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
