@@ -20,6 +20,7 @@ def code_of(
     device: Device,
     examples: int,
     *,
+    is_named: bool,
     is_aware: bool,
 ) -> str:
     """Python code for teacher, x_train and y_train that are there.
@@ -31,6 +32,7 @@ def code_of(
         recipe: how students are trained.
         device: where the file runs.
         examples: from how many the ranges are read.
+        is_named: whether `x_train` is a dict of arrays by input name.
         is_aware: whether the last training is quantization-aware.
     """
     loss = recipe.loss
@@ -46,11 +48,14 @@ def code_of(
             f"teach(pruned, {epochs}, {recipe.learning_rate:g}, {seed})",
             "student = keras_kd.compression.strip(pruned)",
         ]
-    last = f"keras_kd.compression.quantize_aware(student, x_train[:{examples}])"
+    some = f"x_train[:{examples}]"
+    if is_named:
+        some = f"{{name: array[:{examples}] for name, array in x_train.items()}}"
+    last = f"keras_kd.compression.quantize_aware(student, {some})"
     if is_aware:
         rate = recipe.learning_rate * FINE_TUNING_SHARE
         steps += [f"student = {last}", f"teach(student, {epochs}, {rate:g}, {seed})"]
-    data = "" if is_aware else f", x_train[:{examples}]"
+    data = "" if is_aware else f", {some}"
     lines = [
         "import keras",
         "import keras_kd",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,10 @@ def fit_to_device(
         "validation data": digest_of([examples.x, examples.y]),
         "device": str(board) + f" {board.kernels} {board.compressed}",
         "metric": judge.measure.name,
-        "student": getattr(student, "__qualname__", None),
+        "student": _family_digest(student),
         "trials": trials,
         "finalists": finalists,
-        "recipe": _described(recipe),
+        **{name: _described(value) for name, value in vars(recipe).items()},
     }
     state = State(directory, identity)
     search = _Search(
@@ -202,7 +203,6 @@ def fit_to_device(
         minutes=state.seconds / 60,
         code=search.code(winner.name),
         _judge=judge,
-        _teacher=teacher,
     )
 
 
@@ -229,12 +229,33 @@ def _checked_recipe(
     )
 
 
-def _described(recipe: Recipe) -> dict[str, Any]:
-    """A recipe in types that JSON knows; of objects the class, since their text has an address."""
-    return {
-        key: value if isinstance(value, str | int | float | None) else type(value).__name__
-        for key, value in vars(recipe).items()
-    }
+def _described(value: Any) -> Any:
+    """A setting in types that JSON knows; of losses the class and its arguments.
+
+    Names are left out: Keras counts them in each process.
+    """
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _described(item) for key, item in value.items() if key != "name"}
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    try:
+        config = keras.saving.serialize_keras_object(value)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        config = None
+    return _described(config) if isinstance(config, Mapping) else type(value).__name__
+
+
+def _family_digest(student: Any) -> str | None:
+    """What distinguishes a family of students: its source, or its name where there is none."""
+    if student is None:
+        return None
+    try:
+        source = inspect.getsource(student if inspect.isroutine(student) else type(student))
+    except (OSError, TypeError):
+        source = getattr(student, "__qualname__", type(student).__qualname__)
+    return digest_of(np.frombuffer(source.encode(), np.uint8))
 
 
 def _check_student(student: Any) -> None:
@@ -318,6 +339,7 @@ class _Search:
             self.recipe,
             self.board,
             _CALIBRATION_EXAMPLES,
+            is_named=isinstance(self.train.x, Mapping),
             is_aware=entry["final"]["aware"],
         )
 

@@ -26,7 +26,7 @@ def test_the_nearest_exceeds_least():
     error = NothingFits(BOARD, rows)
     assert error.nearest is rows[1]
     assert "the nearest, b, takes flash 68.4 KB of 64.0 KB, RAM 8.8 KB of 8.0 KB" in str(error)
-    assert "more flash, or a family with fewer weights; and more RAM" in str(error)
+    assert "more flash, or a family with fewer layers and weights; and more RAM" in str(error)
 
 
 def test_a_runtime_that_is_too_large_alone_is_named():
