@@ -61,9 +61,7 @@ def in_options(message: str, arguments: argparse.Namespace | None) -> str:
     message = _IN_PYTHON.sub(_for_python, message)
     for name, option in _names(arguments):
         message = re.sub(rf"(?<![\w.-]){name}{_VALUE}", lambda m, o=option: _given(m, o), message)
-        message = re.sub(
-            rf"(?<=leave out ){name}\b|(?<=leave ){name}(?= out\b)", option, message
-        )
+        message = re.sub(rf"(?<=leave out ){name}\b|(?<=leave ){name}(?= out\b)", option, message)
         if "_" in name:
             message = re.sub(rf"(?<![\w.-]){name}\b(?!\()", option, message)
     return _DATA.sub(r"\1_\2.npy", message)

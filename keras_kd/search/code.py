@@ -22,6 +22,7 @@ def code_of(
     *,
     is_named: bool,
     is_aware: bool,
+    with_examples: bool,
 ) -> str:
     """Python code for teacher, x_train and y_train that are there.
 
@@ -34,6 +35,7 @@ def code_of(
         examples: from how many the ranges are read.
         is_named: whether `x_train` is a dict of arrays by input name.
         is_aware: whether the last training is quantization-aware.
+        with_examples: whether the conversion reads ranges from examples.
     """
     loss = recipe.loss
     own = recipe.distillation_losses is not None
@@ -55,7 +57,7 @@ def code_of(
     if is_aware:
         rate = recipe.learning_rate * FINE_TUNING_SHARE
         steps += [f"student = {last}", f"teach(student, {epochs}, {rate:g}, {seed})"]
-    data = "" if is_aware else f", {some}"
+    data = f", {some}" if with_examples else ""
     lines = [
         "import keras",
         "import keras_kd",
@@ -68,7 +70,7 @@ def code_of(
         "",
         "",
         "def teach(student, epochs, learning_rate, seed):",
-        f"    keras.utils.set_random_seed({recipe.seed} + seed)",
+        f"    keras.utils.set_random_seed(({recipe.seed} + seed) % 2**32)",
         f"    steps = epochs * -(-len(y_train) // {recipe.batch_size})",
         "    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)",
         "    distiller = keras_kd.Distiller(",

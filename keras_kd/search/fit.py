@@ -341,6 +341,7 @@ class _Search:
             _CALIBRATION_EXAMPLES,
             is_named=isinstance(self.train.x, Mapping),
             is_aware=entry["final"]["aware"],
+            with_examples=entry["final"]["examples"],
         )
 
     def _left(self, share: float) -> float | None:
@@ -547,7 +548,7 @@ class _Search:
             is_aware = not isinstance(aware, keras.Model)
             if is_aware:
                 school.quantize(aware, seconds, seed)
-            model = self._maker.file(
+            model, with_examples = self._maker.file(
                 aware,
                 _CALIBRATION_EXAMPLES,
                 verification_data=keras.tree.map_structure(
@@ -567,6 +568,7 @@ class _Search:
             "value": value,
             "cost": self._maker.cost(model, plain.count_params()).to_dict(),
             "aware": is_aware,
+            "examples": with_examples,
         }
         self.state.save()
         row = self._candidate(name)

@@ -215,7 +215,7 @@ class FitResult(Report):
 
 
 def _record(candidate: Candidate) -> dict[str, Any]:
-    """A candidate as a row of a DataFrame: costs beside what was trained, misses by their limits."""
+    """A candidate as a row of a DataFrame, without nested dicts."""
     row = row_of(candidate)
     cost, file_cost = row.pop("cost"), row.pop("file_cost")
     misses = {f"{name}_exceeded": times for name, times in row.pop("misses").items()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_kd import compression
 from keras_kd._checks import check_choice, one_line, problem
-from keras_kd._keras import check_model
+from keras_kd._keras import check_model, is_tf_keras_model
 from keras_kd.distiller import Distiller
 from keras_kd.metrics import MEASURES, Measure, measure, task_of
 from keras_kd.metrics.tasks import is_distribution
@@ -215,10 +215,11 @@ def _outputs(teacher: Any, examples: Examples) -> np.ndarray:
             "pass x in the shape and the scale of its training",
         ) from error
     if not isinstance(outputs, np.ndarray):
+        package = "tf_keras" if is_tf_keras_model(teacher) else "keras"
         raise problem(
             f"a teacher {teacher.name!r} with several outputs",
             "one output, by which students are compared",
-            "pass keras.Model(teacher.inputs, teacher.outputs[0])",
+            f"pass {package}.Model(teacher.inputs, teacher.outputs[0])",
         )
     if not np.isfinite(outputs).all():
         raise problem(
