@@ -50,9 +50,8 @@ def code_of(
             f"teach(pruned, {epochs}, {recipe.learning_rate:g}, {seed})",
             "student = keras_kd.compression.strip(pruned)",
         ]
-    some = f"x_train[:{examples}]"
-    if is_named:
-        some = f"{{name: array[:{examples}] for name, array in x_train.items()}}"
+    some = "examples" if is_named else f"x_train[:{examples}]"
+    named = f"examples = {{name: array[:{examples}] for name, array in x_train.items()}}"
     last = f"keras_kd.compression.quantize_aware(student, {some})"
     if is_aware:
         rate = recipe.learning_rate * FINE_TUNING_SHARE
@@ -67,6 +66,7 @@ def code_of(
         "stored = keras_kd.teachers.StoredTeacher.create(",
         '    teacher, (x_train, y_train), "teacher.store", dtype="float32"',
         ")",
+        *([named] if is_named else []),
         "",
         "",
         "def teach(student, epochs, learning_rate, seed):",

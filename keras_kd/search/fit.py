@@ -525,12 +525,15 @@ class _Search:
         plain = self._proposals[winner.name].build()
         self.state.load_weights(winner.name, "final", plain)
         model = self.state.load_file(winner.name)
-        x = keras.tree.map_structure(
+        some = keras.tree.map_structure(
             lambda array: array[:_VERIFIED_EXAMPLES], self.judge.examples.x
         )
+        x = as_floats(model, some)
+        # A file on disk has no evidence with it.
+        model.verification = tflite.verify(model, plain, x)
         # The file that a process was killed over may be another one than was measured.
         if self.board.target == "microcontroller" and tflite.microcontroller.is_installed():
-            tflite.microcontroller.check_agreement(model, as_floats(model, x))
+            tflite.microcontroller.check_agreement(model, x)
         return winner, model, plain
 
     def _make_file(self, school: School, name: str, rest: int) -> None:

@@ -145,6 +145,8 @@ def test_the_winner_fits_and_is_good(run, teacher, data):
     assert result.model.size == result.winner.file_cost.bytes
     chosen = result.model.predict(data["x_val"]).argmax(-1)
     assert (chosen == data["y_val"]).mean() == pytest.approx(result.winner.file_value)
+    assert result.model.verification.examples == 100
+    assert result.model.verification.agreement > 0.9
     assert result.winner.file_value > 0.75
     float_ = result.student.predict(data["x_val"], verbose=0).argmax(-1)
     assert (float_ == chosen).mean() > 0.95

@@ -107,7 +107,8 @@ def test_code_for_several_inputs_takes_examples_of_each(with_examples):
     options = {"is_named": True, "is_aware": True, "with_examples": with_examples}
     code = code_of(Proposed(), [(2, 5)], 6, recipe, device, 3, **options)
     x = {"a": np.arange(9), "b": np.arange(9)}
-    some = [eval(part, {"x_train": x}) for part in re.findall(r"{name: .*?items\(\)}", code)]
-    assert len(some) == 1 + with_examples
-    assert all([len(array) for array in each.values()] == [3, 3] for each in some)
+    [some] = re.findall(r"^examples = (.*)$", code, re.MULTILINE)
+    assert [len(array) for array in eval(some, {"x_train": x}).values()] == [3, 3]
+    assert "quantize_aware(student, examples)" in code
+    assert ('"int8", examples, target' in code) is with_examples
     compile(code, "code", "exec")
