@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 # Python's way to name data, and a file of the same.
-_DATA = re.compile(r"\b(x|y)_(train|test)(\[[^\]]*\])?")
+_DATA = re.compile(r"\b(x|y)_(train|test)\b(?!\.npy)(\[[^\]]*\])?")
 _IN_PYTHON = re.compile(
     r"(?:pass|convert) (keras_kd\.compression\.\w+\(student\))(, or (?=replace|build|choose))?"
 )
@@ -32,6 +32,10 @@ _PHRASES = (
     (
         r"pass loss=(keras\.losses\.\w+\(\)), for example",
         r"in Python, call keras_kd.fit_to_device with loss=\1, for example",
+    ),
+    (
+        r"pass (keras\.Model\(teacher\.inputs, teacher\.outputs\[0\]\))",
+        r"save \1 in Python and pass its file",
     ),
     (r"keras_kd\.tflite\.android\.add_metadata", "keras-kd convert --class-names"),
     (r"keras_kd\.tflite\.convert\b(?!\()", "keras-kd convert"),

@@ -29,7 +29,15 @@ from keras_kd.search.selection import (
     students_of_teacher,
 )
 from keras_kd.search.state import State, digest_of
-from keras_kd.search.teaching import Examples, Judge, Recipe, School, as_floats, usual_loss
+from keras_kd.search.teaching import (
+    Examples,
+    Judge,
+    Recipe,
+    School,
+    as_floats,
+    outputs_of,
+    usual_loss,
+)
 
 # By when, as a share of `max_minutes`, each part of the search ends.
 _MEASURED, _TRAINED, _FINISHED = 0.3, 0.75, 0.92
@@ -152,6 +160,7 @@ def fit_to_device(
     examples = Examples.of("validation_data", validation_data).for_inputs_of(teacher)
     check_measurable(board)
     judge, outputs = Judge.of(teacher, examples, metric)
+    outputs_of(teacher, train, "data", 1)
     teacher_value = judge.value(outputs)
     if goal is None:
         share = _USUAL_KEEP if keep is None else keep

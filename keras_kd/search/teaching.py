@@ -155,7 +155,7 @@ class Judge:
                 has no such measure.
         """
         check_model("teacher", teacher)
-        outputs = _outputs(teacher, examples)
+        outputs = outputs_of(teacher, examples)
         task = task_of(outputs, examples.y)
         measures = {each.name: each for each in MEASURES[task]}
         name = next(iter(measures)) if metric is None else metric
@@ -203,13 +203,27 @@ def predictions(model: Any, x: Any) -> np.ndarray:
     return np.asarray(model.predict(x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0))
 
 
-def _outputs(teacher: Any, examples: Examples) -> np.ndarray:
+def outputs_of(
+    teacher: Any, examples: Examples, name: str = "validation_data", most: int | None = None
+) -> np.ndarray:
+    """What a teacher gives for examples.
+
+    Args:
+        teacher: the model.
+        examples: the inputs.
+        name: of the argument that they came in.
+        most: how many examples are run; None: all.
+
+    Raises:
+        ValueError: if it cannot be run on them, has several outputs, or they are not finite.
+    """
+    x = keras.tree.map_structure(lambda array: array[:most], examples.x)
     try:
-        outputs = teacher.predict(examples.x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0)
+        outputs = teacher.predict(x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0)
     except Exception as error:
         # Keras and TensorFlow raise errors of many kinds here.
         raise problem(
-            f"a teacher {teacher.name!r} that cannot be run on these inputs "
+            f"a teacher {teacher.name!r} that cannot be run on these inputs of {name} "
             f"({one_line(error)[:200]})",
             "inputs as the teacher was trained on",
             "pass x in the shape and the scale of its training",

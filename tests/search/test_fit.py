@@ -319,6 +319,8 @@ def test_data_that_do_not_fit_are_refused(teacher, data):
     ]
     for validation, kind, message in cases:
         refused(teacher, data, kind, message, validation_data=validation)
+    smaller = {**data, "x": data["x"][:, :5]}
+    refused(teacher, smaller, ValueError, "cannot be run on these inputs of data ")
 
 
 def test_a_model_is_no_family(teacher, data):
