@@ -149,7 +149,7 @@ class Contest:
         school.teach(student, self.recipe.epochs, None, seed=self.seed)
         aware = self.maker.aware(student, CALIBRATION)
         school.quantize(aware, None, self.seed)
-        model = self.maker.file(aware, CALIBRATION)
+        model, _ = self.maker.file(aware, CALIBRATION)
         return self._row(model, cost, self.maker.cost(model, student.count_params()))
 
     def _row(self, model: tflite.TFLiteModel, before: Cost | None, after: Cost | None) -> Any:

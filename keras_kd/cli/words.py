@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 # Python's way to name data, and a file of the same.
-_DATA = re.compile(r"\b(x|y)_(train|test)(\[[^\]]*\])?")
+_DATA = re.compile(r"\b(x|y)_(train|test)\b(?!\.npy)(\[[^\]]*\])?")
 _IN_PYTHON = re.compile(
     r"(?:pass|convert) (keras_kd\.compression\.\w+\(student\))(, or (?=replace|build|choose))?"
 )
@@ -24,6 +24,19 @@ _PHRASES = (
         r"mean and std of keras_kd\.tflite\.android\.normalization\(low, high\)",
         "--input-range LOW HIGH",
     ),
+    (
+        r"pass student=build, a function of keras_tuner\.HyperParameters( that returns a model)?",
+        "in Python, call keras_kd.fit_to_device with student=build, a function of "
+        "keras_tuner.HyperParameters that returns a model",
+    ),
+    (
+        r"pass loss=(keras\.losses\.\w+\(\)), for example",
+        r"in Python, call keras_kd.fit_to_device with loss=\1, for example",
+    ),
+    (
+        r"pass (keras\.Model\(teacher\.inputs, teacher\.outputs\[0\]\))",
+        r"save \1 in Python and pass its file",
+    ),
     (r"keras_kd\.tflite\.android\.add_metadata", "keras-kd convert --class-names"),
     (r"keras_kd\.tflite\.convert\b(?!\()", "keras-kd convert"),
 )
@@ -33,7 +46,10 @@ _OPTIONS = {
     "convert": {"y": "--verification-labels", "temperatures": "--temperature"},
     "store": {"temperatures": "--temperature", "activation": "--probabilities", "x": "--data"},
 }
-_VALUE = r"=(?:\((?P<pair>[^()]*)\)|\'(?P<text>[^\']*)\'|(?P<word>[\w.+-]+))"
+_VALUE = (
+    r"=(?:\((?P<pair>[^()]*)\)|\'(?P<single>[^\']*)\'"
+    r'|"(?P<double>[^"]*)"|(?P<word>[\w.+-]+))'
+)
 _VALUES = {"True": "all", "False": "none"}
 
 
@@ -49,6 +65,7 @@ def in_options(message: str, arguments: argparse.Namespace | None) -> str:
     message = _IN_PYTHON.sub(_for_python, message)
     for name, option in _names(arguments):
         message = re.sub(rf"(?<![\w.-]){name}{_VALUE}", lambda m, o=option: _given(m, o), message)
+        message = re.sub(rf"(?<=leave out ){name}\b|(?<=leave ){name}(?= out\b)", option, message)
         if "_" in name:
             message = re.sub(rf"(?<![\w.-]){name}\b(?!\()", option, message)
     return _DATA.sub(r"\1_\2.npy", message)
@@ -65,10 +82,11 @@ def _names(arguments: argparse.Namespace | None) -> Iterator[tuple[str, str]]:
 
 
 def _given(match: re.Match, option: str) -> str:
-    pair, text, word = match["pair"], match["text"], match["word"]
-    if pair is not None:
-        return f"{option} {pair.replace(',', '')}"
-    value = text if text is not None else word
+    if match["pair"] is not None:
+        return f"{option} {match['pair'].replace(',', '')}"
+    value = next(each for each in match.group("single", "double", "word") if each is not None)
+    # A text of several words is one word for a shell.
+    value = f'"{value}"' if " " in value else value
     return f"{option} {_VALUES.get(value, value) if option == '--per-tensor' else value}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_kd._checks import three_parts
-from keras_kd._tables import aligned
+from keras_kd._tables import Table
 from keras_kd.devices import Device, bytes_as_text
 from keras_kd.search.measuring import Cost, missed_text
 from keras_kd.search.teaching import Examples, Judge
@@ -65,7 +65,7 @@ class NothingFits(ValueError):
         super().__init__(_nothing(device, self.candidates, self.nearest))
 
 
-def table(candidates: Sequence[Candidate], judge: Judge, device: Device) -> str:
+def table(candidates: Sequence[Candidate], judge: Judge, device: Device) -> Table:
     """Every candidate a row."""
     is_micro = device.target == "microcontroller"
     header = ("student", "weights", "file B", "flash B", "arena B" if is_micro else "ms")
@@ -92,7 +92,7 @@ def table(candidates: Sequence[Candidate], judge: Judge, device: Device) -> str:
         rows.append((each.name, *numbers, verdict, str(each.epochs), value, file_value))
     unit = " %" if judge.measure.is_share else ""
     heading = judge.measure.heading
-    return aligned((*header, "fit", "epochs", f"{heading}{unit}", "in int8"), rows)
+    return Table((*header, "fit", "epochs", f"{heading}{unit}", "in int8"), rows)
 
 
 def taken_text(cost: Cost | None, device: Device) -> str:
@@ -150,7 +150,7 @@ def _nothing(device: Device, candidates: Sequence[Candidate], nearest: Candidate
                 f"{bytes_as_text(runtime)}"
             )
         else:
-            help_.append("more flash, or a family with fewer weights")
+            help_.append("more flash, or a family with fewer layers and weights")
     if "ram" in nearest.misses:
         help_.append("more RAM, a smaller input, or strides in the first layers")
     if "latency" in nearest.misses:

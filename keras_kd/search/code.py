@@ -20,7 +20,9 @@ def code_of(
     device: Device,
     examples: int,
     *,
+    is_named: bool,
     is_aware: bool,
+    with_examples: bool,
 ) -> str:
     """Python code for teacher, x_train and y_train that are there.
 
@@ -31,7 +33,9 @@ def code_of(
         recipe: how students are trained.
         device: where the file runs.
         examples: from how many the ranges are read.
+        is_named: whether `x_train` is a dict of arrays by input name.
         is_aware: whether the last training is quantization-aware.
+        with_examples: whether the conversion reads ranges from examples.
     """
     loss = recipe.loss
     own = recipe.distillation_losses is not None
@@ -46,11 +50,13 @@ def code_of(
             f"teach(pruned, {epochs}, {recipe.learning_rate:g}, {seed})",
             "student = keras_kd.compression.strip(pruned)",
         ]
-    last = f"keras_kd.compression.quantize_aware(student, x_train[:{examples}])"
+    some = "examples" if is_named else f"x_train[:{examples}]"
+    named = f"examples = {{name: array[:{examples}] for name, array in x_train.items()}}"
+    last = f"keras_kd.compression.quantize_aware(student, {some})"
     if is_aware:
         rate = recipe.learning_rate * FINE_TUNING_SHARE
         steps += [f"student = {last}", f"teach(student, {epochs}, {rate:g}, {seed})"]
-    data = "" if is_aware else f", x_train[:{examples}]"
+    data = f", {some}" if with_examples else ""
     lines = [
         "import keras",
         "import keras_kd",
@@ -60,10 +66,11 @@ def code_of(
         "stored = keras_kd.teachers.StoredTeacher.create(",
         '    teacher, (x_train, y_train), "teacher.store", dtype="float32"',
         ")",
+        *([named] if is_named else []),
         "",
         "",
         "def teach(student, epochs, learning_rate, seed):",
-        f"    keras.utils.set_random_seed({recipe.seed} + seed)",
+        f"    keras.utils.set_random_seed(({recipe.seed} + seed) % 2**32)",
         f"    steps = epochs * -(-len(y_train) // {recipe.batch_size})",
         "    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)",
         "    distiller = keras_kd.Distiller(",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,15 @@ from keras_kd.search.selection import (
     students_of_teacher,
 )
 from keras_kd.search.state import State, digest_of
-from keras_kd.search.teaching import Examples, Judge, Recipe, School, as_floats, usual_loss
+from keras_kd.search.teaching import (
+    Examples,
+    Judge,
+    Recipe,
+    School,
+    as_floats,
+    outputs_of,
+    usual_loss,
+)
 
 # By when, as a share of `max_minutes`, each part of the search ends.
 _MEASURED, _TRAINED, _FINISHED = 0.3, 0.75, 0.92
@@ -151,6 +160,7 @@ def fit_to_device(
     examples = Examples.of("validation_data", validation_data).for_inputs_of(teacher)
     check_measurable(board)
     judge, outputs = Judge.of(teacher, examples, metric)
+    outputs_of(teacher, train, "data", 1)
     teacher_value = judge.value(outputs)
     if goal is None:
         share = _USUAL_KEEP if keep is None else keep
@@ -163,10 +173,10 @@ def fit_to_device(
         "validation data": digest_of([examples.x, examples.y]),
         "device": str(board) + f" {board.kernels} {board.compressed}",
         "metric": judge.measure.name,
-        "student": getattr(student, "__qualname__", None),
+        "student": _family_digest(student),
         "trials": trials,
         "finalists": finalists,
-        "recipe": _described(recipe),
+        **{name: _described(value) for name, value in vars(recipe).items()},
     }
     state = State(directory, identity)
     search = _Search(
@@ -202,7 +212,6 @@ def fit_to_device(
         minutes=state.seconds / 60,
         code=search.code(winner.name),
         _judge=judge,
-        _teacher=teacher,
     )
 
 
@@ -229,12 +238,33 @@ def _checked_recipe(
     )
 
 
-def _described(recipe: Recipe) -> dict[str, Any]:
-    """A recipe in types that JSON knows; of objects the class, since their text has an address."""
-    return {
-        key: value if isinstance(value, str | int | float | None) else type(value).__name__
-        for key, value in vars(recipe).items()
-    }
+def _described(value: Any) -> Any:
+    """A setting in types that JSON knows; of losses the class and its arguments.
+
+    Names are left out: Keras counts them in each process.
+    """
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _described(item) for key, item in value.items() if key != "name"}
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    try:
+        config = keras.saving.serialize_keras_object(value)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        config = None
+    return _described(config) if isinstance(config, Mapping) else type(value).__name__
+
+
+def _family_digest(student: Any) -> str | None:
+    """What distinguishes a family of students: its source, or its name where there is none."""
+    if student is None:
+        return None
+    try:
+        source = inspect.getsource(student if inspect.isroutine(student) else type(student))
+    except (OSError, TypeError):
+        source = getattr(student, "__qualname__", type(student).__qualname__)
+    return digest_of(np.frombuffer(source.encode(), np.uint8))
 
 
 def _check_student(student: Any) -> None:
@@ -318,7 +348,9 @@ class _Search:
             self.recipe,
             self.board,
             _CALIBRATION_EXAMPLES,
+            is_named=isinstance(self.train.x, Mapping),
             is_aware=entry["final"]["aware"],
+            with_examples=entry["final"]["examples"],
         )
 
     def _left(self, share: float) -> float | None:
@@ -502,12 +534,15 @@ class _Search:
         plain = self._proposals[winner.name].build()
         self.state.load_weights(winner.name, "final", plain)
         model = self.state.load_file(winner.name)
-        x = keras.tree.map_structure(
+        some = keras.tree.map_structure(
             lambda array: array[:_VERIFIED_EXAMPLES], self.judge.examples.x
         )
+        x = as_floats(model, some)
+        # A file on disk has no evidence with it.
+        model.verification = tflite.verify(model, plain, x)
         # The file that a process was killed over may be another one than was measured.
         if self.board.target == "microcontroller" and tflite.microcontroller.is_installed():
-            tflite.microcontroller.check_agreement(model, as_floats(model, x))
+            tflite.microcontroller.check_agreement(model, x)
         return winner, model, plain
 
     def _make_file(self, school: School, name: str, rest: int) -> None:
@@ -525,7 +560,7 @@ class _Search:
             is_aware = not isinstance(aware, keras.Model)
             if is_aware:
                 school.quantize(aware, seconds, seed)
-            model = self._maker.file(
+            model, with_examples = self._maker.file(
                 aware,
                 _CALIBRATION_EXAMPLES,
                 verification_data=keras.tree.map_structure(
@@ -545,6 +580,7 @@ class _Search:
             "value": value,
             "cost": self._maker.cost(model, plain.count_params()).to_dict(),
             "aware": is_aware,
+            "examples": with_examples,
         }
         self.state.save()
         row = self._candidate(name)

@@ -280,7 +280,7 @@ def samples(
         # Which parameters there are may depend on the values of others: known after a build.
         space.merge(drawn)
         used = {each.name: drawn.values[each.name] for each in drawn.space}
-        member = OfUser(make, used, seed)
+        member = OfUser(make, used, seed % 2**32)
         if member.name not in seen:
             seen.add(member.name)
             yield member, reason

@@ -123,20 +123,23 @@ class Maker:
         except ValueError:
             return student
 
-    def file(self, student: Any, count: int, **options: Any) -> tflite.TFLiteModel:
+    def file(self, student: Any, count: int, **options: Any) -> tuple[tflite.TFLiteModel, bool]:
         """The file of a student that `aware` has returned, perhaps trained.
+
+        Returns:
+            The file, and whether ranges were read from examples.
 
         Raises:
             ValueError: if it cannot be converted, or the file computes something else.
         """
         target = self.device.target
-        if isinstance(student, keras.Model):
-            return tflite.convert(student, "int8", self.examples(count), target, **options)
-        try:
-            return tflite.convert(student, "int8", None, target, **options)
-        except ValueError:
-            # Layers that stay in float while the student trains need examples for their ranges.
-            return tflite.convert(student, "int8", self.examples(count), target, **options)
+        if not isinstance(student, keras.Model):
+            try:
+                return tflite.convert(student, "int8", None, target, **options), False
+            except ValueError:
+                # Layers that stay in float while the student trains need examples for their ranges.
+                pass
+        return tflite.convert(student, "int8", self.examples(count), target, **options), True
 
     def cost_of_untrained(self, student: keras.Model, seed: int) -> Cost:
         """What the file of a student will take once it is trained.
@@ -150,7 +153,8 @@ class Maker:
         copy = with_distinct_values(student, seed)
         if self.sparsity:
             _zero_smallest(copy, self.sparsity)
-        return self.cost(self.file(self.aware(copy, _EXAMPLES), _EXAMPLES), copy.count_params())
+        model, _ = self.file(self.aware(copy, _EXAMPLES), _EXAMPLES)
+        return self.cost(model, copy.count_params())
 
     def cost(self, model: tflite.TFLiteModel, parameters: int) -> Cost:
         """What a file takes.

@@ -79,7 +79,7 @@ def _page(result: FitResult, comparison: Comparison) -> Page:
             _text(
                 "Every student that was looked at",
                 "Limits that a student misses, and by how many times.",
-                table(result.candidates, judge, result.device),
+                str(table(result.candidates, judge, result.device)),
             ),
             _text("The settings of the winner", "Code that makes it again.", result.code),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from keras_kd import tflite
 from keras_kd._checks import problem
 from keras_kd._files import check_output, replacing
 from keras_kd._json import json_value
-from keras_kd._tables import row_named
+from keras_kd._tables import Report, Table, row_named
 from keras_kd.devices import Device
 from keras_kd.search.candidates import Candidate, examples_count, row_of, table, taken_text
 from keras_kd.search.measuring import missed_text
@@ -27,7 +28,7 @@ _MARGIN = 0.2
 
 
 @dataclass(frozen=True)
-class FitResult:
+class FitResult(Report):
     """The best student that fits a device. `print` shows all of it on a page.
 
     Attributes:
@@ -56,7 +57,6 @@ class FitResult:
     minutes: float
     code: str
     _judge: Judge = field(repr=False)
-    _teacher: Any = field(repr=False)
 
     def __getitem__(self, name: str) -> Candidate:
         """The candidate of a name.
@@ -168,11 +168,11 @@ class FitResult:
             }
         )
 
-    def __str__(self) -> str:
+    def _parts(self) -> Sequence[Table | str]:
         text = self._judge.text
         winner = self.winner
         cost = winner.file_cost or winner.cost
-        lines = [
+        return [
             f"{self.device}",
             f"Best that fits: {winner.name}, {self.metric} {text(winner.file_value or 0.0)} "
             f"({examples_count(self._judge.examples)}), the teacher {text(self.teacher_value)}",
@@ -187,7 +187,9 @@ class FitResult:
             "",
             self.code,
         ]
-        return "\n".join(lines)
+
+    def _records(self) -> Sequence[Mapping[str, Any]]:
+        return [_record(each) for each in self.candidates]
 
     def _goal_text(self) -> str:
         text = self._judge.text
@@ -210,6 +212,15 @@ class FitResult:
             what = missed_text(larger.misses, larger.cost, self.device) or "which fits, too"
             lines.append(f"One step larger: {larger.name}, {_bytes(larger):,} bytes: {what}")
         return lines
+
+
+def _record(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as a row of a DataFrame, without nested dicts."""
+    row = row_of(candidate)
+    cost, file_cost = row.pop("cost"), row.pop("file_cost")
+    misses = {f"{name}_exceeded": times for name, times in row.pop("misses").items()}
+    settings = row.pop("settings")
+    return {**row, **settings, **(file_cost or cost or {}), **misses}
 
 
 def _bytes(candidate: Candidate) -> int:

@@ -66,7 +66,7 @@ def students_of_teacher(
     """
     ladder = Ladder(teacher)
     # Raises, before anything is measured, if no layer can be made narrower.
-    arms = ladder.arms[:trials]
+    arms = ladder.arms
     guess = _Guess(ladder, device)
     tops: list[tuple[Form, int]] = []
     found: dict[str, Found] = {}
@@ -79,7 +79,7 @@ def students_of_teacher(
     whole = look(ladder.form(Form(), 0))
     guess.correct(Form(), 0, whole)
     for arm in arms:
-        if is_over():
+        if is_over() or len(tops) == trials:
             break
         step, best = _largest(ladder, arm, device, guess, look, is_over)
         if best is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_kd import compression
 from keras_kd._checks import check_choice, one_line, problem
-from keras_kd._keras import check_model
+from keras_kd._keras import check_model, is_tf_keras_model
 from keras_kd.distiller import Distiller
 from keras_kd.metrics import MEASURES, Measure, measure, task_of
 from keras_kd.metrics.tasks import is_distribution
@@ -155,7 +155,7 @@ class Judge:
                 has no such measure.
         """
         check_model("teacher", teacher)
-        outputs = _outputs(teacher, examples)
+        outputs = outputs_of(teacher, examples)
         task = task_of(outputs, examples.y)
         measures = {each.name: each for each in MEASURES[task]}
         name = next(iter(measures)) if metric is None else metric
@@ -203,22 +203,37 @@ def predictions(model: Any, x: Any) -> np.ndarray:
     return np.asarray(model.predict(x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0))
 
 
-def _outputs(teacher: Any, examples: Examples) -> np.ndarray:
+def outputs_of(
+    teacher: Any, examples: Examples, name: str = "validation_data", most: int | None = None
+) -> np.ndarray:
+    """What a teacher gives for examples.
+
+    Args:
+        teacher: the model.
+        examples: the inputs.
+        name: of the argument that they came in.
+        most: how many examples are run; None: all.
+
+    Raises:
+        ValueError: if it cannot be run on them, has several outputs, or they are not finite.
+    """
+    x = keras.tree.map_structure(lambda array: array[:most], examples.x)
     try:
-        outputs = teacher.predict(examples.x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0)
+        outputs = teacher.predict(x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0)
     except Exception as error:
         # Keras and TensorFlow raise errors of many kinds here.
         raise problem(
-            f"a teacher {teacher.name!r} that cannot be run on these inputs "
+            f"a teacher {teacher.name!r} that cannot be run on these inputs of {name} "
             f"({one_line(error)[:200]})",
             "inputs as the teacher was trained on",
             "pass x in the shape and the scale of its training",
         ) from error
     if not isinstance(outputs, np.ndarray):
+        package = "tf_keras" if is_tf_keras_model(teacher) else "keras"
         raise problem(
             f"a teacher {teacher.name!r} with several outputs",
             "one output, by which students are compared",
-            "pass keras.Model(teacher.inputs, teacher.outputs[0])",
+            f"pass {package}.Model(teacher.inputs, teacher.outputs[0])",
         )
     if not np.isfinite(outputs).all():
         raise problem(

@@ -66,7 +66,7 @@ class Teacher:
 
     @property
     def input_names(self) -> Any:
-        """The names of the inputs in their structure, see `keras_kd._keras.input_names`."""
+        """The names of the inputs in their structure, see `keras_kd._graphs.input_names`."""
         return None
 
     def tap(self, layer_names: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ def arguments(*words):
     [
         ("quantization='int8' for target='web'", "--quantization int8 for --target web"),
         ("pass representative_data=x_train[:500]", "pass --representative-data x_train.npy"),
+        ("add --representative-data x_train.npy, or", "add --representative-data x_train.npy, or"),
         ("input_range=(0, 1)", "--input-range 0 1"),
         ("per_tensor=True", "--per-tensor all"),
         ("per_tensor='dense' says; leave per_tensor out", "--per-tensor dense says; leave "
@@ -33,6 +34,8 @@ def arguments(*words):
         ("pass keras_kd.compression.to_tf_keras(student), whose Embedding needs none",
          "convert keras_kd.compression.to_tf_keras(student) in Python, with "
          "keras_kd.tflite.convert, whose Embedding needs none"),
+        ('pass name="digits of a meter"', 'pass --name "digits of a meter"'),
+        ("leave name out, or leave out target", "leave --name out, or leave out --target"),
         ("the file 'my_input_range.npy'", "the file 'my_input_range.npy'"),
     ],
 )  # fmt: skip
@@ -45,6 +48,16 @@ def test_other_commands_have_other_options():
     assert in_options("runs=0, target='web'", given) == "--runs 0, target='web'"
     given = arguments("store", "a.keras", "--output", "b")
     assert in_options("temperatures=(0,)", given) == "--temperature 0"
+    given = arguments("fit", "a.keras", "--data", "a", "--validation", "b", "--output", "c")
+    limits = 'pass flash="64 KB", ram="32 KB"'
+    assert in_options(limits, given) == 'pass --flash "64 KB", --ram "32 KB"'
+    assert in_options("pass student=build, a function of keras_tuner.HyperParameters", given) == (
+        "in Python, call keras_kd.fit_to_device with student=build, a function of "
+        "keras_tuner.HyperParameters that returns a model"
+    )
+    assert in_options("pass keras.Model(teacher.inputs, teacher.outputs[0])", given) == (
+        "save keras.Model(teacher.inputs, teacher.outputs[0]) in Python and pass its file"
+    )
     assert in_options("runs=0", None) == in_options("runs=0", argparse.Namespace()) == "runs=0"
 
 

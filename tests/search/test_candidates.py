@@ -26,7 +26,7 @@ def test_the_nearest_exceeds_least():
     error = NothingFits(BOARD, rows)
     assert error.nearest is rows[1]
     assert "the nearest, b, takes flash 68.4 KB of 64.0 KB, RAM 8.8 KB of 8.0 KB" in str(error)
-    assert "more flash, or a family with fewer weights; and more RAM" in str(error)
+    assert "more flash, or a family with fewer layers and weights; and more RAM" in str(error)
 
 
 def test_a_runtime_that_is_too_large_alone_is_named():
@@ -63,7 +63,7 @@ def test_the_table_has_a_row_for_each():
         Examples(np.zeros(2), np.zeros(2)), MEASURES["classification"][0], "classification"
     )
     rows = [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000, value=0.5, epochs=3)]
-    lines = table(rows, judge, BOARD).splitlines()
+    lines = str(table(rows, judge, BOARD)).splitlines()
     assert lines[0].split()[0] == "student"
     assert lines[1].split()[0] == "a"
     assert "flash x1.37" in lines[1]

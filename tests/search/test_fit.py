@@ -17,6 +17,8 @@ import keras_kd
 from keras_kd import devices, tflite
 from keras_kd.data import load_sample
 from keras_kd.search import NothingFits
+from keras_kd.search.fit import _described, _family_digest
+from keras_kd.search.state import State
 from keras_kd.search.teaching import Examples
 
 PROGRAM = Path(__file__).with_name("_program.py")
@@ -143,6 +145,8 @@ def test_the_winner_fits_and_is_good(run, teacher, data):
     assert result.model.size == result.winner.file_cost.bytes
     chosen = result.model.predict(data["x_val"]).argmax(-1)
     assert (chosen == data["y_val"]).mean() == pytest.approx(result.winner.file_value)
+    assert result.model.verification.examples == 100
+    assert result.model.verification.agreement > 0.9
     assert result.winner.file_value > 0.75
     float_ = result.student.predict(data["x_val"], verbose=0).argmax(-1)
     assert (float_ == chosen).mean() > 0.95
@@ -183,6 +187,11 @@ def test_the_result_is_printed_on_a_page(run):
     data = json.loads(json.dumps(result.to_dict()))
     assert data["winner"] == result.winner.name
     assert len(data["candidates"]) == len(result.candidates)
+    assert "<table>" in result._repr_html_()
+    rows = result.to_dataframe().set_index("name")
+    assert list(rows.index) == [each.name for each in result.candidates]
+    assert rows.loc[result.winner.name, "bytes"] == result.model.size
+    assert rows["flash_exceeded"].max() > 1
 
 
 @pytest.mark.slow
@@ -310,10 +319,61 @@ def test_data_that_do_not_fit_are_refused(teacher, data):
     ]
     for validation, kind, message in cases:
         refused(teacher, data, kind, message, validation_data=validation)
+    smaller = {**data, "x": data["x"][:, :5]}
+    refused(teacher, smaller, ValueError, "cannot be run on these inputs of data ")
 
 
 def test_a_model_is_no_family(teacher, data):
     refused(teacher, data, TypeError, "a function of keras_tuner", student=teacher)
+
+
+def identity_of(**options):
+    recipe = {"epochs": 1, "loss": None, "distillation_losses": None, **options}
+    return {name: _described(value) for name, value in recipe.items()}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (keras_kd.losses.SoftTargets(2.0), keras_kd.losses.SoftTargets(4.0)),
+        (["soft_targets", "dist"], ["soft_targets", "logits_mse"]),
+        ([keras_kd.losses.SoftTargets(2.0)], [keras_kd.losses.SoftTargets(4.0)]),
+        ("dist", "soft_targets"),
+    ],
+)
+def test_another_loss_is_another_search(tmp_path, one, other):
+    State(tmp_path, identity_of(distillation_losses=one)).save()
+    State(tmp_path, identity_of(distillation_losses=one))
+    with pytest.raises(ValueError, match="a search of other distillation_losses"):
+        State(tmp_path, identity_of(distillation_losses=other))
+
+
+def test_losses_are_the_same_in_another_process():
+    class Own(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return y_pred
+
+    # Keras gives the second one another name.
+    assert _described(Own()) == _described(Own())
+    assert _described(Own()) != _described(Own(reduction="sum"))
+
+
+def test_another_family_is_another_search():
+    def first():
+        def build(hp):
+            return keras.Sequential([layers.Dense(hp.Int("units", 1, 2))])
+
+        return build
+
+    def second():
+        def build(hp):
+            return keras.Sequential([layers.Dense(hp.Int("units", 1, 2), "relu")])
+
+        return build
+
+    assert _family_digest(first()) == _family_digest(first()) != _family_digest(second())
+    assert _family_digest(None) is None
+    assert isinstance(_family_digest(len), str)
 
 
 def test_a_teacher_with_several_outputs_is_refused(teacher, data):

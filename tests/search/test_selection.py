@@ -80,6 +80,15 @@ def test_where_nothing_fits_nothing_is_found(teacher):
     assert looks.names
 
 
+def test_forms_beyond_the_number_of_trials_are_looked_at_where_the_first_do_not_fit(teacher):
+    def look(proposal):
+        size = 500 if proposal.form.tilt > 1 else 5000
+        return Found(proposal, Cost(size, size, 0, None, 1))
+
+    found = students_of_teacher(teacher, Device(flash=900), 1, look, lambda: False)
+    assert [each.proposal.form.tilt for each in found] == [3.0]
+
+
 def test_no_more_is_looked_at_when_time_is_over(teacher):
     found, looks = search(teacher, Device(flash=1700), 8, lambda: True)
     assert found == []

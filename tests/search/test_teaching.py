@@ -1,12 +1,17 @@
 """Losses, judges and deadlines of a search."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
+import tf_keras
 from keras import layers, losses
 
+from keras_kd.devices import Device
 from keras_kd.search.code import _loss as code_of_loss
-from keras_kd.search.teaching import Deadline, Examples, Judge, usual_loss
+from keras_kd.search.code import code_of
+from keras_kd.search.teaching import Deadline, Examples, Judge, Recipe, usual_loss
 
 PROBABILITIES = np.array([[0.2, 0.8], [0.5, 0.5]], "float32")
 LOGITS = np.array([[-2.0, 3.0], [0.0, 1.0]], "float32")
@@ -75,3 +80,35 @@ def test_a_training_ends_with_its_time(seconds, steps):
         callbacks=[Deadline(seconds)],
     )
     assert int(model.optimizer.iterations) == steps
+
+
+@pytest.mark.parametrize("package", [keras, tf_keras])
+def test_a_teacher_with_several_outputs_is_cut_in_its_own_keras(package):
+    inputs = package.Input((2,))
+    outputs = [package.layers.Dense(1)(inputs), package.layers.Dense(1)(inputs)]
+    teacher = package.Model(inputs, outputs)
+    examples = Examples.of("data", (np.zeros((4, 2)), np.arange(4.0)[:, None]))
+    with pytest.raises(ValueError, match="with several outputs") as caught:
+        Judge.of(teacher, examples, None)
+    advice = str(caught.value).split("pass ")[1].rstrip(".")
+    names = {"keras": keras, "tf_keras": tf_keras, "teacher": teacher}
+    judge, _ = Judge.of(eval(advice, names), examples, None)
+    assert judge.task == "regression"
+
+
+@pytest.mark.parametrize("with_examples", [False, True])
+def test_code_for_several_inputs_takes_examples_of_each(with_examples):
+    class Proposed:
+        def code(self):
+            return "student = teacher"
+
+    recipe = Recipe(2, 8, 1e-3, 0.1, None, losses.MeanSquaredError(), 0.7, 0)
+    device = Device(flash="1 MB", target="android")
+    options = {"is_named": True, "is_aware": True, "with_examples": with_examples}
+    code = code_of(Proposed(), [(2, 5)], 6, recipe, device, 3, **options)
+    x = {"a": np.arange(9), "b": np.arange(9)}
+    [some] = re.findall(r"^examples = (.*)$", code, re.MULTILINE)
+    assert [len(array) for array in eval(some, {"x_train": x}).values()] == [3, 3]
+    assert "quantize_aware(student, examples)" in code
+    assert ('"int8", examples, target' in code) is with_examples
+    compile(code, "code", "exec")
