@@ -4,8 +4,8 @@
 
 Windows of 2.56 s at 50 Hz, three axes in g, made by a model of motion: gravity, steps, impacts cut
 off at 4 g, pedals, a fall; noise and offset of the sensor. Accuracy on 1,500 other windows, one
-run: teacher 98.0 %, student alone 89.4 %, distilled 89.0 %, int8 88.8 % (4,352 bytes of flash, 3,616
-of arena). The standard error is 0.8 points: no gain is visible. Needs the extra `micro`.
+run: teacher 98.0 %, student alone 89.4 %, distilled 89.0 %, int8 88.8 % (4,352 bytes of flash,
+3,616 of arena). The standard error is 0.8 points: no gain is visible. Needs the extra `micro`.
 """
 
 from __future__ import annotations
