@@ -85,7 +85,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     model = tflite.convert(student, "int8", (examples, training.y), target="microcontroller")
     microcontroller.write_project(
-        model, options.output, "digits", x_test[::3], labels=clips.class_names, front_end=front_end
+        model,
+        options.output,
+        "digits",
+        x_test[::3],
+        class_names=clips.class_names,
+        front_end=front_end,
     )
     outputs = {each.name: each.predict(x_test, verbose=0) for each in (teacher, alone, student)}
     outputs["int8 file"] = model.predict(x_test)

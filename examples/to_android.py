@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> tflite.TFLiteModel:
 
     mean, std = android.normalization(0, 1)
     metadata = android.Metadata(
-        labels=digits.class_names,
+        class_names=digits.class_names,
         name="Digits",
         description="Which digit a drawing of 28 by 28 pixels shows, white on black.",
         author="The keras_kd authors",

@@ -18,7 +18,7 @@ import numpy as np
 import keras_kd
 from keras_kd.tflite import microcontroller
 
-LABELS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+CLASS_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 def main(argv: list[str] | None = None) -> float:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> float:
     print(microcontroller.check_agreement(model, digits.x_test))
     print(f"agreement with Keras: {agreement:.1%} of {len(digits.x_test)} images")
     paths = microcontroller.write_project(
-        model, options.output, "digits", digits.x_test[:50], labels=LABELS
+        model, options.output, "digits", digits.x_test[:50], class_names=CLASS_NAMES
     )
     for path in paths:
         print("wrote", path)

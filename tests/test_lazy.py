@@ -30,7 +30,7 @@ def test_nothing_is_imported_before_it_is_used():
     program = (
         "import sys; sys.argv = ['keras-kd']; "
         "from keras_kd import data, tflite; from keras_kd.tflite import android, model; "
-        "data.load_examples, android.read_labels, tflite.TFLiteModel, tflite.inspect; "
+        "data.load_examples, android.read_class_names, tflite.TFLiteModel, tflite.inspect; "
         "sys.exit('keras' in sys.modules or 'ai_edge_litert.interpreter' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

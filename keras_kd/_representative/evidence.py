@@ -7,8 +7,9 @@ another scale, or on noise, other values reach it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from keras_kd._checks import three_parts
 from keras_kd._examples import InputInfo
 from keras_kd._graphs import symbolic_inputs
+from keras_kd._keras import replaced_attributes
 from keras_kd._representative.preprocessing import first_scaling, scaled_by
 
 _MOST_EXAMPLES = 100
@@ -111,9 +113,9 @@ def _first_normalization(
     arguments = _arguments(examples, inputs, student)
     if not layers or arguments is None:
         return None
-    with _listening(layers) as said:
+    with _listening(layers) as seen:
         student(arguments, training=False)
-    return said[0] if said else None
+    return seen[0] if seen else None
 
 
 def _is_witness(layer: Any) -> bool:
@@ -145,30 +147,18 @@ def _listening(layers: Sequence[Any]) -> Iterator[list[_Normalization]]:
     """While this is open, note what reaches the first of the layers that is called."""
     import tensorflow as tf
 
-    said: list[_Normalization] = []
+    seen: list[_Normalization] = []
 
-    def noting(layer: Any) -> Any:
-        call = layer.call
-
+    def noting(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         def noted_call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if not said and not tf.is_symbolic_tensor(inputs):
-                said.append(_statistics(layer, np.asarray(inputs, dtype="float32")))
+            if not seen and not tf.is_symbolic_tensor(inputs):
+                seen.append(_statistics(layer, np.asarray(inputs, dtype="float32")))
             return call(inputs, *args, **kwargs)
 
         return noted_call
 
-    originals = [(layer, vars(layer).get("call")) for layer in layers]
-    try:
-        for layer in layers:
-            # Past Keras' own __setattr__, for which this would be a part of the layer.
-            object.__setattr__(layer, "call", noting(layer))
-        yield said
-    finally:
-        for layer, call in originals:
-            if call is not None:
-                object.__setattr__(layer, "call", call)
-            else:
-                object.__delattr__(layer, "call")
+    with replaced_attributes([(layer, "call", partial(noting, layer)) for layer in layers]):
+        yield seen
 
 
 def _statistics(layer: Any, values: np.ndarray) -> _Normalization:

@@ -193,7 +193,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     with working("reading the examples") as say:
         data = _for_student(representative_data(arguments.representative_data), arguments)
         compared = _for_student(examples(arguments.verification_data), arguments)
-        classes = labels(arguments.verification_labels)
+        y = labels(arguments.verification_labels)
         from keras_kd import tflite
 
         say("loading the model")
@@ -209,7 +209,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             per_tensor=_PER_TENSOR.get(arguments.per_tensor),
             input_range=arguments.input_range and tuple(arguments.input_range),
             verification_data=compared,
-            labels=classes,
+            y=y,
         )
         if metadata is not None:
             model = _described(model, metadata, arguments.input_range)
@@ -327,7 +327,7 @@ def _class_names(arguments: argparse.Namespace, destination: Destination) -> tup
             "and --vocabulary alone",
             "choose a directory as --output, and leave out other metadata",
         )
-    return () if arguments.class_names is None else android.read_labels(arguments.class_names)
+    return () if arguments.class_names is None else android.read_class_names(arguments.class_names)
 
 
 def _words(arguments: argparse.Namespace) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class Destination:
         with filling(self.path) as directory:
             if self.is_project:
                 microcontroller.write_project(
-                    model, directory, name or "model", x=examples, labels=class_names or None
+                    model, directory, name or "model", x=examples, class_names=class_names or None
                 )
             model.save(directory / self.file_name)
             if class_names:

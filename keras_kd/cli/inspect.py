@@ -25,10 +25,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "inspect",
         help="show what is in a .tflite, a .keras or .h5, or a store of a teacher's outputs",
         description="Show the size, inputs, outputs and operators of a .tflite, what its bytes are "
-        "used for, what it computes in floating point, what it keeps between calls, labels and "
-        "normalization. The file is read, not run: it may be for any runtime. Or show the layers, "
-        "parameters and inputs of a model that Keras has saved, without building it. Or read the "
-        "store that keras-kd store has written, compare its checksums, and show what it holds.",
+        "used for, what it computes in floating point, what it keeps between calls, class names "
+        "and normalization. The file is read, not run: it may be for any runtime. Or show the "
+        "layers, parameters and inputs of a model that Keras has saved, without building it. Or "
+        "read the store that keras-kd store has written, compare its checksums, and show what it "
+        "holds.",
     )
     parser.add_argument("file", type=Path, metavar="FILE.tflite|MODEL.keras|MODEL.h5|FILE.store")
     add_json(parser)

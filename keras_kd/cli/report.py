@@ -96,14 +96,14 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         baseline = names[_place("--baseline", arguments.baseline, files)]
 
     from keras_kd._files import check_output, filling
-    from keras_kd.tflite.android import read_labels
+    from keras_kd.tflite.android import read_class_names
 
     check_output(arguments.output)
     check_models(*arguments.files, arguments.teacher)
     check_custom_objects(arguments.custom_objects)
     check_data(arguments.data, arguments.labels, arguments.groups)
     if arguments.class_names is not None:
-        read_labels(arguments.class_names)
+        read_class_names(arguments.class_names)
     with working("reading the examples") as say:
         x, y = examples(arguments.data), labels(arguments.labels)
         groups = labels(arguments.groups and Path(arguments.groups))
@@ -176,4 +176,4 @@ def _place(option: str, file: Path, files: list[Path]) -> int:
 def _class_names(path: Path | None) -> tuple[str, ...]:
     from keras_kd.tflite import android
 
-    return () if path is None else android.read_labels(path)
+    return () if path is None else android.read_class_names(path)

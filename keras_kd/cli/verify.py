@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     pairs = _pairs(arguments)
     with working("reading the examples") as say:
         compared = examples(arguments.data)
-        classes = labels(arguments.labels)
+        y = labels(arguments.labels)
         from keras_kd import tflite
         from keras_kd.tflite.verification.closeness import misses
 
@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         say("loading the model")
         model = load_model(arguments.against, arguments.custom_objects)
         say("running both on the examples")
-        verification = tflite.verify(file, model, compared, classes, names=pairs)
+        verification = tflite.verify(file, model, compared, y, names=pairs)
     form = file.flatbuffer.form
     least = None if arguments.min_agreement is None else arguments.min_agreement / 100
     failures = misses(verification, form, least)

@@ -30,7 +30,7 @@ _PHRASES = (
 # Where the option has another name than Python's argument.
 _OPTIONS = {
     "fit": {"directory": "--output", "validation_data": "--validation"},
-    "convert": {"labels": "--verification-labels", "temperatures": "--temperature"},
+    "convert": {"y": "--verification-labels", "temperatures": "--temperature"},
     "store": {"temperatures": "--temperature", "activation": "--probabilities", "x": "--data"},
 }
 _VALUE = r"=(?:\((?P<pair>[^()]*)\)|\'(?P<text>[^\']*)\'|(?P<word>[\w.+-]+))"

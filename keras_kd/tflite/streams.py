@@ -8,13 +8,14 @@ the outputs of one call to the next continues a stream, feeding zeros begins one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_kd._keras import is_keras_model, original_name, tf_keras
+from keras_kd._keras import is_keras_model, original_name, replaced_attributes, tf_keras
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -72,26 +73,17 @@ class Stream:
         following = {
             state.name + NEXT: tf.convert_to_tensor(inputs[state.name]) for state in self.states
         }
-        calls = [
-            (layer, _from_states(layer, [state.name + NEXT for state in states], following))
-            for layer, states in self._layers
-        ]
-        calls += [(layer, _without_fusing(layer)) for layer in self._fused]
-        before = [(layer, vars(layer).get("call"), layer.input_spec) for layer, _ in calls]
-        try:
-            for layer, call in calls:
-                # Past Keras' own __setattr__, for which this would be a part of the layer.
-                object.__setattr__(layer, "call", call)
+        replacements: list[tuple[Any, str, Any]] = []
+        for layer, states in self._layers:
+            names = [state.name + NEXT for state in states]
+            replacements.append((layer, "call", partial(_from_states, layer, names, following)))
+        replacements += [(layer, "call", partial(_without_fusing, layer)) for layer in self._fused]
+        with ExitStack() as stack:
+            for layer, *_ in replacements:
                 # It insists on the batch size that the student was built with.
-                layer.input_spec = None
+                stack.enter_context(_options(layer, input_spec=None))
+            stack.enter_context(replaced_attributes(replacements))
             yield following
-        finally:
-            for layer, call, spec in before:
-                layer.input_spec = spec
-                if call is not None:
-                    object.__setattr__(layer, "call", call)
-                else:
-                    object.__delattr__(layer, "call")
 
 
 @contextmanager
@@ -107,9 +99,8 @@ def _options(layer: Any, **values: Any) -> Iterator[None]:
             setattr(layer, name, value)
 
 
-def _without_fusing(layer: Any) -> Callable[..., Any]:
+def _without_fusing(layer: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     """The `call` of a layer that is no single operator where it is given a state to begin with."""
-    original = layer.call
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if kwargs.get("initial_state") is None:
@@ -120,11 +111,11 @@ def _without_fusing(layer: Any) -> Callable[..., Any]:
     return call
 
 
-def _from_states(layer: Any, names: Sequence[str], values: dict[str, Any]) -> Callable[..., Any]:
+def _from_states(
+    layer: Any, names: Sequence[str], values: dict[str, Any], original: Callable[..., Any]
+) -> Callable[..., Any]:
     """The `call` of a layer that takes its states from `values` and puts the next ones there."""
     import tensorflow as tf
-
-    original = layer.call
 
     def call(sequences: Any, *args: Any, **kwargs: Any) -> Any:
         returns_state = layer.return_state

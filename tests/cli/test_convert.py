@@ -101,7 +101,7 @@ def test_labels_and_metadata_for_a_phone(models, folder, run):
     file = tflite.TFLiteModel.load(folder / "phone.tflite")
     assert file.inputs[0].shape == (1, 6, 6, 3)
     metadata = tflite.android.read_metadata(file)
-    assert tuple(metadata.labels) == ("one", "two", "three")
+    assert tuple(metadata.class_names) == ("one", "two", "three")
     texts = (metadata.name, metadata.author, metadata.license, metadata.version)
     assert texts == ("model", "Ada", "Apache-2.0", "1.2.0")
     assert (metadata.description, metadata.mean, metadata.std) == ("Counts.", (127.5,), (127.5,))
@@ -122,7 +122,7 @@ def test_labels_of_what_is_no_image(models, folder, run, shape, options, expecte
     keras.Sequential([keras.Input(shape), *layers]).save("own.keras")
     run("convert", "own.keras", "--class-names", models / "labels.txt", *options)
     metadata = tflite.android.read_metadata(tflite.TFLiteModel.load("own.tflite"))
-    assert metadata.labels == ("one", "two", "three")
+    assert metadata.class_names == ("one", "two", "three")
     assert (metadata.input_kind, metadata.sample_rate) == expected
     assert (metadata.mean, metadata.std) == ((0.0,), (1.0,))
 

@@ -11,7 +11,7 @@ from keras_kd.cli.program import parser
 from keras_kd.data.named import NAMES
 from keras_kd.quickstart import Settings
 from keras_kd.teachers.stored.codecs import DTYPES
-from keras_kd.tflite.conversion.convert import QUANTIZATIONS
+from keras_kd.tflite.conversion.forms import FORMS
 from keras_kd.tflite.conversion.targets import TARGETS
 from keras_kd.tflite.runtimes.litert import KERNELS
 
@@ -34,7 +34,7 @@ def test_version(capsys):
     [
         ("quickstart", "--dataset", NAMES),
         ("store", "--dtype", DTYPES),
-        ("convert", "--quantization", QUANTIZATIONS),
+        ("convert", "--quantization", tuple(FORMS)),
         ("convert", "--target", TARGETS),
         ("benchmark", "--kernels", KERNELS),
     ],
@@ -93,7 +93,7 @@ BAD = {
     "convert {models}/model.keras --output x.tflite "
     "--class-names {models}/two_labels.txt": "Received",
     "convert {models}/model.keras --output x.tflite "
-    "--class-names {models}/empty_labels.txt": "label ''",
+    "--class-names {models}/empty_labels.txt": "name ''",
     "convert {models}/model.keras --output x.tflite --class-names {models}/latin.txt": "not UTF-8",
     "convert {models}/model.keras --output x.tflite "
     "--class-names missing.txt": "path 'missing.txt'",

@@ -25,8 +25,8 @@ def arguments(*words):
         ("per_tensor=True", "--per-tensor all"),
         ("per_tensor='dense' says; leave per_tensor out", "--per-tensor dense says; leave "
          "--per-tensor out"),
-        ("labels without verification_data", "labels without --verification-data"),
-        ("verification_data=x_test, labels=y_test", "--verification-data x_test.npy, "
+        ("y without verification_data", "y without --verification-data"),
+        ("verification_data=x_test, y=y_test", "--verification-data x_test.npy, "
          "--verification-labels y_test.npy"),
         ("convert keras_kd.tflite.android.with_softmax(student), or end it in a Softmax",
          "add --softmax, or end it in a Softmax"),

@@ -230,12 +230,12 @@ def test_android(names):
         "student": small_model(2, activation=None),
         "color_images": np.repeat(x, 3, axis=-1),
         "pixels": 255 * np.repeat(x, 3, axis=-1),
-        "labels": list("abcdefghij"),
+        "class_names": list("abcdefghij"),
     }
     run("android.md", names, slice(0, 2))
     for name in ("digits", "classifier"):
         metadata = android.read_metadata(tflite.TFLiteModel.load(f"{name}.tflite"))
-        assert metadata.labels == tuple("abcdefghij")
+        assert metadata.class_names == tuple("abcdefghij")
     names |= {"student": small_model(2), "images": x}
     run("android.md", names, slice(2, 3))
     assert names["model"].inputs[0].scale == pytest.approx(1 / 255)
@@ -246,7 +246,7 @@ def test_microcontroller(names, capsys):
     pytest.importorskip("tflite_micro")
     names["names"] = list("abcdefghij")
     run("microcontroller.md", names)
-    assert Path("digits", "digits_labels.h").is_file()
+    assert Path("digits", "digits_class_names.h").is_file()
     assert "1" in capsys.readouterr().out
 
 

@@ -79,7 +79,7 @@ def test_to_android(tmp_path, capsys):
     model = run("to_android.py", "--epochs", 1, "--images", 640, "--output", path)
     assert path.read_bytes() == model.content
     metadata = android.read_metadata(model)
-    assert metadata.labels == tuple("0123456789")
+    assert metadata.class_names == tuple("0123456789")
     assert f"int8         {model.size:7,} bytes" in capsys.readouterr().out
     # The app in the documentation uses what is in this file.
     page = (EXAMPLES.parent / "docs" / "android.md").read_text()
@@ -228,5 +228,5 @@ def test_text_on_device(tmp_path):
         assert sizes["int4"] < sizes["dynamic_int8"] < sizes["float16"] < sizes["float32"]
         assert files["float16"][1] == pytest.approx(files["float32"][1], abs=0.02)
     metadata = android.read_metadata(tflite.TFLiteModel.load(path))
-    assert metadata.labels == ("absl", "h5py", "keras", "numpy", "rich")
+    assert metadata.class_names == ("absl", "h5py", "keras", "numpy", "rich")
     assert metadata.vocabulary[:2] == ("<PAD>", "<UNKNOWN>")

@@ -132,7 +132,7 @@ def test_accuracy_in_tflm(file, bundled):
 @pytest.mark.parametrize("file", FOR_ANDROID)
 def test_files_for_android_say_what_they_are(file):
     card, metadata = CARDS[file], android.read_metadata(load(file))
-    assert len(metadata.labels) == 10
+    assert len(metadata.class_names) == 10
     assert (metadata.mean, metadata.std) == ((0.0,), (255.0,))
     assert card["data"]["licence"] in metadata.license
 

@@ -177,7 +177,7 @@ class EmbeddingForm(DenseForm):
 
 
 # By the names in the column `forms` of the table of layers.
-_FORMS: Mapping[str, Form] = {
+_LOW_RANK_FORMS: Mapping[str, Form] = {
     form.name: form for form in (DenseForm(), ChannelForm(), SpatialForm(), EmbeddingForm())
 }
 
@@ -192,7 +192,7 @@ def forms_of(layer: Any, form: str) -> tuple[Form, ...]:
 
 def _every_form(layer: Any) -> tuple[Form, ...]:
     row = row_of(type(layer))
-    return () if row is None else tuple(_FORMS[name] for name in row.forms)
+    return () if row is None else tuple(_LOW_RANK_FORMS[name] for name in row.forms)
 
 
 def obstacle(layer: Any) -> str | None:

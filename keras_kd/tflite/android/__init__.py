@@ -1,8 +1,8 @@
 """Android: students in the form that its libraries take, and metadata of files.
 
-`add_metadata` writes labels, normalization and the rest into a file, so that MediaPipe's tasks run
-it; `read_metadata` reads them back. `with_color_input`, `with_normalization` and `with_softmax`
-bring a student into the form that they take. Importing this loads no runtime.
+`add_metadata` writes class names, normalization and the rest into a file, so that MediaPipe's
+tasks run it; `read_metadata` reads them back. `with_color_input`, `with_normalization` and
+`with_softmax` bring a student into the form that they take. Importing this loads no runtime.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from keras_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_kd.tflite.android.calibration import ScoreCalibration
-    from keras_kd.tflite.android.labels import read_labels
+    from keras_kd.tflite.android.class_names import read_class_names
     from keras_kd.tflite.android.metadata import Metadata, normalization
     from keras_kd.tflite.android.reading import read_metadata
     from keras_kd.tflite.android.students import (
@@ -27,7 +27,7 @@ __all__ = [
     "ScoreCalibration",
     "add_metadata",
     "normalization",
-    "read_labels",
+    "read_class_names",
     "read_metadata",
     "read_vocabulary",
     "with_color_input",
@@ -35,7 +35,7 @@ __all__ = [
     "with_softmax",
 ]
 
-# Labels are read before Keras is needed.
+# Class names are read before Keras is needed.
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
@@ -43,7 +43,7 @@ __getattr__, __dir__ = lazy_names(
         "ScoreCalibration": "calibration",
         "add_metadata": "writing",
         "normalization": "metadata",
-        "read_labels": "labels",
+        "read_class_names": "class_names",
         "read_metadata": "reading",
         "read_vocabulary": "vocabulary",
         "with_color_input": "students",

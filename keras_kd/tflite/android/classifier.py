@@ -34,15 +34,16 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
     """
     if model.state_outputs:
         raise problem(
-            f"labels for a model of a stream, with the states {', '.join(model.state_outputs)}",
+            f"class_names for a model of a stream with the states {', '.join(model.state_outputs)}",
             "a classifier whose scores follow from one input: no task of MediaPipe feeds states",
-            "leave the labels out, and feed the states in the app",
+            "leave class_names out, and feed the states in the app",
         )
     if len(model.outputs) != 1 or (len(model.inputs) != 1 and kind in _IN_MEDIAPIPE):
         raise problem(
-            f"labels for a model with {len(model.inputs)} inputs and {len(model.outputs)} outputs",
+            f"class_names for a model with {len(model.inputs)} inputs and "
+            f"{len(model.outputs)} outputs",
             "a classifier: one image or recording in, the scores of its classes out",
-            "convert keras.Model(image, scores) alone, or leave the labels out: metadata of "
+            "convert keras.Model(image, scores) alone, or leave class_names out: metadata of "
             "detection, with anchors of boxes, are not written",
         )
     (scores,) = model.outputs
@@ -118,13 +119,13 @@ def _check_image(image: TensorInfo) -> None:
 def _check_classes(scores: TensorInfo, metadata: Metadata, kind: str) -> None:
     classes = scores.shape[-1] if scores.shape else 0
     ranks = {"image": (2, 4), "audio": (2,)}.get(kind, range(2, 9))
-    if len(scores.shape) not in ranks or classes != len(metadata.labels):
+    if len(scores.shape) not in ranks or classes != len(metadata.class_names):
         segments = " (or (1, height, width, classes) for segments)" if kind == "image" else ""
         raise problem(
-            f"{len(metadata.labels)} labels for the output {scores}",
-            f"an output of shape (1, classes){segments} and a label for each class, here {classes}",
-            "pass the labels that the student was trained on, in the order of its outputs, or "
-            "leave labels out",
+            f"{len(metadata.class_names)} class names for the output {scores}",
+            f"an output of shape (1, classes){segments} and a name for each class, here {classes}",
+            "pass the names that the student was trained on, in the order of its outputs, or "
+            "leave class_names out",
         )
     if len(scores.shape) > 2 and metadata.score_calibration is not None:
         raise problem(

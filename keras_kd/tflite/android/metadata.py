@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_kd._checks import check_choice, check_integer, check_number, problem
 from keras_kd.tflite.android.calibration import ScoreCalibration
-from keras_kd.tflite.android.labels import check_labels
+from keras_kd.tflite.android.class_names import check_class_names
 from keras_kd.tflite.android.text import has_control_characters
 from keras_kd.tflite.android.vocabulary import SEPARATOR, check_separator, check_vocabulary
 from keras_kd.tflite.model import TFLiteModel
@@ -26,8 +26,8 @@ class Metadata:
     default the pixels arrive as they are.
 
     Args:
-        labels: the name of each class, in the order of the student's outputs: a list, or what
-            `read_labels` returned.
+        class_names: the name of each class, in the order of the student's outputs: a list, or what
+            `read_class_names` returned.
         name: what the model is called.
         description: what it does, in a sentence or more.
         author: who made it.
@@ -50,9 +50,9 @@ class Metadata:
 
     Raises:
         TypeError: if a value is of another type.
-        ValueError: if labels are empty, if numbers are not finite, if a standard deviation is not
-            above 0, if there are not as many calibrated classes as labels, or if a kind of input
-            is unknown or contradicts another value.
+        ValueError: if there are no class names, if numbers are not finite, if a standard deviation
+            is not above 0, if there are not as many calibrated classes as names, or if a kind of
+            input is unknown or contradicts another value.
 
     Example:
         ```python
@@ -61,7 +61,7 @@ class Metadata:
         ```
     """
 
-    labels: Sequence[str]
+    class_names: Sequence[str]
     name: str = ""
     description: str = ""
     author: str = ""
@@ -79,7 +79,7 @@ class Metadata:
         for field in fields(self):
             if field.default == "":
                 _check_text(field.name, getattr(self, field.name))
-        object.__setattr__(self, "labels", check_labels(self.labels))
+        object.__setattr__(self, "class_names", check_class_names(self.class_names))
         object.__setattr__(self, "mean", per_channel("mean", self.mean))
         object.__setattr__(self, "std", per_channel("std", self.std, above=0.0))
         self._check_calibration()
@@ -120,10 +120,10 @@ class Metadata:
                 "pass ScoreCalibration([(scale, slope, offset), ...]), a row for each class",
                 kind=TypeError,
             )
-        if len(calibration.sigmoids) != len(self.labels):
+        if len(calibration.sigmoids) != len(self.class_names):
             raise problem(
                 f"a score calibration of {len(calibration.sigmoids)} classes",
-                f"as many as there are labels, {len(self.labels)}",
+                f"as many as there are class names, {len(self.class_names)}",
                 "add None for each class without a calibration of its own",
             )
 
@@ -192,7 +192,7 @@ def kind_of_input(model: TFLiteModel, metadata: Metadata) -> str:
     kind = likely_kind(model, metadata.sample_rate)
     if kind is None:
         raise problem(
-            f"labels for the input {model.inputs[0]}, which is a grey image or a spectrogram",
+            f"class_names for the input {model.inputs[0]}, which is a grey image or a spectrogram",
             "an unambiguous model: MediaPipe passes images in three channels",
             "for images, convert keras_kd.tflite.android.with_color_input(student) "
             "(--color-input); for anything else pass input_kind='numbers' "

@@ -11,7 +11,7 @@ from keras_kd.tflite.android.calibration import (
     ScoreCalibration,
     calibration_from_csv,
 )
-from keras_kd.tflite.android.labels import labels_from_bytes
+from keras_kd.tflite.android.class_names import class_names_from_bytes
 from keras_kd.tflite.android.metadata import Metadata, likely_kind
 from keras_kd.tflite.android.vocabulary import SEPARATOR, from_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
@@ -30,8 +30,8 @@ def read_metadata(model: TFLiteModel) -> Metadata:
         model: a model with metadata, such as `add_metadata` returns.
 
     Raises:
-        ValueError: if there are no metadata or no labels, if what is there is damaged, or if it
-            could not be a `Metadata`: see there.
+        ValueError: if there are no metadata or no class names, if what is there is damaged, or
+            if it could not be a `Metadata`: see there.
     """
     content = model.flatbuffer.metadata(schema.ENTRY)
     if content is None:
@@ -47,7 +47,7 @@ def read_metadata(model: TFLiteModel) -> Metadata:
     mean, std = _normalization(read)
     kind, sample_rate = _kind(model, read)
     return Metadata(
-        labels=labels_from_bytes(
+        class_names=class_names_from_bytes(
             _associated_file(model, scores, schema.AssociatedFileType.LABELS, "labels")
         ),
         name=root.text(schema.Model.NAME),

@@ -32,7 +32,7 @@ def read_entries(
 
     Args:
         path: the file.
-        entry: what an entry is called in messages, for example "label".
+        entry: what an entry is called in messages, for example "word".
         most_bytes: the largest size that such a file has.
         parsed: the entries in the bytes of the file.
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from keras_kd.tflite.android.class_names import warn_of_same_names
 from keras_kd.tflite.android.classifier import check_classifier
-from keras_kd.tflite.android.labels import warn_of_same_labels
 from keras_kd.tflite.android.metadata import Metadata, kind_of_input
 from keras_kd.tflite.android.vocabulary import to_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
@@ -31,8 +31,8 @@ def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
     """Write metadata into a classifier, so that MediaPipe and Android Studio understand it.
 
     The result is a file of the same weights, aligned to 16 bytes, that LiteRT runs as before. The
-    labels lie behind it in a zip archive: `unzip student.tflite labels.txt` shows them. Metadata
-    that the model had are replaced.
+    class names are in a zip archive behind it: `unzip student.tflite labels.txt` shows them.
+    Metadata that the model had are replaced.
 
     | input | output | runs in MediaPipe's |
     |---|---|---|
@@ -40,7 +40,7 @@ def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
     | an image (1, height, width, 3) | scores (1, height, width, classes) | ImageSegmenter |
     | a recording (1, samples), with `sample_rate` | scores (1, classes) | AudioClassifier |
     | words (1, length), with `vocabulary` | scores (1, classes) | TextClassifier |
-    | words or other numbers | any shape that ends in the classes | none; apps read the labels |
+    | words or other numbers | any shape that ends in the classes | none; apps read the names |
 
     What these would refuse on the phone, or take with meaningless results, is refused here.
 
@@ -53,9 +53,9 @@ def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
 
     Raises:
         ValueError: if the model is none of these, if its outputs are not scores of 0..1 where
-            MediaPipe shows them, if there are not as many labels as classes, if mean or standard
+            MediaPipe shows them, if there are not as many names as classes, if mean or standard
             deviation differ by channel, or if they bring pixels to other numbers than the file was
-            calibrated on. A label that occurs twice is warned of.
+            calibrated on. A name that occurs twice is warned of.
 
     Example:
         ```python
@@ -66,7 +66,7 @@ def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
     """
     kind = kind_of_input(model, metadata)
     check_classifier(model, metadata, kind)
-    warn_of_same_labels(metadata.labels)
+    warn_of_same_names(metadata.class_names)
     written = write_tables(_model_table(model, metadata, kind), schema.FILE_IDENTIFIER)
     content = model.flatbuffer.with_metadata(schema.ENTRY, written)
     described = TFLiteModel(append_files(content, _files(metadata)))
@@ -78,7 +78,7 @@ def add_metadata(model: TFLiteModel, metadata: Metadata) -> TFLiteModel:
 
 def _files(metadata: Metadata) -> dict[str, bytes]:
     # A new line at the end of either would be one class more to some readers.
-    files = {LABELS_FILE: "\n".join(metadata.labels)}
+    files = {LABELS_FILE: "\n".join(metadata.class_names)}
     if metadata.score_calibration is not None:
         files[CALIBRATION_FILE] = metadata.score_calibration.to_csv()
     found = {name: text.encode() for name, text in files.items()}

@@ -30,7 +30,7 @@ def bytes_by_kind(content: bytes) -> dict[str, int]:
     | "weights" | the values of constant tensors |
     | "quantization" | scales, zero points and ranges |
     | "names" | of tensors, subgraphs, signatures and custom operators |
-    | "metadata" | what was added about the model, files behind it (labels) included |
+    | "metadata" | what was added about the model, files behind it included |
     | "overhead" | the rest: the graph, its tables and offsets, and padding |
 
     Args:
@@ -127,7 +127,7 @@ class _Kinds:
         self._mark(buffer.number(1, "<Q"), buffer.number(2, "<Q"), kind)
 
     def read_attached_files(self) -> None:
-        """Files such as labels are an archive behind the model."""
+        """Files such as class names are an archive behind the model."""
         file = io.BytesIO(self._content)
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:

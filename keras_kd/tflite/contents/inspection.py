@@ -64,7 +64,7 @@ class Inspection(Report):
         metadata: under which names something is kept in the file.
         schema_version: the version of the format.
         custom_operators: operators that are not in the schema, and what runs them.
-        described: the metadata: labels, normalization, attached files.
+        described: the metadata: class names, normalization, attached files.
         minimum_runtime: the first version of TensorFlow Lite that computes what is in the file,
             for example "1.14.0": the one in the file, or a later one where that is known to compute
             something else; None where neither is known.
@@ -141,8 +141,8 @@ class Inspection(Report):
         said = self.described
         return [
             *(
-                f"labels of {_short(name)}: {len(labels)} ({_listed(labels)})"
-                for name, labels in said.labels.items()
+                f"class names of {_short(name)}: {len(names)} ({_listed(names)})"
+                for name, names in said.class_names.items()
             ),
             *(
                 f"normalization of {_short(name)}: (x - {_numbers(mean)}) / {_numbers(std)}"

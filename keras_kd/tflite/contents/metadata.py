@@ -23,14 +23,14 @@ class Described:
     """The metadata, and the files behind the model.
 
     Attributes:
-        labels: by the name of an output what its numbers stand for.
+        class_names: by the name of an output what its numbers stand for.
         normalization: by the name of an input (mean, std): the file takes (x - mean) / std, one
             number for all channels or one for each.
         files: the names of the files that are attached.
         error: why some of it could not be read; "" if all of it was.
     """
 
-    labels: dict[str, tuple[str, ...]]
+    class_names: dict[str, tuple[str, ...]]
     normalization: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
     files: tuple[str, ...]
     error: str = ""
@@ -47,7 +47,7 @@ def described(
         inputs: the names of its inputs, in the order of the file.
         outputs: those of its outputs, likewise.
     """
-    labels: dict[str, tuple[str, ...]] = {}
+    class_names: dict[str, tuple[str, ...]] = {}
     normalization: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
     error = ""
     try:
@@ -61,16 +61,16 @@ def described(
                         options.floats(schema.Normalization.STD),
                     )
             for name, tensor in _by_name(outputs, graph, schema.Subgraph.OUTPUTS):
-                found = _labels(content, tensor)
+                found = _class_names(content, tensor)
                 if found:
-                    labels[name] = found
+                    class_names[name] = found
     except ValueError as failure:
         error = one_line(failure)
     try:
         files = _attached(content)
     except DAMAGE as failure:
         files, error = (), error or f"the archive behind the model is damaged ({one_line(failure)})"
-    return Described(labels, normalization, files, error)
+    return Described(class_names, normalization, files, error)
 
 
 def options_of(tensor: TableReader, kind: schema.ProcessUnitOptions) -> TableReader | None:
@@ -98,8 +98,8 @@ def _by_name(
     return zip(names[:_MOST_TENSORS], graph.tables(kind), strict=False)
 
 
-def _labels(content: bytes, tensor: TableReader) -> tuple[str, ...]:
-    """The first list of labels of an output; others are translations."""
+def _class_names(content: bytes, tensor: TableReader) -> tuple[str, ...]:
+    """The first list of names of an output; others are translations."""
     for file in tensor.tables(schema.Tensor.FILES):
         if file.number(schema.AssociatedFile.TYPE, "<B") in schema.LISTS_OF_LABELS:
             stored = read_file(content, file.text(schema.AssociatedFile.NAME))

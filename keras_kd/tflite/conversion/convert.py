@@ -46,8 +46,6 @@ from keras_kd.tflite.verification.verification import (
     compare_with_student,
 )
 
-QUANTIZATIONS = tuple(FORMS)
-
 
 def convert(
     student: Any,
@@ -61,7 +59,7 @@ def convert(
     input_range: InputRange = None,
     recipe: Any = None,
     verification_data: Any = None,
-    labels: Any = None,
+    y: Any = None,
 ) -> TFLiteModel:
     """Convert a trained student to TFLite, check what came out and compare it with the student.
 
@@ -130,7 +128,7 @@ def convert(
             dict or list by input. By default up to 100 of `representative_data`, without them
             random numbers: in `input_range`, else in the range that a quantization-aware student
             has learnt, else from 0 to 1.
-        labels: the right classes, labels or targets of `verification_data`, to measure file and
+        y: the right classes, labels or targets of `verification_data`, to measure file and
             student; see `keras_kd.tflite.verify`.
 
     Returns:
@@ -149,7 +147,7 @@ def convert(
         ```
     """
     check_model("student", student)
-    form = FORMS[check_choice("quantization", quantization, QUANTIZATIONS)]
+    form = FORMS[check_choice("quantization", quantization, FORMS)]
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
     _check_options(form, place, recipe)
     ends = place.end_types(form, recipe is not None, input_type, output_type)
@@ -175,7 +173,7 @@ def convert(
         )
         if signature.states:
             examples = some_of(signature.with_states(examples), MAX_EXAMPLES)
-    evidence = known_evidence(signature, verification_data, labels, examples)
+    evidence = known_evidence(signature, verification_data, y, examples)
     are_bytes = input_type in BYTES
     bytes_from_to = byte_ranges(signature, ranges, examples) if are_bytes else {}
     options = Options(form, *ends, scales, bytes_from_to, place.fallback)
@@ -203,7 +201,7 @@ def convert(
         model = TFLiteModel(place.finished(model))
         compared = evidence or random_evidence(signature, model, ranges)
         verification = compare_with_student(
-            model, signature, compared.examples, compared.labels, compared.data
+            model, signature, compared.examples, compared.y, compared.data
         )
         # How far off the layers of a recipe may be is that of the roughest form.
         quantized_as = "int4" if recipe is not None else quantization

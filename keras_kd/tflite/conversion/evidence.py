@@ -26,14 +26,14 @@ class Evidence(NamedTuple):
     """
 
     examples: dict[str, np.ndarray]
-    labels: Any
+    y: Any
     data: str
 
 
 def known_evidence(
     signature: Signature,
     given: Any,
-    labels: Any,
+    y: Any,
     representative: dict[str, np.ndarray] | None,
 ) -> Evidence | None:
     """The best real examples that there are: those given, else representative ones.
@@ -41,7 +41,7 @@ def known_evidence(
     Args:
         signature: the student.
         given: an array or a dict by input name; all of it is used.
-        labels: of the given ones.
+        y: labels of the given ones.
         representative: those for calibration; some of them are used.
 
     Raises:
@@ -49,12 +49,12 @@ def known_evidence(
     """
     if given is not None:
         examples = signature.examples(given, "verification_data")
-        return Evidence(examples, labels, "given")
-    if labels is not None:
+        return Evidence(examples, y, "given")
+    if y is not None:
         raise problem(
-            "labels without verification_data",
+            "y without verification_data",
             "the examples that they belong to",
-            "pass verification_data=x_test, labels=y_test",
+            "pass verification_data=x_test, y=y_test",
         )
     if representative is None:
         return None

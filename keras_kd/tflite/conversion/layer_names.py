@@ -7,12 +7,12 @@ be read back: "conv_1" may be the layer "conv" or the layer "conv_1".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from keras_kd._keras import original_name
+from keras_kd._keras import original_name, replaced_attributes
 from keras_kd.tflite.student import Signature, layers_of
 
 
@@ -50,7 +50,7 @@ def layer_names(signature: Signature) -> LayerNames:
     outputs: dict[str, str] = {}
     path: list[str] = []
 
-    def noting(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def noting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def noted_call(*args: Any, **kwargs: Any) -> Any:
             path.append(name)
             scopes[tf.compat.v1.get_default_graph().get_name_scope()] = tuple(path)
@@ -70,7 +70,11 @@ def layer_names(signature: Signature) -> LayerNames:
         tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
         for tensor in signature.inputs
     }
-    with _calls_replaced(layers_of(signature.model), noting):
+    # A layer of several nested models is listed several times.
+    layers = {id(layer): layer for layer in layers_of(signature.model)}.values()
+    with replaced_attributes(
+        [(layer, "call", partial(noting, original_name(layer.name))) for layer in layers]
+    ):
         tf.function(traced, autograph=False).get_concrete_function(**specs)
     return LayerNames(scopes, outputs)
 
@@ -87,23 +91,3 @@ def in_layers(signature: Signature, tensor_names: Iterable[str]) -> str:
         kinds = ((layer.name, type(layer).__name__) for layer in layers_of(signature.model))
         layers = [name for name, kind in kinds if kind == "Masking"]
     return f" in the layer {', '.join(map(repr, layers))}" if layers else ""
-
-
-@contextmanager
-def _calls_replaced(
-    layers: list[Any], replacement: Callable[[Callable[..., Any], str], Callable[..., Any]]
-) -> Iterator[None]:
-    unique = list({id(layer): layer for layer in layers}.values())
-    originals = [(layer, vars(layer).get("call")) for layer in unique]
-    try:
-        for layer in unique:
-            # Past Keras' own __setattr__, for which this would be a part of the layer.
-            name = original_name(layer.name)
-            object.__setattr__(layer, "call", replacement(layer.call, name))
-        yield
-    finally:
-        for layer, call in originals:
-            if call is not None:
-                object.__setattr__(layer, "call", call)
-            elif "call" in vars(layer):
-                object.__delattr__(layer, "call")

@@ -9,10 +9,9 @@ from typing import Any
 
 from keras_kd._checks import check_choice, problem, three_parts
 from keras_kd._four_bits import WITHOUT_4_BITS
-from keras_kd.tflite.conversion.forms import DENSE
+from keras_kd.tflite.conversion.forms import DENSE, FORMS
 from keras_kd.tflite.conversion.operators import Operator, float_weights
 
-FORMS = ("float32", "float16", "dynamic_int8", "int8", "int16x8", "int4")
 REST = "*"
 _CALIBRATED = ("int8", "int16x8")
 # Activations stay float32.

@@ -62,7 +62,7 @@ def write_project(
     name: str = "model",
     x: Any = None,
     *,
-    labels: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
     margin: float = 0.2,
     front_end: LogMel | None = None,
 ) -> tuple[Path, ...]:
@@ -81,7 +81,7 @@ def write_project(
         x: real examples as for `TFLiteModel.predict`; three of them become the test vectors. By
             default random ones over the whole range of the inputs. Where the states of a stream are
             left out, `x` are its steps in their order.
-        labels: what the values of the (only) output that is no state stand for, in order.
+        class_names: what the values of the (only) output that is no state stand for, in order.
         margin: by what share the arena is larger than what was measured, for kernels that need
             more scratch memory than the reference kernels.
         front_end: the layer behind which the student was trained on sound. Its features are
@@ -106,7 +106,7 @@ def write_project(
     check_type("model", model, TFLiteModel, "TFLiteModel.load('student.tflite')")
     _check_project_name(name)
     margin = check_number("margin", margin, at_least=0, at_most=10, fix="pass 0.2 for 20 %")
-    _check_labels(model, labels)
+    _check_class_names(model, class_names)
     if front_end is not None:
         check_front_end(front_end, model.inputs[0].shape)
     calls = registrations(model.operators)
@@ -122,7 +122,7 @@ def write_project(
         model=model,
         name=name,
         calls=calls,
-        labels=labels,
+        class_names=class_names,
         agreement=agreement,
         arena_bytes=_with_margin(micro.arena_bytes, margin),
         margin=margin,
@@ -179,21 +179,21 @@ def _check_own(files: Iterable[Path]) -> None:
             )
 
 
-def _check_labels(model: TFLiteModel, labels: Sequence[str] | None) -> None:
-    if labels is None:
+def _check_class_names(model: TFLiteModel, names: Sequence[str] | None) -> None:
+    if names is None:
         return
     states = model.state_outputs.values()
     outputs = [tensor for tensor in model.outputs if tensor.name not in states]
     expected = outputs[0].shape[-1] if len(outputs) == 1 else None
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise problem(
-            f"labels={labels!r}", "a list of names", "pass ['zero', 'one', ...]", kind=TypeError
+            f"class_names={names!r}", "a list of names", "pass ['zero', 'one', ...]", kind=TypeError
         )
-    if len(labels) != expected:
+    if len(names) != expected:
         raise problem(
-            f"{len(labels)} labels for the outputs {', '.join(map(str, outputs))}",
-            "a label for each value of the only output",
-            "leave labels out, or pass one for each class of the student",
+            f"{len(names)} class names for the outputs {', '.join(map(str, outputs))}",
+            "a name for each value of the only output",
+            "leave class_names out, or pass one for each class of the student",
         )
 
 
@@ -209,7 +209,7 @@ class _Project:
     model: TFLiteModel
     name: str
     calls: Sequence[str]
-    labels: Sequence[str] | None
+    class_names: Sequence[str] | None
     agreement: Agreement
     arena_bytes: int
     margin: float
@@ -242,8 +242,8 @@ class _Project:
             **{file: self._filled(template) for file, template in _MANIFESTS.items()},
             "README.md": self._readme(),
         }
-        if self.labels is not None:
-            texts[f"{name}_labels.h"] = self._labels(self.labels)
+        if self.class_names is not None:
+            texts[f"{name}_class_names.h"] = self._class_names(self.class_names)
         if self.front_end is not None:
             frames = self.model.inputs[0].shape[1]
             header, source = front_end_source(self.front_end, name, frames)
@@ -289,13 +289,13 @@ class _Project:
             check_outputs="\n".join(check_outputs),
         )
 
-    def _labels(self, labels: Sequence[str]) -> str:
+    def _class_names(self, names: Sequence[str]) -> str:
         return fill(
-            "labels.h",
+            "class_names.h",
             name=self.name,
             upper=self.name.upper(),
-            count=len(labels),
-            labels="\n".join(f"    {string_literal(label)}," for label in labels),
+            count=len(names),
+            class_names="\n".join(f"    {string_literal(name)}," for name in names),
         )
 
     def _readme(self) -> str:
@@ -303,9 +303,11 @@ class _Project:
         content = model.flatbuffer.aligned()
         flash = (f"| model: {kind} | {count} |" for kind, count in bytes_by_kind(content).items())
         is_float = any(t.dtype.name.startswith("float") for t in model.outputs)
-        labels_row = ""
-        if self.labels is not None:
-            labels_row = f"| `{self.name}_labels.h` | what the values of the output stand for |\n"
+        class_names_row = ""
+        if self.class_names is not None:
+            class_names_row = (
+                f"| `{self.name}_class_names.h` | what the values of the output stand for |\n"
+            )
         front_end_row = ""
         if self.front_end is not None:
             files = f"`{self.name}_front_end.h`, `{self.name}_front_end.cc`"
@@ -335,7 +337,7 @@ class _Project:
             vector_count=vectors.COUNT,
             vector_origin=self.vector_origin,
             vector_bytes=sum(a.nbytes for arrays in self.vectors.values() for a in arrays),
-            labels_row=labels_row,
+            class_names_row=class_names_row,
             tensors="\n".join(map(_row, (*model.inputs, *model.outputs))),
             flash="\n".join(flash),
             size=len(content),

@@ -140,7 +140,7 @@ def measure_differences(
     expected: Callable[[dict[str, np.ndarray]], Outputs],
     examples: Mapping[str, np.ndarray],
     steps: Mapping[str, float],
-    labels: Any = None,
+    y: Any = None,
     rounded: Callable[[dict[str, np.ndarray]], Outputs] | None = None,
     kinds: Mapping[str, OutputKind] | None = None,
 ) -> tuple[OutputDifference, ...]:
@@ -151,7 +151,7 @@ def measure_differences(
         expected: likewise, to what they should be.
         examples: arrays by input name, shaped (examples, ...).
         steps: for each output of the file, in its order, `OutputDifference.step`.
-        labels: None, an array for a single output, or a dict by output name.
+        y: None, an array for a single output, or a dict by output name.
         rounded: likewise, to what the file would give if it did nothing but round.
         kinds: what is known of the outputs; where nothing is, they choose between classes.
 
@@ -162,7 +162,7 @@ def measure_differences(
     count = len(next(iter(examples.values())))
     if count == 0:
         raise problem("x without an example", "at least one", "pass x_test[:500]")
-    known = labels_by_output(labels, list(steps), count)
+    known = labels_by_output(y, list(steps), count)
     shapes = [array.shape[1:] for array in examples.values()]
     meters: dict[str, _DifferenceMeter] = {}
     for start in range(0, count, _BATCH_SIZE):
@@ -212,7 +212,7 @@ def overall(outputs: Sequence[OutputDifference]) -> dict[str, Any]:
 class _Labelled(NamedTuple):
     """The labels of a batch, and what went in."""
 
-    labels: np.ndarray
+    y: np.ndarray
     inputs: list[np.ndarray]
 
 
@@ -233,7 +233,7 @@ class _DifferenceMeter:
         self._same: list[np.ndarray] = []
         self._clear_lead: float | None = None
         self._clear = self._same_of_clear = 0
-        self._labels: list[np.ndarray] = []
+        self._y: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
         self._student_scores: list[np.ndarray] = []
 
@@ -269,11 +269,11 @@ class _DifferenceMeter:
             self._count_clear(task, expected, chosen == by_student)
         if labelled is None:
             return
-        labels = labels_for(task, labelled.labels, expected, self._name)
+        y = labels_for(task, labelled.y, expected, self._name)
         target = next((each for each in labelled.inputs if each.shape == expected.shape), None)
-        self._labels.append(labels)
+        self._y.append(y)
         for values, scores in ((received, self._scores), (expected, self._student_scores)):
-            answers = Answers(task, values, labels, target, threshold=self._threshold)
+            answers = Answers(task, values, y, target, threshold=self._threshold)
             scores.append(score_examples(answers))
 
     def result(self) -> OutputDifference:
@@ -339,7 +339,7 @@ class _DifferenceMeter:
         if self._task is None:
             return None
         values = np.concatenate(scores)
-        return summary(self._task, values, np.concatenate(self._labels)).value(len(values))
+        return summary(self._task, values, np.concatenate(self._y)).value(len(values))
 
     def _chooses(self, channels: tuple[ChannelDifference, ...]) -> bool:
         if self._task is None and self._kind.chooses is None:

@@ -145,7 +145,7 @@ def verify(
     model: TFLiteFile,
     student: Any,
     x: Any,
-    labels: Any = None,
+    y: Any = None,
     *,
     data: str = "given",
     names: Mapping[str, str] | None = None,
@@ -164,7 +164,7 @@ def verify(
         x: examples, as for `TFLiteModel.predict`; of a student with stateful layers the steps of a
             stream in their order, as for `predict_stream`. The keys of a dict are the names of the
             student's inputs, or those of the file's.
-        labels: the right classes of a classifier (numbers shaped (examples,), or one-hot rows), the
+        y: the right classes of a classifier (numbers shaped (examples,), or one-hot rows), the
             right labels (0 or 1) or targets in the shape of the output, or for a reconstruction 1
             for each anomaly; a dict by output name if there are several outputs, not necessarily
             all of them.
@@ -185,13 +185,13 @@ def verify(
     pairs = _paired_inputs(model, signature, names or {})
     examples = signature.examples(_by_student(x, pairs))
     pairing = _paired(model, signature, pairs, examples, names or {})
-    verification = _compared(model, signature, pairing, examples, _by_file(labels, pairing), data)
+    verification = _compared(model, signature, pairing, examples, _by_file(y, pairing), data)
     check_finite_outputs(verification)
     return verification
 
 
 def compare_with_student(
-    model: TFLiteFile, signature: Signature, x: Any, labels: Any, data: str
+    model: TFLiteFile, signature: Signature, x: Any, y: Any, data: str
 ) -> Verification:
     """`verify` of a file that has the student's names, whatever the numbers are."""
     same = Pairing(
@@ -199,7 +199,7 @@ def compare_with_student(
         {tensor.name: tensor.name for tensor in model.outputs},
     )
     examples = signature.examples(x)
-    return _compared(model, signature, same, examples, labels, data)
+    return _compared(model, signature, same, examples, y, data)
 
 
 def _compared(
@@ -207,20 +207,20 @@ def _compared(
     signature: Signature,
     pairing: Pairing,
     examples: dict[str, np.ndarray],
-    labels: Any,
+    y: Any,
     data: str,
 ) -> Verification:
     rounded = _rounding_only(model)
-    if labels is not None and not isinstance(labels, Mapping):
+    if y is not None and not isinstance(y, Mapping):
         # The next states have none.
         own = [t.name for t in model.outputs if t.name not in model.state_outputs.values()]
-        labels = {own[0]: labels} if len(own) == 1 else labels
+        y = {own[0]: y} if len(own) == 1 else y
     outputs = measure_differences(
         lambda batch: model.predict_by_name(pairing.for_file(batch)),
         lambda batch: pairing.of_student(_student_outputs(signature, batch)),
         examples,
         output_steps(model),
-        labels,
+        y,
         rounded=rounded and (lambda batch: rounded(pairing.for_file(batch))),
         kinds=output_kinds(model, signature.loss),
     )
@@ -287,12 +287,12 @@ def _by_student(x: Any, inputs: Mapping[str, str]) -> Any:
     return x
 
 
-def _by_file(labels: Any, pairing: Pairing) -> Any:
+def _by_file(y: Any, pairing: Pairing) -> Any:
     """Labels by the names of the file's outputs, also if they come by those of the student."""
-    if not isinstance(labels, Mapping) or set(labels) <= set(pairing.outputs):
-        return labels
+    if not isinstance(y, Mapping) or set(y) <= set(pairing.outputs):
+        return y
     of_file = {own: name for name, own in pairing.outputs.items()}
-    return {of_file.get(name, name): values for name, values in labels.items()}
+    return {of_file.get(name, name): values for name, values in y.items()}
 
 
 def check_finite_weights(student: Any) -> None:

@@ -42,7 +42,7 @@ def phone_model(color_student, color_images):
 @pytest.fixture(scope="session")
 def metadata():
     return android.Metadata(
-        labels=["Äpfel", "苹果", "apple \N{RED APPLE}"],
+        class_names=["Äpfel", "苹果", "apple \N{RED APPLE}"],
         name="Fruit",
         description="Tells three fruits apart.\nNot very well.",
         author="An author",

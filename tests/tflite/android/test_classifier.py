@@ -28,13 +28,13 @@ def test_other_inputs_are_refused(make_student, plain):
     as_image = dataclasses.replace(plain, input_kind="image")
     _refused(tflite.convert(wide), as_image, r"images of shape \(1, height, width, 3\)")
     several, _ = make_student("several inputs and outputs")
-    _refused(tflite.convert(several), plain, "2 inputs and 2 outputs.*leave the labels out")
+    _refused(tflite.convert(several), plain, "2 inputs and 2 outputs.*leave class_names out")
 
 
 def test_streams_are_refused(plain):
     layers = [keras.layers.LSTM(2, stateful=True, name="memory"), keras.layers.Dense(3)]
     stream = keras.Sequential([keras.Input((1, 4), batch_size=1), *layers])
-    _refused(tflite.convert(stream), plain, r"a stream, with the states memory_[ch], memory_[ch]\.")
+    _refused(tflite.convert(stream), plain, r"a stream with the states memory_[ch], memory_[ch]\.")
 
 
 def test_mean_and_std_are_for_images(plain):
@@ -92,10 +92,10 @@ def test_segments_are_classes_of_pixels(plain):
     assert android.read_metadata(android.add_metadata(model, plain)) == plain
 
 
-@pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c", "d"]])
-def test_as_many_labels_as_classes(color_model, plain, labels):
-    wrong = dataclasses.replace(plain, labels=labels)
-    _refused(color_model, wrong, rf"{len(labels)} labels for the output scores.*here 3")
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d"]])
+def test_as_many_names_as_classes(color_model, plain, names):
+    wrong = dataclasses.replace(plain, class_names=names)
+    _refused(color_model, wrong, rf"{len(names)} class names for the output scores.*here 3")
 
 
 def test_logits_are_refused_and_with_softmax_helps(color_student, plain):

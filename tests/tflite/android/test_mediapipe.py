@@ -97,12 +97,12 @@ def _by_channel(student, representative):
     model = android.with_normalization(student, CHANNEL_MEAN, CHANNEL_STD)
     ends = {"input_type": "uint8", "output_type": "uint8"}
     files = tflite.convert(model, "int8", np.round(representative * 255), **ends)
-    return android.add_metadata(files, android.Metadata(PLAIN.labels))
+    return android.add_metadata(files, android.Metadata(PLAIN.class_names))
 
 
 @pytest.fixture(scope="module")
 def heard():
-    """Files that the AudioClassifier runs, by name; labels occur twice in them."""
+    """Files that the AudioClassifier runs, by name; class names occur twice in them."""
     keras.utils.set_random_seed(0)
     student = keras.Sequential(
         [

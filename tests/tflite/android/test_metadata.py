@@ -5,19 +5,19 @@ import pytest
 
 from keras_kd.tflite.android import Metadata, ScoreCalibration, normalization
 
-LABELS = ["a", "b", "c"]
+NAMES = ["a", "b", "c"]
 
 
 def test_values_are_stored_in_one_form():
-    metadata = Metadata(LABELS, mean=127, std=[1, 2, 3])
-    assert metadata.labels == ("a", "b", "c")
+    metadata = Metadata(NAMES, mean=127, std=[1, 2, 3])
+    assert metadata.class_names == ("a", "b", "c")
     assert metadata.mean == (127.0,)
     assert metadata.std == (1.0, 2.0, 3.0)
     assert dataclasses.replace(metadata) == metadata
 
 
 def test_by_default_pixels_stay_as_they_are():
-    assert (Metadata(LABELS).mean, Metadata(LABELS).std) == ((0.0,), (1.0,))
+    assert (Metadata(NAMES).mean, Metadata(NAMES).std) == ((0.0,), (1.0,))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 255), (-123.7, 131.3), (5, 6)])
@@ -68,10 +68,10 @@ def test_ranges_that_are_none(low, high, error, message):
         (
             {"score_calibration": ScoreCalibration([(1, 2, 3)])},
             ValueError,
-            "calibration of 1 classes.*as many as there are labels, 3",
+            "calibration of 1 classes.*as many as there are class names, 3",
         ),
     ],
 )
 def test_what_cannot_be_metadata(options, error, message):
     with pytest.raises(error, match=message):
-        Metadata(**{"labels": LABELS, **options})
+        Metadata(**{"class_names": NAMES, **options})

@@ -1,4 +1,4 @@
-"""Labels of what is no image."""
+"""Class names of what is no image."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.tables import TableReader
 
 L = keras.layers
-LABELS = android.Metadata(["yes", "no", "perhaps"], name="Answers")
+NAMED = android.Metadata(["yes", "no", "perhaps"], name="Answers")
 
 
 def classifier(*inputs, body=None):
@@ -41,9 +41,9 @@ STUDENTS = {
 def test_the_shape_decides(kind):
     make, expected = STUDENTS[kind]
     model = tflite.convert(make())
-    assert kind_of_input(model, LABELS) == expected
-    described = android.add_metadata(model, LABELS)
-    assert android.read_metadata(described) == LABELS
+    assert kind_of_input(model, NAMED) == expected
+    described = android.add_metadata(model, NAMED)
+    assert android.read_metadata(described) == NAMED
     tensors = _inputs(described)
     assert len(tensors) == len(model.inputs)
     assert {_content(tensor) for tensor in tensors} == {2 if expected == "image" else 1}
@@ -52,8 +52,8 @@ def test_the_shape_decides(kind):
 def test_a_spectrogram_is_no_image():
     model = tflite.convert(classifier(keras.Input((20, 10, 1), name="spectrogram")))
     with pytest.raises(ValueError, match=r"grey image or a spectrogram.*input_kind='numbers'"):
-        android.add_metadata(model, LABELS)
-    told = android.Metadata(LABELS.labels, input_kind="numbers")
+        android.add_metadata(model, NAMED)
+    told = android.Metadata(NAMED.class_names, input_kind="numbers")
     described = android.add_metadata(model, told)
     assert android.read_metadata(described) == told
     [tensor] = _inputs(described)
@@ -66,17 +66,17 @@ def test_integers_for_apps_that_feed_them():
     x = np.random.default_rng(0).random((32, 5), np.float32)
     student = classifier(keras.Input((5,), name="x"))
     model = tflite.convert(student, "int8", x, input_type="int8", output_type="int8")
-    assert android.read_metadata(android.add_metadata(model, LABELS)) == LABELS
+    assert android.read_metadata(android.add_metadata(model, NAMED)) == NAMED
 
 
 def test_recordings():
     model = tflite.convert(classifier(keras.Input((800,), name="recording")))
-    told = android.Metadata(LABELS.labels, sample_rate=16000)
+    told = android.Metadata(NAMED.class_names, sample_rate=16000)
     described = android.add_metadata(model, told)
     assert android.read_metadata(described) == told
     [tensor] = _inputs(described)
     assert _content(tensor) == schema.ContentProperties.AUDIO
-    again = android.Metadata(LABELS.labels, input_kind="audio", sample_rate=16000)
+    again = android.Metadata(NAMED.class_names, input_kind="audio", sample_rate=16000)
     assert android.add_metadata(model, again).content == described.content
 
 
@@ -90,7 +90,7 @@ def test_recordings():
 def test_recordings_that_mediapipe_refuses(shape, options, message):
     model = tflite.convert(classifier(keras.Input(shape, name="recording")))
     with pytest.raises(ValueError, match=message):
-        android.add_metadata(model, android.Metadata(LABELS.labels, **options))
+        android.add_metadata(model, android.Metadata(NAMED.class_names, **options))
 
 
 def _inputs(model):

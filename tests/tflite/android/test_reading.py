@@ -37,7 +37,7 @@ def test_the_first_file_of_labels_counts(color_model):
     scores = {schema.Tensor.FILES: [_file("notes.txt", 1), _file("en.txt"), _file("de.txt")]}
     files = {"notes.txt": b"-", "de.txt": b"Katze\nHund", "en.txt": b"cat\ndog"}
     model = _made_by_others(color_model, scores, files=files)
-    assert android.read_metadata(model).labels == ("cat", "dog")
+    assert android.read_metadata(model).class_names == ("cat", "dog")
 
 
 CALIBRATION = _file("labels.txt", schema.AssociatedFileType.SCORE_CALIBRATION)

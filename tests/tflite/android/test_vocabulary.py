@@ -15,7 +15,7 @@ from keras_kd.tflite.android.vocabulary import SEPARATOR, from_bytes, to_bytes
 layers = keras.layers
 LENGTH = 7
 WORDS = ["", "[UNK]", "good", "bad", "film", "isn't", "été", "plot"]
-LABELS = ["praise", "blame", "neither"]
+NAMES = ["praise", "blame", "neither"]
 TEXTS = [
     "Good film!",
     "a BAD, bad plot; isn't it?",
@@ -50,13 +50,13 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def described(classifier):
-    metadata = android.Metadata(LABELS, name="Films", vocabulary=WORDS)
+    metadata = android.Metadata(NAMES, name="Films", vocabulary=WORDS)
     return android.add_metadata(classifier, metadata)
 
 
-def test_words_and_labels_are_in_the_file(described, classifier):
+def test_words_and_class_names_are_in_the_file(described, classifier):
     metadata = android.read_metadata(described)
-    assert metadata.labels == tuple(LABELS)
+    assert metadata.class_names == tuple(NAMES)
     assert metadata.vocabulary == ("<PAD>", "<UNKNOWN>", *WORDS[2:])
     assert metadata.word_separator == SEPARATOR
     given = np.array([numbers(text) for text in TEXTS], np.int32)
@@ -81,25 +81,25 @@ def test_a_vocabulary_may_have_numbers():
 )
 def test_what_cannot_be_looked_up_is_refused(words, message):
     with pytest.raises(ValueError, match=message):
-        android.Metadata(LABELS, vocabulary=words)
+        android.Metadata(NAMES, vocabulary=words)
 
 
 @pytest.mark.parametrize("separator", ["[", "a*"])
 def test_a_separator_that_separates_nothing(separator):
     with pytest.raises(ValueError, match=r"word_separator=.*pass for example"):
-        android.Metadata(LABELS, vocabulary=WORDS, word_separator=separator)
+        android.Metadata(NAMES, vocabulary=WORDS, word_separator=separator)
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         (lambda: student(length=None), r"a fixed length.*keras.Input\(\(64,\), dtype='int32'\)"),
-        (lambda: student(words=5), r"8 words for a model that without a number for the last"),
+        (lambda: student(words=5), r"8 words for a model without a number for the last"),
         (lambda: student(activation=None), r"with_softmax\(student\)"),
     ],
 )
 def test_models_that_mediapipe_would_not_run(model, message):
-    metadata = android.Metadata(LABELS, vocabulary=WORDS)
+    metadata = android.Metadata(NAMES, vocabulary=WORDS)
     with pytest.raises(ValueError, match=message):
         android.add_metadata(tflite.convert(model()), metadata)
 
@@ -107,7 +107,7 @@ def test_models_that_mediapipe_would_not_run(model, message):
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     student().save("text.keras")
-    Path("labels.txt").write_text("\n".join(LABELS))
+    Path("labels.txt").write_text("\n".join(NAMES))
     Path("vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
     words = ["convert", "text.keras", "--class-names", "labels.txt", "--vocabulary", "vocab.txt"]
     assert cli.main(words) == 0, capsys.readouterr().err
@@ -140,7 +140,7 @@ def test_mediapipe_gives_the_scores_of_litert(form, described, tmp_path):
     given = np.array([numbers(text) for text in TEXTS], np.int32)
     if form == "int8":
         model = tflite.convert(student(), "int8", given)
-        described = android.add_metadata(model, android.Metadata(LABELS, vocabulary=WORDS))
+        described = android.add_metadata(model, android.Metadata(NAMES, vocabulary=WORDS))
     path = described.save(tmp_path / "text.tflite")
     done = subprocess.run(
         [python, "-c", SCRIPT, path],
@@ -156,7 +156,7 @@ def test_mediapipe_gives_the_scores_of_litert(form, described, tmp_path):
     expected = described.predict(given)
     assert np.ptp(expected, axis=0).max() > 0.3
     for scores, row in zip(found, expected, strict=True):
-        assert [scores[label] for label in LABELS] == pytest.approx(row.tolist(), abs=1e-5)
+        assert [scores[name] for name in NAMES] == pytest.approx(row.tolist(), abs=1e-5)
 
 
 def test_the_page(tmp_path, monkeypatch):
@@ -167,7 +167,7 @@ def test_the_page(tmp_path, monkeypatch):
     sentences = ["a good film", "a bad plot", "good plot", "bad film"] * 10
     exec(block, {"np": np, "sentences": sentences, "labels": np.array([0, 1, 0, 1] * 10)})
     model = tflite.TFLiteModel.load("films.tflite")
-    assert android.read_metadata(model).labels == ("praise", "blame")
+    assert android.read_metadata(model).class_names == ("praise", "blame")
     assert [tensor.name for tensor in (*model.inputs, *model.outputs)] == ["words", "scores"]
     assert f'Regex("""{SEPARATOR}""")' in page
     assert f"LENGTH = {model.inputs[0].shape[1]}\n" in page

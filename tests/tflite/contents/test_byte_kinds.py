@@ -94,7 +94,7 @@ def test_what_leaving_a_kind_out_saves(files, name, kind, left_out):
     assert all(after[other] == before[other] for other in others)
 
 
-def test_labels_behind_the_model_are_metadata(files):
+def test_class_names_behind_the_model_are_metadata(files):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("labels.txt", "zero\none\n" * 50)

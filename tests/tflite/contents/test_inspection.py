@@ -163,7 +163,7 @@ def test_a_real_file_of_flex_operators_with_any_batch():
     assert "[any, 3, 3]" in str(inspection)
 
 
-def test_labels_and_normalization_are_shown(float_model):
+def test_class_names_and_normalization_are_shown(float_model):
     import keras
 
     keras.utils.set_random_seed(0)
@@ -178,18 +178,18 @@ def test_labels_and_normalization_are_shown(float_model):
     metadata = android.Metadata(["cat", "dog", "mouse"], mean=(1.0,), std=(255.0,))
     model = android.add_metadata(tflite.convert(student), metadata)
     said = model.inspect().described
-    assert said.labels == {"scores": ("cat", "dog", "mouse")}
+    assert said.class_names == {"scores": ("cat", "dog", "mouse")}
     assert said.normalization == {"image": ((1.0,), (255.0,))}
     assert said.files == ("labels.txt",)
     text = str(model.inspect())
-    assert "labels of scores: 3 (cat, dog, mouse)" in text
+    assert "class names of scores: 3 (cat, dog, mouse)" in text
     assert "normalization of image: (x - 1) / 255" in text
-    assert float_model.inspect().described.labels == {}
-    # Labels that are damaged are told of, and the rest is shown.
+    assert float_model.inspect().described.class_names == {}
+    # Class names that are damaged are told of, and the rest is shown.
     start = model.content.rindex(b"cat\ndog")
     damaged = model.content[:start] + b"bat" + model.content[start + 3 :]
     said = inspect_file(damaged).described
-    assert said.labels == {}
+    assert said.class_names == {}
     assert "Bad CRC-32" in said.error
 
 

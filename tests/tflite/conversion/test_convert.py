@@ -215,7 +215,7 @@ def test_nothing_is_left_behind_and_nothing_is_printed(student, tmp_path, monkey
             {"quantization": "int8", "recipe": {"*": "int4"}},
             r"quantization='int8' beside a recipe.*pass recipe=\{..., '\*': 'int8'\}",
         ),
-        ({"labels": [1]}, "labels without verification_data"),
+        ({"y": [1]}, "y without verification_data"),
         ({"input_range": (1, 0)}, r"input_range=\(1, 0\).*from low to high"),
         ({"target": "toaster"}, "target='toaster'.*'microcontroller'"),
         ({"student": "student.keras"}, "student='student.keras'.*a keras.Model"),
@@ -227,8 +227,8 @@ def test_unknown_options(student, arguments, message):
 
 
 def test_the_evidence_comes_with_the_file(student, images):
-    labels = student.predict(images, verbose=0).argmax(axis=1)
-    given = tflite.convert(student, verification_data=images, labels=labels).verification
+    y = student.predict(images, verbose=0).argmax(axis=1)
+    given = tflite.convert(student, verification_data=images, y=y).verification
     assert (given.data, given.examples) == ("given", 64)
     assert given.accuracy == given.student_accuracy == 1.0
     calibrated = tflite.convert(student, "int8", np.repeat(images, 3, axis=0)).verification

@@ -128,7 +128,7 @@ def test_attention_on_digits_keeps_its_accuracy(monkeypatch):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     student.compile("adam", loss)
     student.fit(images[:900], labels[:900], batch_size=32, epochs=8, verbose=0)
-    test = {"verification_data": images[900:], "labels": labels[900:]}
+    test = {"verification_data": images[900:], "y": labels[900:]}
     evidence = tflite.convert(student, "int8", images[:500], **test).verification
     assert abs(evidence.accuracy - evidence.student_accuracy) < 0.015
     monkeypatch.setattr(converter, "keep_tensors_apart", lambda *_: False)

@@ -112,6 +112,6 @@ def projects(tmp_path_factory, micro_model, float_model, student, images):
     for kind, model in models.items():
         folders[kind] = tmp_path_factory.mktemp("firmware") / "digits"
         microcontroller.write_project(
-            model, folders[kind], "digits", images, labels=[f"label {i}" for i in range(10)]
+            model, folders[kind], "digits", images, class_names=[f"class {i}" for i in range(10)]
         )
     return folders

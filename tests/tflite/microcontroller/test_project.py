@@ -26,7 +26,7 @@ FILES = [
     "digits.mk",
     "digits_data.cc",
     "digits_data.h",
-    "digits_labels.h",
+    "digits_class_names.h",
     "digits_ops.h",
     "digits_test.cc",
     "digits_test.h",
@@ -83,7 +83,7 @@ def test_it_compiles_without_warnings(projects, kind, compiler, compile_strictly
             "-o", tmp_path / "object.o", compiler=compiler,
         )  # fmt: skip
     header = tmp_path / "header.c"
-    names = ["digits", "digits_data", "digits_labels", "digits_test", "digits_vectors"]
+    names = ["digits", "digits_data", "digits_class_names", "digits_test", "digits_vectors"]
     header.write_text("".join(f'#include "{name}.h"\n' for name in names) + "int unused;\n")
     compile_strictly(
         "-c", header, f"-I{folder}", "-Wno-unused-variable", "-o", tmp_path / "header.o",
@@ -490,7 +490,7 @@ def test_without_examples_the_vectors_are_random(micro_model, tmp_path):
     paths = microcontroller.write_project(micro_model, tmp_path / "new")
     assert list(paths) == sorted(paths) == _files(tmp_path / "new")
     assert "random values" in (tmp_path / "new" / "README.md").read_text()
-    assert not (tmp_path / "new" / "model_labels.h").exists()
+    assert not (tmp_path / "new" / "model_class_names.h").exists()
 
 
 @needs_tflm
@@ -500,7 +500,7 @@ def test_without_examples_the_vectors_are_random(micro_model, tmp_path):
         ({"name": "my-model"}, "an identifier of C"),
         ({"name": "Math"}, r"'Math'.*whose header Math\.h is none of C's.*'Math_model'"),
         ({"margin": -0.1}, r"margin=-0\.1.*at least 0"),
-        ({"labels": ["a", "b"]}, "2 labels for the outputs .* a label for each value"),
+        ({"class_names": ["a", "b"]}, "2 class names for .* a name for each value"),
         ({"x": np.zeros((5, 8, 8, 1), np.float32)}, "1 different examples .* at least 3"),
         ({"x": np.zeros((5, 9, 9, 1), np.float32)}, "of shape"),
     ],
@@ -512,20 +512,20 @@ def test_wrong_arguments_leave_nothing(micro_model, arguments, message, tmp_path
 
 
 @needs_tflm
-def test_a_stream_has_labels_for_the_output_that_is_no_state(tmp_path):
+def test_a_stream_has_class_names_for_the_output_that_is_no_state(tmp_path):
     steps = keras.Input((1, 3), batch_size=1)
     memory = keras.layers.GRU(4, stateful=True)(steps)
     student = keras.Model(steps, keras.layers.Dense(2, name="scores")(memory))
     model = tflite.convert(student, target="microcontroller")
-    microcontroller.write_project(model, tmp_path / "new", "wake", labels=["yes", "no"])
-    assert "WAKE_LABEL_COUNT 2" in (tmp_path / "new" / "wake_labels.h").read_text()
-    with pytest.raises(ValueError, match=r"4 labels for the outputs scores"):
-        microcontroller.write_project(model, tmp_path / "other", labels=["a", "b", "c", "d"])
+    microcontroller.write_project(model, tmp_path / "new", "wake", class_names=["yes", "no"])
+    assert "WAKE_CLASS_COUNT 2" in (tmp_path / "new" / "wake_class_names.h").read_text()
+    with pytest.raises(ValueError, match=r"4 class names for the outputs scores"):
+        microcontroller.write_project(model, tmp_path / "other", class_names=["a", "b", "c", "d"])
 
 
-def test_labels_must_be_names(micro_model, tmp_path):
-    with pytest.raises(TypeError, match=r"labels='abc'.*a list of names"):
-        microcontroller.write_project(micro_model, tmp_path / "new", labels="abc")
+def test_class_names_must_be_text(micro_model, tmp_path):
+    with pytest.raises(TypeError, match=r"class_names='abc'.*a list of names"):
+        microcontroller.write_project(micro_model, tmp_path / "new", class_names="abc")
 
 
 @needs_tflm

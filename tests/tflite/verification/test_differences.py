@@ -5,7 +5,7 @@ from keras_kd.metrics.tasks import leads
 from keras_kd.tflite.verification.differences import measure_differences, overall
 
 
-def measure(received, expected, labels=None, step=0.0):
+def measure(received, expected, y=None, step=0.0):
     """The differences of two arrays that are handed out batch by batch."""
     examples = {"index": np.arange(len(expected))}
     (output,) = measure_differences(
@@ -13,7 +13,7 @@ def measure(received, expected, labels=None, step=0.0):
         lambda batch: {"output": expected[batch["index"]]},
         examples,
         {"output": step},
-        labels,
+        y,
     )
     return output
 
@@ -79,19 +79,19 @@ def test_probabilities_and_logits_choose_at_their_own_thresholds():
 
 def test_class_numbers_are_compared_as_they_are():
     expected = np.array([1, 2, 3, 2])
-    measured = measure(np.array([1, 2, 0, 2]), expected, labels=np.array([1, 1, 0, 0]))
+    measured = measure(np.array([1, 2, 0, 2]), expected, y=np.array([1, 1, 0, 0]))
     assert not measured.is_float
     assert measured.agreement == 0.75
 
 
 def test_accuracies(outputs):
     received = -outputs
-    labels = outputs.argmax(-1)
-    labels[0] = (labels[0] + 1) % 5
-    measured = measure(received, outputs, labels)
+    y = outputs.argmax(-1)
+    y[0] = (y[0] + 1) % 5
+    measured = measure(received, outputs, y)
     assert measured.task == "classification"
     assert measured.student_score == pytest.approx(69 / 70)
-    assert measured.score == pytest.approx((received.argmax(-1) == labels).mean())
+    assert measured.score == pytest.approx((received.argmax(-1) == y).mean())
     assert measure(received, outputs).score is None
 
 
@@ -99,7 +99,7 @@ def test_the_first_batch_decides_where_yes_begins():
     logits = np.linspace(-3, 3, 33)[:, None]
     # The last batch is one number that could be a probability.
     logits[-1] = 0.3
-    assert measure(logits, logits, labels=logits[:, 0] > 0).score == 1.0
+    assert measure(logits, logits, y=logits[:, 0] > 0).score == 1.0
 
 
 def test_scores_of_different_tasks_have_no_mean():

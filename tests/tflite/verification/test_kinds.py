@@ -132,7 +132,7 @@ def test_each_label_of_several_is_a_choice():
     student = keras.Sequential([keras.Input((6,)), layers.Dense(5, activation="sigmoid")])
     truth = (student(X).numpy() > 0.5).astype("float32")
     truth[:8, 0] = 1 - truth[:8, 0]
-    model = tflite.convert(student, "int8", X, verification_data=X, labels=truth)
+    model = tflite.convert(student, "int8", X, verification_data=X, y=truth)
     given = model.verification
     assert given.task == "multilabel"
     assert given.student_accuracy == 1 - 8 / truth.size
@@ -146,7 +146,7 @@ def test_each_label_of_several_is_a_choice():
 def test_targets_are_measured_by_their_error():
     student = regression(1.0)
     targets = np.asarray(student(X)) + np.float32([0.5, -0.25])
-    given = tflite.convert(student, verification_data=X, labels=targets).verification
+    given = tflite.convert(student, verification_data=X, y=targets).verification
     assert (given.task, given.accuracy, given.agreement) == ("regression", None, None)
     assert given.score == pytest.approx(0.375, abs=1e-5)
     assert "MAE: 0.375, the student's 0.375" in str(given)
@@ -155,10 +155,10 @@ def test_targets_are_measured_by_their_error():
 
 def test_anomalies_are_measured_by_the_area_under_the_curve():
     student = keras.Sequential([keras.Input((6,)), layers.Dense(6)])
-    labels = np.arange(64) % 4 == 0
-    model = tflite.convert(student, verification_data=X, labels=labels)
+    y = np.arange(64) % 4 == 0
+    model = tflite.convert(student, verification_data=X, y=y)
     errors = np.square(model.predict(X) - X).mean(axis=1)
-    expected = np.mean(errors[labels][:, None] > errors[~labels])
+    expected = np.mean(errors[y][:, None] > errors[~y])
     assert model.verification.task == "reconstruction"
     assert model.verification.score == pytest.approx(expected)
     assert f"AUC: {100 * expected:.2f} %, the student's" in str(model.verification)
