@@ -5,8 +5,8 @@
 Teacher and student get the same changed clips: moved, faster or slower, louder or softer, in noise.
 The student becomes an int8 file, and a folder with that file, the features in C++ and a test, to
 compile with TensorFlow Lite Micro. Without --data it runs on the few clips beside it. Prints the
-accuracy of the teacher, the student without and with it, and the file on other speakers: expect
-the file within a few points of its student. Needs the extra `micro`.
+accuracy on other speakers: of the teacher, the student alone and distilled, and the int8 file.
+Needs the extra `micro`.
 """
 
 from __future__ import annotations

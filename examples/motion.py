@@ -2,11 +2,10 @@
 
     python examples/motion.py
 
-Windows of 2.56 s at 50 Hz, three axes in g, are made by a model of motion: gravity in the direction
-in which the device is worn, steps with harmonics, impacts that the sensor cuts off at 4 g, pedals,
-a fall; noise and offset of the sensor. Prints the accuracy of the teacher (expect about 98 %), of a
-student of a fiftieth of its size without and with it (about 92 % both: its size is the limit
-here), and of the int8 file of 4 KB (as the student, within a point). Needs the extra `micro`.
+Windows of 2.56 s at 50 Hz, three axes in g, made by a model of motion: gravity, steps, impacts cut
+off at 4 g, pedals, a fall; noise and offset of the sensor. Accuracy on 1,500 other windows, one
+run: teacher 98.0 %, student alone 89.4 %, distilled 89.0 %, int8 88.8 % (4,352 bytes of flash,
+3,616 of arena). The standard error is 0.8 points: no gain is visible. Needs the extra `micro`.
 """
 
 from __future__ import annotations
@@ -89,8 +88,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model = tflite.convert(student, "int8", (x, y), target="microcontroller")
     agreement = tflite.microcontroller.check_agreement(model, x_test[:100])
 
-    models = {each.name: each for each in (teacher, alone, student)} | {"int8 file": model}
-    results = {name: metrics.accuracy(m.predict(x_test), y_test) for name, m in models.items()}
+    outputs = {each.name: each.predict(x_test, verbose=0) for each in (teacher, alone, student)}
+    outputs["int8 file"] = model.predict(x_test)
+    results = {name: metrics.accuracy(out, y_test) for name, out in outputs.items()}
     print(*(f"{name:10} {value:.1%}" for name, value in results.items()), sep="\n")
     print(f"{model.size:,} bytes of flash, {agreement.arena_bytes:,} bytes of arena\n{agreement}")
     return results
