@@ -116,28 +116,19 @@ def cross_entropy(library=keras):
     return library.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def train(
-    student, x=None, y=None, *, epochs=2, batch_size=16, initial_epoch=0, optimizer=None,
-    callbacks=(), **options
-):  # fmt: skip
+def train(student, x=None, y=None, *, optimizer=None, run_eagerly=True, compiled=None, **options):
     """A compressed tf_keras classifier after some steps, on random examples if none are given.
 
-    The options are those of `compile`. The default examples are four batches.
+    The default examples are four batches. To trace a graph takes longer than some eager steps;
+    `compiled` has more options of `compile`, the others are those of `fit`.
     """
     import tf_keras
 
     if x is None:
         x, y = examples_for(student)
     optimizer = optimizer or tf_keras.optimizers.Adam(0.01)
-    student.compile(optimizer, cross_entropy(tf_keras), **options)
-    student.fit(
-        x,
-        y,
-        epochs=epochs,
-        batch_size=batch_size,
-        initial_epoch=initial_epoch,
-        shuffle=False,
-        verbose=0,
-        callbacks=[*callbacks, *getattr(student, "training_callbacks", list)()],
-    )
+    student.compile(optimizer, cross_entropy(tf_keras), run_eagerly=run_eagerly, **(compiled or {}))
+    callbacks = [*options.pop("callbacks", ()), *getattr(student, "training_callbacks", list)()]
+    options = {"epochs": 2, "batch_size": 16, "shuffle": False, "verbose": 0, **options}
+    student.fit(x, y, callbacks=callbacks, **options)
     return student

@@ -39,7 +39,7 @@ def kernels(model):
 def test_weights_share_no_more_values_than_asked_for_after_training():
     student = cnn()
     before = student.get_weights()
-    clustered = train(cluster(student, 5))
+    clustered = train(cluster(student, 5), run_eagerly=False)
     for model in (clustered, strip(clustered)):
         values = summary(model).values
         assert values.pop("depthwise") == 36
@@ -190,13 +190,13 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
     ],
 )
 def test_steps_of_all_kinds_are_the_same(options, gradient_aggregation):
-    def trained(**options):
+    def trained(**mode):
         student = prune(mlp(), 0.5, schedule=PolynomialSchedule(end_step=1))
         clustered = cluster(student, 4, gradient_aggregation=gradient_aggregation)
-        return train(clustered, optimizer=tf_keras.optimizers.SGD(0.05), **options)
+        return train(clustered, optimizer=tf_keras.optimizers.SGD(0.05), **mode)
 
-    # Without any options tf_keras runs in a graph.
-    expected, received = trained(), trained(**options)
+    expected = trained(run_eagerly=True)
+    received = trained(run_eagerly=False, compiled=options)
     for one, other in zip(expected.get_weights(), received.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 

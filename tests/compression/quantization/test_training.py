@@ -54,7 +54,9 @@ def trained():
 
 def train(student, epochs=3):
     optimizer = tf_keras.optimizers.Adam(0.003)
-    return _models.train(student, *data(), epochs=epochs, batch_size=32, optimizer=optimizer)
+    return _models.train(
+        student, *data(), epochs=epochs, batch_size=32, optimizer=optimizer, run_eagerly=False
+    )
 
 
 def converted(student):
