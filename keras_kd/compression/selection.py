@@ -52,7 +52,8 @@ def select(
         raise problem(
             f"a student {graph.name!r} without trainable weights, none of which can be {purpose}",
             "layers that train",
-            "set student.trainable = True; a Distiller freezes the models it takes as teachers",
+            "set trainable = True on the student and on each of student.layers; a Distiller "
+            "freezes its teachers",
         )
     if not chosen:
         raise problem(

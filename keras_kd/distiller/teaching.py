@@ -251,8 +251,8 @@ class Teaching(Assembly):
             raise problem(
                 f"a student {self.student.name!r} without trainable weights",
                 "a student of which at least a part is trained",
-                "set student.trainable = True, and do not build the student of layers of the "
-                "teacher alone, which is frozen",
+                "set trainable = True on the student and on each of student.layers, and do not "
+                "build the student of layers of the teacher alone, which is frozen",
             )
         if self.train_function is None or force:
             super().make_train_function(force)

@@ -99,6 +99,8 @@ class Form:
         plain = _narrowed(plain, self.width, self.tilt)
         plain = _pooled(plain, self.pool) if self.pool > 1 else plain
         for layer in plain.layers:
+            # The layers of a teacher that a Distiller has used are frozen.
+            layer.trainable = True
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = min(layer.momentum, _MOST_MOMENTUM)
         return plain

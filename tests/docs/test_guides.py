@@ -4,6 +4,7 @@
 the tests of what they describe.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -260,8 +261,11 @@ def test_state(names):
 
 
 @pytest.mark.slow
-def test_the_readme(names, capsys):
+def test_the_readme(names, capsys, monkeypatch):
     pytest.importorskip("tflite_micro")
+    few = functools.partial(keras_kd.fit_to_device, trials=1, epochs=1, keep=0.1)
+    monkeypatch.setattr(keras_kd, "fit_to_device", few)
+    names |= {"x_val": names["x_test"], "y_val": names["y_test"]}
     run("README.md", names)
     assert Path("student.keras").is_file()
     assert Path("firmware").is_dir()

@@ -39,6 +39,14 @@ def test_the_whole_form_is_the_teacher(teacher):
     assert student is not teacher
 
 
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_a_form_of_a_teacher_that_a_distiller_froze_can_be_trained(teacher, width):
+    frozen = keras.models.clone_model(teacher)
+    frozen.trainable = False
+    assert len(Form(width).of(frozen).trainable_weights) == len(teacher.trainable_weights)
+    assert not frozen.trainable_weights
+
+
 def test_an_even_form_is_what_remove_filters_makes(teacher):
     student = Form(width=0.5).of(teacher)
     expected = remove_filters(teacher, 0.5)
