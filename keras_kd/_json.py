@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import numpy as np
-
 
 def json_value(value: Any) -> Any:
     """The same in types that JSON knows.
@@ -16,6 +14,9 @@ def json_value(value: Any) -> Any:
     Dataclasses become dicts of their fields, tuples become lists, NumPy's numbers become Python's,
     types of numbers become their names, and NaN and infinity become None.
     """
+    # The command line reads its options without NumPy.
+    import numpy as np
+
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: json_value(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
