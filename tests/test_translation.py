@@ -23,6 +23,8 @@ from keras_kd._translation import (
 )
 from keras_kd.compression import PolynomialSchedule
 
+from _models import labelled
+
 
 def linear_model(keras_module):
     return keras_module.Sequential(
@@ -32,8 +34,7 @@ def linear_model(keras_module):
 
 @pytest.fixture
 def data():
-    generator = np.random.default_rng(5)
-    return generator.normal(size=(24, 4)).astype("float32"), generator.integers(0, 3, 24)
+    return labelled(24, (4,), seed=5)
 
 
 OPTIMIZERS = {

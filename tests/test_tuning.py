@@ -5,6 +5,8 @@ import pytest
 import keras_kd
 from keras_kd.tuning import Space, distiller_builder
 
+from _models import labelled
+
 keras_tuner = pytest.importorskip("keras_tuner")
 
 
@@ -26,8 +28,7 @@ def teacher():
 
 @pytest.fixture(scope="module")
 def data():
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(32, 6)).astype("float32"), generator.integers(0, 3, 32)
+    return labelled(32, (6,))
 
 
 def test_without_a_search_it_is_a_distiller_with_its_defaults(teacher):

@@ -8,6 +8,8 @@ from keras import layers
 import keras_kd
 from keras_kd.compression import prune, quantize_aware, strip, summary
 
+from _models import cross_entropy
+
 SHAPE, CLASSES, SPARSITY = (8, 8, 1), 3, 0.6
 
 
@@ -66,10 +68,6 @@ def teacher(data):
     model.compile(keras.optimizers.Adam(0.01), cross_entropy(), metrics=["accuracy"])
     model.fit(*data, epochs=12, batch_size=16, verbose=0)
     return model
-
-
-def cross_entropy():
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def taught(teacher, student, data, losses=None, callbacks=(), epochs=4):

@@ -1,7 +1,6 @@
 """Errors of the compressions say how to mend them; here that is done, and it works."""
 
 import re
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +18,8 @@ from keras_kd.compression import (
     remove_filters,
     strip,
 )
+
+from _models import Row, cross_entropy
 
 layers = keras.layers
 X = np.random.default_rng(0).random((16, 6), np.float32)
@@ -86,20 +87,12 @@ def diverged():
 def distiller(is_compiled=True):
     made = keras_kd.Distiller(student(), student())
     if is_compiled:
-        made.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        made.compile("sgd", cross_entropy())
     return made
 
 
 def run(steps, made=None, **options):
     return compression.pipeline(steps, made or distiller(), X, Y, verbose=0, **options)
-
-
-class Row(NamedTuple):
-    """What provokes an error, what the message says, and what follows its advice."""
-
-    provoke: object
-    message: str
-    follow: object
 
 
 PRUNE, QUANTIZE = Step("prune", epochs=1, sparsity=0.5), Step("quantize_aware", epochs=1)

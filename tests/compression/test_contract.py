@@ -21,6 +21,8 @@ import keras_kd
 from keras_kd import compression, losses, tflite
 from keras_kd.compression.families import BY_NAME
 
+from _models import cross_entropy
+
 TRAIN, TEST, BATCH = 2000, 1000, 50
 # Shares are met up to one weight of the smallest kernel.
 SMALLEST_KERNEL = 72
@@ -47,10 +49,6 @@ def convolution(filters, name):
         layers.BatchNormalization(momentum=0.9, name=f"{name}_normalization"),
         layers.ReLU(name=f"{name}_relu"),
     ]
-
-
-def cross_entropy():
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from keras_kd.compression.kernels import CLUSTERABLE, is_depthwise, kernels
 from keras_kd.compression.layers import LAYERS as ROWS
 from keras_kd.compression.pruning.patterns import Axes
 
+from _models import Block
+
 IMAGE, SEQUENCE = (6, 6, 3), (5, 3)
 MATRIX = Axes((), (0,), (1,))
 CONVOLUTION = Axes((0, 1), (2,), (3,))
@@ -29,24 +31,6 @@ class Twice(keras.layers.Layer):
 
     def get_prunable_weights(self):
         return [self.first, self.second]
-
-
-class Block(keras.layers.Layer):
-    """A custom layer made of others."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.wide = keras.layers.Dense(8, activation="relu")
-        self.spread = keras.layers.DepthwiseConv1D(3, padding="same")
-        self.narrow = keras.layers.Dense(3)
-
-    def build(self, shape):
-        self.wide.build(shape)
-        self.spread.build((*shape[:-1], 8))
-        self.narrow.build((*shape[:-1], 8))
-
-    def call(self, inputs):
-        return self.narrow(self.spread(self.wide(inputs)))
 
 
 class Listing(Block):

@@ -11,25 +11,9 @@ from keras_kd.compression.families import FAMILIES
 from keras_kd.compression.kernels import CLUSTERABLE, PRUNABLE, kernels
 from keras_kd.compression.layers import LAYERS
 
+from _models import Block
+
 IMAGE, SEQUENCE, VIDEO, VOLUME = (8, 8, 4), (6, 4), (3, 6, 6, 2), (5, 5, 5, 2)
-
-
-class Block(layers.Layer):
-    """A user's own layer with layers of Keras inside."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.wide = layers.Dense(8, activation="relu")
-        self.spread = layers.DepthwiseConv1D(3, padding="same")
-        self.narrow = layers.Dense(4)
-
-    def build(self, shape):
-        self.wide.build(shape)
-        self.spread.build((*shape[:-1], 8))
-        self.narrow.build((*shape[:-1], 8))
-
-    def call(self, inputs):
-        return self.narrow(self.spread(self.wide(inputs)))
 
 
 def attention(layer):

@@ -13,6 +13,8 @@ from keras_kd._keras import tf_keras
 from keras_kd.distiller.default_losses import _KINDS, CLASSES, NUMBERS, advice_for, kind_of_loss
 from keras_kd.losses import LogitsMSE, SoftCrossEntropy, SoftTargets
 
+from _models import cross_entropy
+
 layers = keras.layers
 
 
@@ -137,7 +139,7 @@ def detector(structure, seed):
     return keras.Model(inputs, outputs[structure])
 
 
-SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+SPARSE = cross_entropy()
 
 
 @pytest.mark.parametrize("losses", [["huber", SPARSE], {"boxes": "huber", "scores": SPARSE}])

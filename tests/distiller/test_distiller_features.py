@@ -15,6 +15,8 @@ from keras_kd.losses import (
     VariationalInformation,
 )
 
+from _models import cross_entropy, in_flavour
+
 FLAVOURS = ["keras", "tf_keras"]
 
 
@@ -48,10 +50,6 @@ def image_student():
 def images():
     random = np.random.default_rng(3)
     return random.normal(size=(20, 8, 8, 1)).astype("float32"), random.integers(0, 3, 20)
-
-
-def in_flavour(student, flavour):
-    return student if flavour == "keras" else keras_kd.compression.to_tf_keras(student)
 
 
 def losses():
@@ -120,7 +118,7 @@ def test_the_loss_is_that_of_the_features(image_teacher, image_student, images, 
 
 
 def test_a_saved_distiller_has_its_adapters(image_teacher, image_student, images, tmp_path):
-    hard = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    hard = cross_entropy()
     distiller = keras_kd.Distiller(image_teacher, image_student, losses())
     distiller.compile("adam", hard)
     distiller.fit(*images, batch_size=10, verbose=0)
@@ -139,7 +137,7 @@ def test_a_saved_distiller_has_its_adapters(image_teacher, image_student, images
 
 def test_the_saved_student_is_the_student_alone(image_teacher, image_student, images, tmp_path):
     distiller = keras_kd.Distiller(image_teacher, image_student, losses())
-    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    distiller.compile("adam", cross_entropy())
     distiller.fit(*images, verbose=0)
     distiller.student.save(tmp_path / "student.keras")
     loaded = keras.models.load_model(tmp_path / "student.keras")
@@ -154,7 +152,7 @@ def test_weights_files_hold_the_adapters(image_teacher, image_student, images, f
     def new_distiller():
         student = in_flavour(image_student, flavour)
         distiller = keras_kd.Distiller(image_teacher, student, Hint("second", "second"))
-        distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        distiller.compile("sgd", cross_entropy())
         return distiller
 
     distiller = new_distiller()
@@ -264,7 +262,7 @@ def test_a_tf_keras_student_without_shapes_cannot_have_adapters(image_teacher, i
 @pytest.mark.slow
 def test_adapters_are_loaded_without_the_teacher(image_teacher, image_student, images, tmp_path):
     distiller = keras_kd.Distiller(image_teacher, image_student, losses(), save_teacher=False)
-    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    distiller.compile("adam", cross_entropy())
     distiller.fit(*images, batch_size=10, verbose=0)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.models.load_model(tmp_path / "distiller.keras")
@@ -283,7 +281,7 @@ def test_a_student_built_by_its_first_step_can_be_saved(image_teacher, images, t
         ]
     )
     distiller = keras_kd.Distiller(image_teacher, student, Hint("second", "second"))
-    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    distiller.compile("adam", cross_entropy())
     distiller.fit(*images, verbose=0)
     assert distiller.built
     distiller.save_weights(tmp_path / "distiller.weights.h5")

@@ -7,16 +7,14 @@ import pytest
 import keras_kd
 from keras_kd.losses import DecoupledKD, LogitsMSE, SoftTargets
 
+from _models import in_flavour
+
 FLAVOURS = ["keras", "tf_keras"]
 
 
 @keras.saving.register_keras_serializable("tests")
 def cooling(step):
     return 8.0 / (1.0 + keras.ops.cast(step, "float32"))
-
-
-def in_flavour(student, flavour):
-    return student if flavour == "keras" else keras_kd.compression.to_tf_keras(student)
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)

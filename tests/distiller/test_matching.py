@@ -50,7 +50,7 @@ def distillation_loss(teacher, student, loss=None, steps=0):
     distiller = keras_kd.Distiller(
         teacher, student, loss or SoftTargets(2.0), student_loss_weight=0
     )
-    distiller.compile("sgd")
+    distiller.compile("sgd", run_eagerly=not steps)
     value = distiller.evaluate(X, batch_size=16, verbose=0, return_dict=True)["distillation_loss"]
     if steps:
         distiller.fit(X, batch_size=16, epochs=steps, verbose=0)

@@ -10,17 +10,18 @@ from keras_kd.compression import prune, to_tf_keras
 from keras_kd.distiller.tf_keras_distiller import TfKerasDistiller
 from keras_kd.losses import DIST, Hint, VariationalInformation
 
+from _models import cross_entropy, labelled
+
 
 @pytest.fixture
 def data():
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(32, 5)).astype("float32"), generator.integers(0, 3, 32)
+    return labelled(32, (5,))
 
 
 def compile_arguments(optimizer="sgd"):
     return {
         "optimizer": optimizer,
-        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "loss": cross_entropy(),
         "metrics": ["accuracy"],
     }
 

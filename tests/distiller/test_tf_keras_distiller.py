@@ -9,6 +9,8 @@ import keras_kd
 from keras_kd.distiller.tf_keras_distiller import TfKerasDistiller
 from keras_kd.losses import LogitsMSE
 
+from _models import labelled
+
 CLASSES = 3
 FEATURES = 8
 
@@ -24,9 +26,7 @@ def build(keras_module, units=6, activation="softmax"):
 
 @pytest.fixture
 def data():
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(50, FEATURES)).astype("float32")
-    return x, generator.integers(0, CLASSES, 50)
+    return labelled(50, (FEATURES,), CLASSES)
 
 
 @pytest.fixture

@@ -276,7 +276,7 @@ def test_half_precision_is_computed_in_float32(loss, reference, dtype):
     assert float(value) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_compiled_equals_eager(loss, reference, jit_compile):
     teacher, student, labels = map(tensors, reference.inputs())
     weights = tf.constant([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])

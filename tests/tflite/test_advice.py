@@ -1,7 +1,6 @@
 """Errors of conversions and firmware say how to mend them; here that is done, and it works."""
 
 import re
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -9,6 +8,8 @@ import pytest
 
 from keras_kd import compression, tflite
 from keras_kd.tflite import microcontroller
+
+from _models import Row
 
 layers, ops = keras.layers, keras.ops
 X = np.random.default_rng(0).random((40, 6, 8), np.float32)
@@ -66,14 +67,6 @@ def convert(model, *arguments, **options):
 
 def project(model, folder):
     return microcontroller.write_project(model, folder / "firmware")
-
-
-class Row(NamedTuple):
-    """What provokes an error, what the message says, and what follows its advice."""
-
-    provoke: object
-    message: str
-    follow: object
 
 
 ROWS = {

@@ -11,6 +11,8 @@ from keras_kd.compression.bridge import rebuilding
 from keras_kd.compression.bridge.comparison import Comparison
 from keras_kd.compression.bridge.graph import read
 
+from _models import outputs
+
 
 def sequence(*stack, shape=(8, 8, 3), dtype=None):
     return lambda: keras.Sequential([keras.Input(shape, dtype=dtype), *(make() for make in stack)])
@@ -199,11 +201,6 @@ def with_random_weights(model):
         if weight.dtype == "float32" and weight.path.split("/")[-1] not in ("mean", "variance"):
             weight.assign(generator.uniform(0.1, 1.0, weight.shape))
     return model
-
-
-def outputs(model, x):
-    """What `model` computes in inference: numpy arrays in the model's own structure."""
-    return keras.tree.map_structure(lambda value: value.numpy(), model(x, training=False))
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())

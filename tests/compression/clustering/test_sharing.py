@@ -18,60 +18,13 @@ from keras_kd.compression import (
     to_tf_keras,
 )
 
-
-def cnn(frozen=False):
-    keras.utils.set_random_seed(1)
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            layers.Rescaling(2.0, name="rescaling"),
-            layers.Conv2D(4, 3, name="conv", trainable=not frozen),
-            layers.BatchNormalization(name="normalization"),
-            layers.ReLU(name="relu"),
-            layers.DepthwiseConv2D(3, name="depthwise"),
-            layers.SeparableConv2D(8, 3, name="separable"),
-            layers.Flatten(name="flatten"),
-            layers.Dense(16, activation="relu", name="hidden"),
-            layers.Dense(4, name="logits"),
-        ]
-    )
-
-
-def mlp(**options):
-    keras.utils.set_random_seed(1)
-    return keras.Sequential(
-        [
-            keras.Input((16,)),
-            layers.Dense(10, activation="relu", name="hidden", **options),
-            layers.Dense(4, name="logits"),
-        ]
-    )
-
-
-def data(student, examples=64):
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(examples, *student.input_shape[1:])).astype("float32")
-    return x, generator.integers(0, 4, examples)
+from _models import cnn, cross_entropy, examples_for, mlp, outputs, train
 
 
 def most_values(model):
     """The largest number of values in a kernel, or channel, of those that are clustered."""
     found = [each for each in summary(model).kernels if each.layer != "depthwise"]
     return max(each.values_per_channel or each.values for each in found)
-
-
-def outputs(model, x):
-    return model(x, training=False).numpy()
-
-
-LOSS = {"loss": tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
-
-
-def train(clustered, epochs=2, optimizer=None, **options):
-    clustered.compile(optimizer or tf_keras.optimizers.Adam(0.01), **LOSS, **options)
-    x, y = data(clustered)
-    clustered.fit(x, y, epochs=epochs, batch_size=16, verbose=0)
-    return clustered
 
 
 def kernels(model):
@@ -86,7 +39,7 @@ def kernels(model):
 def test_weights_share_no_more_values_than_asked_for_after_training():
     student = cnn()
     before = student.get_weights()
-    clustered = train(cluster(student, 5))
+    clustered = train(cluster(student, 5), run_eagerly=False)
     for model in (clustered, strip(clustered)):
         values = summary(model).values
         assert values.pop("depthwise") == 36
@@ -101,9 +54,9 @@ def test_training_moves_the_values_and_what_lies_behind_them():
     wrapper = clustered.get_layer("cluster_hidden")
     before = {weight.name: weight.numpy() for weight in clustered.weights}
     # What moves a value is the sum of the gradients of the weights that have it.
-    x, y = data(clustered)
+    x, y = examples_for(clustered)
     with tf.GradientTape() as tape:
-        loss = LOSS["loss"](y, clustered(x, training=True))
+        loss = cross_entropy(tf_keras)(y, clustered(x, training=True))
     original, centroids = wrapper.layer.kernel, wrapper.weights[2]
     gradient, shared = tape.gradient(loss, [original, centroids])
     clustered_kernel = kernels(clustered)["hidden"]
@@ -118,7 +71,7 @@ def test_training_moves_the_values_and_what_lies_behind_them():
 
 def test_what_evaluation_computes_is_what_strip_gives():
     clustered = train(cluster(cnn(), 6, per_channel=True))
-    x, _ = data(clustered)
+    x, _ = examples_for(clustered)
     before = clustered.get_weights()
     stripped = strip(clustered)
     np.testing.assert_array_equal(outputs(clustered, x), outputs(to_tf_keras(stripped), x))
@@ -137,7 +90,7 @@ def test_tf_mot_itself_changes_weights_in_inference():
     [indices] = [weight for weight in wrapper.weights if "indices" in weight.name]
     wrapper.original_clusterable_weights["kernel"].assign(np.zeros((16, 10)))
     before = indices.numpy()
-    model(data(model)[0], training=False)
+    model(examples_for(model)[0], training=False)
     assert not np.array_equal(indices.numpy(), before)
 
 
@@ -154,7 +107,7 @@ def test_initializations(initialization):
 
 def test_weights_with_few_different_values_begin_as_they_are():
     student = mlp()
-    x, _ = data(student)
+    x, _ = examples_for(student)
     student.get_layer("hidden").kernel.assign(np.random.default_rng(0).choice([1, -2, 3], (16, 10)))
     # As many values as weights.
     clustered = cluster(student, 40)
@@ -188,8 +141,8 @@ def test_channels_have_values_of_their_own(axis):
 @pytest.mark.parametrize("form", ["wrapped", pytest.param("stripped", marks=pytest.mark.slow)])
 def test_the_zeros_of_a_pruned_student_stay(form):
     pruned = prune(cnn(), 0.6, schedule=PolynomialSchedule(end_step=2, frequency=1))
-    pruned.compile("adam", **LOSS)
-    x, y = data(pruned)
+    pruned.compile("adam", cross_entropy(tf_keras))
+    x, y = examples_for(pruned)
     pruned.fit(x, y, epochs=2, batch_size=16, verbose=0, callbacks=pruned.training_callbacks())
     before = kernels(pruned)
     student = pruned if form == "wrapped" else strip(pruned)
@@ -218,8 +171,8 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
         clustered,
         [keras_kd.losses.SoftTargets(), keras_kd.losses.Hint("hidden", "hidden")],
     )
-    distiller.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(True))
-    x, y = data(clustered)
+    distiller.compile(keras.optimizers.Adam(0.01), cross_entropy())
+    x, y = examples_for(clustered)
     before = [weight.numpy() for weight in clustered.trainable_weights]
     history = distiller.fit(x, y, batch_size=16, epochs=2, verbose=0).history
     assert np.isfinite(history["distillation_loss"]).all()
@@ -237,13 +190,13 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
     ],
 )
 def test_steps_of_all_kinds_are_the_same(options, gradient_aggregation):
-    def trained(**options):
+    def trained(**mode):
         student = prune(mlp(), 0.5, schedule=PolynomialSchedule(end_step=1))
         clustered = cluster(student, 4, gradient_aggregation=gradient_aggregation)
-        return train(clustered, optimizer=tf_keras.optimizers.SGD(0.05), **options)
+        return train(clustered, optimizer=tf_keras.optimizers.SGD(0.05), **mode)
 
-    # Without any options tf_keras runs in a graph.
-    expected, received = trained(), trained(**options)
+    expected = trained(run_eagerly=True)
+    received = trained(run_eagerly=False, compiled=options)
     for one, other in zip(expected.get_weights(), received.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -257,14 +210,14 @@ def test_a_student_in_mixed_precision_is_clustered_in_full_precision():
     clustered = train(cluster(student, 4))
     assert strip(clustered).get_layer("hidden").compute_dtype == "float16"
     assert most_values(clustered) == 4
-    x, _ = data(clustered)
+    x, _ = examples_for(clustered)
     assert clustered(x).dtype == tf.float16
     np.testing.assert_array_equal(outputs(clustered, x), outputs(to_tf_keras(strip(clustered)), x))
 
 
 def test_regularizers_and_activity_regularizers_count_once():
     student = mlp(kernel_regularizer=keras.regularizers.L2(0.5), activity_regularizer="l1")
-    x, _ = data(student)
+    x, _ = examples_for(student)
     clustered, plain = cluster(student, 200), to_tf_keras(student)
     for model in (clustered, plain):
         model(x)
@@ -345,7 +298,7 @@ def test_a_clustered_student_saves_and_loads(name, tmp_path):
     )
     clustered.save(tmp_path / name)
     loaded = load(tmp_path / name)
-    x, y = data(clustered)
+    x, y = examples_for(clustered)
     # A copy of the normalization computes in another order.
     np.testing.assert_allclose(outputs(loaded, x), outputs(clustered, x), atol=1e-5)
     for layer, kernel in kernels(clustered).items() if name != "student" else ():
@@ -366,7 +319,7 @@ def test_weights_files_copies_and_backups(tmp_path):
     other.load_weights(tmp_path / "a.weights.h5")
     copy = tf_keras.models.clone_model(clustered)
     copy.set_weights(clustered.get_weights())
-    x, _ = data(clustered)
+    x, _ = examples_for(clustered)
     for model in (other, copy):
         np.testing.assert_array_equal(outputs(model, x), outputs(clustered, x))
     train(copy, epochs=1)
@@ -387,11 +340,11 @@ class Kill(tf_keras.callbacks.Callback):
 def test_a_training_that_was_interrupted_goes_on(tmp_path):
     def training():
         clustered = cluster(prune(mlp(), 0.5, schedule=PolynomialSchedule(end_step=1)), 4)
-        clustered.compile(tf_keras.optimizers.Adam(0.01), **LOSS)
+        clustered.compile(tf_keras.optimizers.Adam(0.01), cross_entropy(tf_keras))
         return clustered
 
     def fit(model, callbacks):
-        x, y = data(model)
+        x, y = examples_for(model)
         model.fit(x, y, epochs=4, batch_size=16, shuffle=False, verbose=0, callbacks=callbacks)
 
     whole, first, second = training(), training(), training()

@@ -1,38 +1,11 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from keras import layers
 
 from keras_kd.compression import ConstantSchedule, PolynomialSchedule, prune, summary
 
-
-def student():
-    wide = keras.initializers.RandomNormal(seed=0)
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            layers.Dense(8, kernel_initializer=wide, name="hidden"),
-            layers.Dense(3, kernel_initializer=wide, name="logits"),
-        ]
-    )
-
-
-def data():
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(32, 6)).astype("float32"), generator.integers(0, 3, 32)
-
-
-def fit(pruned, data=None, callbacks=(), **options):
-    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    pruned.compile("adam", loss)
-    callbacks = [*callbacks, *pruned.training_callbacks()]
-    arguments = (
-        {"x": data} if data is not None else dict(zip("xy", globals()["data"](), strict=True))
-    )
-    pruned.fit(**arguments, callbacks=callbacks, shuffle=False, verbose=0, **options)
-    return pruned
+from _models import labelled, mlp, train
 
 
 class Shares(tf_keras.callbacks.Callback):
@@ -55,24 +28,24 @@ class Shares(tf_keras.callbacks.Callback):
 )
 def test_the_schedule_in_epochs_and_steps(schedule, expected):
     shares = Shares()
-    fit(prune(student(), 0.5, schedule=schedule), callbacks=[shares], batch_size=8, epochs=4)
+    train(prune(mlp(), 0.5, schedule=schedule), callbacks=[shares], epochs=4)
     assert shares.seen == pytest.approx(expected, abs=0.02)
 
 
 def endless(count):
-    x, y = data()
+    x, y = labelled(8, (16,), 4)
     return tf.data.Dataset.from_generator(
-        lambda: ((x[:8], y[:8]) for _ in range(count)),
-        output_signature=(tf.TensorSpec((None, 6)), tf.TensorSpec((None,), tf.int64)),
+        lambda: ((x, y) for _ in range(count)),
+        output_signature=(tf.TensorSpec((None, 16)), tf.TensorSpec((None,), tf.int64)),
     )
 
 
 def test_data_of_unknown_length_prune_from_the_second_epoch_on():
     shares = Shares()
-    pruned = prune(student(), 0.5)
+    pruned = prune(mlp(), 0.5)
     with pytest.raises(ValueError, match=r"unknown length for a single epoch.*steps_per_epoch"):
-        fit(pruned, endless(4))
-    fit(pruned, endless(4), callbacks=[shares], epochs=3)
+        train(pruned, endless(4), epochs=1, batch_size=None)
+    train(pruned, endless(4), batch_size=None, callbacks=[shares], epochs=3)
     assert shares.seen[0] == 0
     assert shares.seen[2] == pytest.approx(0.5)
     assert pruned.layers[1].pruning_schedule.timetable.end_step == 9
@@ -80,9 +53,9 @@ def test_data_of_unknown_length_prune_from_the_second_epoch_on():
 
 
 def test_an_end_in_the_past_is_refused():
-    pruned = prune(student(), 0.5, schedule=PolynomialSchedule(end_epoch=1))
+    pruned = prune(mlp(), 0.5, schedule=PolynomialSchedule(end_epoch=1))
     with pytest.raises(ValueError, match=r"end_epoch.*begins after the first epoch"):
-        fit(pruned, endless(4), epochs=3)
+        train(pruned, endless(4), batch_size=None, epochs=3)
 
 
 class Stop(RuntimeError):
@@ -98,14 +71,14 @@ class Interrupt(tf_keras.callbacks.Callback):
 
 
 def test_a_training_that_was_interrupted_goes_on_with_the_same_masks(tmp_path):
-    whole = fit(prune(student(), 0.5), batch_size=8, epochs=4)
+    whole = train(prune(mlp(), 0.5), epochs=4)
 
     def backup():
         return tf_keras.callbacks.BackupAndRestore(tmp_path)
 
     with pytest.raises(Stop):
-        fit(prune(student(), 0.5), callbacks=[backup(), Interrupt()], batch_size=8, epochs=4)
-    resumed = fit(prune(student(), 0.5), callbacks=[backup()], batch_size=8, epochs=4)
+        train(prune(mlp(), 0.5), callbacks=[backup(), Interrupt()], epochs=4)
+    resumed = train(prune(mlp(), 0.5), callbacks=[backup()], epochs=4)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     timetables = [pruned.layers[1].pruning_schedule.timetable for pruned in (whole, resumed)]
@@ -116,12 +89,12 @@ def test_a_callback_that_brings_earlier_weights_back_is_warned_of():
     stopping = tf_keras.callbacks.EarlyStopping(
         "loss", mode="max", patience=2, restore_best_weights=True
     )
-    pruned = prune(student(), 0.5, schedule=PolynomialSchedule(begin_epoch=1))
+    pruned = prune(mlp(), 0.5, schedule=PolynomialSchedule(begin_epoch=1))
     with pytest.warns(UserWarning, match=r"\['hidden', 'logits'\] are less.*EarlyStopping"):
-        fit(pruned, callbacks=[stopping], batch_size=8, epochs=4)
+        train(pruned, callbacks=[stopping], epochs=4)
 
 
 def test_a_training_that_is_too_short_says_so():
-    pruned = prune(student(), 0.5, schedule=PolynomialSchedule(end_step=50))
+    pruned = prune(mlp(), 0.5, schedule=PolynomialSchedule(end_step=50))
     with pytest.warns(UserWarning, match=r"\['hidden', 'logits'\].*, 8 steps.*\(step 50\)"):
-        fit(pruned, batch_size=8, epochs=2)
+        train(pruned, epochs=2)

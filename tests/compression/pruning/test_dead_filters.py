@@ -5,14 +5,7 @@ from keras import layers
 
 from keras_kd.compression import prune, remove_dead_filters
 
-
-def randomized(model, seed=0):
-    generator = np.random.default_rng(seed)
-    for variable in model.weights:
-        if "seed" not in variable.path:
-            low, high = (0.5, 1.5) if "variance" in variable.name else (-0.5, 0.5)
-            variable.assign(generator.uniform(low, high, variable.shape))
-    return model
+from _models import chain, inputs_for, randomized
 
 
 def set_zero(layer, filters, weight="kernel", axis=-1):
@@ -25,9 +18,7 @@ def set_zero(layer, filters, weight="kernel", axis=-1):
 
 def check(model, expected):
     """Dead filters leave `expected` widths and the same outputs."""
-    generator = np.random.default_rng(1)
-    inputs = [generator.normal(size=(3, *x.shape[1:])).astype("float32") for x in model.inputs]
-    inputs = inputs if len(inputs) > 1 else inputs[0]
+    inputs = inputs_for(model)
     smaller = remove_dead_filters(model)
     np.testing.assert_allclose(smaller(inputs), model(inputs), rtol=1e-5, atol=1e-5)
     widths = {name: smaller.get_layer(name).output.shape[-1] for name in expected}
@@ -35,12 +26,12 @@ def check(model, expected):
     return smaller
 
 
-def chain(*stack, shape=(8, 8, 3)):
-    return randomized(keras.Sequential([keras.Input(shape), *stack]))
+def random_chain(*stack, **options):
+    return randomized(chain(*stack, **options))
 
 
 def test_a_filter_that_nobody_reads_goes_and_so_do_those_that_only_it_read():
-    model = chain(
+    model = random_chain(
         layers.Conv2D(8, 3, name="first", activation="relu"),
         layers.Conv2D(6, 3, name="second"),
         layers.Flatten(),
@@ -57,7 +48,7 @@ def test_a_filter_that_nobody_reads_goes_and_so_do_those_that_only_it_read():
 
 
 def test_what_a_constant_filter_says_moves_into_biases():
-    model = chain(
+    model = random_chain(
         layers.Conv2D(8, 3, name="first"),
         layers.BatchNormalization(),
         layers.Activation("sigmoid"),
@@ -75,7 +66,7 @@ def test_what_a_constant_filter_says_moves_into_biases():
 
 @pytest.mark.parametrize(("bias", "left"), [(-1.0, 5), (0.0, 5), (1.0, 8)])
 def test_a_padded_reader_takes_no_constant_but_zero(bias, left):
-    model = chain(
+    model = random_chain(
         layers.Conv2D(8, 3, name="first", activation="relu"),
         layers.Conv2D(4, 3, padding="same", name="second"),
         layers.Flatten(),
@@ -87,7 +78,7 @@ def test_a_padded_reader_takes_no_constant_but_zero(bias, left):
 
 
 def test_padding_makes_a_constant_vary():
-    model = chain(
+    model = random_chain(
         layers.Conv2D(8, 3, name="first"),
         layers.ZeroPadding2D(),
         layers.Conv2D(4, 3, name="second"),
@@ -120,7 +111,7 @@ def test_zero_times_anything_is_zero():
 
 
 def test_a_scale_of_zero_makes_a_filter_constant():
-    model = chain(
+    model = random_chain(
         layers.Conv2D(6, 3, name="first"),
         layers.BatchNormalization(name="normalization"),
         layers.GlobalAveragePooling2D(),
@@ -145,7 +136,7 @@ def test_a_layer_with_several_calls_has_one_bias_for_all():
 
 
 def test_one_filter_stays_where_all_are_dead():
-    model = chain(
+    model = random_chain(
         layers.Conv2D(4, 3, name="first"),
         layers.Flatten(),
         layers.Dense(4, name="hidden"),
@@ -157,14 +148,14 @@ def test_one_filter_stays_where_all_are_dead():
 
 
 def test_a_student_without_dead_filters_keeps_its_shapes():
-    model = chain(layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(2))
+    model = random_chain(layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(2))
     smaller = remove_dead_filters(model)
     assert [w.shape for w in smaller.weights] == [w.shape for w in model.weights]
     assert smaller is not model
 
 
 def test_a_pruned_student_loses_what_its_masks_have_emptied():
-    model = chain(layers.Dense(8, name="hidden"), layers.Dense(2, name="logits"), shape=(6,))
+    model = random_chain(layers.Dense(8, name="hidden"), layers.Dense(2, name="logits"), shape=(6,))
     pruned = prune(model, 0.5)
     wrapper = pruned.layers[1]
     ((_, mask, _),) = wrapper.pruning_vars

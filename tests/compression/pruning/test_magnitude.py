@@ -18,56 +18,9 @@ from keras_kd.compression import (
     to_tf_keras,
 )
 
+from _models import cnn, cross_entropy, examples_for, mlp, outputs, train
+
 PolynomialDecay = tfmot.sparsity.keras.PolynomialDecay
-
-
-def cnn(frozen=False):
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            # TF-MOT's registry refuses Rescaling, and with it the whole model.
-            layers.Rescaling(2.0),
-            layers.Conv2D(4, 3, name="conv", trainable=not frozen),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-            layers.DepthwiseConv2D(3, name="depthwise"),
-            layers.SeparableConv2D(8, 3, name="separable"),
-            layers.Flatten(),
-            layers.Dense(16, activation="relu", name="hidden"),
-            layers.Dense(4, name="logits"),
-        ]
-    )
-
-
-def mlp():
-    return keras.Sequential(
-        [
-            keras.Input((16,)),
-            layers.Dense(10, activation="relu", name="hidden"),
-            layers.Dense(4, name="logits"),
-        ]
-    )
-
-
-def data(student):
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(64, *student.input_shape[1:])).astype("float32")
-    return x, generator.integers(0, 4, 64)
-
-
-def outputs(model, x):
-    """What `model` computes in inference: numpy arrays in the model's own structure."""
-    return keras.tree.map_structure(lambda value: value.numpy(), model(x, training=False))
-
-
-def train(pruned, epochs=2, batch_size=16, callbacks=(), **options):
-    pruned.compile("adam", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    x, y = data(pruned)
-    callbacks = [*pruned.training_callbacks(), *callbacks]
-    pruned.fit(
-        x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks, **options
-    )
-    return pruned
 
 
 def dense(units=8, inputs=16):
@@ -78,7 +31,7 @@ def dense(units=8, inputs=16):
 def test_the_sparsity_asked_for_is_the_sparsity_measured_in_a_short_training(wanted):
     student = cnn()
     before = student.get_weights()
-    pruned = train(prune(student, wanted))
+    pruned = train(prune(student, wanted), run_eagerly=False)
     for trained in (pruned, strip(pruned)):
         measured = summary(trained)
         shares = measured.sparsities
@@ -139,14 +92,14 @@ def test_later_epochs_count_what_is_left_of_the_training():
 
 
 def _endless(count):
-    x, y = data(mlp())
+    x, y = examples_for(mlp())
     for _ in range(count):
         yield x[:16], y[:16]
 
 
 def test_data_of_unknown_length_prune_from_the_second_epoch_on():
     pruned = prune(mlp(), 0.7)
-    pruned.compile("adam", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pruned.compile("adam", cross_entropy(tf_keras))
     dataset = tf.data.Dataset.from_generator(
         lambda: _endless(4),
         output_signature=(
@@ -191,7 +144,7 @@ def test_a_student_inside_another_model_is_pruned(options):
     pruned = prune(mlp(), 0.75)
     outer = Outer(pruned)
     outer.compile("adam", **options)
-    x, y = data(pruned)
+    x, y = examples_for(pruned)
     callbacks = pruned.training_callbacks()
     outer.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=callbacks)
     assert summary(pruned).sparsity == pytest.approx(0.75, abs=0.02)
@@ -203,7 +156,7 @@ def test_stripping_is_exact_and_brings_the_names_back():
     pruned = train(prune(student, 0.75), epochs=1)
     stripped = strip(pruned)
     assert [layer.name for layer in stripped.layers[1:]] == [layer.name for layer in student.layers]
-    x, _ = data(pruned)
+    x, _ = examples_for(pruned)
     np.testing.assert_array_equal(outputs(pruned, x), outputs(to_tf_keras(stripped), x))
     np.testing.assert_allclose(outputs(pruned, x), outputs(stripped, x), atol=1e-5)
 
@@ -219,7 +172,7 @@ def test_stripping_applies_masks_to_weights_that_the_last_step_has_moved():
 @pytest.mark.slow
 def test_a_pruned_student_saves_and_loads(tmp_path):
     pruned = train(prune(mlp(), 0.75))
-    x, _ = data(pruned)
+    x, _ = examples_for(pruned)
     with tfmot.sparsity.keras.prune_scope():
         for name in ("student.keras", "student.h5", "student"):
             pruned.save(tmp_path / name)
@@ -400,7 +353,7 @@ def test_a_training_that_failed_is_not_hidden_by_zeros():
     student = mlp()
     pruned = prune(student, 0.5, schedule=ConstantSchedule(end_step=1))
     pruned.compile("sgd", "mse")
-    x, _ = data(student)
+    x, _ = examples_for(student)
     pruned.fit(x * np.nan, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
     kernel = strip(pruned).get_layer("hidden").kernel.numpy()
     assert np.isnan(kernel).mean() == pytest.approx(0.5, abs=0.05)

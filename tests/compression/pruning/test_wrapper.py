@@ -18,34 +18,7 @@ from keras_kd.compression import (
     to_tf_keras,
 )
 
-
-def data(model, classes=3):
-    generator = np.random.default_rng(0)
-    x = [generator.normal(size=(32, *i.shape[1:])).astype("float32") for i in model.inputs]
-    return x, generator.integers(0, classes, 32)
-
-
-def train(pruned, epochs=2, callbacks=(), optimizer="adam", **options):
-    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    pruned.compile(optimizer, loss, **options)
-    x, y = data(pruned)
-    callbacks = [*callbacks, *pruned.training_callbacks()]
-    pruned.fit(x, y, batch_size=8, epochs=epochs, verbose=0, callbacks=callbacks)
-    return pruned
-
-
-def outputs(model, x):
-    return np.asarray(model(x if len(x) > 1 else x[0], training=False))
-
-
-def dense():
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            layers.Dense(8, activation="relu", name="hidden"),
-            layers.Dense(3, name="logits"),
-        ]
-    )
+from _models import cross_entropy, examples_for, mlp, outputs, train
 
 
 def siamese():
@@ -105,7 +78,7 @@ STUDENTS = {
 def test_every_kernel_is_as_sparse_after_training_stripping_and_loading(name, tmp_path):
     build, expected = STUDENTS[name]
     pruned = train(prune(build(), 0.5))
-    x, _ = data(pruned)
+    x, _ = examples_for(pruned)
     stripped = strip(pruned)
     for form in (pruned, stripped):
         measured = summary(form)
@@ -154,10 +127,10 @@ def test_a_layer_that_is_called_twice_counts_a_step_once():
 
 def test_tf_mot_itself_counts_calls():
     model = tfmot.sparsity.keras.prune_low_magnitude(to_tf_keras(siamese()))
-    model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    x, y = data(model)
+    model.compile("sgd", cross_entropy(tf_keras))
+    x, y = examples_for(model)
     callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
-    model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks)
+    model.fit(x, y, batch_size=16, verbose=0, callbacks=callbacks)
     assert model.get_layer("prune_low_magnitude_shared").pruning_step == 8
     assert model.get_layer("prune_low_magnitude_logits").pruning_step == 4
 
@@ -175,14 +148,14 @@ class ZerosSeen(tf_keras.callbacks.Callback):
 
 def test_no_callback_sees_weights_that_are_not_masked_yet():
     seen = ZerosSeen()
-    train(prune(dense(), 0.5, schedule=ConstantSchedule(end_step=1)), callbacks=[seen])
+    train(prune(mlp(6, 8, 3), 0.5, schedule=ConstantSchedule(end_step=1)), callbacks=[seen])
     assert seen.shares == [0.5] * 8
 
 
 def test_with_tf_mot_itself_masked_weights_come_back_after_each_step():
     seen = ZerosSeen()
     schedule = tfmot.sparsity.keras.ConstantSparsity(0.5, 0, frequency=1)
-    model = tfmot.sparsity.keras.prune_low_magnitude(to_tf_keras(dense()), schedule)
+    model = tfmot.sparsity.keras.prune_low_magnitude(to_tf_keras(mlp(6, 8, 3)), schedule)
     model.training_callbacks = lambda: [tfmot.sparsity.keras.UpdatePruningStep()]
     train(model, callbacks=[seen])
     assert max(seen.shares) < 0.5
@@ -193,12 +166,16 @@ def test_with_tf_mot_itself_masked_weights_come_back_after_each_step():
     [
         {"steps_per_execution": 4},
         {"jit_compile": True},
-        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+        pytest.param({}, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("pattern", [None, MByN(2, 4)])
 def test_ways_of_running_a_step(options, pattern):
-    pruned = train(prune(dense(), None if pattern else 0.5, pattern=pattern), **options)
+    pruned = train(
+        prune(mlp(6, 8, 3), None if pattern else 0.5, pattern=pattern),
+        run_eagerly=False,
+        compiled=options,
+    )
     assert steps_of(pruned) == {8}
     assert summary(pruned).sparsities["hidden"] == pytest.approx(1 / 3 if pattern else 0.5)
 
@@ -206,7 +183,7 @@ def test_ways_of_running_a_step(options, pattern):
 def test_in_mixed_precision_masks_are_in_full_precision():
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        student = dense()
+        student = mlp(6, 8, 3)
     finally:
         keras.config.set_dtype_policy("float32")
     optimizer = tf_keras.mixed_precision.LossScaleOptimizer(tf_keras.optimizers.Adam())
@@ -238,7 +215,7 @@ def test_a_constraint_of_the_layer_itself_holds_too():
 )
 def test_patterns_and_schedules_survive_the_config(pattern, config):
     pruned = prune(
-        dense(),
+        mlp(6, 8, 3),
         schedule=PolynomialSchedule(begin_step=2, end_step=9, frequency=3, power=1),
         pattern=pattern,
     )
@@ -259,8 +236,8 @@ def test_tf_mot_itself_loses_m_by_n():
 
 def test_weights_and_masks_are_saved_and_loaded_while_training(tmp_path):
     with pytest.warns(UserWarning, match="less sparse than was asked for"):
-        pruned = train(prune(dense(), 0.5, schedule=PolynomialSchedule(end_step=16)))
-    again = prune(dense(), 0.5, schedule=PolynomialSchedule(end_step=16))
+        pruned = train(prune(mlp(6, 8, 3), 0.5, schedule=PolynomialSchedule(end_step=16)))
+    again = prune(mlp(6, 8, 3), 0.5, schedule=PolynomialSchedule(end_step=16))
     for path in (tmp_path / "weights.weights.h5", tmp_path / "weights.h5", tmp_path / "weights"):
         pruned.save_weights(path)
         again.load_weights(path)
@@ -281,9 +258,9 @@ def test_a_recurrent_student_learns_features_under_a_distiller():
     ]
     distiller = keras_kd.Distiller(teacher, pruned, losses)
     optimizer = keras.optimizers.Adam(0.02)
-    distiller.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    [x], y = data(pruned)
-    history = distiller.fit(x, y, batch_size=8, epochs=3, verbose=0).history
+    distiller.compile(optimizer, cross_entropy())
+    x, y = examples_for(pruned)
+    history = distiller.fit(x, y, batch_size=16, epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     assert summary(strip(pruned)).sparsity == pytest.approx(0.5, abs=0.02)
     assert steps_of(pruned) == {12}

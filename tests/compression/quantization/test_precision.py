@@ -11,14 +11,11 @@ from keras import layers
 from keras_kd import tflite
 from keras_kd.compression import cluster, quantize_aware, strip, summary
 
+from _models import outputs
+
 needs_tflm = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None, reason="tflite-micro is not installed"
 )
-
-
-def outputs(model, x):
-    """What `model` computes in inference: numpy arrays in the model's own structure."""
-    return keras.tree.map_structure(lambda value: value.numpy(), model(x, training=False))
 
 
 def small_cnn():

@@ -11,6 +11,9 @@ from keras_kd.compression import load, prune, quantize_aware, strip, summary
 from keras_kd.compression.bridge.graph import read
 from keras_kd.compression.bridge.rebuilding import random_inputs
 
+import _models
+from _models import cross_entropy, outputs
+
 
 def cnn():
     return keras.Sequential(
@@ -42,26 +45,18 @@ def trained():
     student = cnn()
     student.compile(
         keras.optimizers.Adam(0.01),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        cross_entropy(),
         metrics=["accuracy"],
     )
     student.fit(*data(), epochs=12, batch_size=32, verbose=0)
     return student
 
 
-def outputs(model, x):
-    """What `model` computes in inference: numpy arrays in the model's own structure."""
-    return keras.tree.map_structure(lambda value: value.numpy(), model(x, training=False))
-
-
 def train(student, epochs=3):
-    student.compile(
-        tf_keras.optimizers.Adam(0.003),
-        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    optimizer = tf_keras.optimizers.Adam(0.003)
+    return _models.train(
+        student, *data(), epochs=epochs, batch_size=32, optimizer=optimizer, run_eagerly=False
     )
-    callbacks = student.training_callbacks() if hasattr(student, "training_callbacks") else []
-    student.fit(*data(), epochs=epochs, batch_size=32, verbose=0, callbacks=callbacks)
-    return student
 
 
 def converted(student):

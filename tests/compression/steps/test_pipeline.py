@@ -18,6 +18,8 @@ from keras_kd.compression import Step, pipeline, strip, summary
 from keras_kd.compression.steps.checkpoint import Checkpoint
 from keras_kd.compression.steps.result import Stage
 
+from _models import cross_entropy
+
 STEPS = [
     Step("factorize", epochs=1, rank=8),
     Step("prune", epochs=3, sparsity=0.5),
@@ -42,10 +44,6 @@ def model(units, name):
         ],
         name=name,
     )
-
-
-def cross_entropy():
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 @pytest.fixture(scope="module")

@@ -272,7 +272,7 @@ def test_sample_weights_and_masks(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss_class", LOSSES)
 def test_compiled_equals_eager(loss_class, jit_compile, shape):
     teacher, student = draw(shape)

@@ -354,7 +354,9 @@ def assert_equal_steps(online, stored):
     assert any(np.abs(one - begun).max() > 1e-3 for begun, one in zip(*online, strict=True))
 
 
-@pytest.mark.parametrize(("jit_compile", "size"), [(False, 8), (True, 20)])
+@pytest.mark.parametrize(
+    ("jit_compile", "size"), [(False, 8), pytest.param(True, 20, marks=pytest.mark.slow)]
+)
 def test_the_student_learns_as_online(
     jit_compile, size, teacher, student, examples, hard_loss, tmp_path
 ):

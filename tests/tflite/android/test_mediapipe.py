@@ -24,6 +24,8 @@ from keras_kd.tflite.android import writing
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.archive import append_files
 
+from _models import cross_entropy
+
 WORKER = Path(__file__).with_name("mediapipe_worker.py")
 OWN = Path(__file__).parents[3] / ".venv-mediapipe" / "bin" / "python"
 PYTHON = os.environ.get("KERAS_KD_MEDIAPIPE_PYTHON") or (str(OWN) if OWN.is_file() else None)
@@ -59,7 +61,7 @@ def student(digits):
             layers.Dense(10),
         ]
     )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = cross_entropy()
     student.compile(keras.optimizers.Adam(0.005), loss)
     student.fit(digits.x_train, digits.y_train, epochs=2, verbose=0)
     return student
