@@ -110,7 +110,9 @@ def test_layers_of_nested_models_by_their_path(x, compiled):
     before = model.get_layer("inner").layers[0](x)
     # XLA computes tanh in another way, whose error does not shrink with the value.
     expected = backbone.get_layer("block3")(before)
-    np.testing.assert_allclose(tapped.features["inner/backbone/block3"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        tapped.features["inner/backbone/block3"], expected, rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(tapped.outputs, model(x), rtol=1e-5, atol=1e-6)
     assert tuple(tap.shapes().features["inner/backbone/block3"].shape) == (None, 3)
 
