@@ -263,7 +263,7 @@ def _family_digest(student: Any) -> str | None:
     try:
         source = inspect.getsource(student if inspect.isroutine(student) else type(student))
     except (OSError, TypeError):
-        source = getattr(student, "__qualname__", type(student).__qualname__)
+        source = str(getattr(student, "__qualname__", type(student).__name__))
     return digest_of(np.frombuffer(source.encode(), np.uint8))
 
 
