@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -187,6 +187,52 @@ def _check_own(path: Path, status: os.stat_result, to_write: bool) -> None:
         raise _foreign(path, "which is no regular file")
     if status.st_nlink > 1 and to_write:
         raise _foreign(path, "which has another name in some directory (a hard link)")
+
+
+def files_below(
+    directory: Path,
+    suffixes: Sequence[str],
+    kind: str,
+    one: str,
+    several: str,
+    *,
+    hidden: tuple[str, ...] = (".",),
+) -> list[Path]:
+    """The files of a kind in a directory and the directories in it, sorted by directory and name.
+
+    Args:
+        directory: where.
+        suffixes: of the files, in lower case.
+        kind: what they are, for messages: "WAV files".
+        one: one of them: "a clip".
+        several: some of them: "clips".
+        hidden: how names begin that are left out, with all that is below them.
+
+    Raises:
+        FileNotFoundError: if there is no such directory.
+        ValueError: if there is no such file in it.
+    """
+    if not directory.is_dir():
+        raise problem(
+            f"the path {str(directory)!r}",
+            f"a directory of {kind}",
+            "check the path",
+            kind=FileNotFoundError,
+        )
+    found = [
+        path
+        for path in directory.rglob("*")
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith(hidden) for part in path.relative_to(directory).parts)
+        and path.is_file()
+    ]
+    if not found:
+        raise problem(
+            f"the directory {str(directory)!r} without {one}",
+            f"files that end in {', '.join(suffixes)}, there or in directories of classes",
+            f"name the directory that holds the {several}",
+        )
+    return sorted(found, key=lambda path: (path.parent.as_posix(), path.name))
 
 
 def is_leftover(path: Path) -> bool:

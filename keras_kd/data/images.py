@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_kd._checks import check_integer, one_line, problem
+from keras_kd._files import files_below
 from keras_kd._memory import check_expansion
 from keras_kd._progress import with_progress
 
@@ -44,7 +45,8 @@ def load_images(
         ValueError: if there is no image in it, if some cannot be read, or if the shape is another.
     """
     height, width, channels = _checked_shape(shape)
-    files = _chosen(_image_files(Path(directory)), most)
+    found = files_below(Path(directory), SUFFIXES, "images", "an image", "images")
+    files = _chosen(found, most)
     images, damaged = [], []
     for file in with_progress(files, "Reading images"):
         try:
@@ -128,30 +130,6 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
         )
     height, width, channels = shape
     return height, width, channels
-
-
-def _image_files(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        raise problem(
-            f"the path {str(directory)!r}",
-            "a directory of images",
-            "check the path",
-            kind=FileNotFoundError,
-        )
-    found = [
-        path
-        for path in directory.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-        and path.is_file()
-    ]
-    if not found:
-        raise problem(
-            f"the directory {str(directory)!r} without an image",
-            f"files that end in {', '.join(SUFFIXES)}, there or in directories of classes",
-            "name the directory that holds the images",
-        )
-    return sorted(found, key=lambda path: (path.parent.as_posix(), path.name))
 
 
 def _chosen(files: list[Path], most: int | None) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import check_integer, check_number, one_line, problem
+from keras_kd._files import files_below
 from keras_kd._limits import free_bytes
 from keras_kd._progress import with_progress
 
@@ -161,7 +162,7 @@ def load_clips(
         fix = "pass 16000, or leave it out"
         check_integer("sample_rate", sample_rate, at_least=1, fix=fix)
     folder = Path(directory)
-    files = _wav_files(folder)
+    files = files_below(folder, SUFFIXES, "WAV files", "a clip", "clips", hidden=(".", "_"))
     described = {file: _fields_of(file.relative_to(folder), names) for file in files}
     _check_described(described, names)
     present = sorted({fields[_LABEL] for fields in described.values()})
@@ -183,30 +184,6 @@ def load_clips(
     indices = {name: index for index, name in enumerate(chosen)}
     y = np.array([indices[label] for label in fields.pop(_LABEL)], "int64")
     return Clips(x, y, chosen, rate, fields)
-
-
-def _wav_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise problem(
-            f"the path {str(folder)!r}",
-            "a directory of WAV files",
-            "check the path",
-            kind=FileNotFoundError,
-        )
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-        and path.is_file()
-    ]
-    if not found:
-        raise problem(
-            f"the directory {str(folder)!r} without a clip",
-            f"files that end in {', '.join(SUFFIXES)}, there or in directories of classes",
-            "name the directory that holds the clips",
-        )
-    return sorted(found, key=lambda path: (path.parent.as_posix(), path.name))
 
 
 def _fields_of(path: Path, names: str | None) -> dict[str, str]:
