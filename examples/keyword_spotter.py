@@ -84,14 +84,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         distiller.fit(joined, epochs=options.epochs, verbose=2)
 
     model = tflite.convert(student, "int8", (examples, training.y), target="microcontroller")
-    microcontroller.write_project(
-        model,
-        options.output,
-        "digits",
-        x_test[::3],
-        class_names=clips.class_names,
-        front_end=front_end,
-    )
+    extras = {"class_names": clips.class_names, "front_end": front_end}
+    microcontroller.write_project(model, options.output, "digits", x_test[::3], **extras)
     outputs = {each.name: each.predict(x_test, verbose=0) for each in (teacher, alone, student)}
     outputs["int8 file"] = model.predict(x_test)
     results = {name: metrics.accuracy(out, test.y) for name, out in outputs.items()}
