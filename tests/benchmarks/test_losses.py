@@ -50,7 +50,7 @@ def results(scripts, tmp_path):
 def test_every_loss_is_tried_once(benchmark):
     tried = [row.loss.__name__ for row in benchmark.ROWS]
     # Its networks have no attention.
-    assert sorted(tried) == sorted(set(losses.__all__) - BASES - {"AttentionScores"})
+    assert sorted(tried) == sorted(set(losses.__all__) - BASES - {"AttentionScores", "get"})
 
 
 def test_a_seed_fixes_the_first_weights_whatever_teaches(benchmark, room):
