@@ -264,6 +264,24 @@ def test_the_own_fit_of_a_student_does_what_keras_3_does(name, data, twins, tmp_
         assert callback.steps == 4
 
 
+def test_the_first_step_of_a_student_is_traced_once(data):
+    traces = []
+
+    def counted_metric(y, outputs):
+        traces.append(y)
+        return keras.ops.sum(outputs, axis=-1)
+
+    student = take_keras_3(linear_model(tf_keras))
+    student.compile(
+        keras.optimizers.Adam(0.1),
+        keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[counted_metric, "accuracy"],
+    )
+    student.fit(*data, batch_size=8, epochs=2, verbose=0)
+    assert len(traces) == 1
+    assert int(student.optimizer.iterations) == 6
+
+
 def test_averaged_weights_are_swapped_in_for_evaluation_and_in_the_end(data):
     x, y = data
     student = take_keras_3(linear_model(tf_keras))
