@@ -120,7 +120,7 @@ def test_the_loss_is_that_of_the_features(image_teacher, image_student, images, 
 def test_a_saved_distiller_has_its_adapters(image_teacher, image_student, images, tmp_path):
     hard = cross_entropy()
     distiller = keras_kd.Distiller(image_teacher, image_student, losses())
-    distiller.compile("adam", hard)
+    distiller.compile("adam", hard, run_eagerly=True)
     distiller.fit(*images, batch_size=10, verbose=0)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.models.load_model(tmp_path / "distiller.keras")
@@ -356,7 +356,7 @@ def test_weights_of_examples_count_once_where_there_are_several_outputs(
     losses_on_features = [Hint("hidden", "hidden"), SimilarityPreserving("hidden", "hidden")]
     distiller = keras_kd.Distiller(teacher, student, losses_on_features)
     hard = {"first": hard_loss, "second": hard_loss} if structure is dict else [hard_loss] * 2
-    distiller.compile("sgd", hard)
+    distiller.compile("sgd", hard, run_eagerly=True)
 
     def loss(**options):
         logs = distiller.evaluate(x, y, batch_size=20, verbose=0, return_dict=True, **options)
