@@ -172,7 +172,7 @@ def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:
 
 @contextmanager
 def numpy_errors_in_one_line() -> Iterator[None]:
-    """Raise the `problem` that a function of `call_numpy` raised as it was said.
+    """Raise the `problem` that a function of `call_numpy` raised, with its own text.
 
     TensorFlow wraps it into an error of its own, twenty lines of traceback as a text.
 
