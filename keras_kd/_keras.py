@@ -276,3 +276,18 @@ def original_name(name: str) -> str:
         if name.startswith(prefix):
             return original_name(name.removeprefix(prefix))
     return name
+
+
+def global_seed_generator() -> keras.random.SeedGenerator:
+    """From which functions of `keras.random` draw that get no seed."""
+    from keras.src.random import seed_generator
+
+    return seed_generator.global_seed_generator()
+
+
+def random_seed() -> int | None:
+    """What `keras.utils.set_random_seed` was called with last, if it was."""
+    from keras.src.utils import rng_utils
+
+    seed: int | None = rng_utils.get_random_seed()
+    return seed

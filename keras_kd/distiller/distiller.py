@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from keras_kd import _keras
 from keras_kd._checks import problem
+from keras_kd._fitting import FitTaken, call_fit
 from keras_kd.distiller.assembly import connect
 from keras_kd.distiller.compiled_step import CompiledStep
 from keras_kd.distiller.teaching import Teaching
@@ -28,7 +30,7 @@ class _EitherFlavour(type(keras.Model)):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
+class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
     """Trains a student on labels and on the outputs of a teacher.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
@@ -174,6 +176,12 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
         """
         self._begin_compile(optimizer, loss, metrics, kwargs)
         super().compile(optimizer=optimizer, loss=loss, **self._measured(metrics, kwargs))
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
+        bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        arguments = {name: value for name, value in bound.arguments.items() if name != "self"}
+        return call_fit(self, super().fit, arguments)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as before saving; Keras calls this when it loads a model."""
