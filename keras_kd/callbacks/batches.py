@@ -283,9 +283,9 @@ class PipelineBatches(Batches):
         import tensorflow as tf
 
         self._given = dataset
-        self._has_state = False
+        self._draws = False
         for part in _pipeline(dataset):
-            self._has_state |= _check_seeds(part)
+            self._draws |= _check_seeds(part)
         size = int(dataset.cardinality())
         if size == tf.data.UNKNOWN_CARDINALITY:
             raise problem(
@@ -294,21 +294,19 @@ class PipelineBatches(Batches):
                 "add dataset.apply(tf.data.experimental.assert_cardinality(number_of_batches))",
             )
         self.per_epoch = None if size == tf.data.INFINITE_CARDINALITY else size
+        # In each process alike: this, too, counts for the orders of a pipeline that shuffles.
+        self._first = next(iter(dataset))
+        parts = tf.nest.flatten(self._first, expand_composites=True)
         self.identity = {
             "batches": self.per_epoch,
             "types": str(dataset.element_spec),
+            "first batch": [fingerprint(part) for part in parts],
         }
-        self._first: Any = None
-        if not self._has_state:
-            self._first = next(iter(dataset))
-            self.identity["first batch"] = [
-                fingerprint(part) for part in tf.nest.flatten(self._first, expand_composites=True)
-            ]
 
     def dataset(self, first: int, seed: int) -> tf.data.Dataset:
         """See `Batches`."""
         endless = self._given if self.per_epoch is None else self._given.repeat()
-        if self.per_epoch is not None and not self._has_state:
+        if self.per_epoch is not None and not self._draws:
             # The orders of a pipeline that shuffles are counted by its iterators.
             for _ in range(first // self.per_epoch):
                 iter(self._given)
@@ -319,9 +317,8 @@ class PipelineBatches(Batches):
         """See `Batches`."""
         import tensorflow as tf
 
-        first = self._first if self._first is not None else next(iter(self._given))
         return tf.data.Dataset.from_generator(
-            lambda: [first], output_signature=self._given.element_spec
+            lambda: [self._first], output_signature=self._given.element_spec
         )
 
 
@@ -336,23 +333,36 @@ def _check_seeds(dataset: tf.data.Dataset) -> bool:
     """Check that a step of a pipeline does the same in each process.
 
     Returns:
-        Whether it has a state that outlasts a pass over the data.
+        Whether it draws random numbers for each example.
     """
+    kind = type(dataset).__name__.strip("_")
     seeds = [getattr(dataset, name, None) for name in ("_seed", "_seed2")]
     if all(seed is not None for seed in seeds) and not any(int(seed) for seed in seeds):
-        raise _unseeded(f"a tf.data.Dataset with {type(dataset).__name__.strip('_')}")
-    has_state = False
+        raise _unseeded(f"a {kind}")
+    draws = False
     for function in dataset._functions():
         for operation in function.function.graph.get_operations():
-            if operation.type.endswith("PyFunc") or not operation.op_def.is_stateful:
-                continue
+            if operation.type.startswith("Assign"):
+                raise problem(
+                    f"a {kind} with a function that changes a variable",
+                    "changes of examples that are a function of the example",
+                    "put layers that draw random numbers into the student, or use functions such as "
+                    "tf.image.stateless_random_flip_left_right",
+                )
             names = {attribute.name for attribute in operation.op_def.attr}
-            if {"seed", "seed2"} <= names and not (
-                operation.get_attr("seed") or operation.get_attr("seed2")
-            ):
-                raise _unseeded(f"a tf.data.Dataset with {operation.type} in its functions")
-            has_state = True
-    return has_state
+            if not {"seed", "seed2"} <= names or not operation.op_def.is_stateful:
+                continue
+            draws = True
+            if not (operation.get_attr("seed") or operation.get_attr("seed2")):
+                raise _unseeded(f"{operation.type} in a {kind}")
+            if "Parallel" in kind:
+                raise problem(
+                    f"{operation.type} in a {kind}, in an order that is left to chance",
+                    "changes of examples that are the same after a restart",
+                    "leave out num_parallel_calls there, or use a function such as "
+                    "tf.random.stateless_normal with a seed that is part of the example",
+                )
+    return draws
 
 
 def _unseeded(received: str) -> ValueError:
