@@ -291,3 +291,21 @@ def random_seed() -> int | None:
 
     seed: int | None = rng_utils.get_random_seed()
     return seed
+
+
+def keep_random_states(model: Any) -> bool:
+    """Have layers of tf_keras such as Dropout draw from generators whose state can be saved.
+
+    Without this they use operations of TensorFlow whose state nothing can read.
+
+    Returns:
+        Whether there were such layers: steps that were compiled before do not know of it.
+    """
+    changed = False
+    for layer in model.submodules:
+        generator = getattr(layer, "_random_generator", None)
+        if getattr(generator, "_rng_type", None) == "legacy_stateful":
+            generator._rng_type, generator._built = "stateful", False
+            generator._maybe_init()
+            changed = True
+    return changed

@@ -346,8 +346,8 @@ def _check_seeds(dataset: tf.data.Dataset) -> bool:
                 raise problem(
                     f"a {kind} with a function that changes a variable",
                     "changes of examples that are a function of the example",
-                    "put layers that draw random numbers into the student, or use functions such as "
-                    "tf.image.stateless_random_flip_left_right",
+                    "put layers that draw random numbers into the student, or use functions such "
+                    "as tf.image.stateless_random_flip_left_right",
                 )
             names = {attribute.name for attribute in operation.op_def.attr}
             if not {"seed", "seed2"} <= names or not operation.op_def.is_stateful:

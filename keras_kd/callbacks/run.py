@@ -249,11 +249,14 @@ def _split(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(model: Any, batches: Any) -> None:
-    """Make all weights, and the state of the optimizer."""
+    """Make all weights, the state of the optimizer, and random generators that can be saved."""
     if not model.built or not model.weights:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(next(iter(batches.sample())))
         if hasattr(model, "student"):
             model.build(keras.tree.map_structure(lambda part: tuple(part.shape), x))
         else:
             model(x)
+    student = getattr(model, "student", model)
+    if not _keras.is_keras_model(student) and _keras.keep_random_states(student):
+        model.train_function = None
     model.optimizer.build(model.trainable_variables)

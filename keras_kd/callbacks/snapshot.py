@@ -174,10 +174,10 @@ def _hidden_variables(model: Any) -> list[Any]:
     """What tf_keras keeps outside a model's weights: counters, generators, layers of Keras 3."""
     counters = (getattr(model, f"_{name}_counter", None) for name in ("train", "test", "predict"))
     found = [counter for counter in counters if counter is not None]
-    layers = [model.student if hasattr(model, "student") else model]
-    for layer in (part for one in layers for part in one.submodules):
+    for layer in getattr(model, "student", model).submodules:
         generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
         found += [] if generator is None else [generator.state]
+        found += getattr(getattr(layer, "keras_layer", None), "variables", [])
     teacher = getattr(model, "teacher", None)
     for learning in [] if teacher is None else teacher.learning_models:
         found += learning.variables

@@ -113,6 +113,9 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
         # tf_keras trains and saves TensorFlow's variables, and does not see layers of Keras 3.
         self._bridge_variables = [weight.value for weight in self._objective.bridge_weights]
 
+    def _mean_of_keras(self) -> type:
+        return tf_keras.metrics.Mean
+
     def _set_policy(self, name: str) -> None:
         self._set_dtype_policy(name)
 
