@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -103,12 +104,14 @@ def _of_callback(callback: Any) -> dict[str, Any]:
     """The class, and the numbers among the arguments of Keras' own callbacks."""
     callback = own(callback)
     kind = type(callback)
-    numbers = {
-        name: value
-        for name, value in vars(callback).items()
-        if kind.__module__.startswith(_OF_KERAS) and isinstance(value, bool | int | float)
-    }
-    return {"type": kind.__name__, **dict(sorted(numbers.items()))}
+    found: dict[str, Any] = {"type": kind.__name__}
+    if kind.__module__.startswith(_OF_KERAS):
+        for name in inspect.signature(kind).parameters:
+            value = vars(callback).get(name)
+            if isinstance(value, bool | int | float):
+                # Keras gives `min_delta` a sign in the first epoch.
+                found[name] = abs(value)
+    return found
 
 
 def described(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -80,6 +80,7 @@ class Run:
         self._found = found
         self._done, self._epoch = self._skipped, self._first
         self.is_skipping = False
+        self._step: Callable[[Any], Any] | None = None
         callbacks = self._ordered(given.get("callbacks"), callback)
         self._snapshot = Snapshot(model, callbacks[:-1])
         self.arguments = {
@@ -113,8 +114,7 @@ class Run:
 
         class Resumed(kit.callbacks.CallbackList):  # type: ignore[name-defined]
             def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-                run.is_skipping = batch < run._skipped
-                if not run.is_skipping:
+                if not run.skips(batch):
                     super().on_train_batch_begin(batch, logs)
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -139,24 +139,24 @@ class Run:
             self._restore(metrics=False)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Leave out the steps of an epoch that are done, and restore what they had changed."""
+        """Leave out the steps of an epoch that are done."""
         self._epoch = epoch
         if not self._skipped or epoch != self._first:
             self._skipped = self._done = 0
             return
         model = self._model
-        step = model.train_function
+        self._step = step = model.train_function
+        model.train_function = lambda iterator: {} if self.is_skipping else step(iterator)
 
-        def resumed(iterator: Any) -> Any:
-            if self.is_skipping:
-                return {}
+    def skips(self, batch: int) -> bool:
+        """Whether a step is done already; before the first that is not, restore the state."""
+        self.is_skipping = batch < self._skipped
+        if self._step is not None and not self.is_skipping:
             # What is made in the first step only, as the variables of metrics, has to be there.
-            step(iter(self._batches.sample().repeat()))
+            self._step(iter(self._batches.sample().repeat()))
             self._restore(metrics=True)
-            model.train_function = step
-            return step(iterator)
-
-        model.train_function = resumed
+            self._model.train_function, self._step = self._step, None
+        return self.is_skipping
 
     def end_batch(self, batch: int) -> None:
         """Count a step, and save if it is time to."""

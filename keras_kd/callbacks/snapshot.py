@@ -13,6 +13,13 @@ from keras_kd import _keras
 from keras_kd._checks import problem
 from keras_kd._fitting import own
 
+# How callbacks of Keras compare; they change other attributes when they choose one of these.
+_FUNCTIONS = {
+    "less": keras.ops.less,
+    "greater": keras.ops.greater,
+    "numpy.less": np.less,
+    "numpy.greater": np.greater,
+}
 # What a callback has from the fit in which it is.
 _OF_FIT = ("model", "_model", "params", "validation_data", "_callback")
 
@@ -48,6 +55,9 @@ class Pack:
             return {type(value).__name__: [self.add(part) for part in value]}
         if isinstance(value, dict) and all(isinstance(key, str | int) for key in value):
             return {"dict": [[key, self.add(part)] for key, part in value.items()]}
+        for name, function in _FUNCTIONS.items():
+            if value is function:
+                return {"function": name}
         raise Unpackable(type(value).__name__)
 
     def take(self, packed: Any) -> Any:
@@ -57,6 +67,8 @@ class Pack:
         if "array" in packed:
             array = self.arrays[packed["array"]]
             return array[()] if packed["zero"] else array
+        if "function" in packed:
+            return _FUNCTIONS[packed["function"]]
         if "dict" in packed:
             return {key: self.take(part) for key, part in packed["dict"]}
         ((kind, parts),) = packed.items()
