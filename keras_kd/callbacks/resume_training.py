@@ -95,6 +95,7 @@ class ResumeTraining(TakesFit):
         try:
             return fit(**run.arguments)
         finally:
+            run.close()
             self._run = None
 
     def on_train_begin(self, logs: Any = None) -> None:

@@ -155,8 +155,13 @@ class Run:
             # What is made in the first step only, as the variables of metrics, has to be there.
             self._step(iter(self._batches.sample().repeat()))
             self._restore(metrics=True)
-            self._model.train_function, self._step = self._step, None
+            self.close()
         return self.is_skipping
+
+    def close(self) -> None:
+        """Give the model its own step back, also if the training was interrupted."""
+        if self._step is not None:
+            self._model.train_function, self._step = self._step, None
 
     def end_batch(self, batch: int) -> None:
         """Count a step, and save if it is time to."""

@@ -25,8 +25,8 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
 
     Save the student rather than the distiller: `distiller.student.save`, or
     `keras_kd.compression.strip` for a plain Keras 3 model. Weights files and
-    `keras_kd.callbacks.ResumeTraining` work, without the teacher. `save_teacher` is taken for the sake of the common call; no file of
-    this distiller holds the teacher.
+    `keras_kd.callbacks.ResumeTraining` work, without the teacher. `save_teacher` is taken for the
+    sake of the common call; no file of this distiller holds the teacher.
     """
 
     def _begin_model(self) -> None:
