@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,12 +242,14 @@ def test_students_of_tf_keras_go_on(make, tmp_path):
     assert_resumes(make, tmp_path, [6, 8], callbacks=stopping)
 
 
-def test_a_training_without_a_seed_keeps_the_order_of_its_checkpoint(tmp_path, monkeypatch):
-    """What draws without a seed in the first run goes on from the state of that run."""
+def test_a_training_without_a_seed_goes_on_from_the_state_of_its_run(tmp_path, monkeypatch):
+    """The second run begins with other weights, seeds and orders, which do not count."""
+    teacher = new_teacher()
     monkeypatch.setattr(keras.utils, "set_random_seed", lambda seed: None)
-    assert run(distiller, tmp_path, 6) is None
-    resumed = run(distiller, tmp_path)
-    assert resumed["batches"] == [*range(STEPS)] * EPOCHS
+    assert run(lambda: distiller(teacher=teacher), tmp_path / "one", 6) is None
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    ends = [run(lambda: distiller(teacher=teacher), tmp_path / name) for name in ("one", "other")]
+    assert_same(*ends)
 
 
 def test_a_damaged_checkpoint_is_skipped(tmp_path):
