@@ -86,7 +86,7 @@ def without_ignored(features: Any, weights: Any = None, mask: Any = None) -> Any
     """Zeros in place of examples of weight 0 and of masked positions.
 
     What they hold, NaN perhaps, then reaches neither the others nor the gradient. A mask of other
-    positions than the features have says nothing about theirs.
+    positions than the features have does not apply to them.
 
     Args:
         features: tensor of shape `(batch, ..., channels)`.
