@@ -90,4 +90,7 @@ def _kernels(student: Any) -> Iterator[tuple[str, np.ndarray]]:
     for weight in student.trainable_weights:
         if len(weight.shape) > 1:
             name = getattr(weight, "path", weight.name).split(":")[0]
-            yield name, np.asarray(weight) * masks.get(id(weight), 1.0)
+            yield (
+                name.removeprefix(f"{student.name}/"),
+                np.asarray(weight) * masks.get(id(weight), 1.0),
+            )
