@@ -301,3 +301,36 @@ def original_name(name: str) -> str:
         if name.startswith(prefix):
             return original_name(name.removeprefix(prefix))
     return name
+
+
+def global_seed_generator() -> keras.random.SeedGenerator:
+    """From which functions of `keras.random` draw that get no seed."""
+    from keras.src.random import seed_generator
+
+    return seed_generator.global_seed_generator()
+
+
+def random_seed() -> int | None:
+    """What `keras.utils.set_random_seed` was called with last, if it was."""
+    from keras.src.utils import rng_utils
+
+    seed: int | None = rng_utils.get_random_seed()
+    return seed
+
+
+def keep_random_states(model: Any) -> bool:
+    """Have layers of tf_keras such as Dropout draw from generators whose state can be saved.
+
+    Without this they use operations of TensorFlow whose state nothing can read.
+
+    Returns:
+        Whether there were such layers: steps that were compiled before do not know of it.
+    """
+    changed = False
+    for layer in model.submodules:
+        generator = getattr(layer, "_random_generator", None)
+        if getattr(generator, "_rng_type", None) == "legacy_stateful":
+            generator._rng_type, generator._built = "stateful", False
+            generator._maybe_init()
+            changed = True
+    return changed

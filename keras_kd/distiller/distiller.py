@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,10 @@ import tensorflow as tf
 
 from keras_kd import _keras
 from keras_kd._checks import problem
+from keras_kd._fitting import FitTaken, call_fit
 from keras_kd.distiller.assembly import connect
 from keras_kd.distiller.compiled_step import CompiledStep
+from keras_kd.distiller.logs import with_logs
 from keras_kd.distiller.teaching import Teaching
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
@@ -28,7 +31,7 @@ class _EitherFlavour(type(keras.Model)):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
+class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
     """Trains a student on labels and on the outputs of a teacher.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
@@ -174,6 +177,17 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
         """
         self._begin_compile(optimizer, loss, metrics, kwargs)
         super().compile(optimizer=optimizer, loss=loss, **self._measured(metrics, kwargs))
+        if self._agreement.value is not None:
+            # What Keras saves with the model.
+            weighted = kwargs.get("weighted_metrics")
+            self._compile_config.config.update(metrics=metrics, weighted_metrics=weighted)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
+        bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        arguments = {name: value for name, value in bound.arguments.items() if name != "self"}
+        arguments["callbacks"] = with_logs(arguments.get("callbacks"))
+        return call_fit(self, super().fit, arguments)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as before saving; Keras calls this when it loads a model."""
@@ -318,6 +332,9 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
     def _hold_bridges(self) -> None:
         if vars(self).get("bridges") != self._objective.bridges:
             self._replace("bridges", self._objective.bridges)
+
+    def _mean_of_keras(self) -> type:
+        return keras.metrics.Mean
 
     def _set_policy(self, name: str) -> None:
         self.dtype_policy = name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -94,7 +94,7 @@ class Objective:
     def _new_bridges(self) -> list[Bridge]:
         return [
             Bridge(loss, name=f"bridge_to_{name}", dtype="float32")
-            for name, loss in zip(self._names(), self._losses, strict=True)
+            for name, loss in zip(self.names, self._losses, strict=True)
         ]
 
     def set_weights(
@@ -121,7 +121,7 @@ class Objective:
     def _bounds_of_schedules(self) -> dict[str, dict[str, Any]]:
         fix = "let the schedule end within these bounds"
         bounds = {"student_loss_weight": {"at_least": 0.0, "at_most": 1.0, "fix": fix}}
-        for name, loss in zip(self._names(), self._losses, strict=True):
+        for name, loss in zip(self.names, self._losses, strict=True):
             bounds[f"{name}_weight"] = {"at_least": 0.0, "fix": fix}
             for argument in loss.schedules:
                 bound = "above" if argument == "temperature" else "at_least"
@@ -214,6 +214,7 @@ class Objective:
         sample_weight: Any = None,
         step: Any = None,
         labeled: tuple[Any, Any] | None = None,
+        see: Callable[[str, Any], None] | None = None,
     ) -> Any:
         """The weighted sum of the distillation losses, a scalar.
 
@@ -225,11 +226,15 @@ class Objective:
             step: how many updates the student has had, for schedules.
             labeled: labels and weights that leave out examples without a label, for the losses that
                 read labels; `None` where every example has one.
+            see: gets the name of each loss and its value before its weight.
         """
         values = []
-        for loss, weight, bridge in zip(self._losses, self.weights, self.bridges, strict=True):
+        terms = zip(self.names, self._losses, self.weights, self.bridges, strict=True)
+        for name, loss, weight, bridge in terms:
             targets = (y, sample_weight) if labeled is None or not loss.reads_labels else labeled
             value = _value_of(loss, bridge, teacher, student, targets, step)
+            if see is not None:
+                see(name, value)
             values.append(schedules.value_at(weight, step, at_least=0.0, dtype=value.dtype) * value)
         dtype = keras.backend.result_type(*(value.dtype for value in values))
         return sum(keras.ops.cast(value, dtype) for value in values)
@@ -243,16 +248,21 @@ class Objective:
             distillation_loss, student_loss.dtype
         )
 
-    def scheduled_values(self, step: Any) -> dict[str, Any]:
-        """The values of schedules at a step, by the name for logs; nothing for plain numbers."""
+    @property
+    def settings(self) -> dict[str, schedules.Schedule]:
+        """The weights, temperatures and other numbers that can change, by the name for logs."""
         found = {"student_loss_weight": self.student_loss_weight}
-        for name, loss, weight in zip(self._names(), self._losses, self.weights, strict=True):
+        for name, loss, weight in zip(self.names, self._losses, self.weights, strict=True):
             found[f"{name}_weight"] = weight
             for argument, value in loss.schedules.items():
                 found[f"{name}_{argument}"] = value
+        return found
+
+    def scheduled_values(self, step: Any) -> dict[str, Any]:
+        """The values of schedules at a step, by the name for logs; nothing for plain numbers."""
         return {
             name: schedules.value_at(value, step)
-            for name, value in found.items()
+            for name, value in self.settings.items()
             if callable(value)
         }
 
@@ -266,7 +276,8 @@ class Objective:
             if name in logs:
                 check_number(f"{name}, from its schedule,", float(logs[name]), **self._bounds[name])
 
-    def _names(self) -> list[str]:
+    @property
+    def names(self) -> list[str]:
         """A name for each loss, that of its class; numbered where there are several of one."""
         names = [name_of(type(loss)) for loss in self.losses]
         return [

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_kd import _graphs, _keras, _logits
 from keras_kd._checks import problem, three_parts
+from keras_kd.distiller.agreement import compare
 from keras_kd.distiller.assembly import Assembly
 from keras_kd.distiller.compatibility import (
     check_given,
@@ -20,6 +21,7 @@ from keras_kd.distiller.compatibility import (
 )
 from keras_kd.distiller.default_losses import choose_losses
 from keras_kd.distiller.labels import Labels
+from keras_kd.distiller.logs import with_logs
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.own_loss import (
     call_compute_loss,
@@ -32,6 +34,7 @@ from keras_kd.distiller.succession import (
     CompileArguments,
     successor,
 )
+from keras_kd.metrics.agreement import Agreement
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tapped
 from keras_kd.teachers.inputs import Inputs, ModelInputs
@@ -84,6 +87,9 @@ class Teaching(Assembly):
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
         self._begin_model()
+        # Past the tracking of both versions of Keras: they belong to no weights or files.
+        self._agreement = _keras.Untracked(None)
+        self._term_means = _keras.Untracked(None)
         self.save_teacher = save_teacher
         self._begin_teaching(
             teacher,
@@ -196,10 +202,15 @@ class Teaching(Assembly):
         self._track(self.student_loss_tracker, loss, outputs)
         results = self._results(loss, x, y, outputs, sample_weight)
         unknown = {self.distillation_loss_tracker.name, self.total_loss_tracker.name}
+        unknown |= set(self._term_means.value or ())
+        if self._agreement.value is not None:
+            unknown.add(self._agreement.value.name)
         return {name: value for name, value in results.items() if name not in unknown}
 
     def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
+        if "callbacks" in kwargs:
+            kwargs["callbacks"] = with_logs(kwargs["callbacks"])
         return super().fit(*args, **self._for_keras(class_weight), **kwargs)
 
     def train_on_batch(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
@@ -232,8 +243,24 @@ class Teaching(Assembly):
             metric.reset_state()
 
     def _own_metrics(self) -> list[Any]:
-        """The metrics that the student's own loss updates."""
-        return own_metrics(self.student) if self._uses_own_loss else []
+        """The metrics of the teacher's part, and those that the student's own loss updates."""
+        agreement, means = self._agreement.value, self._term_means.value
+        found = [] if agreement is None else [agreement]
+        found += [] if means is None else means.values()
+        return found + (own_metrics(self.student) if self._uses_own_loss else [])
+
+    def show_terms(self) -> None:
+        """Show the mean of each distillation loss, before its weight, in the logs from now on."""
+        names = [f"{name}_loss" for name in self._objective.names]
+        known = self._term_means.value
+        if known is None or list(known) != names:
+            mean = self._mean_of_keras()
+            self._term_means.value = {name: mean(name=name) for name in names}
+            self._forget_steps()
+
+    def _mean_of_keras(self) -> type:
+        """The class of means of the Keras of this model."""
+        raise NotImplementedError
 
     def _shown_metrics(self, others: list[Any]) -> list[Any]:
         """Those of the student that are not called as others are."""
@@ -354,7 +381,15 @@ class Teaching(Assembly):
             )
 
     def _measured(self, metrics: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `compile` for metrics: weighted ones where labels can be missing."""
+        """The arguments of `compile` for metrics: weighted ones where labels can be missing.
+
+        What is measured on the teacher's outputs is left out: Keras has only labels for it.
+        """
+        listed = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+        compared = [metric for metric in listed if isinstance(metric, Agreement)]
+        if compared:
+            metrics = [metric for metric in listed if metric is not compared[0]]
+        self._agreement.value = compared[0] if compared else None
         if self._labels.missing is None or metrics is None:
             return {**options, "metrics": metrics}
         weighted = options.get("weighted_metrics")
@@ -467,9 +502,22 @@ class Teaching(Assembly):
         else:
             student_loss = ops.zeros(())
         step = self._step()
+        means = self._term_means.value
+
+        def see(name: str, value: Any) -> None:
+            self._track(means[f"{name}_loss"], value, student.outputs)
+
         distillation_loss = objective.distillation_loss(
-            teacher, student, y, sample_weight, step, None if y is None else labeled
+            teacher,
+            student,
+            y,
+            sample_weight,
+            step,
+            None if y is None else labeled,
+            None if means is None else see,
         )
+        if self._agreement.value is not None:
+            compare(self._agreement.value, teacher.outputs, student.outputs)
         total = objective.total(student_loss, distillation_loss, step)
         for penalty in self.losses:
             total += ops.sum(ops.cast(penalty, total.dtype)) / _keras.number_of_replicas()

@@ -24,9 +24,9 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
     those of tf_keras. Callbacks that the student needs while it trains are added by `fit`.
 
     Save the student rather than the distiller: `distiller.student.save`, or
-    `keras_kd.compression.strip` for a plain Keras 3 model. Weights files and `BackupAndRestore`
-    work, without the teacher. `save_teacher` is taken for the sake of the common call; no file of
-    this distiller holds the teacher.
+    `keras_kd.compression.strip` for a plain Keras 3 model. Weights files and
+    `keras_kd.callbacks.ResumeTraining` work, without the teacher. `save_teacher` is taken for the
+    sake of the common call; no file of this distiller holds the teacher.
     """
 
     def _begin_model(self) -> None:
@@ -112,6 +112,9 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
     def _hold_bridges(self) -> None:
         # tf_keras trains and saves TensorFlow's variables, and does not see layers of Keras 3.
         self._bridge_variables = [weight.value for weight in self._objective.bridge_weights]
+
+    def _mean_of_keras(self) -> type:
+        return tf_keras.metrics.Mean
 
     def _set_policy(self, name: str) -> None:
         self._set_dtype_policy(name)
