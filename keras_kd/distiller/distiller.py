@@ -13,6 +13,7 @@ from keras_kd import _keras
 from keras_kd._checks import problem
 from keras_kd.distiller.assembly import connect
 from keras_kd.distiller.compiled_step import CompiledStep
+from keras_kd.distiller.replicas import label_loss
 from keras_kd.distiller.teaching import Teaching
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
@@ -77,6 +78,9 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
         save_teacher: whether `save` puts the teacher into the `.keras` file, so that
             `load_model` gives a complete distiller. Weights files and backups never hold it. A
             distiller that was loaded without its teacher gets one by `distiller.teacher = ...`.
+        gather_batches: whether losses that compare examples with one another, such as
+            `keras_kd.losses.Relational`, get the examples of all replicas under `tf.distribute`,
+            which makes them what they are on one device; `False`: each replica compares its own.
         name: the model's name.
         **kwargs: further arguments of `keras.Model`.
 
@@ -267,6 +271,7 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
             "student_inputs": serialize(self.student_inputs),
             "missing_label": self.missing_label,
             "save_teacher": self.save_teacher,
+            "gather_batches": self.gather_batches,
         }
 
     @classmethod
@@ -312,7 +317,7 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
         self.dtype_policy = name
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
-        return self._compile_loss(y, y_pred, sample_weight)
+        return label_loss(self._compile_loss, y, y_pred, sample_weight)
 
     def _compiled_step(
         self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]

@@ -70,6 +70,7 @@ def successor(distiller: Any, student: Any, learning_rate: Any, make: Callable[.
         student_inputs=distiller.student_inputs,
         missing_label=distiller.missing_label,
         save_teacher=distiller.save_teacher,
+        gather_batches=distiller.gather_batches,
     )
     if losses is not None:
         carry_over(distiller._objective.bridges, other._objective.bridges)

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_kd import _graphs, _keras, _logits
+from keras_kd import _graphs, _keras, _logits, _replicas
 from keras_kd._checks import problem, three_parts
 from keras_kd.distiller.assembly import Assembly
 from keras_kd.distiller.compatibility import (
@@ -74,6 +74,7 @@ class Teaching(Assembly):
         student_inputs: ModelInputs = None,
         missing_label: int | None = None,
         save_teacher: bool = True,
+        gather_batches: bool = True,
         **kwargs: Any,
     ) -> None:
         refuse_old_arguments(kwargs)
@@ -85,6 +86,7 @@ class Teaching(Assembly):
         super().__init__(name=name, **kwargs)
         self._begin_model()
         self.save_teacher = save_teacher
+        self.gather_batches = gather_batches
         self._begin_teaching(
             teacher,
             student,
@@ -468,11 +470,17 @@ class Teaching(Assembly):
             student_loss = ops.zeros(())
         step = self._step()
         distillation_loss = objective.distillation_loss(
-            teacher, student, y, sample_weight, step, None if y is None else labeled
+            teacher,
+            student,
+            y,
+            sample_weight,
+            step,
+            None if y is None else labeled,
+            self.gather_batches,
         )
         total = objective.total(student_loss, distillation_loss, step)
         for penalty in self.losses:
-            total += ops.sum(ops.cast(penalty, total.dtype)) / _keras.number_of_replicas()
+            total += _replicas.share(ops.sum(ops.cast(penalty, total.dtype)))
         self._track(self.student_loss_tracker, student_loss, student.outputs)
         marked = self._teacher_watch.mark(distillation_loss)
         self._track(self.distillation_loss_tracker, marked, student.outputs)
@@ -480,9 +488,9 @@ class Teaching(Assembly):
         return total
 
     def _track(self, tracker: Any, loss: Any, outputs: Any) -> None:
-        """Add a replica's share of a loss to a mean over examples."""
+        """Add a loss, of which each replica has the same share, to a mean over examples."""
         batch_size = ops.shape(keras.tree.flatten(outputs)[0])[0]
-        tracker.update_state(loss * _keras.number_of_replicas(), sample_weight=batch_size)
+        tracker.update_state(loss * _replicas.number(), sample_weight=batch_size)
 
     def _results(
         self, loss: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any

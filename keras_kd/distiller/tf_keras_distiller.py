@@ -14,6 +14,7 @@ import tf_keras
 
 from keras_kd._checks import problem
 from keras_kd._translation import TakesKeras3
+from keras_kd.distiller.replicas import label_loss
 from keras_kd.distiller.teaching import Teaching
 
 
@@ -117,7 +118,7 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
         self._set_dtype_policy(name)
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
-        return self.compiled_loss(y, y_pred, sample_weight)
+        return label_loss(self.compiled_loss, y, y_pred, sample_weight)
 
 
 class _OfStudent(tf_keras.callbacks.Callback):
