@@ -1,8 +1,8 @@
 """One batch on several devices: sums, means and whole batches across the replicas of a step.
 
-With `tf.distribute` each replica runs the step on its part of a batch, and gradients are summed over
-the replicas. A loss is then exact if each replica computes its own summands, divided by a number
-that counts the examples of all of them. Without a strategy nothing here adds an operation.
+With `tf.distribute` each replica runs the step on its part of a batch, and gradients are summed
+over the replicas. A loss is then exact if each replica computes its own summands, divided by a
+number that counts the examples of all of them. Without a strategy nothing here adds an operation.
 """
 
 from __future__ import annotations
@@ -80,6 +80,17 @@ def mean(summed: Any, count: Any) -> Any:
     own = ops.divide_no_nan(summed, both[1])
     shared = ops.divide_no_nan(both[0], both[1]) / replicas
     return own + ops.stop_gradient(shared - own)
+
+
+def mean_of_examples(value: Any, count: Any) -> Any:
+    """`mean` of what each replica knows as a mean over its own examples.
+
+    Args:
+        value: a scalar, of no meaning where a replica has no examples.
+        count: how many examples the replica has.
+    """
+    count = ops.cast(count, value.dtype)
+    return mean(ops.where(count > 0, value, ops.zeros_like(value)) * count, count)
 
 
 def share(value: Any) -> Any:

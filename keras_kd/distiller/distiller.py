@@ -14,6 +14,7 @@ from keras_kd._checks import problem
 from keras_kd.distiller.assembly import connect
 from keras_kd.distiller.compiled_step import CompiledStep
 from keras_kd.distiller.replicas import label_loss
+from keras_kd.distiller.strategies import check_strategy, first_part, merged_logs
 from keras_kd.distiller.teaching import Teaching
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
@@ -318,6 +319,21 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         return label_loss(self._compile_loss, y, y_pred, sample_weight)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Build what is not built from the first batch; Keras calls this before the first step."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+            return
+        check_strategy(self)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=first_part(self, iterator, data_batch))
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        """The logs of an epoch, of the metrics as all replicas have them."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return super()._get_metrics_result_or_logs(logs)
+        return merged_logs(logs, self.get_metrics_result())
 
     def _compiled_step(
         self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]

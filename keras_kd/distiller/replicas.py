@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from keras_kd import _keras, _logits, _replicas
@@ -167,10 +166,7 @@ def of_whole_batch(
         value = compute(teacher, student, *others)
     if gather:
         return _replicas.share(value)
-    count = ops.cast(ops.shape(keras.tree.flatten(student)[0])[0], value.dtype)
-    # Of no examples it may be no number.
-    value = ops.where(count > 0, value, ops.zeros_like(value))
-    return _replicas.mean(value * count, count)
+    return _replicas.mean_of_examples(value, ops.shape(keras.tree.flatten(student)[0])[0])
 
 
 def _gathered(structure: Any, *, constant: bool = False) -> Any:

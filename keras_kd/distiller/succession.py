@@ -35,6 +35,11 @@ class CompileArguments:
         """Whether XLA is to compile the step."""
         return self._others.get("jit_compile")
 
+    @property
+    def steps_per_execution(self) -> Any:
+        """How many steps Keras calls at once."""
+        return self._others.get("steps_per_execution")
+
     def fresh(self, learning_rate: Any = None) -> dict[str, Any]:
         """The arguments for another model, with an optimizer that has no state yet.
 

@@ -28,6 +28,7 @@ from keras_kd.distiller.own_loss import (
     own_loss,
     own_metrics,
 )
+from keras_kd.distiller.strategies import check_strategy, in_shape_of_logs
 from keras_kd.distiller.succession import (
     CompileArguments,
     successor,
@@ -165,7 +166,8 @@ class Teaching(Assembly):
         self._apply_gradients(scaled_loss, tape)
         if self.teacher is not None:
             self.teacher.after_step(self.student, self._step())
-        return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
+        results = self._results(loss, x, y, student.outputs, sample_weight) | scheduled
+        return in_shape_of_logs(results)
 
     def _scaled(self, loss: Any) -> Any:
         """The loss as gradients are taken of it."""
@@ -185,7 +187,7 @@ class Teaching(Assembly):
             return self._test_on_labels(x, y, sample_weight)
         passes = self._new_passes(x, None, training=False)
         loss = self._loss_of_passes(passes, x, y, sample_weight, training=False)
-        return self._results(loss, x, y, passes.student.outputs, sample_weight)
+        return in_shape_of_logs(self._results(loss, x, y, passes.student.outputs, sample_weight))
 
     def _test_on_labels(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         has_loss = self._uses_own_loss or self._compile_arguments.value.loss is not None
@@ -198,7 +200,9 @@ class Teaching(Assembly):
         self._track(self.student_loss_tracker, loss, outputs)
         results = self._results(loss, x, y, outputs, sample_weight)
         unknown = {self.distillation_loss_tracker.name, self.total_loss_tracker.name}
-        return {name: value for name, value in results.items() if name not in unknown}
+        return in_shape_of_logs(
+            {name: value for name, value in results.items() if name not in unknown}
+        )
 
     def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
@@ -249,6 +253,7 @@ class Teaching(Assembly):
             ValueError: if the student has nothing to train.
         """
         self._settle_terms()
+        check_strategy(self)
         if self.student.built and not self.student.trainable_weights:
             raise problem(
                 f"a student {self.student.name!r} without trainable weights",
@@ -265,6 +270,7 @@ class Teaching(Assembly):
     def make_test_function(self, force: bool = False) -> Callable[..., Any]:
         """A compiled evaluation step, followed by a check of the teacher's outputs."""
         self._settle_terms()
+        check_strategy(self)
         if self.test_function is None or force:
             super().make_test_function(force)
             function = self._compiled_step(self.test_step, self.test_function)
@@ -445,6 +451,11 @@ class Teaching(Assembly):
         is_left_to_student = arguments is not None and arguments.loss is None
         return is_left_to_student and self._objective.needs_labels and has_own_loss(self.student)
 
+    @property
+    def _computes_own_loss(self) -> bool:
+        """Whether the loss on labels is a `compute_loss` that the student's user wrote."""
+        return self._uses_own_loss and overrides(self.student, "compute_loss")
+
     def _labeled(self, y: Any, sample_weight: Any, outputs: Any) -> tuple[Any, Any]:
         """Labels and weights that leave out examples without a label."""
         return (y, sample_weight) if y is None else self._labels.for_loss(y, sample_weight, outputs)
@@ -480,7 +491,11 @@ class Teaching(Assembly):
         )
         total = objective.total(student_loss, distillation_loss, step)
         for penalty in self.losses:
-            total += _replicas.share(ops.sum(ops.cast(penalty, total.dtype)))
+            penalty = ops.sum(ops.cast(penalty, total.dtype))
+            if _replicas.number() > 1:
+                # Keras' own are constants or means over a replica's examples.
+                penalty = _replicas.mean_of_examples(penalty, _batch_size(student.outputs))
+            total += penalty
         self._track(self.student_loss_tracker, student_loss, student.outputs)
         marked = self._teacher_watch.mark(distillation_loss)
         self._track(self.distillation_loss_tracker, marked, student.outputs)
@@ -489,8 +504,7 @@ class Teaching(Assembly):
 
     def _track(self, tracker: Any, loss: Any, outputs: Any) -> None:
         """Add a loss, of which each replica has the same share, to a mean over examples."""
-        batch_size = ops.shape(keras.tree.flatten(outputs)[0])[0]
-        tracker.update_state(loss * _replicas.number(), sample_weight=batch_size)
+        tracker.update_state(loss * _replicas.number(), sample_weight=_batch_size(outputs))
 
     def _results(
         self, loss: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any
@@ -542,3 +556,7 @@ class Teaching(Assembly):
             return logs
 
         return step
+
+
+def _batch_size(outputs: Any) -> Any:
+    return ops.shape(keras.tree.flatten(outputs)[0])[0]
