@@ -7,7 +7,6 @@ number that counts the examples of all of them. Without a strategy nothing here 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,16 +14,13 @@ from typing import Any
 import keras
 from keras import ops
 
-# Each replica of one process has a thread of its own.
-_LOCAL = threading.local()
-
 
 def number() -> int:
     """How many replicas share the batch of a step; 1 without `tf.distribute` and within `whole`.
 
-    1 also where Keras traces a step to learn of shapes, which nobody runs.
+    It is 1 as well where Keras traces a step to learn of shapes, which nobody runs.
     """
-    if keras.backend.backend() != "tensorflow" or getattr(_LOCAL, "whole", False):
+    if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
 
@@ -36,13 +32,20 @@ def number() -> int:
 
 @contextmanager
 def whole() -> Iterator[None]:
-    """Within this context a replica works on a whole batch, which `gathered` gave it."""
-    before = getattr(_LOCAL, "whole", False)
-    _LOCAL.whole = True
-    try:
+    """Within this context a replica of several works as one device does on a whole batch.
+
+    Neither this package nor Keras' own losses then divide by the number of replicas, and variables
+    are those of the replica.
+    """
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    own = tf.distribute.get_replica_context().replica_id_in_sync_group
+    with tf.Graph().as_default():
+        # A graph begins without the strategy.
+        alone = tf.distribute.get_strategy()
+    with tf.distribute.ReplicaContext(alone, own % len(strategy.extended.worker_devices)):
         yield
-    finally:
-        _LOCAL.whole = before
 
 
 def total(values: Any) -> Any:
