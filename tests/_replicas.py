@@ -120,7 +120,7 @@ def relations():
         keras.distillation.LogitsDistillation(temperature=2.0, loss=keras.losses.KLDivergence()),
     ]
     return (
-        ((teacher(end="softmax"), dense(end="softmax"), given), {}),
+        ((teacher(end="softmax"), dense(end="softmax"), given, [0.1] * len(given)), {}),
         compiled("sparse_categorical_crossentropy", metrics=["accuracy"]),
         fitted(),
     )
@@ -138,7 +138,7 @@ def maps_and_schedules():
 
     def convolutional(filters, seed):
         return chain(
-            layers.Conv2D(filters, 3, name="first", activity_regularizer="l2"),
+            layers.Conv2D(filters, 3, name="first"),
             layers.BatchNormalization(synchronized=True, name="statistics"),
             layers.ReLU(),
             layers.Conv2D(filters, 2, name="second", kernel_regularizer="l2"),
@@ -164,6 +164,13 @@ def maps_and_schedules():
     )
 
 
+@case
+def added_losses():
+    """Of activations and of weights, which count once."""
+    student = dense(activity_regularizer="l2", kernel_regularizer="l2")
+    return ((teacher(), student, losses.Hint("hidden", "hidden")), {}), compiled(), fitted()
+
+
 def tokens(kit=keras):
     return random(4).integers(0, 5, (EXAMPLES, 6)).astype("int32")
 
@@ -186,7 +193,7 @@ def masks():
     return (
         ((reader(1), reader(2), given), {}),
         compiled(metrics=["accuracy"]),
-        fitted(tokens(), labels(EXAMPLES, 6), sample_weight=weights()),
+        fitted(tokens(), labels(EXAMPLES, 6), sample_weight=weights(EXAMPLES, 6)),
     )
 
 
@@ -265,6 +272,7 @@ def function_of_arrays():
     def asked(x):
         return np.stack([x[:, 0], x[:, 1] - x[:, 2], x[:, 3]], axis=-1)
 
+    asked = keras_kd.teachers.NumpyFunction(asked, (3,))
     return ((asked, dense()), {"save_teacher": False}), compiled(), fitted()
 
 
@@ -308,7 +316,7 @@ def older_masks_and_average():
     return (
         ((keras_kd.teachers.MovingAverage(0.9), reader(2, older()), given), {}),
         compiled(),
-        fitted(tokens(), labels(EXAMPLES, 6), sample_weight=weights()),
+        fitted(tokens(), labels(EXAMPLES, 6), sample_weight=weights(EXAMPLES, 6)),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import _replicas
+from keras_kd import _keras, _replicas
 from keras_kd._checks import problem
 
 _STRATEGIES = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -75,6 +75,19 @@ def _not_supported(distiller: Any) -> list[tuple[str, str]]:
                 "leave it out, and give fit a larger batch_size, which the replicas share",
             )
         )
+    regularized = [
+        layer.name
+        for bridge in distiller._objective.bridges
+        for layer in bridge._flatten_layers()
+        if getattr(layer, "activity_regularizer", None) is not None
+    ]
+    if regularized:
+        found.append(
+            (
+                f"the adapter {regularized[0]!r} with an activity_regularizer",
+                "regularize the adapter's weights instead",
+            )
+        )
     if distiller._computes_own_loss:
         found.append(
             (
@@ -88,7 +101,10 @@ def _not_supported(distiller: Any) -> list[tuple[str, str]]:
 
 def _check_scope(student: Any, strategy: Any) -> None:
     """Check that student and distiller were built within the same scope."""
-    variables = [getattr(weight, "value", weight) for weight in student.weights[:1]]
+    variables = [
+        weight.value if isinstance(weight, keras.Variable) else weight
+        for weight in student.weights[:1]
+    ]
     shared = [isinstance(variable, tf.distribute.DistributedValues) for variable in variables]
     if shared in ([], [isinstance(strategy, _STRATEGIES)]):
         return
@@ -100,6 +116,31 @@ def _check_scope(student: Any, strategy: Any) -> None:
         "build or load teacher and student, and build and compile the Distiller, within "
         "`with strategy.scope():`",
     )
+
+
+def taken_losses(student: Any) -> list[Any]:
+    """What the student's layers have added with `add_loss` in the pass of one of several replicas.
+
+    The layers of Keras 3 keep it themselves, where the next replica's pass takes its place; those
+    of tf_keras keep it for each thread.
+
+    Raises:
+        ValueError: if another replica ran in the middle of the pass.
+    """
+    if _replicas.number() == 1 or not _keras.is_keras_model(student):
+        return []
+    taken = _keras.take_losses(student)
+    synchronized = [
+        layer.name for layer in student._flatten_layers() if getattr(layer, "synchronized", False)
+    ]
+    if taken and synchronized and len(tf.distribute.get_strategy().extended.worker_devices) > 1:
+        raise problem(
+            f"the student {student.name!r}, whose layers add losses of activations and of which "
+            f"{synchronized[0]!r} is synchronized, on several replicas of one process",
+            "one of the two: Keras mixes up the added losses of replicas that wait for each other",
+            "leave out activity_regularizer and add_loss, or synchronized=True",
+        )
+    return taken
 
 
 def first_part(distiller: Any, iterator: Any, data_batch: Any) -> Any:

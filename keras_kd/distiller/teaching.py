@@ -28,7 +28,7 @@ from keras_kd.distiller.own_loss import (
     own_loss,
     own_metrics,
 )
-from keras_kd.distiller.strategies import check_strategy, in_shape_of_logs
+from keras_kd.distiller.strategies import check_strategy, in_shape_of_logs, taken_losses
 from keras_kd.distiller.succession import (
     CompileArguments,
     successor,
@@ -45,10 +45,18 @@ _CROSSENTROPIES_OF_PROBABILITIES = (
 
 
 class Passes(NamedTuple):
-    """The forward passes of a step."""
+    """The forward passes of a step.
+
+    Attributes:
+        teacher: what the teacher gave.
+        student: what the student gave.
+        added: what the student's layers have added with `add_loss`, where other replicas take their
+            turn before the layers are asked for it.
+    """
 
     teacher: Tapped
     student: Tapped
+    added: Sequence[Any] = ()
 
 
 class Teaching(Assembly):
@@ -156,9 +164,10 @@ class Teaching(Assembly):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             student = self._ask_student(x, training=True)
+            added = taken_losses(self.student)
             # So that no activation of the teacher is kept for gradients.
             with tape.stop_recording():
-                passes = Passes(self._ask_teacher(x, student), student)
+                passes = Passes(self._ask_teacher(x, student), student, added)
             sample_weight = self._weighed(y, sample_weight, student.outputs)
             loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
             scaled_loss = self._scaled(loss)
@@ -418,7 +427,8 @@ class Teaching(Assembly):
             student = self._ask_student(x, training)
         else:
             student = Tapped(y_pred, {})
-        return Passes(self._ask_teacher(x, student), student)
+        added = taken_losses(self.student)
+        return Passes(self._ask_teacher(x, student), student, added)
 
     def _loss_of_passes(
         self, passes: Passes, x: Any, y: Any, sample_weight: Any, training: bool
@@ -471,7 +481,7 @@ class Teaching(Assembly):
     def _total_loss(
         self, x: Any, y: Any, sample_weight: Any, passes: Passes, training: bool
     ) -> Any:
-        teacher, student = passes
+        teacher, student, added = passes
         objective = self._objective
         self._student_watch.look(objective.softened("student", student.outputs))
         labeled = self._labeled(y, sample_weight, student.outputs)
@@ -490,7 +500,7 @@ class Teaching(Assembly):
             self.gather_batches,
         )
         total = objective.total(student_loss, distillation_loss, step)
-        for penalty in self.losses:
+        for penalty in [*added, *self.losses]:
             penalty = ops.sum(ops.cast(penalty, total.dtype))
             if _replicas.number() > 1:
                 # Keras' own are constants or means over a replica's examples.

@@ -47,6 +47,7 @@ OF_KERAS_3 = [
     "relations",
     "weighted_relations",
     "maps_and_schedules",
+    "added_losses",
     "masks",
     "class_weights",
     "missing_labels",
