@@ -457,7 +457,38 @@ def apart(name):
     }
 
 
+def of_parts():
+    """A loss of a batch with `gather_batches=False`: what is logged, and what it means."""
+    loss = losses.SimilarityPreserving("hidden", "hidden")
+    x, y = features(7), labels(7)
+    with STRATEGY.scope():
+        distiller = keras_kd.Distiller(teacher(), dense(), loss, gather_batches=False)
+        distiller.compile(keras.optimizers.SGD(0.0), hard())
+    logs = distiller.fit(x, y, batch_size=7, verbose=0).history
+    hidden = [chain_of_hidden(model)(x).numpy() for model in (teacher(), dense())]
+
+    def on_one_device(part):
+        return float(loss.compute_loss(*(outputs[part] for outputs in hidden)))
+
+    data = tf.data.Dataset.from_tensor_slices(x).batch(7)
+    [parts] = STRATEGY.experimental_distribute_dataset(data)
+    sizes = [len(part) for part in STRATEGY.experimental_local_results(parts)]
+    each = [on_one_device(slice(sizes[0])), on_one_device(slice(sizes[0], 7))]
+    return {
+        "sizes": sizes,
+        "logged": logs["distillation_loss"][0],
+        "expected": float(np.average(each, weights=sizes)),
+        "whole": on_one_device(slice(7)),
+    }
+
+
+def chain_of_hidden(model):
+    return keras.Sequential(model.layers[:1])
+
+
 def main(names):
+    if names == ["parts"]:
+        return of_parts()
     if names == ["refusals"]:
         return {name: refused(name) for name in REFUSED} | refused_places()
     return {name: apart(name) for name in names}

@@ -54,7 +54,7 @@ def _share(container: Any, y: Any, y_pred: Any) -> None:
         raise problem(
             f"Keras {keras.__version__}, whose compiled losses are not where they were: {error}",
             "the losses of compile, to count the examples of all replicas",
-            "install a version of Keras that is named in setup.cfg, or train on one device",
+            "install Keras 3.15, which was tried, or train on one device",
         ) from error
 
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 from keras_kd import _keras, _replicas
 from keras_kd._checks import problem
 
+# What a Distiller overrides of a Keras 3 model for several replicas, all of it private.
+_OVERRIDDEN = ("_maybe_symbolic_build", "_symbolic_build", "_get_metrics_result_or_logs")
 _STRATEGIES = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
@@ -45,11 +47,27 @@ def check_strategy(distiller: Any) -> None:
             "each step together",
             "build the Distiller within the scope of one of them",
         )
+    _check_keras()
     for received, fix in _not_supported(distiller):
         raise problem(
             f"{received} on {replicas} replicas",
             "a step that Keras can run on several replicas",
             fix,
+        )
+
+
+def _check_keras() -> None:
+    """Check that Keras has what is overridden, and so calls it.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    missing = [name for name in _OVERRIDDEN if not hasattr(keras.Model, name)]
+    if missing:
+        raise problem(
+            f"Keras {keras.__version__} without Model.{missing[0]}, for a step on several replicas",
+            "a version of Keras that was tried",
+            "install Keras 3.15, which was tried, or train on one device",
         )
 
 
@@ -165,13 +183,15 @@ def first_part(distiller: Any, iterator: Any, data_batch: Any) -> Any:
     return keras.tree.map_structure(local, data_batch)
 
 
-def in_shape_of_logs(logs: dict[str, Any]) -> dict[str, Any]:
+def in_shape_of_logs(distiller: Any, logs: dict[str, Any]) -> dict[str, Any]:
     """The logs of a step with an axis to take the mean over, as Keras 3 does with several workers.
 
     Args:
+        distiller: the distiller.
         logs: scalars.
     """
-    if _replicas.number() == 1 or not is_multi_worker():
+    is_alone = _replicas.number() == 1 or not is_multi_worker()
+    if is_alone or not _keras.is_keras_model(distiller):
         return logs
     return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
 

@@ -176,7 +176,7 @@ class Teaching(Assembly):
         if self.teacher is not None:
             self.teacher.after_step(self.student, self._step())
         results = self._results(loss, x, y, student.outputs, sample_weight) | scheduled
-        return in_shape_of_logs(results)
+        return in_shape_of_logs(self, results)
 
     def _scaled(self, loss: Any) -> Any:
         """The loss as gradients are taken of it."""
@@ -196,7 +196,9 @@ class Teaching(Assembly):
             return self._test_on_labels(x, y, sample_weight)
         passes = self._new_passes(x, None, training=False)
         loss = self._loss_of_passes(passes, x, y, sample_weight, training=False)
-        return in_shape_of_logs(self._results(loss, x, y, passes.student.outputs, sample_weight))
+        return in_shape_of_logs(
+            self, self._results(loss, x, y, passes.student.outputs, sample_weight)
+        )
 
     def _test_on_labels(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         has_loss = self._uses_own_loss or self._compile_arguments.value.loss is not None
@@ -210,7 +212,7 @@ class Teaching(Assembly):
         results = self._results(loss, x, y, outputs, sample_weight)
         unknown = {self.distillation_loss_tracker.name, self.total_loss_tracker.name}
         return in_shape_of_logs(
-            {name: value for name, value in results.items() if name not in unknown}
+            self, {name: value for name, value in results.items() if name not in unknown}
         )
 
     def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:

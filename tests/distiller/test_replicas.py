@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
+
+import keras_kd
+from keras_kd.distiller import replicas, strategies
 
 SCRIPT = Path(__file__).parents[1] / "_replicas.py"
 
@@ -73,6 +77,14 @@ def test_every_kind_of_training_is_the_same_on_two_replicas(cases, tmp_path):
     check_equal(found(started(cases, tmp_path)), cases)
 
 
+@pytest.mark.slow
+def test_a_loss_of_a_batch_can_stay_with_each_replica(tmp_path):
+    result = found(started(["parts"], tmp_path))
+    assert result["sizes"] == [4, 3]
+    assert result["logged"] == pytest.approx(result["expected"], rel=1e-5)
+    assert result["logged"] != pytest.approx(result["whole"], rel=1e-2)
+
+
 OF_WORKERS = ["outputs_and_features", "weighted_relations", "moving_average", "older_student"]
 
 
@@ -122,3 +134,26 @@ def test_what_several_replicas_cannot_train_is_refused_before_the_first_step(tmp
         assert words in messages[name], (name, messages[name])
         assert "Expected" in messages[name]
         assert "To fix it" in messages[name]
+
+
+def test_losses_that_keras_holds_elsewhere_are_named():
+    with pytest.raises(ValueError, match=r"Keras 3.*compiled losses are not where they were"):
+        replicas._share(object(), None, None)
+
+
+def test_a_method_that_keras_no_longer_has_is_named(monkeypatch):
+    strategies._check_keras()
+    monkeypatch.setattr(strategies, "_OVERRIDDEN", ("_maybe_symbolic_build", "_gone"))
+    with pytest.raises(ValueError, match=r"without Model\._gone.*several replicas"):
+        strategies._check_keras()
+
+
+def test_a_distribution_of_keras_is_refused(teacher, student, examples, hard_loss):
+    distiller = keras_kd.Distiller(teacher, student)
+    distiller.compile("sgd", hard_loss)
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    try:
+        with pytest.raises(ValueError, match=r"a distribution of keras.distribution"):
+            distiller.fit(*examples, verbose=0)
+    finally:
+        keras.distribution.set_distribution(None)
