@@ -8,6 +8,7 @@ Bytes do not depend on the machine: multiply those that grow with the batch by y
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -47,36 +48,41 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 
 
 def exchanged(loss: Any, *, gather: bool) -> dict[str, int]:
-    """What the first replica sends forward and backward in a step, in bytes."""
+    """What the first replica gives to collective operations in a step, in bytes.
+
+    Counted while the step is traced: of a tensor of examples a replica gathers its half of the
+    batch, and sums gradients of all of it.
+    """
     sent = {"sums": 0, "gathered": 0}
     context = tf.distribute.ReplicaContext
     originals = {name: getattr(context, name) for name in ("all_reduce", "all_gather")}
 
-    def counting(kind: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def counting(kind: str, examples: int, original: Callable[..., Any]) -> Callable[..., Any]:
         def called(self: Any, *args: Any, **kwargs: Any) -> Any:
             values = [each for each in args if not isinstance(each, tf.distribute.ReduceOp)]
             if self.replica_id_in_sync_group == 0:
-                sent[kind] += sum(
-                    int(tf.size(part)) * part.dtype.size for part in tf.nest.flatten(values[0])
-                )
+                for part in tf.nest.flatten(values[0]):
+                    sizes = [examples if size is None else size for size in part.shape]
+                    sent[kind] += math.prod(sizes) * part.dtype.size
             return original(self, *args, **kwargs)
 
         return called
 
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
-        distiller = keras_kd.Distiller(model(1), model(2), loss, gather_batches=gather)
+        student = model(2)
+        distiller = keras_kd.Distiller(model(1), student, loss, gather_batches=gather)
         distiller.compile(
-            keras.optimizers.SGD(0.1),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            run_eagerly=True,
+            keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         )
     x, y = np.ones((BATCH, 32), "float32"), np.zeros(BATCH, "int64")
-    with (
-        mock.patch.object(context, "all_reduce", counting("sums", originals["all_reduce"])),
-        mock.patch.object(context, "all_gather", counting("gathered", originals["all_gather"])),
-    ):
+    counted = {
+        "all_reduce": counting("sums", BATCH, originals["all_reduce"]),
+        "all_gather": counting("gathered", BATCH // 2, originals["all_gather"]),
+    }
+    with mock.patch.multiple(context, **counted):
         distiller.fit(x, y, batch_size=BATCH, verbose=0)
+    sent["sums"] -= 4 * student.count_params()
     return sent
 
 

@@ -368,6 +368,7 @@ class OneNumber(losses.DistillationLoss):
 # What several replicas cannot train: the student, its losses, and the arguments of compile.
 REFUSED = {
     "jit_compile": (dense, None, {"jit_compile": True}),
+    "run_eagerly": (dense, None, {"run_eagerly": True}),
     "steps_per_execution": (dense, None, {"steps_per_execution": 2}),
     "accumulation": (
         dense,

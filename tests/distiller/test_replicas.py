@@ -120,6 +120,7 @@ def test_what_several_replicas_cannot_train_is_refused_before_the_first_step(tmp
     messages = found(started(["refusals"], tmp_path))
     expected = {
         "jit_compile": "Received jit_compile=True on 2 replicas",
+        "run_eagerly": "Received a step that runs eagerly on 2 replicas",
         "steps_per_execution": "Received steps_per_execution=2 on 2 replicas",
         "accumulation": "Received gradient_accumulation_steps=2 on 2 replicas",
         "own_loss": "whose own compute_loss returns one number for the examples of a replica",
