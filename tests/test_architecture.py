@@ -25,6 +25,7 @@ ROOMS = [
     "_limits",
     "_native",
     "_worker",
+    "_replicas",
     "_keras",
     "_graphs",
     "_attention",

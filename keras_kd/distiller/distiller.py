@@ -16,6 +16,8 @@ from keras_kd._fitting import FitTaken, call_fit
 from keras_kd.distiller.assembly import connect
 from keras_kd.distiller.compiled_step import CompiledStep
 from keras_kd.distiller.logs import with_logs
+from keras_kd.distiller.replicas import label_loss
+from keras_kd.distiller.strategies import check_strategy, first_part, merged_logs
 from keras_kd.distiller.teaching import Teaching
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
@@ -80,6 +82,9 @@ class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
         save_teacher: whether `save` puts the teacher into the `.keras` file, so that
             `load_model` gives a complete distiller. Weights files and backups never hold it. A
             distiller that was loaded without its teacher gets one by `distiller.teacher = ...`.
+        gather_batches: whether losses that compare examples with one another, such as
+            `keras_kd.losses.Relational`, get the examples of all replicas under `tf.distribute`,
+            which makes them what they are on one device; `False`: each replica compares its own.
         name: the model's name.
         **kwargs: further arguments of `keras.Model`.
 
@@ -292,6 +297,7 @@ class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
             "student_inputs": serialize(self.student_inputs),
             "missing_label": self.missing_label,
             "save_teacher": self.save_teacher,
+            "gather_batches": self.gather_batches,
         }
 
     @classmethod
@@ -340,7 +346,22 @@ class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
         self.dtype_policy = name
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
-        return self._compile_loss(y, y_pred, sample_weight)
+        return label_loss(self._compile_loss, y, y_pred, sample_weight)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Build what is not built from the first batch; Keras calls this before the first step."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+            return
+        check_strategy(self)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=first_part(self, iterator, data_batch))
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        """The logs of an epoch, of the metrics as all replicas have them."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return super()._get_metrics_result_or_logs(logs)
+        return merged_logs(logs, self.get_metrics_result())
 
     def _compiled_step(
         self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]

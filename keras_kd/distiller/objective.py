@@ -9,12 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd import schedules
+from keras_kd import _replicas, schedules
 from keras_kd._checks import check_number, problem, three_parts
 from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
 from keras_kd.distiller.default_losses import advice_for, kind_of_loss
 from keras_kd.distiller.matching import matched
+from keras_kd.distiller.replicas import of_whole_batch, reads_whole_batch
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import outputs_by_key
 from keras_kd.losses.foreign import as_loss
@@ -215,8 +216,9 @@ class Objective:
         step: Any = None,
         labeled: tuple[Any, Any] | None = None,
         see: Callable[[str, Any], None] | None = None,
+        gather: bool = True,
     ) -> Any:
-        """The weighted sum of the distillation losses, a scalar.
+        """The weighted sum of the distillation losses, a scalar: a replica's share of it.
 
         Args:
             teacher: what the teacher's forward pass gave.
@@ -227,12 +229,13 @@ class Objective:
             labeled: labels and weights that leave out examples without a label, for the losses that
                 read labels; `None` where every example has one.
             see: gets the name of each loss and its value before its weight.
+            gather: whether losses that compare examples with one another get those of all replicas.
         """
         values = []
         terms = zip(self.names, self._losses, self.weights, self.bridges, strict=True)
         for name, loss, weight, bridge in terms:
             targets = (y, sample_weight) if labeled is None or not loss.reads_labels else labeled
-            value = _value_of(loss, bridge, teacher, student, targets, step)
+            value = _value_of(loss, bridge, teacher, student, targets, step, gather)
             if see is not None:
                 see(name, value)
             values.append(schedules.value_at(weight, step, at_least=0.0, dtype=value.dtype) * value)
@@ -297,6 +300,7 @@ def _value_of(
     student: Tapped,
     targets: tuple[Any, Any],
     step: Any,
+    gather: bool,
 ) -> Any:
     """One loss, unweighted."""
     y, sample_weight = targets
@@ -309,9 +313,16 @@ def _value_of(
     loss.validate_outputs(teacher_part, student_part)
     if not loss.reads_outputs:
         sample_weight = _one_weight(sample_weight)
-    return loss.compute_loss(
-        teacher_part, student_part, y=y, sample_weight=sample_weight, mask=mask, step=step
-    )
+
+    def compute(teacher: Any, student: Any, y: Any, sample_weight: Any, mask: Any) -> Any:
+        return loss.compute_loss(
+            teacher, student, y=y, sample_weight=sample_weight, mask=mask, step=step
+        )
+
+    if _replicas.number() == 1 or not reads_whole_batch(loss):
+        return compute(teacher_part, student_part, y, sample_weight, mask)
+    y = y if loss.reads_labels else None
+    return of_whole_batch(compute, teacher_part, student_part, (y, sample_weight, mask), gather)
 
 
 def _one_weight(sample_weight: Any) -> Any:
