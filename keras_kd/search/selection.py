@@ -14,7 +14,8 @@ from keras_kd._checks import one_line
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.pruning.flow import shapes_of
 from keras_kd.devices import Device
-from keras_kd.search.forms import Form, Ladder, OfTeacher, Proposal, samples
+from keras_kd.search.family import samples
+from keras_kd.search.forms import Form, Ladder, OfTeacher, Proposal
 from keras_kd.search.measuring import Cost
 
 # So many real files are looked at along one arm before its best step is taken.
