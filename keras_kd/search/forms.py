@@ -167,8 +167,8 @@ class OfTeacher:
 class Ladder:
     """The forms of a teacher along the width, from the whole teacher down to almost nothing."""
 
-    # Each step has 0.87 of the filters of the one before, so about 0.76 of the weights.
-    WIDTHS = tuple(round(0.87**step, 3) for step in range(24))
+    # Each step has 0.94 of the filters of the one before, so about 0.88 of the weights.
+    WIDTHS = tuple(round(0.94**step, 3) for step in range(54))
 
     def __init__(self, teacher: Any) -> None:
         self.teacher = teacher
@@ -200,8 +200,18 @@ class Ladder:
             for shrunk in (True, False)
         ]
         possible = [arm for arm in arms if self._is_possible(arm)]
+        can_stride = any(arm.strided for arm in possible)
+        can_shrink = any(arm.shrunk for arm in possible)
+        # Strides and a small last map save the most for the least, so they count as simple.
         return sorted(
-            possible, key=lambda arm: (arm.tilt != 1) + (arm.fewer_blocks > 0) + (arm.pool > 1)
+            possible,
+            key=lambda arm: (
+                (not arm.strided and can_stride)
+                + (not arm.shrunk and can_shrink)
+                + (arm.tilt != 1)
+                + (arm.fewer_blocks > 0)
+                + (arm.pool > 1)
+            ),
         )
 
     def _is_possible(self, arm: Form) -> bool:

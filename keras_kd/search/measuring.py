@@ -69,13 +69,19 @@ def missed_text(misses: Mapping[str, float], cost: Cost, device: Device) -> str:
         "ram": (cost.arena_bytes, device.ram_bytes, "RAM"),
     }
     parts = [
-        f"{heading} {bytes_as_text(value or 0)} of {bytes_as_text(limit or 0)}"
+        f"{heading} {_of(value or 0, limit or 0)}"
         for name, (value, limit, heading) in taken.items()
         if name in misses
     ]
     if "latency" in misses:
         parts.append(f"latency {cost.latency:.2f} of {device.latency:.2f} ms")
     return ", ".join(parts)
+
+
+def _of(taken: int, limit: int) -> str:
+    """Two sizes in a unit in which they differ."""
+    texts = bytes_as_text(taken), bytes_as_text(limit)
+    return " of ".join(texts) if texts[0] != texts[1] else f"{taken:,} of {limit:,} bytes"
 
 
 def check_measurable(device: Device) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -20,8 +20,10 @@ from keras_kd.search.measuring import Cost
 
 # So many real files are looked at along one arm before its best step is taken.
 _MOST_MEASURES = 4
-# A second, smaller student of an arm: two steps have half of the weights.
+# A second, smaller student of an arm: two steps have three quarters of the weights.
 _STEPS_DOWN = 2
+# A bias, a scale and a zero point for the kernel, and the same for the bias.
+_BYTES_PER_CHANNEL = 28
 _DRAWS_PER_TRIAL = 4
 
 
@@ -68,7 +70,7 @@ def students_of_teacher(
     ladder = Ladder(teacher)
     # Raises, before anything is measured, if no layer can be made narrower.
     arms = ladder.arms
-    guess = _Guess(ladder, device)
+    guess = Guess(ladder, device)
     tops: list[tuple[Form, int]] = []
     found: dict[str, Found] = {}
 
@@ -82,7 +84,7 @@ def students_of_teacher(
     for arm in arms:
         if is_over() or len(tops) == trials:
             break
-        step, best = _largest(ladder, arm, device, guess, look, is_over)
+        step, best = widest(ladder, arm, device, guess, look, is_over)
         if best is not None:
             keep(best)
             tops.append((arm, step))
@@ -94,6 +96,46 @@ def students_of_teacher(
                 keep(look(ladder.form(arm, smaller)))
         down += _STEPS_DOWN
     return list(found.values())
+
+
+def widest(
+    ladder: Ladder,
+    arm: Form,
+    device: Device,
+    guess: Guess,
+    look: Look,
+    is_over: Callable[[], bool] = lambda: False,
+    most: int = _MOST_MEASURES,
+) -> tuple[int, Found | None]:
+    """The widest form of an arm that fits, as far as few files show.
+
+    Args:
+        ladder: of the teacher.
+        arm: the way to make it smaller.
+        device: what the form should fit.
+        guess: what forms will take.
+        look: measures a proposal.
+        is_over: whether time is over.
+        most: how many files are looked at.
+
+    Returns:
+        Its step on the ladder, and what was found there; None where none fits.
+    """
+    low, high = 0, len(ladder.WIDTHS) - 1
+    best: tuple[int, Found | None] = (high, None)
+    for _ in range(most):
+        if low > high or is_over():
+            break
+        step = guess.first_that_fits(arm, low, high)
+        found = look(ladder.form(arm, step))
+        guess.correct(arm, step, found)
+        if found.fits(device):
+            best, high = (step, found), step - 1
+            if guess.first_that_fits(arm, low, step) == step:
+                break
+        else:
+            low = step + 1
+    return best
 
 
 def students_of_family(
@@ -117,53 +159,27 @@ def students_of_family(
     return fitting
 
 
-def _largest(
-    ladder: Ladder,
-    arm: Form,
-    device: Device,
-    guess: _Guess,
-    look: Look,
-    is_over: Callable[[], bool],
-) -> tuple[int, Found | None]:
-    """The first step of an arm, from the whole teacher downwards, that fits; None without one."""
-    low, high = 0, len(ladder.WIDTHS) - 1
-    best: tuple[int, Found | None] = (high, None)
-    for _ in range(_MOST_MEASURES):
-        if low > high or is_over():
-            break
-        step = guess.first_that_fits(arm, low, high)
-        found = look(ladder.form(arm, step))
-        guess.correct(arm, step, found)
-        if found.fits(device):
-            best, high = (step, found), step - 1
-            if guess.first_that_fits(arm, low, step) == step:
-                break
-        else:
-            low = step + 1
-    return best
-
-
-class _Guess:
-    """What forms will take, from counts, corrected by the last form that was measured."""
+class Guess:
+    """What forms will take, from counts, corrected by what files of the same structure took."""
 
     def __init__(self, ladder: Ladder, device: Device) -> None:
         self._ladder = ladder
         self._device = device
         self._counts: dict[str, _Counts | None] = {}
-        self._flash_beyond = 0.0
-        self._arena_of_activations = 1.0
-        self._latency_of_products = 0.0
+        self._seen: dict[Form | None, _Correction] = {None: _Correction()}
 
     def correct(self, arm: Form, step: int, found: Found) -> None:
         """Learn from a real file."""
         counts = self._counted(arm, step)
         if found.cost is None or counts is None:
             return
-        self._flash_beyond = found.cost.flash_bytes - counts.parameters
-        if found.cost.arena_bytes is not None:
-            self._arena_of_activations = found.cost.arena_bytes / max(1, counts.activations)
-        if found.cost.latency is not None:
-            self._latency_of_products = found.cost.latency / max(1, counts.products)
+        arena, latency = found.cost.arena_bytes or 0, found.cost.latency or 0.0
+        # The last one of all stands for structures of which no file was seen.
+        self._seen[_structure(arm)] = self._seen[None] = _Correction(
+            found.cost.flash_bytes - counts.bytes,
+            arena / max(1, counts.activations),
+            latency / max(1, counts.products),
+        )
 
     def first_that_fits(self, arm: Form, low: int, high: int) -> int:
         """The first step from `low` to `high` that should fit; `high` if none should."""
@@ -179,10 +195,11 @@ class _Guess:
         counts = self._counted(arm, step)
         if counts is None:
             return True
+        seen = self._seen.get(_structure(arm), self._seen[None])
         pairs = (
-            (counts.parameters + self._flash_beyond, self._device.flash_bytes),
-            (counts.activations * self._arena_of_activations, self._device.ram_bytes),
-            (counts.products * self._latency_of_products, self._device.latency),
+            (counts.bytes + seen.flash_beyond, self._device.flash_bytes),
+            (counts.activations * seen.arena_of_activations, self._device.ram_bytes),
+            (counts.products * seen.latency_of_products, self._device.latency),
         )
         return all(limit is None or guess <= limit for guess, limit in pairs)
 
@@ -193,18 +210,30 @@ class _Guess:
         return self._counts[proposal.name]
 
 
-class _Counts(NamedTuple):
-    """Of a form: its weights, the most values needed at one time, and its multiplications."""
+def _structure(arm: Form) -> Form:
+    """What forms have in common that differ in their numbers of filters only."""
+    return replace(arm, width=1.0, tilt=1.0)
 
-    parameters: int
+
+class _Correction(NamedTuple):
+    """What real files took beside or for each unit of the counts."""
+
+    flash_beyond: float = 0.0
+    arena_of_activations: float = 1.0
+    latency_of_products: float = 0.0
+
+
+class _Counts(NamedTuple):
+    """Of a form: the bytes of its weights, the most values needed at once, and its products."""
+
+    bytes: int
     activations: int
     products: int
 
 
 def _counts(proposal: OfTeacher) -> _Counts | None:
     try:
-        student = proposal.build()
-        graph = graphs.read(student)
+        graph = graphs.read(proposal.build())
         shapes = shapes_of(graph)
     except (ValueError, TypeError):
         return None
@@ -213,13 +242,15 @@ def _counts(proposal: OfTeacher) -> _Counts | None:
         (sum(sizes[slot] for slot in {*call.operands(), *call.results}) for call in graph.calls),
         default=0,
     )
-    products = sum(
-        math.prod(weight.shape) * sizes[call.results[0]] // (shapes[call.results[0]][-1] or 1)
+    kernels = [
+        (weight.shape, shapes[call.results[0]], sizes[call.results[0]])
         for call in graph.calls
         for weight in call.layer.weights
         if len(weight.shape) > 1
-    )
-    return _Counts(student.count_params(), activations, products)
+    ]
+    size = sum(math.prod(shape) + _BYTES_PER_CHANNEL * shape[-1] for shape, _, _ in kernels)
+    products = sum(math.prod(shape) * values // (out[-1] or 1) for shape, out, values in kernels)
+    return _Counts(size, activations, products)
 
 
 def measured(

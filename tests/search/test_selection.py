@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_kd.devices import Device
+from keras_kd.search.forms import Ladder
 from keras_kd.search.measuring import Cost
 from keras_kd.search.selection import Found, front, rungs, students_of_teacher
 
@@ -63,8 +64,7 @@ def test_the_largest_form_of_an_arm_is_found_with_few_files(teacher):
     found, looks = search(teacher, device, 1)
     assert len(looks.names) <= 4
     form = found[0].proposal.form
-    ladder_widths = [0.87**step for step in range(24)]
-    larger = min(width for width in ladder_widths if width > form.width + 1e-3)
+    larger = min(width for width in Ladder.WIDTHS if width > form.width)
     assert counting(type(form)(width=larger).of(teacher)).flash_bytes > 1700
 
 
