@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -78,6 +79,11 @@ class Form:
         parts += ["strided"] if self.strided else []
         parts += ["shrunk"] if self.shrunk else []
         return " ".join(parts)
+
+    @property
+    def structure(self) -> Form:
+        """What it has in common with the forms that differ in their numbers of filters only."""
+        return replace(self, width=1.0, tilt=1.0)
 
     def of(self, teacher: Any) -> keras.Model:
         """Build the student.
@@ -172,7 +178,7 @@ class Ladder:
 
     def __init__(self, teacher: Any) -> None:
         self.teacher = teacher
-        self._possible: dict[Form, bool] = {}
+        self._channels: dict[Form, Channels | None] = {}
 
     def form(self, arm: Form, step: int) -> OfTeacher:
         """The form on a step of an arm, whose own width is not used."""
@@ -199,7 +205,7 @@ class Ladder:
             for strided in (True, False)
             for shrunk in (True, False)
         ]
-        possible = [arm for arm in arms if self._is_possible(arm)]
+        possible = [arm for arm in arms if self.channels(arm) is not None]
         can_stride = any(arm.strided for arm in possible)
         can_shrink = any(arm.shrunk for arm in possible)
         # Strides and a small last map save the most for the least, so they count as simple.
@@ -214,15 +220,15 @@ class Ladder:
             ),
         )
 
-    def _is_possible(self, arm: Form) -> bool:
-        structure = replace(arm, tilt=1.0)
-        if structure not in self._possible:
+    def channels(self, arm: Form) -> Channels | None:
+        """The channels of the widest form of an arm; None where there is no such form."""
+        structure = arm.structure
+        if structure not in self._channels:
             try:
-                structure.of(self.teacher)
-                self._possible[structure] = True
+                self._channels[structure] = channels_of(graphs.read(structure.of(self.teacher)))
             except (ValueError, TypeError):
-                self._possible[structure] = False
-        return self._possible[structure]
+                self._channels[structure] = None
+        return self._channels[structure]
 
 
 def readable(teacher: Any) -> graphs.Graph:
@@ -268,14 +274,20 @@ def check_narrowable(teacher: Any, channels: Channels) -> None:
 def _narrowed(student: keras.Model, width: float, tilt: float) -> keras.Model:
     channels = channels_of(graphs.read(student))
     scores = group_scores(channels, "l1")
-    blocks = channels.blocks()
-    position = _positions(channels)
     removed: set[int] = set()
-    for writers, groups in blocks.items():
-        share = min(1.0, width * tilt ** position[writers])
-        kept = max(min(_MINIMUM, len(groups)), math.ceil(len(groups) * share - 1e-9))
+    for groups, kept in kept_filters(channels, width, tilt):
         removed.update(sorted(groups, key=scores.__getitem__, reverse=True)[kept:])
     return channels.without(removed, record_of)
+
+
+def kept_filters(
+    channels: Channels, width: float, tilt: float
+) -> Iterator[tuple[Sequence[int], int]]:
+    """The groups of channels that become fewer together, and how many of each a form keeps."""
+    position = _positions(channels)
+    for writers, groups in channels.blocks().items():
+        share = min(1.0, width * tilt ** position[writers])
+        yield groups, max(min(_MINIMUM, len(groups)), math.ceil(len(groups) * share - 1e-9))
 
 
 def _positions(channels: Channels) -> dict[frozenset[int], float]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_kd._checks import one_line
-from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.bridge.weights import weight_name
+from keras_kd.compression.pruning.channels import Channels
 from keras_kd.compression.pruning.flow import shapes_of
 from keras_kd.devices import Device
 from keras_kd.search.family import samples
-from keras_kd.search.forms import Form, Ladder, OfTeacher, Proposal
+from keras_kd.search.forms import Form, Ladder, Proposal, kept_filters
 from keras_kd.search.measuring import Cost
 
 # So many real files are looked at along one arm before its best step is taken.
@@ -165,7 +166,7 @@ class Guess:
     def __init__(self, ladder: Ladder, device: Device) -> None:
         self._ladder = ladder
         self._device = device
-        self._counts: dict[str, _Counts | None] = {}
+        self._counts: dict[Form, _Counts | None] = {}
         self._seen: dict[Form | None, _Correction] = {None: _Correction()}
 
     def correct(self, arm: Form, step: int, found: Found) -> None:
@@ -175,7 +176,7 @@ class Guess:
             return
         arena, latency = found.cost.arena_bytes or 0, found.cost.latency or 0.0
         # The last one of all stands for structures of which no file was seen.
-        self._seen[_structure(arm)] = self._seen[None] = _Correction(
+        self._seen[arm.structure] = self._seen[None] = _Correction(
             found.cost.flash_bytes - counts.bytes,
             arena / max(1, counts.activations),
             latency / max(1, counts.products),
@@ -195,7 +196,7 @@ class Guess:
         counts = self._counted(arm, step)
         if counts is None:
             return True
-        seen = self._seen.get(_structure(arm), self._seen[None])
+        seen = self._seen.get(arm.structure, self._seen[None])
         pairs = (
             (counts.bytes + seen.flash_beyond, self._device.flash_bytes),
             (counts.activations * seen.arena_of_activations, self._device.ram_bytes),
@@ -204,15 +205,11 @@ class Guess:
         return all(limit is None or guess <= limit for guess, limit in pairs)
 
     def _counted(self, arm: Form, step: int) -> _Counts | None:
-        proposal = self._ladder.form(arm, step)
-        if proposal.name not in self._counts:
-            self._counts[proposal.name] = _counts(proposal)
-        return self._counts[proposal.name]
-
-
-def _structure(arm: Form) -> Form:
-    """What forms have in common that differ in their numbers of filters only."""
-    return replace(arm, width=1.0, tilt=1.0)
+        form = self._ladder.form(arm, step).form
+        if form not in self._counts:
+            channels = self._ladder.channels(arm)
+            self._counts[form] = channels and _counts(channels, form.width, form.tilt)
+        return self._counts[form]
 
 
 class _Correction(NamedTuple):
@@ -231,25 +228,41 @@ class _Counts(NamedTuple):
     products: int
 
 
-def _counts(proposal: OfTeacher) -> _Counts | None:
-    try:
-        graph = graphs.read(proposal.build())
-        shapes = shapes_of(graph)
-    except (ValueError, TypeError):
-        return None
-    sizes = {slot: math.prod(size or 1 for size in shape[1:]) for slot, shape in shapes.items()}
+def _counts(channels: Channels, width: float, tilt: float) -> _Counts:
+    """The counts of a form, from the widest one of its structure: nothing is built."""
+    removed = {
+        group for groups, kept in kept_filters(channels, width, tilt) for group in groups[kept:]
+    }
+
+    def left(groups: np.ndarray) -> int:
+        return int(np.sum(~np.isin(groups, list(removed))))
+
+    axes = {
+        (id(cut.layer), cut.weight, cut.axis): left(cut.groups)
+        for cut in (*channels.reads, *channels.writes, *channels.carries)
+    }
+    sizes, positions = {}, {}
+    for slot, shape in shapes_of(channels.graph).items():
+        groups = channels.tensors.get(slot)
+        inner = [size or 1 for size in shape[1:]]
+        positions[slot] = math.prod(inner[:-1])
+        sizes[slot] = math.prod(inner) if groups is None else positions[slot] * left(groups)
     activations = max(
-        (sum(sizes[slot] for slot in {*call.operands(), *call.results}) for call in graph.calls),
-        default=0,
+        sum(sizes[slot] for slot in {*call.operands(), *call.results})
+        for call in channels.graph.calls
     )
-    kernels = [
-        (weight.shape, shapes[call.results[0]], sizes[call.results[0]])
-        for call in graph.calls
-        for weight in call.layer.weights
-        if len(weight.shape) > 1
-    ]
-    size = sum(math.prod(shape) + _BYTES_PER_CHANNEL * shape[-1] for shape, _, _ in kernels)
-    products = sum(math.prod(shape) * values // (out[-1] or 1) for shape, out, values in kernels)
+    size = products = 0
+    for call in channels.graph.calls:
+        for weight in call.layer.weights:
+            shape = list(weight.shape)
+            for axis in range(len(shape)):
+                name = (id(call.layer), weight_name(weight))
+                # Axes are counted from either end.
+                for key in ((*name, axis), (*name, axis - len(shape))):
+                    shape[axis] = axes.get(key, shape[axis])
+            if len(shape) > 1:
+                size += math.prod(shape) + _BYTES_PER_CHANNEL * shape[-1]
+                products += math.prod(shape) * positions[call.results[0]]
     return _Counts(size, activations, products)
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_kd.devices import Device
-from keras_kd.search.forms import Ladder
+from keras_kd.search.forms import Form, Ladder
 from keras_kd.search.measuring import Cost
-from keras_kd.search.selection import Found, front, rungs, students_of_teacher
+from keras_kd.search.selection import Found, _counts, front, rungs, students_of_teacher
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +121,33 @@ def test_the_front_is_what_nothing_dominates(points):
         same_before = (cost, value) in points[:place]
         assert (place in chosen) == (not dominated and not same_before)
     assert np.all(np.diff([points[place][0] for place in chosen]) > 0)
+
+
+@pytest.mark.parametrize(
+    "form", [Form(0.4), Form(0.3, 3.0), Form(0.6, 1 / 3, 0, 2, False, True), Form(1.0)]
+)
+def test_what_is_counted_is_what_is_built(form):
+    keras.utils.set_random_seed(0)
+    teacher = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.DepthwiseConv2D(3, padding="same"),
+            layers.Conv2D(12, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(4),
+        ]
+    )
+    counts = _counts(Ladder(teacher).channels(form), form.width, form.tilt)
+    kernels = [
+        (weight.shape, layer.output.shape[1:])
+        for layer in form.of(teacher).layers
+        for weight in layer.weights
+        if len(weight.shape) > 1
+    ]
+    products = sum(np.prod(shape) * np.prod(output[:-1]) for shape, output in kernels)
+    assert counts.products == products
+    assert counts.bytes == sum(np.prod(shape) + 28 * shape[-1] for shape, _ in kernels)
+    tensors = [np.prod(layer.output.shape[1:]) for layer in form.of(teacher).layers]
+    assert counts.activations == max(a + b for a, b in pairwise(tensors))
