@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,7 +75,7 @@ def last_convolution(graph: Graph) -> Call | None:
     """The convolution whose map the only Flatten of a graph takes, where it does not stride."""
     flat = [call for call in graph.calls if isinstance(call.layer, _LAYERS.Flatten)]
     found = _convolution_before(graph, flat[0]) if len(flat) == 1 else None
-    if found is None or min(shapes_of(graph)[found.results[0]][1:-1]) < 4:
+    if found is None or any((n or 0) < 4 for n in shapes_of(graph)[found.results[0]][1:-1]):
         return None
     return found
 
@@ -148,7 +148,7 @@ def _convolution_before(graph: Graph, call: Call) -> Call | None:
 def _replayed(
     name: str,
     graph: Graph,
-    before: dict[Slot, Sequence[int | None]],
+    before: Mapping[Slot, Sequence[int | None]],
     strides: dict[int, tuple[int, ...]],
     average: int,
 ) -> keras.Model:
@@ -187,7 +187,7 @@ def _replayed(
 
 
 def _flattened(
-    graph: Graph, before: dict[Slot, Sequence[int | None]], tensors: dict[Slot, Any]
+    graph: Graph, before: Mapping[Slot, Sequence[int | None]], tensors: dict[Slot, Any]
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The shapes of the maps that are flattened, before and now."""
     for call in graph.calls:

@@ -305,9 +305,10 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 def rungs(trials: int, finalists: int, epochs: int) -> Iterator[tuple[int, int]]:
     """How many students are trained for how many epochs, rung after rung.
 
-    Each rung keeps a third of the students of the one before and trains each of them three times
-    as long, so that all rungs cost about the same (successive halving: Jamieson and Talwalkar,
-    "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016).
+    Each rung keeps about a third of the students of the one before and trains each of them three
+    times as long, so that all rungs cost about the same (successive halving: Jamieson and
+    Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS
+    2016).
 
     Args:
         trials: how many students begin.
@@ -317,7 +318,10 @@ def rungs(trials: int, finalists: int, epochs: int) -> Iterator[tuple[int, int]]
     counts = [min(trials, finalists)]
     while counts[0] * 3 < trials:
         counts.insert(0, counts[0] * 3)
-    if trials > counts[0]:
+    if len(counts) > 1 and trials < 1.5 * counts[0]:
+        # A rung that leaves almost all in tells little.
+        counts[0] = trials
+    elif trials > counts[0]:
         counts.insert(0, trials)
     for number, count in enumerate(counts):
         yield count, max(1, round(epochs / 3 ** (len(counts) - 1 - number)))

@@ -97,6 +97,7 @@ def test_no_more_is_looked_at_when_time_is_over(teacher):
 
 def test_rounds_cost_about_the_same():
     assert list(rungs(12, 2, 9)) == [(12, 1), (6, 3), (2, 9)]
+    assert list(rungs(8, 2, 9)) == [(8, 3), (2, 9)]
     assert list(rungs(1, 2, 5)) == [(1, 5)]
     assert list(rungs(2, 2, 1)) == [(2, 1)]
 
