@@ -75,7 +75,8 @@ def fit_to_device(
         max_minutes: after which the search ends with what it has; trainings become shorter and
             fewer so that it is kept. None: no limit.
         epochs: of a finalist's training in float32; half as many follow with quantizers.
-        finalists: how many students are trained to the end.
+        finalists: how many students are trained to the end; forms of the teacher twice, from its
+            weights and from new ones.
         batch_size: of trainings.
         learning_rate: where the cosine of each training begins (Adam).
         student_loss_weight: share of the loss on labels, see `keras_kd.Distiller`.

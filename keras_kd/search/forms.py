@@ -29,7 +29,7 @@ _MINIMUM = 2
 
 @dataclass(frozen=True)
 class Form:
-    """A smaller form of a teacher, which begins with the teacher's own weights.
+    """A smaller form of a teacher, which begins with the teacher's own weights, or with new ones.
 
     Args:
         width: the share of the filters and units that each layer keeps, in the middle of the model.
@@ -42,6 +42,8 @@ class Form:
             less memory and time, and no kernel for the pooling.
         shrunk: the convolution before the only Flatten strides by 2, so that the layer behind it
             has a quarter of the weights.
+        seed: None begins with the teacher's weights; a number with new ones, drawn from this seed
+            (Keras' global one is set to it). Layers that do not train keep theirs.
 
     A Dense layer behind a map that becomes smaller begins with its kernel summed over the
     positions that one position stands for.
@@ -60,6 +62,7 @@ class Form:
     pool: int = 1
     strided: bool = False
     shrunk: bool = False
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         check_number("width", self.width, above=0, at_most=1, fix="0.5 keeps half of the filters")
@@ -68,6 +71,10 @@ class Form:
         check_integer("pool", self.pool, at_least=1, fix="1 keeps the input")
         check_flag("strided", self.strided)
         check_flag("shrunk", self.shrunk)
+        if self.seed is not None:
+            check_integer(
+                "seed", self.seed, at_least=0, fix="None begins with the teacher's weights"
+            )
 
     @property
     def name(self) -> str:
@@ -78,6 +85,7 @@ class Form:
         parts += [f"pool {self.pool}"] if self.pool > 1 else []
         parts += ["strided"] if self.strided else []
         parts += ["shrunk"] if self.shrunk else []
+        parts += [] if self.seed is None else ["new weights"]
         return " ".join(parts)
 
     @property
@@ -115,6 +123,9 @@ class Form:
         for layer in plain.layers:
             # The layers of a teacher that a Distiller has used are frozen.
             layer.trainable = True
+        if self.seed is not None:
+            plain = _renewed(plain, self.seed)
+        for layer in plain.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = min(layer.momentum, _MOST_MOMENTUM)
         return plain
@@ -164,6 +175,10 @@ class OfTeacher:
     def settings(self) -> dict[str, Any]:
         """See `Proposal`."""
         return asdict(self.form)
+
+    def renewed(self, seed: int) -> OfTeacher:
+        """The same form with new weights."""
+        return OfTeacher(self.teacher, replace(self.form, seed=seed))
 
     def code(self) -> str:
         """See `Proposal`."""
@@ -269,6 +284,16 @@ def check_narrowable(teacher: Any, channels: Channels) -> None:
         "hidden Dense or convolution layers whose readers treat each channel by itself",
         "pass student=build, a function of keras_tuner.HyperParameters that returns a model",
     )
+
+
+def _renewed(student: keras.Model, seed: int) -> keras.Model:
+    """A copy with new weights in the layers that train."""
+    keras.utils.set_random_seed(seed)
+    copy = keras.models.clone_model(student)
+    for old, new in zip(student.layers, copy.layers, strict=True):
+        if not old.trainable_weights:
+            new.set_weights(old.get_weights())
+    return copy
 
 
 def _narrowed(student: keras.Model, width: float, tilt: float) -> keras.Model:

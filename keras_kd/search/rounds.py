@@ -14,7 +14,7 @@ from keras_kd._checks import one_line, problem
 from keras_kd.devices import Device
 from keras_kd.search.candidates import Candidate, NothingFits
 from keras_kd.search.code import code_of
-from keras_kd.search.forms import Proposal
+from keras_kd.search.forms import OfTeacher, Proposal
 from keras_kd.search.measuring import Cost, Maker, missed_text
 from keras_kd.search.selection import (
     Found,
@@ -68,7 +68,7 @@ class Search:
             self.teacher, (self.train.x, self.train.y), self.state.store, dtype="float32"
         )
         school = School(stored, self.train, self.recipe)
-        order = self._halve(school, names)
+        order = self._renew(school, self._halve(school, names))
         return self._finish(school, order)
 
     def candidates(self) -> tuple[Candidate, ...]:
@@ -143,15 +143,8 @@ class Search:
                 lambda student: self._maker.cost_of_untrained(student, self.recipe.seed),
                 self._check_fits_teacher,
             )
-            known = {
-                "settings": proposal.settings(),
-                "cost": None if found.cost is None else found.cost.to_dict(),
-                "reason": found.reason,
-                "rungs": [],
-                "final": None,
-            }
-            self.state.candidates[name] = known
-            self.state.save()
+            cost = None if found.cost is None else found.cost.to_dict()
+            known = self._enter(proposal, cost, found.reason)
             row = self._candidate(name)
             verdict = "fits" if row.fits else row.reason or "too large: "
             if row.cost is not None:
@@ -163,6 +156,21 @@ class Search:
             )
         cost = None if known["cost"] is None else Cost.from_dict(known["cost"])
         return Found(proposal, cost, known["reason"])
+
+    def _enter(
+        self, proposal: Proposal, cost: Mapping[str, Any] | None, reason: str
+    ) -> dict[str, Any]:
+        """Make the entry of a student, and keep it."""
+        entry = {
+            "settings": proposal.settings(),
+            "cost": cost,
+            "reason": reason,
+            "rungs": [],
+            "final": None,
+        }
+        self.state.candidates[proposal.name] = entry
+        self.state.save()
+        return entry
 
     def _check_fits_teacher(self, student: keras.Model) -> None:
         first = keras.tree.map_structure(lambda array: array[:1], self.train.x)
@@ -215,6 +223,34 @@ class Search:
             order = sorted(chosen, key=self._rank) + order[len(chosen) :]
         return order
 
+    def _renew(self, school: School, order: list[str]) -> list[str]:
+        """Train the first forms from new weights, too; the names, the best of these first.
+
+        For very narrow forms the teacher's weights can be the worse start (Liu et al., "Rethinking
+        the Value of Network Pruning", ICLR 2019), but only after many epochs: rounds cannot tell.
+        """
+        finalists = order[: self.finalists]
+        renewed = []
+        for name in finalists:
+            proposal = self._proposals[name]
+            epochs = sum(rung["epochs"] for rung in self._rungs(name))
+            if not isinstance(proposal, OfTeacher) or not epochs:
+                continue
+            new = proposal.renewed(self.recipe.seed)
+            if new.name not in self.state.candidates:
+                if self._is_over(_TRAINED):
+                    break
+                # A file of the same form takes the same.
+                cost = self.state.entry(name)["cost"]
+                self._enter(new, cost, "")
+            self._proposals[new.name] = new
+            if not self._rungs(new.name):
+                self._train(school, new.name, 0, epochs, self._left(_TRAINED))
+                value = self.judge.text(self._rungs(new.name)[-1]["value"])
+                self.say(f"Trained for {epochs} epochs: {new.name}: {value}; {self._clock()}")
+            renewed.append(new.name)
+        return sorted([*finalists, *renewed], key=self._rank) + order[len(finalists) :]
+
     def _train(
         self, school: School, name: str, number: int, epochs: int, seconds: float | None
     ) -> None:
@@ -243,6 +279,8 @@ class Search:
         done = [rung for each in trained for rung in self._rungs(each)]
         rest = (count - place) * epochs + sum(n * e for n, e in plan[number + 1 :])
         rest += plan[-1][0] * self.recipe.fine_tuning_epochs
+        if self.family is None:
+            rest += plan[-1][0] * sum(e for _, e in plan)
         seconds = rest * sum(rung["took"] for rung in done) / sum(rung["epochs"] for rung in done)
         self.say(
             f"Round {number + 1} of {len(plan)}, trained {place} of {count} for {epochs} epochs: "

@@ -116,3 +116,18 @@ def test_a_subclassed_teacher_wants_a_family():
 
     with pytest.raises(ValueError, match="student=build, a function of keras_tuner"):
         _ = Ladder(Own(name="own")).arms
+
+
+def test_new_weights_are_drawn_from_the_seed_where_layers_train():
+    scaling = layers.Normalization(mean=[1.0, 2.0], variance=[4.0, 9.0])
+    hidden = [layers.Dense(6, activation="relu"), layers.BatchNormalization()]
+    model = keras.Sequential([keras.Input((2,)), scaling, *hidden, layers.Dense(2)])
+    model.layers[2].set_weights([np.full(6, 5.0)] * 4)
+    one, same, other = (Form(0.5, seed=seed).of(model) for seed in (1, 1, 2))
+    for first, second in zip(one.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert one.layers[2].units == 3
+    assert np.any(one.layers[2].get_weights()[0] != other.layers[2].get_weights()[0])
+    np.testing.assert_array_equal(one.layers[3].get_weights()[0], np.ones(3))
+    x = np.array([[3.0, 5.0]], "float32")
+    np.testing.assert_allclose(np.asarray(one.layers[1](x)), [[1.0, 1.0]], atol=1e-6)
