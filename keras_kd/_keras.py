@@ -7,6 +7,7 @@ What concerns the graph of a model is in `_graphs.py`, attention layers in `_att
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,30 @@ def new_variable(
 
     with tf.init_scope():
         return keras.Variable(initializer, shape=shape, dtype="float32", name=name)
+
+
+def traced_once(function: Any) -> Any:
+    """A step of Keras that TensorFlow need not trace twice.
+
+    TensorFlow traces a function again if its first trace made variables, such as those of an
+    optimizer and of metrics. Those that are made in `tf.init_scope` are none of the function's own,
+    so that here they are no reason for a second trace.
+    """
+    import tensorflow as tf
+
+    def made(create: Any, **options: Any) -> Any:
+        if tf.executing_eagerly():
+            options["experimental_enable_variable_lifting"] = False
+        return create(**options)
+
+    @functools.wraps(function)
+    def called(*args: Any) -> Any:
+        if tf.distribute.has_strategy():
+            return function(*args)
+        with tf.variable_creator_scope(made):
+            return function(*args)
+
+    return called
 
 
 def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:

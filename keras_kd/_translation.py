@@ -17,7 +17,7 @@ import keras
 import tf_keras
 
 from keras_kd._checks import problem
-from keras_kd._keras import Untracked
+from keras_kd._keras import Untracked, traced_once
 from keras_kd._optimizers import settings_of
 
 _REDUCTIONS = {
@@ -196,6 +196,12 @@ class TakesKeras3(_OfModel):
             weighted_metrics=translate_structure(weighted_metrics, translate_metric),
             **options,
         )
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """A training step; see `tf_keras.Model.make_train_function`."""
+        if self.train_function is None or force:
+            self.train_function = traced_once(super().make_train_function(force))
+        return self.train_function
 
     def fit(self, *args: Any, **kwargs: Any) -> tf_keras.callbacks.History:
         """Train; see `tf_keras.Model.fit`."""

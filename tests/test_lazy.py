@@ -67,12 +67,6 @@ def test_public_objects_name_their_public_path(module, name):
     assert pickle.loads(pickle.dumps(value)) is value
 
 
-def test_returned_objects_name_their_public_path_too():
-    program = "from keras_kd import data; print(type(data.load_sample()))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "<class 'keras_kd.data.Splits'>", done.stderr
-
-
 def test_files_of_keras_name_the_public_path():
     loss = keras_kd.losses.SoftTargets(temperature=2.0)
     config = keras.saving.serialize_keras_object(loss)

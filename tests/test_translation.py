@@ -57,7 +57,7 @@ def test_an_optimizer_steps_as_in_keras_3(name, data):
         (ours, make(**OPTIMIZERS[name])),
         (theirs, translate_optimizer(make(**OPTIMIZERS[name]))),
     ):
-        model.compile(optimizer, "sparse_categorical_crossentropy")
+        model.compile(optimizer, "sparse_categorical_crossentropy", run_eagerly=True)
         model.fit(*data, batch_size=8, epochs=2, shuffle=False, verbose=0)
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
@@ -203,12 +203,15 @@ CALLBACKS = {
     "ModelCheckpoint": lambda path: keras.callbacks.ModelCheckpoint(
         path / "best.keras", monitor="val_accuracy", save_best_only=True
     ),
-    "CSVLogger": lambda path: keras.callbacks.CSVLogger(path / "log.csv"),
     "BackupAndRestore": lambda path: keras.callbacks.BackupAndRestore(path / "backup"),
-    "RemoteMonitor": lambda path: keras.callbacks.RemoteMonitor("http://127.0.0.1:9"),
-    "TerminateOnNaN": lambda path: keras.callbacks.TerminateOnNaN(),
-    "History": lambda path: keras.callbacks.History(),
-    "ProgbarLogger": lambda path: keras.callbacks.ProgbarLogger(),
+    # Those that only look on.
+    "several": lambda path: [
+        keras.callbacks.CSVLogger(path / "log.csv"),
+        keras.callbacks.RemoteMonitor("http://127.0.0.1:9"),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.History(),
+        keras.callbacks.ProgbarLogger(),
+    ],
     "own": lambda path: HalfRate(),
 }
 
@@ -247,7 +250,7 @@ def test_the_own_fit_of_a_student_does_what_keras_3_does(name, data, twins, tmp_
                 epochs=4,
                 shuffle=False,
                 verbose=0,
-                callbacks=[callback],
+                callbacks=callback if name == "several" else [callback],
             ).history
         )
     ours, theirs = histories
@@ -262,6 +265,24 @@ def test_the_own_fit_of_a_student_does_what_keras_3_does(name, data, twins, tmp_
     if name == "own":
         assert [path.split("/")[-1] for path in callback.paths] == ["kernel", "bias"]
         assert callback.steps == 4
+
+
+def test_the_first_step_of_a_student_is_traced_once(data):
+    traces = []
+
+    def counted_metric(y, outputs):
+        traces.append(y)
+        return keras.ops.sum(outputs, axis=-1)
+
+    student = take_keras_3(linear_model(tf_keras))
+    student.compile(
+        keras.optimizers.Adam(0.1),
+        keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[counted_metric, "accuracy"],
+    )
+    student.fit(*data, batch_size=8, epochs=2, verbose=0)
+    assert len(traces) == 1
+    assert int(student.optimizer.iterations) == 6
 
 
 def test_averaged_weights_are_swapped_in_for_evaluation_and_in_the_end(data):
@@ -357,12 +378,14 @@ def test_a_student_trained_with_keras_3_objects_saves_loads_and_strips(suffix, d
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 10)),
         keras.losses.SparseCategoricalCrossentropy(),
         [keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")],
+        run_eagerly=True,
     )
     pruned.fit(*data, epochs=2, verbose=0, callbacks=pruned.training_callbacks())
     measured = pruned.evaluate(*data, verbose=0)
     path = tmp_path / f"student{suffix}"
     pruned.save(path)
     loaded = compression.load(path)
+    loaded.run_eagerly = True
     np.testing.assert_allclose(loaded.evaluate(*data, verbose=0), measured, rtol=1e-5)
     loaded.fit(*data, verbose=0, callbacks=[HalfRateOnly(), *loaded.training_callbacks()])
     stripped = compression.strip(pruned)

@@ -157,15 +157,8 @@ class TestOnePath:
         assert sparse.compressed_size < 0.8 * dense.compressed_size
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        rescaled,
-        pytest.param(residual, marks=pytest.mark.slow),
-        pytest.param(depthwise, marks=pytest.mark.slow),
-        pytest.param(separable, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("body", [rescaled, residual, depthwise, separable])
 def test_students_of_other_layers(body, teacher, data):
     x, _ = data
     pruned, _ = taught(teacher, prune(build(body, "student"), SPARSITY), data, epochs=2)
@@ -214,6 +207,7 @@ def two_headed(image):
     }
 
 
+@pytest.mark.slow
 def test_several_outputs_keep_their_names_to_the_file(data):
     x, y = data
     teacher, student = build(two_headed, "wise_teacher"), build(two_headed, "student")

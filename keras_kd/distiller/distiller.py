@@ -188,7 +188,18 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
     def _apply_gradients(self, loss: Any, tape: tf.GradientTape) -> None:
         weights = self.trainable_weights
         gradients = tape.gradient(loss, weights)
+        if not self.optimizer.built:
+            with tf.init_scope():
+                self.optimizer.build(weights)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Update the metrics and return their values; see `keras.Model.compute_metrics`."""
+        metrics = self._compile_metrics
+        if metrics is not None and not metrics.built:
+            with tf.init_scope():
+                metrics.build(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     @property
     def metrics(self) -> list[Any]:

@@ -514,6 +514,8 @@ class Teaching(Assembly):
         return self._objective.scheduled_values(self._step())
 
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        function = _keras.traced_once(function)
+
         def step(iterator: Any) -> Any:
             with _keras.numpy_errors_in_one_line():
                 try:

@@ -58,7 +58,7 @@ def digits():
 
 
 def on_labels(student, digits, epochs):
-    student.compile(keras.optimizers.Adam(0.003), cross_entropy())
+    student.compile(keras.optimizers.Adam(0.003), cross_entropy(), jit_compile=False)
     student.fit(*digits[:2], epochs=epochs, batch_size=BATCH, verbose=0)
     return student
 
@@ -77,7 +77,7 @@ def taught(teacher, student, digits, epochs=2):
     """The Distiller that has trained a student on outputs and on features of other widths."""
     features = losses.Hint("second_relu", "second_relu")
     distiller = keras_kd.Distiller(teacher, student, [losses.SoftTargets(4.0), features], [1, 10])
-    distiller.compile(keras.optimizers.Adam(0.001), cross_entropy())
+    distiller.compile(keras.optimizers.Adam(0.001), cross_entropy(), jit_compile=False)
     distiller.fit(*digits[:2], epochs=epochs, batch_size=BATCH, verbose=0)
     return distiller
 

@@ -36,8 +36,17 @@ def equal(one, other, **options):
 
 
 class TestStudent:
-    @FLAVOURS
-    @pytest.mark.parametrize("moment", ["before compile", "after compile", "after fit"])
+    @pytest.mark.parametrize(
+        ("flavour", "moment"),
+        [
+            ("keras", "before compile"),
+            ("keras", "after fit"),
+            ("tf_keras", "after fit"),
+            pytest.param("keras", "after compile", marks=pytest.mark.slow),
+            pytest.param("tf_keras", "before compile", marks=pytest.mark.slow),
+            pytest.param("tf_keras", "after compile", marks=pytest.mark.slow),
+        ],
+    )
     def test_the_new_one_learns_what_it_learns_in_a_new_distiller(
         self, teacher, dense_model, examples, hard_loss, flavour, moment
     ):

@@ -9,6 +9,8 @@ import tensorflow as tf
 import keras_kd
 from keras_kd.distiller.compiled_step import CompiledStep
 
+from _models import in_flavour
+
 
 @pytest.fixture
 def counted():
@@ -97,6 +99,44 @@ def test_python_in_a_step_is_left_as_it_is():
 
     with pytest.raises(tf.errors.OperatorNotAllowedInGraphError):
         CompiledStep(step, False, refused)(iter(batches([1.0], 1)))
+
+
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
+def test_the_first_step_is_traced_once(teacher, student, examples, hard_loss, flavour):
+    traces = []
+
+    def counted_metric(y, outputs):
+        traces.append(y)
+        return tf.reduce_sum(outputs, axis=-1)
+
+    distiller = keras_kd.Distiller(teacher, in_flavour(student, flavour))
+    # Both have variables, as have the metrics behind names.
+    distiller.compile(keras.optimizers.Adam(0.1), hard_loss, metrics=[counted_metric, "accuracy"])
+    distiller.fit(*examples, batch_size=10, epochs=2, verbose=0)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
+def test_what_a_first_trace_makes_is_what_eager_steps_make(
+    dense_model, teacher, examples, hard_loss, flavour
+):
+    x, y = examples
+    histories = []
+    for run_eagerly in (False, True):
+        # Its variables appear in the first step, inside of the trace.
+        late = keras.metrics.AUC(num_thresholds=20, multi_label=True, num_labels=3, name="late")
+        distiller = keras_kd.Distiller(teacher, in_flavour(dense_model(seed=2), flavour))
+        distiller.compile(
+            keras.optimizers.Adam(0.1, amsgrad=True),
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy", late],
+            run_eagerly=run_eagerly,
+        )
+        one_hot = keras.utils.to_categorical(y, 3)
+        histories.append(distiller.fit(x, one_hot, shuffle=False, epochs=3, verbose=0).history)
+    assert histories[0].keys() == histories[1].keys()
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
 
 
 # How Keras trains with the same step, which `steps_per_execution` and others leave to it.

@@ -66,8 +66,17 @@ def test_with_and_without_the_last_activation(dense_model, examples, ending, sid
     assert_same(trained(teacher, student, examples, found, run_eagerly=True), expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"jit_compile": False}])
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    ("activation", "options"),
+    [
+        ("softmax", {"jit_compile": True}),
+        ("sigmoid", {"jit_compile": False}),
+        pytest.param("softmax", {}, marks=pytest.mark.slow),
+        pytest.param("softmax", {"jit_compile": False}, marks=pytest.mark.slow),
+        pytest.param("sigmoid", {}, marks=pytest.mark.slow),
+        pytest.param("sigmoid", {"jit_compile": True}, marks=pytest.mark.slow),
+    ],
+)
 def test_as_the_activation_of_the_last_layer_when_compiled(
     dense_model, examples, activation, options
 ):
@@ -203,15 +212,29 @@ def np_softmax(z):
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def measured(teacher, student, x, **options):
+def measured(teacher, student, x, run_eagerly=True):
     distiller = keras_kd.Distiller(teacher, student, student_loss_weight=0.0)
-    distiller.compile("sgd", **options)
+    distiller.compile("sgd", run_eagerly=run_eagerly)
     logs = distiller.evaluate(x, batch_size=len(x), verbose=0, return_dict=True)
     return logs["distillation_loss"]
 
 
-@pytest.mark.parametrize("flavour", ["eager", "graph", "tf_keras"])
-@pytest.mark.parametrize("ending", HIDDEN_ENDINGS)
+@pytest.mark.parametrize(
+    ("ending", "flavour"),
+    [
+        *((ending, "eager") for ending in HIDDEN_ENDINGS),
+        ("columns", "graph"),
+        ("mean", "graph"),
+        ("sigmoid heads", "tf_keras"),
+        *(
+            pytest.param(ending, flavour, marks=pytest.mark.slow)
+            for ending in HIDDEN_ENDINGS
+            for flavour in ("graph", "tf_keras")
+            if (ending, flavour)
+            not in (("columns", "graph"), ("mean", "graph"), ("sigmoid heads", "tf_keras"))
+        ),
+    ],
+)
 def test_probabilities_behind_other_layers(formulas, ending, flavour):
     end, logits, activation = HIDDEN_ENDINGS[ending]
     (teacher, of_teacher), (student, of_student) = positions(1, end), positions(2, end)
@@ -244,7 +267,7 @@ def test_flattened_softmaxes_and_flattened_logits(formulas):
     assert measured(ensemble, teacher, x) == pytest.approx(measured(student, teacher, x), rel=1e-5)
     own = keras.distillation.LogitsDistillation(4.0, loss=keras.losses.KLDivergence())
     distiller = keras_kd.Distiller(teacher, student, own, student_loss_weight=0.0)
-    distiller.compile("sgd")
+    distiller.compile("sgd", run_eagerly=True)
     logs = distiller.evaluate(x, batch_size=16, verbose=0, return_dict=True)
     assert logs["distillation_loss"] == pytest.approx(values.mean(), rel=1e-4)
 
@@ -339,11 +362,12 @@ def test_probabilities_that_sum_to_anything_are_warned_of(dense_model, student, 
         lambda z: keras.layers.BatchNormalization()(z),
     ],
 )
-def test_what_is_no_probability_is_not_warned_of(end):
+@pytest.mark.parametrize("run_eagerly", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_is_no_probability_is_not_warned_of(end, run_eagerly):
     x = np.random.default_rng(0).normal(size=(16, 4, 5)).astype("float32")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        measured(positions(1, end)[0], positions(2, end)[0], x)
+        measured(positions(1, end)[0], positions(2, end)[0], x, run_eagerly)
 
 
 def test_outputs_that_no_loss_softens_may_be_probabilities(examples):
@@ -360,7 +384,7 @@ def test_outputs_that_no_loss_softens_may_be_probabilities(examples):
         keras_kd.losses.LogitsMSE(outputs="shares"),
     ]
     distiller = keras_kd.Distiller(two(1), two(2), losses, student_loss_weight=0.0)
-    distiller.compile("sgd")
+    distiller.compile("sgd", run_eagerly=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         distiller.evaluate(x, verbose=0)

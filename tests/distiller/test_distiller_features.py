@@ -89,7 +89,7 @@ def test_adapters_and_what_losses_learn_train_and_stay_out_of_the_student(
 def test_one_forward_pass_of_each_model(image_teacher, image_student, images, hard_loss, flavour):
     student = in_flavour(image_student, flavour)
     distiller = keras_kd.Distiller(image_teacher, student, losses())
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     x, y = images
     layer = student.get_layer("normalization")
     batch = student.get_layer("first")(x)
@@ -105,7 +105,7 @@ def test_the_loss_is_that_of_the_features(image_teacher, image_student, images, 
     loss = Hint("second", "second", adapter=keras.layers.Dense(8))
     student = build_image_model(3, 2, "student")
     distiller = keras_kd.Distiller(image_teacher, student, loss, student_loss_weight=0.0)
-    distiller.compile("sgd", None)
+    distiller.compile("sgd", None, run_eagerly=True)
     x, _ = images
     logs = distiller.evaluate(x, batch_size=20, verbose=0, return_dict=True)
 
@@ -120,7 +120,7 @@ def test_the_loss_is_that_of_the_features(image_teacher, image_student, images, 
 def test_a_saved_distiller_has_its_adapters(image_teacher, image_student, images, tmp_path):
     hard = cross_entropy()
     distiller = keras_kd.Distiller(image_teacher, image_student, losses())
-    distiller.compile("adam", hard)
+    distiller.compile("adam", hard, run_eagerly=True)
     distiller.fit(*images, batch_size=10, verbose=0)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.models.load_model(tmp_path / "distiller.keras")
@@ -137,7 +137,7 @@ def test_a_saved_distiller_has_its_adapters(image_teacher, image_student, images
 
 def test_the_saved_student_is_the_student_alone(image_teacher, image_student, images, tmp_path):
     distiller = keras_kd.Distiller(image_teacher, image_student, losses())
-    distiller.compile("adam", cross_entropy())
+    distiller.compile("adam", cross_entropy(), run_eagerly=True)
     distiller.fit(*images, verbose=0)
     distiller.student.save(tmp_path / "student.keras")
     loaded = keras.models.load_model(tmp_path / "student.keras")
@@ -152,7 +152,7 @@ def test_weights_files_hold_the_adapters(image_teacher, image_student, images, f
     def new_distiller():
         student = in_flavour(image_student, flavour)
         distiller = keras_kd.Distiller(image_teacher, student, Hint("second", "second"))
-        distiller.compile("sgd", cross_entropy())
+        distiller.compile("sgd", cross_entropy(), run_eagerly=True)
         return distiller
 
     distiller = new_distiller()
@@ -172,7 +172,7 @@ def test_a_compressed_student_is_tapped_by_its_own_names(
     options = {"end_step": 2} if compress == "prune" else {}
     student = getattr(keras_kd.compression, compress)(image_student, **options)
     distiller = keras_kd.Distiller(image_teacher, student, Hint("second", "second"))
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     history = distiller.fit(*images, epochs=2, verbose=0).history
     assert np.isfinite(history["distillation_loss"]).all()
     weights = distiller._objective.bridges[0].weights
@@ -188,7 +188,7 @@ def test_layers_of_nested_models(image_teacher, image_student, images, hard_loss
         nest[name] = keras.Sequential([keras.Input((8, 8, 1)), model], name=name)
     loss = Hint("backbone/second", "backbone/second")
     distiller = keras_kd.Distiller(nest["teacher"], nest["student"], loss)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     distiller.fit(*images, verbose=0)
     assert [tuple(weight.shape) for weight in distiller.bridges[0].weights] == [(5, 8)]
 
@@ -356,7 +356,7 @@ def test_weights_of_examples_count_once_where_there_are_several_outputs(
     losses_on_features = [Hint("hidden", "hidden"), SimilarityPreserving("hidden", "hidden")]
     distiller = keras_kd.Distiller(teacher, student, losses_on_features)
     hard = {"first": hard_loss, "second": hard_loss} if structure is dict else [hard_loss] * 2
-    distiller.compile("sgd", hard)
+    distiller.compile("sgd", hard, run_eagerly=True)
 
     def loss(**options):
         logs = distiller.evaluate(x, y, batch_size=20, verbose=0, return_dict=True, **options)

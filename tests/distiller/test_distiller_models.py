@@ -137,7 +137,7 @@ def test_inputs_by_name(examples, hard_loss):
         return keras.Model(inputs, keras.layers.Dense(3)(merged))
 
     distiller = keras_kd.Distiller(model(), model())
-    distiller.compile("sgd", hard_loss, jit_compile=False)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     distiller.fit({"left": x[:, :2], "right": x[:, 2:]}, y, batch_size=8, verbose=0)
     assert distiller.predict({"left": x[:, :2], "right": x[:, 2:]}, verbose=0).shape == (20, 3)
 
@@ -149,7 +149,7 @@ def test_layers_are_compared_by_keras_own_loss(dense_model, examples, hard_loss)
         loss="mse", teacher_layer_name="hidden", student_layer_name="hidden"
     )
     distiller = keras_kd.Distiller(teacher, student, [loss, LogitsMSE()], [3.0, 1.0])
-    distiller.compile("sgd", hard_loss, jit_compile=False)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     logs = distiller.evaluate(x, y, batch_size=20, verbose=0, return_dict=True)
     hidden = [
         keras.Model(model.inputs[0], model.get_layer("hidden").output)(x).numpy()
@@ -167,7 +167,7 @@ def test_a_tf_keras_teacher_teaches_a_keras_student(student, examples, hard_loss
         [tf_keras.Input((5,)), tf_keras.layers.Dense(3, activation="softmax", name="d")]
     )
     distiller = keras_kd.Distiller(teacher, student, SoftTargets(2.0))
-    distiller.compile("sgd", hard_loss, jit_compile=False)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     logs = distiller.evaluate(x, y, batch_size=20, verbose=0, return_dict=True)
     logits = x @ teacher.get_weights()[0]
     expected = float(SoftTargets(2.0).compute_loss(logits, student(x)))

@@ -27,7 +27,7 @@ def distiller(dense_model, hard_loss):
         name="lessons",
     )
     distiller.compile(
-        keras.optimizers.Adam(0.05), hard_loss, metrics=["accuracy"], jit_compile=False
+        keras.optimizers.Adam(0.05), hard_loss, metrics=["accuracy"], run_eagerly=True
     )
     return distiller
 
@@ -70,7 +70,7 @@ def test_a_distiller_saved_without_its_teacher_is_small_and_takes_one_later(
 ):
     teacher = dense_model(units=3000, seed=1)
     distiller = keras_kd.Distiller(teacher, student, save_teacher=False)
-    distiller.compile("sgd", hard_loss, jit_compile=False)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     expected = distiller.evaluate(*examples, verbose=0)
     path = tmp_path / "distiller.keras"
     distiller.save(path)
@@ -169,7 +169,7 @@ def test_a_loss_of_ones_own_and_a_subclassed_model_are_saved(examples, hard_loss
             return self.logits(inputs)
 
     distiller = keras_kd.Distiller(Subclassed(), Subclassed(), Difference())
-    distiller.compile("adam", hard_loss, jit_compile=False)
+    distiller.compile("adam", hard_loss, run_eagerly=True)
     fit(distiller, examples)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")

@@ -52,7 +52,7 @@ def test_the_loss_is_that_of_the_current_values(teacher, student, examples, hard
     x, y = examples
     schedule = keras_kd.schedules.warm_up(4, 3.0)
     distiller = keras_kd.Distiller(teacher, student, SoftTargets(cooling), schedule)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     for step in range(3):
         logs = distiller.evaluate(x, y, batch_size=20, verbose=0, return_dict=True)
         loss = SoftTargets(8.0 / (1 + step))
@@ -63,14 +63,14 @@ def test_the_loss_is_that_of_the_current_values(teacher, student, examples, hard
 
 def test_plain_numbers_leave_the_logs_as_they_were(teacher, student, examples, hard_loss):
     distiller = keras_kd.Distiller(teacher, student)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     logs = distiller.train_on_batch(*examples, return_dict=True)
     assert set(logs) == {"loss", "student_loss", "distillation_loss", "total_loss"}
 
 
 def test_decoupled_distillation_warms_up(teacher, student, examples, hard_loss):
     distiller = keras_kd.Distiller(teacher, student, DecoupledKD(), keras_kd.schedules.warm_up(10))
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     history = distiller.fit(*examples, batch_size=4, epochs=3, verbose=0).history
     np.testing.assert_allclose(history["decoupled_kd_weight"], [0.4, 0.9, 1.0], rtol=1e-6)
 
@@ -79,7 +79,7 @@ def test_schedules_are_saved(teacher, student, examples, hard_loss, tmp_path):
     distiller = keras_kd.Distiller(
         teacher, student, SoftTargets(cooling), [keras_kd.schedules.warm_up(10)], cooling_share
     )
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     distiller.fit(*examples, verbose=0)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.models.load_model(tmp_path / "distiller.keras")

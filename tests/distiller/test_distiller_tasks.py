@@ -67,7 +67,7 @@ def _features(model):
 def test_decoupled_distillation_of_tokens(hard_loss):
     teacher, student = tagger(6, 1), tagger(4, 2)
     distiller = keras_kd.Distiller(teacher, student, DecoupledKD())
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     tags = TOKENS % 3
     cut = evaluated(distiller, TOKENS[2:3, :2], tags[2:3, :2])
     assert evaluated(distiller, TOKENS[2:3], tags[2:3]) == pytest.approx(cut, rel=1e-4)
@@ -80,7 +80,7 @@ def test_maps_of_classes(formulas, activation):
     y = np.random.default_rng(1).integers(0, 3, (4, 8, 8))
     hard = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
     distiller = keras_kd.Distiller(teacher, student, SoftTargets())
-    distiller.compile("sgd", hard, metrics=["accuracy"])
+    distiller.compile("sgd", hard, metrics=["accuracy"], run_eagerly=True)
 
     def logits(model):
         outputs = np.asarray(model(x), "float64")
@@ -99,7 +99,7 @@ def test_other_losses_on_maps_of_classes(loss):
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
     y = np.random.default_rng(1).integers(0, 3, (4, 8, 8))
     distiller = keras_kd.Distiller(teacher, student, loss)
-    distiller.compile("adam", cross_entropy())
+    distiller.compile("adam", cross_entropy(), run_eagerly=True)
     losses = distiller.fit(x, y, epochs=4, verbose=0).history["distillation_loss"]
     assert losses[-1] < losses[0]
 
@@ -113,7 +113,7 @@ def test_several_labels_for_one_example(dense_model, examples, formulas, activat
     loss = SoftTargets(2.0, activation="sigmoid")
     distiller = keras_kd.Distiller(teacher, student, loss)
     hard = keras.losses.BinaryCrossentropy(from_logits=activation is None)
-    distiller.compile("sgd", hard, metrics=[keras.metrics.BinaryAccuracy()])
+    distiller.compile("sgd", hard, metrics=[keras.metrics.BinaryAccuracy()], run_eagerly=True)
 
     def logits(model):
         outputs = np.asarray(model(x), "float64")
@@ -132,7 +132,7 @@ def test_numbers_instead_of_classes(dense_model, examples, classes):
     y = x[:, :classes] * 2.0 + 1.0
     teacher, student = dense_model(classes, units=6, seed=1), dense_model(classes, seed=2)
     distiller = keras_kd.Distiller(teacher, student, [LogitsMSE(), Hint("hidden", "hidden")])
-    distiller.compile("adam", "mse", metrics=["mae"])
+    distiller.compile("adam", "mse", metrics=["mae"], run_eagerly=True)
     logs = distiller.evaluate(x, y, batch_size=20, verbose=0, return_dict=True)
     expected = np.square(np.asarray(teacher(x)) - np.asarray(student(x))).mean()
     hint = logs["distillation_loss"] - expected

@@ -76,8 +76,15 @@ def small(dense_model):
     return dense_model(CLASSES, seed=2)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("loss_class", [SoftTargets, SoftCrossEntropy])
+@pytest.mark.parametrize(
+    ("loss_class", "mode"),
+    [
+        *((SoftTargets, mode) for mode in MODES),
+        (SoftCrossEntropy, "eager"),
+        pytest.param(SoftCrossEntropy, "graph", marks=pytest.mark.slow),
+        pytest.param(SoftCrossEntropy, "jit", marks=pytest.mark.slow),
+    ],
+)
 def test_the_student_takes_the_step_of_the_coarse_loss(large, small, examples, loss_class, mode):
     x, _ = examples
     teacher = Top3(large)
@@ -109,7 +116,7 @@ def test_other_losses_are_refused(large, small, examples, loss):
     with pytest.raises(ValueError, match=REFUSED.format(name=name)):
         keras_kd.Distiller(Top3(large), small, [SoftTargets(), loss])
     late = keras_kd.Distiller(Top3(large, tells=False), small, [loss], student_loss_weight=0.0)
-    late.compile("sgd", jit_compile=False)
+    late.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match=REFUSED.format(name=name)):
         late.train_on_batch(examples[0])
 
@@ -121,7 +128,7 @@ def test_temperatures_that_are_not_known_are_refused(large, small, examples, tem
     with pytest.raises(ValueError, match=message):
         keras_kd.Distiller(Top3(large), small, loss)
     late = keras_kd.Distiller(Top3(large, tells=False), small, loss, student_loss_weight=0.0)
-    late.compile("sgd", jit_compile=False)
+    late.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match=message):
         late.train_on_batch(examples[0])
 
@@ -134,7 +141,7 @@ def test_another_number_of_classes_is_refused(large, student):
 def test_it_is_saved_and_loaded_without_its_teacher(large, small, examples, tmp_path):
     x, _ = examples
     distiller = keras_kd.Distiller(Top3(large), small, student_loss_weight=0.0, save_teacher=False)
-    distiller.compile("sgd", jit_compile=False)
+    distiller.compile("sgd", run_eagerly=True)
     before = distiller.test_on_batch(x, return_dict=True)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.models.load_model(tmp_path / "distiller.keras")

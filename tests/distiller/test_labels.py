@@ -81,7 +81,7 @@ def test_the_loss_on_labels_and_the_metrics_see_the_labeled_only(
     plain = keras_kd.Distiller(teacher, student)
     mixed = keras_kd.Distiller(teacher, student, missing_label=-1)
     for distiller in (plain, mixed):
-        distiller.compile("sgd", hard, metrics=["accuracy"])
+        distiller.compile("sgd", hard, metrics=["accuracy"], run_eagerly=True)
     labeled = plain.evaluate(x[::2], y[::2], batch_size=20, verbose=0, return_dict=True)
     whole = plain.evaluate(x, y, batch_size=20, verbose=0, return_dict=True)
     logs = mixed.evaluate(x, partly, batch_size=20, verbose=0, return_dict=True)
@@ -111,7 +111,7 @@ def test_a_loss_that_reads_labels_counts_the_labeled_only(teacher, student, exam
     distiller = keras_kd.Distiller(
         teacher, student, keras_kd.losses.DecoupledKD(), missing_label=-1
     )
-    distiller.compile("sgd", hard)
+    distiller.compile("sgd", hard, run_eagerly=True)
     loss = keras_kd.losses.DecoupledKD()
     expected = float(loss.compute_loss(teacher(x[::2]), student(x[::2]), y=y[::2]))
     logs = distiller.evaluate(x, partly, batch_size=20, verbose=0, return_dict=True)
@@ -140,8 +140,15 @@ def test_classes_of_several_outputs_do_not_weigh():
 CLASS_WEIGHT = {0: 3.0, 1: 0.5, 2: 2.0}
 
 
-@pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
-@pytest.mark.parametrize("form", ["sparse", "one hot"])
+@pytest.mark.parametrize(
+    ("flavour", "form"),
+    [
+        ("keras", "sparse"),
+        ("tf_keras", "one hot"),
+        pytest.param("keras", "one hot", marks=pytest.mark.slow),
+        pytest.param("tf_keras", "sparse", marks=pytest.mark.slow),
+    ],
+)
 def test_class_weights_act_the_same_on_arrays_and_datasets(dense_model, teacher, flavour, form):
     x = np.random.default_rng(0).normal(size=(12, 5)).astype("float32")
     known = np.random.default_rng(1).integers(0, 3, 12)

@@ -23,6 +23,7 @@ def compile_arguments(optimizer="sgd"):
         "optimizer": optimizer,
         "loss": cross_entropy(),
         "metrics": ["accuracy"],
+        "run_eagerly": True,
     }
 
 

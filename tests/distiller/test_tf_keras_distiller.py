@@ -107,7 +107,7 @@ def test_same_weights_and_logs_as_the_keras_3_flavour(teacher, data):
 
 def test_evaluate_changes_no_weight_and_the_teacher_is_no_part(teacher, data):
     distiller = keras_kd.Distiller(teacher, build(tf_keras))
-    distiller.compile("sgd", "sparse_categorical_crossentropy")
+    distiller.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
     before = [weight.copy() for weight in distiller.get_weights()]
     teacher_before = teacher.get_weights()
     results = distiller.evaluate(*data, verbose=0, return_dict=True)
@@ -148,7 +148,7 @@ def test_logits_and_softmax_teach_the_same(teacher, data):
             ]
         )
         distiller = keras_kd.Distiller(teacher, student, student_loss_weight=0.0)
-        distiller.compile("sgd")
+        distiller.compile("sgd", run_eagerly=True)
         losses.append(distiller.evaluate(x, y, verbose=0, return_dict=True)["loss"])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
 
@@ -165,7 +165,10 @@ def test_ways_to_run_a_step(teacher, data, options):
     assert history["loss"][-1] < history["loss"][0]
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"run_eagerly": True}],
+)
 def test_a_teacher_of_nan_is_named_and_the_student_stays_whole(teacher, data, options):
     # In the last layer: what the processor computes of a ReLU may be finite for NaN.
     kernel = teacher.get_layer("scores").kernel
@@ -208,7 +211,7 @@ def test_a_dataset_of_keras_3_is_read_as_in_keras_3(teacher, data):
     batches = Batches(x, y)
     ours, theirs = (keras_kd.Distiller(teacher, student) for student in twins())
     for distiller in (ours, theirs):
-        distiller.compile("sgd", "sparse_categorical_crossentropy")
+        distiller.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
         history = distiller.fit(
             batches, epochs=2, shuffle=False, verbose=0, validation_data=Batches(x, y)
         ).history
@@ -258,7 +261,8 @@ def test_several_outputs_some_without_distillation(data):
     distiller = keras_kd.Distiller(
         two_headed(keras), two_headed(tf_keras), keras_kd.losses.SoftTargets(outputs="label")
     )
-    distiller.compile("sgd", {"label": "sparse_categorical_crossentropy", "size": "mse"})
+    losses = {"label": "sparse_categorical_crossentropy", "size": "mse"}
+    distiller.compile("sgd", losses, run_eagerly=True)
     labels = {"label": y, "size": np.zeros((len(y), 1), "float32")}
     history = distiller.fit(x, labels, verbose=0).history
     assert {"label_loss", "size_loss", "loss"} <= set(history)
@@ -267,7 +271,7 @@ def test_several_outputs_some_without_distillation(data):
 def test_learning_from_the_teacher_alone_without_labels(teacher, data):
     x, _ = data
     distiller = keras_kd.Distiller(teacher, build(tf_keras), student_loss_weight=0.0)
-    distiller.compile(keras.optimizers.Adam(0.05))
+    distiller.compile(keras.optimizers.Adam(0.05), run_eagerly=True)
     history = distiller.fit(x, epochs=10, verbose=0).history
     assert history["loss"][-1] < 0.5 * history["loss"][0]
 
@@ -283,7 +287,7 @@ def test_regularization_counts_once(teacher, data):
     layer = tf_keras.layers.Dense(CLASSES, activation="softmax", kernel_regularizer="l2")
     student = tf_keras.Model(inputs, layer(inputs))
     distiller = keras_kd.Distiller(teacher, student)
-    distiller.compile("sgd", "sparse_categorical_crossentropy")
+    distiller.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
     logs = distiller.evaluate(*data, verbose=0, return_dict=True)
     penalty = 0.01 * np.square(layer.kernel.numpy()).sum()
     expected = 0.5 * logs["student_loss"] + 0.5 * logs["distillation_loss"] + penalty
@@ -337,7 +341,9 @@ class TestCompressedStudents:
             pruning_schedule=tfmot.sparsity.keras.ConstantSparsity(0.5, 0, -1, frequency=1),
         )
         distiller = keras_kd.Distiller(teacher, student)
-        distiller.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+        distiller.compile(
+            keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", run_eagerly=True
+        )
         distiller.fit(*data, batch_size=10, epochs=2, verbose=0)
         steps = [int(layer.pruning_step) for layer in student.layers if "prune" in layer.name]
         assert set(steps) == {10}
@@ -360,6 +366,8 @@ class TestCompressedStudents:
             ],
         )
         optimizer = keras.optimizers.Adam(0.02)
-        distiller.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        distiller.compile(
+            optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True
+        )
         history = distiller.fit(*data, epochs=5, verbose=0).history
         assert history["loss"][-1] < history["loss"][0]

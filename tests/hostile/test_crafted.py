@@ -301,7 +301,7 @@ def test_labels(keras_kd_program, good, tmp_path, kind):
     check_refused(ending, tmp_path, ["labels.txt"])
 
 
-@pytest.mark.parametrize("command", ["inspect", "benchmark"])
+@pytest.mark.parametrize("command", ["inspect", pytest.param("benchmark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["a member that escapes", "a bomb", "two archives"])
 def test_metadata(keras_kd_program, good, tmp_path, command, kind):
     """What lies behind the model concerns neither: they show the model, and write nothing."""

@@ -1,5 +1,4 @@
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -332,19 +331,6 @@ def test_models_of_keras_2(keras_2):
         assert is_of_keras_2(keras_2 / name)
         with pytest.raises(ValueError, match=r"of Keras 2: .*write a SavedModel with model.export"):
             load_model(keras_2 / name)
-
-
-def test_no_file_is_handed_to_tf_keras(path, hdf5):
-    """Its loader runs code; nothing here imports it."""
-    script = (
-        "import sys; from keras_kd._model_files import load_model; "
-        f"load_model({str(path)!r}); load_model({str(hdf5)!r}); "
-        "sys.exit('tf_keras' in sys.modules)"
-    )
-    # TF-MOT sets it when it is imported, and TensorFlow then imports tf_keras by itself.
-    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
-    command = [sys.executable, "-c", script]
-    subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -480,7 +480,9 @@ def test_of_tensorflow_1(edited):
         load_model(edited(lambda graph: graph.ClearField("object_graph_def")))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+@pytest.mark.parametrize(
+    "share", [0.4, *(pytest.param(end, marks=pytest.mark.slow) for end in (0.0, 0.9))]
+)
 @pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
 def test_cut_off(name, share, exported):
     content = (exported / name).read_bytes()

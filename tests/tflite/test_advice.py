@@ -198,6 +198,10 @@ ROWS = {
     ),
 }  # fmt: skip
 SLOW = (
+    "a loop in int8, in real numbers",
+    "a loop in int8 on a microcontroller",
+    "a form that TFLM refuses",
+    "dynamic weights in a recipe for TFLM",
     "a loop in quantization-aware training",
     "a quantization-aware one in another form",
     "a spectrum in TFLM",
@@ -209,13 +213,15 @@ SLOW = (
 MARKS = {"TFLM": needs_tflm, "microcontroller": needs_tflm, "recipe": needs_quantizer}
 
 
-def cases():
-    for name, row in ROWS.items():
-        marks = [mark for word, mark in MARKS.items() if word in name]
-        yield pytest.param(row, id=name, marks=marks + [pytest.mark.slow] * (name in SLOW))
+def marks(name):
+    return [mark for word, mark in MARKS.items() if word in name] + [
+        pytest.mark.slow for slow in SLOW if slow == name
+    ]
 
 
-@pytest.mark.parametrize("row", cases())
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name, marks=marks(name)) for name, row in ROWS.items()]
+)
 @pytest.mark.filterwarnings("ignore:Received quantization='int16x8'")
 def test_advice_works(row, tmp_path):
     with pytest.raises(ValueError, match=r"^Received .*\. Expected .*\. To fix it: ") as error:

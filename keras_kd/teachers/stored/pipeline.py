@@ -30,6 +30,8 @@ _USUAL_BATCH_SIZE = 32
 # What is read from arrays in one call of Python.
 _MOST_BATCHES = 16
 _MOST_BYTES = 8 << 20
+# More of them, augmented one by one, no longer stay in the processor's cache.
+_MOST_AUGMENTED = 1024
 
 
 def join(
@@ -125,14 +127,16 @@ class Pipeline:
         def taken(places: Any) -> Batch:
             return divided(places, _keras.call_numpy(gather, [places], specs))
 
-        if self._lookup.augmentation is not None:
-            places = _batches_of_places(arrays.count, batch_size, shuffle, seed)
-            return self._with_outputs(places.map(_untraced(taken), tf.data.AUTOTUNE))
-        several = batch_size * _batches_at_once(batch_size, parts, self._specs)
+        is_augmented = self._lookup.augmentation is not None
+        most = _MOST_AUGMENTED // batch_size if is_augmented else _MOST_BATCHES
+        several = batch_size * _batches_at_once(batch_size, parts, self._specs, most)
         places = _batches_of_places(arrays.count, several, shuffle, seed)
-        dataset = places.map(_untraced(at_once), tf.data.AUTOTUNE).rebatch(batch_size)
+        if not is_augmented:
+            dataset = places.map(_untraced(at_once), tf.data.AUTOTUNE)
+        else:
+            dataset = self._with_outputs(places.map(_untraced(taken), tf.data.AUTOTUNE))
         count = tf.data.experimental.assert_cardinality(-(-arrays.count // batch_size))
-        return dataset.apply(count).prefetch(tf.data.AUTOTUNE)
+        return dataset.rebatch(batch_size).apply(count).prefetch(tf.data.AUTOTUNE)
 
     def _numbered(self, start: Any, batch: Any) -> tuple:
         """A batch with the place of its first example as its key; state and result of `scan`."""
@@ -284,10 +288,12 @@ def _batches_of_places(count: int, batch_size: int, shuffle: bool, seed: int | N
     return batches.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
 
 
-def _batches_at_once(batch_size: int, parts: list[np.ndarray], outputs: list[Any]) -> int:
+def _batches_at_once(
+    batch_size: int, parts: list[np.ndarray], outputs: list[Any], most: int
+) -> int:
     example = sum(part[:1].nbytes for part in parts)
     said = sum(math.prod(spec.shape[1:]) * spec.dtype.size for spec in outputs)
-    return int(np.clip(_MOST_BYTES // (batch_size * (example + said)), 1, _MOST_BATCHES))
+    return int(np.clip(_MOST_BYTES // (batch_size * (example + said)), 1, max(1, most)))
 
 
 def _untraced(function: Callable) -> Callable:

@@ -9,8 +9,8 @@ from keras import layers
 
 from keras_kd.compression.bridge.graph import read
 
-# Fast ones; the others are slow to build, in Keras and for the bridge.
-FAST = ("MobileNetV2", "MobileNetV3Small")
+# The others are slow to build, in Keras and for the bridge.
+FAST = ("MobileNetV3Small",)
 # Smaller inputs than these are refused by the model.
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 SIZE = 32

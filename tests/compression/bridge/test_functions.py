@@ -114,7 +114,25 @@ def outputs(model):
     return np.asarray(model(X, training=False))
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+# Like others in what becomes of them.
+ALIKE = {
+    "keras",
+    "a global",
+    "a variable as argument",
+    "a mask function",
+    "partial",
+    "a named function",
+    "a function of a module",
+    "a callable object",
+    "nested",
+    "a partial activation",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in FUNCTIONS],
+)
 def test_a_function_of_the_users_stays_what_it_is(name, tmp_path):
     student = student_with(FUNCTIONS[name]())
     pruned = compression.prune(student, 0.5, schedule=compression.PolynomialSchedule(end_step=1))
@@ -133,8 +151,28 @@ COMPRESSIONS = {
 }
 
 
-@pytest.mark.parametrize("method", COMPRESSIONS)
-@pytest.mark.parametrize("name", ["a closure", "regularizer", "activation", "in a wrapper"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("a closure", "cluster"),
+        ("in a wrapper", "quantize_aware"),
+        ("activation", "factorize"),
+        ("regularizer", "factorize"),
+        *(
+            pytest.param(name, method, marks=pytest.mark.slow)
+            for name, method in (
+                ("a closure", "quantize_aware"),
+                ("a closure", "factorize"),
+                ("in a wrapper", "cluster"),
+                ("in a wrapper", "factorize"),
+                ("activation", "cluster"),
+                ("activation", "quantize_aware"),
+                ("regularizer", "cluster"),
+                ("regularizer", "quantize_aware"),
+            )
+        ),
+    ],
+)
 def test_other_compressions_keep_it_too(name, method):
     student = student_with(FUNCTIONS[name]())
     compressed = COMPRESSIONS[method](student)

@@ -50,7 +50,7 @@ def test_tf_mot_itself_misses_a_short_training():
         to_tf_keras(dense()),
         tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=6),
     )
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     x = np.ones((64, 16), "float32")
     callback = tfmot.sparsity.keras.UpdatePruningStep()
     model.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=[callback])
@@ -99,7 +99,7 @@ def _endless(count):
 
 def test_data_of_unknown_length_prune_from_the_second_epoch_on():
     pruned = prune(mlp(), 0.7)
-    pruned.compile("adam", cross_entropy(tf_keras))
+    pruned.compile("adam", cross_entropy(tf_keras), run_eagerly=True)
     dataset = tf.data.Dataset.from_generator(
         lambda: _endless(4),
         output_signature=(
@@ -135,9 +135,9 @@ class Outer(tf_keras.Model):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"steps_per_execution": 2}, marks=pytest.mark.slow),
-        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+        {"run_eagerly": True},
     ],
 )
 def test_a_student_inside_another_model_is_pruned(options):
@@ -183,7 +183,7 @@ def test_a_pruned_student_saves_and_loads(tmp_path):
 def test_block_sparsity_zeroes_whole_blocks():
     student = dense(units=8, inputs=16)
     pruned = prune(student, 0.5, pattern=Blocks((4, 2)))
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
     zero = strip(pruned).layers[-1].kernel.numpy().reshape(4, 4, 4, 2) == 0
@@ -198,7 +198,7 @@ def test_blocks_of_convolutions_lie_at_each_position_of_the_kernel():
     pruned = prune(
         student, 0.5, schedule=PolynomialSchedule(end_step=2), pattern=Blocks((4, 1), "MAX")
     )
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(16, 4, 4, 8)).astype("float32")
     pruned.fit(x, np.zeros((16, 16)), batch_size=8, verbose=0)
     zeros = strip(pruned).get_layer("conv").kernel.numpy().reshape(9, 2, 4, 4) == 0
@@ -230,7 +230,7 @@ def test_schedules_of_tf_mot_are_taken():
 
 def test_two_of_four_weights_in_a_row_are_zero():
     pruned = prune(dense(units=8, inputs=16), pattern=MByN(2, 4))
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :8], batch_size=8, verbose=0, callbacks=pruned.training_callbacks())
     kernel = strip(pruned).layers[-1].kernel.numpy()
@@ -272,7 +272,7 @@ def equal_weights():
 
 def test_weights_that_are_all_equal_are_pruned():
     pruned = prune(equal_weights(), 0.5)
-    pruned.compile(tf_keras.optimizers.SGD(0.0), "mse")
+    pruned.compile(tf_keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     x = np.ones((16, 16), "float32")
     pruned.fit(x, x[:, :8], verbose=0, callbacks=pruned.training_callbacks())
     assert summary(pruned).sparsity == 0.5
@@ -283,7 +283,7 @@ def test_tf_mot_itself_never_prunes_equal_weights():
         to_tf_keras(equal_weights()),
         tfmot.sparsity.keras.ConstantSparsity(0.5, begin_step=0, frequency=1),
     )
-    model.compile(tf_keras.optimizers.SGD(0.0), "mse")
+    model.compile(tf_keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     x = np.ones((16, 16), "float32")
     callback = tfmot.sparsity.keras.UpdatePruningStep()
     model.fit(x, x[:, :8], verbose=0, callbacks=[callback])
@@ -294,7 +294,7 @@ def test_nested_students_are_flattened_and_pruned():
     base = keras.Sequential([keras.Input((16,)), layers.Dense(8, name="inner")], name="base")
     student = keras.Sequential([keras.Input((16,)), base, layers.Dense(4, name="outer")])
     pruned = prune(student, 0.5)
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
     pruned.fit(x, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
     assert summary(strip(pruned)).sparsities == {"inner": 0.5, "outer": 0.5}
@@ -352,7 +352,7 @@ def test_layers_too_small_for_a_pattern_stay_dense_where_none_are_named():
 def test_a_training_that_failed_is_not_hidden_by_zeros():
     student = mlp()
     pruned = prune(student, 0.5, schedule=ConstantSchedule(end_step=1))
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     x, _ = examples_for(student)
     pruned.fit(x * np.nan, x[:, :4], verbose=0, callbacks=pruned.training_callbacks())
     kernel = strip(pruned).get_layer("hidden").kernel.numpy()
@@ -412,11 +412,11 @@ def test_a_step_without_fit_needs_the_steps():
     student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
     x, y = np.random.default_rng(0).normal(size=(16, 8)), np.zeros((16, 2))
     open_ended = prune(student, 0.5)
-    open_ended.compile("sgd", "mse")
+    open_ended.compile("sgd", "mse", run_eagerly=True)
     with pytest.raises(ValueError, match=r"whose schedule is open.*To fix it: train with `fit`"):
         open_ended.train_on_batch(x, y)
     given = prune(student, 0.5, schedule=PolynomialSchedule(end_step=2))
-    given.compile("sgd", "mse")
+    given.compile("sgd", "mse", run_eagerly=True)
     for _ in range(3):
         given.train_on_batch(x, y)
     assert summary(given).sparsity == pytest.approx(0.5)
@@ -425,7 +425,7 @@ def test_a_step_without_fit_needs_the_steps():
 def test_weights_saved_before_they_were_masked_count_as_masked():
     student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     pruned = prune(student, 0.5, schedule=PolynomialSchedule(end_step=1))
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     pruned.train_on_batch(np.ones((4, 8)), np.ones((4, 4)))
     (wrapper,) = [layer for layer in pruned.layers if hasattr(layer, "pruning_vars")]
     wrapper.layer.kernel.assign(np.ones((8, 4)))

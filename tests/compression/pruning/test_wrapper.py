@@ -127,7 +127,7 @@ def test_a_layer_that_is_called_twice_counts_a_step_once():
 
 def test_tf_mot_itself_counts_calls():
     model = tfmot.sparsity.keras.prune_low_magnitude(to_tf_keras(siamese()))
-    model.compile("sgd", cross_entropy(tf_keras))
+    model.compile("sgd", cross_entropy(tf_keras), run_eagerly=True)
     x, y = examples_for(model)
     callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
     model.fit(x, y, batch_size=16, verbose=0, callbacks=callbacks)
@@ -162,14 +162,16 @@ def test_with_tf_mot_itself_masked_weights_come_back_after_each_step():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "pattern"),
     [
-        {"steps_per_execution": 4},
-        {"jit_compile": True},
-        pytest.param({}, marks=pytest.mark.slow),
+        ({"steps_per_execution": 4}, None),
+        ({"jit_compile": True}, MByN(2, 4)),
+        pytest.param({"steps_per_execution": 4}, MByN(2, 4), marks=pytest.mark.slow),
+        pytest.param({"jit_compile": True}, None, marks=pytest.mark.slow),
+        pytest.param({}, None, marks=pytest.mark.slow),
+        pytest.param({}, MByN(2, 4), marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("pattern", [None, MByN(2, 4)])
 def test_ways_of_running_a_step(options, pattern):
     pruned = train(
         prune(mlp(6, 8, 3), None if pattern else 0.5, pattern=pattern),

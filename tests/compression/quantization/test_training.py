@@ -316,7 +316,7 @@ def test_mixed_precision_becomes_float32():
     )
     aware = quantize_aware(student)
     assert all(layer.compute_dtype == "float32" for layer in aware.layers)
-    aware.compile("sgd", "mse")
+    aware.compile("sgd", "mse", run_eagerly=True)
     aware.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
 
 

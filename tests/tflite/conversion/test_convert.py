@@ -249,14 +249,16 @@ def test_a_file_that_computes_something_else_is_refused(student, images, monkeyp
         tflite.convert(student, "float32", images)
 
 
-def test_one_scale_per_tensor_or_per_channel(student, images):
-    for target in ("android", "microcontroller"):
-        by_channel = tflite.convert(student, "int8", images, target, per_tensor=False)
-        by_tensor = tflite.convert(student, "int8", images, target, per_tensor=True)
-        assert by_channel.flatbuffer.most_scales() == 10
-        assert by_tensor.flatbuffer.most_scales() == 1
-        assert by_tensor.flatbuffer.float_operators() == []
-        assert by_tensor.size < by_channel.size
+@pytest.mark.parametrize(
+    "target", ["android", pytest.param("microcontroller", marks=pytest.mark.slow)]
+)
+def test_one_scale_per_tensor_or_per_channel(student, images, target):
+    by_channel = tflite.convert(student, "int8", images, target, per_tensor=False)
+    by_tensor = tflite.convert(student, "int8", images, target, per_tensor=True)
+    assert by_channel.flatbuffer.most_scales() == 10
+    assert by_tensor.flatbuffer.most_scales() == 1
+    assert by_tensor.flatbuffer.float_operators() == []
+    assert by_tensor.size < by_channel.size
 
 
 @pytest.fixture(scope="module")

@@ -250,7 +250,7 @@ def type_of_table(model):
     return next(t.type for t in model.flatbuffer.tensors() if t.shape[:1] == (200,) and t.bytes)
 
 
-@pytest.mark.parametrize("length", [9, None])
+@pytest.mark.parametrize("length", [9, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("form", "stored", "most", "saved"),
     [

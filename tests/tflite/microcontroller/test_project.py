@@ -132,8 +132,15 @@ def test_the_array_is_aligned_and_has_the_bytes(projects, micro_model, compile_s
     assert printed == f"{len(micro_model.content)} {expected} 0"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("flag", [[], ["-DTFLM_BEFORE_2026"]])
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [
+        *((kind, []) for kind in KINDS),
+        ("int8", ["-DTFLM_BEFORE_2026"]),
+        pytest.param("uint8", ["-DTFLM_BEFORE_2026"], marks=pytest.mark.slow),
+        pytest.param("float32", ["-DTFLM_BEFORE_2026"], marks=pytest.mark.slow),
+    ],
+)
 def test_main_finds_the_expected_outputs(projects, kind, flag, compile_strictly, tflm, tmp_path):
     folder, program = projects[kind], tmp_path / "program"
     compile_strictly(
@@ -155,7 +162,9 @@ def test_main_finds_the_expected_outputs(projects, kind, flag, compile_strictly,
         assert "FAIL" in process.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["int8", *(pytest.param(k, marks=pytest.mark.slow) for k in ("uint8", "float32"))]
+)
 def test_main_passes_in_the_real_tflm(projects, kind, run_in_tflm, tmp_path):
     folder = tmp_path / "folder"
     shutil.copytree(projects[kind], folder)
