@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -42,6 +43,8 @@ class Form:
             less memory and time, and no kernel for the pooling.
         shrunk: the convolution before the only Flatten strides by 2, so that the layer behind it
             has a quarter of the weights.
+        level: no layer keeps more filters than the layer of median width: a last layer that is much
+            wider than the others takes most of the flash.
         seed: None begins with the teacher's weights; a number with new ones, drawn from this seed
             (Keras' global one is set to it). Layers that do not train keep theirs.
 
@@ -62,6 +65,7 @@ class Form:
     pool: int = 1
     strided: bool = False
     shrunk: bool = False
+    level: bool = False
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +75,7 @@ class Form:
         check_integer("pool", self.pool, at_least=1, fix="1 keeps the input")
         check_flag("strided", self.strided)
         check_flag("shrunk", self.shrunk)
+        check_flag("level", self.level)
         if self.seed is not None:
             check_integer(
                 "seed", self.seed, at_least=0, fix="None begins with the teacher's weights"
@@ -85,13 +90,14 @@ class Form:
         parts += [f"pool {self.pool}"] if self.pool > 1 else []
         parts += ["strided"] if self.strided else []
         parts += ["shrunk"] if self.shrunk else []
+        parts += ["level"] if self.level else []
         parts += [] if self.seed is None else ["new weights"]
         return " ".join(parts)
 
     @property
     def structure(self) -> Form:
         """What it has in common with the forms that differ in their numbers of filters only."""
-        return replace(self, width=1.0, tilt=1.0)
+        return replace(self, width=1.0, tilt=1.0, level=False)
 
     def of(self, teacher: Any) -> keras.Model:
         """Build the student.
@@ -119,7 +125,7 @@ class Form:
             plain = rebuilt(without_last_blocks(graph, self.fewer_blocks))
         if self.pool > 1 or self.strided or self.shrunk:
             plain = with_smaller_maps(plain, self.pool, strided=self.strided, shrunk=self.shrunk)
-        plain = _narrowed(plain, self.width, self.tilt)
+        plain = _narrowed(plain, self)
         for layer in plain.layers:
             # The layers of a teacher that a Distiller has used are frozen.
             layer.trainable = True
@@ -210,13 +216,16 @@ class Ladder:
         graph = readable(self.teacher)
         channels = channels_of(graph)
         check_narrowable(self.teacher, channels)
-        tilts = [1.0, 3.0, 1 / 3] if len(channels.blocks()) > 1 else [1.0]
+        widths = [len(groups) for groups in channels.blocks().values()]
+        profiles = [(1.0, False)]
+        profiles += [(1.0, True)] if max(widths) > _median_width(channels) else []
+        profiles += [(1 / 3, False), (3.0, False)] if len(widths) > 1 else []
         blocks = range(min(2, removable_count(graph)) + 1)
         arms = [
-            Form(1.0, tilt, count, pool, strided, shrunk)
+            Form(1.0, tilt, count, pool, strided, shrunk, level)
             for pool in ([1, 2] if can_average(graph) else [1])
             for count in blocks
-            for tilt in tilts
+            for tilt, level in profiles
             for strided in (True, False)
             for shrunk in (True, False)
         ]
@@ -229,7 +238,7 @@ class Ladder:
             key=lambda arm: (
                 (not arm.strided and can_stride)
                 + (not arm.shrunk and can_shrink)
-                + (arm.tilt != 1)
+                + (arm.tilt != 1 or arm.level)
                 + (arm.fewer_blocks > 0)
                 + (arm.pool > 1)
             ),
@@ -296,23 +305,28 @@ def _renewed(student: keras.Model, seed: int) -> keras.Model:
     return copy
 
 
-def _narrowed(student: keras.Model, width: float, tilt: float) -> keras.Model:
+def _narrowed(student: keras.Model, form: Form) -> keras.Model:
     channels = channels_of(graphs.read(student))
     scores = group_scores(channels, "l1")
     removed: set[int] = set()
-    for groups, kept in kept_filters(channels, width, tilt):
+    for groups, kept in kept_filters(channels, form):
         removed.update(sorted(groups, key=scores.__getitem__, reverse=True)[kept:])
     return channels.without(removed, record_of)
 
 
-def kept_filters(
-    channels: Channels, width: float, tilt: float
-) -> Iterator[tuple[Sequence[int], int]]:
+def kept_filters(channels: Channels, form: Form) -> Iterator[tuple[Sequence[int], int]]:
     """The groups of channels that become fewer together, and how many of each a form keeps."""
     position = _positions(channels)
+    most = _median_width(channels) if form.level else math.inf
     for writers, groups in channels.blocks().items():
-        share = min(1.0, width * tilt ** position[writers])
-        yield groups, max(min(_MINIMUM, len(groups)), math.ceil(len(groups) * share - 1e-9))
+        share = min(1.0, form.width * form.tilt ** position[writers])
+        kept = math.ceil(min(len(groups), most) * share - 1e-9)
+        yield groups, max(min(_MINIMUM, len(groups)), kept)
+
+
+def _median_width(channels: Channels) -> int:
+    """The median of how many filters the layers have; of two, the smaller one."""
+    return statistics.median_low(len(groups) for groups in channels.blocks().values())
 
 
 def _positions(channels: Channels) -> dict[frozenset[int], float]:

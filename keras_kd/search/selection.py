@@ -208,7 +208,7 @@ class Guess:
         form = self._ladder.form(arm, step).form
         if form not in self._counts:
             channels = self._ladder.channels(arm)
-            self._counts[form] = channels and _counts(channels, form.width, form.tilt)
+            self._counts[form] = channels and _counts(channels, form)
         return self._counts[form]
 
 
@@ -228,11 +228,9 @@ class _Counts(NamedTuple):
     products: int
 
 
-def _counts(channels: Channels, width: float, tilt: float) -> _Counts:
+def _counts(channels: Channels, form: Form) -> _Counts:
     """The counts of a form, from the widest one of its structure: nothing is built."""
-    removed = {
-        group for groups, kept in kept_filters(channels, width, tilt) for group in groups[kept:]
-    }
+    removed = {group for groups, kept in kept_filters(channels, form) for group in groups[kept:]}
 
     def left(groups: np.ndarray) -> int:
         return int(np.sum(~np.isin(groups, list(removed))))

@@ -231,7 +231,7 @@ def test_the_report_holds_every_candidate(run, tmp_path):
 def test_where_nothing_fits_the_nearest_is_named(teacher, data):
     pytest.importorskip("tflite_micro")
     device = devices.Device(flash="50 KB", ram="32 KB")
-    with pytest.raises(NothingFits, match=r"the nearest, width 0\.04 shrunk, takes flash") as caught:
+    with pytest.raises(NothingFits, match=r"the nearest, width 0\.04 shrunk, takes") as caught:
         fit(teacher, data, device=device, trials=1)
     assert "more flash: TFLM and the kernels of its operators alone take 52.9 KB" in str(
         caught.value

@@ -59,6 +59,15 @@ def test_a_tilted_form_is_wider_at_the_end(teacher):
     assert filters(Form(width=0.5, tilt=0.25).of(teacher)) == [8, 6, 3]
 
 
+def test_no_layer_of_a_level_form_is_wider_than_the_median():
+    model = keras.Sequential([keras.Input((3,)), *map(layers.Dense, (16, 32, 128, 2))])
+    student = Form(0.5, level=True).of(model)
+    assert [layer.units for layer in student.layers[1:]] == [8, 16, 16, 2]
+    assert any(arm.level for arm in Ladder(model).arms)
+    even = keras.Sequential([keras.Input((3,)), *map(layers.Dense, (8, 8, 2))])
+    assert not any(arm.level for arm in Ladder(even).arms)
+
+
 def test_a_repeated_block_is_left_out(teacher):
     assert filters(Form(fewer_blocks=1).of(teacher)) == [8, 12]
     with pytest.raises(ValueError, match="at most 1, the blocks of 'teacher'"):

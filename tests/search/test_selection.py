@@ -125,7 +125,7 @@ def test_the_front_is_what_nothing_dominates(points):
 
 
 @pytest.mark.parametrize(
-    "form", [Form(0.4), Form(0.3, 3.0), Form(0.6, 1 / 3, 0, 2, False, True), Form(1.0)]
+    "form", [Form(0.4), Form(0.3, 3.0), Form(0.6, 1 / 3, 0, 2, False, True), Form(0.5, level=True)]
 )
 def test_what_is_counted_is_what_is_built(form):
     keras.utils.set_random_seed(0)
@@ -140,7 +140,7 @@ def test_what_is_counted_is_what_is_built(form):
             layers.Dense(4),
         ]
     )
-    counts = _counts(Ladder(teacher).channels(form), form.width, form.tilt)
+    counts = _counts(Ladder(teacher).channels(form), form)
     kernels = [
         (weight.shape, layer.output.shape[1:])
         for layer in form.of(teacher).layers
