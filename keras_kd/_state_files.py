@@ -32,7 +32,7 @@ class StateFiles:
         self._work = work
         if self.directory.exists() and not self.directory.is_dir():
             raise problem(
-                f"directory={str(self.directory)!r}, which is a file",
+                f"the directory {str(self.directory)!r}, which is a file",
                 "a directory, which may be missing yet",
                 "pass another path",
                 kind=NotADirectoryError,

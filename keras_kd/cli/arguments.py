@@ -132,6 +132,37 @@ def check_data(*paths: str | Path | None) -> None:
             check_path(Path(path))
 
 
+def add_target(parser: argparse._ActionsContainer, usual: str, *, is_set: bool = True) -> None:
+    """`--target`: where a file runs.
+
+    Args:
+        parser: that gets the option.
+        usual: what is meant where nothing is given.
+        is_set: whether the option then has this value; else None.
+    """
+    parser.add_argument(
+        "--target",
+        choices=("android", "microcontroller", "web"),
+        default=usual if is_set else None,
+        help=f"where the file will run (default: {usual})",
+    )
+
+
+def add_seed(parser: argparse._ActionsContainer, about: str = "") -> None:
+    """`--seed`: of everything that is drawn at random.
+
+    Args:
+        parser: that gets the option.
+        about: what to say of it.
+    """
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**32 - 1),
+        default=0,
+        help=f"{about} (default: %(default)s)".strip(),
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: for programs that read the result."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

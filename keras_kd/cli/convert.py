@@ -15,6 +15,7 @@ from keras_kd.cli.arguments import (
     TFLITE,
     add_custom_objects,
     add_json,
+    add_target,
     check_custom_objects,
     check_data,
     check_models,
@@ -76,12 +77,7 @@ def _add_form(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="how numbers are stored (default: %(default)s)",
     )
-    group.add_argument(
-        "--target",
-        choices=("android", "microcontroller", "web"),
-        default="android",
-        help="where the file will run (default: %(default)s)",
-    )
+    add_target(group, "android")
     group.add_argument(
         "--representative-data",
         metavar=DATA,

@@ -13,6 +13,8 @@ from keras_kd.cli.arguments import (
     MODEL,
     add_custom_objects,
     add_json,
+    add_seed,
+    add_target,
     check_custom_objects,
     check_data,
     check_models,
@@ -79,11 +81,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="milliseconds for one example on this computer, for android and web",
     )
-    group.add_argument(
-        "--target",
-        choices=("microcontroller", "android", "web"),
-        help="where the file runs (default: microcontroller)",
-    )
+    add_target(group, "microcontroller", is_set=False)
     group.add_argument(
         "--kernels",
         choices=("reference", "cmsis_nn", "unknown"),
@@ -125,9 +123,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-minutes", type=real_number(above=0), metavar="MINUTES", help="when the search ends"
     )
-    group.add_argument(
-        "--seed", type=whole_number(0, 2**32 - 1), default=0, help="(default: %(default)s)"
-    )
+    add_seed(group)
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:

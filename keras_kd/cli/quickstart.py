@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from keras_kd._checks import problem
-from keras_kd.cli.arguments import whole_number
+from keras_kd.cli.arguments import add_seed, whole_number
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -25,12 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="directory for the results (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0, 2**32 - 1),
-        default=0,
-        help="same seed, same table (default: %(default)s)",
-    )
+    add_seed(parser, "same seed, same table")
     parser.add_argument(
         "--epochs",
         type=whole_number(1, usual=6),

@@ -42,7 +42,7 @@ _PHRASES = (
 )
 # Where the option has another name than Python's argument.
 _OPTIONS = {
-    "fit": {"directory": "--output", "validation_data": "--validation"},
+    "fit": {"validation_data": "--validation"},
     "convert": {"y": "--verification-labels", "temperatures": "--temperature"},
     "store": {"temperatures": "--temperature", "activation": "--probabilities", "x": "--data"},
 }

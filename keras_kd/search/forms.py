@@ -1,30 +1,27 @@
-"""Smaller students: forms of the teacher with its own weights, or a user's family of models."""
+"""Smaller students: forms of the teacher that begin with its own weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import keras
-import numpy as np
 
-from keras_kd._checks import check_integer, check_number, one_line, problem
+from keras_kd._checks import check_flag, check_integer, check_number, one_line, problem
 from keras_kd._keras import check_model
 from keras_kd.compression import strip
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.bridge.translation import make_layer, record_of
-from keras_kd.compression.bridge.weights import named_weights
+from keras_kd.compression.bridge.translation import record_of
 from keras_kd.compression.layers import row_of
 from keras_kd.compression.pruning.blocks import rebuilt, removable_count, without_last_blocks
 from keras_kd.compression.pruning.channels import Channels, channels_of
 from keras_kd.compression.pruning.importance import group_scores
+from keras_kd.search.maps import can_average, with_smaller_maps
 
-_POOLING = {3: keras.layers.AveragePooling1D, 4: keras.layers.AveragePooling2D}
-# Fewer pixels than this along a side are a small input already.
-_SMALLEST_SIDE = 16
 # Statistics of the whole teacher are wrong for a narrow form, and a few steps must replace them.
 _MOST_MOMENTUM = 0.9
 # A layer of one filter passes on almost nothing.
@@ -33,7 +30,7 @@ _MINIMUM = 2
 
 @dataclass(frozen=True)
 class Form:
-    """A smaller form of a teacher, which begins with the teacher's own weights.
+    """A smaller form of a teacher, which begins with the teacher's own weights, or with new ones.
 
     Args:
         width: the share of the filters and units that each layer keeps, in the middle of the model.
@@ -41,8 +38,18 @@ class Form:
             take the arena, late ones the flash. 1 keeps the same share everywhere.
         fewer_blocks: how many blocks are left out, nearest to the output first: blocks that repeat
             the one before, or residual blocks.
-        pool: the input is averaged over this many values along each axis (images, sequences). Where
-            the shapes of later weights change with it (Flatten before Dense), these begin anew.
+        pool: the input is averaged over this many values along each axis (images, sequences).
+        strided: convolutions stride in place of the pooling layers right behind them, which takes
+            less memory and time, and no kernel for the pooling.
+        shrunk: the convolution before the only Flatten strides by 2, so that the layer behind it
+            has a quarter of the weights.
+        level: no layer keeps more filters than the layer of median width: a last layer that is much
+            wider than the others takes most of the flash.
+        seed: None begins with the teacher's weights; a number with new ones, drawn from this seed
+            (Keras' global one is set to it). Layers that do not train keep theirs.
+
+    A Dense layer behind a map that becomes smaller begins with its kernel summed over the
+    positions that one position stands for.
 
     Moving averages of batch normalizations have a momentum of at most 0.9 in a form: they have to
     follow in a few steps.
@@ -56,12 +63,23 @@ class Form:
     tilt: float = 1.0
     fewer_blocks: int = 0
     pool: int = 1
+    strided: bool = False
+    shrunk: bool = False
+    level: bool = False
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         check_number("width", self.width, above=0, at_most=1, fix="0.5 keeps half of the filters")
         check_number("tilt", self.tilt, above=0, fix="1 keeps the same share in every layer")
         check_integer("fewer_blocks", self.fewer_blocks, at_least=0, fix="0 keeps all blocks")
         check_integer("pool", self.pool, at_least=1, fix="1 keeps the input")
+        check_flag("strided", self.strided)
+        check_flag("shrunk", self.shrunk)
+        check_flag("level", self.level)
+        if self.seed is not None:
+            check_integer(
+                "seed", self.seed, at_least=0, fix="None begins with the teacher's weights"
+            )
 
     @property
     def name(self) -> str:
@@ -70,7 +88,16 @@ class Form:
         parts += [f"tilt {self.tilt:.3g}"] if self.tilt != 1 else []
         parts += [f"-{self.fewer_blocks} blocks"] if self.fewer_blocks else []
         parts += [f"pool {self.pool}"] if self.pool > 1 else []
+        parts += ["strided"] if self.strided else []
+        parts += ["shrunk"] if self.shrunk else []
+        parts += ["level"] if self.level else []
+        parts += [] if self.seed is None else ["new weights"]
         return " ".join(parts)
+
+    @property
+    def structure(self) -> Form:
+        """What it has in common with the forms that differ in their numbers of filters only."""
+        return replace(self, width=1.0, tilt=1.0, level=False)
 
     def of(self, teacher: Any) -> keras.Model:
         """Build the student.
@@ -96,11 +123,15 @@ class Form:
                     f"pass {most}",
                 )
             plain = rebuilt(without_last_blocks(graph, self.fewer_blocks))
-        plain = _narrowed(plain, self.width, self.tilt)
-        plain = _pooled(plain, self.pool) if self.pool > 1 else plain
+        if self.pool > 1 or self.strided or self.shrunk:
+            plain = with_smaller_maps(plain, self.pool, strided=self.strided, shrunk=self.shrunk)
+        plain = _narrowed(plain, self)
         for layer in plain.layers:
             # The layers of a teacher that a Distiller has used are frozen.
             layer.trainable = True
+        if self.seed is not None:
+            plain = _renewed(plain, self.seed)
+        for layer in plain.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = min(layer.momentum, _MOST_MOMENTUM)
         return plain
@@ -151,58 +182,24 @@ class OfTeacher:
         """See `Proposal`."""
         return asdict(self.form)
 
+    def renewed(self, seed: int) -> OfTeacher:
+        """The same form with new weights."""
+        return OfTeacher(self.teacher, replace(self.form, seed=seed))
+
     def code(self) -> str:
         """See `Proposal`."""
         return f"student = keras_kd.search.{self.form!r}.of(teacher)"
 
 
-@dataclass(frozen=True)
-class OfUser:
-    """A member of a user's family: `make` is a function of `keras_tuner.HyperParameters`."""
-
-    make: Callable[[Any], Any]
-    values: Mapping[str, Any]
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """See `Proposal`."""
-        return ", ".join(f"{key}={_short(value)}" for key, value in self.values.items()) or "model"
-
-    def build(self) -> keras.Model:
-        """See `Proposal`."""
-        keras.utils.set_random_seed(self.seed)
-        hyperparameters = tuner().HyperParameters()
-        hyperparameters.values = dict(self.values)
-        return checked(self.make(hyperparameters))
-
-    def settings(self) -> dict[str, Any]:
-        """See `Proposal`."""
-        return dict(self.values)
-
-    def code(self) -> str:
-        """See `Proposal`."""
-        called = getattr(self.make, "__name__", "build_student")
-        return "\n".join(
-            [
-                "import keras_tuner",
-                "",
-                f"keras.utils.set_random_seed({self.seed})",
-                "hyperparameters = keras_tuner.HyperParameters()",
-                f"hyperparameters.values = {dict(self.values)!r}",
-                f"student = {called}(hyperparameters)",
-            ]
-        )
-
-
 class Ladder:
     """The forms of a teacher along the width, from the whole teacher down to almost nothing."""
 
-    # Each step has 0.87 of the filters of the one before, so about 0.76 of the weights.
-    WIDTHS = tuple(round(0.87**step, 3) for step in range(24))
+    # Each step has 0.94 of the filters of the one before, so about 0.88 of the weights.
+    WIDTHS = tuple(round(0.94**step, 3) for step in range(54))
 
     def __init__(self, teacher: Any) -> None:
         self.teacher = teacher
+        self._channels: dict[Form, Channels | None] = {}
 
     def form(self, arm: Form, step: int) -> OfTeacher:
         """The form on a step of an arm, whose own width is not used."""
@@ -219,107 +216,43 @@ class Ladder:
         graph = readable(self.teacher)
         channels = channels_of(graph)
         check_narrowable(self.teacher, channels)
-        tilts = [1.0, 3.0, 1 / 3] if len(channels.blocks()) > 1 else [1.0]
+        widths = [len(groups) for groups in channels.blocks().values()]
+        profiles = [(1.0, False)]
+        profiles += [(1.0, True)] if max(widths) > _median_width(channels) else []
+        profiles += [(1 / 3, False), (3.0, False)] if len(widths) > 1 else []
         blocks = range(min(2, removable_count(graph)) + 1)
-        pools = [1, 2] if self._can_pool(graph) else [1]
         arms = [
-            Form(tilt=tilt, fewer_blocks=count, pool=pool)
-            for pool in pools
+            Form(1.0, tilt, count, pool, strided, shrunk, level)
+            for pool in ([1, 2] if can_average(graph) else [1])
             for count in blocks
-            for tilt in tilts
+            for tilt, level in profiles
+            for strided in (True, False)
+            for shrunk in (True, False)
         ]
+        possible = [arm for arm in arms if self.channels(arm) is not None]
+        can_stride = any(arm.strided for arm in possible)
+        can_shrink = any(arm.shrunk for arm in possible)
+        # Strides and a small last map save the most for the least, so they count as simple.
         return sorted(
-            arms, key=lambda arm: (arm.tilt != 1) + (arm.fewer_blocks > 0) + (arm.pool > 1)
+            possible,
+            key=lambda arm: (
+                (not arm.strided and can_stride)
+                + (not arm.shrunk and can_shrink)
+                + (arm.tilt != 1 or arm.level)
+                + (arm.fewer_blocks > 0)
+                + (arm.pool > 1)
+            ),
         )
 
-    def _can_pool(self, graph: graphs.Graph) -> bool:
-        shapes = [spec.shape for spec in graph.input_specs]
-        if len(shapes) != 1 or len(shapes[0]) not in _POOLING:
-            return False
-        if any(size is None or size < _SMALLEST_SIDE for size in shapes[0][1:-1]):
-            return False
-        if not graph.input_specs[0].dtype.startswith("float"):
-            return False
-        try:
-            _pooled(strip(self.teacher), 2)
-        except (ValueError, TypeError):
-            return False
-        return True
-
-
-def samples(
-    make: Callable[[Any], Any], seed: int, most: int, most_tries: int
-) -> Iterator[tuple[OfUser, str | None]]:
-    """Members of a user's family, each once, drawn at random from the ranges of its parameters.
-
-    Args:
-        make: a function of `keras_tuner.HyperParameters` that returns a model.
-        seed: of the draws, and of the weights that members begin with.
-        most: how many are drawn.
-        most_tries: how many draws may give a member that was drawn before.
-
-    Yields:
-        The member, and why it cannot be built, or None.
-    """
-    space = tuner().HyperParameters()
-    checked(make(space))
-    random = np.random.default_rng(seed)
-    seen = set()
-    tries = 0
-    while len(seen) < most and tries < most_tries:
-        tries += 1
-        drawn = tuner().HyperParameters()
-        drawn.values = {
-            each.name: each.random_sample(int(random.integers(2**31))) for each in space.space
-        }
-        reason = None
-        try:
-            checked(make(drawn))
-        except (ValueError, TypeError) as error:
-            reason = one_line(error)
-        # Which parameters there are may depend on the values of others: known after a build.
-        space.merge(drawn)
-        used = {each.name: drawn.values[each.name] for each in drawn.space}
-        member = OfUser(make, used, seed % 2**32)
-        if member.name not in seen:
-            seen.add(member.name)
-            yield member, reason
-
-
-def tuner() -> Any:
-    """The package `keras_tuner`.
-
-    Raises:
-        ModuleNotFoundError: if it is not installed.
-    """
-    try:
-        import keras_tuner
-    except ModuleNotFoundError as error:
-        raise problem(
-            "a family of students without keras-tuner",
-            "KerasTuner, whose HyperParameters the function takes",
-            "pip install 'keras-kd[tuning]'",
-            kind=ModuleNotFoundError,
-        ) from error
-    return keras_tuner
-
-
-def checked(model: Any) -> keras.Model:
-    """What a user's function returned, if it is a Keras 3 model.
-
-    Raises:
-        TypeError: if it is not.
-        ValueError: if it is not built.
-    """
-    if not isinstance(model, keras.Model):
-        raise problem(
-            f"a student of type {type(model).__name__}",
-            "a keras.Model from the function given as student",
-            "return the model from the function",
-            kind=TypeError,
-        )
-    graphs.read(model)
-    return model
+    def channels(self, arm: Form) -> Channels | None:
+        """The channels of the widest form of an arm; None where there is no such form."""
+        structure = arm.structure
+        if structure not in self._channels:
+            try:
+                self._channels[structure] = channels_of(graphs.read(structure.of(self.teacher)))
+            except (ValueError, TypeError):
+                self._channels[structure] = None
+        return self._channels[structure]
 
 
 def readable(teacher: Any) -> graphs.Graph:
@@ -362,17 +295,38 @@ def check_narrowable(teacher: Any, channels: Channels) -> None:
     )
 
 
-def _narrowed(student: keras.Model, width: float, tilt: float) -> keras.Model:
+def _renewed(student: keras.Model, seed: int) -> keras.Model:
+    """A copy with new weights in the layers that train."""
+    keras.utils.set_random_seed(seed)
+    copy = keras.models.clone_model(student)
+    for old, new in zip(student.layers, copy.layers, strict=True):
+        if not old.trainable_weights:
+            new.set_weights(old.get_weights())
+    return copy
+
+
+def _narrowed(student: keras.Model, form: Form) -> keras.Model:
     channels = channels_of(graphs.read(student))
     scores = group_scores(channels, "l1")
-    blocks = channels.blocks()
-    position = _positions(channels)
     removed: set[int] = set()
-    for writers, groups in blocks.items():
-        share = min(1.0, width * tilt ** position[writers])
-        kept = max(min(_MINIMUM, len(groups)), math.ceil(len(groups) * share - 1e-9))
+    for groups, kept in kept_filters(channels, form):
         removed.update(sorted(groups, key=scores.__getitem__, reverse=True)[kept:])
     return channels.without(removed, record_of)
+
+
+def kept_filters(channels: Channels, form: Form) -> Iterator[tuple[Sequence[int], int]]:
+    """The groups of channels that become fewer together, and how many of each a form keeps."""
+    position = _positions(channels)
+    most = _median_width(channels) if form.level else math.inf
+    for writers, groups in channels.blocks().items():
+        share = min(1.0, form.width * form.tilt ** position[writers])
+        kept = math.ceil(min(len(groups), most) * share - 1e-9)
+        yield groups, max(min(_MINIMUM, len(groups)), kept)
+
+
+def _median_width(channels: Channels) -> int:
+    """The median of how many filters the layers have; of two, the smaller one."""
+    return statistics.median_low(len(groups) for groups in channels.blocks().values())
 
 
 def _positions(channels: Channels) -> dict[frozenset[int], float]:
@@ -384,53 +338,3 @@ def _positions(channels: Channels) -> dict[frozenset[int], float]:
         writers: number / last - 0.5 if len(order) > 1 else 0.0
         for number, writers in enumerate(order)
     }
-
-
-def _pooled(student: keras.Model, factor: int) -> keras.Model:
-    """The student behind an average over its input."""
-    graph = graphs.read(student)
-    [spec] = graph.input_specs
-    inputs = keras.Input(spec.shape[1:], spec.shape[0], dtype=spec.dtype, name=spec.name)
-    pooling = _POOLING[len(spec.shape)](factor, name="smaller_input")
-    names = graph.names()
-    records = {id(layer): record_of(layer) for layer in graph.layers()}
-    made = {}
-    for key, record in records.items():
-        values = {**vars(record), "name": names[key]}
-        made[key] = [make_layer(type(record)(**values))]
-    tensors = {spec.slot: pooling(inputs)}
-    for _ in graphs.steps(graph, made, tensors):
-        pass
-    outputs = keras.tree.map_structure(
-        lambda leaf: tensors[leaf] if isinstance(leaf, graphs.Slot) else leaf, graph.outputs
-    )
-    model = keras.Model(inputs, outputs, name=student.name)
-    for key, record in records.items():
-        for name, weight in named_weights(made[key][0]).items():
-            value = record.weights.get(name)
-            if value is not None and tuple(weight.shape) == value.shape:
-                weight.assign(value)
-    return model
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def with_distinct_values(student: keras.Model, seed: int) -> keras.Model:
-    """A copy of a student whose weights all differ a little, as after training.
-
-    A file stores equal buffers once, such as biases that are all zero.
-    """
-    copy = keras.models.clone_model(student)
-    copy.set_weights(student.get_weights())
-    random = np.random.default_rng(seed)
-    for weight in copy.weights:
-        value = np.asarray(weight)
-        if not np.issubdtype(value.dtype, np.floating):
-            continue
-        # Variances stay above 0, and nothing becomes so large that outputs lose their meaning.
-        scale = 0.05 * (float(np.std(value)) or max(float(np.abs(value).mean()), 0.1))
-        noise = random.uniform(0, scale, value.shape)
-        weight.assign((value + noise).astype(value.dtype))
-    return copy

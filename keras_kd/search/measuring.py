@@ -13,7 +13,6 @@ from keras_kd import compression, tflite
 from keras_kd._checks import problem
 from keras_kd.compression.kernels import kernels
 from keras_kd.devices import Device, bytes_as_text
-from keras_kd.search.forms import with_distinct_values
 from keras_kd.tflite.microcontroller.operators import CORE_BYTES, kernel_bytes
 
 # Ranges of activations do not change the size of a file; a few examples give them.
@@ -70,13 +69,19 @@ def missed_text(misses: Mapping[str, float], cost: Cost, device: Device) -> str:
         "ram": (cost.arena_bytes, device.ram_bytes, "RAM"),
     }
     parts = [
-        f"{heading} {bytes_as_text(value or 0)} of {bytes_as_text(limit or 0)}"
+        f"{heading} {_of(value or 0, limit or 0)}"
         for name, (value, limit, heading) in taken.items()
         if name in misses
     ]
     if "latency" in misses:
         parts.append(f"latency {cost.latency:.2f} of {device.latency:.2f} ms")
     return ", ".join(parts)
+
+
+def _of(taken: int, limit: int) -> str:
+    """Two sizes in a unit in which they differ."""
+    texts = bytes_as_text(taken), bytes_as_text(limit)
+    return " of ".join(texts) if texts[0] != texts[1] else f"{taken:,} of {limit:,} bytes"
 
 
 def check_measurable(device: Device) -> None:
@@ -194,3 +199,22 @@ def _zero_smallest(student: keras.Model, share: float) -> None:
             value = np.asarray(kernel.weight)
             limit = np.quantile(np.abs(value), share)
             kernel.weight.assign(np.where(np.abs(value) > limit, value, 0))
+
+
+def with_distinct_values(student: keras.Model, seed: int) -> keras.Model:
+    """A copy of a student whose weights all differ a little, as after training.
+
+    A file stores equal buffers once, such as biases that are all zero.
+    """
+    copy = keras.models.clone_model(student)
+    copy.set_weights(student.get_weights())
+    random = np.random.default_rng(seed)
+    for weight in copy.weights:
+        value = np.asarray(weight)
+        if not np.issubdtype(value.dtype, np.floating):
+            continue
+        # Variances stay above 0, and nothing becomes so large that outputs lose their meaning.
+        scale = 0.05 * (float(np.std(value)) or max(float(np.abs(value).mean()), 0.1))
+        noise = random.uniform(0, scale, value.shape)
+        weight.assign((value + noise).astype(value.dtype))
+    return copy

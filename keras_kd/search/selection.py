@@ -11,16 +11,20 @@ import keras
 import numpy as np
 
 from keras_kd._checks import one_line
-from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.bridge.weights import weight_name
+from keras_kd.compression.pruning.channels import Channels
 from keras_kd.compression.pruning.flow import shapes_of
 from keras_kd.devices import Device
-from keras_kd.search.forms import Form, Ladder, OfTeacher, Proposal, samples
+from keras_kd.search.family import samples
+from keras_kd.search.forms import Form, Ladder, Proposal, kept_filters
 from keras_kd.search.measuring import Cost
 
 # So many real files are looked at along one arm before its best step is taken.
 _MOST_MEASURES = 4
-# A second, smaller student of an arm: two steps have half of the weights.
+# A second, smaller student of an arm: two steps have three quarters of the weights.
 _STEPS_DOWN = 2
+# A bias, a scale and a zero point for the kernel, and the same for the bias.
+_BYTES_PER_CHANNEL = 28
 _DRAWS_PER_TRIAL = 4
 
 
@@ -67,7 +71,7 @@ def students_of_teacher(
     ladder = Ladder(teacher)
     # Raises, before anything is measured, if no layer can be made narrower.
     arms = ladder.arms
-    guess = _Guess(ladder, device)
+    guess = Guess(ladder, device)
     tops: list[tuple[Form, int]] = []
     found: dict[str, Found] = {}
 
@@ -81,7 +85,7 @@ def students_of_teacher(
     for arm in arms:
         if is_over() or len(tops) == trials:
             break
-        step, best = _largest(ladder, arm, device, guess, look, is_over)
+        step, best = widest(ladder, arm, device, guess, look, is_over)
         if best is not None:
             keep(best)
             tops.append((arm, step))
@@ -93,6 +97,46 @@ def students_of_teacher(
                 keep(look(ladder.form(arm, smaller)))
         down += _STEPS_DOWN
     return list(found.values())
+
+
+def widest(
+    ladder: Ladder,
+    arm: Form,
+    device: Device,
+    guess: Guess,
+    look: Look,
+    is_over: Callable[[], bool] = lambda: False,
+    most: int = _MOST_MEASURES,
+) -> tuple[int, Found | None]:
+    """The widest form of an arm that fits, as far as few files show.
+
+    Args:
+        ladder: of the teacher.
+        arm: the way to make it smaller.
+        device: what the form should fit.
+        guess: what forms will take.
+        look: measures a proposal.
+        is_over: whether time is over.
+        most: how many files are looked at.
+
+    Returns:
+        Its step on the ladder, and what was found there; None where none fits.
+    """
+    low, high = 0, len(ladder.WIDTHS) - 1
+    best: tuple[int, Found | None] = (high, None)
+    for _ in range(most):
+        if low > high or is_over():
+            break
+        step = guess.first_that_fits(arm, low, high)
+        found = look(ladder.form(arm, step))
+        guess.correct(arm, step, found)
+        if found.fits(device):
+            best, high = (step, found), step - 1
+            if guess.first_that_fits(arm, low, step) == step:
+                break
+        else:
+            low = step + 1
+    return best
 
 
 def students_of_family(
@@ -116,53 +160,27 @@ def students_of_family(
     return fitting
 
 
-def _largest(
-    ladder: Ladder,
-    arm: Form,
-    device: Device,
-    guess: _Guess,
-    look: Look,
-    is_over: Callable[[], bool],
-) -> tuple[int, Found | None]:
-    """The first step of an arm, from the whole teacher downwards, that fits; None without one."""
-    low, high = 0, len(ladder.WIDTHS) - 1
-    best: tuple[int, Found | None] = (high, None)
-    for _ in range(_MOST_MEASURES):
-        if low > high or is_over():
-            break
-        step = guess.first_that_fits(arm, low, high)
-        found = look(ladder.form(arm, step))
-        guess.correct(arm, step, found)
-        if found.fits(device):
-            best, high = (step, found), step - 1
-            if guess.first_that_fits(arm, low, step) == step:
-                break
-        else:
-            low = step + 1
-    return best
-
-
-class _Guess:
-    """What forms will take, from counts, corrected by the last form that was measured."""
+class Guess:
+    """What forms will take, from counts, corrected by what files of the same structure took."""
 
     def __init__(self, ladder: Ladder, device: Device) -> None:
         self._ladder = ladder
         self._device = device
-        self._counts: dict[str, _Counts | None] = {}
-        self._flash_beyond = 0.0
-        self._arena_of_activations = 1.0
-        self._latency_of_products = 0.0
+        self._counts: dict[Form, _Counts | None] = {}
+        self._seen: dict[Form | None, _Correction] = {None: _Correction()}
 
     def correct(self, arm: Form, step: int, found: Found) -> None:
         """Learn from a real file."""
         counts = self._counted(arm, step)
         if found.cost is None or counts is None:
             return
-        self._flash_beyond = found.cost.flash_bytes - counts.parameters
-        if found.cost.arena_bytes is not None:
-            self._arena_of_activations = found.cost.arena_bytes / max(1, counts.activations)
-        if found.cost.latency is not None:
-            self._latency_of_products = found.cost.latency / max(1, counts.products)
+        arena, latency = found.cost.arena_bytes or 0, found.cost.latency or 0.0
+        # The last one of all stands for structures of which no file was seen.
+        self._seen[arm.structure] = self._seen[None] = _Correction(
+            found.cost.flash_bytes - counts.bytes,
+            arena / max(1, counts.activations),
+            latency / max(1, counts.products),
+        )
 
     def first_that_fits(self, arm: Form, low: int, high: int) -> int:
         """The first step from `low` to `high` that should fit; `high` if none should."""
@@ -178,47 +196,72 @@ class _Guess:
         counts = self._counted(arm, step)
         if counts is None:
             return True
+        seen = self._seen.get(arm.structure, self._seen[None])
         pairs = (
-            (counts.parameters + self._flash_beyond, self._device.flash_bytes),
-            (counts.activations * self._arena_of_activations, self._device.ram_bytes),
-            (counts.products * self._latency_of_products, self._device.latency),
+            (counts.bytes + seen.flash_beyond, self._device.flash_bytes),
+            (counts.activations * seen.arena_of_activations, self._device.ram_bytes),
+            (counts.products * seen.latency_of_products, self._device.latency),
         )
         return all(limit is None or guess <= limit for guess, limit in pairs)
 
     def _counted(self, arm: Form, step: int) -> _Counts | None:
-        proposal = self._ladder.form(arm, step)
-        if proposal.name not in self._counts:
-            self._counts[proposal.name] = _counts(proposal)
-        return self._counts[proposal.name]
+        form = self._ladder.form(arm, step).form
+        if form not in self._counts:
+            channels = self._ladder.channels(arm)
+            self._counts[form] = channels and _counts(channels, form)
+        return self._counts[form]
+
+
+class _Correction(NamedTuple):
+    """What real files took beside or for each unit of the counts."""
+
+    flash_beyond: float = 0.0
+    arena_of_activations: float = 1.0
+    latency_of_products: float = 0.0
 
 
 class _Counts(NamedTuple):
-    """Of a form: its weights, the most values needed at one time, and its multiplications."""
+    """Of a form: the bytes of its weights, the most values needed at once, and its products."""
 
-    parameters: int
+    bytes: int
     activations: int
     products: int
 
 
-def _counts(proposal: OfTeacher) -> _Counts | None:
-    try:
-        student = proposal.build()
-        graph = graphs.read(student)
-        shapes = shapes_of(graph)
-    except (ValueError, TypeError):
-        return None
-    sizes = {slot: math.prod(size or 1 for size in shape[1:]) for slot, shape in shapes.items()}
+def _counts(channels: Channels, form: Form) -> _Counts:
+    """The counts of a form, from the widest one of its structure: nothing is built."""
+    removed = {group for groups, kept in kept_filters(channels, form) for group in groups[kept:]}
+
+    def left(groups: np.ndarray) -> int:
+        return int(np.sum(~np.isin(groups, list(removed))))
+
+    axes = {
+        (id(cut.layer), cut.weight, cut.axis): left(cut.groups)
+        for cut in (*channels.reads, *channels.writes, *channels.carries)
+    }
+    sizes, positions = {}, {}
+    for slot, shape in shapes_of(channels.graph).items():
+        groups = channels.tensors.get(slot)
+        inner = [size or 1 for size in shape[1:]]
+        positions[slot] = math.prod(inner[:-1])
+        sizes[slot] = math.prod(inner) if groups is None else positions[slot] * left(groups)
     activations = max(
-        (sum(sizes[slot] for slot in {*call.operands(), *call.results}) for call in graph.calls),
-        default=0,
+        sum(sizes[slot] for slot in {*call.operands(), *call.results})
+        for call in channels.graph.calls
     )
-    products = sum(
-        math.prod(weight.shape) * sizes[call.results[0]] // (shapes[call.results[0]][-1] or 1)
-        for call in graph.calls
-        for weight in call.layer.weights
-        if len(weight.shape) > 1
-    )
-    return _Counts(student.count_params(), activations, products)
+    size = products = 0
+    for call in channels.graph.calls:
+        for weight in call.layer.weights:
+            shape = list(weight.shape)
+            for axis in range(len(shape)):
+                name = (id(call.layer), weight_name(weight))
+                # Axes are counted from either end.
+                for key in ((*name, axis), (*name, axis - len(shape))):
+                    shape[axis] = axes.get(key, shape[axis])
+            if len(shape) > 1:
+                size += math.prod(shape) + _BYTES_PER_CHANNEL * shape[-1]
+                products += math.prod(shape) * positions[call.results[0]]
+    return _Counts(size, activations, products)
 
 
 def measured(
@@ -260,9 +303,10 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 def rungs(trials: int, finalists: int, epochs: int) -> Iterator[tuple[int, int]]:
     """How many students are trained for how many epochs, rung after rung.
 
-    Each rung keeps a third of the students of the one before and trains each of them three times
-    as long, so that all rungs cost about the same (successive halving: Jamieson and Talwalkar,
-    "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016).
+    Each rung keeps about a third of the students of the one before and trains each of them three
+    times as long, so that all rungs cost about the same (successive halving: Jamieson and
+    Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS
+    2016).
 
     Args:
         trials: how many students begin.
@@ -272,7 +316,10 @@ def rungs(trials: int, finalists: int, epochs: int) -> Iterator[tuple[int, int]]
     counts = [min(trials, finalists)]
     while counts[0] * 3 < trials:
         counts.insert(0, counts[0] * 3)
-    if trials > counts[0]:
+    if len(counts) > 1 and trials < 1.5 * counts[0]:
+        # A rung that leaves almost all in tells little.
+        counts[0] = trials
+    elif trials > counts[0]:
         counts.insert(0, trials)
     for number, count in enumerate(counts):
         yield count, max(1, round(epochs / 3 ** (len(counts) - 1 - number)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import tempfile
 import time
@@ -137,7 +138,7 @@ class State:
         )
         if others:
             raise problem(
-                f"directory={str(self.directory)!r} with a search of other {', '.join(others)}",
+                f"the directory {str(self.directory)!r} with a search of other {', '.join(others)}",
                 "a new directory, or the one of the same search",
                 "pass another directory, or the arguments of the search that was begun there",
             )
@@ -152,3 +153,49 @@ def digest_of(arrays: Any) -> str:
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(array.view(np.uint8).data if array.size else b"")
     return digest.hexdigest()[:16]
+
+
+def identity_of(
+    arrays: Mapping[str, Any], family: Any, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What makes two searches the same, in types that JSON knows.
+
+    Args:
+        arrays: what is compared by its values.
+        family: the function that makes students; None: forms of the teacher.
+        settings: what is compared by what it is: numbers, texts, losses.
+    """
+    return {
+        **{name: digest_of(each) for name, each in arrays.items()},
+        "student": family_digest(family),
+        **{name: described(value) for name, value in settings.items()},
+    }
+
+
+def described(value: Any) -> Any:
+    """A setting in types that JSON knows; of losses the class and its arguments.
+
+    Names are left out: Keras counts them in each process.
+    """
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): described(item) for key, item in value.items() if key != "name"}
+    if isinstance(value, list | tuple):
+        return [described(item) for item in value]
+    try:
+        config = keras.saving.serialize_keras_object(value)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        config = None
+    return described(config) if isinstance(config, Mapping) else type(value).__name__
+
+
+def family_digest(student: Any) -> str | None:
+    """What distinguishes a family of students: its source, or its name where there is none."""
+    if student is None:
+        return None
+    try:
+        source = inspect.getsource(student if inspect.isroutine(student) else type(student))
+    except (OSError, TypeError):
+        source = str(getattr(student, "__qualname__", type(student).__name__))
+    return digest_of(np.frombuffer(source.encode(), np.uint8))

@@ -63,6 +63,16 @@ def test_data_that_do_not_fit_are_refused(models, data, capsys, files, message):
     assert re.search(message, err), err
 
 
+def test_a_search_of_others_is_named_by_its_directory(models, data, capsys):
+    (data / "out" / "search").mkdir(parents=True)
+    manifest = {"version": 1, "identity": {"trials": 3}, "candidates": {}, "seconds": 1.0}
+    (data / "out" / "search" / "search.json").write_text(json.dumps(manifest))
+    assert cli.main(words(models, "--flash", "64KB")) == 2
+    err = capsys.readouterr().err
+    assert "the directory 'out/search' with a search of other " in err.splitlines()[-1]
+    assert "--output" not in err
+
+
 @pytest.mark.slow
 def test_a_whole_search(models, data, run, capsys):
     pytest.importorskip("tflite_micro")

@@ -17,8 +17,6 @@ import keras_kd
 from keras_kd import devices, tflite
 from keras_kd.data import load_sample
 from keras_kd.search import NothingFits
-from keras_kd.search.fit import _described, _family_digest
-from keras_kd.search.state import State
 from keras_kd.search.teaching import Examples
 
 PROGRAM = Path(__file__).with_name("_program.py")
@@ -161,7 +159,8 @@ def test_what_does_not_fit_is_never_trained(run):
     assert whole.misses["flash"] > 1
     for each in result.candidates:
         assert each.fits or (each.epochs == 0 and each.value is None)
-    assert sum(each.epochs > 0 for each in result.candidates) == 3
+    # The finalist once more, with new weights.
+    assert sum(each.epochs > 0 for each in result.candidates) == 3 + 1
 
 
 @pytest.mark.slow
@@ -232,7 +231,7 @@ def test_the_report_holds_every_candidate(run, tmp_path):
 def test_where_nothing_fits_the_nearest_is_named(teacher, data):
     pytest.importorskip("tflite_micro")
     device = devices.Device(flash="50 KB", ram="32 KB")
-    with pytest.raises(NothingFits, match=r"the nearest, width 0\.04, takes flash") as caught:
+    with pytest.raises(NothingFits, match=r"the nearest, width 0\.04 shrunk, takes") as caught:
         fit(teacher, data, device=device, trials=1)
     assert "more flash: TFLM and the kernels of its operators alone take 52.9 KB" in str(
         caught.value
@@ -325,55 +324,6 @@ def test_data_that_do_not_fit_are_refused(teacher, data):
 
 def test_a_model_is_no_family(teacher, data):
     refused(teacher, data, TypeError, "a function of keras_tuner", student=teacher)
-
-
-def identity_of(**options):
-    recipe = {"epochs": 1, "loss": None, "distillation_losses": None, **options}
-    return {name: _described(value) for name, value in recipe.items()}
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (keras_kd.losses.SoftTargets(2.0), keras_kd.losses.SoftTargets(4.0)),
-        (["soft_targets", "dist"], ["soft_targets", "logits_mse"]),
-        ([keras_kd.losses.SoftTargets(2.0)], [keras_kd.losses.SoftTargets(4.0)]),
-        ("dist", "soft_targets"),
-    ],
-)
-def test_another_loss_is_another_search(tmp_path, one, other):
-    State(tmp_path, identity_of(distillation_losses=one)).save()
-    State(tmp_path, identity_of(distillation_losses=one))
-    with pytest.raises(ValueError, match="a search of other distillation_losses"):
-        State(tmp_path, identity_of(distillation_losses=other))
-
-
-def test_losses_are_the_same_in_another_process():
-    class Own(keras.losses.Loss):
-        def call(self, y_true, y_pred):
-            return y_pred
-
-    # Keras gives the second one another name.
-    assert _described(Own()) == _described(Own())
-    assert _described(Own()) != _described(Own(reduction="sum"))
-
-
-def test_another_family_is_another_search():
-    def first():
-        def build(hp):
-            return keras.Sequential([layers.Dense(hp.Int("units", 1, 2))])
-
-        return build
-
-    def second():
-        def build(hp):
-            return keras.Sequential([layers.Dense(hp.Int("units", 1, 2), "relu")])
-
-        return build
-
-    assert _family_digest(first()) == _family_digest(first()) != _family_digest(second())
-    assert _family_digest(None) is None
-    assert isinstance(_family_digest(len), str)
 
 
 def test_a_teacher_with_several_outputs_is_refused(teacher, data):

@@ -1,4 +1,4 @@
-"""Smaller forms of a teacher, and members of a user's family."""
+"""Smaller forms of a teacher."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_kd.compression import remove_filters
 from keras_kd.search import Form
-from keras_kd.search.forms import Ladder, OfUser, samples, with_distinct_values
+from keras_kd.search.forms import Ladder
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,15 @@ def test_a_tilted_form_is_wider_at_the_end(teacher):
     assert filters(Form(width=0.5, tilt=0.25).of(teacher)) == [8, 6, 3]
 
 
+def test_no_layer_of_a_level_form_is_wider_than_the_median():
+    model = keras.Sequential([keras.Input((3,)), *map(layers.Dense, (16, 32, 128, 2))])
+    student = Form(0.5, level=True).of(model)
+    assert [layer.units for layer in student.layers[1:]] == [8, 16, 16, 2]
+    assert any(arm.level for arm in Ladder(model).arms)
+    even = keras.Sequential([keras.Input((3,)), *map(layers.Dense, (8, 8, 2))])
+    assert not any(arm.level for arm in Ladder(even).arms)
+
+
 def test_a_repeated_block_is_left_out(teacher):
     assert filters(Form(fewer_blocks=1).of(teacher)) == [8, 12]
     with pytest.raises(ValueError, match="at most 1, the blocks of 'teacher'"):
@@ -84,10 +93,15 @@ def test_forms_that_cannot_be_are_refused():
 
 def test_arms_begin_with_the_simple_ones(teacher):
     arms = Ladder(teacher).arms
-    assert arms[0] == Form()
+    assert arms[0].tilt == arms[0].pool == 1
+    assert arms[0].fewer_blocks == 0
+    assert Form() in arms
     assert {arm.tilt for arm in arms} == {1, 3, 1 / 3}
     assert {arm.fewer_blocks for arm in arms} == {0, 1}
     assert {arm.pool for arm in arms} == {1, 2}
+    assert {arm.shrunk for arm in arms} == {True, False}
+    # It has no pooling layer whose strides a convolution could take over.
+    assert {arm.strided for arm in arms} == {False}
     assert len(set(arms)) == len(arms)
 
 
@@ -113,49 +127,16 @@ def test_a_subclassed_teacher_wants_a_family():
         _ = Ladder(Own(name="own")).arms
 
 
-def test_distinct_values_differ_and_stay_near():
-    model = keras.Sequential(
-        [keras.Input((4,)), layers.Dense(5), layers.BatchNormalization(), layers.Dense(3)]
-    )
-    copy = with_distinct_values(model, 0)
-    for before, after in zip(model.get_weights(), copy.get_weights(), strict=True):
-        assert before.shape == after.shape
-        assert len(np.unique(after)) == after.size
-        assert np.abs(after - before).max() < 0.2
-    assert (copy.layers[1].moving_variance.numpy() > 0).all()
-
-
-@pytest.fixture
-def build():
-    pytest.importorskip("keras_tuner")
-
-    def build_student(hp):
-        model = [keras.Input((5,))]
-        for number in range(hp.Int("layers", 1, 2)):
-            model.append(layers.Dense(hp.Choice(f"units_{number}", [2, 4, 8])))
-        return keras.Sequential([*model, layers.Dense(3)])
-
-    return build_student
-
-
-def test_members_of_a_family_are_drawn_once_each(build):
-    found = list(samples(build, seed=0, most=6, most_tries=60))
-    names = [member.name for member, reason in found]
-    assert len(set(names)) == len(names) == 6
-    assert all(reason is None for _, reason in found)
-    again = [member.name for member, _ in samples(build, seed=0, most=6, most_tries=60)]
-    assert names == again
-
-
-def test_a_member_is_built_again_from_its_values(build):
-    member = OfUser(build, {"layers": 2, "units_0": 4, "units_1": 8}, 5)
-    first, second = member.build(), member.build()
-    assert [layer.units for layer in first.layers] == [4, 8, 3]
-    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_what_is_no_model_is_refused():
-    pytest.importorskip("keras_tuner")
-    with pytest.raises(TypeError, match=r"student of type int.*keras\.Model"):
-        next(samples(lambda hp: 3, 0, 1, 1))
+def test_new_weights_are_drawn_from_the_seed_where_layers_train():
+    scaling = layers.Normalization(mean=[1.0, 2.0], variance=[4.0, 9.0])
+    hidden = [layers.Dense(6, activation="relu"), layers.BatchNormalization()]
+    model = keras.Sequential([keras.Input((2,)), scaling, *hidden, layers.Dense(2)])
+    model.layers[2].set_weights([np.full(6, 5.0)] * 4)
+    one, same, other = (Form(0.5, seed=seed).of(model) for seed in (1, 1, 2))
+    for first, second in zip(one.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert one.layers[2].units == 3
+    assert np.any(one.layers[2].get_weights()[0] != other.layers[2].get_weights()[0])
+    np.testing.assert_array_equal(one.layers[3].get_weights()[0], np.ones(3))
+    x = np.array([[3.0, 5.0]], "float32")
+    np.testing.assert_allclose(np.asarray(one.layers[1](x)), [[1.0, 1.0]], atol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_kd.devices import Device
-from keras_kd.search.measuring import Maker
+from keras_kd.search.measuring import Maker, with_distinct_values
 
 
 @pytest.mark.slow
@@ -23,3 +23,15 @@ def test_layers_that_stay_in_float_need_examples(hidden, needs_examples):
     assert not isinstance(aware, keras.Model)
     _, with_examples = maker.file(aware, 20)
     assert with_examples is needs_examples
+
+
+def test_distinct_values_differ_and_stay_near():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5), layers.BatchNormalization(), layers.Dense(3)]
+    )
+    copy = with_distinct_values(model, 0)
+    for before, after in zip(model.get_weights(), copy.get_weights(), strict=True):
+        assert before.shape == after.shape
+        assert len(np.unique(after)) == after.size
+        assert np.abs(after - before).max() < 0.2
+    assert (copy.layers[1].moving_variance.numpy() > 0).all()

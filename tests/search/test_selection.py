@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_kd.devices import Device
+from keras_kd.search.forms import Form, Ladder
 from keras_kd.search.measuring import Cost
-from keras_kd.search.selection import Found, front, rungs, students_of_teacher
+from keras_kd.search.selection import Found, _counts, front, rungs, students_of_teacher
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,7 @@ def test_the_largest_form_of_an_arm_is_found_with_few_files(teacher):
     found, looks = search(teacher, device, 1)
     assert len(looks.names) <= 4
     form = found[0].proposal.form
-    ladder_widths = [0.87**step for step in range(24)]
-    larger = min(width for width in ladder_widths if width > form.width + 1e-3)
+    larger = min(width for width in Ladder.WIDTHS if width > form.width)
     assert counting(type(form)(width=larger).of(teacher)).flash_bytes > 1700
 
 
@@ -97,6 +97,7 @@ def test_no_more_is_looked_at_when_time_is_over(teacher):
 
 def test_rounds_cost_about_the_same():
     assert list(rungs(12, 2, 9)) == [(12, 1), (6, 3), (2, 9)]
+    assert list(rungs(8, 2, 9)) == [(8, 3), (2, 9)]
     assert list(rungs(1, 2, 5)) == [(1, 5)]
     assert list(rungs(2, 2, 1)) == [(2, 1)]
 
@@ -121,3 +122,33 @@ def test_the_front_is_what_nothing_dominates(points):
         same_before = (cost, value) in points[:place]
         assert (place in chosen) == (not dominated and not same_before)
     assert np.all(np.diff([points[place][0] for place in chosen]) > 0)
+
+
+@pytest.mark.parametrize(
+    "form", [Form(0.4), Form(0.3, 3.0), Form(0.6, 1 / 3, 0, 2, False, True), Form(0.5, level=True)]
+)
+def test_what_is_counted_is_what_is_built(form):
+    keras.utils.set_random_seed(0)
+    teacher = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.DepthwiseConv2D(3, padding="same"),
+            layers.Conv2D(12, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(4),
+        ]
+    )
+    counts = _counts(Ladder(teacher).channels(form), form)
+    kernels = [
+        (weight.shape, layer.output.shape[1:])
+        for layer in form.of(teacher).layers
+        for weight in layer.weights
+        if len(weight.shape) > 1
+    ]
+    products = sum(np.prod(shape) * np.prod(output[:-1]) for shape, output in kernels)
+    assert counts.products == products
+    assert counts.bytes == sum(np.prod(shape) + 28 * shape[-1] for shape, _ in kernels)
+    tensors = [np.prod(layer.output.shape[1:]) for layer in form.of(teacher).layers]
+    assert counts.activations == max(a + b for a, b in pairwise(tensors))

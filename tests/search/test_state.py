@@ -5,8 +5,10 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
-from keras_kd.search.state import State, digest_of
+import keras_kd
+from keras_kd.search.state import State, described, digest_of, family_digest
 
 
 @pytest.fixture
@@ -70,3 +72,52 @@ def test_digests_tell_data_apart():
     assert digest_of(a) != digest_of(a + 1)
     assert digest_of(a) != digest_of(a.reshape(2, 3))
     assert digest_of(a) != digest_of(a.astype("float32"))
+
+
+def recipe_of(**options):
+    recipe = {"epochs": 1, "loss": None, "distillation_losses": None, **options}
+    return {name: described(value) for name, value in recipe.items()}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (keras_kd.losses.SoftTargets(2.0), keras_kd.losses.SoftTargets(4.0)),
+        (["soft_targets", "dist"], ["soft_targets", "logits_mse"]),
+        ([keras_kd.losses.SoftTargets(2.0)], [keras_kd.losses.SoftTargets(4.0)]),
+        ("dist", "soft_targets"),
+    ],
+)
+def test_another_loss_is_another_search(tmp_path, one, other):
+    State(tmp_path, recipe_of(distillation_losses=one)).save()
+    State(tmp_path, recipe_of(distillation_losses=one))
+    with pytest.raises(ValueError, match="a search of other distillation_losses"):
+        State(tmp_path, recipe_of(distillation_losses=other))
+
+
+def test_losses_are_the_same_in_another_process():
+    class Own(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return y_pred
+
+    # Keras gives the second one another name.
+    assert described(Own()) == described(Own())
+    assert described(Own()) != described(Own(reduction="sum"))
+
+
+def test_another_family_is_another_search():
+    def first():
+        def build(hp):
+            return keras.Sequential([layers.Dense(hp.Int("units", 1, 2))])
+
+        return build
+
+    def second():
+        def build(hp):
+            return keras.Sequential([layers.Dense(hp.Int("units", 1, 2), "relu")])
+
+        return build
+
+    assert family_digest(first()) == family_digest(first()) != family_digest(second())
+    assert family_digest(None) is None
+    assert isinstance(family_digest(len), str)

@@ -71,33 +71,8 @@ def removable_blocks(graph: Graph) -> list[Block]:
     return [found[key] for key in sorted(found)]
 
 
-def without_last_blocks(graph: Graph, count: int) -> Graph:
-    """The graph without some of its removable blocks, those nearest to the output first.
-
-    Args:
-        graph: of a Keras 3 model.
-        count: how many, at most as many as can be left out one after the other.
-    """
-    for _ in range(count):
-        graph = _without(graph, removable_blocks(graph)[-1])
-    return graph
-
-
-def removable_count(graph: Graph) -> int:
-    """How many blocks can be left out one after the other."""
-    count = 0
-    while blocks := removable_blocks(graph):
-        graph = _without(graph, blocks[-1])
-        count += 1
-    return count
-
-
-def rebuilt(graph: Graph) -> keras.Model:
-    """A Keras 3 model of a Keras 3 graph, with copies of its layers and weights."""
-    return rebuild(graph, keras, lambda layer: [record_of(layer)])
-
-
-def _without(graph: Graph, block: Block) -> Graph:
+def without(graph: Graph, block: Block) -> Graph:
+    """The graph without a block: what enters it takes the place of what leaves it."""
     gone = {id(call) for call in block.calls}
 
     def moved(structure: Any) -> Any:
@@ -111,6 +86,32 @@ def _without(graph: Graph, block: Block) -> Graph:
         if id(call) not in gone
     )
     return replace(graph, calls=calls, outputs=moved(graph.outputs))
+
+
+def without_last_blocks(graph: Graph, count: int) -> Graph:
+    """The graph without some of its removable blocks, those nearest to the output first.
+
+    Args:
+        graph: of a Keras 3 model.
+        count: how many, at most as many as can be left out one after the other.
+    """
+    for _ in range(count):
+        graph = without(graph, removable_blocks(graph)[-1])
+    return graph
+
+
+def removable_count(graph: Graph) -> int:
+    """How many blocks can be left out one after the other."""
+    count = 0
+    while blocks := removable_blocks(graph):
+        graph = without(graph, blocks[-1])
+        count += 1
+    return count
+
+
+def rebuilt(graph: Graph) -> keras.Model:
+    """A Keras 3 model of a Keras 3 graph, with copies of its layers and weights."""
+    return rebuild(graph, keras, lambda layer: [record_of(layer)])
 
 
 def _steps(graph: Graph) -> list[_Step]:

@@ -7,7 +7,7 @@ a weight then has, along each axis of channels, the number of the group that eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +55,8 @@ class Channels:
     """The groups of channels of a graph.
 
     `reads` and `writes` are the two sides of the kernels that mix channels; `carries` are all other
-    weights with an entry per channel.
+    weights with an entry per channel. `tensors` holds the groups of the channels of each tensor,
+    None where they are not known.
     """
 
     graph: Graph
@@ -63,6 +64,7 @@ class Channels:
     writes: Sequence[Cut]
     carries: Sequence[Cut]
     sizes: Sequence[Size]
+    tensors: Mapping[Slot, np.ndarray | None]
 
     def blocks(self) -> dict[frozenset[int], list[int]]:
         """The groups that can go, by the layers (their `id`) that write them.
@@ -108,9 +110,13 @@ class Channels:
 def channels_of(graph: Graph) -> Channels:
     """Find the groups of channels in a Keras 3 graph."""
     coupling = _Coupling()
-    follow(graph, shapes_of(graph), coupling)
+    found = follow(graph, shapes_of(graph), coupling)
     return Channels(
         graph,
+        tensors={
+            slot: None if channels is None else coupling.groups(channels)
+            for slot, channels in found.items()
+        },
         reads=coupling.cuts("reads"),
         writes=coupling.cuts("writes"),
         carries=coupling.cuts("carries"),
@@ -171,17 +177,21 @@ class _Coupling:
     def finished(self, slot: Slot, channels: np.ndarray) -> np.ndarray:
         return channels
 
+    def groups(self, channels: np.ndarray) -> np.ndarray:
+        """The groups that channels belong to in the end."""
+        return np.array([self._root(number) for number in channels.tolist()])
+
     def cuts(self, kind: str) -> list[Cut]:
         """The cuts of one kind, with the final groups."""
         return [
-            replace(cut, groups=self._groups(cut.groups))
+            replace(cut, groups=self.groups(cut.groups))
             for found, cut in self._cuts.values()
             if found == kind
         ]
 
     def sizes(self) -> list[Size]:
         """The options that hold a number of channels, with the final groups."""
-        return [replace(size, groups=self._groups(size.groups)) for size in self._sizes.values()]
+        return [replace(size, groups=self.groups(size.groups)) for size in self._sizes.values()]
 
     def _new(self, count: int) -> np.ndarray:
         first = len(self._parents)
@@ -203,9 +213,6 @@ class _Coupling:
         while self._parents[number] != number:
             self._parents[number] = number = self._parents[self._parents[number]]
         return number
-
-    def _groups(self, channels: np.ndarray) -> np.ndarray:
-        return np.array([self._root(number) for number in channels.tolist()])
 
 
 def _with_size(value: Any, count: int) -> Any:
