@@ -47,13 +47,6 @@ class Checkpoint:
         self._listed = 0
         if self._directory is None:
             return
-        if self._directory.exists() and not self._directory.is_dir():
-            raise problem(
-                f"directory={str(directory)!r}, which is a file",
-                "a directory, which may be missing yet",
-                "pass another path",
-                kind=NotADirectoryError,
-            )
         self._fingerprint = _fingerprint(start)
         if self._manifest.exists():
             self._read()
