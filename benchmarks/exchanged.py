@@ -60,7 +60,7 @@ def exchanged(loss: Any, *, gather: bool) -> dict[str, int]:
     def counting(kind: str, examples: int, original: Callable[..., Any]) -> Callable[..., Any]:
         def called(self: Any, *args: Any, **kwargs: Any) -> Any:
             values = [each for each in args if not isinstance(each, tf.distribute.ReduceOp)]
-            if self.replica_id_in_sync_group == 0:
+            if tf.get_static_value(self.replica_id_in_sync_group) == 0:
                 for part in tf.nest.flatten(values[0]):
                     sizes = [examples if size is None else size for size in part.shape]
                     sent[kind] += math.prod(sizes) * part.dtype.size

@@ -29,11 +29,9 @@ def worker(epochs: int, images: int, output: str) -> None:
     """Train, and save the student's weights and accuracy."""
     import tensorflow as tf
 
-    # Before any other use of TensorFlow.
-    is_alone = "TF_CONFIG" not in os.environ
-    strategy = (
-        tf.distribute.get_strategy() if is_alone else tf.distribute.MultiWorkerMirroredStrategy()
-    )
+    strategy = tf.distribute.get_strategy()
+    if "TF_CONFIG" in os.environ:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     import keras
 
     import keras_kd
@@ -63,8 +61,8 @@ def worker(epochs: int, images: int, output: str) -> None:
 
 def started(options: argparse.Namespace, output: Path, **environment: str) -> subprocess.Popen:
     command = [sys.executable, __file__, "--epochs", options.epochs, "--images", options.images]
-    command = [str(part) for part in [*command, "--output", output]]
-    return subprocess.Popen(command, env={**os.environ, **environment})
+    command += ["--output", output]
+    return subprocess.Popen(list(map(str, command)), env={**os.environ, **environment})
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -88,15 +86,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             running.append(started(options, files[index], TF_CONFIG=json.dumps(place)))
         if any(process.wait() for process in running):
             sys.exit("A worker failed.")
-        first, second, alone = (dict(np.load(file)) for file in files)
+        first, _, alone = (dict(np.load(file)) for file in files)
     results = {
         "accuracy of two": float(first["accuracy"]),
         "accuracy of one": float(alone["accuracy"]),
         "difference of weights": max(float(np.abs(first[n] - alone[n]).max()) for n in alone),
-        "between workers": max(float(np.abs(first[n] - second[n]).max()) for n in second),
     }
-    for name, value in results.items():
-        print(f"{name:22} {value:.6g}")
+    print("\n".join(f"{name:22} {value:.6g}" for name, value in results.items()))
     return results
 
 

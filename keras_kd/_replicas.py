@@ -40,7 +40,9 @@ def whole() -> Iterator[None]:
     import tensorflow as tf
 
     strategy = tf.distribute.get_strategy()
-    own = tf.distribute.get_replica_context().replica_id_in_sync_group
+    # A number, by which variables find the copy of the replica.
+    context = tf.distribute.get_replica_context()
+    own = int(tf.get_static_value(context.replica_id_in_sync_group))
     with tf.Graph().as_default():
         # A graph begins without the strategy.
         alone = tf.distribute.get_strategy()
