@@ -26,6 +26,8 @@ import keras_kd  # noqa: E402
 from keras_kd import losses  # noqa: E402
 
 BATCH, UNITS, CLASSES = 64, 128, 10
+# One for the process: each numbers its collective operations anew, and TensorFlow mixes them up.
+STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def model(seed: int) -> keras.Model:
@@ -68,8 +70,7 @@ def exchanged(loss: Any, *, gather: bool) -> dict[str, int]:
 
         return called
 
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with STRATEGY.scope():
         student = model(2)
         distiller = keras_kd.Distiller(model(1), student, loss, gather_batches=gather)
         distiller.compile(

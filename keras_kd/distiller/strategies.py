@@ -80,7 +80,7 @@ def _not_supported(distiller: Any) -> list[tuple[str, str]]:
     if arguments.jit_compile is True:
         found.append(("jit_compile=True", "leave out jit_compile"))
     if distiller.run_eagerly or tf.config.functions_run_eagerly():
-        # TensorFlow's collective operations have keys that are fixed when a step is compiled.
+        # Far slower, and not tried with losses of a whole batch.
         found.append(("a step that runs eagerly", "leave out run_eagerly"))
     if arguments.steps_per_execution not in (None, 1):
         found.append(
