@@ -45,18 +45,10 @@ class Checkpoint:
         self._stages: list[dict[str, Any]] = []
         # How many the manifest names: more where it is of other steps.
         self._listed = 0
-        if self._directory is None:
+        if self._files is None:
             return
-        if self._directory.exists() and not self._directory.is_dir():
-            raise problem(
-                f"directory={str(directory)!r}, which is a file",
-                "a directory, which may be missing yet",
-                "pass another path",
-                kind=NotADirectoryError,
-            )
         self._fingerprint = _fingerprint(start)
-        if self._manifest.exists():
-            self._read()
+        self._read(self._files)
 
     @property
     def stages(self) -> list[Stage]:
