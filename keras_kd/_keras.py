@@ -384,7 +384,7 @@ def keep_random_states(model: Any) -> bool:
     """
     changed = False
     for layer in model.submodules:
-        generator = getattr(layer, "_random_generator", None)
+        generator: Any = getattr(layer, "_random_generator", None)
         if getattr(generator, "_rng_type", None) == "legacy_stateful":
             generator._rng_type, generator._built = "stateful", False
             generator._maybe_init()

@@ -98,7 +98,7 @@ class ArrayBatches(Batches):
         self._count = tf.constant(counts[0], "int64")
         self._batch_size = batch_size
         self._shuffle = shuffle
-        self.per_epoch = -(-counts[0] // batch_size)
+        self._per_epoch = self.per_epoch = -(-counts[0] // batch_size)
         self.identity = {
             "examples": counts[0],
             "batch_size": batch_size,
@@ -110,7 +110,7 @@ class ArrayBatches(Batches):
         """See `Batches`."""
         import tensorflow as tf
 
-        per_epoch, size = tf.constant(self.per_epoch, "int64"), self._batch_size
+        per_epoch, size = tf.constant(self._per_epoch, "int64"), self._batch_size
 
         @tf.autograph.experimental.do_not_convert
         def batch(number: Any) -> Any:
@@ -138,8 +138,10 @@ def _shuffled(indices: Any, seed: list[Any], most: Any) -> Any:
     """The places of indices in an order of 0..most that the seed decides."""
     import tensorflow as tf
 
-    shuffle: Any = tf.random.experimental.index_shuffle
-    return shuffle(indices, tf.stack([tf.cast(part, "int64") for part in seed]), most)
+    random: Any = tf.random
+    return random.experimental.index_shuffle(
+        indices, tf.stack([tf.cast(part, "int64") for part in seed]), most
+    )
 
 
 def _tensor(part: Any) -> Any:
@@ -336,8 +338,8 @@ def _check_seeds(dataset: tf.data.Dataset) -> bool:
         Whether it draws random numbers for each example.
     """
     kind = type(dataset).__name__.strip("_")
-    seeds = [getattr(dataset, name, None) for name in ("_seed", "_seed2")]
-    if all(seed is not None for seed in seeds) and not any(int(seed) for seed in seeds):
+    seeds: list[Any] = [getattr(dataset, name, None) for name in ("_seed", "_seed2")]
+    if all(seed is not None for seed in seeds) and not any(map(int, seeds)):
         raise _unseeded(f"a {kind}")
     draws = False
     for function in dataset._functions():

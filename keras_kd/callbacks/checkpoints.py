@@ -97,11 +97,14 @@ class Checkpoints:
                 arrays = self._files.read_arrays(path.name)
                 content = json.loads(arrays.pop(_STATE).tobytes())
                 version, kept = content["version"], content["identity"]
+                state = {name: content[name] for name in ("variables", "callbacks", "random")}
                 found = Checkpoint(
-                    *(int(content[name]) for name in ("epoch", "step", "epoch_start", "seed")),
-                    {name: content[name] for name in ("variables", "callbacks", "random")}
-                    | {"stopped": bool(content["stopped"])},
-                    arrays,
+                    epoch=int(content["epoch"]),
+                    step=int(content["step"]),
+                    epoch_start=int(content["epoch_start"]),
+                    seed=int(content["seed"]),
+                    state={**state, "stopped": bool(content["stopped"])},
+                    arrays=arrays,
                 )
             except (ValueError, KeyError, TypeError) as reason:
                 error = self._files.unreadable(path, reason)

@@ -86,7 +86,8 @@ class ResumeTraining(TakesFit):
             from keras_kd._translation import take_keras_3
 
             take_keras_3(model)
-        return model.fit(**arguments)
+        trained: Any = model
+        return trained.fit(**arguments)
 
     def take_fit(self, model: Any, fit: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Train on from the newest checkpoint; a Distiller calls this in its `fit`."""

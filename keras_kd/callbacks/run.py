@@ -62,9 +62,9 @@ class Run:
         epochs = given.get("epochs", 1)
         self._is_fresh = found is None
         if found is None:
-            self._seed = _keras.random_seed()
-            if self._seed is None:
-                self._seed = int(np.random.SeedSequence().generate_state(1)[0])
+            seed = _keras.random_seed()
+            drawn = int(np.random.SeedSequence().generate_state(1)[0])
+            self._seed = drawn if seed is None else seed
             self._first, self._skipped, self._epoch_start = 0, 0, 0
         else:
             self._seed, self._first = found.seed, found.epoch

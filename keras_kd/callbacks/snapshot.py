@@ -161,8 +161,8 @@ class Snapshot:
         of_model = model.variables
         if not is_keras:
             of_model = [*of_model, *_hidden_variables(model)]
-        of_optimizer = optimizer.variables
-        of_optimizer = list(of_optimizer() if callable(of_optimizer) else of_optimizer)
+        kept: Any = optimizer.variables
+        of_optimizer = list(kept() if callable(kept) else kept)
         if not is_keras:
             of_optimizer += _learning_rate(optimizer)
         known = set(map(_key, metrics))

@@ -45,11 +45,10 @@ class Checkpoint:
         self._stages: list[dict[str, Any]] = []
         # How many the manifest names: more where it is of other steps.
         self._listed = 0
-        if self._directory is None:
+        if self._files is None:
             return
         self._fingerprint = _fingerprint(start)
-        if self._manifest.exists():
-            self._read()
+        self._read(self._files)
 
     @property
     def stages(self) -> list[Stage]:
