@@ -8,9 +8,9 @@ as many student epochs are used as in the search, the best on the validation ima
 widest form with the same share of filters in every layer, which is what `remove_filters` makes. All
 are distilled from the same teacher with the same stored outputs, for as many epochs as a finalist
 of the search, and trained quantization-aware. Accuracies are of the int8 file, in LiteRT, on test
-images that chose nothing. Each seed has its own teacher, 10,000 training images and 10,000 validation
-images, all of them from the training images of the data set. An interrupted run resumes with the
-same command; a row of results.json is one student, with the CPU seconds that it took.
+images that chose nothing. Each seed has its own teacher, 10,000 training images and 10,000
+validation images, all of them from the training images of the data set. An interrupted run resumes
+with the same command; a row of results.json is one student, with the CPU seconds that it took.
 """
 
 from __future__ import annotations
