@@ -8,9 +8,9 @@ as many student epochs are used as in the search, the best on the validation ima
 widest form with the same share of filters in every layer, which is what `remove_filters` makes. All
 are distilled from the same teacher with the same stored outputs, for as many epochs as a finalist
 of the search, and trained quantization-aware. Accuracies are of the int8 file, in LiteRT, on test
-images that chose nothing. Each seed has its own teacher and its own 10,000 training images, of
-which the last sixth are validation images. An interrupted run resumes with the same command; a row
-of results.json is one student, with the CPU seconds that it took.
+images that chose nothing. Each seed has its own teacher, 10,000 training images and 10,000
+validation images, all of them from the training images of the data set. An interrupted run resumes
+with the same command; a row of results.json is one student, with the CPU seconds that it took.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Contest:
     ) -> None:
         self.teacher, self.dataset, self.device, self.seed = teacher, dataset, device, seed
         self.options = options
-        self.train, self.validation = parts(dataset)
+        self.train, self.validation = parts(dataset, options.images)
         self.judge, outputs = Judge.of(teacher, self.validation, None)
         loss = usual_loss(self.judge.task, outputs, self.validation.y)
         self.recipe = Recipe(options.epochs, 64, options.learning_rate, 0.1, None, loss, 0.7, seed)
@@ -193,9 +193,8 @@ class Contest:
         }
 
 
-def parts(dataset: Splits) -> tuple[Examples, Examples]:
+def parts(dataset: Splits, cut: int) -> tuple[Examples, Examples]:
     """What students learn from, and what chooses between them."""
-    cut = len(dataset.x_train) * 5 // 6
     return (
         Examples(dataset.x_train[:cut], dataset.y_train[:cut]),
         Examples(dataset.x_train[cut:], dataset.y_train[cut:]),
@@ -228,9 +227,8 @@ def sample(dataset: Splits, images: int, seed: int) -> Splits:
 def teacher_of(dataset: Splits, seed: int, epochs: int, path: Path) -> keras.Model:
     """The teacher of a seed, trained on the training part; kept."""
     if not path.exists():
-        cut = len(parts(dataset)[0])
         with replacing(path) as temporary:
-            Training(dataset.first(cut), seed).teacher(epochs).save(temporary)
+            Training(dataset, seed).teacher(epochs).save(temporary)
     return keras.models.load_model(path)
 
 
@@ -285,11 +283,12 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--budgets", nargs="+", choices=tuple(BUDGETS), default=list(BUDGETS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--finalists", type=int, default=1)
+    parser.add_argument("--finalists", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=9, help="of a finalist in the last round")
     parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--teacher-epochs", type=int, default=6)
-    parser.add_argument("--images", type=int, default=12_000, help="of the training images")
+    parser.add_argument("--images", type=int, default=10_000, help="that students learn from")
+    parser.add_argument("--validation-images", type=int, default=10_000, help="that choose")
     parser.add_argument("--test-images", type=int, help="default: all")
     options = parser.parse_args(argv)
     every = load_sample() if options.dataset is None else load(options.dataset, options.data_dir)
@@ -297,13 +296,16 @@ def main(argv: list[str] | None = None) -> str:
     options.output.mkdir(parents=True, exist_ok=True)
     rows = Rows(options.output / "results.json")
     for seed in range(options.seeds):
-        dataset = sample(every, options.images, seed)
+        dataset = sample(every, options.images + options.validation_images, seed)
         of_seed = options.output / f"teacher-{seed}"
         path = of_seed.with_suffix(".keras")
-        teacher = teacher_of(dataset, seed, options.teacher_epochs, path)
-        train, _ = parts(dataset)
+        learned = dataset.first(options.images)
+        teacher = teacher_of(learned, seed, options.teacher_epochs, path)
         stored = teachers.StoredTeacher.create(
-            teacher, (train.x, train.y), of_seed.with_suffix(".store"), dtype="float32"
+            teacher,
+            (learned.x_train, learned.y_train),
+            of_seed.with_suffix(".store"),
+            dtype="float32",
         )
         for budget in options.budgets:
             contest = Contest(teacher, dataset, BUDGETS[budget], options, seed)
