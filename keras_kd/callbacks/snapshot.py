@@ -162,7 +162,8 @@ class Snapshot:
         if not is_keras:
             of_model = [*of_model, *_hidden_variables(model)]
         kept: Any = optimizer.variables
-        of_optimizer = list(kept() if callable(kept) else kept)
+        kept = kept() if callable(kept) else kept
+        of_optimizer: list[Any] = [*kept]
         if not is_keras:
             of_optimizer += _learning_rate(optimizer)
         known = set(map(_key, metrics))
