@@ -10,14 +10,17 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_kd import _replicas
 from keras_kd._checks import one_line, problem
 
 
@@ -78,15 +81,6 @@ def check_backend() -> None:
             "the TensorFlow backend",
             "set the environment variable KERAS_BACKEND=tensorflow before importing keras",
         )
-
-
-def number_of_replicas() -> int:
-    """How many replicas sum their gradients: 1 without `tf.distribute`."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 class Untracked:
@@ -172,7 +166,7 @@ def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:
 
 @contextmanager
 def numpy_errors_in_one_line() -> Iterator[None]:
-    """Raise the `problem` that a function of `call_numpy` raised as it was said.
+    """Raise the `problem` that a function of `call_numpy` raised, with its own text.
 
     TensorFlow wraps it into an error of its own, twenty lines of traceback as a text.
 
@@ -203,6 +197,10 @@ def replaced_attributes(replacements: list[tuple[Any, str, Any]]) -> Iterator[No
         replacements: object, name of an attribute, and a function that makes the other value of
             the one it has.
     """
+    if _replicas.number() > 1:
+        with _replaced_in_this_thread(replacements):
+            yield
+        return
     originals = []
     try:
         for owner, name, replace in replacements:
@@ -216,6 +214,59 @@ def replaced_attributes(replacements: list[tuple[Any, str, Any]]) -> Iterator[No
                 object.__setattr__(owner, name, original)
             elif name in vars(owner):
                 object.__delattr__(owner, name)
+
+
+@contextmanager
+def _replaced_in_this_thread(replacements: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """`replaced_attributes` for methods of layers that replicas call in turns.
+
+    Each replica has a thread, and another one runs wherever replicas exchange something, such as
+    within a synchronized BatchNormalization. Each must then hear its own calls alone.
+    """
+    own = threading.get_ident()
+    done: list[tuple[Any, str]] = []
+    try:
+        for owner, name, replace in replacements:
+            shared = vars(owner).get(name)
+            if not hasattr(shared, "by_thread"):
+                shared = _by_thread(getattr(owner, name), shared)
+                object.__setattr__(owner, name, shared)
+            calls = shared.by_thread.setdefault(own, [shared.common])
+            calls.append(replace(calls[-1]))
+            done.append((owner, name))
+        yield
+    finally:
+        for owner, name in reversed(done):
+            shared = vars(owner)[name]
+            shared.by_thread[own].pop()
+            if len(shared.by_thread[own]) == 1:
+                del shared.by_thread[own]
+            if not shared.by_thread:
+                if shared.before is not None:
+                    object.__setattr__(owner, name, shared.before)
+                else:
+                    object.__delattr__(owner, name)
+
+
+def _by_thread(common: Any, before: Any) -> Any:
+    """A function that calls another one in each thread.
+
+    Args:
+        common: what it calls in threads that replaced nothing.
+        before: what the object itself had under this name, or `None`.
+    """
+
+    def chosen() -> Any:
+        return called.by_thread.get(threading.get_ident(), [common])[-1]
+
+    chosen = without_autograph(chosen)
+
+    @wraps(common)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return chosen()(*args, **kwargs)
+
+    called.by_thread, called.common, called.before = {}, common, before
+    return called
 
 
 def without_autograph(function: Any) -> Any:
@@ -253,6 +304,11 @@ def metrics_of_compile(model: Any) -> list[Any]:
         ]
     containers = (model.compiled_loss, model.compiled_metrics)
     return [metric for each in containers if each is not None for metric in each.metrics]
+
+
+def losses_of_compile(model: Any) -> Any:
+    """What holds the losses that a model was compiled with."""
+    return model._compile_loss if is_keras_model(model) else model.compiled_loss
 
 
 @contextmanager
@@ -301,3 +357,36 @@ def original_name(name: str) -> str:
         if name.startswith(prefix):
             return original_name(name.removeprefix(prefix))
     return name
+
+
+def global_seed_generator() -> keras.random.SeedGenerator:
+    """From which functions of `keras.random` draw that get no seed."""
+    from keras.src.random import seed_generator
+
+    return seed_generator.global_seed_generator()
+
+
+def random_seed() -> int | None:
+    """What `keras.utils.set_random_seed` was called with last, if it was."""
+    from keras.src.utils import rng_utils
+
+    seed: int | None = rng_utils.get_random_seed()
+    return seed
+
+
+def keep_random_states(model: Any) -> bool:
+    """Have layers of tf_keras such as Dropout draw from generators whose state can be saved.
+
+    Without this they use operations of TensorFlow whose state nothing can read.
+
+    Returns:
+        Whether there were such layers: steps that were compiled before do not know of it.
+    """
+    changed = False
+    for layer in model.submodules:
+        generator: Any = getattr(layer, "_random_generator", None)
+        if getattr(generator, "_rng_type", None) == "legacy_stateful":
+            generator._rng_type, generator._built = "stateful", False
+            generator._maybe_init()
+            changed = True
+    return changed

@@ -138,7 +138,7 @@ def _free_in_machine() -> int:
 
 
 def _free_in_cgroups() -> Iterator[int]:
-    """What the groups of this process leave to it, whatever the version of cgroups."""
+    """What the control groups of this process leave to it, in versions 1 and 2 of cgroups."""
     for line in _lines(_CGROUP):
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):

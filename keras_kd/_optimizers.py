@@ -26,7 +26,7 @@ def settings_of(optimizer: Any) -> dict[str, Any]:
 
 
 def recipe_of(optimizer: Any) -> Callable[[Any], Any]:
-    """How to make an optimizer as this one is now, whatever becomes of this one.
+    """How to make a copy of an optimizer in its present state, also after it has changed.
 
     Returns:
         A function of a learning rate, a number or a schedule, or `None` for the optimizer's own. It

@@ -17,6 +17,7 @@ import keras
 import tf_keras
 
 from keras_kd._checks import problem
+from keras_kd._fitting import FitTaken, call_fit
 from keras_kd._keras import Untracked, traced_once
 from keras_kd._optimizers import settings_of
 
@@ -166,7 +167,7 @@ def translate_data(data: Any) -> Any:
 _OfModel = tf_keras.Model if TYPE_CHECKING else object
 
 
-class TakesKeras3(_OfModel):
+class TakesKeras3(FitTaken, _OfModel):
     """For a class that is a tf_keras model as well: training by the objects of either Keras."""
 
     def compile(
@@ -209,7 +210,7 @@ class TakesKeras3(_OfModel):
         needed = self._needed_callbacks()
         if needed:
             bound.arguments["callbacks"] = [*bound.arguments.get("callbacks", ()), *needed]
-        return super().fit(*bound.args[1:], **bound.kwargs)
+        return call_fit(self, super().fit, _without_self(bound))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate; see `tf_keras.Model.evaluate`."""
@@ -247,6 +248,10 @@ def _translated_arguments(
         is_list = name == "callbacks"
         bound.arguments[name] = translate_callbacks(value) if is_list else translate_data(value)
     return bound
+
+
+def _without_self(bound: inspect.BoundArguments) -> dict[str, Any]:
+    return {name: value for name, value in bound.arguments.items() if name != "self"}
 
 
 @tf_keras.saving.register_keras_serializable("keras_kd")

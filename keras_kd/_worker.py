@@ -179,7 +179,7 @@ class _Child:
             self.process.kill()
             code = self.process.wait()
         self._messages.seek(0)
-        said = last_lines(self._messages.read().decode(errors="replace"), 1)[-300:]
+        message = last_lines(self._messages.read().decode(errors="replace"), 1)[-300:]
         self.end()
         if self._is_too_large:
             return (
@@ -189,7 +189,7 @@ class _Child:
         if code == -signal.SIGALRM:
             return f"it took over {seconds:g} seconds, of which {SECONDS} allows more"
         ending = signal_name(-code) if code < 0 else f"exit code {code}"
-        return f"its process was ended by {ending}{said and f': {said}'}"
+        return f"its process was ended by {ending}{message and f': {message}'}"
 
 
 def _end_process(process: subprocess.Popen, files: tuple[Any, ...], owner: int) -> None:

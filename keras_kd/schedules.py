@@ -44,7 +44,7 @@ def warm_up(steps: int, value: float = 1.0) -> keras.optimizers.schedules.Learni
 def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
     """Return a number as a float, and a function of the step as it is.
 
-    What a schedule says of step 0 is checked in place of all that it will say.
+    Only its value at step 0 is checked.
 
     Args:
         name: the argument's name, for messages.

@@ -114,8 +114,8 @@ class Tap:
             for name, feature in features.items()
         }
 
-    def _features(self, said: dict[str, list[Any]]) -> dict[str, Any]:
-        features = {name: self._single(name, one) for name, one in said.items()}
+    def _features(self, calls: dict[str, list[Any]]) -> dict[str, Any]:
+        features = {name: self._single(name, one) for name, one in calls.items()}
         for name, feature in features.items():
             if _graphs.is_out_of_reach(feature):
                 raise problem(
@@ -125,11 +125,11 @@ class Tap:
                 )
         return features
 
-    def _single(self, name: str, said: list[Any]) -> Any:
-        if len(said) == 1:
-            return self._readings[name].chosen(said[0])
+    def _single(self, name: str, calls: list[Any]) -> Any:
+        if len(calls) == 1:
+            return self._readings[name].chosen(calls[0])
         raise problem(
-            f"the layer {name!r} of model {self.model.name!r}, which was called {len(said)} "
+            f"the layer {name!r} of model {self.model.name!r}, which was called {len(calls)} "
             "times in one forward pass",
             "a layer that is called once",
             "name a layer that each input passes once, for instance the one behind it",

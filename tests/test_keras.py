@@ -121,7 +121,3 @@ def test_original_names(name, original):
 def test_float16_is_found_in_any_layer(policy, half):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, dtype=policy)])
     assert _keras.computes_in_float16(model) == half
-
-
-def test_one_replica_without_a_strategy():
-    assert _keras.number_of_replicas() == 1

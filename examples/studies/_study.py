@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
@@ -45,8 +46,40 @@ class Job:
     arguments: tuple = ()
 
 
-def parser(description: str, work_dir: str) -> argparse.ArgumentParser:
-    """The options that every study has."""
+@dataclass(frozen=True)
+class StudySettings:
+    """What the results of a study depend on, and where files are; a study adds its own.
+
+    Each field but the first two is an option of the command line: `student_epochs` is
+    `--student-epochs`, and a tuple takes several values.
+
+    Attributes:
+        data_dir: of TFDS.
+        work_dir: of weights and results.
+    """
+
+    data_dir: Path | None
+    work_dir: Path
+
+    def described(self) -> dict[str, Any]:
+        """Those that results depend on, in types of JSON."""
+        values = {field.name: getattr(self, field.name) for field in own_fields(type(self))}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def own_fields(settings: type[StudySettings]) -> list[dataclasses.Field]:
+    """The fields that are options of one study; each has a default."""
+    common = {field.name for field in dataclasses.fields(StudySettings)}
+    return [field for field in dataclasses.fields(settings) if field.name not in common]
+
+
+def option(field: str) -> str:
+    """The option of the command line for a field of the settings."""
+    return f"--{field.replace('_', '-')}"
+
+
+def parser(description: str, name: str, settings: type[StudySettings]) -> argparse.ArgumentParser:
+    """The options that every study has, then one for each of its own settings."""
     options = argparse.ArgumentParser(description=description.splitlines()[0])
     options.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="of TFDS (default: TFDS_DATA_DIR)"
@@ -55,7 +88,7 @@ def parser(description: str, work_dir: str) -> argparse.ArgumentParser:
         "--work-dir",
         type=Path,
         metavar="DIR",
-        default=Path.home() / ".cache/keras_kd" / work_dir,
+        default=Path.home() / ".cache/keras_kd" / name,
         help="keeps weights and finished results (default: %(default)s)",
     )
     options.add_argument("--jobs", type=int, default=2, help="trainings at a time, a core each")
@@ -63,14 +96,59 @@ def parser(description: str, work_dir: str) -> argparse.ArgumentParser:
     options.add_argument(
         "--page-only", action="store_true", help="write the page of what is finished, train nothing"
     )
+    for field in own_fields(settings):
+        several = isinstance(field.default, tuple)
+        kind = type(field.default[0] if several else field.default)
+        # The names of tasks and sizes are all in the default.
+        choices = field.default if several and kind is str else None
+        options.add_argument(
+            option(field.name),
+            type=kind,
+            nargs="+" if several else None,
+            choices=choices,
+            default=field.default,
+            metavar=None if choices else kind.__name__.upper(),
+            help="default: %(default)s",
+        )
     return options
 
 
-def command(name: str, options: Mapping[str, Sequence[Any]]) -> str:
-    """The command line of a study with these settings."""
-    written = [f"--{key} " + " ".join(map(str, values)) for key, values in options.items()]
-    script = f"python examples/studies/{name}.py --data-dir ~/tensorflow_datasets"
-    return " ".join([script, *written])
+def run_study(
+    description: str,
+    name: str,
+    settings: type[StudySettings],
+    jobs: Callable[[Any], Sequence[Job]],
+    page: Callable[[Any, Path], Path],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The main function of a study: read the options, run the jobs, write the page.
+
+    Args:
+        description: of the study; its first line is for `--help`.
+        name: of the work directory.
+        settings: the class of its settings.
+        jobs: from the settings to what is computed.
+        page: from the settings and the directory of pages to the page.
+        arguments: of the command line; None: those of this process.
+    """
+    chosen = vars(parser(description, name, settings).parse_args(arguments))
+    values = {field.name: chosen[field.name] for field in dataclasses.fields(settings)}
+    made = settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    if not chosen["page_only"]:
+        run_jobs(jobs(made), made, made.described(), made.work_dir, chosen["jobs"])
+    print(page(made, chosen["pages"]))
+
+
+def command(name: str, settings: type[StudySettings], kept: Mapping[str, Any]) -> str:
+    """The command line of a study with these settings, of those that are not the default."""
+    parts = [f"python examples/studies/{name}.py --data-dir ~/tensorflow_datasets"]
+    for field in own_fields(settings):
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        value = kept.get(field.name, default)
+        if value != default:
+            values = value if isinstance(value, list) else [value]
+            parts += [option(field.name), *map(str, values)]
+    return " ".join(parts)
 
 
 def one_thread() -> None:

@@ -10,8 +10,7 @@ the same teacher. The last 5 000 training images validate; they train nothing.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,15 @@ from _study import (
     Epochs,
     Job,
     Results,
+    StudySettings,
     command,
     fit,
     keep,
     loaded,
     mean_and_error,
     moved,
-    parser,
     read,
-    run_jobs,
+    run_study,
     table,
     unit,
     write_page,
@@ -46,12 +45,10 @@ GOAL, LEAST_TEACHER = 0.88, 0.92
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the results depend on, and where files are.
+class Settings(StudySettings):
+    """What the results depend on.
 
     Attributes:
-        data_dir: of TFDS.
-        work_dir: of weights and results.
         images: how many training images; a tenth of them, the last ones, validates.
         width: filters of the teacher's first convolution; 64 is that of He et al. (2016).
         teacher_epochs, student_epochs, quantization_epochs: lengths of trainings.
@@ -59,8 +56,6 @@ class Settings:
         seeds: of the students.
     """
 
-    data_dir: Path | None
-    work_dir: Path
     images: int = 50_000
     test_images: int = 10_000
     width: int = 48
@@ -75,10 +70,6 @@ class Settings:
     teacher_learning_rate: float = 0.4
     student_learning_rate: float = 4e-3
     quantization_learning_rate: float = 3e-4
-
-    def described(self) -> dict[str, Any]:
-        """Those that results depend on, in types of JSON."""
-        return {k: v for k, v in asdict(self).items() if k not in ("data_dir", "work_dir")}
 
     def load(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Images as bytes, shape (images, 32, 32, 3), and labels, by their purpose."""
@@ -385,35 +376,11 @@ def page(settings: Settings, pages: Path) -> Path:
     keys = ("images", "test_images", "width", "versions", "seeds")
     options = {key.replace("_", "-"): [s[key]] for key in keys}
     options["epochs"] = [s[f"{of}_epochs"] for of in ("teacher", "student", "quantization")]
-    return write_page(pages, NAME, sections, kept, command(NAME, options))
+    return write_page(pages, NAME, sections, kept, command(NAME, Settings, kept["settings"]))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parser(__doc__, NAME)
-    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
-    for name in ("images", "test_images", "width", "versions", "seeds"):
-        options.add_argument(f"--{name.replace('_', '-')}", type=int, default=fields[name])
-    options.add_argument(
-        "--epochs", type=int, nargs=3, metavar="N", help="of teacher, students and quantization",
-        default=[fields[f"{of}_epochs"] for of in ("teacher", "student", "quantization")],
-    )  # fmt: skip
-    chosen = options.parse_args(arguments)
-    teacher_epochs, student_epochs, quantization_epochs = chosen.epochs
-    settings = Settings(
-        chosen.data_dir,
-        chosen.work_dir,
-        images=chosen.images,
-        test_images=chosen.test_images,
-        width=chosen.width,
-        versions=chosen.versions,
-        seeds=chosen.seeds,
-        teacher_epochs=teacher_epochs,
-        student_epochs=student_epochs,
-        quantization_epochs=quantization_epochs,
-    )
-    if not chosen.page_only:
-        run_jobs(jobs(settings), settings, settings.described(), settings.work_dir, chosen.jobs)
-    print(page(settings, chosen.pages))
+    run_study(__doc__, NAME, Settings, jobs, page, arguments)
 
 
 if __name__ == "__main__":

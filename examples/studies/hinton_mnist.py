@@ -12,7 +12,7 @@ Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015.
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from _study import (
     Epochs,
     Job,
     Results,
+    StudySettings,
     command,
     decaying,
     fit,
     keep,
     loaded,
     moved,
-    parser,
     read,
-    run_jobs,
+    run_study,
     save_plot,
     table,
     unit,
@@ -49,12 +49,10 @@ SEVEN_AND_EIGHT = (7, 8)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the results depend on, and where files are.
+class Settings(StudySettings):
+    """What the results depend on.
 
     Attributes:
-        data_dir: of TFDS.
-        work_dir: of weights and results.
         images: how many training images; the last ones are for validation.
         teachers: members of the ensemble.
         teacher_epochs, student_epochs, trial_epochs, sweep_epochs: lengths of trainings.
@@ -64,8 +62,6 @@ class Settings:
         seeds: of the students.
     """
 
-    data_dir: Path | None
-    work_dir: Path
     images: int = 60_000
     teacher_units: int = 1200
     student_units: int = 800
@@ -81,11 +77,6 @@ class Settings:
     seeds: int = 3
     batch_size: int = 128
     learning_rate: float = 1e-3
-
-    def described(self) -> dict[str, Any]:
-        """Those that results depend on, in types of JSON."""
-        values = {k: v for k, v in asdict(self).items() if k not in ("data_dir", "work_dir")}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def load(self) -> tuple[np.ndarray, ...]:
         """Images as bytes, shape (images, 28, 28), and labels; for training, then for testing."""
@@ -451,14 +442,7 @@ def page(settings: Settings, pages: Path) -> Path:
         ]
     sections += _missing_classes(results)
     sections += _sweep(results, s, pages)
-    options = {
-        "images": [s["images"]],
-        "seeds": [s["seeds"]],
-        "teachers": [s["teachers"]],
-        "units": [s["teacher_units"], s["student_units"]],
-        "epochs": [s[f"{of}_epochs"] for of in ("teacher", "student", "trial", "sweep")],
-    }
-    return write_page(pages, NAME, sections, kept, command(NAME, options))
+    return write_page(pages, NAME, sections, kept, command(NAME, Settings, kept["settings"]))
 
 
 def _missing_classes(results: Results) -> list[str]:
@@ -536,37 +520,7 @@ def _sweep(results: Results, s: dict[str, Any], pages: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parser(__doc__, NAME)
-    options.add_argument("--images", type=int, default=60_000, help="of training, at most")
-    options.add_argument("--seeds", type=int, default=3, help="of the students")
-    options.add_argument("--teachers", type=int, default=3, help="members of the ensemble")
-    options.add_argument("--units", type=int, nargs=2, default=(1200, 800), metavar="N")
-    options.add_argument(
-        "--epochs",
-        type=int,
-        nargs=4,
-        default=(60, 100, 10, 30),
-        metavar="N",
-        help="of teachers, students, trials and sweep (default: %(default)s)",
-    )
-    chosen = options.parse_args(arguments)
-    teacher, student, trial, sweep = chosen.epochs
-    settings = Settings(
-        chosen.data_dir,
-        chosen.work_dir,
-        images=chosen.images,
-        teacher_units=chosen.units[0],
-        student_units=chosen.units[1],
-        teacher_epochs=teacher,
-        student_epochs=student,
-        trial_epochs=trial,
-        sweep_epochs=sweep,
-        teachers=chosen.teachers,
-        seeds=chosen.seeds,
-    )
-    if not chosen.page_only:
-        run_jobs(jobs(settings), settings, settings.described(), settings.work_dir, chosen.jobs)
-    print(page(settings, chosen.pages))
+    run_study(__doc__, NAME, Settings, jobs, page, arguments)
 
 
 if __name__ == "__main__":

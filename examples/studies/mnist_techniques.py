@@ -12,7 +12,7 @@ images, which train no model.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from _study import (
     Epochs,
     Job,
     Results,
+    StudySettings,
     command,
     decaying,
     fit,
     keep,
     loaded,
     mean_and_error,
-    parser,
     read,
-    run_jobs,
+    run_study,
     save_plot,
     table,
     write_page,
@@ -67,11 +67,9 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the results depend on, and where files are."""
+class Settings(StudySettings):
+    """What the results depend on."""
 
-    data_dir: Path | None
-    work_dir: Path
     images: int = 60_000
     test_images: int = 10_000
     families: tuple[str, ...] = FAMILIES
@@ -84,11 +82,6 @@ class Settings:
     labels_weight: float = 0.1
     batch_size: int = 128
     learning_rate: float = 1e-3
-
-    def described(self) -> dict[str, Any]:
-        """Those that results depend on, in types of JSON."""
-        values = {k: v for k, v in asdict(self).items() if k not in ("data_dir", "work_dir")}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def load(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Images (float32 in 0..1, shape (images, 28, 28, 1)) and labels, by their purpose."""
@@ -414,7 +407,7 @@ def page(settings: Settings, pages: Path) -> Path:
     }
     options |= {"families": s["families"], "sizes": s["sizes"]}
     options = {key.replace("_", "-"): value for key, value in options.items()}
-    return write_page(pages, NAME, sections, kept, command(NAME, options))
+    return write_page(pages, NAME, sections, kept, command(NAME, Settings, kept["settings"]))
 
 
 def _claims(results: Results, models: list[str]) -> list[str]:
@@ -544,29 +537,7 @@ def _plots(results: Results, models: list[str], pages: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parser(__doc__, NAME)
-    options.add_argument("--images", type=int, default=60_000, help="a sixth of them validates")
-    options.add_argument("--test-images", type=int, default=10_000)
-    options.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
-    options.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES)
-    options.add_argument("--epochs", type=int, default=12)
-    options.add_argument("--fine-tuning-epochs", type=int, default=4)
-    options.add_argument("--seeds", type=int, default=3)
-    chosen = options.parse_args(arguments)
-    settings = Settings(
-        chosen.data_dir,
-        chosen.work_dir,
-        images=chosen.images,
-        test_images=chosen.test_images,
-        families=tuple(chosen.families),
-        sizes=tuple(chosen.sizes),
-        epochs=chosen.epochs,
-        fine_tuning_epochs=chosen.fine_tuning_epochs,
-        seeds=chosen.seeds,
-    )
-    if not chosen.page_only:
-        run_jobs(jobs(settings), settings, settings.described(), settings.work_dir, chosen.jobs)
-    print(page(settings, chosen.pages))
+    run_study(__doc__, NAME, Settings, jobs, page, arguments)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ best on validation images counts.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,14 @@ import numpy as np
 from _study import (
     Job,
     Results,
+    StudySettings,
     command,
     decaying,
     keep,
     loaded,
     mean_and_error,
-    parser,
     read,
-    run_jobs,
+    run_study,
     table,
     unit,
     write_page,
@@ -45,11 +44,9 @@ FIRST_SEED = 1000
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the results depend on, and where files are."""
+class Settings(StudySettings):
+    """What the results depend on."""
 
-    data_dir: Path | None
-    work_dir: Path
     tasks: tuple[str, ...] = TASKS
     images: int = 12_000
     test_images: int = 10_000
@@ -59,11 +56,6 @@ class Settings:
     trials: int = 20
     seeds: int = 5
     batch_size: int = 128
-
-    def described(self) -> dict[str, Any]:
-        """Those that results depend on, in types of JSON."""
-        values = {k: v for k, v in asdict(self).items() if k not in ("data_dir", "work_dir")}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def load(self, task: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Images, shape (images, 28, 28, 1), and labels, by their purpose."""
@@ -260,9 +252,7 @@ def page(settings: Settings, pages: Path) -> Path:
             "The three best trials and the worst, by accuracy on validation images.",
             table(["", "rank", *names, "validation"], found),
         ]
-    keys = ("images", "test_images", "units", "teacher_epochs", "epochs", "trials", "seeds")
-    options = {key.replace("_", "-"): [s[key]] for key in keys} | {"tasks": s["tasks"]}
-    return write_page(pages, NAME, sections, kept, command(NAME, options))
+    return write_page(pages, NAME, sections, kept, command(NAME, Settings, kept["settings"]))
 
 
 def _short(value: Any) -> str:
@@ -270,22 +260,7 @@ def _short(value: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parser(__doc__, NAME)
-    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
-    names = ("images", "test_images", "units", "teacher_epochs", "epochs", "trials", "seeds")
-    for name in names:
-        options.add_argument(f"--{name.replace('_', '-')}", type=int, default=fields[name])
-    options.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    chosen = options.parse_args(arguments)
-    settings = Settings(
-        chosen.data_dir,
-        chosen.work_dir,
-        tasks=tuple(chosen.tasks),
-        **{name: getattr(chosen, name) for name in names},
-    )
-    if not chosen.page_only:
-        run_jobs(jobs(settings), settings, settings.described(), settings.work_dir, chosen.jobs)
-    print(page(settings, chosen.pages))
+    run_study(__doc__, NAME, Settings, jobs, page, arguments)
 
 
 if __name__ == "__main__":

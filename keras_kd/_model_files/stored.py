@@ -165,19 +165,19 @@ def describe(path: Path) -> ModelDescription:
 
 
 def _described(path: Path) -> ModelDescription:
-    said = _checked(config(path), dict, "config")
-    inner = said.get("config")
+    content = _checked(config(path), dict, "config")
+    inner = content.get("config")
     # Keras 1 has a list of layers alone.
     inner = {"layers": inner} if isinstance(inner, list) else _checked(inner, dict, "config")
     layers = [each for each in inner.get("layers") or () if isinstance(each, dict)]
     sizes = _parameters(path)
     return ModelDescription(
         name=str(inner.get("name") or path.stem),
-        kind=str(said.get("class_name")),
+        kind=str(content.get("class_name")),
         keras_version=keras_version(path),
         size=path.stat().st_size,
         parameters=None if sizes is None else sum(sizes.values()),
-        inputs=tuple(_inputs(said, layers)),
+        inputs=tuple(_inputs(content, layers)),
         outputs=tuple(dict.fromkeys(_names(inner.get("output_layers")))),
         layers=tuple(_layer(layer, sizes) for layer in layers),
         sha256=_sha256(path),
@@ -204,7 +204,7 @@ def _config(layer: dict[str, Any]) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _inputs(said: dict[str, Any], layers: list[dict[str, Any]]) -> Iterator[StoredInput]:
+def _inputs(content: dict[str, Any], layers: list[dict[str, Any]]) -> Iterator[StoredInput]:
     found = [layer for layer in layers if layer.get("class_name") == "InputLayer"]
     # Keras 2 wrote the input of a Sequential into its first layer.
     for layer in found or layers[:1]:
@@ -215,7 +215,7 @@ def _inputs(said: dict[str, Any], layers: list[dict[str, Any]]) -> Iterator[Stor
             found = found or [layer]
     if found:
         return
-    built = said.get("build_config")
+    built = content.get("build_config")
     shapes = built.get("input_shape") if isinstance(built, dict) else None
     if isinstance(shapes, dict):
         yield from (StoredInput(str(name), _shape(shape), "") for name, shape in shapes.items())
@@ -253,7 +253,7 @@ def _checked(value: Any, kind: type, what: str) -> Any:
 
 
 def _parameters(path: Path) -> dict[str, int] | None:
-    """How many parameters each layer has, by name; "" for those of which it is not said."""
+    """How many parameters each layer has, by name; "" for the rest."""
     if path.suffix in HDF5_SUFFIXES:
         with path.open("rb") as file:
             return _parameters_of_hdf5(file, _named_by_group)
@@ -344,14 +344,14 @@ def _keras_config(path: Path) -> dict[str, Any]:
         if "config.json" not in names or not weights:
             raise ValueError("it has no config.json or no model.weights.h5")
         # HDF5 seeks, and goes through a compressed member again and again: first the rest.
-        said = read_json(archive, "config.json")
+        content = read_json(archive, "config.json")
         if "metadata.json" in names:
             check_json_member(archive, "metadata.json")
         if weights[0].endswith(".h5"):
             with archive.open(weights[0]) as file:
                 # Both the archive and HDF5 compress: what counts is the file.
                 _check_hdf5(file, path.stat().st_size)
-        return said
+        return content
 
 
 def _hdf5_config(path: Path) -> dict[str, Any]:

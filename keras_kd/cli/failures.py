@@ -31,7 +31,7 @@ _LONGEST = 300
 _MOST_FILES = 4
 
 
-def told(error: BaseException, arguments: argparse.Namespace | None) -> str:
+def message_of(error: BaseException, arguments: argparse.Namespace | None) -> str:
     """What went wrong, in one line.
 
     Args:

@@ -22,7 +22,7 @@ from keras_kd.cli import (
     verify,
 )
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
-from keras_kd.cli.failures import DEBUG, told
+from keras_kd.cli.failures import DEBUG, message_of
 from keras_kd.cli.interruption import interruptible
 from keras_kd.cli.words import in_options
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         if os.environ.get(DEBUG, "0") != "0":
             traceback.print_exception(error)
-        terminal.say(f"{PROGRAM}: error: {told(error, arguments)}")
+        terminal.say(f"{PROGRAM}: error: {message_of(error, arguments)}")
         return BAD_INPUT
     return code
 

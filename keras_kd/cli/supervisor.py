@@ -23,7 +23,7 @@ from keras_kd._checks import three_parts
 from keras_kd._native import last_lines
 from keras_kd.cli import interruption, program, terminal
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM
-from keras_kd.cli.failures import told
+from keras_kd.cli.failures import message_of
 
 # What the process with the command takes for Ctrl-C. A terminal sends SIGINT to both, and this one
 # passes it on: otherwise it would come twice from a terminal, and not at all from `kill -INT`.
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _Supervisor(arguments).run()
     except OSError as error:
-        terminal.say(f"{PROGRAM}: error: {told(error, None)}")
+        terminal.say(f"{PROGRAM}: error: {message_of(error, None)}")
         return BAD_INPUT
 
 
@@ -219,11 +219,11 @@ class _Supervisor:
                 "save the model again without loops that never end; if it only needs longer, set "
                 f"the environment variable {_limits.SECONDS} (0: no limit)",
             )
-        said = last_lines(messages, 1)[-300:]
+        message = last_lines(messages, 1)[-300:]
         hint = ", probably because the memory was full" if number == signal.SIGKILL else ""
         return three_parts(
             f"{what}, which ended the process by {_limits.signal_name(number)}{hint}"
-            f"{said and f' ({said})'}",
+            f"{message and f' ({message})'}",
             "an undamaged model that TensorFlow can run",
             "copy it again, or save it again; TF_CPP_MIN_LOG_LEVEL=0 shows what TensorFlow says",
         )

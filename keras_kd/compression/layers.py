@@ -22,7 +22,7 @@ class KernelRow:
         reads: the axes of the channels that are summed over.
         writes: the axes of the channels that are made; none for a depthwise kernel, which has a
             single input for each output, so few weights that each counts.
-        by_equation: whether the layer's `equation` says which axis is which instead.
+        by_equation: whether the axes follow from the layer's `equation` instead.
         ranges: how many of its last axes make up the channels that can have a range each in a
             quantized file; None where it is not quantized.
     """

@@ -324,7 +324,7 @@ def _values(layer: Any, weights: Mapping[str, Any]) -> Iterator[tuple[Kernel, np
     """The kernels of a plain layer, with their values."""
     found = [*kernels(layer, PRUNABLE), *kernels(layer, CLUSTERABLE)]
     for kernel in {kernel.name: kernel for kernel in found}.values():
-        yield kernel, np.asarray(weights[kernel.name])
+        yield kernel, weights[kernel.name].numpy()
 
 
 def _layer(

@@ -340,6 +340,6 @@ class Assembly(_OfModel):
 def connect(objective: Objective, teacher: Teacher, student_tap: Tap) -> None:
     """Make adapters and the losses' own weights, where the models know their shapes."""
     student = student_tap.shapes()
-    said = teacher.shapes(student)
-    if student is not None and said is not None:
-        objective.connect(said, student)
+    of_teacher = teacher.shapes(student)
+    if student is not None and of_teacher is not None:
+        objective.connect(of_teacher, student)

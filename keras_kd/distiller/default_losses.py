@@ -95,8 +95,8 @@ def choose_losses(student: Any, loss: Any, models: Sequence[Any]) -> list[Any]:
     given = _by_output(student, loss, ends)
     kinds: dict[OutputKey | None, str] = {}
     for key, end in ends.items():
-        told = [given[key], *(one[key] for one in asked if given[key] is None)]
-        found = [kind for kind in map(kind_of_loss, told) if kind is not None]
+        given_losses = [given[key], *(one[key] for one in asked if given[key] is None)]
+        found = [kind for kind in map(kind_of_loss, given_losses) if kind is not None]
         if end in ("softmax", "sigmoid") or not found:
             kinds[key] = CLASSES
         else:

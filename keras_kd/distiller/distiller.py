@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,12 @@ import tensorflow as tf
 
 from keras_kd import _keras
 from keras_kd._checks import problem
+from keras_kd._fitting import FitTaken, call_fit
 from keras_kd.distiller.assembly import connect
 from keras_kd.distiller.compiled_step import CompiledStep
+from keras_kd.distiller.logs import with_logs
+from keras_kd.distiller.replicas import label_loss
+from keras_kd.distiller.strategies import check_strategy, first_part, merged_logs
 from keras_kd.distiller.teaching import Teaching
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
@@ -28,7 +33,7 @@ class _EitherFlavour(type(keras.Model)):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
+class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
     """Trains a student on labels and on the outputs of a teacher.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
@@ -77,6 +82,9 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
         save_teacher: whether `save` puts the teacher into the `.keras` file, so that
             `load_model` gives a complete distiller. Weights files and backups never hold it. A
             distiller that was loaded without its teacher gets one by `distiller.teacher = ...`.
+        gather_batches: whether losses that compare examples with one another, such as
+            `keras_kd.losses.Relational`, get the examples of all replicas under `tf.distribute`,
+            which makes them what they are on one device; `False`: each replica compares its own.
         name: the model's name.
         **kwargs: further arguments of `keras.Model`.
 
@@ -174,6 +182,17 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
         """
         self._begin_compile(optimizer, loss, metrics, kwargs)
         super().compile(optimizer=optimizer, loss=loss, **self._measured(metrics, kwargs))
+        if self._agreement.value is not None:
+            # What Keras saves with the model.
+            weighted = kwargs.get("weighted_metrics")
+            self._compile_config.config.update(metrics=metrics, weighted_metrics=weighted)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
+        bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        arguments = {name: value for name, value in bound.arguments.items() if name != "self"}
+        arguments["callbacks"] = with_logs(arguments.get("callbacks"))
+        return call_fit(self, super().fit, arguments)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as before saving; Keras calls this when it loads a model."""
@@ -278,6 +297,7 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
             "student_inputs": serialize(self.student_inputs),
             "missing_label": self.missing_label,
             "save_teacher": self.save_teacher,
+            "gather_batches": self.gather_batches,
         }
 
     @classmethod
@@ -319,11 +339,29 @@ class Distiller(Teaching, keras.Model, metaclass=_EitherFlavour):
         if vars(self).get("bridges") != self._objective.bridges:
             self._replace("bridges", self._objective.bridges)
 
+    def _mean_of_keras(self) -> type:
+        return keras.metrics.Mean
+
     def _set_policy(self, name: str) -> None:
         self.dtype_policy = name
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
-        return self._compile_loss(y, y_pred, sample_weight)
+        return label_loss(self._compile_loss, y, y_pred, sample_weight)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Build what is not built from the first batch; Keras calls this before the first step."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+            return
+        check_strategy(self)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=first_part(self, iterator, data_batch))
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        """The logs of an epoch, of the metrics as all replicas have them."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return super()._get_metrics_result_or_logs(logs)
+        return merged_logs(logs, self.get_metrics_result())
 
     def _compiled_step(
         self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_kd import _replicas
 from keras_kd._checks import check_integer, problem
 
 
@@ -108,7 +109,10 @@ class Labels:
 
 def _scaled_to_mean_1(known: Any) -> Any:
     count = ops.cast(ops.size(known), known.dtype)
-    return known * ops.divide_no_nan(count, ops.sum(known))
+    labeled = ops.sum(known)
+    if _replicas.number() > 1:
+        count, labeled = ops.unstack(_replicas.total(ops.stack([count, labeled])))
+    return known * ops.divide_no_nan(count, labeled)
 
 
 def _product(known: Any, weight: Any) -> Any:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kd import schedules
+from keras_kd import _replicas, schedules
 from keras_kd._checks import check_number, problem, three_parts
 from keras_kd._masks import Lost, mask_or_lost
 from keras_kd.adapters import Bridge
 from keras_kd.distiller.default_losses import advice_for, kind_of_loss
 from keras_kd.distiller.matching import matched
+from keras_kd.distiller.replicas import of_whole_batch, reads_whole_batch
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import outputs_by_key
 from keras_kd.losses.foreign import as_loss
@@ -94,7 +95,7 @@ class Objective:
     def _new_bridges(self) -> list[Bridge]:
         return [
             Bridge(loss, name=f"bridge_to_{name}", dtype="float32")
-            for name, loss in zip(self._names(), self._losses, strict=True)
+            for name, loss in zip(self.names, self._losses, strict=True)
         ]
 
     def set_weights(
@@ -121,7 +122,7 @@ class Objective:
     def _bounds_of_schedules(self) -> dict[str, dict[str, Any]]:
         fix = "let the schedule end within these bounds"
         bounds = {"student_loss_weight": {"at_least": 0.0, "at_most": 1.0, "fix": fix}}
-        for name, loss in zip(self._names(), self._losses, strict=True):
+        for name, loss in zip(self.names, self._losses, strict=True):
             bounds[f"{name}_weight"] = {"at_least": 0.0, "fix": fix}
             for argument in loss.schedules:
                 bound = "above" if argument == "temperature" else "at_least"
@@ -214,8 +215,10 @@ class Objective:
         sample_weight: Any = None,
         step: Any = None,
         labeled: tuple[Any, Any] | None = None,
+        see: Callable[[str, Any], None] | None = None,
+        gather: bool = True,
     ) -> Any:
-        """The weighted sum of the distillation losses, a scalar.
+        """The weighted sum of the distillation losses, a scalar: a replica's share of it.
 
         Args:
             teacher: what the teacher's forward pass gave.
@@ -225,11 +228,16 @@ class Objective:
             step: how many updates the student has had, for schedules.
             labeled: labels and weights that leave out examples without a label, for the losses that
                 read labels; `None` where every example has one.
+            see: gets the name of each loss and its value before its weight.
+            gather: whether losses that compare examples with one another get those of all replicas.
         """
         values = []
-        for loss, weight, bridge in zip(self._losses, self.weights, self.bridges, strict=True):
+        terms = zip(self.names, self._losses, self.weights, self.bridges, strict=True)
+        for name, loss, weight, bridge in terms:
             targets = (y, sample_weight) if labeled is None or not loss.reads_labels else labeled
-            value = _value_of(loss, bridge, teacher, student, targets, step)
+            value = _value_of(loss, bridge, teacher, student, targets, step, gather)
+            if see is not None:
+                see(name, value)
             values.append(schedules.value_at(weight, step, at_least=0.0, dtype=value.dtype) * value)
         dtype = keras.backend.result_type(*(value.dtype for value in values))
         return sum(keras.ops.cast(value, dtype) for value in values)
@@ -243,16 +251,21 @@ class Objective:
             distillation_loss, student_loss.dtype
         )
 
-    def scheduled_values(self, step: Any) -> dict[str, Any]:
-        """The values of schedules at a step, by the name for logs; nothing for plain numbers."""
+    @property
+    def settings(self) -> dict[str, schedules.Schedule]:
+        """The weights, temperatures and other numbers that can change, by the name for logs."""
         found = {"student_loss_weight": self.student_loss_weight}
-        for name, loss, weight in zip(self._names(), self._losses, self.weights, strict=True):
+        for name, loss, weight in zip(self.names, self._losses, self.weights, strict=True):
             found[f"{name}_weight"] = weight
             for argument, value in loss.schedules.items():
                 found[f"{name}_{argument}"] = value
+        return found
+
+    def scheduled_values(self, step: Any) -> dict[str, Any]:
+        """The values of schedules at a step, by the name for logs; nothing for plain numbers."""
         return {
             name: schedules.value_at(value, step)
-            for name, value in found.items()
+            for name, value in self.settings.items()
             if callable(value)
         }
 
@@ -266,7 +279,8 @@ class Objective:
             if name in logs:
                 check_number(f"{name}, from its schedule,", float(logs[name]), **self._bounds[name])
 
-    def _names(self) -> list[str]:
+    @property
+    def names(self) -> list[str]:
         """A name for each loss, that of its class; numbered where there are several of one."""
         names = [name_of(type(loss)) for loss in self.losses]
         return [
@@ -286,6 +300,7 @@ def _value_of(
     student: Tapped,
     targets: tuple[Any, Any],
     step: Any,
+    gather: bool,
 ) -> Any:
     """One loss, unweighted."""
     y, sample_weight = targets
@@ -298,9 +313,16 @@ def _value_of(
     loss.validate_outputs(teacher_part, student_part)
     if not loss.reads_outputs:
         sample_weight = _one_weight(sample_weight)
-    return loss.compute_loss(
-        teacher_part, student_part, y=y, sample_weight=sample_weight, mask=mask, step=step
-    )
+
+    def compute(teacher: Any, student: Any, y: Any, sample_weight: Any, mask: Any) -> Any:
+        return loss.compute_loss(
+            teacher, student, y=y, sample_weight=sample_weight, mask=mask, step=step
+        )
+
+    if _replicas.number() == 1 or not reads_whole_batch(loss):
+        return compute(teacher_part, student_part, y, sample_weight, mask)
+    y = y if loss.reads_labels else None
+    return of_whole_batch(compute, teacher_part, student_part, (y, sample_weight, mask), gather)
 
 
 def _one_weight(sample_weight: Any) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _keras, _replicas
 from keras_kd._checks import one_line, problem, three_parts
+from keras_kd.distiller.replicas import label_loss
 
 
 def overrides(model: Any, method: str) -> bool:
@@ -50,6 +51,8 @@ def own_loss(student: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, trai
     Raises:
         ValueError: if the student's loss needs a compiled student, or is no scalar.
     """
+    if _replicas.number() > 1:
+        return label_loss(_keras.losses_of_compile(student), y, y_pred, sample_weight)
     try:
         with _without_penalties(student):
             loss = call_compute_loss(student.compute_loss, x, y, y_pred, sample_weight, training)

@@ -35,6 +35,11 @@ class CompileArguments:
         """Whether XLA is to compile the step."""
         return self._others.get("jit_compile")
 
+    @property
+    def steps_per_execution(self) -> Any:
+        """How many steps Keras calls at once."""
+        return self._others.get("steps_per_execution")
+
     def fresh(self, learning_rate: Any = None) -> dict[str, Any]:
         """The arguments for another model, with an optimizer that has no state yet.
 
@@ -70,6 +75,7 @@ def successor(distiller: Any, student: Any, learning_rate: Any, make: Callable[.
         student_inputs=distiller.student_inputs,
         missing_label=distiller.missing_label,
         save_teacher=distiller.save_teacher,
+        gather_batches=distiller.gather_batches,
     )
     if losses is not None:
         carry_over(distiller._objective.bridges, other._objective.bridges)

@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_kd import _graphs, _keras, _logits
+from keras_kd import _graphs, _keras, _logits, _replicas
 from keras_kd._checks import problem, three_parts
+from keras_kd.distiller.agreement import compare
 from keras_kd.distiller.assembly import Assembly
 from keras_kd.distiller.compatibility import (
     check_given,
@@ -20,6 +21,7 @@ from keras_kd.distiller.compatibility import (
 )
 from keras_kd.distiller.default_losses import choose_losses
 from keras_kd.distiller.labels import Labels
+from keras_kd.distiller.logs import with_logs
 from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.own_loss import (
     call_compute_loss,
@@ -28,10 +30,12 @@ from keras_kd.distiller.own_loss import (
     own_loss,
     own_metrics,
 )
+from keras_kd.distiller.strategies import check_strategy, in_shape_of_logs, taken_losses
 from keras_kd.distiller.succession import (
     CompileArguments,
     successor,
 )
+from keras_kd.metrics.agreement import Agreement
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tapped
 from keras_kd.teachers.inputs import Inputs, ModelInputs
@@ -44,10 +48,18 @@ _CROSSENTROPIES_OF_PROBABILITIES = (
 
 
 class Passes(NamedTuple):
-    """The forward passes of a step."""
+    """The forward passes of a step.
+
+    Attributes:
+        teacher: what the teacher gave.
+        student: what the student gave.
+        added: what the student's layers have added with `add_loss`, where other replicas take their
+            turn before the layers are asked for it.
+    """
 
     teacher: Tapped
     student: Tapped
+    added: Sequence[Any] = ()
 
 
 class Teaching(Assembly):
@@ -74,6 +86,7 @@ class Teaching(Assembly):
         student_inputs: ModelInputs = None,
         missing_label: int | None = None,
         save_teacher: bool = True,
+        gather_batches: bool = True,
         **kwargs: Any,
     ) -> None:
         refuse_old_arguments(kwargs)
@@ -84,7 +97,11 @@ class Teaching(Assembly):
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
         self._begin_model()
+        # Past the tracking of both versions of Keras: they belong to no weights or files.
+        self._agreement = _keras.Untracked(None)
+        self._term_means = _keras.Untracked(None)
         self.save_teacher = save_teacher
+        self.gather_batches = gather_batches
         self._begin_teaching(
             teacher,
             student,
@@ -153,9 +170,10 @@ class Teaching(Assembly):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             student = self._ask_student(x, training=True)
+            added = taken_losses(self.student)
             # So that no activation of the teacher is kept for gradients.
             with tape.stop_recording():
-                passes = Passes(self._ask_teacher(x, student), student)
+                passes = Passes(self._ask_teacher(x, student), student, added)
             sample_weight = self._weighed(y, sample_weight, student.outputs)
             loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
             scaled_loss = self._scaled(loss)
@@ -163,7 +181,8 @@ class Teaching(Assembly):
         self._apply_gradients(scaled_loss, tape)
         if self.teacher is not None:
             self.teacher.after_step(self.student, self._step())
-        return self._results(loss, x, y, student.outputs, sample_weight) | scheduled
+        results = self._results(loss, x, y, student.outputs, sample_weight) | scheduled
+        return in_shape_of_logs(self, results)
 
     def _scaled(self, loss: Any) -> Any:
         """The loss as gradients are taken of it."""
@@ -183,7 +202,9 @@ class Teaching(Assembly):
             return self._test_on_labels(x, y, sample_weight)
         passes = self._new_passes(x, None, training=False)
         loss = self._loss_of_passes(passes, x, y, sample_weight, training=False)
-        return self._results(loss, x, y, passes.student.outputs, sample_weight)
+        return in_shape_of_logs(
+            self, self._results(loss, x, y, passes.student.outputs, sample_weight)
+        )
 
     def _test_on_labels(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         has_loss = self._uses_own_loss or self._compile_arguments.value.loss is not None
@@ -196,10 +217,17 @@ class Teaching(Assembly):
         self._track(self.student_loss_tracker, loss, outputs)
         results = self._results(loss, x, y, outputs, sample_weight)
         unknown = {self.distillation_loss_tracker.name, self.total_loss_tracker.name}
-        return {name: value for name, value in results.items() if name not in unknown}
+        unknown |= set(self._term_means.value or ())
+        if self._agreement.value is not None:
+            unknown.add(self._agreement.value.name)
+        return in_shape_of_logs(
+            self, {name: value for name, value in results.items() if name not in unknown}
+        )
 
     def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
+        if "callbacks" in kwargs:
+            kwargs["callbacks"] = with_logs(kwargs["callbacks"])
         return super().fit(*args, **self._for_keras(class_weight), **kwargs)
 
     def train_on_batch(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
@@ -232,8 +260,24 @@ class Teaching(Assembly):
             metric.reset_state()
 
     def _own_metrics(self) -> list[Any]:
-        """The metrics that the student's own loss updates."""
-        return own_metrics(self.student) if self._uses_own_loss else []
+        """The metrics of the teacher's part, and those that the student's own loss updates."""
+        agreement, means = self._agreement.value, self._term_means.value
+        found = [] if agreement is None else [agreement]
+        found += [] if means is None else means.values()
+        return found + (own_metrics(self.student) if self._uses_own_loss else [])
+
+    def show_terms(self) -> None:
+        """Show the mean of each distillation loss, before its weight, in the logs from now on."""
+        names = [f"{name}_loss" for name in self._objective.names]
+        known = self._term_means.value
+        if known is None or list(known) != names:
+            mean = self._mean_of_keras()
+            self._term_means.value = {name: mean(name=name) for name in names}
+            self._forget_steps()
+
+    def _mean_of_keras(self) -> type:
+        """The class of means of the Keras of this model."""
+        raise NotImplementedError
 
     def _shown_metrics(self, others: list[Any]) -> list[Any]:
         """Those of the student that are not called as others are."""
@@ -247,6 +291,7 @@ class Teaching(Assembly):
             ValueError: if the student has nothing to train.
         """
         self._settle_terms()
+        check_strategy(self)
         if self.student.built and not self.student.trainable_weights:
             raise problem(
                 f"a student {self.student.name!r} without trainable weights",
@@ -263,6 +308,7 @@ class Teaching(Assembly):
     def make_test_function(self, force: bool = False) -> Callable[..., Any]:
         """A compiled evaluation step, followed by a check of the teacher's outputs."""
         self._settle_terms()
+        check_strategy(self)
         if self.test_function is None or force:
             super().make_test_function(force)
             function = self._compiled_step(self.test_step, self.test_function)
@@ -354,7 +400,15 @@ class Teaching(Assembly):
             )
 
     def _measured(self, metrics: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `compile` for metrics: weighted ones where labels can be missing."""
+        """The arguments of `compile` for metrics: weighted ones where labels can be missing.
+
+        What is measured on the teacher's outputs is left out: Keras has only labels for it.
+        """
+        listed = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+        compared = [metric for metric in listed if isinstance(metric, Agreement)]
+        if compared:
+            metrics = [metric for metric in listed if metric is not compared[0]]
+        self._agreement.value = compared[0] if compared else None
         if self._labels.missing is None or metrics is None:
             return {**options, "metrics": metrics}
         weighted = options.get("weighted_metrics")
@@ -410,7 +464,8 @@ class Teaching(Assembly):
             student = self._ask_student(x, training)
         else:
             student = Tapped(y_pred, {})
-        return Passes(self._ask_teacher(x, student), student)
+        added = taken_losses(self.student)
+        return Passes(self._ask_teacher(x, student), student, added)
 
     def _loss_of_passes(
         self, passes: Passes, x: Any, y: Any, sample_weight: Any, training: bool
@@ -443,6 +498,11 @@ class Teaching(Assembly):
         is_left_to_student = arguments is not None and arguments.loss is None
         return is_left_to_student and self._objective.needs_labels and has_own_loss(self.student)
 
+    @property
+    def _computes_own_loss(self) -> bool:
+        """Whether the loss on labels is a `compute_loss` that the student's user wrote."""
+        return self._uses_own_loss and overrides(self.student, "compute_loss")
+
     def _labeled(self, y: Any, sample_weight: Any, outputs: Any) -> tuple[Any, Any]:
         """Labels and weights that leave out examples without a label."""
         return (y, sample_weight) if y is None else self._labels.for_loss(y, sample_weight, outputs)
@@ -458,7 +518,7 @@ class Teaching(Assembly):
     def _total_loss(
         self, x: Any, y: Any, sample_weight: Any, passes: Passes, training: bool
     ) -> Any:
-        teacher, student = passes
+        teacher, student, added = passes
         objective = self._objective
         self._student_watch.look(objective.softened("student", student.outputs))
         labeled = self._labeled(y, sample_weight, student.outputs)
@@ -467,12 +527,30 @@ class Teaching(Assembly):
         else:
             student_loss = ops.zeros(())
         step = self._step()
+        means = self._term_means.value
+
+        def see(name: str, value: Any) -> None:
+            self._track(means[f"{name}_loss"], value, student.outputs)
+
         distillation_loss = objective.distillation_loss(
-            teacher, student, y, sample_weight, step, None if y is None else labeled
+            teacher,
+            student,
+            y,
+            sample_weight,
+            step,
+            None if y is None else labeled,
+            None if means is None else see,
+            self.gather_batches,
         )
+        if self._agreement.value is not None:
+            compare(self._agreement.value, teacher.outputs, student.outputs)
         total = objective.total(student_loss, distillation_loss, step)
-        for penalty in self.losses:
-            total += ops.sum(ops.cast(penalty, total.dtype)) / _keras.number_of_replicas()
+        for penalty in [*added, *self.losses]:
+            penalty = ops.sum(ops.cast(penalty, total.dtype))
+            if _replicas.number() > 1:
+                # Keras' own are constants or means over a replica's examples.
+                penalty = _replicas.mean_of_examples(penalty, _batch_size(student.outputs))
+            total += penalty
         self._track(self.student_loss_tracker, student_loss, student.outputs)
         marked = self._teacher_watch.mark(distillation_loss)
         self._track(self.distillation_loss_tracker, marked, student.outputs)
@@ -480,9 +558,8 @@ class Teaching(Assembly):
         return total
 
     def _track(self, tracker: Any, loss: Any, outputs: Any) -> None:
-        """Add a replica's share of a loss to a mean over examples."""
-        batch_size = ops.shape(keras.tree.flatten(outputs)[0])[0]
-        tracker.update_state(loss * _keras.number_of_replicas(), sample_weight=batch_size)
+        """Add a loss, of which each replica has the same share, to a mean over examples."""
+        tracker.update_state(loss * _replicas.number(), sample_weight=_batch_size(outputs))
 
     def _results(
         self, loss: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any
@@ -536,3 +613,7 @@ class Teaching(Assembly):
             return logs
 
         return step
+
+
+def _batch_size(outputs: Any) -> Any:
+    return ops.shape(keras.tree.flatten(outputs)[0])[0]

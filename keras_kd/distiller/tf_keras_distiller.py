@@ -14,6 +14,8 @@ import tf_keras
 
 from keras_kd._checks import problem
 from keras_kd._translation import TakesKeras3
+from keras_kd.distiller.replicas import label_loss
+from keras_kd.distiller.strategies import merged_logs
 from keras_kd.distiller.teaching import Teaching
 
 
@@ -24,14 +26,16 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
     those of tf_keras. Callbacks that the student needs while it trains are added by `fit`.
 
     Save the student rather than the distiller: `distiller.student.save`, or
-    `keras_kd.compression.strip` for a plain Keras 3 model. Weights files and `BackupAndRestore`
-    work, without the teacher. `save_teacher` is taken for the sake of the common call; no file of
-    this distiller holds the teacher.
+    `keras_kd.compression.strip` for a plain Keras 3 model. Weights files and
+    `keras_kd.callbacks.ResumeTraining` work, without the teacher. `save_teacher` is taken for the
+    sake of the common call; no file of this distiller holds the teacher.
     """
 
     def _begin_model(self) -> None:
         self._autocast = False
         self.supports_jit = True
+        # The logs of several replicas, which are the same on each: tf_keras would add them up.
+        self.distribute_reduction_method = "first"
         # Past tf_keras' tracking, which would count the trackers' sums among the weights.
         attributes: Any = vars(self)
         attributes.update(
@@ -109,15 +113,24 @@ class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
         if self.compiled_loss is not None:
             self.compiled_loss.reset_state()
 
+    def _validate_and_get_metrics_result(self, logs: Any) -> Any:
+        """The logs of an epoch, of the metrics as all replicas have them."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return super()._validate_and_get_metrics_result(logs)
+        return merged_logs(logs, self.get_metrics_result())
+
     def _hold_bridges(self) -> None:
         # tf_keras trains and saves TensorFlow's variables, and does not see layers of Keras 3.
         self._bridge_variables = [weight.value for weight in self._objective.bridge_weights]
+
+    def _mean_of_keras(self) -> type:
+        return tf_keras.metrics.Mean
 
     def _set_policy(self, name: str) -> None:
         self._set_dtype_policy(name)
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
-        return self.compiled_loss(y, y_pred, sample_weight)
+        return label_loss(self.compiled_loss, y, y_pred, sample_weight)
 
 
 class _OfStudent(tf_keras.callbacks.Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -90,7 +91,8 @@ class TeacherWatch:
         self._softened = softened
         self.probabilities = ProbabilityWatch("teacher", name)
         self._first_step_seen = False
-        self._finite = None
+        # Replicas take turns in the middle of a step, each in a thread of its own.
+        self._seen = threading.local()
 
     def look(self, outputs: Any, softened: list[Any] | None = None) -> Any:
         """Note what is wrong with a batch of outputs; return them with 0 for what is not finite.
@@ -123,7 +125,7 @@ class TeacherWatch:
         sums = [ops.cast(ops.sum(tensor), "float32") for tensor in tensors]
         # Finite sums have finite terms: one look at each number, and nothing is copied. Terms that
         # are finite can have a sum that is not, so there is a closer look where it is not.
-        self._finite, *clean = tf.cond(
+        self._seen.finite, *clean = tf.cond(
             ops.isfinite(ops.sum(ops.stack(sums))),
             lambda: [tf.constant(True), *tensors],
             lambda: self._looked_at_closely(tensors),
@@ -143,7 +145,7 @@ class TeacherWatch:
 
     def mark(self, loss: Any) -> Any:
         """The loss for the logs: NaN where the outputs last looked at were not finite."""
-        finite, self._finite = self._finite, None
+        finite, self._seen.finite = getattr(self._seen, "finite", None), None
         return loss if finite is None else ops.where(finite, loss, math.nan)
 
     def read(self, loss: Any) -> None:

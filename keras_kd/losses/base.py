@@ -52,6 +52,9 @@ class DistillationLoss(keras.distillation.DistillationLoss):
     # Whether the formula reads labels. Where some are missing (`missing_label` of the Distiller) it
     # then counts the labeled examples only.
     reads_labels = False
+    # Whether the formula compares examples with one another, so that it needs all of a batch. With
+    # `tf.distribute` it then gets the examples of all replicas.
+    reads_whole_batch = False
     # To whose outputs the formula applies a softmax, "teacher" and "student": they must be logits.
     softened: tuple[str, ...] = ()
     # The activation that the formula applies to logits; "auto" for that of the models.

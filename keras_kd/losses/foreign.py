@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _keras, _logits
+from keras_kd import _logits
 from keras_kd._checks import problem, three_parts
 from keras_kd.losses.base import DistillationLoss, refuse_top
 from keras_kd.losses.features.base import listed, read_features
@@ -32,6 +32,9 @@ class ForeignLoss(DistillationLoss):
     Args:
         loss: the loss.
     """
+
+    # Its number is one of all examples.
+    reads_whole_batch = True
 
     def __init__(self, loss: keras.distillation.DistillationLoss) -> None:
         super().__init__(outputs=getattr(loss, "outputs", None))
@@ -107,7 +110,7 @@ class ForeignLoss(DistillationLoss):
                 ),
                 stacklevel=2,
             )
-        return value / _keras.number_of_replicas()
+        return value
 
     def check_shapes(self, key: Any, teacher_shape: Any, student_shape: Any) -> None:
         """Nothing: the loss itself checks what it can compare."""

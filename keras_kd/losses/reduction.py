@@ -7,23 +7,41 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
-from keras_kd._checks import shapes_fit
+from keras_kd import _replicas
+from keras_kd._checks import problem, shapes_fit
 
 
 def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> Any:
     """Sum of the weighted values over the number of values that the mask leaves.
 
-    With `tf.distribute` the result is the replica's share of the mean, as Keras' own losses return
-    it, because gradients are summed over replicas.
+    With `tf.distribute` the mean is over the examples of all replicas, and the result a replica's
+    share of it, see `_replicas.mean`.
 
     Args:
         values: tensor of shape `(batch, ...)`, or a scalar, which no weight can split.
         sample_weight: `None` or a tensor of shape `(batch,)`, `(batch, 1)` or like `values`.
         mask: `None` or a tensor like `sample_weight`; 0 or `False` leaves a value out.
+
+    Raises:
+        ValueError: if a scalar stands for the examples of one replica of several.
     """
     if len(values.shape) == 0:
-        return values / _keras.number_of_replicas()
+        if _replicas.number() > 1:
+            raise problem(
+                f"a scalar for the part of a batch that one of {_replicas.number()} replicas has",
+                "one value per example, whose mean over the whole batch is known",
+                "return a tensor of shape (batch,) from per_example, or set "
+                "reads_whole_batch = True in the class of the loss",
+            )
+        return values
+    return _replicas.mean(*sum_and_count(values, sample_weight, mask))
+
+
+def sum_and_count(values: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Any, Any]:
+    """The sum of the weighted values, and the number of values that the mask leaves: two scalars.
+
+    Arguments are those of `weighted_mean`.
+    """
     count = ops.cast(ops.size(values), values.dtype)
     if mask is not None:
         mask = ops.cast(ops.broadcast_to(align(mask, values), ops.shape(values)), values.dtype)
@@ -33,7 +51,7 @@ def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> A
     if sample_weight is not None:
         weight = ops.cast(align(sample_weight, values), values.dtype)
         values = ops.where(weight == 0, ops.zeros_like(values), weight * values)
-    return ops.divide_no_nan(ops.sum(values), count) / _keras.number_of_replicas()
+    return ops.sum(values), count
 
 
 def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Any, Any]:
@@ -64,7 +82,7 @@ def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) 
     total = ops.sum(weights)
     return (
         weights * ops.divide_no_nan(total, ops.sum(ops.square(weights))),
-        ops.divide_no_nan(total, ops.sum(unmasked)) / _keras.number_of_replicas(),
+        ops.divide_no_nan(total, ops.sum(unmasked)),
     )
 
 
@@ -86,7 +104,7 @@ def without_ignored(features: Any, weights: Any = None, mask: Any = None) -> Any
     """Zeros in place of examples of weight 0 and of masked positions.
 
     What they hold, NaN perhaps, then reaches neither the others nor the gradient. A mask of other
-    positions than the features have says nothing about theirs.
+    positions than the features have does not apply to them.
 
     Args:
         features: tensor of shape `(batch, ..., channels)`.

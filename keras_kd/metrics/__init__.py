@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_kd._lazy import publish
+from keras_kd._lazy import lazy_names, publish
 from keras_kd.metrics.intervals import Estimate, estimate
 from keras_kd.metrics.measures import MEASURES, OF_TEACHER, Measure, measures_of
 from keras_kd.metrics.statistics import Answers, Statistic
 from keras_kd.metrics.tasks import TASKS, labels_by_output, labels_for, task_of
 
+if TYPE_CHECKING:
+    from keras_kd.metrics.agreement import Agreement
+
 __all__ = [
     "MEASURES",
     "OF_TEACHER",
     "TASKS",
+    "Agreement",
     "Answers",
     "Estimate",
     "Measure",
@@ -82,3 +86,5 @@ def accuracy(outputs: np.ndarray, y: Any) -> float:
 
 
 publish(__name__, __all__)
+# It needs Keras, which the other measures do not import.
+__getattr__, __dir__ = lazy_names(__name__, {"Agreement": "agreement"})

@@ -55,7 +55,7 @@ class OfUser:
 def samples(
     make: Callable[[Any], Any], seed: int, most: int, most_tries: int
 ) -> Iterator[tuple[OfUser, str | None]]:
-    """Members of a user's family, each once, drawn at random from what it says of its parameters.
+    """Members of a user's family, each once, drawn at random from the ranges of its parameters.
 
     Args:
         make: a function of `keras_tuner.HyperParameters` that returns a model.

@@ -14,9 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd._archives import check_members
-from keras_kd._checks import one_line, problem
-from keras_kd._files import check_own, replacing
+from keras_kd._checks import problem
+from keras_kd._files import check_own
+from keras_kd._state_files import StateFiles
 from keras_kd.tflite import TFLiteModel
 
 _MANIFEST = "search.json"
@@ -43,20 +43,13 @@ class State:
         if directory is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="keras_kd_search_")
             directory = self._temporary.name
-        self.directory = Path(directory)
-        if self.directory.exists() and not self.directory.is_dir():
-            raise problem(
-                f"the directory {str(self.directory)!r}, which is a file",
-                "a directory, which may be missing yet",
-                "pass another path",
-                kind=NotADirectoryError,
-            )
+        self._files = StateFiles(directory, "a search")
+        self.directory = self._files.directory
         self.candidates: dict[str, dict[str, Any]] = {}
         self._identity = json.loads(json.dumps(identity))
         self._seconds_before = 0.0
         self._began = time.monotonic()
-        if (self.directory / _MANIFEST).exists():
-            self._read()
+        self._read()
 
     @property
     def store(self) -> Path:
@@ -80,15 +73,12 @@ class State:
             "seconds": self.seconds,
             "candidates": self.candidates,
         }
-        with replacing(self.directory / _MANIFEST) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        self._files.write_json(_MANIFEST, content)
 
     def save_weights(self, name: str, piece: str, student: keras.Model) -> None:
         """Keep the weights of a student after a piece of its training."""
-        with replacing(self._path(name, piece, ".npz")) as temporary:
-            arrays = {f"weight_{i}": value for i, value in enumerate(student.get_weights())}
-            with open(temporary, "wb") as file:
-                np.savez(file, **arrays)
+        arrays = {f"weight_{i}": value for i, value in enumerate(student.get_weights())}
+        self._files.write_arrays(self._name(name, piece, ".npz"), arrays)
 
     def load_weights(self, name: str, piece: str, student: keras.Model) -> None:
         """Give a student the weights that were kept.
@@ -96,19 +86,16 @@ class State:
         Raises:
             ValueError: if their file cannot be read, or is of another student.
         """
-        path = self._path(name, piece, ".npz")
+        file = self._name(name, piece, ".npz")
+        arrays = self._files.read_arrays(file)
         try:
-            check_own(path)
-            check_members(path)
-            with np.load(path) as arrays:
-                student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays.files))])
-        except Exception as error:
-            # Anything may be in a damaged file.
-            raise _damaged(path, error) from error
+            student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays))])
+        except (KeyError, ValueError) as error:
+            raise self._files.unreadable(self.directory / file, error) from error
 
     def save_file(self, name: str, model: TFLiteModel) -> None:
         """Keep the file of a finalist."""
-        model.save(self._path(name, "final", ".tflite"))
+        model.save(self.directory / self._name(name, "final", ".tflite"))
 
     def load_file(self, name: str) -> TFLiteModel:
         """The file of a finalist.
@@ -116,27 +103,28 @@ class State:
         Raises:
             ValueError: if it is gone or damaged.
         """
-        path = self._path(name, "final", ".tflite")
+        path = self.directory / self._name(name, "final", ".tflite")
         try:
             check_own(path)
             return TFLiteModel.load(path)
         except (OSError, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise self._files.unreadable(path, error) from error
 
-    def _path(self, name: str, piece: str, suffix: str) -> Path:
+    def _name(self, name: str, piece: str, suffix: str) -> str:
         # Names hold what users call their parameters.
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-        return self.directory / "students" / f"{digest}-{piece}{suffix}"
+        return f"students/{digest}-{piece}{suffix}"
 
     def _read(self) -> None:
         path = self.directory / _MANIFEST
+        content = self._files.read_json(_MANIFEST)
+        if content is None:
+            return
         try:
-            check_own(path)
-            content = json.loads(path.read_text(encoding="utf-8"))
             version, identity = content["version"], dict(content["identity"])
             candidates, seconds = dict(content["candidates"]), float(content["seconds"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._files.unreadable(path, error) from error
         if version != _VERSION:
             raise problem(
                 f"{str(path)!r} of version {version!r}",
@@ -211,11 +199,3 @@ def family_digest(student: Any) -> str | None:
     except (OSError, TypeError):
         source = str(getattr(student, "__qualname__", type(student).__name__))
     return digest_of(np.frombuffer(source.encode(), np.uint8))
-
-
-def _damaged(path: Path, error: Exception) -> Exception:
-    return problem(
-        f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
-        "a directory as a search has left it",
-        "pass another directory, and begin anew",
-    )

@@ -187,7 +187,7 @@ def load_clips(
 
 
 def _fields_of(path: Path, names: str | None) -> dict[str, str]:
-    """What the path of a file says; nothing if it does not fit."""
+    """The fields in the path of a file; none if it does not fit."""
     file = {_FILE: path.as_posix()}
     if names is None:
         return {_LABEL: path.parent.name, **file} if path.parent.name else {}

@@ -178,18 +178,18 @@ class ModelTeacher(Teacher):
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
         """The model's outputs and features."""
-        said = self._tap.shapes()
-        return None if said is None else self._in_classes(said)
+        tapped = self._tap.shapes()
+        return None if tapped is None else self._in_classes(tapped)
 
     def __call__(self, inputs: Any, student: Tapped) -> Tapped:
         """One forward pass."""
         return self._in_classes(self._tap(inputs, training=False))
 
-    def _in_classes(self, said: Tapped) -> Tapped:
+    def _in_classes(self, tapped: Tapped) -> Tapped:
         """The model's outputs in the classes of the student."""
-        outputs = plain_outputs(said.outputs)
+        outputs = plain_outputs(tapped.outputs)
         if self.classes is None:
-            return said._replace(outputs=outputs)
+            return tapped._replace(outputs=outputs)
         output = single_output(outputs)
         if output is None:
             raise problem(
@@ -200,9 +200,9 @@ class ModelTeacher(Teacher):
             )
         output, known = self.classes.select(output, self.name)
         if self._has_student:
-            return said._replace(outputs=mark_classes(output, known))
+            return tapped._replace(outputs=mark_classes(output, known))
         check_all_known(known, self.classes.config)
-        return said._replace(outputs=output)
+        return tapped._replace(outputs=output)
 
     def get_config(self) -> dict[str, Any]:
         """The model, without its weights.

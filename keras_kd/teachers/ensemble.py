@@ -70,8 +70,8 @@ class Ensemble(Teacher):
         >>> import numpy as np
         >>> sure, unsure = np.log([[0.9, 0.1]]), np.log([[0.5, 0.5]])
         >>> ensemble = Ensemble([lambda x: sure, lambda x: unsure], weights=[3, 1])
-        >>> said = ensemble(np.zeros((1, 4)), None).outputs
-        >>> np.exp(said).round(3).tolist()
+        >>> tapped = ensemble(np.zeros((1, 4)), None).outputs
+        >>> np.exp(tapped).round(3).tolist()
         [[0.8, 0.2]]
 
     Reference:
@@ -170,17 +170,17 @@ class Ensemble(Teacher):
     def shapes(self, student: Tapped | None) -> Tapped | None:
         """The averaged outputs, where all members know the shapes of their outputs."""
         shapes = [teacher.shapes(student) for teacher in self.teachers]
-        said = [one for one in shapes if one is not None]
-        if len(said) < len(shapes):
+        tapped = [one for one in shapes if one is not None]
+        if len(tapped) < len(shapes):
             return None
         return self._combined(
-            said, lambda voices: keras.KerasTensor(blended_shape(voices), dtype="float32")
+            tapped, lambda voices: keras.KerasTensor(blended_shape(voices), dtype="float32")
         )
 
     def __call__(self, inputs: Any, student: Tapped) -> Tapped:
         """One forward pass of each member."""
-        said = [teacher(inputs, student) for teacher in self.teachers]
-        return self._combined(said, _MEANS[self.average])
+        tapped = [teacher(inputs, student) for teacher in self.teachers]
+        return self._combined(tapped, _MEANS[self.average])
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, without the weights of the models."""
@@ -236,10 +236,10 @@ class Ensemble(Teacher):
             f"write for example {names[0] + '/layer'!r}, and give every member a name of its own",
         )
 
-    def _combined(self, said: Sequence[Tapped], mean: Callable[[list[Voice]], Any]) -> Tapped:
+    def _combined(self, tapped: Sequence[Tapped], mean: Callable[[list[Voice]], Any]) -> Tapped:
         voices: dict[OutputKey | None, list[Voice]] = {}
         for number, teacher in enumerate(self.teachers):
-            for key, output in self._taught(number, said[number].outputs).items():
+            for key, output in self._taught(number, tapped[number].outputs).items():
                 classes = taught_classes(output)
                 own = self.classes[number]
                 if own is not None:
@@ -248,7 +248,7 @@ class Ensemble(Teacher):
                 voices.setdefault(key, []).append(voice)
         outputs = {key: self._mean_of_all(group, mean) for key, group in voices.items()}
         features = {
-            name: said[self.teachers.index(member)].features[layer]
+            name: tapped[self.teachers.index(member)].features[layer]
             for member, layer, name in self._features
         }
         return Tapped(_structured(outputs), features)

@@ -96,7 +96,7 @@ class Function(_CallableTeacher):
             ValueError: if that is not made of tensors.
         """
         try:
-            said = plain_outputs(self.function(inputs))
+            returned = plain_outputs(self.function(inputs))
         except NotImplementedError as error:
             # So TensorFlow refuses to make an array of a tensor that has no value yet.
             raise problem(
@@ -106,10 +106,10 @@ class Function(_CallableTeacher):
                 "wrap it: keras_kd.teachers.NumpyFunction(function, output_shape)",
             ) from error
         try:
-            outputs = keras.tree.map_structure(_as_tensor, said)
+            outputs = keras.tree.map_structure(_as_tensor, returned)
         except (TypeError, ValueError) as error:
             raise problem(
-                f"{type(said).__name__} from the teacher {self.name!r} ({one_line(error)})",
+                f"{type(returned).__name__} from the teacher {self.name!r} ({one_line(error)})",
                 "a tensor, or a list or dict of tensors",
                 "return the outputs of the batch",
             ) from None
@@ -183,10 +183,10 @@ class NumpyFunction(_CallableTeacher):
 
     def _arrays(self, inputs: Any) -> list[np.ndarray]:
         """The function's outputs, checked: TensorFlow takes what comes at its word."""
-        said = self.function(inputs)
+        returned = self.function(inputs)
         specs = keras.tree.flatten(self._specs)
         size = len(keras.tree.flatten(inputs)[0])
-        arrays = [np.asarray(array, dtype=self.dtype) for array in keras.tree.flatten(said)]
+        arrays = [np.asarray(array, dtype=self.dtype) for array in keras.tree.flatten(returned)]
         expected = [(size, *spec.shape[1:]) for spec in specs]
         received = [array.shape for array in arrays]
         if len(received) == len(expected) and all(map(_same_size, received, expected)):

@@ -9,7 +9,7 @@ import pytest
 
 from keras_kd import cli, tflite
 from keras_kd.cli import benchmark, inspect
-from keras_kd.cli.failures import told
+from keras_kd.cli.failures import message_of
 
 
 @pytest.fixture(scope="module")
@@ -127,30 +127,30 @@ def arguments(**values):
 
 def test_a_full_disk_names_what_was_written():
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "new/x.keras")
-    assert "a disk that is full while 'new/x.keras' was written" in told(error, None)
+    assert "a disk that is full while 'new/x.keras' was written" in message_of(error, None)
     given = arguments(output=Path("results"), model="m.keras")
     for error in (
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
         OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
         RuntimeError("Unable to write (error message = 'No space left on device')"),
     ):
-        line = told(error, given)
+        line = message_of(error, given)
         assert "full while 'results' was written" in line
         assert "free space" in line
     outer = RuntimeError("cannot convert")
     outer.__cause__ = OSError(errno.ENOSPC, "full", "/tmp/x")
-    assert "'/tmp/x'" in told(outer, given)
+    assert "'/tmp/x'" in message_of(outer, given)
     refused = ValueError(
         "Received a student, which the converter refuses. Expected x. To fix it: y."
     )
     refused.__cause__ = OSError(errno.ENOSPC, "full", "/tmp/x")
-    assert "a disk that is full while '/tmp/x' was written" in told(refused, given)
+    assert "a disk that is full while '/tmp/x' was written" in message_of(refused, given)
 
 
 def test_a_message_of_this_package_stays():
     message = "Received a. Expected b. To fix it: free space."
-    assert told(OSError(errno.ENOSPC, message), None).endswith(message)
-    assert told(KeyError(message), None) == repr(message)
+    assert message_of(OSError(errno.ENOSPC, message), None).endswith(message)
+    assert message_of(KeyError(message), None) == repr(message)
 
 
 def test_tensorflow_says_where_it_came_up_and_that_is_left_out():
@@ -162,7 +162,7 @@ def test_tensorflow_says_where_it_came_up_and_that_is_left_out():
         "Expected begin[0] in [0, 3], but got 7\n\t [[{{node model/cut}}]] [Op:__inference_f_12]"
     )
     given = arguments(model=Path(__file__), data=None, output="x")
-    line = told(tf.errors.InvalidArgumentError(None, None, text), given)
+    line = message_of(tf.errors.InvalidArgumentError(None, None, text), given)
     assert "(InvalidArgumentError: Expected begin[0] in [0, 3], but got 7)" in line
     assert repr(__file__) in line
 
@@ -171,6 +171,6 @@ def test_several_files_are_named(tmp_path):
     files = [tmp_path / f"{number}.tflite" for number in range(6)]
     for file in files:
         file.touch()
-    line = told(KeyError("x"), arguments(files=files, run=benchmark._run))
+    line = message_of(KeyError("x"), arguments(files=files, run=benchmark._run))
     assert all(repr(str(file)) in line for file in files[:4])
     assert "and others, on which this command fails (KeyError: 'x')" in line

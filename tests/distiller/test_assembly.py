@@ -20,8 +20,9 @@ def train(distiller, examples, **options):
     return distiller.fit(*examples, batch_size=10, shuffle=False, verbose=0, **options)
 
 
-def compiled(distiller, loss, optimizer=None):
-    distiller.compile(optimizer or keras.optimizers.SGD(0.1, momentum=0.5), loss, ["accuracy"])
+def compiled(distiller, loss, optimizer=None, **options):
+    optimizer = optimizer or keras.optimizers.SGD(0.1, momentum=0.5)
+    distiller.compile(optimizer, loss, ["accuracy"], **options)
     return distiller
 
 
@@ -87,7 +88,9 @@ class TestStudent:
         self, teacher, dense_model, examples, hard_loss, tmp_path
     ):
         first, new = dense_model(units=30, seed=3), dense_model(units=7, seed=4)
-        distiller = compiled(keras_kd.Distiller(teacher, first), hard_loss, "adam")
+        distiller = compiled(
+            keras_kd.Distiller(teacher, first), hard_loss, "adam", run_eagerly=True
+        )
         train(distiller, examples)
         distiller.student = new
         train(distiller, examples)
@@ -108,7 +111,7 @@ class TestStudent:
     ):
         other = "keras" if flavour == "tf_keras" else "tf_keras"
         first, new = of(flavour, dense_model()), of(other, dense_model(seed=5))
-        distiller = compiled(keras_kd.Distiller(teacher, first), hard_loss)
+        distiller = compiled(keras_kd.Distiller(teacher, first), hard_loss, run_eagerly=True)
         with pytest.raises(ValueError, match=r"student for the distiller.*distiller\.with_student"):
             distiller.student = new
         assert distiller.student is first
@@ -126,7 +129,7 @@ class TestStudent:
     def test_what_does_not_fit_leaves_the_student_before(
         self, teacher, student, dense_model, examples, hard_loss, wrong, message
     ):
-        distiller = compiled(keras_kd.Distiller(teacher, student), hard_loss)
+        distiller = compiled(keras_kd.Distiller(teacher, student), hard_loss, run_eagerly=True)
         train(distiller, examples)
         with pytest.raises(ValueError, match=message):
             distiller.student = wrong(teacher, dense_model)
@@ -150,7 +153,8 @@ class TestStudent:
         self, dense_model, examples, hard_loss
     ):
         first, new = dense_model(seed=3), dense_model(seed=4)
-        distiller = compiled(keras_kd.Distiller(MovingAverage(0.9), first), hard_loss)
+        distiller = keras_kd.Distiller(MovingAverage(0.9), first)
+        compiled(distiller, hard_loss, run_eagerly=True)
         train(distiller, examples)
         learned = arrays(distiller.teacher.learning_models[0])
         with pytest.raises(ValueError, match="cannot be copied"):
@@ -222,7 +226,7 @@ class TestLossesAndWeights:
         assert len(distiller.trainable_weights) == 5
 
     def test_what_is_wrong_changes_nothing(self, teacher, student, examples, hard_loss):
-        distiller = compiled(keras_kd.Distiller(teacher, student), hard_loss)
+        distiller = compiled(keras_kd.Distiller(teacher, student), hard_loss, run_eagerly=True)
         with pytest.raises(ValueError, match="2 distillation_loss_weights for 1"):
             distiller.distillation_loss_weights = [1.0, 2.0]
         with pytest.raises(ValueError, match="student_loss_weight=2"):

@@ -97,6 +97,14 @@ def test_resume(names):
     assert Path("best.keras").is_file()
 
 
+def test_distributed(names):
+    for name in ("teacher", "student"):
+        names[name].save(f"{name}.keras")
+        names[f"{name}_file"] = f"{name}.keras"
+    names = run("distributed.md", {"tf": tf, **names})
+    assert names["distiller"].distribute_strategy is names["strategy"]
+
+
 def test_web(names, capsys):
     run("web.md", names)
     assert "float32" in capsys.readouterr().out

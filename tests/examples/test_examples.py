@@ -141,6 +141,14 @@ def test_features_on_images(capsys):
 
 
 @pytest.mark.slow
+def test_multi_worker(capsys):
+    results = run("multi_worker.py", "--epochs", 1, "--images", 640)
+    assert results["accuracy of two"] == pytest.approx(results["accuracy of one"], abs=1e-6)
+    assert results["difference of weights"] < 1e-5
+    assert "difference of weights" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_ensemble(capsys):
     accuracies = run("ensemble.py", "--epochs", 1, "--images", 320, "--seeds", 1)
     assert len(accuracies["each teacher"]) == 3

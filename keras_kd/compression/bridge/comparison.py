@@ -117,7 +117,7 @@ def _unchanged(layers: Iterable[Any]) -> Iterator[None]:
         if state is not None
     ]
     others = [variable for part in parts for variable in part.non_trainable_variables]
-    before = [(variable, np.asarray(variable).copy()) for variable in [*states, *others]]
+    before = [(variable, variable.numpy().copy()) for variable in [*states, *others]]
     for state in states:
         state.assign(np.zeros(state.shape))
     try:

@@ -134,7 +134,8 @@ class OpaqueLayer(tf_keras.layers.Layer):
             # HDF5 files need names that are unique in a layer.
             weight.value._handle_name = f"{self.name}/{name}:0"
             # Where the optimizers of tf_keras look for it.
-            weight.value._constraint = weight.constraint
+            for one in getattr(weight.value, "values", [weight.value]):
+                one._constraint = weight.constraint
             weights = self._trainable_weights if weight.trainable else self._non_trainable_weights
             weights.append(weight.value)
             if weight.regularizer is not None:

@@ -71,7 +71,7 @@ class NoCounterpart(ValueError):
 
 def record_of(layer: Any) -> LayerRecord:
     """Take apart a plain layer of either Keras."""
-    weights = {name: np.asarray(weight) for name, weight in named_weights(layer).items()}
+    weights = {name: weight.numpy() for name, weight in named_weights(layer).items()}
     return LayerRecord(type(layer), layer.name, config_of(layer), weights, _frozen_parts(layer))
 
 

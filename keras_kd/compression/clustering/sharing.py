@@ -137,7 +137,7 @@ def _keeps_zeros(layer: Any, preserve_sparsity: bool | str) -> bool:
     if preserve_sparsity != "auto":
         return bool(preserve_sparsity)
     found = kernels(layer, CLUSTERABLE)
-    shares = [np.mean(np.asarray(kernel.weight) == 0) for kernel in found]
+    shares = [np.mean(kernel.weight.numpy() == 0) for kernel in found]
     # A kernel that begins with nothing but zeros is not pruned, it is untrained.
     return any(0 < share < 1 for share in shares)
 

@@ -61,7 +61,7 @@ def by_parameters(candidates: Sequence[Candidate], before: int, target: int) -> 
         target: how many it may have.
 
     Raises:
-        ValueError: if rank 1 everywhere takes more; the message says how many.
+        ValueError: if rank 1 everywhere takes more; the message names the number.
 
     Reference for the convex hull: Everett, "Generalized Lagrange multiplier method for solving
     problems of optimum allocation of resources", Operations Research 1963.

@@ -138,7 +138,10 @@ class PruneLowMagnitude(pruning_wrapper.PruneLowMagnitude):
         for index, (weight, _, _) in enumerate(self.pruning_vars):
             # In mixed precision there is a variable behind the variable.
             variable = getattr(weight, "_variable", weight)
-            variable._constraint = _Constraint(self, index, variable.constraint)
+            constraint = _Constraint(self, index, variable.constraint)
+            # With tf.distribute there is a variable for each replica.
+            for one in getattr(variable, "values", [variable]):
+                one._constraint = constraint
 
     def _mask(self, index: int, weight: Any, sparsity: Any) -> tf.Tensor:
         magnitudes = tf.abs(weight)

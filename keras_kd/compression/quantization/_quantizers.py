@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_kd import _replicas
 from keras_kd.compression._tfmot import quantize_aware_activation, tfmot
 from keras_kd.compression.quantization.placement import function_name
 from keras_kd.compression.quantization.structure import ZERO
@@ -81,6 +82,29 @@ class StructureKeeper(_quantizers.Quantizer):
     def get_config(self) -> dict[str, Any]:
         """There are no arguments."""
         return {}
+
+
+class _OfAllReplicas(_quantizers.Quantizer):
+    """For a quantizer whose range follows the data: with `tf.distribute` those of all replicas."""
+
+    def __call__(
+        self, inputs: Any, training: Any, weights: Mapping[str, Any], **options: Any
+    ) -> Any:
+        """The quantized tensor; in training its range follows before."""
+        if not training or _replicas.number() == 1:
+            return super().__call__(inputs, training, weights, **options)
+        own = tf.stack([tf.reduce_min(inputs), tf.reduce_max(inputs)])[None]
+        [extremes] = _replicas.gathered([own], constant=True)
+        super().__call__(extremes, training, weights, **options)
+        return super().__call__(inputs, False, weights, **options)
+
+
+class AllValuesQuantizer(_OfAllReplicas, _quantizers.AllValuesQuantizer):
+    """TF-MOT's quantizer in the range of all data seen so far."""
+
+
+class MovingAverageQuantizer(_OfAllReplicas, _quantizers.MovingAverageQuantizer):
+    """TF-MOT's quantizer in a range that follows the data slowly."""
 
 
 class FixedRangeQuantizer(_quantizers.MovingAverageQuantizer):
@@ -157,18 +181,14 @@ class QuantizedActivation(quantize_aware_activation.QuantizeAwareActivation):
 
 def activation_quantizer(num_bits: int) -> Any:
     """TF-MOT's quantizer of activations, whose range follows the data slowly."""
-    return _quantizers.MovingAverageQuantizer(
-        num_bits, per_axis=False, symmetric=False, narrow_range=False
-    )
+    return MovingAverageQuantizer(num_bits, per_axis=False, symmetric=False, narrow_range=False)
 
 
 def input_quantizer(num_bits: int, limits: tuple[float, float] | None) -> Any:
     """The quantizer of an input: in a fixed range, or in that of all data seen so far."""
     if limits is not None:
         return FixedRangeQuantizer(num_bits, *limits)
-    return _quantizers.AllValuesQuantizer(
-        num_bits, per_axis=False, symmetric=False, narrow_range=False
-    )
+    return AllValuesQuantizer(num_bits, per_axis=False, symmetric=False, narrow_range=False)
 
 
 def packed(quantizer: Any) -> dict[str, Any] | None:
@@ -189,8 +209,8 @@ _CLASSES = {
         WeightQuantizer,
         StructureKeeper,
         FixedRangeQuantizer,
-        _quantizers.AllValuesQuantizer,
-        _quantizers.MovingAverageQuantizer,
+        AllValuesQuantizer,
+        MovingAverageQuantizer,
     )
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import keras
 import numpy as np
 
 from keras_kd._archives import check_members
-from keras_kd._checks import one_line, problem
+from keras_kd._checks import problem
 from keras_kd._files import replacing
 from keras_kd._json import json_value
+from keras_kd._state_files import StateFiles
 from keras_kd.compression.steps.result import Stage
 from keras_kd.compression.steps.step import Step
 
@@ -39,24 +39,16 @@ class Checkpoint:
     def __init__(
         self, directory: str | Path | None, start: keras.Model, steps: Sequence[Step]
     ) -> None:
-        self._directory = None if directory is None else Path(directory)
+        self._files = None if directory is None else StateFiles(directory, "a pipeline")
         self._start = start
         self._steps = [step.described() for step in steps]
         self._stages: list[dict[str, Any]] = []
         # How many the manifest names: more where it is of other steps.
         self._listed = 0
-        if self._directory is None:
+        if self._files is None:
             return
-        if self._directory.exists() and not self._directory.is_dir():
-            raise problem(
-                f"directory={str(directory)!r}, which is a file",
-                "a directory, which may be missing yet",
-                "pass another path",
-                kind=NotADirectoryError,
-            )
         self._fingerprint = _fingerprint(start)
-        if self._manifest.exists():
-            self._read()
+        self._read(self._files)
 
     @property
     def stages(self) -> list[Stage]:
@@ -76,7 +68,8 @@ class Checkpoint:
         """
         if number == 0:
             return self._start
-        path = self._file(number, ".keras")
+        assert self._files is not None
+        path = self._files.directory / self._name(number, ".keras")
         classes = {type(layer) for layer in self._start._flatten_layers()}
         own = {kind.__name__: kind for kind in classes if not kind.__module__.startswith("keras.")}
         try:
@@ -86,7 +79,7 @@ class Checkpoint:
                 return model
         except Exception as error:
             # Anything may be in a damaged file.
-            raise _unreadable(path, error) from error
+            raise self._files.unreadable(path, error) from error
 
     def restore(self, number: int, student: Any) -> None:
         """Give `student`, the compressed but untrained one of step `number`, what it had learned.
@@ -94,13 +87,13 @@ class Checkpoint:
         Raises:
             ValueError: if its file cannot be read, or is of another student.
         """
-        path = self._file(number, ".npz")
+        assert self._files is not None
+        name = self._name(number, ".npz")
+        arrays = self._files.read_arrays(name)
         try:
-            check_members(path)
-            with np.load(path) as arrays:
-                student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays.files))])
-        except Exception as error:
-            raise _unreadable(path, error) from error
+            student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays))])
+        except (KeyError, ValueError) as error:
+            raise self._files.unreadable(self._files.directory / name, error) from error
 
     def save(self, plain: keras.Model | None, trained: Any, stage: Stage) -> None:
         """Keep what a step has made; `plain` is None for the start, which the caller has.
@@ -110,16 +103,17 @@ class Checkpoint:
         """
         number = len(self._stages)
         stages = [*self._stages, json_value(stage)]
-        if self._directory is not None:
+        if self._files is not None:
             if self._listed > number:
                 # Other steps are on the disk under this number: they are no longer complete.
                 self._write_manifest(self._stages)
             if plain is not None:
-                with replacing(self._file(number, ".keras")) as path:
+                with replacing(self._files.directory / self._name(number, ".keras")) as path:
                     plain.save(path)
-                with replacing(self._file(number, ".npz")) as path:
-                    weights = trained.get_weights()
-                    np.savez(path, **{f"weight_{i}": weight for i, weight in enumerate(weights)})
+                weights = enumerate(trained.get_weights())
+                self._files.write_arrays(
+                    self._name(number, ".npz"), {f"weight_{i}": weight for i, weight in weights}
+                )
             self._write_manifest(stages)
         self._stages = stages
 
@@ -129,31 +123,25 @@ class Checkpoint:
             "steps": self._steps[: max(0, len(stages) - 1)],
             "stages": stages,
         }
-        with replacing(self._manifest) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        assert self._files is not None
+        self._files.write_json(_MANIFEST, content)
         self._listed = len(stages)
 
-    @property
-    def _manifest(self) -> Path:
-        return self._path(_MANIFEST)
+    def _name(self, number: int, suffix: str) -> str:
+        return f"{number}_{self._steps[number - 1]['kind']}{suffix}"
 
-    def _file(self, number: int, suffix: str) -> Path:
-        return self._path(f"{number}_{self._steps[number - 1]['kind']}{suffix}")
-
-    def _path(self, name: str) -> Path:
-        assert self._directory is not None
-        return self._directory / name
-
-    def _read(self) -> None:
+    def _read(self, files: StateFiles) -> None:
+        content = files.read_json(_MANIFEST)
+        if content is None:
+            return
         try:
-            content = json.loads(self._manifest.read_text(encoding="utf-8"))
             start, steps, stages = content["start"], content["steps"], content["stages"]
             [Stage(**stage) for stage in stages]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _unreadable(self._manifest, error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise files.unreadable(files.directory / _MANIFEST, error) from error
         if start != self._fingerprint:
             raise problem(
-                f"directory={str(self._directory)!r}, which holds the pipeline of another student",
+                f"directory={str(files.directory)!r}, which holds the pipeline of another student",
                 "the student with the weights with which that pipeline began, or an empty"
                 " directory",
                 "pass another directory, or load that student again",
@@ -171,11 +159,3 @@ def _fingerprint(model: keras.Model) -> str:
         digest.update(repr(tuple(weight.shape)).encode())
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
     return digest.hexdigest()
-
-
-def _unreadable(path: Path, error: Exception) -> Exception:
-    return problem(
-        f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
-        "a file that a pipeline has written there",
-        "delete the directory to begin anew, or pass another one",
-    )

@@ -17,7 +17,12 @@ from keras import ops
 from keras_kd._checks import problem
 from keras_kd.losses.base import OutputKey, Pair
 from keras_kd.losses.features.base import FeatureLoss
-from keras_kd.losses.reduction import example_weights, of_counted, weighted_mean
+from keras_kd.losses.reduction import (
+    mask_of_examples,
+    weight_of_examples,
+    weighted_mean,
+    without_ignored,
+)
 
 # What a norm is at least before it divides, as in the published implementations: a map of zeros
 # stays one.
@@ -37,20 +42,21 @@ class MapLoss(FeatureLoss):
 
     def of_pair(self, pair: Pair, **context: Any) -> Any:
         """The loss of one pair of maps as a scalar: the weighted mean of `per_example`."""
-        if pair.sample_weight is None and pair.mask is None:
+        weight, mask = pair.sample_weight, pair.mask
+        if weight is None and mask is None:
             return weighted_mean(self.per_example(pair.teacher, pair.student, **context))
-        some_map = keras.tree.flatten(pair.student)[0]
-        weights, factor = example_weights(some_map, pair.sample_weight, pair.mask)
+        examples = None if mask is None else mask_of_examples(mask)
+        weight = None if weight is None else weight_of_examples(weight)
 
         def kept(features: Any) -> Any:
-            return of_counted(features, weights, pair.sample_weight, pair.mask)
+            return without_ignored(without_ignored(features, weight, mask), examples)
 
         values = self.per_example(
             keras.tree.map_structure(kept, pair.teacher),
             keras.tree.map_structure(kept, pair.student),
             **context,
         )
-        return factor * ops.divide_no_nan(ops.sum(weights * values), ops.sum(weights))
+        return weighted_mean(values, weight, examples)
 
 
 class PooledMapLoss(MapLoss):

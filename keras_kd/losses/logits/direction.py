@@ -109,6 +109,8 @@ class DirectionMatching(DistillationLoss):
         `tikhonov` there is `tikhonov * classes**2` here.
     """
 
+    reads_whole_batch = True
+
     def __init__(
         self,
         tikhonov: float = 0.1,

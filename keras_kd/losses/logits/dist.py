@@ -97,6 +97,8 @@ class DIST(TemperedLoss):
         1e-8, as in `torch.nn.functional.cosine_similarity`.
     """
 
+    reads_whole_batch = True
+
     def __init__(
         self,
         temperature: schedules.Schedule = 1.0,

@@ -128,12 +128,12 @@ class _SoftenedLoss(TemperedLoss):
             activation = common_activation(teacher, student)
         temperature = self.temperature_at(step, student.logits.dtype)
         if teacher.top is None:
-            said = soften(teacher.at(temperature, activation), temperature, activation)
+            taught = soften(teacher.at(temperature, activation), temperature, activation)
             learned = soften(student.logits, temperature, activation)
         else:
-            said = softened_top(teacher, temperature)
+            taught = softened_top(teacher, temperature)
             learned = soften_on_top(student.logits, temperature, teacher.top.classes)
-        values = self._formula(ops.stop_gradient(said), learned)
+        values = self._formula(ops.stop_gradient(taught), learned)
         return values * temperature**2 if self.scale_by_temperature_squared else values
 
     def check_top(self, top: Top) -> None:

@@ -17,8 +17,13 @@ class BatchLoss(FeatureLoss):
     multiplied by the mean weight, so that weights that are all alike scale it as in any other loss.
     Masked positions of an example that is not masked as a whole are zeros in the features of both.
 
+    With `tf.distribute` the batch is that of all replicas, unless the Distiller was built with
+    `gather_batches=False`.
+
     Arguments are those of `FeatureLoss`.
     """
+
+    reads_whole_batch = True
 
     def of_batch(self, teacher: Any, student: Any, weights: Any, **context: Any) -> Any:
         """The formula on one pair of tensors.

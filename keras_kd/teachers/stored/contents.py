@@ -72,7 +72,7 @@ class StoredOutput:
             _checked_classes(config["classes"], config["codec"]),
         )
 
-    def said(self, arrays: dict[str, Any]) -> Any:
+    def rebuilt(self, arrays: dict[str, Any]) -> Any:
         """The output as the teacher gave it, with its logits remembered.
 
         Args:
@@ -182,12 +182,12 @@ class Contents:
         """The arrays in records, by the names of `decoded`, in their order."""
         arrays = {}
         for codec in self.codecs:
-            said = codec.decode(records)
+            rebuilt = codec.decode(records)
             for part in codec.decoded:
-                arrays[f"{codec.name}:{part}"] = said[part]
+                arrays[f"{codec.name}:{part}"] = rebuilt[part]
         return arrays
 
-    def said(self, arrays: dict[str, Any]) -> Tapped:
+    def rebuilt(self, arrays: dict[str, Any]) -> Tapped:
         """The stored outputs.
 
         Args:
@@ -198,11 +198,11 @@ class Contents:
             for name, codec in self.features.items()
         }
         return Tapped(
-            self._map_outputs(lambda output: output.said(_parts(output.codec, arrays))), features
+            self._map_outputs(lambda output: output.rebuilt(_parts(output.codec, arrays))), features
         )
 
     def shapes(self) -> Tapped:
-        """What the teacher said, without values."""
+        """Shapes and dtypes of the teacher's outputs."""
         features = {
             name: keras.KerasTensor((None, *codec.shape), dtype="float32")
             for name, codec in self.features.items()

@@ -107,7 +107,7 @@ class Lookup:
         return versions, self.augmentation.seeds(integers, versions)
 
     def outputs(
-        self, keys: Any, inputs: Any = None, versions: Any = 0, told: Any = None
+        self, keys: Any, inputs: Any = None, versions: Any = 0, own_marks: Any = None
     ) -> dict[str, np.ndarray]:
         """The stored outputs for a batch, if they are of these examples.
 
@@ -116,7 +116,7 @@ class Lookup:
             inputs: what the student sees of them before augmentation, a list of arrays; `None` not
                 to compare it.
             versions: a number, or one per example.
-            told: the marks of the augmented examples, see `augmentation.marks`.
+            own_marks: the marks of the augmented examples, see `augmentation.marks`.
 
         Returns:
             Arrays by the names of `Contents.decoded`.
@@ -136,9 +136,9 @@ class Lookup:
             if (rows.fingerprints != own).any():
                 raise self._wrong_pairing(keys, rows.fingerprints != own)
         records = self.description.unpacked(rows.outputs)
-        if told is not None:
+        if own_marks is not None:
             # NaN is as it was if it is NaN again.
-            same = np.isclose(records[AUGMENTED_FIELD], told, 0, TOLERANCE, equal_nan=True)
+            same = np.isclose(records[AUGMENTED_FIELD], own_marks, 0, TOLERANCE, equal_nan=True)
             if not same.all():
                 raise _wrong_augmentation(keys, ~same)
         return self.description.contents.decode(records)

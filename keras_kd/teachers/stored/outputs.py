@@ -132,7 +132,7 @@ def _check_same(sink: Sink, records: np.ndarray) -> None:
 
 
 class Predictions:
-    """Iterates over batches of what a teacher has said.
+    """Iterates over batches of a teacher's outputs.
 
     Args:
         outputs: as in `StoredTeacher.from_outputs`.

@@ -1,4 +1,4 @@
-"""What a teacher said, beside each example, in whatever form the examples come."""
+"""Puts a teacher's stored outputs beside the examples, in any form that `fit` takes."""
 
 from __future__ import annotations
 
@@ -189,15 +189,15 @@ class Pipeline:
 
     def _joined_augmented(self, batch: Batch, versions: Any, seeds: Any) -> tuple:
         def look_up(
-            keys: np.ndarray, versions: np.ndarray, told: np.ndarray, *inputs: np.ndarray
+            keys: np.ndarray, versions: np.ndarray, own_marks: np.ndarray, *inputs: np.ndarray
         ) -> list[np.ndarray]:
-            return list(self._lookup.outputs(keys, inputs, versions, told).values())
+            return list(self._lookup.outputs(keys, inputs, versions, own_marks).values())
 
         augmentation = self._lookup.augmentation
         assert augmentation is not None
         augmented = batch._replace(x=augmentation(batch.x, seeds))
-        told = marks(self._lookup.of_student(augmented.x))
-        arguments = [batch.key, versions, told, *self._inputs(batch)]
+        own_marks = marks(self._lookup.of_student(augmented.x))
+        arguments = [batch.key, versions, own_marks, *self._inputs(batch)]
         return self._packed(augmented, _keras.call_numpy(look_up, arguments, self._specs))
 
     def _look_up(self, keys: np.ndarray, *inputs: np.ndarray) -> list[np.ndarray]:

@@ -194,18 +194,18 @@ class Asked:
         Raises:
             ValueError: if it cannot be stored.
         """
-        said = self._ask(x, keys, 0)
+        results = self._ask(x, keys, 0)
         selection = self._selection
         features = {
-            name: selection.feature(name, said[name].shape[1:]) for name in selection.layers
+            name: selection.feature(name, results[name].shape[1:]) for name in selection.layers
         }
         if not selection.has_outputs:
             return Contents(None, features)
         outputs = []
         for name, about in zip(keras.tree.flatten(self._names), self._about, strict=True):
-            outputs.append(selection.output(name, said[name].shape[1:], about))
+            outputs.append(selection.output(name, results[name].shape[1:], about))
             if about.activation is None:
-                self._check_logits(said[name], self._origins[name])
+                self._check_logits(results[name], self._origins[name])
         return Contents(keras.tree.pack_sequence_as(self._names, outputs), features)
 
     def __call__(self, x: Any, keys: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
@@ -250,8 +250,8 @@ class Asked:
         # One trace for batches of all sizes.
         specs = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in tensors]
         with watched_batch(self.teacher.name, len(keys)):
-            said = self._function.get_concrete_function(*specs)(*tensors)
-            return {name: values.numpy() for name, values in said.items()}
+            results = self._function.get_concrete_function(*specs)(*tensors)
+            return {name: values.numpy() for name, values in results.items()}
 
     def _forward(self, *tensors: Any) -> dict[str, Any]:
         parts = list(tensors)
@@ -259,10 +259,10 @@ class Asked:
         x = keras.tree.pack_sequence_as(self._structure, parts)
         if self.augmentation is not None:
             x = self.augmentation(x, seeds)
-        said = self.teacher(self.inputs.of_teacher(x), Tapped(None, {}))
-        named = {name: said.features[name] for name in self._selection.layers}
+        results = self.teacher(self.inputs.of_teacher(x), Tapped(None, {}))
+        named = {name: results.features[name] for name in self._selection.layers}
         if self._selection.has_outputs:
-            named |= self._logits(said.outputs)
+            named |= self._logits(results.outputs)
         if self.augmentation is not None:
             named[_MARKS] = marks(self.inputs.of_student(x))
         return {name: ops.cast(tensor, "float32") for name, tensor in named.items()}

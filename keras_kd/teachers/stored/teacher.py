@@ -277,7 +277,7 @@ class StoredTeacher(Teacher):
                 "the outputs of its own teacher",
                 "join the data with the store that the distiller was made with",
             )
-        return self._description.contents.said(inputs)
+        return self._description.contents.rebuilt(inputs)
 
     def join(
         self,

@@ -138,18 +138,18 @@ class Inspection(Report):
         ]
 
     def _described(self) -> list[str]:
-        said = self.described
+        about = self.described
         return [
             *(
                 f"class names of {_short(name)}: {len(names)} ({_listed(names)})"
-                for name, names in said.class_names.items()
+                for name, names in about.class_names.items()
             ),
             *(
                 f"normalization of {_short(name)}: (x - {_numbers(mean)}) / {_numbers(std)}"
-                for name, (mean, std) in said.normalization.items()
+                for name, (mean, std) in about.normalization.items()
             ),
-            *([f"attached files: {_listed(said.files)}"] if said.files else []),
-            *([f"metadata that cannot be read: {said.error}"] if said.error else []),
+            *([f"attached files: {_listed(about.files)}"] if about.files else []),
+            *([f"metadata that cannot be read: {about.error}"] if about.error else []),
         ]
 
     def _state(self) -> str:

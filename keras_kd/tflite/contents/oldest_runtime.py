@@ -40,7 +40,7 @@ def oldest_runtime(model: FlatBufferModel) -> str | None:
 def in_words(version: str | None) -> str:
     """The version as it is shown."""
     if version is None:
-        return "not said"
+        return "unknown"
     litert = _FIRST_LITERT.get(version)
     return f"TensorFlow Lite {version}" + (f" or LiteRT {litert}" if litert else "")
 

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -180,7 +182,45 @@ def test_bytes_become_real_numbers_in_the_batch(study):
     np.testing.assert_array_equal(labels, [2, 3])
 
 
-def test_the_command_of_a_page_has_its_settings(study):
-    line = study.command("some", {"epochs": [1, 2], "seeds": [3]})
+@pytest.fixture(scope="module")
+def settings(study):
+    @dataclasses.dataclass(frozen=True)
+    class Settings(study.StudySettings):
+        student_epochs: int = 3
+        tasks: tuple[str, ...] = ("digits", "clothes")
+        temperatures: tuple[float, ...] = (1.0, 4.0)
+
+    return Settings
+
+
+def test_each_setting_is_an_option(study, settings, tmp_path, capsys):
+    made = []
+    options = ["--student-epochs", "5", "--tasks", "clothes", "--temperatures", "2", "8.5"]
+    where = ["--work-dir", str(tmp_path), "--data-dir", "data"]
+
+    def page(settings, pages):
+        made.append(settings)
+        return pages / "some.md"
+
+    study.run_study("A study.", "some", settings, None, page, [*where, *options, "--page-only"])
+    assert made == [settings(Path("data"), tmp_path, 5, ("clothes",), (2.0, 8.5))]
+    assert capsys.readouterr().out.endswith("some.md\n")
+    assert made[0].described() == {
+        "student_epochs": 5,
+        "tasks": ["clothes"],
+        "temperatures": [2.0, 8.5],
+    }
+    line = study.command("some", settings, made[0].described())
     assert line.startswith("python examples/studies/some.py --data-dir ")
-    assert line.endswith("--epochs 1 2 --seeds 3")
+    assert line.endswith(" " + " ".join(options).replace("2 8.5", "2.0 8.5"))
+
+
+def test_a_page_of_the_defaults_needs_no_options(study, settings, tmp_path):
+    kept = settings(None, tmp_path).described()
+    assert "student" not in study.command("some", settings, kept)
+
+
+def test_an_unknown_task_is_refused(study, settings, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        study.run_study("A study.", "some", settings, None, None, ["--tasks", "letters"])
+    assert "choose from" in capsys.readouterr().err

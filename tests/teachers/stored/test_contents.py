@@ -56,11 +56,11 @@ def decoded(contents, tensors):
 
 def test_outputs_in_their_structure():
     contents = Contents({"one": plain("a"), "other": [plain("b")]}, {"f": Dense("f", (3,))})
-    said = contents.said(decoded(contents, {"a": LOGITS, "b": 2 * LOGITS, "f": 3 * LOGITS}))
-    np.testing.assert_array_equal(said.outputs["one"], LOGITS)
-    np.testing.assert_array_equal(said.outputs["other"][0], 2 * LOGITS)
-    np.testing.assert_allclose(said.features["f"], 3 * LOGITS, rtol=1e-3)
-    assert said.features["f"].dtype == "float32"
+    rebuilt = contents.rebuilt(decoded(contents, {"a": LOGITS, "b": 2 * LOGITS, "f": 3 * LOGITS}))
+    np.testing.assert_array_equal(rebuilt.outputs["one"], LOGITS)
+    np.testing.assert_array_equal(rebuilt.outputs["other"][0], 2 * LOGITS)
+    np.testing.assert_allclose(rebuilt.features["f"], 3 * LOGITS, rtol=1e-3)
+    assert rebuilt.features["f"].dtype == "float32"
     shapes = contents.shapes()
     assert shapes.outputs["other"][0].shape == shapes.features["f"].shape == (None, 3)
 
@@ -68,7 +68,7 @@ def test_outputs_in_their_structure():
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_probabilities_with_their_logits(activation):
     contents = Contents(StoredOutput(Dense("logits", (3,), "float32"), activation, False))
-    output = contents.said(decoded(contents, {"logits": LOGITS})).outputs
+    output = contents.rebuilt(decoded(contents, {"logits": LOGITS})).outputs
     expected = getattr(keras.ops, activation)(LOGITS)
     np.testing.assert_allclose(output, expected, atol=1e-6)
     seen = recognise_logits(output)
@@ -79,7 +79,7 @@ def test_probabilities_with_their_logits(activation):
 def test_members_at_any_temperature():
     contents = Contents(ENSEMBLE)
     members = np.stack([LOGITS, -LOGITS], axis=1)
-    output = contents.said(decoded(contents, {"logits": members})).outputs
+    output = contents.rebuilt(decoded(contents, {"logits": members})).outputs
     seen = recognise_logits(output)
     np.testing.assert_array_equal(seen.members, np.moveaxis(members, 1, 0))
     first, second = (keras.ops.softmax(sign * LOGITS / 3.0) for sign in (1, -1))
@@ -97,7 +97,7 @@ def test_the_largest_logits():
     codec = TopK("logits", (3,), 2, "float32", (1.0,))
     contents = Contents(StoredOutput(codec, "softmax", False))
     for output in (
-        contents.said(decoded(contents, {"logits": LOGITS})).outputs,
+        contents.rebuilt(decoded(contents, {"logits": LOGITS})).outputs,
         contents.shapes().outputs,
     ):
         top = recognise_logits(output).top

@@ -47,6 +47,6 @@ def test_a_file_that_says_nothing():
     model = tflite.convert(student())
     silent = tflite.TFLiteModel(model.flatbuffer.with_metadata("min_runtime_version", b""))
     assert silent.inspect().minimum_runtime is None
-    assert "oldest runtime: not said" in str(silent.inspect())
+    assert "oldest runtime: unknown" in str(silent.inspect())
     other = tflite.TFLiteModel(model.flatbuffer.with_metadata("min_runtime_version", b"9" * 5000))
     assert other.inspect().minimum_runtime == "9" * 5000

@@ -1,4 +1,4 @@
-"""Callbacks for `fit` of a Distiller."""
+"""The best student of a training, saved while it is trained."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 import keras
 
 from keras_kd._files import replacing
-
-__all__ = ["StudentCheckpoint"]
 
 
 class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
@@ -22,7 +20,7 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
 
     A model's file is replaced only when the new one is complete. The student's optimizer belongs to
     the Distiller and is not saved; to continue an interrupted training, use
-    `keras.callbacks.BackupAndRestore`.
+    `keras_kd.callbacks.ResumeTraining`.
 
     A pruned student reaches its sparsity at the end of its schedule. The best one before that may
     be less sparse: monitor from there on, or save the last one.

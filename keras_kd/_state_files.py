@@ -1,0 +1,115 @@
+"""What work has done so far, kept in a directory, so that it resumes after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_kd._archives import check_members
+from keras_kd._checks import one_line, problem
+from keras_kd._files import check_own, replacing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class StateFiles:
+    """Files of JSON and of arrays in a directory; each is whole or not there.
+
+    Args:
+        directory: where; it may be missing.
+        work: what writes them, for messages: "a pipeline".
+
+    Raises:
+        NotADirectoryError: if the directory is a file.
+    """
+
+    def __init__(self, directory: str | os.PathLike, work: str) -> None:
+        self.directory = Path(directory)
+        self._work = work
+        if self.directory.exists() and not self.directory.is_dir():
+            raise problem(
+                f"the directory {str(self.directory)!r}, which is a file",
+                "a directory, which may be missing yet",
+                "pass another path",
+                kind=NotADirectoryError,
+            )
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Replace a file of JSON.
+
+        Raises:
+            OSError: if it cannot be written; the file before it is kept.
+        """
+        with replacing(self.directory / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def read_json(self, name: str) -> Any:
+        """The content of a file of JSON; None if there is no such file.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        path = self.directory / name
+        if not path.exists() and not path.is_symlink():
+            return None
+        try:
+            check_own(path)
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self.unreadable(path, error) from error
+
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Replace a file of arrays, which is on the disk when this returns.
+
+        Raises:
+            OSError: if it cannot be written; the file before it is kept.
+        """
+        import numpy as np
+
+        path = self.directory / name
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        _flush_names(path.parent)
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The content of a file of arrays; each has a checksum, which is compared.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        import numpy as np
+
+        path = self.directory / name
+        try:
+            check_own(path)
+            check_members(path)
+            with np.load(path) as arrays:
+                return {key: arrays[key] for key in arrays.files}
+        except Exception as error:
+            # Anything may be in a damaged file.
+            raise self.unreadable(path, error) from error
+
+    def unreadable(self, path: Path, error: object) -> ValueError:
+        """The error for a file of this directory that cannot be read."""
+        return problem(
+            f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
+            f"a file that {self._work} has written there",
+            "delete the directory to begin anew, or pass another one",
+        )
+
+
+def _flush_names(directory: Path) -> None:
+    """Write the names of a directory's files to the disk, where the system can."""
+    if os.name == "nt":
+        return
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

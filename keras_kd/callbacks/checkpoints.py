@@ -1,0 +1,155 @@
+"""The last checkpoints of a training, in a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_kd._checks import problem, three_parts
+from keras_kd._files import remove_leftovers
+from keras_kd._state_files import StateFiles
+from keras_kd.callbacks.identity import differences
+
+_VERSION = 1
+_KEPT = 2
+_NAME = re.compile(r"training-(\d{10})\.npz")
+_STATE = "state"
+_SHOWN = 3
+
+
+class Checkpoint(NamedTuple):
+    """The state of a training.
+
+    Attributes:
+        epoch: that is to be continued, from 0.
+        step: how many steps of it are done.
+        epoch_start: how many batches were read before this epoch.
+        seed: of the order of the data.
+        state: what `Snapshot.take` gave.
+        arrays: what it gave beside it.
+    """
+
+    epoch: int
+    step: int
+    epoch_start: int
+    seed: int
+    state: Mapping[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Checkpoints:
+    """One file for each of the last two.
+
+    Args:
+        directory: where; it may be missing.
+
+    Raises:
+        NotADirectoryError: if it is a file.
+    """
+
+    def __init__(self, directory: str | os.PathLike) -> None:
+        self._files = StateFiles(directory, "a training")
+
+    def save(self, checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
+        """Add one, and remove those that are not among the last two.
+
+        Raises:
+            OSError: if it cannot be written; those before it are kept.
+        """
+        content = {
+            "version": _VERSION,
+            "identity": identity,
+            "epoch": checkpoint.epoch,
+            "step": checkpoint.step,
+            "epoch_start": checkpoint.epoch_start,
+            "seed": checkpoint.seed,
+            **checkpoint.state,
+        }
+        text = np.frombuffer(json.dumps(content).encode(), np.uint8)
+        number = checkpoint.epoch_start + checkpoint.step
+        self._files.write_arrays(_name(number), {_STATE: text, **checkpoint.arrays})
+        numbers = self._numbers()
+        # Later ones were damaged, or are of before a damaged one.
+        kept = [each for each in numbers if each <= number][:_KEPT]
+        for each in numbers:
+            if each not in kept:
+                with suppress(OSError):
+                    (self._files.directory / _name(each)).unlink()
+
+    def newest(self, identity: Mapping[str, Any]) -> Checkpoint | None:
+        """The last one that can be read; None if there is none.
+
+        Raises:
+            ValueError: if it is of another training, or all are damaged.
+        """
+        remove_leftovers(self._files.directory)
+        error = None
+        for number in self._numbers():
+            path = self._files.directory / _name(number)
+            try:
+                arrays = self._files.read_arrays(path.name)
+                content = json.loads(arrays.pop(_STATE).tobytes())
+                version, kept = content["version"], content["identity"]
+                state = {name: content[name] for name in ("variables", "callbacks", "random")}
+                found = Checkpoint(
+                    epoch=int(content["epoch"]),
+                    step=int(content["step"]),
+                    epoch_start=int(content["epoch_start"]),
+                    seed=int(content["seed"]),
+                    state={**state, "stopped": bool(content["stopped"])},
+                    arrays=arrays,
+                )
+            except (ValueError, KeyError, TypeError) as reason:
+                error = self._files.unreadable(path, reason)
+                warnings.warn(
+                    three_parts(
+                        f"the damaged checkpoint {str(path)!r}",
+                        "a file as ResumeTraining has written it",
+                        "nothing is to be done: the one before it is used where there is one",
+                    ),
+                    stacklevel=2,
+                )
+                continue
+            self._check(version, kept, identity)
+            return found
+        if error is not None:
+            raise error
+        return None
+
+    def _check(self, version: Any, kept: Any, identity: Mapping[str, Any]) -> None:
+        directory = str(self._files.directory)
+        if version != _VERSION:
+            raise problem(
+                f"directory={directory!r} with checkpoints of format {version}",
+                f"format {_VERSION}",
+                "pass another directory to begin anew",
+            )
+        found = list(differences(kept, identity))
+        if found:
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            raise problem(
+                f"directory={directory!r}, which holds another training: "
+                f"{'; '.join(found[:_SHOWN])}{more}",
+                "the model, data and arguments with which that training was begun",
+                "pass another directory to begin anew, or what the training had before",
+            )
+
+    def _numbers(self) -> list[int]:
+        """The numbers of the files, the last first."""
+        found = (
+            map(_NAME.fullmatch, os.listdir(self._files.directory))
+            if (self._files.directory.is_dir())
+            else ()
+        )
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def _name(number: int) -> str:
+    return f"training-{number:010}.npz"
