@@ -5,8 +5,8 @@
 Trains a teacher of 105,050 weights, which takes 169 KB of flash in int8 with TensorFlow Lite Micro
 and its kernels, and searches for a student that fits. Prints every candidate, with what its file
 takes and how far off those are that do not fit, and the code that makes the winner again. Expect a
-file of less than 9 KB whose accuracy is some points below the teacher's. Repeat an interrupted call
-to resume it. Needs the extra `micro`.
+file of about 11 KB whose accuracy is less than a point below the teacher's. Repeat an interrupted
+call to resume it. Needs the extra `micro`.
 """
 
 from __future__ import annotations
