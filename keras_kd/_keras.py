@@ -257,7 +257,7 @@ def _by_thread(common: Any, before: Any) -> Any:
     """
 
     def chosen() -> Any:
-        return called.by_thread.get(threading.get_ident(), [common])[-1]
+        return vars(called)["by_thread"].get(threading.get_ident(), [common])[-1]
 
     chosen = without_autograph(chosen)
 
@@ -265,7 +265,7 @@ def _by_thread(common: Any, before: Any) -> Any:
     def called(*args: Any, **kwargs: Any) -> Any:
         return chosen()(*args, **kwargs)
 
-    called.by_thread, called.common, called.before = {}, common, before
+    vars(called).update(by_thread={}, common=common, before=before)
     return called
 
 

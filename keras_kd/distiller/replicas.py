@@ -161,7 +161,8 @@ def of_whole_batch(
     """
     if gather:
         student = _gathered(student)
-        teacher, *others = _gathered([teacher, *others], constant=True)
+        teacher, *rest = _gathered([teacher, *others], constant=True)
+        others = tuple(rest)
     with _replicas.whole():
         value = compute(teacher, student, *others)
     if gather:
