@@ -324,7 +324,9 @@ def _values(layer: Any, weights: Mapping[str, Any]) -> Iterator[tuple[Kernel, np
     """The kernels of a plain layer, with their values."""
     found = [*kernels(layer, PRUNABLE), *kernels(layer, CLUSTERABLE)]
     for kernel in {kernel.name: kernel for kernel in found}.values():
-        yield kernel, weights[kernel.name].numpy()
+        value = weights[kernel.name]
+        # NumPy has no array of a variable that tf.distribute mirrors.
+        yield kernel, value if isinstance(value, np.ndarray) else value.numpy()
 
 
 def _layer(

@@ -49,7 +49,7 @@ class MapLoss(FeatureLoss):
         weight = None if weight is None else weight_of_examples(weight)
 
         def kept(features: Any) -> Any:
-            return without_ignored(without_ignored(features, weight, mask), examples)
+            return without_ignored(without_ignored(features, weight, mask), mask=examples)
 
         values = self.per_example(
             keras.tree.map_structure(kept, pair.teacher),
