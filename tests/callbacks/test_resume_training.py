@@ -142,6 +142,7 @@ def stopping():
     ]
 
 
+@pytest.mark.slow
 def test_a_distillation_goes_on_after_kills(tmp_path):
     whole = assert_resumes(distiller, tmp_path, [1, 4, 8, (6, 2, 3)], callbacks=stopping)
     assert whole["batches"] == [*range(STEPS)] * EPOCHS
@@ -180,6 +181,7 @@ def test_a_training_that_stopped_early_stays_stopped(tmp_path):
     assert_same(whole, run(distiller, tmp_path / "whole", callbacks=callbacks(), epochs=5))
 
 
+@pytest.mark.slow
 def test_an_epoch_is_enough(tmp_path):
     assert_resumes(distiller, tmp_path, [2, 6, 11], save_freq="epoch")
 
@@ -196,11 +198,13 @@ def averaged():
     return distiller(teacher=teachers.MovingAverage(0.9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [hint, averaged])
 def test_adapters_and_averages_go_on(make, tmp_path):
     assert_resumes(make, tmp_path, [6])
 
 
+@pytest.mark.slow
 def test_averages_of_the_optimizer_go_on(tmp_path):
     def callbacks():
         return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
@@ -252,6 +256,7 @@ def test_a_training_without_a_seed_goes_on_from_the_state_of_its_run(tmp_path, m
     assert_same(*ends)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_skipped(tmp_path):
     whole = run(distiller, tmp_path / "whole")
     assert run(distiller, tmp_path / "one", 8) is None
