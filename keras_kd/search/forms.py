@@ -24,6 +24,14 @@ from keras_kd.search.maps import can_average, with_smaller_maps
 
 # Statistics of the whole teacher are wrong for a narrow form, and a few steps must replace them.
 _MOST_MOMENTUM = 0.9
+_DROPOUTS = (
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
 # A layer of one filter passes on almost nothing.
 _MINIMUM = 2
 
@@ -52,7 +60,8 @@ class Form:
     positions that one position stands for.
 
     Moving averages of batch normalizations have a momentum of at most 0.9 in a form: they have to
-    follow in a few steps.
+    follow in a few steps. The rates of dropout are multiplied by the share of the weights that is
+    left: a small form cannot learn the training data by heart.
 
     Raises:
         TypeError: if a value is of another type.
@@ -126,14 +135,16 @@ class Form:
         if self.pool > 1 or self.strided or self.shrunk:
             plain = with_smaller_maps(plain, self.pool, strided=self.strided, shrunk=self.shrunk)
         plain = _narrowed(plain, self)
+        left = plain.count_params() / max(1, teacher.count_params())
         for layer in plain.layers:
             # The layers of a teacher that a Distiller has used are frozen.
             layer.trainable = True
-        if self.seed is not None:
-            plain = _renewed(plain, self.seed)
-        for layer in plain.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = min(layer.momentum, _MOST_MOMENTUM)
+            if isinstance(layer, _DROPOUTS):
+                layer.rate *= min(1.0, left)
+        if self.seed is not None:
+            plain = _renewed(plain, self.seed)
         return plain
 
 

@@ -140,3 +140,14 @@ def test_new_weights_are_drawn_from_the_seed_where_layers_train():
     np.testing.assert_array_equal(one.layers[3].get_weights()[0], np.ones(3))
     x = np.array([[3.0, 5.0]], "float32")
     np.testing.assert_allclose(np.asarray(one.layers[1](x)), [[1.0, 1.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_dropout_falls_with_the_weights(seed):
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(20, "relu"), layers.Dropout(0.4), layers.Dense(4)]
+    )
+    student = Form(0.5, seed=seed).of(model)
+    share = (10 * 6 + 4 * 11) / (20 * 6 + 4 * 21)
+    assert student.layers[2].rate == pytest.approx(0.4 * share)
+    assert Form().of(model).layers[2].rate == model.layers[1].rate == 0.4
