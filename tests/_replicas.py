@@ -108,6 +108,25 @@ def outputs_and_features():
     )
 
 
+class Shown(keras.callbacks.Callback):
+    """Shows each loss in the logs, as TensorBoard does."""
+
+    def set_model(self, model):
+        super().set_model(model)
+        model.show_terms()
+
+
+@case
+def watched():
+    """The means of each loss, and the agreement with the teacher."""
+    given = [losses.SoftTargets(3.0), losses.Hint("hidden", "hidden")]
+    return (
+        ((teacher(), dense(), given), {}),
+        compiled(metrics=["accuracy", keras_kd.metrics.Agreement()]),
+        fitted(sample_weight=weights(), callbacks=[Shown()]),
+    )
+
+
 @case
 def relations():
     """Losses that compare the examples of a batch, also Keras' own and probabilities."""

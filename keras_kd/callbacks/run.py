@@ -205,6 +205,23 @@ def _check(model: Any, given: Mapping[str, Any]) -> None:
             "a training from its beginning: the checkpoint has the epoch",
             "leave out initial_epoch",
         )
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1:
+        raise problem(
+            f"ResumeTraining on {replicas} replicas of tf.distribute",
+            "a training on one device, whose state is exact",
+            "leave out the strategy, or use keras.callbacks.BackupAndRestore, which resumes at "
+            "epochs and not to the last bit",
+        )
+    # A variable in tf_keras, which has no public name for it.
+    name = "" if _keras.is_keras_model(model) else "_"
+    several = int(getattr(model, f"{name}steps_per_execution", None) or 1)
+    if several > 1:
+        raise problem(
+            f"steps_per_execution={several} with ResumeTraining",
+            "one step in a call, so that a training can begin at any step",
+            "leave out steps_per_execution in compile",
+        )
     callbacks = [own(item) for item in listed(given.get("callbacks"))]
     names = [type(item).__name__ for item in callbacks]
     twice = [name for name in names if "BackupAndRestore" in name]

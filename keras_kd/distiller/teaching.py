@@ -272,7 +272,8 @@ class Teaching(Assembly):
         known = self._term_means.value
         if known is None or list(known) != names:
             mean = self._mean_of_keras()
-            self._term_means.value = {name: mean(name=name) for name in names}
+            with self.distribute_strategy.scope():
+                self._term_means.value = {name: mean(name=name) for name in names}
             self._forget_steps()
 
     def _mean_of_keras(self) -> type:

@@ -359,6 +359,9 @@ def test_what_cannot_go_on_is_refused(tmp_path):
         resume.fit(model, ((X, Y) for _ in range(2)))
     with pytest.raises(ValueError, match=r"which is not compiled|compiled model"):
         resume.fit(new_student(), X, Y)
+    several = compiled(new_student(), steps_per_execution=2)
+    with pytest.raises(ValueError, match=r"steps_per_execution=2.*in compile"):
+        resume.fit(several, X, Y)
     with pytest.raises(ValueError, match=r"save_freq=0"):
         ResumeTraining(tmp_path, 0)
     with pytest.raises(TypeError, match=r"save_freq='step'"):

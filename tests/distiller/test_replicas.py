@@ -48,6 +48,7 @@ def test_two_replicas_train_what_one_device_trains(tmp_path):
 
 
 OF_KERAS_3 = [
+    "watched",
     "relations",
     "weighted_relations",
     "maps_and_schedules",
