@@ -226,8 +226,8 @@ class Search:
     def _renew(self, school: School, order: list[str]) -> list[str]:
         """Train the first forms from new weights, too; the names, the best of these first.
 
-        For very narrow forms the teacher's weights can be the worse start (Liu et al., "Rethinking
-        the Value of Network Pruning", ICLR 2019), but only after many epochs: rounds cannot tell.
+        The teacher's weights can be the worse start in the end (Liu et al., "Rethinking the Value
+        of Network Pruning", ICLR 2019), which the first epochs of a round cannot tell.
         """
         finalists = order[: self.finalists]
         renewed = []
