@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tf_keras
 from keras import layers
 
 import keras_kd
@@ -91,6 +92,8 @@ def distiller(student=None, teacher=None, losses_=None, **options):
 def run(make, directory, kill=0, *, save_freq=3, data=None, callbacks=(), **options):
     """All that a training ends with; None if it was killed."""
     keras.utils.set_random_seed(1)
+    # Seeds of its own, which a process that begins has not got.
+    tf_keras.utils.set_random_seed(1)
     model = make()
     resume = ResumeTraining(directory, save_freq)
     arguments = {"x": X, "y": Y, "batch_size": BATCH} if data is None else {"x": data()}

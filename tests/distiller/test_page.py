@@ -31,6 +31,6 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
         "second_teacher": model("second", 6),
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
