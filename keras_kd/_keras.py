@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -261,7 +260,7 @@ def _by_thread(common: Any, before: Any) -> Any:
 
     chosen = without_autograph(chosen)
 
-    @wraps(common)
+    @functools.wraps(common)
     def called(*args: Any, **kwargs: Any) -> Any:
         return chosen()(*args, **kwargs)
 

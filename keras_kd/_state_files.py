@@ -95,6 +95,27 @@ class StateFiles:
             # Anything may be in a damaged file.
             raise self.unreadable(path, error) from error
 
+    def write_weights(self, name: str, model: Any) -> None:
+        """Replace a file of arrays by the weights of a model of either Keras.
+
+        Raises:
+            OSError: if it cannot be written; the file before it is kept.
+        """
+        arrays = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
+        self.write_arrays(name, arrays)
+
+    def restore_weights(self, name: str, model: Any) -> None:
+        """Give a model the weights that were kept.
+
+        Raises:
+            ValueError: if their file cannot be read, or is of another model.
+        """
+        arrays = self.read_arrays(name)
+        try:
+            model.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays))])
+        except (KeyError, ValueError) as error:
+            raise self.unreadable(self.directory / name, error) from error
+
     def unreadable(self, path: Path, error: object) -> ValueError:
         """The error for a file of this directory that cannot be read."""
         return problem(

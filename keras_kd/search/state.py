@@ -77,8 +77,7 @@ class State:
 
     def save_weights(self, name: str, piece: str, student: keras.Model) -> None:
         """Keep the weights of a student after a piece of its training."""
-        arrays = {f"weight_{i}": value for i, value in enumerate(student.get_weights())}
-        self._files.write_arrays(self._name(name, piece, ".npz"), arrays)
+        self._files.write_weights(self._name(name, piece, ".npz"), student)
 
     def load_weights(self, name: str, piece: str, student: keras.Model) -> None:
         """Give a student the weights that were kept.
@@ -86,12 +85,7 @@ class State:
         Raises:
             ValueError: if their file cannot be read, or is of another student.
         """
-        file = self._name(name, piece, ".npz")
-        arrays = self._files.read_arrays(file)
-        try:
-            student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays))])
-        except (KeyError, ValueError) as error:
-            raise self._files.unreadable(self.directory / file, error) from error
+        self._files.restore_weights(self._name(name, piece, ".npz"), student)
 
     def save_file(self, name: str, model: TFLiteModel) -> None:
         """Keep the file of a finalist."""

@@ -88,12 +88,7 @@ class Checkpoint:
             ValueError: if its file cannot be read, or is of another student.
         """
         assert self._files is not None
-        name = self._name(number, ".npz")
-        arrays = self._files.read_arrays(name)
-        try:
-            student.set_weights([arrays[f"weight_{i}"] for i in range(len(arrays))])
-        except (KeyError, ValueError) as error:
-            raise self._files.unreadable(self._files.directory / name, error) from error
+        self._files.restore_weights(self._name(number, ".npz"), student)
 
     def save(self, plain: keras.Model | None, trained: Any, stage: Stage) -> None:
         """Keep what a step has made; `plain` is None for the start, which the caller has.
@@ -110,10 +105,7 @@ class Checkpoint:
             if plain is not None:
                 with replacing(self._files.directory / self._name(number, ".keras")) as path:
                     plain.save(path)
-                weights = enumerate(trained.get_weights())
-                self._files.write_arrays(
-                    self._name(number, ".npz"), {f"weight_{i}": weight for i, weight in weights}
-                )
+                self._files.write_weights(self._name(number, ".npz"), trained)
             self._write_manifest(stages)
         self._stages = stages
 
