@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_kd import _backends
 from keras_kd._checks import problem
 from keras_kd._graphs import sources_of
 from keras_kd._keras import at_least_float32, unwrapped
@@ -82,12 +83,12 @@ def attention_of_call(layer: Any, args: Any, kwargs: Any) -> Attention:
 
 def mark_attention_scores(tensor: Any) -> None:
     """Note that a tensor is what an attention layer returned as its scores."""
-    tensor._keras_kd_is_attention = True
+    _backends.note(tensor, "_keras_kd_is_attention", True)
 
 
 def is_attention_scores(tensor: Any) -> bool:
     """Whether a tensor is marked so, or a symbolic one comes from an attention layer as such."""
-    while not getattr(tensor, "_keras_kd_is_attention", False):
+    while not _backends.noted(tensor, "_keras_kd_is_attention"):
         layer, _, index = getattr(tensor, "_keras_history", (None, None, None))
         if layer is None:
             return False

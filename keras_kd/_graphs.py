@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_kd._keras import is_keras_model, is_model, mask_of
+from keras_kd._backends import is_tensorflow, mask_of
+from keras_kd._keras import is_keras_model, is_model
 
 
 def input_shapes(model: Any) -> list[tuple] | None:
@@ -218,6 +219,11 @@ def trace(function: Any, inputs: Any) -> Any:
     Returns:
         What the function returned: its tensors belong to a graph that has no other use.
     """
+    if not is_tensorflow():
+        # What the symbolic calls of Keras go through, for functions that call several layers.
+        from keras.src.backend import compute_output_spec
+
+        return compute_output_spec(function, inputs)
     import tensorflow as tf
 
     def spec(tensor: Any) -> Any:
@@ -239,6 +245,9 @@ def trace(function: Any, inputs: Any) -> Any:
 
 def is_out_of_reach(tensor: Any) -> bool:
     """Whether a tensor belongs to another graph than what is computed now, such as a loop."""
+    if not is_tensorflow():
+        # Layers in loops are found by their names.
+        return False
     import tensorflow as tf
 
     if not isinstance(tensor, tf.Tensor) or hasattr(tensor, "numpy"):

@@ -8,7 +8,6 @@ What concerns the graph of a model is in `_graphs.py`, attention layers in `_att
 from __future__ import annotations
 
 import functools
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _replicas
+from keras_kd import _backends, _replicas
 from keras_kd._checks import one_line, problem
 
 
@@ -67,21 +66,6 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_backend() -> None:
-    """Refuse to work on a backend that this package was not tested on.
-
-    Raises:
-        ValueError: if Keras runs on anything but TensorFlow.
-    """
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise problem(
-            f"the Keras backend {backend!r}",
-            "the TensorFlow backend",
-            "set the environment variable KERAS_BACKEND=tensorflow before importing keras",
-        )
-
-
 class Untracked:
     """Holds an object that Keras must not find when it looks through a model's attributes.
 
@@ -98,94 +82,6 @@ def at_least_float32(tensor: Any) -> Any:
     tensor = ops.convert_to_tensor(tensor)
     wide = keras.backend.standardize_dtype(tensor.dtype) in ("float32", "float64")
     return tensor if wide else ops.cast(tensor, "float32")
-
-
-def new_variable(
-    shape: tuple[int, ...], value: float | keras.initializers.Initializer, name: str
-) -> keras.Variable:
-    """A trainable variable, also where a step is being compiled.
-
-    Args:
-        shape: its shape.
-        value: one number that fills it, or an initializer.
-        name: its name.
-    """
-    is_initializer = isinstance(value, keras.initializers.Initializer)
-    initializer = value if is_initializer else keras.initializers.Constant(value)
-    if keras.backend.backend() != "tensorflow":
-        return keras.Variable(initializer, shape=shape, dtype="float32", name=name)
-    import tensorflow as tf
-
-    with tf.init_scope():
-        return keras.Variable(initializer, shape=shape, dtype="float32", name=name)
-
-
-def traced_once(function: Any) -> Any:
-    """A step of Keras that TensorFlow need not trace twice.
-
-    TensorFlow traces a function again if its first trace made variables, such as those of an
-    optimizer and of metrics. Those that are made in `tf.init_scope` are none of the function's own,
-    so that here they are no reason for a second trace.
-    """
-    import tensorflow as tf
-
-    def made(create: Any, **options: Any) -> Any:
-        if tf.executing_eagerly():
-            options["experimental_enable_variable_lifting"] = False
-        return create(**options)
-
-    @functools.wraps(function)
-    def called(*args: Any) -> Any:
-        if tf.distribute.has_strategy():
-            return function(*args)
-        with tf.variable_creator_scope(made):
-            return function(*args)
-
-    return called
-
-
-def call_numpy(function: Any, inputs: list[Any], specs: list[Any]) -> list[Any]:
-    """Call a function of arrays from a step that TensorFlow compiles.
-
-    Args:
-        function: takes one array per input and returns one per spec.
-        inputs: tensors.
-        specs: tensors without values, with the shapes and dtypes of what the function returns.
-    """
-    import tensorflow as tf
-
-    outputs = tf.numpy_function(function, inputs, [spec.dtype for spec in specs])
-    # A list of one comes back as a tensor where nothing is compiled.
-    outputs = keras.tree.flatten(outputs)
-    for output, spec in zip(outputs, specs, strict=True):
-        # TensorFlow does not know the shapes of what Python returns.
-        output.set_shape(spec.shape)
-    return outputs
-
-
-@contextmanager
-def numpy_errors_in_one_line() -> Iterator[None]:
-    """Raise the `problem` that a function of `call_numpy` raised, with its own text.
-
-    TensorFlow wraps it into an error of its own, twenty lines of traceback as a text.
-
-    Raises:
-        ValueError: in the place of TensorFlow's error.
-    """
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        own = re.search(r"(?:Type|Value)Error: (Received .* To fix it: .*)\nTraceback", str(error))
-        if own is None:
-            raise
-        raise ValueError(own[1]) from None
-
-
-def mask_of(tensor: Any) -> Any:
-    """The mask that a Masking or Embedding layer upstream gave a tensor, or `None`."""
-    return getattr(tensor, "_keras_mask", None)
 
 
 @contextmanager
@@ -258,7 +154,7 @@ def _by_thread(common: Any, before: Any) -> Any:
     def chosen() -> Any:
         return vars(called)["by_thread"].get(threading.get_ident(), [common])[-1]
 
-    chosen = without_autograph(chosen)
+    chosen = _backends.without_autograph(chosen)
 
     @functools.wraps(common)
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -266,13 +162,6 @@ def _by_thread(common: Any, before: Any) -> Any:
 
     vars(called).update(by_thread={}, common=common, before=before)
     return called
-
-
-def without_autograph(function: Any) -> Any:
-    """A function that AutoGraph, which tf_keras applies to layers, does not rewrite."""
-    import tensorflow as tf
-
-    return tf.autograph.experimental.do_not_convert(function)
 
 
 def unwrapped(layer: Any) -> Any:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kd import _keras, _probabilities
+from keras_kd import _backends, _keras, _probabilities
 from keras_kd._checks import problem, three_parts
 from keras_kd._operations import operation_of
 from keras_kd._probabilities import DERIVED, LOGITS, UNKNOWN
@@ -149,7 +149,7 @@ def recognise_logits(output: Any) -> Logits:
     that they return, where their cross-entropies look for it. Going back to the logits is exact;
     the logarithm of a probability that has become 0 is not.
     """
-    remembered = getattr(output, "_keras_kd_logits", None)
+    remembered = _backends.noted(output, "_keras_kd_logits")
     if remembered is not None:
         return remembered
     found = _probabilities.behind(output)
@@ -222,19 +222,19 @@ def common_rows(teacher: Logits, student: Logits) -> tuple[Logits, Logits]:
 
 def top_of(output: Any) -> Top | None:
     """What is known of an output of which only the k largest logits are; `None` for others."""
-    remembered = getattr(output, "_keras_kd_logits", None)
+    remembered = _backends.noted(output, "_keras_kd_logits")
     return None if remembered is None else remembered.top
 
 
 def taught_classes(output: Any) -> tuple[int, ...] | None:
     """Which of the student's classes the columns of an output are; `None` for all of them."""
-    remembered = getattr(output, "_keras_kd_logits", None)
+    remembered = _backends.noted(output, "_keras_kd_logits")
     return None if remembered is None else remembered.taught
 
 
 def remember_logits(output: Any, logits: Logits) -> None:
     """Note the logits behind a tensor that was computed from an output, for `recognise_logits`."""
-    output._keras_kd_logits = logits
+    _backends.note(output, "_keras_kd_logits", logits)
 
 
 def _activations_between(logits: Any, output: Any) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _graphs, _keras
+from keras_kd import _backends, _graphs, _keras
 from keras_kd.losses.reduction import has_positions_of
 
 
@@ -33,8 +33,8 @@ class Lost:
 
 def mask_or_lost(tensor: Any) -> Any:
     """The mask of a tensor that a `MaskTrail` has seen: a tensor, a `Lost`, or `None`."""
-    own = _keras.mask_of(tensor)
-    return own if own is not None else getattr(tensor, "_keras_kd_mask", None)
+    own = _backends.mask_of(tensor)
+    return own if own is not None else _backends.noted(tensor, "_keras_kd_mask")
 
 
 def pairs_that_count(attention_mask: Any, queries: Any, keys: Any) -> Any:
@@ -89,11 +89,11 @@ class MaskTrail:
     def begin(self, inputs: Any) -> None:
         """Note the model's inputs, which come from nowhere."""
         for tensor in _tensors(inputs):
-            self._set(tensor, _keras.mask_of(tensor))
+            self._set(tensor, _backends.mask_of(tensor))
 
     def mask(self, tensor: Any) -> Any:
         """The mask of a tensor: a tensor, a `Lost`, or `None`."""
-        own = _keras.mask_of(tensor)
+        own = _backends.mask_of(tensor)
         if own is not None:
             return own
         if id(tensor) in self._known:
@@ -105,8 +105,8 @@ class MaskTrail:
         """Leave the masks on tensors, for `mask_or_lost`."""
         for tensor in _tensors(tensors):
             mask = self.mask(tensor)
-            if mask is not None and _keras.mask_of(tensor) is None:
-                tensor._keras_kd_mask = mask
+            if mask is not None and _backends.mask_of(tensor) is None:
+                _backends.note(tensor, "_keras_kd_mask", mask)
 
     def note(self, tensor: Any, mask: Any) -> None:
         """Note the mask of a tensor that was computed beside the model."""
@@ -114,7 +114,7 @@ class MaskTrail:
 
     def _followed(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         # AutoGraph, which tf_keras applies to layers, need not rewrite what is no part of them.
-        before, after = map(_keras.without_autograph, (self._before, self._after))
+        before, after = map(_backends.without_autograph, (self._before, self._after))
 
         @wraps(call)
         def followed_call(*args: Any, **kwargs: Any) -> Any:
@@ -140,7 +140,7 @@ class MaskTrail:
     def _before(self, args: Any, kwargs: Any) -> int:
         # A layer may take the masks off.
         for tensor in _tensors((args, kwargs)):
-            own = _keras.mask_of(tensor)
+            own = _backends.mask_of(tensor)
             if own is not None:
                 self._set(tensor, own)
         return len(self._shapes)

@@ -1,11 +1,12 @@
-"""The operations of TensorFlow behind a tensor: those of a traced graph, or noted while they ran.
+"""The operations behind a tensor: those of a graph of TensorFlow, or noted while they ran.
 
-Nothing here imports TensorFlow before there are tensors of it. On another backend there is nothing
-to follow, and every function then raises an error.
+On JAX and PyTorch the functions of Keras' backend are noted that `_CALLS` names: enough to see the
+softmax or sigmoid at the end of a model, and the layers that make logits.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+
+from keras_kd import _backends
 
 _LOCAL = threading.local()
 
@@ -60,8 +63,12 @@ def noted(kinds: frozenset[str]) -> Iterator[bool]:
     Yields:
         Whether operations are noted.
     """
-    if keras.backend.backend() != "tensorflow" or hasattr(_LOCAL, "noted"):
+    if hasattr(_LOCAL, "noted"):
         yield False
+        return
+    if not _backends.is_tensorflow():
+        with _noted_calls():
+            yield True
         return
     import tensorflow as tf
 
@@ -92,6 +99,78 @@ def noted(kinds: frozenset[str]) -> Iterator[bool]:
         del _LOCAL.noted
 
 
+# Functions of Keras' backends on JAX and PyTorch, and the names that their results get here.
+# `Keras...` are kinds that TensorFlow does not have.
+_CALLS = {
+    "nn": {
+        "conv": "Conv2D",
+        "conv_transpose": "Conv2D",
+        "depthwise_conv": "DepthwiseConv2dNative",
+        "elu": "Elu",
+        "gelu": "Elu",
+        "leaky_relu": "LeakyRelu",
+        "log_softmax": "LogSoftmax",
+        "relu": "Relu",
+        "separable_conv": "Conv2D",
+        "sigmoid": "Sigmoid",
+        "silu": "Elu",
+        "softmax": "KerasSoftmax",
+    },
+    "numpy": {"add": "KerasAdd", "einsum": "Einsum", "matmul": "MatMul"},
+    "core": {"cast": "Cast"},
+}
+
+
+@contextmanager
+def _noted_calls() -> Iterator[None]:
+    """Within this context the calls of the functions in `_CALLS` are noted.
+
+    Keras looks them up in the modules of its backend, which no public function replaces.
+    """
+    from keras.src import backend
+
+    found: dict[int, tuple[Any, Operation]] = {}
+
+    def noting(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            inputs = tuple(
+                one
+                for value in (*given.args, *given.kwargs.values())
+                for one in (value if isinstance(value, tuple) else (value,))
+                if keras.ops.is_tensor(one) or isinstance(one, keras.Variable)
+            )
+            operation = Operation(kind, inputs, given.arguments.__getitem__, 0)
+            # A tensor that is returned as it came keeps what made it.
+            if not any(result is one for one in inputs):
+                found[id(result)] = result, operation
+            return result
+
+        return called
+
+    originals = []
+    _LOCAL.noted = found
+    try:
+        for module_name, kinds in _CALLS.items():
+            modules = [backend, getattr(backend, module_name)]
+            for name, kind in kinds.items():
+                for module in modules:
+                    function = vars(module).get(name)
+                    if function is not None:
+                        originals.append((module, name, function))
+                        setattr(module, name, noting(function, kind))
+        yield
+    finally:
+        for module, name, function in originals:
+            setattr(module, name, function)
+        del _LOCAL.noted
+
+
 def _callbacks() -> Any:
     """TensorFlow's module of callbacks, which its debugger uses; `None` where it is not found."""
     try:
@@ -99,15 +178,6 @@ def _callbacks() -> Any:
     except ImportError:
         return None
     return op_callbacks
-
-
-def unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that AutoGraph leaves as it is, since to convert it would take seconds."""
-    if keras.backend.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    return tf.autograph.experimental.do_not_convert(function)
 
 
 def repeated(operation: Operation, tensor: Any, place: int = 0) -> Any:

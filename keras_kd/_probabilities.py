@@ -12,10 +12,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _backends, _keras
 from keras_kd._operations import (
     Operation,
     constant,
@@ -23,7 +24,6 @@ from keras_kd._operations import (
     noted,
     operation_of,
     repeated,
-    unconverted,
 )
 
 # What a tensor is that no softmax and no sigmoid explains:
@@ -79,7 +79,7 @@ Behind = Found | str
 
 def behind(tensor: Any) -> Behind:
     """What made a tensor: the logits of its probabilities, or one of the words above."""
-    return unconverted(_follow)(tensor, {}, _DEPTH)
+    return _backends.without_autograph(_follow)(tensor, {}, _DEPTH)
 
 
 def noting() -> Any:
@@ -109,6 +109,13 @@ def _explained(tensor: Any, known: dict[int, tuple[Any, Behind]], depth: int) ->
     if kind == "Softmax":
         logits = _keras.at_least_float32(operation.inputs[0])
         return Found(logits, "softmax", -1, logits.shape[-1])
+    if kind == "KerasSoftmax":
+        logits = _keras.at_least_float32(operation.inputs[0])
+        axis = operation.attribute("axis")
+        if not isinstance(axis, int):
+            return Found(logits, "softmax")
+        axis = axis if axis < 0 else axis - len(logits.shape)
+        return Found(logits, "softmax", axis, logits.shape[axis])
     if kind == "Sigmoid":
         return Found(_keras.at_least_float32(operation.inputs[0]), "sigmoid")
     if kind in _MAKE_LOGITS:
@@ -121,7 +128,8 @@ def _explained(tensor: Any, known: dict[int, tuple[Any, Behind]], depth: int) ->
         )
     if kind in _PASS:
         source = operation.inputs[operation.number if kind == "IdentityN" else 0]
-        return _follow(source, known, depth) if source.dtype.is_floating else UNKNOWN
+        is_float = "float" in keras.backend.standardize_dtype(source.dtype)
+        return _follow(source, known, depth) if is_float else UNKNOWN
     if kind in _ONE_INPUT:
         place = 1 if kind == "Split" else 0
         source = operation.inputs[place]
@@ -494,7 +502,9 @@ _PASS = frozenset(
         "Snapshot",
     }
 )
-_PRODUCTS = frozenset({"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "MatMul"})
+_PRODUCTS = frozenset(
+    {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "KerasAdd", "MatMul"}
+)
 _MAKE_LOGITS = frozenset(
     {
         "BiasAdd",

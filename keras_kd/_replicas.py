@@ -30,6 +30,15 @@ def number() -> int:
     return strategy.num_replicas_in_sync
 
 
+def learns_shapes() -> bool:
+    """Whether Keras traces a loss under a strategy to learn of shapes; nobody runs it."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.in_cross_replica_context()
+
+
 @contextmanager
 def whole() -> Iterator[None]:
     """Within this context a replica of several works as one device does on a whole batch.

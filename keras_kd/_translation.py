@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tf_keras
 
+from keras_kd._backends import traced_once
 from keras_kd._checks import problem
 from keras_kd._fitting import FitTaken, call_fit
-from keras_kd._keras import Untracked, traced_once
+from keras_kd._keras import Untracked
 from keras_kd._optimizers import settings_of
 
 _REDUCTIONS = {

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_kd import _attention, _graphs, _keras
+from keras_kd import _attention, _backends, _graphs, _keras
 from keras_kd._checks import problem
 from keras_kd._masks import MaskTrail, pairs_that_count
 
@@ -283,7 +283,7 @@ def _listening_to_attention(
     layer = reading.layer
     tokens: list[Any] = []
 
-    @_keras.without_autograph
+    @_backends.without_autograph
     def note_tokens(call: Any, args: Any, kwargs: Any) -> None:
         given = inspect.signature(call).bind(*args, **kwargs).arguments
         query = given.get("query", next(iter(given.values())))
@@ -291,7 +291,7 @@ def _listening_to_attention(
         key = given.get("value", query) if key is None else key
         tokens[:] = [None if trail is None else trail.mask(one) for one in (query, key)]
 
-    @_keras.without_autograph
+    @_backends.without_autograph
     def note_attention(args: Any, kwargs: Any) -> None:
         attention = _attention.attention_of_call(layer, args, kwargs)
         scores = attention.scores if reading.what == "scores" else attention.probabilities

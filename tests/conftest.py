@@ -37,7 +37,8 @@ def pytest_collection(session):
 
 
 def pytest_collection_finish(session):
-    if "keras" in sys.modules:
+    keras = sys.modules.get("keras")
+    if keras is not None and keras.backend.backend() == "tensorflow":
         keep_kernels_when_seeding()
 
 

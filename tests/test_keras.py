@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_kd import _keras, _logits
+from keras_kd import _backends, _keras, _logits
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,12 @@ def test_anything_else_is_refused():
 
 
 def test_another_backend_is_refused(monkeypatch):
-    _keras.check_backend()
+    _backends.check_backend()
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(
         ValueError, match=r"Received the Keras backend 'jax'.*KERAS_BACKEND=tensorflow"
     ):
-        _keras.check_backend()
+        _backends.check_backend()
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])

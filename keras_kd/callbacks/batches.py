@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_kd import _keras
+from keras_kd import _backends
 from keras_kd._checks import problem
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class NumberedBatches(Batches):
 
         @tf.autograph.experimental.do_not_convert
         def batch(number: Any) -> Any:
-            return self._packed(_keras.call_numpy(read, [number], self._specs))
+            return self._packed(_backends.call_from_tensorflow(read, [number], self._specs))
 
         if "on_epoch_begin" in self._events:
             self._given.on_epoch_begin()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_kd import _keras
+from keras_kd import _backends, _keras
 from keras_kd._checks import problem
 from keras_kd._fitting import is_fit_taken_by, listed, own
 from keras_kd.callbacks.batches import batches_of
@@ -191,7 +191,7 @@ class Run:
 
 
 def _check(model: Any, given: Mapping[str, Any]) -> None:
-    _keras.check_backend()
+    _backends.check_backend()
     optimizer = getattr(model, "optimizer", None)
     if not hasattr(optimizer, "build"):
         raise problem(

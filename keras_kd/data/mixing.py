@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_kd import _backends
 from keras_kd._checks import check_integer, check_number, problem
 
 
@@ -19,7 +19,7 @@ def mix(
     labeled_share: float = 0.5,
     missing_label: int = -1,
     seed: int | None = None,
-) -> tf.data.Dataset:
+) -> Any:
     """Mix labeled and unlabeled examples, with as many labels in every batch.
 
     For a student that learns from the labels where there are some and from its teacher everywhere.
@@ -38,7 +38,8 @@ def mix(
         seed: the same seed (and the same `keras.utils.set_random_seed`) gives the same order.
 
     Returns:
-        A `tf.data.Dataset` of batches (x, y), all of `batch_size`.
+        Batches (x, y) for `fit`, all of `batch_size`: a `tf.data.Dataset`, or a
+        `keras.utils.PyDataset` where Keras computes with JAX or PyTorch.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -65,17 +66,22 @@ def mix(
     with_label = min(max(round(batch_size * labeled_share), 1), batch_size - 1)
     without = batch_size - with_label
     batches = max(-(-number_labeled // with_label), -(-number_unlabeled // without))
+    numbers = (number_labeled, with_label), (number_unlabeled, without)
+    if not _backends.is_tensorflow():
+        return _MixedBatches((x, y, others, blank), numbers, batches, seed)
+    import tensorflow as tf
+
     indexes = tf.data.Dataset.zip(
         _endless_batches(number_labeled, with_label, seed),
         _endless_batches(number_unlabeled, without, None if seed is None else seed + 1),
     ).take(batches)
     x, y, others, blank = keras.tree.map_structure(tf.convert_to_tensor, (x, y, others, blank))
 
-    def batch(first: tf.Tensor, second: tf.Tensor) -> tuple[Any, Any]:
-        def joined(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    def batch(first: Any, second: Any) -> tuple[Any, Any]:
+        def joined(one: Any, other: Any) -> Any:
             return tf.concat([tf.gather(one, first), tf.gather(other, second)], axis=0)
 
-        def labels(known: tf.Tensor, empty: tf.Tensor) -> tf.Tensor:
+        def labels(known: Any, empty: Any) -> Any:
             return tf.concat([tf.gather(known, first), tf.repeat(empty, without, axis=0)], axis=0)
 
         return (
@@ -86,8 +92,67 @@ def mix(
     return indexes.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _endless_batches(examples: int, size: int, seed: int | None) -> tf.data.Dataset:
+class _MixedBatches(keras.utils.PyDataset):
+    """The batches of `mix` for backends that read no `tf.data`.
+
+    Args:
+        parts: x, y, unlabeled inputs, and a missing label for each output.
+        numbers: of the labeled and of the unlabeled: how many there are, and how many in a batch.
+        batches: how many batches are an epoch.
+        seed: of the orders.
+    """
+
+    def __init__(
+        self,
+        parts: tuple[Any, ...],
+        numbers: tuple[tuple[int, int], tuple[int, int]],
+        batches: int,
+        seed: int | None,
+    ) -> None:
+        super().__init__()
+        self._parts, self._numbers, self._batches = parts, numbers, batches
+        if seed is None:
+            seed = int(keras.random.randint((), 0, 2**31 - 1))
+        self._random = np.random.default_rng(seed)
+        self._orders: list[np.ndarray] = []
+        self.on_epoch_begin()
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches are an epoch."""
+        return self._batches
+
+    def on_epoch_begin(self) -> None:
+        """Take another order."""
+        self._orders = []
+        for examples, size in self._numbers:
+            rounds = -(-self._batches * size // examples)
+            order = [self._random.permutation(examples) for _ in range(rounds)]
+            self._orders.append(np.concatenate(order))
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """A batch."""
+        first, second = (
+            order[index * size : (index + 1) * size]
+            for order, (_, size) in zip(self._orders, self._numbers, strict=True)
+        )
+        x, y, others, blank = self._parts
+        return (
+            keras.tree.map_structure(
+                lambda one, other: np.concatenate([one[first], other[second]]), x, others
+            ),
+            keras.tree.map_structure(
+                lambda known, empty: np.concatenate([known[first], empty.repeat(len(second), 0)]),
+                y,
+                blank,
+            ),
+        )
+
+
+def _endless_batches(examples: int, size: int, seed: int | None) -> Any:
     """Indexes in batches, each round through the examples in a new order."""
+    import tensorflow as tf
+
     shuffled = tf.data.Dataset.range(examples).shuffle(examples, seed=seed)
     return shuffled.repeat().batch(size, drop_remainder=True)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 
-from keras_kd import _graphs, _keras
+from keras_kd import _backends, _graphs, _keras
 from keras_kd._checks import problem
 from keras_kd.distiller.compatibility import (
     check_distinct,
@@ -62,7 +62,7 @@ class Assembly(_OfModel):
         self, teacher: Any, student: Any, objective: Objective, inputs: Inputs, labels: Labels
     ) -> None:
         """Set the attributes that users see. A missing teacher can be set later."""
-        _keras.check_backend()
+        _backends.check_backend()
         check_order(teacher, student)
         self._labels = labels
         # Keras would track the layers of taps and teachers as parts of this model.
@@ -183,7 +183,9 @@ class Assembly(_OfModel):
                 model.trainable = False
             # Those that learn are state of the training: part of its weights and backups.
             self._replace("_learning_teachers", teacher.learning_models)
-            self.supports_jit = self._supports_jit_alone and teacher.supports_jit
+            # Elsewhere Python runs within compiled steps, or none is compiled.
+            compiles = teacher.supports_jit or not _backends.is_tensorflow()
+            self.supports_jit = self._supports_jit_alone and compiles
             self._teacher_watch = TeacherWatch(teacher.name)
             self._student_watch = ProbabilityWatch("student", student.name)
         before = self._parts.value.student

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import _graphs, _keras
+from keras_kd import _backends, _graphs, _keras
 from keras_kd._checks import problem, shapes_fit, three_parts
 from keras_kd.distiller.objective import Objective
 from keras_kd.teachers import ModelTeacher, Teacher
@@ -147,7 +147,7 @@ def check_jit(teacher: Teacher, jit_compile: Any) -> None:
     Raises:
         ValueError: if it cannot.
     """
-    if jit_compile is True and not teacher.supports_jit:
+    if jit_compile is True and not teacher.supports_jit and _backends.is_tensorflow():
         raise problem(
             f"jit_compile=True with the teacher {teacher.name!r}, which runs outside of TensorFlow",
             "a step without XLA",

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_kd import _backends
+
 
 class CompiledStep:
     """A step on the next batch of an iterator, called as `keras.Model.train_function` is.
@@ -31,12 +33,13 @@ class CompiledStep:
         jit_compile: bool,
         by_keras: Callable[[Any], dict[str, Any]],
     ) -> None:
-        compiled = tf.function(_unconverted(step), jit_compile=jit_compile, reduce_retracing=True)
+        step = _backends.without_autograph(step)
+        compiled = tf.function(step, jit_compile=jit_compile, reduce_retracing=True)
 
         def next_step(iterator: Any) -> dict[str, Any]:
             return compiled(keras.tree.map_structure(_none_for_optional, iterator.get_next()))
 
-        self._function = tf.function(_unconverted(next_step), reduce_retracing=True)
+        self._function = tf.function(_backends.without_autograph(next_step), reduce_retracing=True)
         self._by_keras = by_keras
         self._traced = None
         self._traced_for: Callable[[], Any] = lambda: None
@@ -55,11 +58,6 @@ class CompiledStep:
             self._traced_for = weakref.ref(iterator)
         assert self._traced is not None
         return self._traced(iterator)
-
-
-def _unconverted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that AutoGraph leaves as it is, as Keras has it for steps."""
-    return tf.autograph.experimental.do_not_convert(function)
 
 
 def _none_for_optional(part: Any) -> Any:

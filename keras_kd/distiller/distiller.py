@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
-import tensorflow as tf
 
-from keras_kd import _keras
+from keras_kd import _backends, _keras
 from keras_kd._checks import problem
 from keras_kd._fitting import FitTaken, call_fit
 from keras_kd.distiller.assembly import connect
-from keras_kd.distiller.compiled_step import CompiledStep
 from keras_kd.distiller.logs import with_logs
 from keras_kd.distiller.replicas import label_loss
-from keras_kd.distiller.strategies import check_strategy, first_part, merged_logs
 from keras_kd.distiller.teaching import Teaching
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
+
+# The steps of the backend, of which there is one in a process.
+if TYPE_CHECKING or keras.backend.backend() == _backends.TENSORFLOW:
+    from keras_kd.distiller.tensorflow_step import Keras3Teaching as _BackendTeaching
+elif keras.backend.backend() == _backends.JAX:
+    from keras_kd.distiller.jax_step import JaxTeaching as _BackendTeaching
+else:
+    from keras_kd.distiller.torch_step import TorchTeaching as _BackendTeaching
 
 
 class _EitherFlavour(type(keras.Model)):
@@ -33,7 +37,7 @@ class _EitherFlavour(type(keras.Model)):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
+class Distiller(_BackendTeaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
     """Trains a student on labels and on the outputs of a teacher.
 
     A `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and saving are Keras' own.
@@ -201,22 +205,11 @@ class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
             # So that the optimizer's state can be loaded into it.
             self.optimizer.build(self.trainable_variables)
 
-    def _scaled(self, loss: Any) -> Any:
-        return self.optimizer.scale_loss(loss)
-
-    def _apply_gradients(self, loss: Any, tape: tf.GradientTape) -> None:
-        weights = self.trainable_weights
-        gradients = tape.gradient(loss, weights)
-        if not self.optimizer.built:
-            with tf.init_scope():
-                self.optimizer.build(weights)
-        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Update the metrics and return their values; see `keras.Model.compute_metrics`."""
         metrics = self._compile_metrics
         if metrics is not None and not metrics.built:
-            with tf.init_scope():
+            with _backends.outside_of_steps():
                 metrics.build(y, y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
@@ -347,28 +340,6 @@ class Distiller(Teaching, FitTaken, keras.Model, metaclass=_EitherFlavour):
 
     def _student_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         return label_loss(self._compile_loss, y, y_pred, sample_weight)
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Build what is not built from the first batch; Keras calls this before the first step."""
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
-            return
-        check_strategy(self)
-        with self.distribute_strategy.scope():
-            self._symbolic_build(data_batch=first_part(self, iterator, data_batch))
-
-    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
-        """The logs of an epoch, of the metrics as all replicas have them."""
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return super()._get_metrics_result_or_logs(logs)
-        return merged_logs(logs, self.get_metrics_result())
-
-    def _compiled_step(
-        self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]
-    ) -> Callable[[Any], Any]:
-        if self.run_eagerly or self.steps_per_execution != 1:
-            return by_keras
-        return CompiledStep(step, self.jit_compile, by_keras)
 
 
 Teaching._entry = Distiller

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kd import _backends
 from keras_kd._fitting import listed, own
 
 
@@ -62,7 +63,7 @@ class DistillationLogs(keras.callbacks.Callback):
 
     def _measure(self) -> None:
         if self._rate is None and hasattr(self.model, "total_loss_tracker"):
-            count = float(np.asarray(self.model.total_loss_tracker.count))
+            count = float(_backends.value_of(self.model.total_loss_tracker.count))
             self._rate = count / max(time.perf_counter() - self._began, 1e-9)
 
 
@@ -92,5 +93,5 @@ def _kernels(student: Any) -> Iterator[tuple[str, np.ndarray]]:
             name = getattr(weight, "path", weight.name).split(":")[0]
             yield (
                 name.removeprefix(f"{student.name}/"),
-                np.asarray(weight) * masks.get(id(weight), 1.0),
+                _backends.value_of(weight) * masks.get(id(weight), 1.0),
             )

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras, _logits, _replicas
+from keras_kd import _backends, _logits, _replicas
 from keras_kd._checks import problem
 from keras_kd.losses import DistillationLoss
 from keras_kd.losses.reduction import align, sum_and_count
@@ -105,7 +105,7 @@ class SharedLoss:
                 "return a tensor of shape (batch,), and leave the mean to "
                 "reduction='sum_over_batch_size'",
             )
-        masks = [one for one in map(_keras.mask_of, (y_pred, values)) if one is not None]
+        masks = [one for one in map(_backends.mask_of, (y_pred, values)) if one is not None]
         mask = None if not masks else ops.cast(masks[0], "bool")
         for other in masks[1:]:
             mask = ops.logical_and(mask, ops.cast(other, "bool"))
@@ -114,7 +114,7 @@ class SharedLoss:
 
 def _converted(tensor: Any, dtype: str) -> Any:
     """In the precision of a loss; the mask stays on what has it already, as in Keras."""
-    mask = _keras.mask_of(tensor)
+    mask = _backends.mask_of(tensor)
     converted = ops.convert_to_tensor(tensor, dtype=dtype)
     if mask is not None and converted is not tensor:
         converted._keras_mask = mask

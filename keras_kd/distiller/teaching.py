@@ -1,16 +1,16 @@
-"""What the Distillers of Keras 3 and tf_keras share: everything but how gradients are applied."""
+"""What the Distillers of Keras 3 and tf_keras share: everything but the steps."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from keras_kd import _graphs, _keras, _logits, _replicas
+from keras_kd import _backends, _graphs, _keras, _logits, _replicas
 from keras_kd._checks import problem, three_parts
 from keras_kd.distiller.agreement import compare
 from keras_kd.distiller.assembly import Assembly
@@ -30,7 +30,6 @@ from keras_kd.distiller.own_loss import (
     own_loss,
     own_metrics,
 )
-from keras_kd.distiller.strategies import check_strategy, in_shape_of_logs, taken_losses
 from keras_kd.distiller.succession import (
     CompileArguments,
     successor,
@@ -65,8 +64,9 @@ class Passes(NamedTuple):
 class Teaching(Assembly):
     """Training of a student, for classes that are also a model of Keras 3 or of tf_keras.
 
-    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass defines
-    what its Keras does in its own way: `_begin_model`, `_student_loss`, `_apply_gradients`.
+    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass for each
+    backend (`tensorflow_step.py`, `jax_step.py`, `torch_step.py`) has the steps, and one for each
+    Keras what that does in its own way: `_begin_model`, `_student_loss`, `_mean_of_keras`.
     Arguments and errors are those of `keras_kd.Distiller`.
     """
 
@@ -165,35 +165,31 @@ class Teaching(Assembly):
             passes = self._new_passes(x, y_pred, training)
         return self._total_loss(x, y, sample_weight, passes, training)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step: one forward pass of each model, then gradients for the student only."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
-            student = self._ask_student(x, training=True)
-            added = taken_losses(self.student)
-            # So that no activation of the teacher is kept for gradients.
-            with tape.stop_recording():
-                passes = Passes(self._ask_teacher(x, student), student, added)
-            sample_weight = self._weighed(y, sample_weight, student.outputs)
-            loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
-            scaled_loss = self._scaled(loss)
-        scheduled = self._scheduled_values()
-        self._apply_gradients(scaled_loss, tape)
-        if self.teacher is not None:
-            self.teacher.after_step(self.student, self._step())
-        results = self._results(loss, x, y, student.outputs, sample_weight) | scheduled
-        return in_shape_of_logs(self, results)
+    def _loss_of_batch(
+        self, x: Any, y: Any, sample_weight: Any, without_gradients: Callable[[], Any]
+    ) -> tuple[Any, Any, Any]:
+        """One forward pass of each model in a training step.
 
-    def _scaled(self, loss: Any) -> Any:
-        """The loss as gradients are taken of it."""
-        return loss
+        Args:
+            x: inputs.
+            y: labels.
+            sample_weight: weights of the examples.
+            without_gradients: makes a context in which nothing is kept for gradients.
 
-    def _apply_gradients(self, loss: Any, tape: tf.GradientTape) -> None:
-        """Take a step of the optimizer."""
-        raise NotImplementedError
+        Returns:
+            The total loss, the student's outputs, and the weights that examples have.
+        """
+        student = self._ask_student(x, training=True)
+        added = self._taken_losses()
+        # So that no activation of the teacher is kept for gradients.
+        with without_gradients():
+            passes = Passes(self._ask_teacher(x, student), student, added)
+        sample_weight = self._weighed(y, sample_weight, student.outputs)
+        loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
+        return loss, student.outputs, sample_weight
 
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """One step of evaluation: the same losses, and no weight changes.
+    def _test_batch(self, data: Any) -> dict[str, Any]:
+        """The logs of a batch in evaluation: the same losses, and no weight changes.
 
         Data without stored outputs are measured by their labels alone.
         """
@@ -202,9 +198,11 @@ class Teaching(Assembly):
             return self._test_on_labels(x, y, sample_weight)
         passes = self._new_passes(x, None, training=False)
         loss = self._loss_of_passes(passes, x, y, sample_weight, training=False)
-        return in_shape_of_logs(
-            self, self._results(loss, x, y, passes.student.outputs, sample_weight)
-        )
+        return self._results(loss, x, y, passes.student.outputs, sample_weight)
+
+    def _scaled(self, loss: Any) -> Any:
+        """The loss as gradients are taken of it."""
+        return loss
 
     def _test_on_labels(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         has_loss = self._uses_own_loss or self._compile_arguments.value.loss is not None
@@ -220,9 +218,7 @@ class Teaching(Assembly):
         unknown |= set(self._term_means.value or ())
         if self._agreement.value is not None:
             unknown.add(self._agreement.value.name)
-        return in_shape_of_logs(
-            self, {name: value for name, value in results.items() if name not in unknown}
-        )
+        return {name: value for name, value in results.items() if name not in unknown}
 
     def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         """Train; see `keras.Model.fit`. `class_weight` gives missing labels no class."""
@@ -272,9 +268,13 @@ class Teaching(Assembly):
         known = self._term_means.value
         if known is None or list(known) != names:
             mean = self._mean_of_keras()
-            with self.distribute_strategy.scope():
+            with self._scope_of_metrics():
                 self._term_means.value = {name: mean(name=name) for name in names}
             self._forget_steps()
+
+    def _scope_of_metrics(self) -> Any:
+        """A context in which metrics are made."""
+        return nullcontext()
 
     def _mean_of_keras(self) -> type:
         """The class of means of the Keras of this model."""
@@ -285,14 +285,13 @@ class Teaching(Assembly):
         names = {metric.name for metric in others}
         return [metric for metric in self._own_metrics() if metric.name not in names]
 
-    def make_train_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled step, followed by a check of the teacher's outputs.
+    def _check_step(self) -> None:
+        """Check before the first step that the student can learn.
 
         Raises:
-            ValueError: if the student has nothing to train.
+            ValueError: if it has nothing to train.
         """
         self._settle_terms()
-        check_strategy(self)
         if self.student.built and not self.student.trainable_weights:
             raise problem(
                 f"a student {self.student.name!r} without trainable weights",
@@ -300,21 +299,19 @@ class Teaching(Assembly):
                 "set trainable = True on the student and on each of student.layers, and do not "
                 "build the student of layers of the teacher alone, which is frozen",
             )
-        if self.train_function is None or force:
-            super().make_train_function(force)
-            function = self._compiled_step(self.train_step, self.train_function)
-            self.train_function = self._watched(function)
-        return self.train_function
 
-    def make_test_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled evaluation step, followed by a check of the teacher's outputs."""
-        self._settle_terms()
-        check_strategy(self)
-        if self.test_function is None or force:
-            super().make_test_function(force)
-            function = self._compiled_step(self.test_step, self.test_function)
-            self.test_function = self._watched(function)
-        return self.test_function
+    def _check_logs(self, logs: Mapping[str, Any]) -> None:
+        """Read what a step has noted, and report what is wrong.
+
+        Raises:
+            ValueError: if the teacher's outputs were NaN or infinite, or a schedule out of bounds.
+        """
+        self._teacher_watch.read(logs.get(self.distillation_loss_tracker.name))
+        self._student_watch.report()
+        self._objective.check_scheduled_values(logs)
+        # A student that had no shapes before has them now, and can be saved.
+        if self.student.built and not self.built:
+            self.built = True
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         """Export the student; see `keras.Model.export`."""
@@ -322,14 +319,8 @@ class Teaching(Assembly):
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """The student's outputs, see `keras.Model.predict`."""
-        with _keras.numpy_errors_in_one_line():
+        with _backends.numpy_errors_in_one_line():
             return super().predict(*args, **kwargs)
-
-    def _compiled_step(
-        self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]
-    ) -> Callable[[Any], Any]:
-        """A function that does a step on an iterator's next batch, as `by_keras` does."""
-        return by_keras
 
     def _begin_compile(self, optimizer: Any, loss: Any, metrics: Any, options: Any) -> None:
         """Check the arguments of `compile` and remember them for `with_student`."""
@@ -465,8 +456,12 @@ class Teaching(Assembly):
             student = self._ask_student(x, training)
         else:
             student = Tapped(y_pred, {})
-        added = taken_losses(self.student)
+        added = self._taken_losses()
         return Passes(self._ask_teacher(x, student), student, added)
+
+    def _taken_losses(self) -> Sequence[Any]:
+        """What layers have added in the last pass, where another one may begin before the loss."""
+        return []
 
     def _loss_of_passes(
         self, passes: Passes, x: Any, y: Any, sample_weight: Any, training: bool
@@ -590,30 +585,6 @@ class Teaching(Assembly):
     def _scheduled_values(self) -> dict[str, Any]:
         """The current values of schedules, for the logs of a training step."""
         return self._objective.scheduled_values(self._step())
-
-    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        function = _keras.traced_once(function)
-
-        def step(iterator: Any) -> Any:
-            with _keras.numpy_errors_in_one_line():
-                try:
-                    logs = function(iterator)
-                except (StopIteration, tf.errors.OpError):
-                    # The step is sound: the data are not, or at their end.
-                    raise
-                except BaseException:
-                    # TensorFlow cannot go on with one whose first trace failed or was interrupted.
-                    self._forget_steps()
-                    raise
-            self._teacher_watch.read(logs.get(self.distillation_loss_tracker.name))
-            self._student_watch.report()
-            self._objective.check_scheduled_values(logs)
-            # A student that had no shapes before has them now, and can be saved.
-            if self.student.built and not self.built:
-                self.built = True
-            return logs
-
-        return step
 
 
 def _batch_size(outputs: Any) -> Any:

@@ -16,10 +16,10 @@ from keras_kd._checks import problem
 from keras_kd._translation import TakesKeras3
 from keras_kd.distiller.replicas import label_loss
 from keras_kd.distiller.strategies import merged_logs
-from keras_kd.distiller.teaching import Teaching
+from keras_kd.distiller.tensorflow_step import TensorFlowTeaching
 
 
-class TfKerasDistiller(Teaching, TakesKeras3, tf_keras.Model):
+class TfKerasDistiller(TensorFlowTeaching, TakesKeras3, tf_keras.Model):
     """What `keras_kd.Distiller` gives for a `tf_keras` student; see there.
 
     Strings and objects of Keras 3 (optimizers, losses, metrics, callbacks) are taken as well as

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from keras_kd import _logits
+from keras_kd import _backends, _logits, _replicas
 from keras_kd._checks import problem
 from keras_kd._probabilities import JOINED
 
@@ -36,35 +35,42 @@ class ProbabilityWatch:
         self._joined = False
         self._reported = False
 
+    @property
+    def notes(self) -> list[keras.Variable]:
+        """What a step writes down."""
+        return [self._found]
+
     def look(self, outputs: list[Any]) -> None:
         """Note whether any of these outputs, which a loss softens, could be probabilities."""
-        if self._reported or tf.distribute.in_cross_replica_context():
-            # Under a strategy Keras first traces a loss to learn of shapes; nobody runs it.
+        if self._reported or _learns_shapes(outputs):
             return
         seen = [(output, _logits.recognise_logits(output)) for output in outputs]
         self._joined |= any(one.origin == JOINED for _, one in seen)
         open_ones = [(output, one) for output, one in seen if _logits.could_be_probabilities(one)]
         if open_ones:
             # Once is enough, and a compiled step goes on as it began.
-            tf.cond(self._found < 0, lambda: self._note(open_ones), lambda: None)
-        if tf.executing_eagerly():
+            known = ops.convert_to_tensor(self._found)
+            self._found.assign(
+                ops.cond(known < 0, lambda: self._seen_in(open_ones, known.dtype), lambda: known)
+            )
+        if _backends.runs_eagerly():
             self.report()
 
-    def _note(self, outputs: list[tuple[Any, _logits.Logits]]) -> None:
+    def _seen_in(self, outputs: list[tuple[Any, _logits.Logits]], dtype: Any) -> Any:
         found = [_logits.suspicions(output, seen) for output, seen in outputs]
         rows = [one for in_rows, _ in found for one in in_rows] or [ops.convert_to_tensor(False)]
         entries = [one for _, by_entry in found for one in by_entry]
         in_rows, by_entry = (
-            ops.cast(ops.any(ops.stack(flags)), "int64") for flags in (rows, entries)
+            ops.cast(ops.any(ops.stack(flags)), dtype) for flags in (rows, entries)
         )
-        self._found.assign(in_rows + _ENTRIES * by_entry)
+        return in_rows + _ENTRIES * by_entry
 
     def report(self) -> None:
         """Warn of what the first step noted."""
         if self._reported:
             return
         self._reported = True
-        found = int(self._found.numpy())
+        found = int(_backends.value_of(self._found))
         if found > 0 or self._joined:
             kind = "joined" if self._joined else "rows" if found % _ENTRIES else "entries"
             warnings.warn(_logits.said_of_probabilities(self._role, self._name, kind), stacklevel=2)
@@ -104,8 +110,7 @@ class TeacherWatch:
             outputs: a structure of tensors.
             softened: those among them that a loss divides by a temperature, where known.
         """
-        if tf.distribute.in_cross_replica_context():
-            # Under a strategy Keras first traces a loss to learn of shapes; nobody runs it.
+        if _learns_shapes(outputs):
             return outputs
         flat = [tensor for tensor in keras.tree.flatten(outputs) if _is_float(tensor)]
         if softened is None:
@@ -113,7 +118,7 @@ class TeacherWatch:
         self.probabilities.look(softened)
         tensors = [part for tensor in flat for part in _parts(tensor)]
         clean = iter(self._cleaned(tensors) if tensors else [])
-        if tf.executing_eagerly():
+        if _backends.runs_eagerly():
             self.report()
         return keras.tree.map_structure(
             lambda tensor: _replaced(tensor, clean) if _is_float(tensor) else tensor, outputs
@@ -125,23 +130,23 @@ class TeacherWatch:
         sums = [ops.cast(ops.sum(tensor), "float32") for tensor in tensors]
         # Finite sums have finite terms: one look at each number, and nothing is copied. Terms that
         # are finite can have a sum that is not, so there is a closer look where it is not.
-        self._seen.finite, *clean = tf.cond(
+        finite, *clean = ops.cond(
             ops.isfinite(ops.sum(ops.stack(sums))),
-            lambda: [tf.constant(True), *tensors],
-            lambda: self._looked_at_closely(tensors),
+            lambda: [ops.convert_to_tensor(True), *tensors],
+            lambda: _looked_at_closely(tensors),
         )
+        self._not_finite.assign_add(ops.cast(ops.logical_not(finite), self._not_finite.dtype))
+        self._seen.finite = finite
         return clean
 
-    def _looked_at_closely(self, tensors: list[Any]) -> list[Any]:
-        """Whether all is finite, and the tensors with 0 for what is not."""
-        are_finite = [ops.isfinite(tensor) for tensor in tensors]
-        finite = ops.all(ops.stack([ops.all(is_finite) for is_finite in are_finite]))
-        self._not_finite.assign_add(ops.cast(ops.logical_not(finite), "int64"))
-        clean = [
-            ops.where(is_finite, tensor, ops.zeros_like(tensor))
-            for is_finite, tensor in zip(are_finite, tensors, strict=True)
-        ]
-        return [finite, *clean]
+    def begin(self) -> None:
+        """Forget what was noted, where a step that raised an error could not."""
+        self._not_finite.assign(0)
+
+    @property
+    def notes(self) -> list[keras.Variable]:
+        """What a step writes down."""
+        return [self._not_finite, *self.probabilities.notes]
 
     def mark(self, loss: Any) -> Any:
         """The loss for the logs: NaN where the outputs last looked at were not finite."""
@@ -166,7 +171,7 @@ class TeacherWatch:
         Raises:
             ValueError: if the teacher's outputs were NaN or infinite.
         """
-        if int(self._not_finite.numpy()):
+        if int(_backends.value_of(self._not_finite)):
             self._not_finite.assign(0)
             raise problem(
                 f"NaN or infinite outputs from the teacher {self._name!r}",
@@ -178,16 +183,33 @@ class TeacherWatch:
         self.probabilities.report()
 
 
-def _counter(begin: Any = 0) -> tf.Variable:
+def _looked_at_closely(tensors: list[Any]) -> list[Any]:
+    """Whether all is finite, and the tensors with 0 for what is not."""
+    are_finite = [ops.isfinite(tensor) for tensor in tensors]
+    finite = ops.all(ops.stack([ops.all(is_finite) for is_finite in are_finite]))
+    clean = [
+        ops.where(is_finite, tensor, ops.zeros_like(tensor))
+        for is_finite, tensor in zip(are_finite, tensors, strict=True)
+    ]
+    return [finite, *clean]
+
+
+def _counter(begin: int = 0) -> keras.Variable:
     # TensorFlow keeps int32 variables on the CPU, where a step that XLA compiled for a GPU cannot
-    # reach them.
-    return tf.Variable(
-        begin,
-        dtype="int64",
+    # reach them; JAX has no int64 by default.
+    dtype = "int64" if keras.backend.backend() == "tensorflow" else "int32"
+    return keras.Variable(
+        keras.initializers.Constant(begin),
+        shape=(),
+        dtype=dtype,
         trainable=False,
-        aggregation=tf.VariableAggregation.SUM,
-        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation="sum",
+        synchronization="on_read",
     )
+
+
+def _learns_shapes(outputs: Any) -> bool:
+    return _replicas.learns_shapes() or _backends.has_no_values(outputs)
 
 
 def _is_float(tensor: Any) -> bool:

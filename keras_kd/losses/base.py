@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_kd import _logits, schedules
 from keras_kd._checks import problem, shapes_fit
@@ -175,7 +176,8 @@ class DistillationLoss(keras.distillation.DistillationLoss):
         # A formula without schedules need not take a step.
         context = {"step": step} if self.schedules else {}
         total = 0.0
-        for key, teacher_output, student_output in self.pairs(teacher_outputs, student_outputs):
+        for key, *both in self.pairs(teacher_outputs, student_outputs):
+            teacher_output, student_output = keras.tree.map_structure(_as_tensor, both)
             self._check_known(teacher_output)
             self.build(shape_of(teacher_output), shape_of(student_output))
             pair = Pair(
@@ -282,6 +284,11 @@ def matching_outputs(
             "outputs=['name']",
         )
     return [(key, teacher[key], student[key]) for key in compared]
+
+
+def _as_tensor(part: Any) -> Any:
+    """An array as a tensor; a tensor as it is, with what is noted of it."""
+    return part if part is None or ops.is_tensor(part) else ops.convert_to_tensor(part)
 
 
 def _how_to_fit(teacher_shape: Any, student_shape: Any) -> str | None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _backends
 from keras_kd._checks import one_line, problem
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher, plain_outputs
@@ -170,7 +170,7 @@ class NumpyFunction(_CallableTeacher):
     def __call__(self, inputs: Any, student: Tapped | None) -> Tapped:
         """What the function returns."""
         specs = keras.tree.flatten(self._specs)
-        flat = _keras.call_numpy(
+        flat = _backends.call_numpy(
             lambda *arrays: self._arrays(keras.tree.pack_sequence_as(inputs, arrays)),
             keras.tree.flatten(inputs),
             specs,

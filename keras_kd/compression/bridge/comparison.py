@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kd._backends import mask_of
 from keras_kd._checks import three_parts
-from keras_kd._keras import mask_of
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.graph import Graph
 

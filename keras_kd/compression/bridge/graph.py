@@ -15,8 +15,9 @@ from typing import Any
 
 import keras
 
+from keras_kd._backends import mask_of
 from keras_kd._checks import one_line, problem, three_parts
-from keras_kd._keras import is_keras_model, is_tf_keras_model, mask_of
+from keras_kd._keras import is_keras_model, is_tf_keras_model
 from keras_kd.compression.bridge.operations import Operation
 from keras_kd.compression.layers import row_of
 

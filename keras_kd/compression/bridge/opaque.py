@@ -16,8 +16,9 @@ import tf_keras
 from tf_keras.src.engine import base_layer_utils
 from tf_keras.src.saving import serialization_lib
 
+from keras_kd._backends import mask_of
 from keras_kd._checks import problem
-from keras_kd._keras import Untracked, mask_of, take_losses
+from keras_kd._keras import Untracked, take_losses
 from keras_kd.compression.bridge.operations import Operation
 from keras_kd.compression.bridge.serialized import from_text, function_from_text
 from keras_kd.compression.bridge.weights import named_weights

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_kd._keras import mask_of
+from keras_kd._backends import mask_of
 from keras_kd.compression.bridge.serialized import (
     arguments_from_text,
     arguments_to_text,

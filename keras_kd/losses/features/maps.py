@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_kd import _backends
 from keras_kd._checks import problem
 from keras_kd.losses.base import OutputKey, Pair
 from keras_kd.losses.features.base import FeatureLoss
@@ -169,7 +170,7 @@ def unit(vectors: Any, axis: int) -> Any:
     """Divide by the Euclidean norm along an axis; zeros stay zeros, without gradient."""
 
     # Of the derivative of each operation, most is known already or cancels.
-    @ops.custom_gradient
+    @_backends.custom_gradient
     def divided(vectors: Any) -> Any:
         # What has been divided by its largest value has a norm of at least 1, which neither
         # overflows nor underflows; it is below where the vector is shorter than the least norm.

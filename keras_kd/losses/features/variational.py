@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _backends
 from keras_kd._checks import check_number, problem
 from keras_kd.losses.features.base import FeatureLoss, LayerNames
 
@@ -113,7 +113,7 @@ class VariationalInformation(FeatureLoss):
             )
         if known is None:
             first = math.log(math.expm1(_FIRST_VARIANCE - self.epsilon))
-            self.log_scale = _keras.new_variable((channels,), first, "log_scale")
+            self.log_scale = _backends.new_variable((channels,), first, "log_scale")
 
     def pairs(self, teacher_outputs: Any, student_outputs: Any) -> list[tuple[Any, Any, Any]]:
         """The only pair of features.

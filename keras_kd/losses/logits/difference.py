@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _backends, _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.losses.base import DistillationLoss, OutputKey, matching_outputs
 from keras_kd.losses.logits.base import logits_behind
@@ -137,8 +137,8 @@ class OutputDifference(DistillationLoss):
                 "give the model's inputs and layers fixed numbers of channels",
             )
         self._regressor = [
-            _keras.new_variable(sizes, 0.0, "output_difference_kernel"),
-            _keras.new_variable(sizes[1:], 0.0, "output_difference_bias"),
+            _backends.new_variable(sizes, 0.0, "output_difference_kernel"),
+            _backends.new_variable(sizes[1:], 0.0, "output_difference_bias"),
         ]
 
     def pairs(self, teacher_outputs: Any, student_outputs: Any) -> list[tuple[Any, Any, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import schedules
+from keras_kd import _backends, schedules
 from keras_kd._checks import check_choice
 from keras_kd._logits import Top
 from keras_kd.losses.base import OutputKey
@@ -51,7 +51,7 @@ def _divergence(teacher: Any, student: Any) -> Any:
     """KL divergence of distributions given by their logarithms, over the last axis."""
     teacher = ops.stop_gradient(teacher)
 
-    @ops.custom_gradient
+    @_backends.custom_gradient
     def from_teacher(student: Any) -> Any:
         probability = ops.exp(teacher)
         gap = student - teacher

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_kd import _keras
+from keras_kd import _backends
 from keras_kd._checks import check_integer, check_number, problem
 from keras_kd.losses.features.base import LayerNames
 from keras_kd.losses.geometry import directions, flatten
@@ -127,7 +127,7 @@ class ContrastiveRepresentation(BatchLoss):
         sizes = [_size(teacher_shape), _size(student_shape)]
         if not self._projections:
             self._projections = [
-                _keras.new_variable(
+                _backends.new_variable(
                     (size, self.projection_units),
                     keras.initializers.GlorotUniform(seed=seed),
                     name=f"{side}_projection",

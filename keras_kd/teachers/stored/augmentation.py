@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_kd import _backends
 from keras_kd._checks import check_integer, problem
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ class Augmentation:
     """A random change of an example that is the same whenever its seed is.
 
     Args:
-        function: takes the inputs of one example, without its key, and a seed, an int32 tensor of
-            shape `(2,)` for the stateless operations of TensorFlow (`tf.image.stateless_...`,
-            `tf.random.stateless_...`); returns the inputs changed.
+        function: takes the inputs of one example, without its key, and a seed; returns the inputs
+            changed. With the TensorFlow backend they are tensors, and the seed is an int32 tensor
+            of shape `(2,)` for stateless operations (`tf.image.stateless_...`,
+            `tf.random.stateless_...`); with others they are arrays, and the seed is an array of
+            two integers from 0 on for `numpy.random.default_rng(seed)`.
         versions: how many versions there are of each example.
         seed: from which all seeds are made.
 
@@ -82,6 +85,8 @@ class Augmentation:
             x: the inputs of a batch, a structure of tensors or arrays.
             seeds: int32, of shape `(batch, 2)`.
         """
+        if not _backends.is_tensorflow():
+            return self._of_arrays(x, np.asarray(seeds))
         import tensorflow as tf
 
         if self._compiled is None:
@@ -91,6 +96,15 @@ class Augmentation:
             )
         x = keras.tree.map_structure(tf.convert_to_tensor, x)
         return self._compiled[1](x, tf.convert_to_tensor(seeds))
+
+    def _of_arrays(self, x: Any, seeds: np.ndarray) -> Any:
+        examples = [
+            self._function(
+                keras.tree.map_structure(lambda part, row=row: part[row], x), seed.view("uint32")
+            )
+            for row, seed in enumerate(seeds)
+        ]
+        return keras.tree.map_structure(lambda *parts: np.stack(parts), *examples)
 
     def _each(self, x: Any, seeds: tf.Tensor) -> Any:
         import tensorflow as tf
@@ -149,7 +163,7 @@ def seeds(seed: int, keys: np.ndarray, versions: Any) -> np.ndarray:
     return mixed.astype("<u8").view("<i4").reshape(-1, 2)
 
 
-def marks(x: Any) -> tf.Tensor:
+def marks(x: Any) -> tf.Tensor | np.ndarray:
     """A number in about -1..1 for each example that distinguishes its augmentations.
 
     The sum over all inputs of `sum_i x_i cos(i) / sum_i |x_i|`.
@@ -158,8 +172,10 @@ def marks(x: Any) -> tf.Tensor:
         x: the inputs of a batch, a structure of tensors; strings do not count.
 
     Returns:
-        float32 tensor of shape `(batch,)`.
+        float32 tensor (an array on backends other than TensorFlow) of shape `(batch,)`.
     """
+    if not _backends.is_tensorflow():
+        return _marks_of_arrays(x)
     import tensorflow as tf
 
     total: Any = 0.0
@@ -171,6 +187,18 @@ def marks(x: Any) -> tf.Tensor:
         total += tf.math.divide_no_nan(tf.linalg.matvec(rows, waves), tf.norm(rows, ord=1, axis=1))
     first = keras.tree.flatten(x)[0]
     return tf.broadcast_to(total, tf.shape(first)[:1])
+
+
+def _marks_of_arrays(x: Any) -> np.ndarray:
+    total: Any = 0.0
+    for part in map(np.asarray, keras.tree.flatten(x)):
+        if part.dtype.kind in "OSU":
+            continue
+        rows = part.reshape(len(part), -1).astype("float32")
+        sizes = np.abs(rows).sum(axis=1)
+        waves = rows @ np.cos(np.arange(rows.shape[1], dtype="float32"))
+        total += np.where(sizes > 0.0, waves / np.maximum(sizes, 1e-30), 0.0)
+    return np.broadcast_to(total, (len(keras.tree.flatten(x)[0]),)).astype("float32")
 
 
 class Visits:

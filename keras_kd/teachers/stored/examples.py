@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -100,9 +101,9 @@ def is_py_dataset(dataset: Any) -> bool:
 
 def is_tf_dataset(dataset: Any) -> bool:
     """Whether these are the batches of TensorFlow's input pipelines."""
-    import tensorflow as tf
-
-    return isinstance(dataset, tf.data.Dataset)
+    # Without TensorFlow there is none.
+    data = getattr(sys.modules.get("tensorflow"), "data", None)
+    return data is not None and isinstance(dataset, data.Dataset)
 
 
 def as_arrays(dataset: Any) -> Batch | None:

@@ -159,15 +159,20 @@ class Lookup:
             return self.with_source(x, self.outputs(keys, inputs), divided)
         versions, seeds = self.following(keys, version)
         augmented = self.of_student(self.augmentation(to_numpy(divided.x), seeds))
-        arrays = self.outputs(keys, inputs, versions, marks(augmented).numpy())
+        arrays = self.outputs(keys, inputs, versions, np.asarray(marks(augmented)))
         return self.with_source(keras.tree.map_structure(np.asarray, augmented), arrays, divided)
 
     def with_source(self, x: Any, outputs: dict[str, Any], batch: Batch) -> tuple:
         """Inputs, outputs with the mark of their teacher, and the labels of the batch."""
         some = next(iter(outputs.values()))
-        zeros = np.zeros if isinstance(some, np.ndarray) else keras.ops.zeros
         # Not of no size at all: TensorFlow can divide by it.
-        nothing = zeros((keras.ops.shape(some)[0],), dtype="bool")
+        if isinstance(some, np.ndarray):
+            nothing = np.zeros((len(some),), dtype="bool")
+        else:
+            # In `tf.data`, whatever the backend.
+            import tensorflow as tf
+
+            nothing = tf.zeros(tf.shape(some)[:1], dtype="bool")
         return joined(x, {**outputs, source_mark(self.description): nothing}), *batch.labels
 
     def _find(self, keys: np.ndarray, integers: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_kd import _keras
+from keras_kd._backends import call_from_tensorflow, is_tensorflow
 from keras_kd._checks import problem
 from keras_kd.teachers.stored.augmentation import marks
 from keras_kd.teachers.stored.examples import (
@@ -40,7 +40,10 @@ def join(
     """A dataset with the stored outputs; see `StoredTeacher.join`."""
     arrays = as_arrays(dataset)
     if arrays is not None:
-        return Pipeline(lookup).of_arrays(arrays, batch_size or _USUAL_BATCH_SIZE, shuffle, seed)
+        batch_size = batch_size or _USUAL_BATCH_SIZE
+        if not is_tensorflow():
+            return JoinedPyDataset(ArrayBatches(arrays, batch_size, shuffle, seed), lookup)
+        return Pipeline(lookup).of_arrays(arrays, batch_size, shuffle, seed)
     if is_tf_dataset(dataset):
         batches = dataset if batch_size is None else dataset.rebatch(batch_size)
         return Pipeline(lookup).of_batches(batches)
@@ -121,11 +124,11 @@ class Pipeline:
 
         def at_once(places: Any) -> tuple:
             """One call of Python, which costs as much as reading a batch."""
-            found = _keras.call_numpy(gather_and_look_up, [places], [*specs, *self._specs])
+            found = call_from_tensorflow(gather_and_look_up, [places], [*specs, *self._specs])
             return self._packed(divided(places, found[: len(parts)]), found[len(parts) :])
 
         def taken(places: Any) -> Batch:
-            return divided(places, _keras.call_numpy(gather, [places], specs))
+            return divided(places, call_from_tensorflow(gather, [places], specs))
 
         is_augmented = self._lookup.augmentation is not None
         most = _MOST_AUGMENTED // batch_size if is_augmented else _MOST_BATCHES
@@ -168,7 +171,7 @@ class Pipeline:
         return dataset.map(_untraced(joining), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
     def _joined(self, batch: Batch) -> tuple:
-        found = _keras.call_numpy(self._look_up, [batch.key, *self._inputs(batch)], self._specs)
+        found = call_from_tensorflow(self._look_up, [batch.key, *self._inputs(batch)], self._specs)
         return self._packed(batch, found)
 
     def _with_seeds(self, batch: Batch) -> tuple:
@@ -184,7 +187,7 @@ class Pipeline:
             tf.TensorSpec((None, 2), "int32"),
         ]
         count = tf.shape(keras.tree.flatten(batch.x)[0])[0]
-        keys, versions, seeds = _keras.call_numpy(following, [batch.key, count], specs)
+        keys, versions, seeds = call_from_tensorflow(following, [batch.key, count], specs)
         return batch._replace(key=keys), versions, seeds
 
     def _joined_augmented(self, batch: Batch, versions: Any, seeds: Any) -> tuple:
@@ -198,7 +201,7 @@ class Pipeline:
         augmented = batch._replace(x=augmentation(batch.x, seeds))
         own_marks = marks(self._lookup.of_student(augmented.x))
         arguments = [batch.key, versions, own_marks, *self._inputs(batch)]
-        return self._packed(augmented, _keras.call_numpy(look_up, arguments, self._specs))
+        return self._packed(augmented, call_from_tensorflow(look_up, arguments, self._specs))
 
     def _look_up(self, keys: np.ndarray, *inputs: np.ndarray) -> list[np.ndarray]:
         return list(self._lookup.outputs(keys, inputs).values())
@@ -210,6 +213,43 @@ class Pipeline:
     def _packed(self, batch: Batch, found: list[Any]) -> tuple:
         arrays = dict(zip(self._names, found, strict=True))
         return self._lookup.with_source(self._lookup.of_student(batch.x), arrays, batch)
+
+
+class ArrayBatches(keras.utils.PyDataset):
+    """Batches of arrays, for backends that read no `tf.data`, in another order in each epoch.
+
+    Args:
+        arrays: the examples.
+        batch_size: how many in a batch.
+        shuffle: whether they are shuffled.
+        seed: of the orders; `None` for others each time.
+    """
+
+    def __init__(self, arrays: Batch, batch_size: int, shuffle: bool, seed: int | None) -> None:
+        super().__init__()
+        self._arrays, self._batch_size = arrays, batch_size
+        self._random = np.random.default_rng(seed) if shuffle else None
+        self._order = np.arange(arrays.count)
+        self.on_epoch_begin()
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches there are."""
+        return -(-self._arrays.count // self._batch_size)
+
+    def on_epoch_begin(self) -> None:
+        """Shuffle the examples."""
+        if self._random is not None:
+            self._order = self._random.permutation(self._arrays.count)
+
+    def places(self, index: int) -> np.ndarray:
+        """The numbers of the examples of a batch."""
+        return self._order[index * self._batch_size : (index + 1) * self._batch_size]
+
+    def __getitem__(self, index: int) -> tuple:
+        """A batch."""
+        part = self._arrays.take(self.places(index))
+        return to_numpy(part.x), *part.labels
 
 
 class JoinedPyDataset(keras.utils.PyDataset):
@@ -250,7 +290,10 @@ class JoinedPyDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """A batch with its outputs."""
-        place = 0 if self._lookup.description.has_keys else index * self._size_of_first()
+        place: Any = 0
+        if not self._lookup.description.has_keys:
+            is_of_arrays = isinstance(self._dataset, ArrayBatches)
+            place = self._dataset.places(index) if is_of_arrays else index * self._size_of_first()
         return self._lookup.batch(self._dataset[index], place, max(0, self._epoch))
 
     def on_epoch_begin(self) -> None:

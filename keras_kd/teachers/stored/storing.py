@@ -12,12 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_kd import _backends
 from keras_kd._checks import check_choice, check_integer, problem
 from keras_kd._limits import watched_batch
 from keras_kd._logits import (
     OTHER_AXIS,
     Logits,
     could_be_probabilities,
+    noting,
     recognise_logits,
     said_of_probabilities,
     suspicions,
@@ -164,8 +166,6 @@ class Asked:
         selection: Selection,
         augmentation: Augmentation | None = None,
     ) -> None:
-        import tensorflow as tf
-
         if teacher.brings_outputs:
             raise problem(
                 f"the stored teacher {teacher.name!r} to store",
@@ -176,7 +176,7 @@ class Asked:
         self.inputs = inputs
         self._selection = selection
         self.augmentation = augmentation
-        self._function = tf.function(self._forward)
+        self._function = _backends.compiled(self._forward)
         # What a trace has seen, for what is stored of it.
         self._structure: Any = None
         self._names: Any = None
@@ -241,9 +241,11 @@ class Asked:
             warnings.warn(said_of_probabilities("teacher", self.teacher.name, kind), stacklevel=4)
 
     def _ask(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
+        self._structure = x
+        if not _backends.is_tensorflow():
+            return self._ask_arrays(x, keys, version)
         import tensorflow as tf
 
-        self._structure = x
         tensors = [tf.convert_to_tensor(part) for part in keras.tree.flatten(x)]
         if self.augmentation is not None:
             tensors.append(tf.constant(self.augmentation.seeds(keys, version)))
@@ -253,17 +255,31 @@ class Asked:
             results = self._function.get_concrete_function(*specs)(*tensors)
             return {name: values.numpy() for name, values in results.items()}
 
+    def _ask_arrays(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
+        """The same on JAX and PyTorch, where examples are augmented before they are tensors."""
+        marked = {}
+        if self.augmentation is not None:
+            x = self.augmentation(x, self.augmentation.seeds(keys, version))
+            marked = {_MARKS: marks(self.inputs.of_student(x))}
+        self._structure = x
+        with watched_batch(self.teacher.name, len(keys)):
+            results = self._function(*map(ops.convert_to_tensor, keras.tree.flatten(x)))
+            return {name: ops.convert_to_numpy(each) for name, each in results.items()} | marked
+
     def _forward(self, *tensors: Any) -> dict[str, Any]:
         parts = list(tensors)
-        seeds = None if self.augmentation is None else parts.pop()
+        is_augmented = self.augmentation is not None and _backends.is_tensorflow()
+        seeds = parts.pop() if is_augmented else None
         x = keras.tree.pack_sequence_as(self._structure, parts)
-        if self.augmentation is not None:
+        if is_augmented:
             x = self.augmentation(x, seeds)
-        results = self.teacher(self.inputs.of_teacher(x), Tapped(None, {}))
+        with noting() as remember:
+            results = self.teacher(self.inputs.of_teacher(x), Tapped(None, {}))
+            remember(results.outputs)
         named = {name: results.features[name] for name in self._selection.layers}
         if self._selection.has_outputs:
             named |= self._logits(results.outputs)
-        if self.augmentation is not None:
+        if is_augmented:
             named[_MARKS] = marks(self.inputs.of_student(x))
         return {name: ops.cast(tensor, "float32") for name, tensor in named.items()}
 

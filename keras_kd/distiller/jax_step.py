@@ -1,0 +1,154 @@
+"""The steps of a Distiller on JAX, which pass all that changes from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import keras
+
+from keras_kd import _backends
+from keras_kd._checks import problem
+from keras_kd.distiller.teaching import Teaching
+
+# Trainable variables, other ones, those of the optimizer and of metrics.
+State = tuple[list[Any], ...]
+
+
+class JaxTeaching(Teaching):
+    """Steps that Keras compiles with `jax.jit`.
+
+    Values of variables are arguments and results of a step. The teacher's variables are among them:
+    those that a compiled function finds elsewhere would become constants in it.
+    """
+
+    @property
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        """What a step reads or changes without gradients, the teacher's variables included."""
+        own = list(super().non_trainable_variables)
+        parts = vars(self).get("_parts")
+        if parts is None or parts.value.teacher is None:
+            return own
+        known = {id(variable) for variable in [*self.variables, *own]}
+        for model in parts.value.teacher.models:
+            for variable in model.variables:
+                if id(variable) not in known:
+                    known.add(id(variable))
+                    own.append(variable)
+        return own
+
+    @property
+    def metrics_variables(self) -> list[keras.Variable]:
+        """Those of metrics, and what a step notes of the models' outputs."""
+        return [*super().metrics_variables, *self._notes()]
+
+    def _notes(self) -> list[keras.Variable]:
+        watches = [vars(self).get(name) for name in ("_teacher_watch", "_student_watch")]
+        return [note for watch in watches if watch is not None for note in watch.notes]
+
+    def train_step(self, state: State, data: Any) -> tuple[dict[str, Any], State]:
+        """One step: one forward pass of each model, then gradients for the student only."""
+        trainable, other, of_optimizer, of_metrics = state
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+
+        def scaled_loss(trainable: list[Any]) -> tuple[Any, Any]:
+            with self._with_values(trainable, other, of_metrics, of_optimizer) as scope:
+                loss, outputs, weight = self._loss_of_batch(x, y, sample_weight, nullcontext)
+                logs = self._results(loss, x, y, outputs, weight) | self._scheduled_values()
+                scaled = self.optimizer.scale_loss(loss)
+            return scaled, (logs, *self._values(scope))
+
+        gradients, (logs, other, of_metrics) = jax.grad(scaled_loss, has_aux=True)(trainable)
+        trainable, of_optimizer = self.optimizer.stateless_apply(of_optimizer, gradients, trainable)
+        if self.teacher is not None:
+            with self._with_values(trainable, other, of_metrics, of_optimizer) as scope:
+                self.teacher.after_step(self.student, self._step())
+            other, of_metrics = self._values(scope)
+        return logs, (trainable, other, of_optimizer, of_metrics)
+
+    def test_step(self, state: State, data: Any) -> tuple[dict[str, Any], State]:
+        """One step of evaluation: the same losses, and no weight changes."""
+        with self._with_values(*state) as scope:
+            logs = self._test_batch(data)
+        return logs, (state[0], *self._values(scope))
+
+    def _with_values(
+        self, trainable: Any, other: Any, of_metrics: Any, of_optimizer: Any = ()
+    ) -> keras.StatelessScope:
+        """A scope in which variables have these values."""
+        variables = [*self.trainable_variables, *self.non_trainable_variables]
+        variables += self.metrics_variables
+        values = [*trainable, *other, *of_metrics]
+        if len(of_optimizer):
+            variables += self.optimizer.variables
+            values += of_optimizer
+        pairs = list(zip(variables, values, strict=True))
+        return keras.StatelessScope(state_mapping=pairs, collect_losses=True)
+
+    def _values(self, scope: keras.StatelessScope) -> tuple[list[Any], list[Any]]:
+        """What variables without gradients, and those of metrics, have become in a scope."""
+
+        def now(variables: Sequence[keras.Variable]) -> list[Any]:
+            return [scope.get_current_value(variable) for variable in variables]
+
+        return now(self.non_trainable_variables), now(self.metrics_variables)
+
+    def make_train_function(self, force: bool = False) -> Callable[..., Any]:
+        """A compiled step, followed by a check of the teacher's outputs.
+
+        Raises:
+            ValueError: if the student has nothing to train, or its shapes are not known.
+        """
+        self._check_step()
+        self._check_bridges()
+        return self._make("train_function", super().make_train_function, force)
+
+    def make_test_function(self, force: bool = False) -> Callable[..., Any]:
+        """A compiled evaluation step, followed by a check of the teacher's outputs."""
+        self._settle_terms()
+        self._check_bridges()
+        return self._make("test_function", super().make_test_function, force)
+
+    def _make(self, name: str, make: Callable[[bool], None], force: bool) -> Callable[..., Any]:
+        _check_distribution()
+        if self._teacher_watch is not None:
+            self._teacher_watch.begin()
+        if getattr(self, name) is None or force:
+            make(force)
+            setattr(self, name, self._watched(getattr(self, name)))
+        return getattr(self, name)
+
+    def _check_bridges(self) -> None:
+        """Check that there is nothing left to be made in the first step, which is compiled."""
+        if self.teacher is not None and not all(one.built for one in self._objective.bridges):
+            raise problem(
+                f"a student {self.student.name!r} or a teacher whose shapes are not known before "
+                "the first step",
+                "models that show their shapes",
+                "build them first, student.build(input_shape), or call them on a batch",
+            )
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(state: State, iterator: Any) -> tuple[dict[str, Any], State]:
+            with _backends.numpy_errors_in_one_line():
+                logs, state = function(state, iterator)
+            notes = self._notes()
+            for variable, value in zip(notes, state[-1][-len(notes) :], strict=True):
+                variable.assign(value)
+            self._check_logs(logs)
+            return logs, state
+
+        return step
+
+
+def _check_distribution() -> None:
+    distribution = keras.distribution.distribution()
+    if distribution is not None and not isinstance(distribution, keras.distribution.DataParallel):
+        raise problem(
+            f"{type(distribution).__name__} for a Distiller",
+            "keras.distribution.DataParallel, or one device",
+            "call keras.distribution.set_distribution(keras.distribution.DataParallel()) before "
+            "the models are built",
+        )
