@@ -50,15 +50,16 @@ def check_tensorflow(what: str) -> None:
         what: the function or package, in the words of the caller.
 
     Raises:
-        ValueError: if Keras runs on another backend.
+        ImportError: if Keras runs on another backend.
     """
     backend = keras.backend.backend()
     if backend != TENSORFLOW:
         raise problem(
             f"the Keras backend {backend!r} for {what}",
             "TensorFlow, with which TF-MOT and the TFLite converter work",
-            "save the student, distiller.student.save('student.keras'), and go on in a process "
-            "with KERAS_BACKEND=tensorflow, or convert it by keras-kd convert student.keras",
+            "save the student, distiller.student.save('student.keras'), and run keras-kd convert "
+            "student.keras, or go on in a process with KERAS_BACKEND=tensorflow",
+            kind=ImportError,
         )
 
 

@@ -35,9 +35,9 @@ def test_anything_else_is_refused():
 
 def test_another_backend_is_refused(monkeypatch):
     _backends.check_backend()
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
     with pytest.raises(
-        ValueError, match=r"Received the Keras backend 'jax'.*KERAS_BACKEND=tensorflow"
+        ValueError, match=r"Received the Keras backend 'openvino'.*KERAS_BACKEND=tensorflow"
     ):
         _backends.check_backend()
 

@@ -191,7 +191,12 @@ class Run:
 
 
 def _check(model: Any, given: Mapping[str, Any]) -> None:
-    _backends.check_backend()
+    if not _backends.is_tensorflow():
+        raise problem(
+            f"the Keras backend {keras.backend.backend()!r} for ResumeTraining",
+            "TensorFlow, where it can restore all that a training changes",
+            "use keras.callbacks.BackupAndRestore, which goes on with the last epoch",
+        )
     optimizer = getattr(model, "optimizer", None)
     if not hasattr(optimizer, "build"):
         raise problem(

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         memory or time than it may.
     """
     _open_standard_streams()
+    # Students come from any backend of Keras; converting and compressing them needs this one.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         program.parser().parse_args(arguments)

@@ -1,5 +1,11 @@
 """What changes the form of a student's weights, and what brings it back to a plain model."""
 
+from keras_kd import _backends
+
+# Before the modules that import TensorFlow.
+_backends.check_tensorflow(__name__)
+
+# ruff: noqa: E402
 from keras_kd._lazy import publish
 from keras_kd.compression.bridge.rebuilding import to_tf_keras
 from keras_kd.compression.clustering.sharing import cluster

@@ -1,5 +1,11 @@
 """From a teacher and a device to the best student that fits: where all parts meet in one call."""
 
+from keras_kd import _backends
+
+# Before the modules that import TensorFlow.
+_backends.check_tensorflow(__name__)
+
+# ruff: noqa: E402
 from keras_kd._lazy import publish
 from keras_kd.search.candidates import Candidate, NothingFits
 from keras_kd.search.fit import fit_to_device

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import _cases  # noqa: E402
+import _cases
 
 CASES = _cases.all_cases()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_kd._backends import check_tensorflow
 from keras_kd._checks import check_choice, problem
 from keras_kd._json import json_value
 from keras_kd._keras import check_model
@@ -177,6 +178,7 @@ def verify(
             not fit, if the file has other inputs or outputs than the student, if it is not clear
             which is which, or if a weight or an output of either is NaN or infinite.
     """
+    check_tensorflow("keras_kd.tflite.verify")
     check_model("student", student)
     check_choice("data", data, _DATA)
     check_finite_weights(student)
