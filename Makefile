@@ -10,12 +10,18 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PAGE := examples/web
 # MediaPipe needs a newer absl-py than TF-MOT bears.
 MEDIAPIPE := .venv-mediapipe
+# Distilling on another backend of Keras needs no TensorFlow; see docs/backends.md.
+BACKENDS := jax torch
+WITHOUT_TENSORFLOW := 'keras>=3.12' 'numpy>=1.26' 'rich>=13' 'pytest>=8'
+# A plain `torch` would be the newest one, with CUDA.
+BACKEND_jax := 'jax>=0.4.38'
+BACKEND_torch := 'torch==2.13.0'
 # Only what the wheel itself asks for.
 FRESH := .venv-wheel
 NEEDS_NPM = @command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 2; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-android test-web lint format wheel docs benchmark \
+.PHONY: help install quickstart test test-all test-backends test-android test-web lint format wheel docs benchmark \
 	models web clean
 
 help: ## show this list
@@ -37,6 +43,22 @@ test: $(INSTALLED) ## run the tests that take a few minutes
 
 test-all: $(INSTALLED) ## run every test
 	$(PYTEST)
+
+test-backends: $(INSTALLED) $(BACKENDS:%=test-%) ## install JAX and PyTorch, each by itself, and distill on them
+
+# XLA compiles thousands of small programs here, each of which runs once.
+$(BACKENDS:%=test-%): test-%: .venv-%/.installed
+	KERAS_BACKEND=$* KERAS_KD=$(abspath $(BIN))/keras-kd JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+		.venv-$*/bin/python -m pytest -p no:cacheprovider tests/backends
+
+.PRECIOUS: .venv-%/.installed
+.venv-%/.installed: setup.cfg
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	@echo "Installing Keras with $* into .venv-$*: about a minute, once."
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(BACKEND_$*) $(WITHOUT_TENSORFLOW)
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
 
 test-android: $(INSTALLED) $(MEDIAPIPE)/.installed ## install MediaPipe by itself, run files for Android in it
 	$(BIN)/python -m pytest tests/tflite/android -rs
@@ -95,4 +117,4 @@ $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
 	@touch $@
 
 clean: ## remove the virtual environment and what was built
-	rm -rf $(VENV) $(MEDIAPIPE) $(FRESH) $(PAGE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BACKENDS:%=.venv-%) $(MEDIAPIPE) $(FRESH) $(PAGE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache

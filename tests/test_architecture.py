@@ -26,6 +26,7 @@ ROOMS = [
     "_native",
     "_worker",
     "_replicas",
+    "_backends",
     "_keras",
     "_graphs",
     "_attention",

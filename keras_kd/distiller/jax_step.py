@@ -120,6 +120,13 @@ class JaxTeaching(Teaching):
             setattr(self, name, self._watched(getattr(self, name)))
         return getattr(self, name)
 
+    def _remember(self, state: State) -> None:
+        """Keep the values that Keras gives back to variables where a step ends in an error."""
+        names = _NAMES if len(state) == len(_NAMES) else [_NAMES[0], _NAMES[1], _NAMES[3]]
+        self._jax_state = {
+            f"{name}_variables": values for name, values in zip(names, state, strict=True)
+        }
+
     def _check_bridges(self) -> None:
         """Check that there is nothing left to be made in the first step, which is compiled."""
         if self.teacher is not None and not all(one.built for one in self._objective.bridges):
@@ -131,9 +138,19 @@ class JaxTeaching(Teaching):
             )
 
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        is_first = True
+
         def step(state: State, iterator: Any) -> tuple[dict[str, Any], State]:
+            nonlocal is_first
+            if is_first:
+                # The step takes the place of its arguments in the memory. If the first one fails,
+                # the models have their weights nevertheless.
+                self._remember(state)
+                state = jax.tree.map(jax.numpy.copy, state)
+                is_first = False
             with _backends.numpy_errors_in_one_line():
                 logs, state = function(state, iterator)
+            self._remember(state)
             notes = self._notes()
             for variable, value in zip(notes, state[-1][-len(notes) :], strict=True):
                 variable.assign(value)
@@ -141,6 +158,9 @@ class JaxTeaching(Teaching):
             return logs, state
 
         return step
+
+
+_NAMES = "trainable", "non_trainable", "optimizer", "metrics"
 
 
 def _check_distribution() -> None:

@@ -1,7 +1,8 @@
 """Trainings of five steps that must end alike on every backend.
 
-`python tests/backends/_cases.py` writes what they end with on TensorFlow to `steps.npz`, with which
-`test_steps.py` compares each backend, TensorFlow included.
+`python tests/backends/_cases.py --write` writes what they end with on TensorFlow to `steps.npz`,
+with which `test_steps.py` compares each backend, TensorFlow included. Without `--write` it prints
+the differences of the backend that `KERAS_BACKEND` names.
 """
 
 import sys
@@ -255,18 +256,37 @@ def all_cases():
     return CASES | of_losses(formulas.REFERENCES)
 
 
-def main():
+def known():
+    """What `steps.npz` holds: for each case the weights and the logs."""
+    found = {}
+    with np.load(STEPS) as file:
+        for key in file.files:
+            name, _, log = key.rpartition("/")
+            found.setdefault(name, {})[log] = file[key]
+    return found
+
+
+def write():
     """Write `steps.npz`."""
-    assert keras.backend.backend() == "tensorflow"
     arrays = {}
     for name, case in all_cases().items():
         weights, logs = ends(case)
         arrays[f"{name}/weights"] = weights
-        for log, value in sorted(logs.items()):
-            arrays[f"{name}/{log}"] = np.float32(value)
-        print(name, len(weights))
+        arrays |= {f"{name}/{log}": np.float32(value) for log, value in sorted(logs.items())}
     np.savez_compressed(STEPS, **arrays)
 
 
+def compare():
+    """Print how far this backend is from what `steps.npz` holds."""
+    print("| training | largest difference of a weight | of a log, relative |\n|---|---|---|")
+    expected = known()
+    for name, case in all_cases().items():
+        weights, logs = ends(case)
+        own = expected[name]
+        of_weights = np.abs(weights - own["weights"]).max()
+        of_logs = max(abs(value - own[log]) / max(abs(own[log]), 1) for log, value in logs.items())
+        print(f"| {name} | {of_weights:.1e} | {of_logs:.1e} |", flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    write() if "--write" in sys.argv else compare()
