@@ -82,8 +82,10 @@ def has_no_values(tensors: Any) -> bool:
 
 
 def value_of(variable: Any) -> np.ndarray:
-    """The value of a variable of Keras 3, outside of compiled functions."""
-    return np.asarray(keras.ops.convert_to_numpy(variable))
+    """The value of a variable of either Keras, outside of compiled functions."""
+    tensor = variable.value if isinstance(variable, keras.Variable) else variable
+    # Without NumPy's advice on variables that do not know its newest arguments.
+    return tensor.numpy() if is_tensorflow() else keras.ops.convert_to_numpy(tensor)
 
 
 def note(tensor: Any, name: str, value: Any) -> None:

@@ -28,6 +28,14 @@ _PLACES = re.compile(
 _ARGUMENTS = re.compile(r"Arguments received by .*", re.DOTALL)
 _OUT_OF_VOCABULARY = re.compile(r"indices\[[\d,]*\] = (-?\d+) is not in \[0, (\d+)\)")
 _LONGEST = 300
+# What who only distills, on JAX or PyTorch, may have left out.
+_INSTALLED_WITH = {
+    "ai_edge_litert",
+    "flatbuffers",
+    "tensorflow",
+    "tensorflow_model_optimization",
+    "tf_keras",
+}
 _MOST_FILES = 4
 
 
@@ -49,6 +57,12 @@ def message_of(error: BaseException, arguments: argparse.Namespace | None) -> st
             "free space for the result, and for what is written meanwhile to "
             f"{tempfile.gettempdir()!r}",
             "free space and run the command again",
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name in _INSTALLED_WITH:
+        return three_parts(
+            f"an environment without {error.name!r}, which this command needs",
+            "all that keras-kd asks for",
+            "pip install keras-kd, without --no-deps",
         )
     if isinstance(error, MemoryError):
         return three_parts(

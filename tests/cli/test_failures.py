@@ -174,3 +174,9 @@ def test_several_files_are_named(tmp_path):
     line = message_of(KeyError("x"), arguments(files=files, run=benchmark._run))
     assert all(repr(str(file)) in line for file in files[:4])
     assert "and others, on which this command fails (KeyError: 'x')" in line
+
+
+def test_a_package_that_was_left_out_is_named():
+    line = message_of(ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow"), None)
+    assert "without 'tensorflow'" in line
+    assert "pip install keras-kd" in line
