@@ -305,6 +305,7 @@ def other_teacher():
     return distiller(teacher=teacher)
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("make", "options", "difference"),
     [

@@ -146,6 +146,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.fast_rows(8)
 @pytest.mark.parametrize("name", LAYERS)
 def test_kernels_and_their_axes_in_both_kerases(name):
     layer, shape, expected = LAYERS[name]
@@ -177,6 +178,7 @@ def test_a_class_that_lists_its_weights_speaks_for_what_is_inside():
     assert kernels(layer, CLUSTERABLE) == []
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("compress", "measure", "expected"),
     [

@@ -527,6 +527,7 @@ def test_the_advice_of_an_error_works(name):
     good()
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("name", SAVED)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_the_advice_on_what_is_saved_works(name, tmp_path):

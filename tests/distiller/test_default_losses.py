@@ -142,6 +142,7 @@ def detector(structure, seed):
 SPARSE = cross_entropy()
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("losses", [["huber", SPARSE], {"boxes": "huber", "scores": SPARSE}])
 @pytest.mark.parametrize("structure", ["tuple", "list", "dict"])
 def test_each_output_by_its_kind(examples, formulas, structure, losses):
@@ -207,6 +208,7 @@ def test_another_student_is_taught_by_the_same_rule(dense_model):
     assert again.distillation_loss_weights == [2.0]
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize(
     ("loss", "advised"),
     [

@@ -62,6 +62,7 @@ def losses():
     ]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_adapters_and_what_losses_learn_train_and_stay_out_of_the_student(
     image_teacher, image_student, images, hard_loss, flavour

@@ -140,6 +140,7 @@ def test_classes_of_several_outputs_do_not_weigh():
 CLASS_WEIGHT = {0: 3.0, 1: 0.5, 2: 2.0}
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("flavour", "form"),
     [

@@ -60,6 +60,7 @@ def logs_of(distiller, y=Y):
     return distiller.evaluate(X, y, verbose=0, return_dict=True)
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 @pytest.mark.parametrize(
     "method", [cube, cube_without_training, cube_by_name, with_penalties], ids=lambda x: x.__name__
@@ -89,6 +90,7 @@ def test_it_is_the_loss_on_labels_and_penalties_count_once(dense_model, flavour,
     np.testing.assert_allclose(student.get_weights()[0], kernel - 0.1 * step, atol=1e-5)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 def test_one_that_calls_keras_uses_the_loss_that_it_was_compiled_with(dense_model, flavour):
     library = {"keras": keras, "tf_keras": tf_keras}[flavour]
@@ -214,6 +216,7 @@ def test_what_is_no_scalar(dense_model, value):
         logs_of(distiller)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 def test_a_distillers_own_compute_loss_need_not_take_training(dense_model, flavour):
     base = keras_kd.Distiller

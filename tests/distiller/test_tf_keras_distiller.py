@@ -165,6 +165,7 @@ def test_ways_to_run_a_step(teacher, data, options):
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "options",
     [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"run_eagerly": True}],

@@ -276,6 +276,7 @@ def test_half_precision_is_computed_in_float32(loss, reference, dtype):
     assert float(value) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.fast_rows(9)
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_compiled_equals_eager(loss, reference, jit_compile):
     teacher, student, labels = map(tensors, reference.inputs())
@@ -359,6 +360,7 @@ def models():
     return build(1), build(2)
 
 
+@pytest.mark.fast_rows(6)
 def test_it_works_in_keras_own_distiller(name, reference, models, hard_loss):
     if reference.not_in_keras:
         pytest.skip(reference.not_in_keras)

@@ -142,6 +142,7 @@ class TestSaving:
 
 
 class TestTraining:
+    @pytest.mark.fast_rows(1)
     @pytest.mark.parametrize(
         "teacher", [first_three, NumpyFunction(lambda x: x[:, :3], (3,))], ids=["ops", "numpy"]
     )

@@ -107,6 +107,7 @@ def models():
     return image_model(8, "teacher"), image_model(4, "student")
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 @pytest.mark.parametrize("way", ["function", "name"])
 def test_larger_images_for_the_teacher(models, hard_loss, flavour, way):
@@ -166,6 +167,7 @@ def distillation(teacher_output, student_output):
     return float(keras_kd.losses.SoftTargets().compute_loss(teacher_output, student_output))
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 @pytest.mark.parametrize("student_inputs", [None, ["b", "c"]])
 def test_an_entry_for_both_one_renamed_and_data_for_the_student_alone(
@@ -204,6 +206,7 @@ def test_an_entry_for_both_one_renamed_and_data_for_the_student_alone(
         )
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 @pytest.mark.parametrize("as_", [tuple, list])
 def test_tuples_and_lists(hard_loss, flavour, as_, tmp_path):

@@ -42,6 +42,7 @@ NATIVE = {
 }
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("function", NATIVE.values(), ids=NATIVE.keys())
 def test_attention_becomes_that_of_tf_keras(function):
     model = model_of(function, keras.Input((5, 4)))

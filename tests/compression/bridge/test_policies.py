@@ -30,6 +30,7 @@ DTYPES = {
 }
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("policy", DTYPES)
 def test_dtype_policy_of_single_layers(policy, assert_same_step):
     inputs = keras.Input((6, 6, 2))
@@ -68,6 +69,7 @@ def test_dtype_policy_of_single_layers(policy, assert_same_step):
 ROUNDINGS = 10
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("policy", DTYPES)
 def test_dtype_policy_of_the_whole_model(policy, assert_same_step):
     before = keras.config.dtype_policy()
@@ -115,6 +117,7 @@ CONSTRAINTS = {
 }
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("name", CONSTRAINTS)
 def test_constraints_hold_after_a_step(name):
     keras.utils.set_random_seed(0)
@@ -310,6 +313,7 @@ CUSTOM = {
 }
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("make", CUSTOM.values(), ids=CUSTOM.keys())
 def test_custom_layers(make, assert_same_step):
     model = make()

@@ -55,6 +55,7 @@ def with_random_weights(model):
     return model
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "stack",
     [

@@ -94,6 +94,7 @@ def test_tf_mot_itself_changes_weights_in_inference():
     assert not np.array_equal(indices.numpy(), before)
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("initialization", ["kmeans++", "linear", "density", "random"])
 def test_initializations(initialization):
     def clustered():

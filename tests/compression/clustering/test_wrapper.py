@@ -57,6 +57,7 @@ QUICK = ("bidirectional", "attention", "custom")
 EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LAYERS]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("name", EACH)
 def test_every_kind_of_layer_trains_with_few_values(name):
     x, y = data()

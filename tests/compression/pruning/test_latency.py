@@ -75,6 +75,7 @@ MODELS = {
 }
 
 
+@pytest.mark.fast_rows(5)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_verdict_is_that_of_tf_mot_and_names_the_layer(name):
     options, message = MODELS[name]

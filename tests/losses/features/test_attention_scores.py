@@ -82,6 +82,7 @@ def student():
     return transformer(2)
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("flavour", ["keras", "grouped", "tf_keras"])
 def test_scores_of_tokens_are_compared_head_by_head(teacher, student, flavour):
     if flavour == "grouped":

@@ -132,6 +132,7 @@ class Batches(keras.utils.PyDataset):
         return self.x[6 * number :][:6], self.y[6 * number :][:6]
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("form", ["arrays", "tf.data", "PyDataset", "generator"])
 def test_outputs_are_those_of_the_same_augmentation(form, stored, teacher, examples):
     x, numbers = examples[0], np.arange(20)
@@ -194,6 +195,7 @@ def test_keys_and_the_part_of_the_teacher(teacher, examples, tmp_path):
     )
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("function", [other_noise, random_noise, lambda x, seed: x])
 def test_another_function_is_refused(function, stored, examples):
     other = StoredTeacher(stored.path, augment=function)
@@ -276,6 +278,7 @@ def test_what_cannot_be_made_again_is_refused_before_it_is_stored(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_versions_come_in_their_turn_however_often_fit_is_called(
     workers, stored, dense_model, examples, hard_loss, monkeypatch

@@ -67,6 +67,7 @@ def assert_own_outputs(batches, teacher, count=20):
     return x, labels, sizes
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("batch_size", [1, 7, 32])
 def test_arrays(batch_size, stored, teacher, examples):
     x, y = examples
@@ -100,6 +101,7 @@ def test_many_arrays_in_one_call(teacher, tmp_path):
     np.testing.assert_array_equal(np.sort(labels), np.sort(x[:, 0]))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("size", [3, 20])
 def test_batches_without_keys(size, stored, teacher, examples):
     dataset = tf.data.Dataset.from_tensor_slices(examples).batch(size)
@@ -270,6 +272,7 @@ def test_wrong_pairings_are_noticed(stored, stored_by_key, examples):
     run(stored.join((changed, y), verify=False))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("kind", [keras, tf_keras])
 def test_a_distiller_says_what_is_wrong_in_one_line(
     kind, stored, stored_by_key, examples, hard_loss
