@@ -16,9 +16,21 @@ def mark_the_slow_rows(items):
         rows = [row for row in rows if row.get_closest_marker("slow") is None]
         marker = rows[0].get_closest_marker("fast_rows") if rows else None
         if marker and hasattr(rows[0], "callspec"):
-            fast = chosen([row.callspec.indices for row in rows], *marker.args)
+            fast = chosen(places([row.callspec.params for row in rows]), *marker.args)
             for position in set(range(len(rows))) - set(fast):
                 rows[position].add_marker(pytest.mark.slow)
+
+
+def places(rows):
+    """For each row, which of its values each parameter has, in the order of their first rows.
+
+    Values may be arrays, which have no order and no hash: they are known by the object.
+    """
+    known = {name: {} for name in rows[0]}
+    return [
+        {name: known[name].setdefault(id(value), len(known[name])) for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def chosen(rows, number=None):

@@ -2,8 +2,9 @@
 
 import itertools
 
+import numpy as np
 import pytest
-from _rows import chosen, mark_the_slow_rows
+from _rows import chosen, mark_the_slow_rows, places
 
 
 def grid(**sizes):
@@ -36,11 +37,17 @@ def test_a_number_of_rows_spreads_over_the_list(number, kept):
     assert chosen(grid(a=10), number) == kept
 
 
+def test_values_are_known_by_the_object():
+    one, other = np.zeros(2), np.zeros(2)
+    rows = [{"a": one, "b": "x"}, {"a": one, "b": "y"}, {"a": other, "b": "x"}]
+    assert places(rows) == [{"a": 0, "b": 0}, {"a": 0, "b": 1}, {"a": 1, "b": 0}]
+
+
 class Item:
     def __init__(self, name, place=None, **markers):
         self.nodeid, self.markers = f"test_{name}[{place}]", markers
         if place is not None:
-            self.callspec = type("Spec", (), {"indices": {"a": place}})
+            self.callspec = type("Spec", (), {"params": {"a": place}})
 
     def get_closest_marker(self, name):
         return self.markers.get(name)

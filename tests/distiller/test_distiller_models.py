@@ -36,6 +36,7 @@ KINDS = {
 }
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("teacher_kind", "student_kind"),
     [
@@ -67,6 +68,7 @@ def arranged(structure, first, second):
     return {"first": first, "second": second} if structure is dict else [first, second]
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("structure", "only_first"), [(dict, False), (list, False), (dict, True), (tuple, True)]
 )

@@ -183,7 +183,7 @@ def test_class_weights_act_the_same_on_arrays_and_datasets(dense_model, teacher,
     distiller = keras_kd.Distiller(
         teacher, student, keras_kd.losses.SoftTargets(1.0), missing_label=-1
     )
-    distiller.compile(keras.optimizers.SGD(0.0), loss)
+    distiller.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(12)
     for data in ({"x": x, "y": y, "batch_size": 12}, {"x": dataset}, {"x": Batches()}):
         logs = distiller.fit(

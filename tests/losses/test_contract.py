@@ -18,6 +18,8 @@ NAMES = [
 # Arguments that the bases test, not every loss.
 INHERITED = {"outputs", "teacher_layer_name", "student_layer_name", "adapter"}
 GOLDEN_ELSEWHERE = {"seed_formula_T2_a0.5"}
+# Each loss, and each case beside it, once in every test.
+pytestmark = pytest.mark.fast_rows
 LEFT_OUT = [1, 4]
 KEPT = [0, 2, 3, 5]
 

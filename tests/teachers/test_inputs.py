@@ -182,7 +182,7 @@ def test_an_entry_for_both_one_renamed_and_data_for_the_student_alone(
         teacher_inputs={"p": "a", "b": "b"},
         student_inputs=student_inputs,
     )
-    distiller.compile("sgd", hard_loss, ["accuracy"])
+    distiller.compile("sgd", hard_loss, ["accuracy"], run_eagerly=True)
     x = {"a": A, "b": B, "c": C}
     expected = distillation(teacher({"p": A, "b": B}), own)
     logs = distiller.evaluate(x, LABELS, batch_size=12, verbose=0, return_dict=True)
@@ -216,7 +216,7 @@ def test_tuples_and_lists(hard_loss, flavour, as_, tmp_path):
     distiller = keras_kd.Distiller(
         teacher, taught, teacher_inputs={"q": 0, "p": 1}, student_inputs={"b": 1}
     )
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     x = as_([A, B])
     logs = distiller.evaluate(x, LABELS, batch_size=12, verbose=0, return_dict=True)
     expected = distillation(teacher({"q": A, "p": B}), own)

@@ -132,8 +132,8 @@ def test_constraints_hold_after_a_step(name):
     model = keras.Sequential([keras.Input((6, 6, 2)), *stack])
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype("float32")
     twin = to_tf_keras(model)
-    model.compile(keras.optimizers.SGD(0.5), "mse")
-    twin.compile(tf_keras.optimizers.SGD(0.5), "mse")
+    model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
+    twin.compile(tf_keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
     for student in (model, twin):
         student.train_on_batch(x, np.ones((4, 2), "float32"))
     back = strip(twin)
@@ -326,8 +326,8 @@ def test_constraints_of_custom_layers_hold_after_a_step():
     model = _blocks()
     twin = to_tf_keras(model)
     x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
-    model.compile(keras.optimizers.SGD(0.5), "mse")
-    twin.compile(tf_keras.optimizers.SGD(0.5), "mse")
+    model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
+    twin.compile(tf_keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
     for student in (model, twin):
         student.train_on_batch(x, -np.ones((6, 2), "float32"))
     for one, other in zip(model.get_weights(), strip(twin).get_weights(), strict=True):

@@ -247,7 +247,7 @@ def test_an_interruption_between_versions_costs_nothing(teacher, examples, tmp_p
 
 def test_a_student_learns_from_augmented_examples(stored, student, examples, hard_loss):
     distiller = keras_kd.Distiller(stored, student, SoftTargets(2.0))
-    distiller.compile(keras.optimizers.Adam(0.05), hard_loss)
+    distiller.compile(keras.optimizers.Adam(0.05), hard_loss, run_eagerly=True)
     history = distiller.fit(stored.join(examples, 5), epochs=6, verbose=0).history
     assert history["distillation_loss"][-1] < history["distillation_loss"][0]
 
@@ -292,7 +292,7 @@ def test_versions_come_in_their_turn_however_often_fit_is_called(
 
     monkeypatch.setattr(Augmentation, "seeds", noted)
     distiller = keras_kd.Distiller(stored, dense_model())
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     joined = stored.join(Batches(*examples, workers=workers))
     for epochs in (1, 1, 1, 3):
         distiller.fit(joined, epochs=epochs, verbose=0)

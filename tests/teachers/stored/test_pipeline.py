@@ -280,7 +280,7 @@ def test_a_distiller_says_what_is_wrong_in_one_line(
     x, y = examples
     student = kind.Sequential([kind.layers.Input((5,)), kind.layers.Dense(3)])
     distiller = keras_kd.Distiller(stored, student)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     wrong = "^Received 20 of 20 examples of a batch with other inputs .*To fix it: .*augmentation.$"
     ways = (distiller.fit, distiller.evaluate, distiller.predict)
     for run_data in ways:
@@ -490,7 +490,7 @@ def test_outputs_of_others_are_refused(dense_model, student, examples, hard_loss
         for seed in (1, 2)
     )
     distiller = keras_kd.Distiller(one, student)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     with pytest.raises(ValueError, match=r"comes from teacher_2 \w+, .*from teacher_1"):
         distiller.fit(other.join((x, y)), verbose=0)
     distiller.fit(one.join((x, y)), verbose=0)
@@ -506,7 +506,7 @@ def test_keyed_data_without_outputs_are_evaluated_by_their_labels(
 ):
     x, y = examples
     distiller = keras_kd.Distiller(stored_by_key, student)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     unknown = tf.data.Dataset.from_tensor_slices((keyed(x), y)).batch(8)
     distiller.fit(stored_by_key.join(unknown), validation_data=unknown, verbose=0)
     assert "distillation_loss" not in distiller.evaluate(unknown, return_dict=True, verbose=0)
