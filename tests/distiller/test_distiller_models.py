@@ -126,6 +126,7 @@ def test_a_student_may_have_an_output_that_the_teacher_has_not(dense_model, exam
     distiller.compile(
         "sgd",
         {name: keras.losses.SparseCategoricalCrossentropy(True) for name in ("first", "second")},
+        run_eagerly=True,
     )
     distiller.fit(x, {"first": y, "second": y % 2}, verbose=0)
 

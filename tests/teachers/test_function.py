@@ -173,7 +173,7 @@ class TestTraining:
 
     def test_a_file_with_a_registered_function(self, student, examples, hard_loss, tmp_path):
         distiller = keras_kd.Distiller(first_three, student)
-        distiller.compile("sgd", hard_loss)
+        distiller.compile("sgd", hard_loss, run_eagerly=True)
         distiller.fit(*examples, verbose=0)
         distiller.save(tmp_path / "distiller.keras")
         loaded = keras.models.load_model(tmp_path / "distiller.keras")

@@ -188,7 +188,8 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
 @pytest.mark.parametrize(
     ("options", "gradient_aggregation"),
     [
-        ({"jit_compile": True}, "mean"),
+        ({}, "mean"),
+        pytest.param({"jit_compile": True}, "mean", marks=pytest.mark.slow),
         pytest.param({"jit_compile": True}, "sum", marks=pytest.mark.slow),
         pytest.param({"steps_per_execution": 2}, "sum", marks=pytest.mark.slow),
     ],
