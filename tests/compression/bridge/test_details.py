@@ -496,12 +496,15 @@ CASES = {
 # With one case for each kind of layer and each regularizer in the fast suite, and all activations
 # in one model.
 VARIED = CASES.keys() - REGULARIZED.keys() - EMBEDDINGS.keys()
+# Eager loops, each with a relative that is fast: the stacked cells, ConvLSTM2D.
+LONG = {f"{cell} in RNN" for cell in ("LSTMCell", "GRUCell", "SimpleRNNCell")}
+LONG |= {"ConvLSTM1D", "ConvLSTM3D"}
 
 
 def one_of_each_kind_fast(cases, varied):
     """The cases as parameters: of those that vary one layer, all but the first are slow."""
     first = {name.split()[0]: name for name in reversed(cases)}
-    slow = set(varied) - set(first.values())
+    slow = set(varied) - set(first.values()) | LONG
     return [
         pytest.param(
             case,
