@@ -54,18 +54,10 @@ def teacher():
     return teacher
 
 
-def compile_distiller(distiller):
-    """Eager: four forms of student would be traced."""
-    optimizer = keras.optimizers.Adam(0.005)
-    distiller.compile(optimizer, cross_entropy(), metrics=["accuracy"], run_eagerly=True)
-
-
 @pytest.fixture
 def distiller(teacher):
     distiller = keras_kd.Distiller(teacher, model(32, "student"))
-    distiller.compile(
-        keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"], run_eagerly=True
-    )
+    distiller.compile(keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"])
     return distiller
 
 
@@ -83,9 +75,7 @@ def kernels(student):
 def finished(teacher, tmp_path_factory):
     """A whole pipeline: result, directory, and the weights with which it began."""
     distiller = keras_kd.Distiller(teacher, model(32, "student"))
-    distiller.compile(
-        keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"], run_eagerly=True
-    )
+    distiller.compile(keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"])
     before = distiller.student.get_weights()
     directory = tmp_path_factory.mktemp("pipeline")
     return run(distiller, directory=directory), directory, distiller, before
@@ -216,9 +206,7 @@ def test_a_teacher_that_is_stored(teacher, tmp_path):
     x, y = data()
     stored = keras_kd.teachers.StoredTeacher.create(teacher, (x, y), tmp_path / "teacher.store")
     distiller = keras_kd.Distiller(stored, model(32, "student"))
-    distiller.compile(
-        keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"], run_eagerly=True
-    )
+    distiller.compile(keras.optimizers.Adam(0.005), cross_entropy(), metrics=["accuracy"])
     joined = stored.join((x, y), batch_size=16)
     steps = [Step("quantize_aware", epochs=1, learning_rate=1e-3)]
     result = pipeline(steps, distiller, joined, validation_data=(x, y), verbose=0)
