@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _rows import mark_the_slow_rows
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -34,6 +35,11 @@ def pytest_collection(session):
     finally:
         gc.enable()
         gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    mark_the_slow_rows(items)
 
 
 def pytest_collection_finish(session):

@@ -216,7 +216,7 @@ def test_public_names_are_listed_and_documented(name):
 
 
 IN_A_NEW_PROCESS = """
-import json, sys
+import json, os, sys
 import keras
 before = set(sys.modules)  # Keras itself imports matplotlib where it is installed
 import {rooms}
@@ -226,7 +226,10 @@ returned = str(type(data.load_sample()))
 from keras_kd._model_files import load_model
 for path in sys.argv[1:]:
     load_model(path)
-print(json.dumps([imported, returned, "tf_keras" in sys.modules]))
+loaded = "tf_keras" in sys.modules
+import tensorflow, keras_kd.compression._tfmot
+kept = [os.environ.get("TF_USE_LEGACY_KERAS"), tensorflow.keras.Model.__module__.split(".")[0]]
+print(json.dumps([imported, returned, loaded, kept]))
 """
 
 
@@ -263,3 +266,7 @@ def test_returned_objects_name_their_public_path(in_a_new_process):
 def test_no_file_is_handed_to_tf_keras(in_a_new_process):
     """Its loader runs code; `load_model` does not import it."""
     assert in_a_new_process[2] is False
+
+
+def test_tf_keras_stays_keras_3_beside_tf_mot(in_a_new_process):
+    assert in_a_new_process[3] == [None, "keras"]

@@ -156,6 +156,7 @@ def recurrent_model():
     return keras.Model(inputs, inner(hidden))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras", "pruned"])
 def test_layers_inside_layers_tell_their_shapes(x, flavour):
     model = recurrent_model()

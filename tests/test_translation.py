@@ -48,6 +48,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_steps_as_in_keras_3(name, data):
     ours, theirs = linear_model(keras), linear_model(tf_keras)
@@ -224,6 +225,7 @@ def twins():
     return model, compression.to_tf_keras(model), model.get_weights()
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.filterwarnings("ignore:Could not reach RemoteMonitor")
 @pytest.mark.filterwarnings("ignore:`requests` is not installed")
 @pytest.mark.parametrize("name", CALLBACKS)

@@ -47,6 +47,7 @@ class Numbered(keras.utils.PyDataset):
         self.epoch += 1
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize(
     "make",
     [

@@ -32,6 +32,7 @@ def kind(request, student, examples):
     return compression.quantize_aware(student, examples[0]), compression.load
 
 
+@pytest.mark.fast_rows(1)
 def test_the_best_student_is_saved_and_loads_without_a_distiller(
     kind, teacher, examples, hard_loss, tmp_path
 ):

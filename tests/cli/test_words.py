@@ -76,6 +76,7 @@ def logits(folder):
     return "logits.keras"
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("given", "message", "added"),
     [

@@ -146,6 +146,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.fast_rows(8)
 @pytest.mark.parametrize("name", LAYERS)
 def test_kernels_and_their_axes_in_both_kerases(name):
     layer, shape, expected = LAYERS[name]
@@ -177,6 +178,7 @@ def test_a_class_that_lists_its_weights_speaks_for_what_is_inside():
     assert kernels(layer, CLUSTERABLE) == []
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("compress", "measure", "expected"),
     [
@@ -195,7 +197,7 @@ def test_what_is_inside_other_layers_trains_compressed(compress, measure, expect
     student = compress(keras.Model(inputs, Block(name="block")(x)))
     x = np.random.default_rng(0).normal(size=(8, *SEQUENCE)).astype("float32")
     before = [np.array(weight) for weight in student.trainable_weights]
-    student.compile(tf_keras.optimizers.Adam(0.01), "mse")
+    student.compile(tf_keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
     callbacks = student.training_callbacks() if hasattr(student, "training_callbacks") else []
     student.fit(x, x, batch_size=2, callbacks=callbacks, verbose=0)
     assert not any(map(np.array_equal, before, student.trainable_weights))

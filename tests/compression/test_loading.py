@@ -23,12 +23,13 @@ def dense():
 
 
 def fit(pruned):
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
     callbacks = pruned.training_callbacks()
     pruned.fit(x, x[:, :4], batch_size=4, verbose=0, callbacks=callbacks)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("name", ["student.keras", "student.h5"])
 def test_a_student_goes_on_where_it_was_saved(tmp_path, name):
     pruned = prune(dense(), schedule=PolynomialSchedule(end_step=8, power=1), pattern=MByN(2, 4))

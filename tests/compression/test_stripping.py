@@ -168,7 +168,7 @@ def _student(name):
 
 
 def _train(student):
-    student.compile(tf_keras.optimizers.Adam(0.05), "mse")
+    student.compile(tf_keras.optimizers.Adam(0.05), "mse", run_eagerly=True)
     callbacks = student.training_callbacks() if hasattr(student, "training_callbacks") else []
     student.fit(IMAGES, np.ones((8, 2)), batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
 
@@ -192,6 +192,7 @@ def _assert_same_weights(expected, received):
             np.testing.assert_array_equal(one, other, err_msg=name)
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("name", STUDENTS)
 def test_untrained_weights_come_back_bit_for_bit(name):
     student = _student(name)
@@ -208,14 +209,15 @@ def _named_weights(model):
     return {name: values for name, values in weights.items() if values}
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("name", "pruned"),
     [
         *((name, []) for name in STUDENTS),
         ("plain", ["hidden"]),
         ("partly frozen", ["hidden", "outputs"]),
-        ("nested and shared", ["hidden"]),
         ("recurrent and opaque", ["outputs"]),
+        ("nested and shared", ["hidden"]),
     ],
 )
 def test_trained_weights_come_back_bit_for_bit(name, pruned):

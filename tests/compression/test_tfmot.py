@@ -25,6 +25,8 @@ def after_the_import(**variables):
     return done.stdout.split()
 
 
+# `tests/test_architecture.py` has it in a process that other checks share.
+@pytest.mark.slow
 def test_tf_keras_stays_keras_3_here_and_in_child_processes():
     assert after_the_import() == ["None", "keras"]
 

@@ -37,6 +37,7 @@ def equal(one, other, **options):
 
 
 class TestStudent:
+    @pytest.mark.fast_rows(2)
     @pytest.mark.parametrize(
         ("flavour", "moment"),
         [
@@ -172,6 +173,7 @@ class Unbuilt(keras.Model):
 
 
 class TestLossesAndWeights:
+    @pytest.mark.fast_rows(1)
     @FLAVOURS
     def test_weights_count_from_the_next_step_on(
         self, teacher, dense_model, examples, hard_loss, flavour
@@ -209,6 +211,7 @@ class TestLossesAndWeights:
         logs = distiller.evaluate(*examples, verbose=0, return_dict=True)
         assert logs["distillation_loss"] == pytest.approx(5 * mse, rel=1e-5)
 
+    @pytest.mark.fast_rows(1)
     @FLAVOURS
     def test_losses_with_adapters_train_them(
         self, teacher, dense_model, examples, hard_loss, flavour

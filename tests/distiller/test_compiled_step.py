@@ -101,6 +101,7 @@ def test_python_in_a_step_is_left_as_it_is():
         CompiledStep(step, False, refused)(iter(batches([1.0], 1)))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 def test_the_first_step_is_traced_once(teacher, student, examples, hard_loss, flavour):
     traces = []
@@ -116,6 +117,7 @@ def test_the_first_step_is_traced_once(teacher, student, examples, hard_loss, fl
     assert len(traces) == 1
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 def test_what_a_first_trace_makes_is_what_eager_steps_make(
     dense_model, teacher, examples, hard_loss, flavour
@@ -149,6 +151,7 @@ def trained(teacher, student, data, hard_loss, by_keras, **options):
     return history, student.get_weights()
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("size", [8, 20, 1])
 def test_training_is_that_of_keras(dense_model, teacher, examples, hard_loss, size):
     data = tf.data.Dataset.from_tensor_slices(examples).batch(size)

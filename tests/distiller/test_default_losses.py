@@ -70,7 +70,7 @@ def chosen(student, loss, teacher=None, student_loss_weight=0.5):
     distiller = keras_kd.Distiller(
         teacher or student_like(student), student, student_loss_weight=student_loss_weight
     )
-    distiller.compile("sgd", loss)
+    distiller.compile("sgd", loss, run_eagerly=True)
     return [(type(one), one.outputs) for one in distiller.distillation_losses]
 
 
@@ -95,7 +95,7 @@ def test_regression_is_the_mean_squared_error(dense_model, examples, classes, fl
     assert logs["distillation_loss"] == pytest.approx(expected, rel=1e-5)
     assert [type(loss) for loss in distiller.distillation_losses] == [LogitsMSE]
     # Another loss on labels, another default.
-    distiller.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    distiller.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True), run_eagerly=True)
     assert [type(loss) for loss in distiller.distillation_losses] == [SoftTargets]
 
 
@@ -142,6 +142,7 @@ def detector(structure, seed):
 SPARSE = cross_entropy()
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("losses", [["huber", SPARSE], {"boxes": "huber", "scores": SPARSE}])
 @pytest.mark.parametrize("structure", ["tuple", "list", "dict"])
 def test_each_output_by_its_kind(examples, formulas, structure, losses):
@@ -207,6 +208,7 @@ def test_another_student_is_taught_by_the_same_rule(dense_model):
     assert again.distillation_loss_weights == [2.0]
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize(
     ("loss", "advised"),
     [

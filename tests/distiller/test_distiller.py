@@ -94,6 +94,7 @@ def test_defaults_are_those_of_the_literature(teacher, student):
     assert distiller.student is student
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_with_labels_alone_it_trains_as_keras_does(
     dense_model, teacher, examples, hard_loss, optimizer

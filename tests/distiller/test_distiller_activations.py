@@ -51,6 +51,7 @@ def assert_same(result, expected):
         np.testing.assert_allclose(weights, others, atol=1e-6)
 
 
+@pytest.mark.fast_rows(5)
 @pytest.mark.parametrize("sides", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_with_and_without_the_last_activation(dense_model, examples, ending, sides):
@@ -66,6 +67,7 @@ def test_with_and_without_the_last_activation(dense_model, examples, ending, sid
     assert_same(trained(teacher, student, examples, found, run_eagerly=True), expected)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("activation", "options"),
     [
@@ -219,6 +221,7 @@ def measured(teacher, student, x, run_eagerly=True):
     return logs["distillation_loss"]
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize(
     ("ending", "flavour"),
     [
@@ -303,6 +306,7 @@ def hard_sigmoid(logits):
     return keras.layers.Activation("hard_sigmoid")(logits)
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("run_eagerly", [False, True])
 @pytest.mark.parametrize(
     ("end", "kind"),

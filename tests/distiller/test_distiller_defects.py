@@ -45,6 +45,7 @@ def test_keras_own_default_loss_is_accepted_with_a_warning(teacher, student):
         keras_kd.Distiller(teacher, student, keras.distillation.LogitsDistillation(4.0))
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("losses", [None, [features()]], ids=["outputs", "layers"])
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_evaluate_changes_no_weight(
@@ -61,6 +62,7 @@ def test_evaluate_changes_no_weight(
     assert largest_change(wide_teacher, teachers) == 0.0
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "losses", [None, [SoftTargets(2.0), features()]], ids=["outputs", "layers"]
 )
@@ -100,6 +102,7 @@ def test_a_step_runs_each_model_forward_once(dense_model, examples, hard_loss, l
     assert sorted(calls) == [("of_student", False), ("of_teacher", False)]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_sample_weights_count_in_both_losses(
     teacher, student, examples, hard_loss, formulas, run_eagerly

@@ -62,6 +62,7 @@ def losses():
     ]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_adapters_and_what_losses_learn_train_and_stay_out_of_the_student(
     image_teacher, image_student, images, hard_loss, flavour
@@ -69,7 +70,7 @@ def test_adapters_and_what_losses_learn_train_and_stay_out_of_the_student(
     student = in_flavour(image_student, flavour)
     own = len(student.trainable_variables)
     distiller = keras_kd.Distiller(image_teacher, student, losses())
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     bridging = distiller._objective.bridge_weights
     # Hint: 2, VariationalInformation: 2, FlowOfSolution: 2, OutputDifference: 2.
     assert len(bridging) == 8
@@ -202,7 +203,7 @@ def test_features_in_half_precision(images, hard_loss, policy):
     finally:
         keras.config.set_dtype_policy("float32")
     distiller = keras_kd.Distiller(teacher, student, Hint("second", "second"))
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     history = distiller.fit(*images, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert distiller.bridges[0].weights[0].dtype == "float32"
@@ -219,7 +220,7 @@ def test_a_subclassed_student_that_is_not_built_yet(image_teacher, images, hard_
             return self.logits(keras.ops.mean(self.second(inputs), axis=(1, 2)))
 
     distiller = keras_kd.Distiller(image_teacher, Subclassed(), Hint("second", "second"))
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     distiller.fit(*images, verbose=0)
     kernel = distiller.bridges[0].weights[0]
     assert tuple(kernel.shape) == (5, 8)
@@ -233,6 +234,7 @@ def test_no_adapter_across_shapes_where_it_is_forbidden(image_teacher, image_stu
         keras_kd.Distiller(image_teacher, image_student, Hint("second", "second", adapter=None))
 
 
+@pytest.mark.slow
 def test_the_step_compiles_with_xla(image_teacher, image_student, images, hard_loss):
     distiller = keras_kd.Distiller(image_teacher, image_student, losses())
     distiller.compile("sgd", hard_loss, jit_compile=True)
@@ -254,7 +256,7 @@ def test_a_tf_keras_student_without_shapes_cannot_have_adapters(image_teacher, i
             return self.logits(tf.reduce_mean(self.second(inputs), axis=(1, 2)))
 
     distiller = keras_kd.Distiller(image_teacher, Subclassed(), Hint("second", "second"))
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     with pytest.raises(ValueError, match=r"whose shapes are not known.*tf_keras.Model\(inputs"):
         distiller.fit(*images, verbose=0)
 
@@ -281,7 +283,7 @@ def test_a_student_built_by_its_first_step_can_be_saved(image_teacher, images, t
         ]
     )
     distiller = keras_kd.Distiller(image_teacher, student, Hint("second", "second"))
-    distiller.compile("adam", cross_entropy())
+    distiller.compile("adam", cross_entropy(), run_eagerly=True)
     distiller.fit(*images, verbose=0)
     assert distiller.built
     distiller.save_weights(tmp_path / "distiller.weights.h5")
@@ -303,7 +305,7 @@ def test_a_student_in_double_precision(image_teacher, images, hard_loss):
         [SoftTargets(lambda step: 4.0 + 0.0 * step), Hint("second", "second")],
         [keras_kd.schedules.warm_up(3), 1.0],
     )
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     assert np.isfinite(distiller.fit(*images, verbose=0).history["loss"]).all()
 
 

@@ -54,6 +54,7 @@ def fit(distiller, x, y, **options):
     return distiller.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0, **options).history
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("kind", ["keras", "tf_keras"])
 def test_the_student_learns_as_from_the_teacher_itself(kind, data):
     x, y = data
@@ -75,6 +76,7 @@ def test_the_student_learns_as_from_the_teacher_itself(kind, data):
     np.testing.assert_allclose(quoted["distillation_loss"], online["distillation_loss"], rtol=1e-4)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_step_needs_nothing_outside_of_tensorflow(jit_compile, data):
     x, y = data
@@ -90,6 +92,7 @@ def test_data_without_outputs_are_refused_in_training(data):
         distiller.fit(*data, verbose=0)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("kind", ["keras", "tf_keras"])
 def test_data_without_outputs_are_evaluated_by_their_labels(kind, data):
     x, y = data
@@ -144,6 +147,7 @@ def test_it_is_saved_with_its_teacher(data, tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("kind", ["keras", "tf_keras"])
 def test_after_a_first_step_that_was_refused_the_next_one_trains(kind, data):
     x, y = data

@@ -25,6 +25,7 @@ def load_tests():
 
 
 # Their losses are Keras' default ones, for which ours has a warning.
+@pytest.mark.fast_rows(4)
 @pytest.mark.filterwarnings("ignore:Received LogitsDistillation")
 @pytest.mark.parametrize("test", load_tests(), ids=lambda test: test.id().rpartition(".")[2])
 def test_keras_own_suite_passes(test):

@@ -54,6 +54,7 @@ def data():
     return labelled(6, (4,))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("trainable", [False, True])
 def test_a_step_keeps_the_activations_of_the_student_alone(data, trainable):
     of_teacher, of_student = Remembering(), Remembering()
@@ -83,6 +84,7 @@ def test_a_tape_that_sees_the_teacher_keeps_its_activations(data):
     assert outputs.shape == (6, 3)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("trainable", [False, True])
 def test_no_gradient_in_a_compiled_step_reads_the_teacher(data, trainable):
     teacher, student = model(Remembering(name="teacher")), model(Remembering(name="student"))

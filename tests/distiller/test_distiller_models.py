@@ -36,6 +36,7 @@ KINDS = {
 }
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("teacher_kind", "student_kind"),
     [
@@ -67,6 +68,7 @@ def arranged(structure, first, second):
     return {"first": first, "second": second} if structure is dict else [first, second]
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("structure", "only_first"), [(dict, False), (list, False), (dict, True), (tuple, True)]
 )
@@ -124,6 +126,7 @@ def test_a_student_may_have_an_output_that_the_teacher_has_not(dense_model, exam
     distiller.compile(
         "sgd",
         {name: keras.losses.SparseCategoricalCrossentropy(True) for name in ("first", "second")},
+        run_eagerly=True,
     )
     distiller.fit(x, {"first": y, "second": y % 2}, verbose=0)
 

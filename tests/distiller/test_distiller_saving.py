@@ -257,7 +257,7 @@ def test_a_distiller_with_a_tf_keras_student_is_saved_by_no_function(
     teacher, student, hard_loss, examples, tmp_path
 ):
     distiller = keras_kd.Distiller(teacher, keras_kd.compression.to_tf_keras(student))
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     distiller.fit(*examples, verbose=0)
     distiller.predict(examples[0], verbose=0)
     for name in ("d.keras", "d.h5", "d"):

@@ -26,7 +26,7 @@ def test_the_logs_show_what_the_schedules_said(teacher, student, examples, hard_
         [keras_kd.schedules.warm_up(4), 1.0, 0.5],
         student_loss_weight=lambda step: 0.5 * keras.ops.exp(-keras.ops.cast(step, "float32")),
     )
-    distiller.compile("sgd", hard_loss, metrics=["accuracy"])
+    distiller.compile("sgd", hard_loss, metrics=["accuracy"], run_eagerly=True)
     history = distiller.fit(*examples, batch_size=10, epochs=3, shuffle=False, verbose=0).history
     # Two steps per epoch; an epoch's log is that of its last step: 1, 3, 5.
     np.testing.assert_allclose(history["soft_targets_1_temperature"], [4.0, 2.0, 8 / 6], rtol=1e-6)
@@ -132,7 +132,7 @@ def test_a_schedule_that_leaves_its_bounds_stops_the_training_and_spares_the_stu
 def test_labels_are_not_needed_for_metrics_of_validation(teacher, student, examples):
     x, y = examples
     distiller = keras_kd.Distiller(teacher, student, student_loss_weight=0.0)
-    distiller.compile("sgd", loss=None, metrics=["accuracy"])
+    distiller.compile("sgd", loss=None, metrics=["accuracy"], run_eagerly=True)
     history = distiller.fit(x, validation_data=(x, y), epochs=2, verbose=0).history
     assert "val_accuracy" in history
     assert "accuracy" not in history

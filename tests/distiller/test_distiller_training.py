@@ -91,7 +91,8 @@ class Batches(keras.utils.PyDataset):
 def test_kinds_of_data(dense_model, examples, hard_loss, expected_weights, data):
     student = dense_model(seed=3)
     distiller = keras_kd.Distiller(dense_model(units=6, seed=1), student)
-    distiller.compile("sgd", hard_loss, jit_compile=False)
+    # Of the three, one in a graph.
+    distiller.compile("sgd", hard_loss, run_eagerly=data is not as_dataset)
     steps = {"steps_per_epoch": 4} if data is as_generator else {}
     distiller.fit(data(*examples), epochs=2, shuffle=False, verbose=0, **steps)
     for weights, expected in zip(student.get_weights(), expected_weights, strict=True):
@@ -146,7 +147,7 @@ def test_padding_counts_in_neither_loss(hard_loss, formulas, embedding, run_eage
 def test_learning_rate_schedules_and_callbacks(teacher, student, examples, hard_loss, tmp_path):
     schedule = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=100)
     distiller = keras_kd.Distiller(teacher, student)
-    distiller.compile(keras.optimizers.SGD(schedule), hard_loss, jit_compile=False)
+    distiller.compile(keras.optimizers.SGD(schedule), hard_loss, run_eagerly=True)
     best = tmp_path / "best.weights.h5"
     history = distiller.fit(
         *examples,

@@ -94,7 +94,7 @@ def test_training_on_mixed_batches(teacher, student, examples, hard_loss):
     x, y = examples
     data = keras_kd.data.mix((x[:6], y[:6]), x[6:], batch_size=8, seed=1)
     distiller = keras_kd.Distiller(teacher, student, missing_label=-1)
-    distiller.compile("adam", hard_loss, metrics=["accuracy"])
+    distiller.compile("adam", hard_loss, metrics=["accuracy"], run_eagerly=True)
     history = distiller.fit(data, epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     assert np.isfinite(history["accuracy"]).all()
@@ -140,6 +140,7 @@ def test_classes_of_several_outputs_do_not_weigh():
 CLASS_WEIGHT = {0: 3.0, 1: 0.5, 2: 2.0}
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("flavour", "form"),
     [
@@ -182,7 +183,7 @@ def test_class_weights_act_the_same_on_arrays_and_datasets(dense_model, teacher,
     distiller = keras_kd.Distiller(
         teacher, student, keras_kd.losses.SoftTargets(1.0), missing_label=-1
     )
-    distiller.compile(keras.optimizers.SGD(0.0), loss)
+    distiller.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(12)
     for data in ({"x": x, "y": y, "batch_size": 12}, {"x": dataset}, {"x": Batches()}):
         logs = distiller.fit(

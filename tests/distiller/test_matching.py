@@ -58,12 +58,14 @@ def distillation_loss(teacher, student, loss=None, steps=0):
 
 
 class TestTwoUnitsAndOne:
+    @pytest.mark.fast_rows(1)
     @pytest.mark.parametrize("kinds", [("softmax", "sigmoid"), (None, None), ("softmax", None)])
     def test_a_teacher_of_two_for_a_student_of_one(self, kinds):
         teacher, student = net(2, kinds[0], seed=1, units=6), net(1, kinds[1], seed=2)
         expected = soft_targets(logits(teacher), of_two(logits(student)))
         assert distillation_loss(teacher, student, steps=1) == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.fast_rows(1)
     @pytest.mark.parametrize("kinds", [("sigmoid", "softmax"), (None, None), (None, "softmax")])
     def test_a_teacher_of_one_for_a_student_of_two(self, kinds):
         teacher, student = net(1, kinds[0], seed=1, units=6), net(2, kinds[1], seed=2)
@@ -118,6 +120,7 @@ class TestClasses:
             ):
                 assert distillation_loss(taught, student) == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.fast_rows(1)
     @pytest.mark.parametrize("activation", [None, "softmax"])
     def test_a_student_of_more_learns_the_others_from_labels(self, activation):
         teacher, student = net(3, seed=1), net(6, activation, seed=2)
@@ -206,6 +209,7 @@ Named = collections.namedtuple("Named", ["loss", "logits"])
 
 
 class TestForm:
+    @pytest.mark.fast_rows(3)
     @pytest.mark.parametrize(
         "form",
         [

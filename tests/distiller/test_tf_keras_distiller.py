@@ -93,7 +93,7 @@ def test_same_weights_and_logs_as_the_keras_3_flavour(teacher, data):
                 y,
                 sample_weight=weights,
                 batch_size=16,  # the last of four batches is smaller
-                epochs=2,
+                epochs=1,
                 shuffle=False,
                 validation_data=(x, y),
                 verbose=0,
@@ -129,7 +129,7 @@ def test_one_forward_pass_moves_batch_normalization_once(teacher, data):
     distiller = keras_kd.Distiller(
         teacher, student, keras.distillation.FeatureDistillation("mse", "scores", "scores")
     )
-    distiller.compile("sgd", "sparse_categorical_crossentropy")
+    distiller.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
     distiller.train_on_batch(x, y)
     expected = (1 - layer.momentum) * hidden.mean(axis=0)
     np.testing.assert_allclose(layer.moving_mean.numpy(), expected, rtol=1e-4, atol=1e-7)
@@ -165,6 +165,7 @@ def test_ways_to_run_a_step(teacher, data, options):
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "options",
     [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {"run_eagerly": True}],
@@ -183,7 +184,7 @@ def test_a_teacher_of_nan_is_named_and_the_student_stays_whole(teacher, data, op
 
 def test_a_tf_keras_teacher(data):
     distiller = keras_kd.Distiller(build(tf_keras, units=16), build(tf_keras))
-    distiller.compile("sgd", "sparse_categorical_crossentropy")
+    distiller.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
     assert np.isfinite(distiller.fit(*data, verbose=0).history["loss"]).all()
     assert len(distiller.trainable_variables) == len(distiller.student.trainable_variables)
 
@@ -244,6 +245,7 @@ def test_gradients_too_small_for_float16_still_teach(teacher, data):
     distiller.compile(
         keras.optimizers.SGD(1e6),
         lambda y_true, y_pred: 1e-8 * keras.ops.square(keras.ops.cast(y_pred, "float32")[:, 0]),
+        run_eagerly=True,
     )
     distiller.fit(x, y, verbose=0)
     assert np.mean(student.get_layer("hidden").kernel.numpy() != before) > 0.5
@@ -272,7 +274,7 @@ def test_learning_from_the_teacher_alone_without_labels(teacher, data):
     x, _ = data
     distiller = keras_kd.Distiller(teacher, build(tf_keras), student_loss_weight=0.0)
     distiller.compile(keras.optimizers.Adam(0.05), run_eagerly=True)
-    history = distiller.fit(x, epochs=10, verbose=0).history
+    history = distiller.fit(x, epochs=6, verbose=0).history
     assert history["loss"][-1] < 0.5 * history["loss"][0]
 
 

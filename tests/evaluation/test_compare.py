@@ -197,6 +197,7 @@ def test_rankings_of_rows_and_of_groups():
     assert {name: each.value for name, each in found.items()} == pytest.approx(expected)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("form", ["dict", "list"])
 def test_several_inputs_and_outputs(several, form, tmp_path):
     x = {name: GENERATOR.random((30, 4), dtype="float32") for name in ("acc-x", "z-axis")}

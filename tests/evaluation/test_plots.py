@@ -81,6 +81,7 @@ def test_names_are_text(svg):
     assert "student <distilled>" in text
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("name", PLOTS)
 def test_the_same_measurements_give_the_same_bytes(name):
     assert PLOTS[name]() == PLOTS[name]()

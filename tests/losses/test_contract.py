@@ -18,6 +18,8 @@ NAMES = [
 # Arguments that the bases test, not every loss.
 INHERITED = {"outputs", "teacher_layer_name", "student_layer_name", "adapter"}
 GOLDEN_ELSEWHERE = {"seed_formula_T2_a0.5"}
+# Each loss, and each case beside it, once in every test.
+pytestmark = pytest.mark.fast_rows
 LEFT_OUT = [1, 4]
 KEPT = [0, 2, 3, 5]
 
@@ -279,6 +281,7 @@ def test_half_precision_is_computed_in_float32(loss, reference, dtype):
     assert float(value) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.fast_rows(9)
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_compiled_equals_eager(loss, reference, jit_compile):
     tf = pytest.importorskip("tensorflow")
@@ -365,6 +368,7 @@ def models():
     return build(1), build(2)
 
 
+@pytest.mark.fast_rows(6)
 def test_it_works_in_keras_own_distiller(name, reference, models, hard_loss):
     if reference.not_in_keras:
         pytest.skip(reference.not_in_keras)

@@ -137,6 +137,7 @@ def saved(model, path):
 SLOW = ("MobileNet", "Bidirectional", "initial states of both ways", "RNN of cells")
 
 
+@pytest.mark.fast_rows(10)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MODELS],
@@ -216,6 +217,7 @@ def test_names_stay_unique_without_slashes():
     assert not any("/" in name for name in names)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("load", [load_model, keras.models.load_model])
 def test_it_teaches_and_is_the_student_of_its_own_pruning(load, tmp_path):
     x = saved(

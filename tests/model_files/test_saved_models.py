@@ -76,6 +76,7 @@ def words():
     return keras.Model(inputs, keras.layers.Flatten()(keras.layers.LayerNormalization()(vectors)))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("build", [two_inputs, image, words])
 def test_computes_what_the_model_did_and_converts(build, tmp_path):
     keras.utils.set_random_seed(0)

@@ -12,6 +12,9 @@ from keras_kd.data import load_sample
 from keras_kd.quickstart import variants
 from keras_kd.quickstart.training import FINAL_SPARSITY
 
+# A whole run is a tenth of the fast suite's time; test_training.py has its trainings there.
+pytestmark = pytest.mark.slow
+
 # A process of its own, since a run makes TensorFlow deterministic for the rest of its process.
 PROGRAM = """
 import sys
@@ -127,7 +130,6 @@ def test_the_report_shows_the_plots(finished):
     assert all(variant.name in html for variant in variants.ALL)
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_table_and_another_one_does_not(results, tmp_path):
     def without_times(results):
         return [{**row, "latency_microseconds": None} for row in results["rows"]]

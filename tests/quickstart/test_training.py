@@ -21,32 +21,41 @@ def weights(model):
     return np.concatenate([np.ravel(weight) for weight in model.get_weights()])
 
 
-def test_alone_and_distilled_are_born_equal_and_grow_apart(dataset, teacher):
-    training = Training(dataset, seed=3)
+@pytest.fixture(scope="module")
+def alone(dataset):
+    return Training(dataset, seed=0).alone(2)
+
+
+@pytest.fixture(scope="module")
+def distilled(dataset, teacher):
+    """A student, how many epochs its training said, and the teacher's weights before it."""
+    before, steps = weights(teacher), []
+    training = Training(dataset, seed=0, on_epoch=lambda: steps.append(1))
+    return training.distilled(teacher, 2), len(steps), before
+
+
+def test_alone_and_distilled_are_born_equal_and_grow_apart(dataset, alone, distilled):
+    training = Training(dataset, seed=0)
     first = weights(training._new_student())
     np.testing.assert_array_equal(weights(training._new_student()), first)
-    alone, distilled = training.alone(1), training.distilled(teacher, 1)
-    assert not np.array_equal(weights(alone), weights(distilled))
+    student, *_ = distilled
+    assert not np.array_equal(weights(alone), weights(student))
     assert not np.array_equal(weights(Training(dataset, seed=4)._new_student()), first)
 
 
-def test_the_teacher_learns_and_teaches_unchanged(dataset, teacher):
-    before = weights(teacher)
-    steps = []
-    training = Training(dataset, seed=0, on_epoch=lambda: steps.append(1))
-    student = training.distilled(teacher, 2)
+def test_the_teacher_learns_and_teaches_unchanged(teacher, distilled):
+    student, epochs, before = distilled
     np.testing.assert_array_equal(weights(teacher), before)
-    assert len(steps) == 2
+    assert epochs == 2
     assert isinstance(student, keras.Model)
 
 
-def test_pruned_has_the_zeros_and_quantization_keeps_them(dataset, teacher):
+def test_pruned_has_the_zeros_and_quantization_keeps_them(dataset, teacher, alone):
     training = Training(dataset, seed=0)
-    student = training.alone(1)
-    pruned = training.pruned(teacher, student, 1)
+    pruned = training.pruned(teacher, alone, 1)
     assert isinstance(pruned, keras.Model)
     assert compression.summary(pruned).sparsity == pytest.approx(FINAL_SPARSITY, abs=0.01)
-    assert compression.summary(student).sparsity < 0.01
+    assert compression.summary(alone).sparsity < 0.01
     quantized = compression.strip(training.quantization_aware(teacher, pruned, 1))
     assert compression.summary(quantized).sparsity >= FINAL_SPARSITY - 0.01
 

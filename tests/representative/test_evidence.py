@@ -82,6 +82,7 @@ def strict():
         yield
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.usefixtures("strict")
 def test_real_examples_pass_in_silence(student, digits):
     model, scale, _ = student
@@ -113,6 +114,7 @@ def test_who_names_the_range_is_believed(trained, digits):
     examples(np.rint(digits[0][:50] * 255), trained("plain"), input_range=(0, 255))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.usefixtures("strict")
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_averages_on_their_way_are_no_evidence(digits, steps):

@@ -108,6 +108,7 @@ def test_a_model_with_it_is_saved_and_loaded(listener, tmp_path):
         assert not model.weights
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("form", "target", "tolerance"),
     [

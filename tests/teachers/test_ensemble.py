@@ -351,6 +351,7 @@ def test_half_precision_is_averaged_in_float32(dtype):
     close(loss_and_gradient(SoftTargets(2.0), output, student)[0], value)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("classes", [None, [[0, 1, 2], [1, 2, 3]]])
 def test_compiled_steps_compute_the_same(jit_compile, classes):
@@ -412,7 +413,7 @@ class TestTraining:
         x, _ = examples
         models = [dense_model(seed=1, activation="softmax"), dense_model(seed=7)]
         distiller = keras_kd.Distiller(models, student, SoftTargets(3.0), student_loss_weight=0)
-        distiller.compile("sgd")
+        distiller.compile("sgd", run_eagerly=True)
         logits = [np.asarray(models[0].layers[0](x)), np.asarray(models[1](x))]
         last = models[0].layers[1]
         logits[0] = logits[0] @ np.asarray(last.kernel) + np.asarray(last.bias)
@@ -427,7 +428,7 @@ class TestTraining:
         models = [dense_model(seed=1, name="a"), dense_model(seed=7, name="b")]
         before = [weight for model in models for weight in model.get_weights()]
         distiller = keras_kd.Distiller(Ensemble(models, [1, 2]), student)
-        distiller.compile("sgd", hard_loss)
+        distiller.compile("sgd", hard_loss, run_eagerly=True)
         distiller.fit(*examples, verbose=0)
         after = [weight for model in models for weight in model.get_weights()]
         assert all(map(np.array_equal, before, after))
@@ -442,7 +443,7 @@ class TestTraining:
         models = [dense_model(seed=1, name="a"), dense_model(seed=7, name="b")]
         hint = keras_kd.losses.Hint("b/hidden", "hidden")
         distiller = keras_kd.Distiller(models, student, hint, student_loss_weight=0)
-        distiller.compile("sgd")
+        distiller.compile("sgd", run_eagerly=True)
         x = examples[0]
         expected = np.mean((np.asarray(models[1].layers[0](x)) - student.layers[0](x)) ** 2)
         logs = distiller.evaluate(x, batch_size=20, verbose=0, return_dict=True)

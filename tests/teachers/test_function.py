@@ -142,6 +142,7 @@ class TestSaving:
 
 
 class TestTraining:
+    @pytest.mark.fast_rows(1)
     @pytest.mark.parametrize(
         "teacher", [first_three, NumpyFunction(lambda x: x[:, :3], (3,))], ids=["ops", "numpy"]
     )
@@ -151,7 +152,7 @@ class TestTraining:
         for each in (teacher, model):
             student = dense_model(seed=2)
             distiller = keras_kd.Distiller(each, student, student_loss_weight=0)
-            distiller.compile("sgd")
+            distiller.compile("sgd", run_eagerly=True)
             distiller.fit(examples[0], batch_size=8, epochs=2, shuffle=False, verbose=0)
             weights.append(student.get_weights())
         for one, other in zip(*weights, strict=True):
@@ -161,7 +162,7 @@ class TestTraining:
         self, student, examples, hard_loss, tmp_path
     ):
         distiller = keras_kd.Distiller(lambda x: x[:, :3], student, save_teacher=False)
-        distiller.compile("sgd", hard_loss)
+        distiller.compile("sgd", hard_loss, run_eagerly=True)
         distiller.fit(*examples, verbose=0)
         distiller.save(tmp_path / "distiller.keras")
         loaded = keras.models.load_model(tmp_path / "distiller.keras")
@@ -172,7 +173,7 @@ class TestTraining:
 
     def test_a_file_with_a_registered_function(self, student, examples, hard_loss, tmp_path):
         distiller = keras_kd.Distiller(first_three, student)
-        distiller.compile("sgd", hard_loss)
+        distiller.compile("sgd", hard_loss, run_eagerly=True)
         distiller.fit(*examples, verbose=0)
         distiller.save(tmp_path / "distiller.keras")
         loaded = keras.models.load_model(tmp_path / "distiller.keras")

@@ -107,6 +107,7 @@ def models():
     return image_model(8, "teacher"), image_model(4, "student")
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 @pytest.mark.parametrize("way", ["function", "name"])
 def test_larger_images_for_the_teacher(models, hard_loss, flavour, way):
@@ -166,6 +167,7 @@ def distillation(teacher_output, student_output):
     return float(keras_kd.losses.SoftTargets().compute_loss(teacher_output, student_output))
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 @pytest.mark.parametrize("student_inputs", [None, ["b", "c"]])
 def test_an_entry_for_both_one_renamed_and_data_for_the_student_alone(
@@ -180,7 +182,7 @@ def test_an_entry_for_both_one_renamed_and_data_for_the_student_alone(
         teacher_inputs={"p": "a", "b": "b"},
         student_inputs=student_inputs,
     )
-    distiller.compile("sgd", hard_loss, ["accuracy"])
+    distiller.compile("sgd", hard_loss, ["accuracy"], run_eagerly=True)
     x = {"a": A, "b": B, "c": C}
     expected = distillation(teacher({"p": A, "b": B}), own)
     logs = distiller.evaluate(x, LABELS, batch_size=12, verbose=0, return_dict=True)
@@ -204,6 +206,7 @@ def test_an_entry_for_both_one_renamed_and_data_for_the_student_alone(
         )
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("flavour", ["keras", "tf_keras"])
 @pytest.mark.parametrize("as_", [tuple, list])
 def test_tuples_and_lists(hard_loss, flavour, as_, tmp_path):
@@ -213,7 +216,7 @@ def test_tuples_and_lists(hard_loss, flavour, as_, tmp_path):
     distiller = keras_kd.Distiller(
         teacher, taught, teacher_inputs={"q": 0, "p": 1}, student_inputs={"b": 1}
     )
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     x = as_([A, B])
     logs = distiller.evaluate(x, LABELS, batch_size=12, verbose=0, return_dict=True)
     expected = distillation(teacher({"q": A, "p": B}), own)

@@ -58,6 +58,7 @@ def test_it_begins_as_a_copy_that_shares_nothing(kit, examples):
     assert not np.allclose(average.weights[0], student.weights[0])
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("kit", [keras, tf_keras], ids=["keras", "tf_keras"])
 @pytest.mark.parametrize("jit_compile", [None, False, True])
 def test_every_floating_point_weight_moves_by_the_decay(kit, jit_compile):
@@ -212,6 +213,7 @@ def test_configuration_round_trip():
 
 
 class TestTraining:
+    @pytest.mark.fast_rows(1)
     @pytest.mark.parametrize("kit", [keras, tf_keras], ids=["keras", "tf_keras"])
     @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_the_average_follows_the_student(self, kit, jit_compile, examples):
@@ -235,7 +237,7 @@ class TestTraining:
         student = noisy_model()
         teacher = MovingAverage(0.5)
         distiller = keras_kd.Distiller(teacher, student)
-        distiller.compile("sgd", hard_loss)
+        distiller.compile("sgd", hard_loss, run_eagerly=True)
         distiller.fit(*examples, verbose=0)
         before = floats(teacher.learning_models[0])
         distiller.evaluate(*examples, verbose=0)
@@ -247,6 +249,7 @@ class TestTraining:
         distiller.compile("sgd", hard_loss)
         assert len(distiller.trainable_weights) == len(student.trainable_weights)
 
+    @pytest.mark.fast_rows(1)
     @pytest.mark.parametrize(
         "make", [lambda x: x, lambda x: Ensemble([x])], ids=["alone", "member"]
     )
@@ -254,7 +257,7 @@ class TestTraining:
         student = noisy_model()
         teacher = MovingAverage(0.99)
         distiller = keras_kd.Distiller(make(teacher), student)
-        distiller.compile(keras.optimizers.SGD(0.5), hard_loss)
+        distiller.compile(keras.optimizers.SGD(0.5), hard_loss, run_eagerly=True)
         distiller.fit(*examples, epochs=3, verbose=0)
         distiller.save(tmp_path / "distiller.keras")
         loaded = keras.models.load_model(tmp_path / "distiller.keras")

@@ -10,7 +10,7 @@ from keras import layers
 from keras_kd.compression.bridge.graph import read
 
 # The others are slow to build, in Keras and for the bridge.
-FAST = ("MobileNetV3Small",)
+FAST = ("MobileNet",)
 # Smaller inputs than these are refused by the model.
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 SIZE = 32

@@ -42,6 +42,7 @@ NATIVE = {
 }
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("function", NATIVE.values(), ids=NATIVE.keys())
 def test_attention_becomes_that_of_tf_keras(function):
     model = model_of(function, keras.Input((5, 4)))
@@ -92,8 +93,8 @@ def test_a_transformer_on_padded_words():
     words = np.array([[3, 4, 5, 0, 0], [1, 0, 0, 0, 0]])
     rebuilt = to_tf_keras(model)
     check(model, words, rebuilt)
-    model.compile(keras.optimizers.SGD(0.1), "mse")
-    rebuilt.compile(tf_keras.optimizers.SGD(0.1), "mse")
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    rebuilt.compile(tf_keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
     y = np.ones((2, 2), "float32")
     assert rebuilt.train_on_batch(words, y) == pytest.approx(
         model.train_on_batch(words, y), rel=1e-5

@@ -493,14 +493,18 @@ CASES = {
 }
 
 
-# With one case for each kind of layer, each activation and each regularizer in the fast suite.
-VARIED = CASES.keys() - ACTIVATIONS.keys() - REGULARIZED.keys() - EMBEDDINGS.keys()
+# With one case for each kind of layer and each regularizer in the fast suite, and all activations
+# in one model.
+VARIED = CASES.keys() - REGULARIZED.keys() - EMBEDDINGS.keys()
+# Eager loops, each with a relative that is fast: the stacked cells, ConvLSTM2D.
+LONG = {f"{cell} in RNN" for cell in ("LSTMCell", "GRUCell", "SimpleRNNCell")}
+LONG |= {"ConvLSTM1D", "ConvLSTM3D"}
 
 
 def one_of_each_kind_fast(cases, varied):
     """The cases as parameters: of those that vary one layer, all but the first are slow."""
     first = {name.split()[0]: name for name in reversed(cases)}
-    slow = set(varied) - set(first.values())
+    slow = set(varied) - set(first.values()) | LONG
     return [
         pytest.param(
             case,
@@ -515,6 +519,16 @@ def one_of_each_kind_fast(cases, varied):
 def test_same_step_and_same_weights_back(case, assert_same_step):
     model = case.model()
     assert_same_step(model, case.batch(model), gradient_tolerance=1e-4)
+
+
+def test_every_activation_in_one_model(assert_same_step):
+    keras.utils.set_random_seed(0)
+    # The exponential of an exponential of 8 is infinite.
+    cases = [case for case in ACTIVATIONS.values() if case.shape == (4, 6) and case.high == 8.0]
+    assert len(cases) > 25
+    inputs = keras.Input((4, 6))
+    model = with_random_weights(keras.Model(inputs, [case.make()(inputs) for case in cases]))
+    assert_same_step(model, cases[0].batch(model), gradient_tolerance=1e-4)
 
 
 def _merged(make, *shapes, dtype=None):

@@ -129,6 +129,7 @@ ALIKE = {
 }
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in FUNCTIONS],
@@ -262,6 +263,7 @@ TF_KERAS = {
 }
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("name", TF_KERAS)
 def test_a_student_of_tf_keras(name):
     student = TF_KERAS[name]()

@@ -30,6 +30,7 @@ DTYPES = {
 }
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("policy", DTYPES)
 def test_dtype_policy_of_single_layers(policy, assert_same_step):
     inputs = keras.Input((6, 6, 2))
@@ -68,6 +69,7 @@ def test_dtype_policy_of_single_layers(policy, assert_same_step):
 ROUNDINGS = 10
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("policy", DTYPES)
 def test_dtype_policy_of_the_whole_model(policy, assert_same_step):
     before = keras.config.dtype_policy()
@@ -115,6 +117,7 @@ CONSTRAINTS = {
 }
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("name", CONSTRAINTS)
 def test_constraints_hold_after_a_step(name):
     keras.utils.set_random_seed(0)
@@ -129,8 +132,8 @@ def test_constraints_hold_after_a_step(name):
     model = keras.Sequential([keras.Input((6, 6, 2)), *stack])
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype("float32")
     twin = to_tf_keras(model)
-    model.compile(keras.optimizers.SGD(0.5), "mse")
-    twin.compile(tf_keras.optimizers.SGD(0.5), "mse")
+    model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
+    twin.compile(tf_keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
     for student in (model, twin):
         student.train_on_batch(x, np.ones((4, 2), "float32"))
     back = strip(twin)
@@ -310,6 +313,7 @@ CUSTOM = {
 }
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("make", CUSTOM.values(), ids=CUSTOM.keys())
 def test_custom_layers(make, assert_same_step):
     model = make()
@@ -322,8 +326,8 @@ def test_constraints_of_custom_layers_hold_after_a_step():
     model = _blocks()
     twin = to_tf_keras(model)
     x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
-    model.compile(keras.optimizers.SGD(0.5), "mse")
-    twin.compile(tf_keras.optimizers.SGD(0.5), "mse")
+    model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
+    twin.compile(tf_keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
     for student in (model, twin):
         student.train_on_batch(x, -np.ones((6, 2), "float32"))
     for one, other in zip(model.get_weights(), strip(twin).get_weights(), strict=True):

@@ -319,7 +319,7 @@ repeatable = settings(
 )
 
 
-@settings(repeatable, max_examples=8)
+@settings(repeatable, max_examples=4)
 @given(plan=plans)
 def test_random_models(plan, assert_same_step):
     model = build(plan)

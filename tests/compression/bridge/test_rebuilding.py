@@ -203,6 +203,7 @@ def with_random_weights(model):
     return model
 
 
+@pytest.mark.fast_rows(20)
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
 def test_same_outputs_there_and_same_weights_back(make):
     model = with_random_weights(make())

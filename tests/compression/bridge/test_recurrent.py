@@ -55,6 +55,7 @@ def with_random_weights(model):
     return model
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "stack",
     [
@@ -102,8 +103,8 @@ def test_a_stateful_layer_keeps_its_state_while_it_is_compared():
 def test_the_same_training_step():
     model = with_random_weights(masked(layers.LSTM(3), layers.Dense(2)))
     rebuilt = to_tf_keras(model)
-    model.compile(keras.optimizers.SGD(0.5), "mse")
-    rebuilt.compile(tf_keras.optimizers.SGD(0.5), "mse")
+    model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
+    rebuilt.compile(tf_keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
     y = np.ones((3, 2), "float32")
     assert rebuilt.train_on_batch(X, y) == pytest.approx(model.train_on_batch(X, y), rel=1e-5)
     for one, other in zip(model.get_weights(), rebuilt.get_weights(), strict=True):

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -18,7 +20,11 @@ from keras_kd.compression import (
     to_tf_keras,
 )
 
-from _models import cnn, cross_entropy, examples_for, mlp, outputs, train
+import _models
+from _models import cnn, cross_entropy, examples_for, mlp, outputs
+
+# Four steps.
+train = functools.partial(_models.train, epochs=1)
 
 
 def most_values(model):
@@ -94,6 +100,7 @@ def test_tf_mot_itself_changes_weights_in_inference():
     assert not np.array_equal(indices.numpy(), before)
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("initialization", ["kmeans++", "linear", "density", "random"])
 def test_initializations(initialization):
     def clustered():
@@ -181,7 +188,8 @@ def test_a_student_is_clustered_under_a_distiller_with_features():
 @pytest.mark.parametrize(
     ("options", "gradient_aggregation"),
     [
-        ({"jit_compile": True}, "mean"),
+        ({}, "mean"),
+        pytest.param({"jit_compile": True}, "mean", marks=pytest.mark.slow),
         pytest.param({"jit_compile": True}, "sum", marks=pytest.mark.slow),
         pytest.param({"steps_per_execution": 2}, "sum", marks=pytest.mark.slow),
     ],

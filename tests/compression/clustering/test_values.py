@@ -28,6 +28,7 @@ def test_the_values_are_those_of_tf_mot_at_a_scale_of_one(name):
     np.testing.assert_allclose(received, theirs.get_cluster_centroids(), rtol=1e-6)
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("name", INITIALIZATIONS)
 @pytest.mark.parametrize("keep_zeros", [False, True])
 def test_small_weights_get_values_in_proportion(name, keep_zeros):

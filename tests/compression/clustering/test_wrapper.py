@@ -57,6 +57,7 @@ QUICK = ("bidirectional", "attention", "custom")
 EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LAYERS]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("name", EACH)
 def test_every_kind_of_layer_trains_with_few_values(name):
     x, y = data()
@@ -68,7 +69,7 @@ def test_every_kind_of_layer_trains_with_few_values(name):
     clustered = cluster(student, 4, layers="layer")
     wrapper = clustered.get_layer("cluster_layer")
     before = {id(weight): weight.numpy() for weight in wrapper.trainable_weights}
-    clustered.compile(tf_keras.optimizers.Adam(0.01), "mse")
+    clustered.compile(tf_keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
     clustered.fit(x, y, batch_size=16, verbose=0)
     assert wrapper.trainable_weights
     for weight in wrapper.trainable_weights:

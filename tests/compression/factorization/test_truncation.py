@@ -90,6 +90,7 @@ def test_what_is_of_low_rank_is_the_same_afterwards(student, images):
     np.testing.assert_allclose(factorized(images), student(images), atol=1e-5)
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     "options",
     [

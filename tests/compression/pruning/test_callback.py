@@ -18,6 +18,7 @@ class Shares(tf_keras.callbacks.Callback):
         self.seen.append(summary(self.model).sparsity)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [

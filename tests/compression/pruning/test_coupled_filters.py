@@ -21,6 +21,7 @@ from _filters import (
 from _models import inputs_for, randomized
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize("build", [residual_net, inverted_residual_net, dense_net, operations_net])
 @pytest.mark.parametrize(
     ("importance", "scope"),
@@ -123,6 +124,7 @@ def test_outputs_keep_their_channels():
     np.testing.assert_array_equal(smaller(x)["features"], model(x)["features"])
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("seed", range(12))
 def test_outputs_of_random_students_are_those_of_the_masked_student(seed):
     generator = np.random.default_rng(seed)

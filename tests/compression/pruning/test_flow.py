@@ -50,6 +50,7 @@ def through(*stack, shape=(8, 8, 3), classes=3):
     )
 
 
+@pytest.mark.fast_rows(7)
 @pytest.mark.parametrize(
     "stack",
     [
@@ -129,6 +130,7 @@ class Twice(layers.Layer):
         return 2 * x
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize(
     "barrier",
     [

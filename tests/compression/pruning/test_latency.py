@@ -75,6 +75,7 @@ MODELS = {
 }
 
 
+@pytest.mark.fast_rows(5)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_verdict_is_that_of_tf_mot_and_names_the_layer(name):
     options, message = MODELS[name]
@@ -101,7 +102,7 @@ def test_only_pointwise_convolutions_are_pruned_and_their_zeros_are_stored_spars
     pruned = prune(
         student, 0.75, layers=layers_for_xnnpack(student), schedule=PolynomialSchedule(end_step=2)
     )
-    pruned.compile("sgd", "mse")
+    pruned.compile("sgd", "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
     pruned.fit(x, np.zeros((8, 4)), batch_size=2, verbose=0)
     student = strip(pruned)

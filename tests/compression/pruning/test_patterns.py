@@ -136,6 +136,7 @@ def test_m_by_n_follows_the_schedule():
     assert (~mask_of_tf_mot(kernel, 0.0, sparsity_m_by_n=(2, 4))).sum() == 16
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("pattern", [Single(), Blocks((4, 2), "MAX"), MByN(2, 4)])
 def test_masks_are_the_same_when_compiled(pattern):
     kernel = tf.constant(weights(1, 8, 6))

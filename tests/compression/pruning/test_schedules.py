@@ -49,6 +49,7 @@ def test_tf_mot_itself_misses_the_end():
     assert updates(PolynomialDecay(0.0, 0.5, 0, 99), 99) == {}
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("given", "last", "share"),
     [

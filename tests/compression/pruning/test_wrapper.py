@@ -72,6 +72,7 @@ STUDENTS = {
 }
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "name", ["custom", "attentive", pytest.param("recurrent", marks=pytest.mark.slow)]
 )
@@ -161,6 +162,7 @@ def test_with_tf_mot_itself_masked_weights_come_back_after_each_step():
     assert max(seen.shares) < 0.5
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [

@@ -97,6 +97,7 @@ FLOAT = {
 }
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "make",
     [

@@ -94,6 +94,7 @@ def test_calibration_brings_the_student_close_to_float_before_training(trained):
     assert errors[1] < 0.02 * np.abs(expected).max()
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "form",
     [
@@ -266,6 +267,7 @@ def test_every_student_converts(make):
     converted(quantize_aware(student, examples_for(student)))
 
 
+@pytest.mark.fast_rows(2)
 @every_student
 def test_every_student_is_quantized_trains_and_strips(make):
     student = make()

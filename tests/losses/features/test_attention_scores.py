@@ -68,7 +68,7 @@ def reference(model):
 
 def evaluated(teacher, student, *losses):
     distiller = keras_kd.Distiller(teacher, student, list(losses), student_loss_weight=0.0)
-    distiller.compile("sgd")
+    distiller.compile("sgd", run_eagerly=True)
     return distiller.evaluate(TOKENS, verbose=0, return_dict=True)["distillation_loss"]
 
 
@@ -82,6 +82,7 @@ def student():
     return transformer(2)
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("flavour", ["keras", "grouped", "tf_keras"])
 def test_scores_of_tokens_are_compared_head_by_head(teacher, student, flavour):
     if flavour == "grouped":
@@ -122,7 +123,7 @@ def test_it_trains_through_a_layer_that_fuses_its_softmax(teacher):
     student = transformer(4)
     loss = AttentionScores(NAMES, NAMES, heads=[0, 1])
     distiller = keras_kd.Distiller(teacher, student, loss, student_loss_weight=0.0)
-    distiller.compile(keras.optimizers.Adam(0.05))
+    distiller.compile(keras.optimizers.Adam(0.05), run_eagerly=True)
     losses = distiller.fit(TOKENS, epochs=15, verbose=0).history["distillation_loss"]
     assert losses[-1] < 0.5 * losses[0]
     assert "_compute_attention" not in vars(student.get_layer("attention"))

@@ -103,6 +103,7 @@ def test_shapes_that_the_formula_takes_pass_the_check(
     loss.check_shapes(None, *shapes)
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize(
     ("name", "arguments"), sorted({case[0]: case[1] for case in CASES}.items())
 )

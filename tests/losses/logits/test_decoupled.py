@@ -25,6 +25,7 @@ def test_value_and_gradient_equal_the_golden_numbers(
     np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6 * np.abs(slope).max())
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shape", [(1, 2), (7, 13), (3, 4, 5)])
 def test_other_shapes_seeds_and_arguments(shape, seed, references, random_logits, assert_same):
@@ -102,6 +103,7 @@ def test_labels_whose_batch_is_not_known_yet(jit_compile, random_logits):
     assert float(of_labels(labels)) == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_the_gradient_survives_compilation(jit_compile, random_logits, value_and_gradient):
     teacher, student = map(tf.constant, random_logits((6, 5)))

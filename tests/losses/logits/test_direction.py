@@ -153,6 +153,7 @@ def test_masked_positions_are_zeros_of_their_example(references, random_logits):
     assert float(value) == pytest.approx(references.direction_matching(*kept), rel=1e-5)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("equal", [False, True])
 def test_the_gradient_survives_compilation(jit_compile, equal, random_logits, value_and_gradient):

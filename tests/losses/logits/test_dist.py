@@ -22,6 +22,7 @@ def test_value_and_gradient_equal_the_golden_numbers(
     np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6 * np.abs(slope).max())
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shape", [(3, 2), (7, 13), (3, 4, 5)])
 def test_other_shapes_seeds_and_arguments(shape, seed, references, random_logits, assert_same):
@@ -65,6 +66,7 @@ def test_extreme_logits_are_exact(size, references, value_and_gradient):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("constant", [0.0, 3.3, -1e4])
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_constants_correlate_with_nothing(classes, constant, random_logits, value_and_gradient):
@@ -134,6 +136,7 @@ def test_masks_and_weights_of_positions(references, random_logits):
     assert float(value) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_the_gradient_survives_compilation(jit_compile, random_logits, value_and_gradient):
     teacher, student = map(tf.constant, random_logits((6, 5)))

@@ -132,6 +132,7 @@ class Batches(keras.utils.PyDataset):
         return self.x[6 * number :][:6], self.y[6 * number :][:6]
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("form", ["arrays", "tf.data", "PyDataset", "generator"])
 def test_outputs_are_those_of_the_same_augmentation(form, stored, teacher, examples):
     x, numbers = examples[0], np.arange(20)
@@ -194,6 +195,7 @@ def test_keys_and_the_part_of_the_teacher(teacher, examples, tmp_path):
     )
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("function", [other_noise, random_noise, lambda x, seed: x])
 def test_another_function_is_refused(function, stored, examples):
     other = StoredTeacher(stored.path, augment=function)
@@ -245,7 +247,7 @@ def test_an_interruption_between_versions_costs_nothing(teacher, examples, tmp_p
 
 def test_a_student_learns_from_augmented_examples(stored, student, examples, hard_loss):
     distiller = keras_kd.Distiller(stored, student, SoftTargets(2.0))
-    distiller.compile(keras.optimizers.Adam(0.05), hard_loss)
+    distiller.compile(keras.optimizers.Adam(0.05), hard_loss, run_eagerly=True)
     history = distiller.fit(stored.join(examples, 5), epochs=6, verbose=0).history
     assert history["distillation_loss"][-1] < history["distillation_loss"][0]
 
@@ -276,6 +278,7 @@ def test_what_cannot_be_made_again_is_refused_before_it_is_stored(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_versions_come_in_their_turn_however_often_fit_is_called(
     workers, stored, dense_model, examples, hard_loss, monkeypatch
@@ -289,7 +292,7 @@ def test_versions_come_in_their_turn_however_often_fit_is_called(
 
     monkeypatch.setattr(Augmentation, "seeds", noted)
     distiller = keras_kd.Distiller(stored, dense_model())
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     joined = stored.join(Batches(*examples, workers=workers))
     for epochs in (1, 1, 1, 3):
         distiller.fit(joined, epochs=epochs, verbose=0)

@@ -67,6 +67,7 @@ def assert_own_outputs(batches, teacher, count=20):
     return x, labels, sizes
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("batch_size", [1, 7, 32])
 def test_arrays(batch_size, stored, teacher, examples):
     x, y = examples
@@ -100,6 +101,7 @@ def test_many_arrays_in_one_call(teacher, tmp_path):
     np.testing.assert_array_equal(np.sort(labels), np.sort(x[:, 0]))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("size", [3, 20])
 def test_batches_without_keys(size, stored, teacher, examples):
     dataset = tf.data.Dataset.from_tensor_slices(examples).batch(size)
@@ -270,6 +272,7 @@ def test_wrong_pairings_are_noticed(stored, stored_by_key, examples):
     run(stored.join((changed, y), verify=False))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("kind", [keras, tf_keras])
 def test_a_distiller_says_what_is_wrong_in_one_line(
     kind, stored, stored_by_key, examples, hard_loss
@@ -277,7 +280,7 @@ def test_a_distiller_says_what_is_wrong_in_one_line(
     x, y = examples
     student = kind.Sequential([kind.layers.Input((5,)), kind.layers.Dense(3)])
     distiller = keras_kd.Distiller(stored, student)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     wrong = "^Received 20 of 20 examples of a batch with other inputs .*To fix it: .*augmentation.$"
     ways = (distiller.fit, distiller.evaluate, distiller.predict)
     for run_data in ways:
@@ -487,7 +490,7 @@ def test_outputs_of_others_are_refused(dense_model, student, examples, hard_loss
         for seed in (1, 2)
     )
     distiller = keras_kd.Distiller(one, student)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     with pytest.raises(ValueError, match=r"comes from teacher_2 \w+, .*from teacher_1"):
         distiller.fit(other.join((x, y)), verbose=0)
     distiller.fit(one.join((x, y)), verbose=0)
@@ -503,7 +506,7 @@ def test_keyed_data_without_outputs_are_evaluated_by_their_labels(
 ):
     x, y = examples
     distiller = keras_kd.Distiller(stored_by_key, student)
-    distiller.compile("sgd", hard_loss)
+    distiller.compile("sgd", hard_loss, run_eagerly=True)
     unknown = tf.data.Dataset.from_tensor_slices((keyed(x), y)).batch(8)
     distiller.fit(stored_by_key.join(unknown), validation_data=unknown, verbose=0)
     assert "distillation_loss" not in distiller.evaluate(unknown, return_dict=True, verbose=0)

@@ -45,6 +45,7 @@ def forms_of(x, y):
     }
 
 
+@pytest.mark.fast_rows(5)
 @pytest.mark.parametrize("form", forms_of(np.zeros((20, 1)), np.zeros(20)))
 def test_data_in_every_form(form, teacher, examples, tmp_path):
     x, _ = examples

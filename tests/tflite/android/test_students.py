@@ -39,6 +39,7 @@ def test_the_convolution_does_not_train(student):
     assert color.trainable_variables[0] is student.trainable_variables[0]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("kind", ["functional", "subclassed", "tf_keras"])
 def test_names_stay_and_one_operator_is_added(make_student, kind):
     student, _ = make_student(kind)
@@ -78,6 +79,7 @@ def test_mixed_precision_is_left_behind(make_student):
     np.testing.assert_allclose(model.predict(_colored(images)), expected, atol=0.02)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("kind", ["sequential", "tf_keras"])
 def test_softmax(make_student, kind):
     student, images = make_student(kind)
@@ -131,6 +133,7 @@ def test_students_that_need_no_softmax(student):
         android.with_softmax(single)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("library", ["keras", "tf_keras"])
 def test_normalization_by_channel(library, color_student):
     from keras_kd.compression import to_tf_keras

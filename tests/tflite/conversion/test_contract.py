@@ -192,7 +192,7 @@ REFUSED = [
 # Quick ones; the rest is slow.
 FAST = {
     *(("functional", form, "android") for form in FORMS),
-    *(("functional", form, "microcontroller") for form in FORMS),
+    *(("functional", form, "microcontroller") for form in ("int8", "int16x8", "float16")),
     ("functional", "int8", "web"),
     ("several inputs and outputs", "int8", "microcontroller"),
     ("quantization-aware", "int8", "android"),
@@ -203,7 +203,7 @@ FAST = {
     ("words of any number", "float32", "android"),
     ("fused bidirectional", "int8", "android"),
     ("rescaling", "int8", "microcontroller"),
-    *((kind, "float32", "android") for kind in ("strings", "integer lookup", "multi-hot")),
+    *((kind, "float32", "android") for kind in ("strings", "multi-hot")),
 }
 
 

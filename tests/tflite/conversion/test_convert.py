@@ -19,6 +19,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(("kind", "inputs", "outputs"), NAMES)
 def test_names_are_the_students(make_student, kind, inputs, outputs):
     student, _ = make_student(kind)
@@ -333,6 +334,7 @@ def test_a_recipe_with_weights_that_tflm_would_misread_is_refused(student):
         tflite.convert(student, target="microcontroller", recipe={"logits": "dynamic_int8"})
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("size", [9, 20, 3])
 def test_sizes_that_a_student_leaves_open_are_those_of_what_is_fed(any_length, size):
     student, model = any_length

@@ -72,6 +72,7 @@ def test_the_folder_is_complete(projects, kind):
         assert not re.search(r"\$\{?(name|upper)", path.read_text())
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("compiler", ["g++", "arm-none-eabi-g++"])
 def test_it_compiles_without_warnings(projects, kind, compiler, compile_strictly, tflm, tmp_path):
@@ -132,6 +133,7 @@ def test_the_array_is_aligned_and_has_the_bytes(projects, micro_model, compile_s
     assert printed == f"{len(micro_model.content)} {expected} 0"
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("kind", "flag"),
     [
@@ -483,6 +485,7 @@ def test_vectors_are_real_examples(projects, micro_model, images):
     np.testing.assert_array_equal(np.stack(rows[3:]), expected)
 
 
+@pytest.mark.fast_rows(1)
 @needs_tflm
 @pytest.mark.parametrize(
     ("kind", "words"),

@@ -219,6 +219,7 @@ def test_an_unknown_form():
         check_close(verification_of(values, values), "int2")
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("kind", ["sequential", "several inputs and outputs"])
 @pytest.mark.parametrize("form", ["float32", "int8"])
 def test_files_of_untrained_students_pass_and_those_of_others_do_not(make_student, kind, form):

@@ -130,6 +130,7 @@ def patched(model, change):
     return TFLiteModel(flatbuffer.aligned())
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("form", ["float32", "float16"])
 def test_constants_that_are_no_numbers_are_refused(student, images, value, form):
