@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,8 @@ def using(directory: str | os.PathLike | None, work: str) -> Iterator[None]:
     """Keep other processes, and other calls in this one, from working in a directory meanwhile.
 
     The system takes the lock back when the process ends, however it ends. Where the file system
-    has no locks, or this process may not write, nothing is locked. The directory is made.
+    has no locks, or this process may not write, nothing is locked. The directory is made
+    if it is missing, and a file `in_use` is in it meanwhile.
 
     Args:
         directory: where; None: nowhere, and nothing is locked.
@@ -156,6 +157,11 @@ def using(directory: str | os.PathLike | None, work: str) -> Iterator[None]:
         yield
     finally:
         if file is not None:
+            path = Path(directory) / _LOCK
+            # Before it is closed, so that it is not the one of another process.
+            if _is_at(path, file):
+                with suppress(OSError):
+                    path.unlink()
             os.close(file)
         _used.discard(name)
 
@@ -177,13 +183,18 @@ def _locked(directory: Path, work: str) -> int | None:
             if error.errno in _TAKEN:
                 os.close(file)
                 raise _taken(directory, work) from error
-        # The one that had it may have removed it meanwhile.
-        try:
-            if os.path.samestat(os.fstat(file), os.stat(path)):
-                return file
-        except FileNotFoundError:
-            pass
+        # The one that had it removes it in the end.
+        if _is_at(path, file):
+            return file
         os.close(file)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: int) -> None:

@@ -109,6 +109,7 @@ def test_a_directory_is_for_one_process_at_a_time(tmp_path, ending):
     third = work(tmp_path / "run")
     assert third.stdout.readline() == "works\n"
     third.communicate()
+    assert not any((tmp_path / "run").iterdir())
 
 
 def test_a_directory_is_for_one_call_at_a_time(tmp_path):
