@@ -33,18 +33,22 @@ class At(keras.callbacks.Callback):
             action()
 
 
-def train(directory, *callbacks):
-    """Six steps, each followed by a checkpoint; the weights they end with."""
+def train(directory, step=0, action=None):
+    """Six steps, each followed by a checkpoint; the weights they end with.
+
+    After the given step of this process, before its checkpoint, `action` is called.
+    """
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((4,)), layers.Dropout(0.3), layers.Dense(2)])
     model.compile(keras.optimizers.Adam(0.1), "mse", run_eagerly=True)
     resume = ResumeTraining(directory, save_freq=1)
-    resume.fit(model, X, Y, batch_size=8, epochs=2, verbose=0, callbacks=list(callbacks))
+    resume.fit(model, X, Y, batch_size=8, epochs=2, verbose=0, callbacks=[At(step, action)])
     return model.get_weights()
 
 
 def contents(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    files = [path for path in directory.iterdir() if path.name != "in_use"]
+    return {path.name: path.read_bytes() for path in files}
 
 
 def stop():
@@ -55,7 +59,7 @@ def stop():
 def stopped(tmp_path):
     """The directory of a training that ended after four steps, of which three are saved."""
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", At(4, stop))
+        train(tmp_path / "run", 4, stop)
     return tmp_path / "run"
 
 
@@ -74,7 +78,7 @@ def test_a_second_training_is_refused_while_the_first_one_runs(tmp_path, whole):
         with pytest.raises(BlockingIOError, match=r"run', in which a training is running\. Exp"):
             train(tmp_path / "run")
 
-    train(tmp_path / "run", At(4, second))
+    train(tmp_path / "run", 4, second)
     assert_ends_as(whole, tmp_path / "run")
 
 
@@ -92,7 +96,7 @@ def test_a_full_disk_keeps_the_checkpoints_and_the_training_goes_on(tmp_path, wh
         with pytest.raises(
             OSError, match=r"too large' while writing '.*training-0000000003.*room.*and run again"
         ):
-            train(directory, At(3, fill))
+            train(directory, 3, fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert FIRST not in before
@@ -100,22 +104,25 @@ def test_a_full_disk_keeps_the_checkpoints_and_the_training_goes_on(tmp_path, wh
     assert_ends_as(whole, directory)
 
 
-def as_directory(path):
-    path.unlink()
-    path.mkdir()
-
-
-def as_broken_link(path):
-    path.unlink()
-    path.symlink_to("nowhere")
-
-
-@pytest.mark.parametrize("spoil", [as_directory, as_broken_link])
-def test_a_checkpoint_that_is_no_file_is_skipped(stopped, spoil, whole):
+def test_a_checkpoint_that_is_a_broken_link_is_skipped(stopped, whole):
     last = max(stopped.glob("training-*"))
-    spoil(last)
+    last.unlink()
+    last.symlink_to("nowhere")
     with pytest.warns(UserWarning, match=f"damaged checkpoint '.*{last.name}'"):
         assert_ends_as(whole, stopped)
+
+
+def test_a_directory_in_the_place_of_a_checkpoint_is_named(stopped, whole):
+    last = max(stopped.glob("training-*"))
+    last.unlink()
+    last.mkdir()
+    with (
+        pytest.warns(UserWarning, match=f"damaged checkpoint '.*{last.name}'"),
+        pytest.raises(IsADirectoryError, match=f"{last.name}', which is a directory"),
+    ):
+        train(stopped)
+    last.rmdir()
+    assert_ends_as(whole, stopped)
 
 
 @pytest.mark.slow
