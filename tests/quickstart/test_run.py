@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -179,8 +180,9 @@ def start(output):
 
 
 def wait_for(process, stage):
+    """Wait until a stage is done: how long it took is said then, and nothing else of it."""
     for line in process.stdout:
-        if line.startswith(f"{stage}: "):
+        if re.fullmatch(rf"{re.escape(stage)}: \d+ s\n", line):
             return
     raise AssertionError(process.stderr.read())
 
