@@ -131,8 +131,9 @@ def using(directory: str | os.PathLike | None, work: str) -> Iterator[None]:
     """Keep other processes, and other calls in this one, from working in a directory meanwhile.
 
     The system takes the lock back when the process ends, however it ends. Where the file system
-    has no locks, or this process may not write, nothing is locked. The directory is made
-    if it is missing, and a file `in_use` is in it meanwhile.
+    has no locks, or this process may not write, nothing is locked. A file `in_use`
+    is in the directory meanwhile. A directory that is missing is made, and removed if it is still
+    empty in the end.
 
     Args:
         directory: where; None: nowhere, and nothing is locked.
@@ -151,18 +152,23 @@ def using(directory: str | os.PathLike | None, work: str) -> Iterator[None]:
     if name in _used:
         raise _taken(directory, work)
     _used.add(name)
+    directory = Path(directory)
+    is_new = not directory.exists()
     file = None
     try:
-        file = _locked(Path(directory), work)
+        file = _locked(directory, work)
         yield
     finally:
         if file is not None:
-            path = Path(directory) / _LOCK
             # Before it is closed, so that it is not the one of another process.
-            if _is_at(path, file):
+            if _is_at(directory / _LOCK, file):
                 with suppress(OSError):
-                    path.unlink()
+                    (directory / _LOCK).unlink()
             os.close(file)
+        if is_new:
+            # Only if nothing is in it.
+            with suppress(OSError):
+                directory.rmdir()
         _used.discard(name)
 
 
@@ -172,7 +178,13 @@ def _locked(directory: Path, work: str) -> int | None:
     while True:
         try:
             directory.mkdir(parents=True, exist_ok=True)
+        except PermissionError:
+            return None
+        try:
             file = open_own(path, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:
+            # The one that had made the directory has removed it.
+            continue
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 return None

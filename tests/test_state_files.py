@@ -109,7 +109,9 @@ def test_a_directory_is_for_one_process_at_a_time(tmp_path, ending):
     third = work(tmp_path / "run")
     assert third.stdout.readline() == "works\n"
     third.communicate()
-    assert not any((tmp_path / "run").iterdir())
+    # A killed one leaves the directory that it has made.
+    assert [path.name for path in tmp_path.iterdir()] == (["run"] if ending == "kill" else [])
+    assert not any(tmp_path.rglob("in_use"))
 
 
 def test_a_directory_is_for_one_call_at_a_time(tmp_path):
