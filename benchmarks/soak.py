@@ -100,7 +100,14 @@ def one_round(teacher: keras.Model, data: tuple, minutes: Minutes) -> None:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         distiller.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
         joined = stored.join((x, y), BATCH_SIZE, seed=minutes.rounds)
-        distiller.fit(joined, validation_data=validation, epochs=5, verbose=0, callbacks=[minutes])
+        distiller.fit(
+            joined,
+            validation_data=validation,
+            epochs=5,
+            shuffle=False,
+            verbose=0,
+            callbacks=[minutes],
+        )
     plain = compression.strip(student)
     tflite.convert(plain, "int8", x[:100]).predict(x[:10])
     minutes.rounds += 1
