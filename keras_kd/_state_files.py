@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_kd._archives import check_members
 from keras_kd._checks import one_line, problem
-from keras_kd._files import check_own, replacing
+from keras_kd._files import check_own, open_own, replacing
 
 if TYPE_CHECKING:
     import numpy as np
+
+_LOCK = "in_use"
+# Of this process: the system's locks do not keep a process from itself.
+_used: set[str] = set()
+_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 class StateFiles:
@@ -30,13 +37,7 @@ class StateFiles:
     def __init__(self, directory: str | os.PathLike, work: str) -> None:
         self.directory = Path(directory)
         self._work = work
-        if self.directory.exists() and not self.directory.is_dir():
-            raise problem(
-                f"the directory {str(self.directory)!r}, which is a file",
-                "a directory, which may be missing yet",
-                "pass another path",
-                kind=NotADirectoryError,
-            )
+        _check_directory(self.directory)
 
     def write_json(self, name: str, content: Any) -> None:
         """Replace a file of JSON.
@@ -122,6 +123,120 @@ class StateFiles:
             f"{str(path)!r}, which cannot be read ({one_line(error)[:200]})",
             f"a file that {self._work} has written there",
             "delete the directory to begin anew, or pass another one",
+        )
+
+
+@contextmanager
+def using(directory: str | os.PathLike | None, work: str) -> Iterator[None]:
+    """Keep other processes, and other calls in this one, from working in a directory meanwhile.
+
+    The system takes the lock back when the process ends, however it ends. Where the file system
+    has no locks, or this process may not write, nothing is locked. A file `in_use`
+    is in the directory meanwhile. A directory that is missing is made, and removed if it is still
+    empty in the end.
+
+    Args:
+        directory: where; None: nowhere, and nothing is locked.
+        work: what works there, for messages: "a pipeline".
+
+    Raises:
+        BlockingIOError: if another one works there.
+        NotADirectoryError: if the directory is a file.
+    """
+    if directory is None:
+        yield
+        return
+    _check_directory(Path(directory))
+    name = os.path.realpath(directory)
+    # Opened once only: closing it anywhere in this process would end the lock.
+    if name in _used:
+        raise _taken(directory, work)
+    _used.add(name)
+    directory = Path(directory)
+    is_new = not directory.exists()
+    file = None
+    try:
+        file = _locked(directory, work)
+        yield
+    finally:
+        if file is not None:
+            # Before it is closed, so that it is not the one of another process.
+            if _is_at(directory / _LOCK, file):
+                with suppress(OSError):
+                    (directory / _LOCK).unlink()
+            os.close(file)
+        if is_new:
+            # Only if nothing is in it.
+            with suppress(OSError):
+                directory.rmdir()
+        _used.discard(name)
+
+
+def _locked(directory: Path, work: str) -> int | None:
+    """A file that is open and locked, or None where that cannot be."""
+    path = directory / _LOCK
+    while True:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except PermissionError:
+            return None
+        try:
+            file = open_own(path, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:
+            # The one that had made the directory has removed it.
+            continue
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                return None
+            raise
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                os.close(file)
+                raise _taken(directory, work) from error
+        # The one that had it removes it in the end.
+        if _is_at(path, file):
+            return file
+        os.close(file)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        # Not flock: worker processes that outlive a killed one would keep that.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _taken(directory: str | os.PathLike, work: str) -> OSError:
+    return problem(
+        f"the directory {str(directory)!r}, in which {work} is running",
+        "one at a time",
+        "wait until that one has ended, end it, or pass another directory",
+        kind=BlockingIOError,
+    )
+
+
+def _check_directory(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise problem(
+            f"the directory {str(directory)!r}, which is a file",
+            "a directory, which may be missing yet",
+            "pass another path",
+            kind=NotADirectoryError,
         )
 
 

@@ -2,14 +2,11 @@ import errno
 import os
 import re
 import subprocess
-import sys
 
 import pytest
+from _light import light
 
-import keras_kd
 from keras_kd._files import check_output, check_own, filling, open_own, replacing
-
-PACKAGE = os.path.dirname(keras_kd.__file__)
 
 
 def test_replaces_what_was_there(tmp_path):
@@ -113,16 +110,6 @@ def test_a_failure_writes_nothing(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-# The package without Keras, which takes seconds to import.
-LIGHT = """
-import sys, types
-from pathlib import Path
-
-package = types.ModuleType("keras_kd")
-package.__path__ = [sys.argv[1]]
-sys.modules["keras_kd"] = package
-place = Path(sys.argv[2])
-"""
 WRITING = """
 import time
 from keras_kd._files import filling, replacing
@@ -133,10 +120,6 @@ with replacing(place / "3_cluster.keras") as file, filling(place) as directory:
     print("ready", flush=True)
     time.sleep(600)
 """
-
-
-def light(program, *arguments):
-    return [sys.executable, "-c", LIGHT + program, PACKAGE, *arguments]
 
 
 @pytest.fixture

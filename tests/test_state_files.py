@@ -1,9 +1,16 @@
 """Files of interrupted work: whole, or an error that names them."""
 
+import os
+import re
+import shutil
+import signal
+import subprocess
+
 import numpy as np
 import pytest
+from _light import light
 
-from keras_kd._state_files import StateFiles
+from keras_kd._state_files import StateFiles, using
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -60,3 +67,118 @@ def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(NotADirectoryError, match="which is a file"):
         StateFiles(tmp_path / "run", "a test")
+
+
+# The second process says in what it ends; the first one works until its input ends.
+WORK = """
+from keras_kd._state_files import using
+try:
+    with using(place, "a test"):
+        print("works", flush=True)
+        sys.stdin.read()
+except OSError as error:
+    print(type(error).__name__, error, flush=True)
+"""
+
+
+def work(directory):
+    return subprocess.Popen(
+        light(WORK, directory),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("ending", ["end", "kill"])
+def test_a_directory_is_for_one_process_at_a_time(tmp_path, ending):
+    first = work(tmp_path / "run")
+    assert first.stdout.readline() == "works\n"
+    said, _ = work(tmp_path / "run").communicate()
+    assert re.fullmatch(
+        r"BlockingIOError Received the directory '.*run', in which a test is running\. "
+        r"Expected one at a time\. To fix it: wait until .*\n",
+        said,
+    )
+    other = work(tmp_path / "other")
+    assert other.stdout.readline() == "works\n"
+    other.communicate()
+    if ending == "kill":
+        first.kill()
+    first.communicate()
+    third = work(tmp_path / "run")
+    assert third.stdout.readline() == "works\n"
+    third.communicate()
+    # A killed one leaves the directory that it has made.
+    assert [path.name for path in tmp_path.iterdir()] == (["run"] if ending == "kill" else [])
+    assert not any(tmp_path.rglob("in_use"))
+
+
+def test_a_directory_is_for_one_call_at_a_time(tmp_path):
+    with using(tmp_path, "a test"):
+        (tmp_path.parent / "link").symlink_to(tmp_path)
+        for path in (tmp_path, tmp_path.parent / "link"):
+            with pytest.raises(BlockingIOError, match="a test is running"), using(path, "a test"):
+                pass
+        said, _ = work(tmp_path).communicate()
+        assert said.startswith("BlockingIOError")
+    with using(tmp_path, "a test"):
+        pass
+
+
+def test_a_worker_of_a_killed_process_keeps_nobody_out(tmp_path):
+    program = "import os, time\n" + WORK.replace("sys.stdin.read()", "os.fork(); time.sleep(60)")
+    first = subprocess.Popen(
+        light(program, tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert first.stdout.readline() == "works\n"
+        first.kill()
+        first.wait()
+        with using(tmp_path, "a test"):
+            pass
+    finally:
+        # Its worker, too.
+        os.killpg(first.pid, signal.SIGKILL)
+
+
+def test_a_directory_that_was_removed_is_made_again(tmp_path):
+    for _ in range(2):
+        with using(tmp_path / "run", "a test"):
+            shutil.rmtree(tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_locked_where_there_is_no_directory(tmp_path):
+    with using(None, "a test"), using(None, "a test"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="which is a file"), using(tmp_path / "file", "it"):
+        pass
+
+
+def test_where_nothing_may_be_written_nothing_is_locked(tmp_path):
+    program = """
+import os
+from keras_kd._state_files import StateFiles, using
+os.mkdir(place / "run")
+os.chmod(place / "run", 0o555)
+os.chmod(place, 0o711)
+if os.geteuid() == 0:
+    # Nobody; what is above may be closed to it.
+    os.chdir(place / "run")
+    os.setgid(65534)
+    os.setuid(65534)
+with using(".", "a test"):
+    print("works")
+try:
+    StateFiles(".", "a test").write_json("state.json", 1)
+except OSError as error:
+    print(type(error).__name__)
+"""
+    said = subprocess.run(light(program, tmp_path), capture_output=True, text=True, check=True)
+    assert said.stdout == "works\nPermissionError\n"
+    assert not any((tmp_path / "run").iterdir())

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 from keras_kd._files import replacing
+from keras_kd._state_files import using
 from keras_kd.data.named import load_arrays
 from keras_kd.evaluation.machine import machine
 
@@ -130,12 +131,16 @@ def run_study(
         jobs: from the settings to what is computed.
         page: from the settings and the directory of pages to the page.
         arguments: of the command line; None: those of this process.
+
+    Raises:
+        BlockingIOError: if another study is running in the work directory.
     """
     chosen = vars(parser(description, name, settings).parse_args(arguments))
     values = {field.name: chosen[field.name] for field in dataclasses.fields(settings)}
     made = settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     if not chosen["page_only"]:
-        run_jobs(jobs(made), made, made.described(), made.work_dir, chosen["jobs"])
+        with using(made.work_dir, "a study"):
+            run_jobs(jobs(made), made, made.described(), made.work_dir, chosen["jobs"])
     print(page(made, chosen["pages"]))
 
 

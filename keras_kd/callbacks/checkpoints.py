@@ -7,17 +7,18 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_kd._checks import problem, three_parts
 from keras_kd._files import remove_leftovers
-from keras_kd._state_files import StateFiles
+from keras_kd._state_files import StateFiles, using
 from keras_kd.callbacks.identity import differences
 
 _VERSION = 1
+_WORK = "a training"
 _KEPT = 2
 _NAME = re.compile(r"training-(\d{10})\.npz")
 _STATE = "state"
@@ -55,7 +56,15 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
-        self._files = StateFiles(directory, "a training")
+        self._files = StateFiles(directory, _WORK)
+
+    def using(self) -> AbstractContextManager[None]:
+        """Keep other trainings from the directory.
+
+        Raises:
+            BlockingIOError: if another one is running there.
+        """
+        return using(self._files.directory, _WORK)
 
     def save(self, checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
         """Add one, and remove those that are not among the last two.

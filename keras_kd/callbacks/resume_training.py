@@ -13,7 +13,7 @@ from keras_kd import _keras
 from keras_kd._checks import check_integer, problem
 from keras_kd._fitting import FitTaken, TakesFit, listed
 from keras_kd.callbacks.checkpoints import Checkpoints
-from keras_kd.callbacks.run import Run
+from keras_kd.callbacks.run import Run, check
 
 
 class ResumeTraining(TakesFit):
@@ -39,6 +39,7 @@ class ResumeTraining(TakesFit):
             well.
 
     Raises:
+        BlockingIOError: in `fit`, if another training is running in the directory.
         NotADirectoryError: if `directory` is a file.
         TypeError: if `save_freq` is of another type; in `fit`, if the data can be read once only.
         ValueError: if `save_freq` is below 1; in `fit`, if the directory holds the training of
@@ -91,13 +92,15 @@ class ResumeTraining(TakesFit):
 
     def take_fit(self, model: Any, fit: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Train on from the newest checkpoint; a Distiller calls this in its `fit`."""
-        run = Run(self, model, arguments)
-        self._run = run
-        try:
-            return fit(**run.arguments)
-        finally:
-            run.close()
-            self._run = None
+        check(model, arguments)
+        with self.checkpoints.using():
+            run = Run(self, model, arguments)
+            self._run = run
+            try:
+                return fit(**run.arguments)
+            finally:
+                run.close()
+                self._run = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin where the checkpoint was saved.

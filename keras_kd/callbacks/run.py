@@ -34,12 +34,10 @@ class Run:
 
     Raises:
         TypeError: if the data can be read once only.
-        ValueError: if the arguments or the model cannot be resumed, or the directory holds another
-            training.
+        ValueError: if the data cannot be resumed, or the directory holds another training.
     """
 
     def __init__(self, callback: ResumeTraining, model: Any, given: Mapping[str, Any]) -> None:
-        _check(model, given)
         self._checkpoints = callback.checkpoints
         self._save_freq = callback.save_freq
         self._model = model
@@ -190,7 +188,16 @@ class Run:
         self._snapshot.restore(found.state, found.arrays, metrics=metrics)
 
 
-def _check(model: Any, given: Mapping[str, Any]) -> None:
+def check(model: Any, given: Mapping[str, Any]) -> None:
+    """Raise an error for a training that cannot be resumed.
+
+    Args:
+        model: that is trained.
+        given: the arguments of `fit` by name.
+
+    Raises:
+        ValueError: if the arguments or the model cannot be resumed.
+    """
     if not _backends.is_tensorflow():
         raise problem(
             f"the Keras backend {keras.backend.backend()!r} for ResumeTraining",

@@ -16,17 +16,23 @@ from rich.console import Console
 from keras_kd import compression, tflite
 from keras_kd._files import check_output, filling
 from keras_kd._progress import Progress
+from keras_kd._state_files import using
 from keras_kd.data import Splits
 from keras_kd.evaluation import Comparison, compare, save_report
 from keras_kd.evaluation.extra import check_report_extra
+from keras_kd.evaluation.machine import machine
 from keras_kd.quickstart import variants
 from keras_kd.quickstart.page import page
 from keras_kd.quickstart.settings import Settings
 from keras_kd.quickstart.training import CALIBRATION_IMAGES, Training, compute_deterministically
+from keras_kd.quickstart.unfinished import NAME, Unfinished
 
 
 def run(settings: Settings, console: Console | None = None) -> Comparison:
     """Train a teacher and students on digits, bring them to `.tflite`, measure them, write it down.
+
+    A run that was interrupted leaves the models it has trained in `unfinished/` there; the same
+    call takes them from it, with the same results, and removes them in the end.
 
     Writes into `settings.output`: `report.html`, `results.json`, the models as `.tflite` and
     `.keras` in `models/`, and the smallest one as C source in `c/` (with tflite-micro installed).
@@ -42,6 +48,7 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
         What was measured on each `.tflite`.
 
     Raises:
+        BlockingIOError: if another one is running with this output.
         FileNotFoundError: if the data set or the place for the results is not there.
         ModuleNotFoundError: if an extra that is needed is not installed.
         OSError: if the results cannot be written.
@@ -51,8 +58,14 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
     check_report_extra()
     dataset = settings.load()
     compute_deterministically()
+    with using(settings.output / NAME, "a quickstart"):
+        return _work(settings, dataset, console)
+
+
+def _work(settings: Settings, dataset: Splits, console: Console) -> Comparison:
     stages = _Stages(console)
-    trained = _train(settings, dataset, stages)
+    unfinished = Unfinished(settings.output / NAME, _identity(settings))
+    trained = _train(settings, dataset, stages, unfinished)
     plain = {name: compression.strip(model) for name, model in trained.items()}
     with filling(settings.output) as directory:
         files = _convert(trained, dataset, stages)
@@ -68,6 +81,7 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
                 on_measured=stages.advance,
             )
         _write(directory, settings, plain, files, comparison, dataset.x_test)
+    unfinished.remove()
     # The table keeps its width where the console is narrower than it.
     console.print(str(comparison), soft_wrap=True, markup=False, highlight=False)
     _say_where(console, settings.output)
@@ -97,9 +111,11 @@ class _Stages:
             self._current.advance()
 
 
-def _train(settings: Settings, dataset: Splits, stages: _Stages) -> dict[str, Any]:
+def _train(
+    settings: Settings, dataset: Splits, stages: _Stages, unfinished: Unfinished
+) -> dict[str, Any]:
     """All models by their names, in the form in which they are converted."""
-    training = Training(dataset, settings.seed, on_epoch=stages.advance)
+    training = Training(dataset, settings.seed, stages.advance, unfinished)
     epochs, fine_tuning = settings.epochs, settings.fine_tuning_epochs
     with stages.stage("train the teacher", epochs):
         teacher = training.teacher(epochs)
@@ -112,7 +128,9 @@ def _train(settings: Settings, dataset: Splits, stages: _Stages) -> dict[str, An
     with stages.stage("distill, quantization-aware", fine_tuning):
         quantized = training.quantization_aware(teacher, distilled, fine_tuning)
     with stages.stage("distill the pruned one, quantization-aware", fine_tuning):
-        smallest = training.quantization_aware(teacher, pruned, fine_tuning)
+        smallest = training.quantization_aware(
+            teacher, pruned, fine_tuning, "pruned_quantization_aware"
+        )
     return {
         variants.TEACHER: teacher,
         variants.ALONE: alone,
@@ -161,17 +179,27 @@ def _write(
             name="student",
             arena_bytes=comparison[variants.SMALLEST].arena_bytes,
         )
-    results = {
-        "settings": {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in asdict(settings).items()
-        },
-        **comparison.to_dict(),
-    }
+    results = {"settings": _described(settings), **comparison.to_dict()}
     (directory / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     save_report(
         comparison, directory / "report.html", page(comparison, settings.epochs, settings.seed, x)
     )
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+    """The settings in types that JSON knows."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(settings).items()
+    }
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    """What the weights of the trained models depend on."""
+    chosen = _described(settings)
+    # The directory may have been moved, and its path may be relative.
+    del chosen["output"]
+    return {**chosen, "machine": machine()}
 
 
 def _say_where(console: Console, output: Path) -> None:

@@ -11,6 +11,7 @@ from keras import layers
 from keras_kd import compression, losses
 from keras_kd.data import Splits
 from keras_kd.distiller import Distiller
+from keras_kd.quickstart.unfinished import Unfinished
 
 # Chosen on images of MNIST that are not in the sample.
 TEMPERATURE = 4.0
@@ -83,56 +84,78 @@ class Training:
         dataset: whose training images are used.
         seed: of initial weights and of the order of the examples.
         on_epoch: called after each epoch, to show progress.
+        unfinished: what an interrupted run has trained; None keeps nothing.
     """
 
     def __init__(
-        self, dataset: Splits, seed: int, on_epoch: Callable[[], None] | None = None
+        self,
+        dataset: Splits,
+        seed: int,
+        on_epoch: Callable[[], None] | None = None,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self.dataset = dataset
         self.seed = seed
         self.on_epoch = on_epoch or (lambda: None)
+        self.unfinished = unfinished
 
     def teacher(self, epochs: int) -> keras.Model:
         """Train the teacher on the labels."""
         keras.utils.set_random_seed(self.seed)
         teacher = build_teacher(self.dataset.image_shape, self.dataset.number_of_classes)
-        return self._on_labels(teacher, epochs, TEACHER_LEARNING_RATE)
+        return self._on_labels("teacher", teacher, epochs, TEACHER_LEARNING_RATE)
 
     def alone(self, epochs: int) -> keras.Model:
         """Train a student on the labels."""
-        return self._on_labels(self._new_student(), epochs, LEARNING_RATE)
+        return self._on_labels("alone", self._new_student(), epochs, LEARNING_RATE)
 
     def distilled(self, teacher: keras.Model, epochs: int) -> keras.Model:
         """Train a student, born with the same weights as `alone`, on the labels and the teacher."""
-        return self._taught(teacher, self._new_student(), epochs, LEARNING_RATE)
+        return self._taught("distilled", teacher, self._new_student(), epochs, LEARNING_RATE)
 
     def pruned(self, teacher: keras.Model, student: keras.Model, epochs: int) -> keras.Model:
         """Prune a trained student while the teacher goes on teaching it."""
         keras.utils.set_random_seed(self.seed)
         pruned = compression.prune(student, FINAL_SPARSITY)
-        self._taught(teacher, pruned, epochs, LEARNING_RATE)
+        self._taught("pruned", teacher, pruned, epochs, LEARNING_RATE)
         return compression.strip(pruned)
 
-    def quantization_aware(self, teacher: keras.Model, student: keras.Model, epochs: int) -> Any:
+    def quantization_aware(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        epochs: int,
+        name: str = "quantization_aware",
+    ) -> Any:
         """Train a trained student for 8 bits while the teacher goes on teaching it.
+
+        Args:
+            teacher: a trained model.
+            student: a trained model.
+            epochs: how many.
+            name: under which the weights are kept.
 
         Returns:
             A quantization-aware `tf_keras.Model`; zeros of a pruned student are still zero.
         """
         keras.utils.set_random_seed(self.seed)
         quantized = compression.quantize_aware(student, self.dataset.x_train[:CALIBRATION_IMAGES])
-        return self._taught(teacher, quantized, epochs, FINE_TUNING_LEARNING_RATE)
+        return self._taught(name, teacher, quantized, epochs, FINE_TUNING_LEARNING_RATE)
 
     def _new_student(self) -> keras.Model:
         keras.utils.set_random_seed(self.seed)
         return build_student(self.dataset.image_shape, self.dataset.number_of_classes)
 
-    def _on_labels(self, model: keras.Model, epochs: int, learning_rate: float) -> keras.Model:
+    def _on_labels(
+        self, name: str, model: keras.Model, epochs: int, learning_rate: float
+    ) -> keras.Model:
         model.compile(self._optimizer(epochs, learning_rate), LOSS)
-        self._fit(model, epochs)
+        self._fit(name, model, model, epochs)
         return model
 
-    def _taught(self, teacher: Any, student: Any, epochs: int, learning_rate: float) -> Any:
+    def _taught(
+        self, name: str, teacher: Any, student: Any, epochs: int, learning_rate: float
+    ) -> Any:
         distiller = Distiller(
             teacher,
             student,
@@ -140,15 +163,20 @@ class Training:
             student_loss_weight=STUDENT_LOSS_WEIGHT,
         )
         distiller.compile(self._optimizer(epochs, learning_rate), LOSS)
-        self._fit(distiller, epochs)
+        self._fit(name, distiller, student, epochs)
         return student
 
     def _optimizer(self, epochs: int, learning_rate: float) -> keras.optimizers.Optimizer:
         steps = epochs * -(-len(self.dataset.x_train) // BATCH_SIZE)
         return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
 
-    def _fit(self, model: Any, epochs: int) -> None:
-        model.fit(
+    def _fit(self, name: str, trainer: Any, model: Any, epochs: int) -> None:
+        """Train `model` by `trainer`, unless a run that was interrupted has done so."""
+        if self.unfinished is not None and self.unfinished.restore(name, model):
+            for _ in range(epochs):
+                self.on_epoch()
+            return
+        trainer.fit(
             self.dataset.x_train,
             self.dataset.y_train,
             batch_size=BATCH_SIZE,
@@ -158,3 +186,5 @@ class Training:
                 keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.on_epoch())
             ],
         )
+        if self.unfinished is not None:
+            self.unfinished.keep(name, model)

@@ -10,6 +10,7 @@ from typing import Any
 from keras_kd import devices
 from keras_kd._checks import check_integer, check_number, problem
 from keras_kd._keras import check_model, is_model
+from keras_kd._state_files import using
 from keras_kd.devices import Device
 from keras_kd.search.measuring import check_measurable
 from keras_kd.search.result import FitResult, check_goal
@@ -90,6 +91,7 @@ def fit_to_device(
         The student, its file and every candidate; `print(result)` shows them.
 
     Raises:
+        BlockingIOError: if another search is running in the directory.
         ImportError: if a package is missing: tflite-micro where RAM counts, keras-tuner for a
             family of students.
         NothingFits: if no student fits the device (a ValueError); its message names the nearest
@@ -153,41 +155,42 @@ def fit_to_device(
             **vars(recipe),
         },
     )
-    state = State(directory, identity)
-    search = Search(
-        teacher=teacher,
-        family=student,
-        train=train,
-        judge=judge,
-        output_shape=outputs.shape[1:],
-        board=board,
-        recipe=recipe,
-        state=state,
-        trials=trials,
-        finalists=finalists,
-        max_seconds=None if max_minutes is None else 60 * max_minutes,
-        say=_print if verbose else _nothing,
-    )
-    search.say(
-        f"Fit to {board}; teacher: {judge.measure.heading} {judge.text(teacher_value)}, goal "
-        f"{judge.text(goal)}"
-    )
-    winner, model, plain = search.run()
-    value = winner.file_value if winner.file_value is not None else math.nan
-    return FitResult(
-        model=model,
-        student=plain,
-        winner=winner,
-        candidates=search.candidates(),
-        device=board,
-        teacher_value=teacher_value,
-        goal=goal,
-        reached=judge.signed(value) >= judge.signed(goal),
-        metric=judge.measure.heading,
-        minutes=state.seconds / 60,
-        code=search.code(winner.name),
-        _judge=judge,
-    )
+    with using(directory, "a search"):
+        state = State(directory, identity)
+        search = Search(
+            teacher=teacher,
+            family=student,
+            train=train,
+            judge=judge,
+            output_shape=outputs.shape[1:],
+            board=board,
+            recipe=recipe,
+            state=state,
+            trials=trials,
+            finalists=finalists,
+            max_seconds=None if max_minutes is None else 60 * max_minutes,
+            say=_print if verbose else _nothing,
+        )
+        search.say(
+            f"Fit to {board}; teacher: {judge.measure.heading} {judge.text(teacher_value)}, goal "
+            f"{judge.text(goal)}"
+        )
+        winner, model, plain = search.run()
+        value = winner.file_value if winner.file_value is not None else math.nan
+        return FitResult(
+            model=model,
+            student=plain,
+            winner=winner,
+            candidates=search.candidates(),
+            device=board,
+            teacher_value=teacher_value,
+            goal=goal,
+            reached=judge.signed(value) >= judge.signed(goal),
+            metric=judge.measure.heading,
+            minutes=state.seconds / 60,
+            code=search.code(winner.name),
+            _judge=judge,
+        )
 
 
 def _checked_recipe(

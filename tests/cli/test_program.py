@@ -318,7 +318,7 @@ def test_help_waits_for_no_import_of_keras():
 # While TensorFlow is traced, objects are freed all the time; what is raised there is lost.
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 0.3, 1, 2, 3, 4, 5, 7, 9, 12])
-def test_control_c_ends_a_quickstart_and_leaves_nothing(folder, seconds):
+def test_control_c_ends_a_quickstart_and_leaves_what_is_finished(folder, seconds):
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "keras_kd", "quickstart", "--epochs", "1"],
         stdout=subprocess.PIPE,
@@ -332,4 +332,10 @@ def test_control_c_ends_a_quickstart_and_leaves_nothing(folder, seconds):
     assert process.returncode == 130
     assert err.splitlines()[-1] == "keras-kd: interrupted"
     assert "Traceback" not in err
-    assert not any(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == ["quickstart-results"]
+    # The weights of the models that were trained, and nothing of their directory if none was.
+    left = {path.name for path in (folder / "quickstart-results").iterdir()}
+    assert left <= {"unfinished"}
+    kept = list(folder.glob("quickstart-results/unfinished/*"))
+    assert bool(kept) == bool(left)
+    assert all(path.suffix == ".npz" or path.name == "models.json" for path in kept)

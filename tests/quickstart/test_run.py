@@ -1,5 +1,8 @@
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -130,10 +133,11 @@ def test_the_report_shows_the_plots(finished):
     assert all(variant.name in html for variant in variants.ALL)
 
 
-def test_the_same_seed_gives_the_same_table_and_another_one_does_not(results, tmp_path):
-    def without_times(results):
-        return [{**row, "latency_microseconds": None} for row in results["rows"]]
+def without_times(results):
+    return [{**row, "latency_microseconds": None} for row in results["rows"]]
 
+
+def test_the_same_seed_gives_the_same_table_and_another_one_does_not(results, tmp_path):
     run(tmp_path / "again", seed=1)
     run(tmp_path / "other", seed=2)
     again, other = (
@@ -142,3 +146,90 @@ def test_the_same_seed_gives_the_same_table_and_another_one_does_not(results, tm
     )
     assert without_times(again) == without_times(results)
     assert without_times(other) != without_times(results)
+
+
+# The command itself, on few images.
+COMMAND = """
+import functools, sys
+sys.argv[0] = "keras-kd"
+from keras_kd import quickstart
+from keras_kd.cli import main
+quickstart.Settings = functools.partial(
+    quickstart.Settings, training_images=256, test_images=100
+)
+sys.exit(main(["quickstart", "--epochs", "1", "--seed", "1", "--output", sys.argv[1]]))
+"""
+STAGES = [
+    "train the teacher",
+    "train the student alone",
+    "distill",
+    "distill and prune",
+    "distill, quantization-aware",
+    "distill the pruned one, quantization-aware",
+    "convert to .tflite",
+    "run on the test images",
+]
+
+
+def start(output):
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", COMMAND, str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def wait_for(process, stage):
+    """Wait until a stage is done: how long it took is said then, and nothing else of it."""
+    for line in process.stdout:
+        if re.fullmatch(rf"{re.escape(stage)}: \d+ s\n", line):
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def test_ctrl_c_in_each_stage_keeps_what_is_finished(finished, results, tmp_path):
+    output = tmp_path / "results"
+    kept = {}
+    for number, stage in enumerate(STAGES, start=1):
+        process = start(output)
+        # What follows this stage is interrupted: the next one, or writing the results.
+        wait_for(process, stage)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 130
+        assert said.splitlines()[-1:] == ["keras-kd: interrupted"], said
+        assert "Traceback" not in said
+        assert [path.name for path in output.iterdir()] == ["unfinished"]
+        found = {path.name: path.stat().st_mtime_ns for path in output.glob("unfinished/*.npz")}
+        assert len(found) == min(number, 6)
+        # Nothing is trained twice.
+        assert kept.items() <= found.items()
+        kept = found
+    process = start(output)
+    printed, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "Report:" in printed
+    again = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    assert without_times(again) == without_times(results)
+    for path in (finished[0] / "models").glob("*.tflite"):
+        assert (output / "models" / path.name).read_bytes() == path.read_bytes()
+    names = {path.name for path in finished[0].iterdir()}
+    assert {path.name for path in output.iterdir()} == names
+
+
+def test_a_second_run_with_the_same_output_is_refused(tmp_path):
+    first = start(tmp_path / "results")
+    wait_for(first, STAGES[0])
+    first.send_signal(signal.SIGSTOP)
+    second = start(tmp_path / "results")
+    _, said = second.communicate(timeout=300)
+    assert second.returncode == 2
+    (line,) = said.splitlines()
+    assert line.startswith("keras-kd: error: Received the directory ")
+    assert "in which a quickstart is running" in line
+    first.send_signal(signal.SIGCONT)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=300)
+    assert first.returncode == 130

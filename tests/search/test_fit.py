@@ -15,6 +15,7 @@ from keras import layers
 
 import keras_kd
 from keras_kd import devices, tflite
+from keras_kd._state_files import using
 from keras_kd.data import load_sample
 from keras_kd.search import NothingFits
 from keras_kd.search.teaching import Examples
@@ -350,3 +351,11 @@ def test_bytes_of_pixels_become_real_numbers(teacher, data):
     words = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(9, 2)])
     numbers = Examples.of("data", (np.ones((3, 4), int), np.zeros(3))).for_inputs_of(words)
     assert numbers.x.dtype == int
+
+
+def test_a_second_search_in_a_directory_is_refused(teacher, data, tmp_path):
+    with (
+        using(tmp_path, "a search"),
+        pytest.raises(BlockingIOError, match="in which a search is running"),
+    ):
+        fit(teacher, data, device=devices.Device(flash=60_000), directory=tmp_path)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_kd._checks import one_line, problem, three_parts
+from keras_kd._state_files import using
 from keras_kd.compression.families import BY_NAME
 from keras_kd.compression.steps.checkpoint import Checkpoint
 from keras_kd.compression.steps.result import PipelineResult, Stage, measure
@@ -63,6 +64,7 @@ def pipeline(
         The last step's student and what was measured; `print(result)` shows a table.
 
     Raises:
+        BlockingIOError: if another pipeline is running in the directory.
         TypeError: if the steps are no steps.
         ValueError: if the order is impossible (with the reason), a step cannot be done or ends in
             NaN, the distiller is not compiled, or the directory holds something else.
@@ -95,16 +97,28 @@ def pipeline(
             kind=TypeError,
         )
     _check_distiller(distiller)
-    start = strip(distiller.student)
+    with using(directory, "a pipeline"):
+        return _work(
+            steps,
+            _Run(distiller, (x, y), validation_data, verbose, fit_arguments),
+            representative_data,
+            directory,
+        )
+
+
+def _work(
+    steps: Sequence[Step], run: _Run, representative_data: Any, directory: str | Path | None
+) -> PipelineResult:
+    """Do the steps that are not finished."""
+    start = strip(run.distiller.student)
     checkpoint = Checkpoint(directory, start, steps)
     if representative_data is None:
-        representative_data = _some_of(x, start)
+        representative_data = _some_of(run.data[0], start)
     plain = checkpoint.plain(checkpoint.finished)
     _rehearse(steps[checkpoint.finished :], plain)
-    run = _Run(distiller, (x, y), validation_data, verbose, fit_arguments)
     if not checkpoint.stages:
         began = time.perf_counter()
-        metrics = run.metrics(distiller)
+        metrics = run.metrics(run.distiller)
         checkpoint.save(
             None, None, measure("start", 0, start, metrics, time.perf_counter() - began)
         )
@@ -148,8 +162,8 @@ class _Run:
         verbose: int | str,
         fit_arguments: Mapping[str, Any],
     ) -> None:
-        self._distiller = distiller
-        self._data = data
+        self.distiller = distiller
+        self.data = data
         self._validation_data = validation_data
         self._verbose = verbose
         self._fit_arguments = dict(fit_arguments)
@@ -160,10 +174,10 @@ class _Run:
 
     def teach(self, student: Any, step: Step) -> dict[str, float]:
         """Train a student for one step; the result of `evaluate`."""
-        taught = self._distiller.with_student(student, learning_rate=step.learning_rate)
+        taught = self.distiller.with_student(student, learning_rate=step.learning_rate)
         if step.epochs:
             taught.fit(
-                *self._data,
+                *self.data,
                 epochs=step.epochs,
                 validation_data=self._validation_data,
                 verbose=self._verbose,

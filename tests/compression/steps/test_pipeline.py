@@ -234,6 +234,17 @@ def test_arguments_that_are_not_for_a_pipeline(distiller, tmp_path):
         run(distiller, directory=tmp_path / "file")
 
 
+def test_a_second_pipeline_in_a_directory_is_refused(distiller, tmp_path):
+    class Second(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with pytest.raises(BlockingIOError, match="in which a pipeline is running"):
+                run(distiller, directory=tmp_path)
+
+    step = Step("factorize", epochs=1, rank=8)
+    result = run(distiller, step, directory=tmp_path, callbacks=[Second()])
+    assert [stage.name for stage in result.stages] == ["start", "factorize"]
+
+
 def test_a_disk_that_is_full(tmp_path):
     """Real files that may not grow: the steps that were finished are kept."""
     student = model(64, "student")

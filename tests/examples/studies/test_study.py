@@ -64,6 +64,23 @@ def test_results_of_other_settings_are_refused(study, tmp_path):
         study.run_jobs([], tmp_path, {"epochs": 2}, tmp_path, 1)
 
 
+def test_a_second_study_in_a_directory_is_refused(study, tmp_path):
+    def jobs(settings):
+        arguments = ["--work-dir", str(settings.work_dir)]
+        with pytest.raises(BlockingIOError, match="in which a study is running"):
+            study.run_study("A study", "study", study.StudySettings, jobs, print, arguments)
+        return []
+
+    study.run_study(
+        "A study",
+        "study",
+        study.StudySettings,
+        jobs,
+        lambda settings, pages: pages,
+        ["--work-dir", str(tmp_path)],
+    )
+
+
 def dense(study, epochs=3):
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
