@@ -174,7 +174,7 @@ def call_from_tensorflow(
 
 
 def _call_from_jax(function: Callable[..., Any], inputs: list[Any], specs: list[Any]) -> list[Any]:
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]
 
     size = inputs[0].shape[0]
     shapes = []
@@ -242,10 +242,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
         return tf.function(function)
     if keras.backend.backend() == TORCH:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         return torch.no_grad()(function)
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]
 
     return jax.jit(function)
 

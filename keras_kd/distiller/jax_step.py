@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import jax
+import jax  # pyright: ignore[reportMissingImports]
 import keras
 
 from keras_kd import _backends

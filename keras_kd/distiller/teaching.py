@@ -300,7 +300,7 @@ class Teaching(Assembly):
                 "build the student of layers of the teacher alone, which is frozen",
             )
 
-    def _check_logs(self, logs: Mapping[str, Any]) -> None:
+    def _check_logs(self, logs: dict[str, Any]) -> None:
         """Read what a step has noted, and report what is wrong.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 
 from keras_kd import _backends
 from keras_kd._checks import problem

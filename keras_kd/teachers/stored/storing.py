@@ -257,29 +257,31 @@ class Asked:
 
     def _ask_arrays(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
         """The same on JAX and PyTorch, where examples are augmented before they are tensors."""
-        marked = {}
+        marked: dict[str, Any] = {}
         if self.augmentation is not None:
             x = self.augmentation(x, self.augmentation.seeds(keys, version))
             marked = {_MARKS: marks(self.inputs.of_student(x))}
         self._structure = x
         with watched_batch(self.teacher.name, len(keys)):
             results = self._function(*map(ops.convert_to_tensor, keras.tree.flatten(x)))
-            return {name: ops.convert_to_numpy(each) for name, each in results.items()} | marked
+            found = {name: ops.convert_to_numpy(each) for name, each in results.items()}
+        return {**found, **marked}
 
     def _forward(self, *tensors: Any) -> dict[str, Any]:
         parts = list(tensors)
-        is_augmented = self.augmentation is not None and _backends.is_tensorflow()
-        seeds = parts.pop() if is_augmented else None
+        # Elsewhere the examples come augmented.
+        augmentation = self.augmentation if _backends.is_tensorflow() else None
+        seeds = None if augmentation is None else parts.pop()
         x = keras.tree.pack_sequence_as(self._structure, parts)
-        if is_augmented:
-            x = self.augmentation(x, seeds)
+        if augmentation is not None:
+            x = augmentation(x, seeds)
         with noting() as remember:
             results = self.teacher(self.inputs.of_teacher(x), Tapped(None, {}))
             remember(results.outputs)
         named = {name: results.features[name] for name in self._selection.layers}
         if self._selection.has_outputs:
             named |= self._logits(results.outputs)
-        if is_augmented:
+        if augmentation is not None:
             named[_MARKS] = marks(self.inputs.of_student(x))
         return {name: ops.cast(tensor, "float32") for name, tensor in named.items()}
 
