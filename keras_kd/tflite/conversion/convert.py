@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_kd._backends import check_tensorflow
 from keras_kd._checks import check_choice, check_flag, problem
 from keras_kd._keras import check_model
 from keras_kd._representative import (
@@ -146,6 +147,7 @@ def convert(
         model.save("student.tflite")
         ```
     """
+    check_tensorflow("keras_kd.tflite.convert")
     check_model("student", student)
     form = FORMS[check_choice("quantization", quantization, FORMS)]
     place = TARGETS[check_choice("target", target, tuple(TARGETS))]
