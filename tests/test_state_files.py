@@ -127,7 +127,9 @@ def test_a_directory_is_for_one_call_at_a_time(tmp_path):
 
 
 def test_a_worker_of_a_killed_process_keeps_nobody_out(tmp_path):
-    program = "import os, time\n" + WORK.replace("sys.stdin.read()", "os.fork(); time.sleep(60)")
+    program = "import os, time\n" + WORK.replace(
+        "sys.stdin.read()", "os.fork(); print('runs', flush=True); time.sleep(60)"
+    )
     first = subprocess.Popen(
         light(program, tmp_path),
         stdout=subprocess.PIPE,
@@ -135,7 +137,8 @@ def test_a_worker_of_a_killed_process_keeps_nobody_out(tmp_path):
         start_new_session=True,
     )
     try:
-        assert first.stdout.readline() == "works\n"
+        # Both run: otherwise the first one could be killed before it has a worker.
+        assert [first.stdout.readline() for _ in range(3)] == ["works\n", "runs\n", "runs\n"]
         first.kill()
         first.wait()
         with using(tmp_path, "a test"):
