@@ -128,7 +128,7 @@ def test_a_directory_is_for_one_call_at_a_time(tmp_path):
 
 def test_a_worker_of_a_killed_process_keeps_nobody_out(tmp_path):
     program = "import os, time\n" + WORK.replace(
-        "sys.stdin.read()", "os.fork(); print('runs', flush=True); time.sleep(60)"
+        "sys.stdin.read()", "os.fork(); os.write(1, b'runs\\n'); time.sleep(60)"
     )
     first = subprocess.Popen(
         light(program, tmp_path),
