@@ -56,22 +56,23 @@ class TensorFlowTeaching(Teaching):
             ValueError: if the student has nothing to train.
         """
         self._check_step()
-        check_strategy(self)
-        if self.train_function is None or force:
-            super().make_train_function(force)
-            function = self._compiled_step(self.train_step, self.train_function)
-            self.train_function = self._watched(function)
-        return self.train_function
+        return self._make("train", super().make_train_function, force)
 
     def make_test_function(self, force: bool = False) -> Callable[..., Any]:
         """A compiled evaluation step, followed by a check of the teacher's outputs."""
         self._settle_terms()
+        return self._make("test", super().make_test_function, force)
+
+    def _make(self, name: str, make: Callable[[bool], Any], force: bool) -> Callable[..., Any]:
+        """The function of Keras' for a kind of step, with what a Distiller does around it."""
         check_strategy(self)
-        if self.test_function is None or force:
-            super().make_test_function(force)
-            function = self._compiled_step(self.test_step, self.test_function)
-            self.test_function = self._watched(function)
-        return self.test_function
+        attribute = f"{name}_function"
+        if getattr(self, attribute) is None or force:
+            make(force)
+            step = getattr(self, f"{name}_step")
+            function = self._compiled_step(step, getattr(self, attribute))
+            setattr(self, attribute, self._watched(function))
+        return getattr(self, attribute)
 
     def _compiled_step(
         self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]

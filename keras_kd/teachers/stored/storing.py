@@ -241,11 +241,11 @@ class Asked:
             warnings.warn(said_of_probabilities("teacher", self.teacher.name, kind), stacklevel=4)
 
     def _ask(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
-        self._structure = x
         if not _backends.is_tensorflow():
             return self._ask_arrays(x, keys, version)
         import tensorflow as tf
 
+        self._structure = x
         tensors = [tf.convert_to_tensor(part) for part in keras.tree.flatten(x)]
         if self.augmentation is not None:
             tensors.append(tf.constant(self.augmentation.seeds(keys, version)))
