@@ -7,6 +7,7 @@
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -14,6 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import _cases
 
 CASES = _cases.all_cases()
+
+
+# `make test-backends` runs the slow ones as well: one run of the cases on each backend.
+if keras.backend.backend() == "tensorflow":
+    pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
