@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from _light import light
 
-from keras_kd._state_files import StateFiles, using
+from keras_kd._state_files import StateFiles, directory_of, using
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -67,6 +67,17 @@ def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(NotADirectoryError, match="which is a file"):
         StateFiles(tmp_path / "run", "a test")
+
+
+def test_unfinished_work_of_other_settings_goes(tmp_path):
+    assert directory_of(tmp_path / "new", 1).parent == tmp_path / "new"
+    first = directory_of(tmp_path, {"seed": 1, "epochs": 2})
+    first.mkdir()
+    (tmp_path / "in_use").touch()
+    assert directory_of(tmp_path, {"epochs": 2, "seed": 1}) == first
+    assert first.exists()
+    assert directory_of(tmp_path, {"epochs": 2, "seed": 2}) != first
+    assert [path.name for path in tmp_path.iterdir()] == ["in_use"]
 
 
 # The second process says in what it ends; the first one works until its input ends.
