@@ -57,11 +57,11 @@ class StateFiles:
             ValueError: if it cannot be read.
         """
         path = self.directory / name
-        if not path.exists() and not path.is_symlink():
-            return None
         try:
             check_own(path)
             return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError) as error:
             raise self.unreadable(path, error) from error
 

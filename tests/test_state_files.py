@@ -8,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from _disk import without_permission
 from _light import light
 
 from keras_kd._state_files import StateFiles, directory_of, using
@@ -61,6 +62,25 @@ def test_links_are_not_followed(tmp_path):
     (tmp_path / "run" / "state.json").symlink_to(tmp_path / "other.json")
     with pytest.raises(ValueError, match="symbolic link"):
         StateFiles(tmp_path / "run", "a test").read_json("state.json")
+
+
+@pytest.mark.parametrize("way", ["no permission", "a directory"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("state.json", StateFiles.read_json), ("a.npz", StateFiles.read_arrays)],
+    ids=["json", "arrays"],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, read, way):
+    files = StateFiles(tmp_path, "a test")
+    files.write_json("state.json", 1)
+    files.write_arrays("a.npz", {"a": np.arange(3)})
+    path = tmp_path / name
+    message = f"'{name}', which cannot be read .*that a test has written"
+    if way == "a directory":
+        path.unlink()
+        path.mkdir()
+    with without_permission(path), pytest.raises(ValueError, match=message):
+        read(StateFiles(".", "a test"), name)
 
 
 def test_a_file_is_no_directory(tmp_path):

@@ -149,12 +149,18 @@ def test_the_same_seed_gives_the_same_table_and_another_one_does_not(results, tm
     assert without_times(other) != without_times(results)
 
 
-# The command itself, on few images.
+# The command itself, on few images. With a limit for the size of files while it writes the page.
 COMMAND = """
-import functools, sys
+import functools, resource, sys
 sys.argv[0] = "keras-kd"
 from keras_kd import quickstart
 from keras_kd.cli import main
+if len(sys.argv) > 2:
+    page = quickstart.run.__globals__["page"]
+    def limited(*arguments):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
+        return page(*arguments)
+    quickstart.run.__globals__["page"] = limited
 quickstart.Settings = functools.partial(
     quickstart.Settings, training_images=256, test_images=100
 )
@@ -172,9 +178,9 @@ STAGES = [
 ]
 
 
-def start(output):
+def start(output, *limit):
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", COMMAND, str(output)],
+        [sys.executable, "-u", "-c", COMMAND, str(output), *limit],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -202,7 +208,7 @@ def wait_until(process, is_so):
     raise AssertionError(process.stderr.read())
 
 
-def test_ctrl_c_in_each_stage_keeps_what_is_finished(finished, results, tmp_path):
+def test_ctrl_c_in_each_stage_and_a_full_disk_keep_what_is_finished(finished, results, tmp_path):
     output = tmp_path / "results"
     kept = {}
     for number, stage in enumerate([None, *STAGES]):
@@ -213,7 +219,7 @@ def test_ctrl_c_in_each_stage_keeps_what_is_finished(finished, results, tmp_path
         else:
             wait_for(process, stage)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=900)
         assert process.returncode == 130
         assert said.splitlines()[-1:] == ["keras-kd: interrupted"], said
         assert "Traceback" not in said
@@ -223,8 +229,13 @@ def test_ctrl_c_in_each_stage_keeps_what_is_finished(finished, results, tmp_path
         # Nothing is trained twice.
         assert kept.items() <= found.items()
         kept = found
+    process = start(output, "5000")
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 2
+    assert f"'File too large' while writing '{output}'. Expected a disk" in said.splitlines()[-1]
+    assert [path.name for path in output.iterdir()] == ["unfinished"]
     process = start(output)
-    printed, said = process.communicate(timeout=300)
+    printed, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
     assert "Report:" in printed
     again = json.loads((output / "results.json").read_text(encoding="utf-8"))
@@ -240,12 +251,12 @@ def test_a_second_run_with_the_same_output_is_refused(tmp_path):
     wait_for(first, STAGES[0])
     first.send_signal(signal.SIGSTOP)
     second = start(tmp_path / "results")
-    _, said = second.communicate(timeout=300)
+    _, said = second.communicate(timeout=900)
     assert second.returncode == 2
     (line,) = said.splitlines()
     assert line.startswith("keras-kd: error: Received the directory ")
     assert "in which a quickstart is running" in line
     first.send_signal(signal.SIGCONT)
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=300)
+    first.communicate(timeout=900)
     assert first.returncode == 130

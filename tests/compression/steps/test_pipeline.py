@@ -5,7 +5,6 @@ import errno
 import itertools
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from _disk import files_of_at_most, without_permission
 from keras import layers
 
 import keras_kd
@@ -375,18 +375,31 @@ def test_a_disk_that_is_full(tmp_path):
     checkpoint = Checkpoint(tmp_path, student, [Step("factorize", epochs=1, rank=4)])
     checkpoint.save(None, None, Stage("start", 0, 10, 0.0, 10, 10, {}, 0.0))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
-    try:
-        with pytest.raises(
-            OSError, match=r"too large' while writing '.*1_factorize.keras'. Expected"
-        ):
-            checkpoint.save(student, student, Stage("factorize", 1, 10, 0.0, 10, 10, {}, 0.0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        files_of_at_most(5_000),
+        pytest.raises(OSError, match=r"too large' while writing '.*1_factorize.keras'. Expected"),
+    ):
+        checkpoint.save(student, student, Stage("factorize", 1, 10, 0.0, 10, 10, {}, 0.0))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     again = Checkpoint(tmp_path, student, [Step("factorize", epochs=1, rank=4)])
     assert [stage.name for stage in again.stages] == ["start"]
+
+
+@pytest.mark.parametrize("name", ["pipeline.json", "1_factorize.keras", "1_factorize.npz"])
+def test_a_file_that_may_not_be_read_is_named(tmp_path, name):
+    student, steps = model(64, "student"), [Step("factorize", epochs=1, rank=4)]
+    checkpoint = Checkpoint(tmp_path, student, steps)
+    checkpoint.save(None, None, Stage("start", 0, 10, 0.0, 10, 10, {}, 0.0))
+    checkpoint.save(student, student, Stage("factorize", 1, 10, 0.0, 10, 10, {}, 0.0))
+    message = f"'{name}', which cannot be read .*Permission denied.*that a pipeline has written"
+
+    def read():
+        again = Checkpoint(".", student, steps)
+        again.plain(1)
+        again.restore(1, student)
+
+    with without_permission(tmp_path / name), pytest.raises(ValueError, match=message):
+        read()
 
 
 def test_files_of_other_steps_are_not_taken_for_those_of_these(tmp_path, monkeypatch):
