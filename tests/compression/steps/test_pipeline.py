@@ -167,7 +167,7 @@ def pruned_and_quantized(directory, stop=0, *, before=0, given=None, steps=None)
         [keras.Input((16,)), layers.Dense(8, "relu"), layers.Dropout(0.3), layers.Dense(4)]
     )
     distiller = keras_kd.Distiller(model(4, "teacher"), student)
-    distiller.compile(keras.optimizers.Adam(0.01), cross_entropy())
+    distiller.compile(keras.optimizers.Adam(0.01), cross_entropy(), run_eagerly=True)
     x, y = data(64)
     steps = steps or [
         Step("prune", epochs=3, sparsity=0.5),
