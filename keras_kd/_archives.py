@@ -20,15 +20,18 @@ def check_members(path: str | os.PathLike) -> None:
     """Refuse zip archives that no program writes in good faith; nothing is extracted.
 
     Raises:
+        OSError: if the file cannot be opened.
         ValueError: if the file is no zip archive, if a member would land outside the directory that
             it is extracted to or occurs twice, if there are too many, or if they declare far more
             bytes than the file has.
         zipfile.BadZipFile: if the archive is damaged.
     """
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is no zip archive")
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+    # Given a path, `is_zipfile` is false also where there is no permission.
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no zip archive")
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
     if len(members) > MOST_MEMBERS:
         raise ValueError(f"it has {len(members)} members, more than {MOST_MEMBERS}")
     names = [member.filename for member in members]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,11 +57,11 @@ class StateFiles:
             ValueError: if it cannot be read.
         """
         path = self.directory / name
-        if not path.exists() and not path.is_symlink():
-            return None
         try:
             check_own(path)
             return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError) as error:
             raise self.unreadable(path, error) from error
 
@@ -124,6 +126,23 @@ class StateFiles:
             f"a file that {self._work} has written there",
             "delete the directory to begin anew, or pass another one",
         )
+
+
+def directory_of(parent: Path, identity: Any) -> Path:
+    """The directory below `parent` of unfinished work that depends on `identity`.
+
+    Those of other work, which would give other results, are removed.
+
+    Args:
+        parent: where; it may be missing. No other process may use it meanwhile.
+        identity: what the work depends on, in types that JSON knows.
+    """
+    text = json.dumps(identity, sort_keys=True)
+    directory = parent / hashlib.sha256(text.encode()).hexdigest()[:16]
+    for other in parent.glob("*"):
+        if other != directory and other.is_dir():
+            shutil.rmtree(other, ignore_errors=True)
+    return directory
 
 
 @contextmanager

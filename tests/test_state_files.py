@@ -8,9 +8,10 @@ import subprocess
 
 import numpy as np
 import pytest
+from _disk import without_permission
 from _light import light
 
-from keras_kd._state_files import StateFiles, using
+from keras_kd._state_files import StateFiles, directory_of, using
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -63,10 +64,40 @@ def test_links_are_not_followed(tmp_path):
         StateFiles(tmp_path / "run", "a test").read_json("state.json")
 
 
+@pytest.mark.parametrize("way", ["no permission", "a directory"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("state.json", StateFiles.read_json), ("a.npz", StateFiles.read_arrays)],
+    ids=["json", "arrays"],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, read, way):
+    files = StateFiles(tmp_path, "a test")
+    files.write_json("state.json", 1)
+    files.write_arrays("a.npz", {"a": np.arange(3)})
+    path = tmp_path / name
+    message = f"'{name}', which cannot be read .*that a test has written"
+    if way == "a directory":
+        path.unlink()
+        path.mkdir()
+    with without_permission(path), pytest.raises(ValueError, match=message):
+        read(StateFiles(".", "a test"), name)
+
+
 def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(NotADirectoryError, match="which is a file"):
         StateFiles(tmp_path / "run", "a test")
+
+
+def test_unfinished_work_of_other_settings_goes(tmp_path):
+    assert directory_of(tmp_path / "new", 1).parent == tmp_path / "new"
+    first = directory_of(tmp_path, {"seed": 1, "epochs": 2})
+    first.mkdir()
+    (tmp_path / "in_use").touch()
+    assert directory_of(tmp_path, {"epochs": 2, "seed": 1}) == first
+    assert first.exists()
+    assert directory_of(tmp_path, {"epochs": 2, "seed": 2}) != first
+    assert [path.name for path in tmp_path.iterdir()] == ["in_use"]
 
 
 # The second process says in what it ends; the first one works until its input ends.

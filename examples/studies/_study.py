@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -22,6 +23,7 @@ import numpy as np
 
 from keras_kd._files import replacing
 from keras_kd._state_files import using
+from keras_kd.callbacks import ResumeTraining
 from keras_kd.data.named import load_arrays
 from keras_kd.evaluation.machine import machine
 
@@ -264,16 +266,22 @@ class Epochs(keras.utils.PyDataset):
             function of that number, so that a training that was interrupted sees what it would
             have seen. Inputs as bytes become float32 in 0..1, a batch at a time.
         batch_size: examples in a batch; what is left over at the end of an epoch is left out.
-        first: the epoch to begin with.
     """
 
-    def __init__(self, make: Callable[[int], tuple], batch_size: int, first: int = 0) -> None:
+    def __init__(self, make: Callable[[int], tuple], batch_size: int) -> None:
         super().__init__()
-        self.make, self.batch_size, self.epoch = make, batch_size, first
-        self.arrays = make(first)
+        self.make, self.batch_size, self.epoch = make, batch_size, 0
+        self._made = (0, make(0))
+
+    @property
+    def arrays(self) -> tuple:
+        """Those of this epoch, made when they are read: not of epochs that are done."""
+        if self._made[0] != self.epoch:
+            self._made = (self.epoch, self.make(self.epoch))
+        return self._made[1]
 
     def __len__(self) -> int:
-        return len(self.arrays[1]) // self.batch_size
+        return len(self._made[1][1]) // self.batch_size
 
     def __getitem__(self, index: int) -> tuple:
         chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
@@ -281,9 +289,8 @@ class Epochs(keras.utils.PyDataset):
         return (unit(inputs) if inputs.dtype == np.uint8 else inputs), labels
 
     def on_epoch_end(self) -> None:
-        """Make the arrays of the next epoch."""
+        """Go on to the arrays of the next epoch."""
         self.epoch += 1
-        self.arrays = self.make(self.epoch)
 
 
 def unit(images: np.ndarray) -> np.ndarray:
@@ -310,40 +317,6 @@ def moved(images: np.ndarray, most: int, generator: np.random.Generator, mode: s
     return chosen if images.ndim == 3 else np.moveaxis(chosen, 1, -1)
 
 
-class Checkpoint(keras.callbacks.Callback):
-    """Keeps weights and the optimizer's state after each epoch, and brings them back.
-
-    Args:
-        trainer: a compiled model or Distiller.
-        path: a `.npz` file.
-    """
-
-    def __init__(self, trainer: Any, path: Path) -> None:
-        super().__init__()
-        trainer.optimizer.build(trainer.trainable_variables)
-        self.path = path
-        self._variables = [
-            *trainer.trainable_variables,
-            *trainer.non_trainable_variables,
-            *trainer.optimizer.variables,
-        ]
-
-    def restore(self) -> int:
-        """How many epochs are done; their state is in the variables."""
-        if not self.path.exists():
-            return 0
-        with np.load(self.path) as kept:
-            for number, variable in enumerate(self._variables):
-                variable.assign(kept[f"v{number}"])
-            return int(kept["epochs"])
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Write the state."""
-        arrays = {f"v{number}": np.asarray(v) for number, v in enumerate(self._variables)}
-        with replacing(self.path) as temporary:
-            np.savez(temporary, epochs=epoch + 1, **arrays)
-
-
 def loaded(name: str, data_dir: Path | None, work_dir: Path) -> tuple[np.ndarray, ...]:
     """A data set of TFDS as bytes: training images and labels, test images and labels.
 
@@ -358,33 +331,28 @@ def loaded(name: str, data_dir: Path | None, work_dir: Path) -> tuple[np.ndarray
         return kept["x"], kept["y"], kept["x_test"], kept["y_test"]
 
 
-def fit(trainer: Any, data: Callable[[int], Any], epochs: int, path: Path) -> None:
+def fit(trainer: Any, data: Any, epochs: int, path: Path) -> None:
     """Train from where an earlier run stopped.
 
     Args:
         trainer: a compiled model or Distiller.
-        data: from the first epoch that is left to what `fit` takes as data.
+        data: what `fit` takes as data.
         epochs: the number of epochs of the whole training.
-        path: of the checkpoint; it is removed by who keeps the trained model.
+        path: of the trained model, beside which the training is kept until `keep` has saved it.
     """
-    checkpoint = Checkpoint(trainer, path)
-    done = checkpoint.restore()
-    if done < epochs:
-        trainer.fit(
-            data(done),
-            epochs=epochs,
-            initial_epoch=done,
-            shuffle=False,
-            verbose=0,
-            callbacks=[checkpoint],
-        )
+    resume = ResumeTraining(_training(path))
+    resume.fit(trainer, data, epochs=epochs, shuffle=False, verbose=0)
 
 
 def keep(model: keras.Model, path: Path) -> None:
-    """Save a trained model; its checkpoint, of the same name, goes."""
+    """Save a trained model; what is kept of its training goes."""
     with replacing(path) as temporary:
         model.save(temporary)
-    path.with_suffix(".npz").unlink(missing_ok=True)
+    shutil.rmtree(_training(path), ignore_errors=True)
+
+
+def _training(path: Path) -> Path:
+    return path.with_suffix(".training")
 
 
 def decaying(learning_rate: float, epochs: int, examples: int, batch_size: int) -> Any:

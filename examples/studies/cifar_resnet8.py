@@ -144,8 +144,8 @@ def labels_loss() -> Any:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def epochs_of(x: np.ndarray, y: np.ndarray, seed: int, batch_size: int) -> Any:
-    """From the first epoch to data: images moved over a reflected border, half of them mirrored."""
+def epochs_of(x: np.ndarray, y: np.ndarray, seed: int, batch_size: int) -> Epochs:
+    """Images moved over a reflected border, half of them mirrored, others in each epoch."""
 
     def make(epoch: int) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng((seed, epoch))
@@ -155,7 +155,7 @@ def epochs_of(x: np.ndarray, y: np.ndarray, seed: int, batch_size: int) -> Any:
         images[mirrored] = images[mirrored, :, ::-1]
         return images, y[order]
 
-    return lambda first: Epochs(make, batch_size, first)
+    return Epochs(make, batch_size)
 
 
 def augment(image: Any, seed: Any) -> Any:
@@ -201,7 +201,7 @@ def train_teacher(settings: Settings, _: Results) -> dict[str, Any]:
         keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-4), labels_loss()
     )
     path = settings.work_dir / "teacher.keras"
-    fit(model, epochs_of(x, y, 0, size), epochs, path.with_suffix(".npz"))
+    fit(model, epochs_of(x, y, 0, size), epochs, path)
     keep(model, path)
     return {**accuracies(model, data), "parameters": model.count_params()}
 
@@ -230,7 +230,7 @@ def train_alone(settings: Settings, _: Results, name: str, seed: int) -> dict[st
     epochs = settings.student_epochs
     model.compile(adam(settings, settings.student_learning_rate, epochs, len(x)), labels_loss())
     path = settings.work_dir / f"{name}.keras"
-    fit(model, epochs_of(x, y, seed, settings.batch_size), epochs, path.with_suffix(".npz"))
+    fit(model, epochs_of(x, y, seed, settings.batch_size), epochs, path)
     keep(model, path)
     return accuracies(model, data)
 
@@ -256,7 +256,7 @@ def train_distilled(settings: Settings, _: Results, name: str, seed: int) -> dic
     epochs = settings.student_epochs
     distiller, data = distiller_of(settings, model, settings.student_learning_rate, epochs)
     path = settings.work_dir / f"{name}.keras"
-    fit(distiller, lambda first: data(1000 * seed + first), epochs, path.with_suffix(".npz"))
+    fit(distiller, data(1000 * seed), epochs, path)
     keep(model, path)
     return accuracies(model, settings.load())
 

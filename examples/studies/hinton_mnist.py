@@ -136,12 +136,7 @@ def train_teacher(settings: Settings, _: Results, seed: int, trial: bool) -> dic
         return flat(moved(x[order], MOVED, generator, "constant")), y[order]
 
     path = settings.work_dir / f"{name}.keras"
-    fit(
-        teacher,
-        lambda first: Epochs(make, settings.batch_size, first),
-        epochs,
-        path.with_suffix(".npz"),
-    )
+    fit(teacher, Epochs(make, settings.batch_size), epochs, path)
     keep(teacher, path)
     return {"errors": errors(outputs(teacher, x_test), y_test)}
 
@@ -205,12 +200,7 @@ def train_alone(
         return flat(x[order]), y[order]
 
     path = settings.work_dir / f"{name}.keras"
-    fit(
-        student,
-        lambda first: Epochs(make, settings.batch_size, first),
-        epochs,
-        path.with_suffix(".npz"),
-    )
+    fit(student, Epochs(make, settings.batch_size), epochs, path)
     keep(student, path)
     return {"errors": errors(outputs(student, x_test), y_test)}
 
@@ -240,14 +230,8 @@ def distilled(
         decaying(settings.learning_rate, epochs, len(x), settings.batch_size), labels_loss()
     )
     path = settings.work_dir / f"{name}.keras"
-    fit(
-        distiller,
-        lambda first: stored.join(
-            (keyed(x, keys), y), settings.batch_size, seed=1000 * seed + first
-        ),
-        epochs,
-        path.with_suffix(".npz"),
-    )
+    joined = stored.join((keyed(x, keys), y), settings.batch_size, seed=1000 * seed)
+    fit(distiller, joined, epochs, path)
     keep(student, path)
     return student
 

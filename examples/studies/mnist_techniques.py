@@ -169,12 +169,7 @@ def train_baseline(
         return x[order], y[order]
 
     path = settings.path(name)
-    fit(
-        model,
-        lambda first: Epochs(make, settings.batch_size, first),
-        settings.epochs,
-        path.with_suffix(".npz"),
-    )
+    fit(model, Epochs(make, settings.batch_size), settings.epochs, path)
     keep(model, path)
     _, accuracy = model.evaluate(*data["validation"], batch_size=500, verbose=0)
     return {"validation_accuracy": accuracy, "parameters": model.count_params()}
@@ -216,13 +211,11 @@ def teach(
     )
     distiller.compile(optimizer(settings, len(data[0]), epochs), LOSS)
 
-    def joined(first: int) -> Any:
-        return stored.join(data, settings.batch_size, seed=1000 * seed + first)
-
+    joined = stored.join(data, settings.batch_size, seed=1000 * seed)
     if path is None:
-        distiller.fit(joined(0), epochs=epochs, shuffle=False, verbose=0)
+        distiller.fit(joined, epochs=epochs, shuffle=False, verbose=0)
     else:
-        fit(distiller, joined, epochs, path.with_suffix(".npz"))
+        fit(distiller, joined, epochs, path)
         keep(student, path)
     return student
 

@@ -8,11 +8,12 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_kd._checks import problem, three_parts
+from keras_kd._checks import one_line, problem, three_parts
 from keras_kd._files import remove_leftovers
 from keras_kd._state_files import StateFiles, using
 from keras_kd.callbacks.identity import differences
@@ -103,23 +104,13 @@ class Checkpoints:
         for number in self._numbers():
             path = self._files.directory / _name(number)
             try:
-                arrays = self._files.read_arrays(path.name)
-                content = json.loads(arrays.pop(_STATE).tobytes())
-                version, kept = content["version"], content["identity"]
-                state = {name: content[name] for name in ("variables", "callbacks", "random")}
-                found = Checkpoint(
-                    epoch=int(content["epoch"]),
-                    step=int(content["step"]),
-                    epoch_start=int(content["epoch_start"]),
-                    seed=int(content["seed"]),
-                    state={**state, "stopped": bool(content["stopped"])},
-                    arrays=arrays,
-                )
-            except (ValueError, KeyError, TypeError) as reason:
-                error = self._files.unreadable(path, reason)
+                version, kept, found = self._read(path)
+            except ValueError as unreadable:
+                error = unreadable
                 warnings.warn(
                     three_parts(
-                        f"the damaged checkpoint {str(path)!r}",
+                        f"the damaged checkpoint {str(path)!r} "
+                        f"({one_line(unreadable.__cause__)[:100]})",
                         "a file as ResumeTraining has written it",
                         "nothing is to be done: the one before it is used where there is one",
                     ),
@@ -131,6 +122,28 @@ class Checkpoints:
         if error is not None:
             raise error
         return None
+
+    def _read(self, path: Path) -> tuple[Any, Any, Checkpoint]:
+        """The version of a file, the identity of its training, and what it holds.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        arrays = self._files.read_arrays(path.name)
+        try:
+            content = json.loads(arrays.pop(_STATE).tobytes())
+            state = {name: content[name] for name in ("variables", "callbacks", "random")}
+            found = Checkpoint(
+                epoch=int(content["epoch"]),
+                step=int(content["step"]),
+                epoch_start=int(content["epoch_start"]),
+                seed=int(content["seed"]),
+                state={**state, "stopped": bool(content["stopped"])},
+                arrays=arrays,
+            )
+            return content["version"], content["identity"], found
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._files.unreadable(path, error) from error
 
     def _check(self, version: Any, kept: Any, identity: Mapping[str, Any]) -> None:
         directory = str(self._files.directory)

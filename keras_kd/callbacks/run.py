@@ -12,7 +12,7 @@ import numpy as np
 from keras_kd import _backends, _keras
 from keras_kd._checks import problem
 from keras_kd._fitting import is_fit_taken_by, listed, own
-from keras_kd.callbacks.batches import batches_of
+from keras_kd.callbacks.batches import Batches, batches_of
 from keras_kd.callbacks.checkpoints import Checkpoint
 from keras_kd.callbacks.identity import identity_of
 from keras_kd.callbacks.snapshot import Snapshot
@@ -42,18 +42,7 @@ class Run:
         self._save_freq = callback.save_freq
         self._model = model
         given = _split(given)
-        x, y, sample_weight = (given.get(name) for name in ("x", "y", "sample_weight"))
-        batch_size, shuffle = given.get("batch_size"), given.get("shuffle", True)
-        batches = batches_of(x, y, sample_weight, batch_size, shuffle)
-        steps = given.get("steps_per_epoch") or batches.per_epoch
-        if steps is None:
-            raise problem(
-                "data without an end, and no steps_per_epoch",
-                "a number of steps that makes an epoch",
-                "pass steps_per_epoch=...",
-            )
-        self._steps = steps
-        self._batches = batches
+        self._batches, self._steps = batches, steps = _data_of(given)
         _build(model, batches)
         self._identity = identity_of(model, given, batches.identity)
         found = self._checkpoints.newest(self._identity)
@@ -93,7 +82,7 @@ class Run:
         for name in ("y", "sample_weight", "batch_size", "validation_split"):
             self.arguments.pop(name, None)
         if isinstance(given.get("validation_data"), tuple | list):
-            size = given.get("validation_batch_size") or batch_size
+            size = given.get("validation_batch_size") or given.get("batch_size")
             self.arguments["validation_batch_size"] = size
 
     def _ordered(self, callbacks: Any, callback: Any) -> list[Any]:
@@ -244,6 +233,40 @@ def check(model: Any, given: Mapping[str, Any]) -> None:
             "one callback that resumes the training",
             "leave out all of them but one ResumeTraining",
         )
+
+
+def can_resume(model: Any, given: Mapping[str, Any]) -> bool:
+    """Whether ResumeTraining can be added to a training.
+
+    It cannot with data that are read once only or come in another order after a restart, on several
+    replicas, with `steps_per_execution`, with another callback that resumes, and on other backends
+    than TensorFlow. A `tf.data.Dataset` is read once for it.
+
+    Args:
+        model: that is trained.
+        given: the arguments of `fit` by name.
+    """
+    try:
+        check(model, given)
+        _data_of(_split(given))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _data_of(given: Mapping[str, Any]) -> tuple[Batches, int]:
+    """The data of `fit` by number, and how many batches are an epoch."""
+    x, y, sample_weight = (given.get(name) for name in ("x", "y", "sample_weight"))
+    batch_size, shuffle = given.get("batch_size"), given.get("shuffle", True)
+    batches = batches_of(x, y, sample_weight, batch_size, shuffle)
+    steps = given.get("steps_per_epoch") or batches.per_epoch
+    if steps is None:
+        raise problem(
+            "data without an end, and no steps_per_epoch",
+            "a number of steps that makes an epoch",
+            "pass steps_per_epoch=...",
+        )
+    return batches, steps
 
 
 def _split(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ _FUNCTIONS = {
     "numpy.less": np.less,
     "numpy.greater": np.greater,
 }
+_TEXT = "state"
 # What a callback has from the fit in which it is.
 _OF_FIT = ("model", "_model", "params", "validation_data", "_callback")
 
@@ -241,25 +243,50 @@ def _same(before: Any, now: Any) -> bool:
     )
 
 
-def _random_state() -> dict[str, Any]:
-    """The generators of the process that data and layers may draw from."""
-    import tensorflow as tf
+def random_arrays() -> dict[str, np.ndarray]:
+    """The state of the generators that data and layers may draw from, for a file."""
+    pack = Pack()
+    text = json.dumps(pack.add(_random_state()))
+    return {_TEXT: np.frombuffer(text.encode(), np.uint8), **pack.arrays}
 
+
+def restore_random(arrays: dict[str, np.ndarray]) -> None:
+    """Give the generators the state that `random_arrays` returned.
+
+    Raises:
+        KeyError: if the arrays are others.
+        ValueError: if the arrays are others.
+    """
+    _set_random_state(Pack(arrays).take(json.loads(arrays[_TEXT].tobytes())))
+
+
+def _random_state() -> dict[str, Any]:
+    """By library."""
     # First, since Keras and TensorFlow draw a seed where they have none yet.
     of_keras = np.asarray(_keras.global_seed_generator().state)
-    of_tensorflow = tf.random.get_global_generator().state.numpy()
+    generator = _tensorflow_generator()
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "keras": of_keras,
-        "tensorflow": of_tensorflow,
+        "tensorflow": None if generator is None else generator.state.numpy(),
     }
 
 
 def _set_random_state(state: Mapping[str, Any]) -> None:
-    import tensorflow as tf
-
     _keras.global_seed_generator().state.assign(state["keras"])
-    tf.random.get_global_generator().state.assign(state["tensorflow"])
+    generator = _tensorflow_generator()
+    if generator is not None and state["tensorflow"] is not None:
+        generator.state.assign(state["tensorflow"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
+
+
+def _tensorflow_generator() -> Any:
+    """The global one; None where none was set and deterministic operations forbid a default."""
+    import tensorflow as tf
+
+    try:
+        return tf.random.get_global_generator()
+    except RuntimeError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,8 +16,9 @@ from rich.console import Console
 
 from keras_kd import compression, tflite
 from keras_kd._files import check_output, filling
+from keras_kd._json import json_value
 from keras_kd._progress import Progress
-from keras_kd._state_files import using
+from keras_kd._state_files import directory_of, using
 from keras_kd.data import Splits
 from keras_kd.evaluation import Comparison, compare, save_report
 from keras_kd.evaluation.extra import check_report_extra
@@ -25,14 +27,16 @@ from keras_kd.quickstart import variants
 from keras_kd.quickstart.page import page
 from keras_kd.quickstart.settings import Settings
 from keras_kd.quickstart.training import CALIBRATION_IMAGES, Training, compute_deterministically
-from keras_kd.quickstart.unfinished import NAME, Unfinished
+
+_UNFINISHED = "unfinished"
 
 
 def run(settings: Settings, console: Console | None = None) -> Comparison:
     """Train a teacher and students on digits, bring them to `.tflite`, measure them, write it down.
 
-    A run that was interrupted leaves the models it has trained in `unfinished/` there; the same
-    call takes them from it, with the same results, and removes them in the end.
+    A run that was interrupted leaves its trainings in `unfinished/` there; the same call goes on
+    with the epoch that was running, with the same results, and removes them in the end. Those of
+    other settings, versions or processors, which would give other results, are not taken.
 
     Writes into `settings.output`: `report.html`, `results.json`, the models as `.tflite` and
     `.keras` in `models/`, and the smallest one as C source in `c/` (with tflite-micro installed).
@@ -58,14 +62,13 @@ def run(settings: Settings, console: Console | None = None) -> Comparison:
     check_report_extra()
     dataset = settings.load()
     compute_deterministically()
-    with using(settings.output / NAME, "a quickstart"):
+    with using(settings.output / _UNFINISHED, "a quickstart"):
         return _work(settings, dataset, console)
 
 
 def _work(settings: Settings, dataset: Splits, console: Console) -> Comparison:
     stages = _Stages(console)
-    unfinished = Unfinished(settings.output / NAME, _identity(settings))
-    trained = _train(settings, dataset, stages, unfinished)
+    trained = _train(settings, dataset, stages)
     plain = {name: compression.strip(model) for name, model in trained.items()}
     with filling(settings.output) as directory:
         files = _convert(trained, dataset, stages)
@@ -81,7 +84,7 @@ def _work(settings: Settings, dataset: Splits, console: Console) -> Comparison:
                 on_measured=stages.advance,
             )
         _write(directory, settings, plain, files, comparison, dataset.x_test)
-    unfinished.remove()
+    shutil.rmtree(settings.output / _UNFINISHED, ignore_errors=True)
     # The table keeps its width where the console is narrower than it.
     console.print(str(comparison), soft_wrap=True, markup=False, highlight=False)
     _say_where(console, settings.output)
@@ -111,11 +114,10 @@ class _Stages:
             self._current.advance()
 
 
-def _train(
-    settings: Settings, dataset: Splits, stages: _Stages, unfinished: Unfinished
-) -> dict[str, Any]:
+def _train(settings: Settings, dataset: Splits, stages: _Stages) -> dict[str, Any]:
     """All models by their names, in the form in which they are converted."""
-    training = Training(dataset, settings.seed, stages.advance, unfinished)
+    directory = directory_of(settings.output / _UNFINISHED, _identity(settings))
+    training = Training(dataset, settings.seed, stages.advance, directory)
     epochs, fine_tuning = settings.epochs, settings.fine_tuning_epochs
     with stages.stage("train the teacher", epochs):
         teacher = training.teacher(epochs)
@@ -194,12 +196,12 @@ def _described(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _identity(settings: Settings) -> dict[str, Any]:
+def _identity(settings: Settings) -> Any:
     """What the weights of the trained models depend on."""
     chosen = _described(settings)
     # The directory may have been moved, and its path may be relative.
     del chosen["output"]
-    return {**chosen, "machine": machine()}
+    return json_value({**chosen, "machine": machine()})
 
 
 def _say_where(console: Console, output: Path) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 from keras import layers
 
 from keras_kd import compression, losses
+from keras_kd.callbacks import ResumeTraining
 from keras_kd.data import Splits
 from keras_kd.distiller import Distiller
-from keras_kd.quickstart.unfinished import Unfinished
 
 # Chosen on images of MNIST that are not in the sample.
 TEMPERATURE = 4.0
@@ -84,7 +85,8 @@ class Training:
         dataset: whose training images are used.
         seed: of initial weights and of the order of the examples.
         on_epoch: called after each epoch, to show progress.
-        unfinished: what an interrupted run has trained; None keeps nothing.
+        directory: where each training is kept after each epoch, and from where it goes on after an
+            interruption; None keeps nothing.
     """
 
     def __init__(
@@ -92,12 +94,12 @@ class Training:
         dataset: Splits,
         seed: int,
         on_epoch: Callable[[], None] | None = None,
-        unfinished: Unfinished | None = None,
+        directory: Path | None = None,
     ) -> None:
         self.dataset = dataset
         self.seed = seed
         self.on_epoch = on_epoch or (lambda: None)
-        self.unfinished = unfinished
+        self.directory = directory
 
     def teacher(self, epochs: int) -> keras.Model:
         """Train the teacher on the labels."""
@@ -133,7 +135,7 @@ class Training:
             teacher: a trained model.
             student: a trained model.
             epochs: how many.
-            name: under which the weights are kept.
+            name: under which the training is kept.
 
         Returns:
             A quantization-aware `tf_keras.Model`; zeros of a pruned student are still zero.
@@ -150,7 +152,7 @@ class Training:
         self, name: str, model: keras.Model, epochs: int, learning_rate: float
     ) -> keras.Model:
         model.compile(self._optimizer(epochs, learning_rate), LOSS)
-        self._fit(name, model, model, epochs)
+        self._fit(name, model, epochs)
         return model
 
     def _taught(
@@ -163,28 +165,29 @@ class Training:
             student_loss_weight=STUDENT_LOSS_WEIGHT,
         )
         distiller.compile(self._optimizer(epochs, learning_rate), LOSS)
-        self._fit(name, distiller, student, epochs)
+        self._fit(name, distiller, epochs)
         return student
 
     def _optimizer(self, epochs: int, learning_rate: float) -> keras.optimizers.Optimizer:
         steps = epochs * -(-len(self.dataset.x_train) // BATCH_SIZE)
         return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
 
-    def _fit(self, name: str, trainer: Any, model: Any, epochs: int) -> None:
-        """Train `model` by `trainer`, unless a run that was interrupted has done so."""
-        if self.unfinished is not None and self.unfinished.restore(name, model):
-            for _ in range(epochs):
-                self.on_epoch()
-            return
-        trainer.fit(
-            self.dataset.x_train,
-            self.dataset.y_train,
-            batch_size=BATCH_SIZE,
-            epochs=epochs,
-            verbose=0,
-            callbacks=[
-                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.on_epoch())
+    def _fit(self, name: str, trainer: Any, epochs: int) -> None:
+        """Train, from where a run stopped that was interrupted."""
+        left = [self.on_epoch] * epochs
+        data = (self.dataset.x_train, self.dataset.y_train)
+        options = {
+            "batch_size": BATCH_SIZE,
+            "epochs": epochs,
+            "verbose": 0,
+            "callbacks": [
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: left.pop()())
             ],
-        )
-        if self.unfinished is not None:
-            self.unfinished.keep(name, model)
+        }
+        if self.directory is None:
+            trainer.fit(*data, **options)
+        else:
+            ResumeTraining(self.directory / name).fit(trainer, *data, **options)
+        # Those that an earlier run has done.
+        for on_epoch in left:
+            on_epoch()

@@ -1,15 +1,16 @@
 """Two trainings in a directory, a full disk, and checkpoints that cannot be read."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from _disk import files_of_at_most, without_permission
 from keras import layers
 
 from keras_kd.callbacks import ResumeTraining
@@ -85,20 +86,17 @@ def test_a_second_training_is_refused_while_the_first_one_runs(tmp_path, whole):
 def test_a_full_disk_keeps_the_checkpoints_and_the_training_goes_on(tmp_path, whole):
     """Real files that may not grow, from the third step on."""
     directory = tmp_path / "run"
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = {}
+    with ExitStack() as stack:
 
-    def fill():
-        before.update(contents(directory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+        def fill():
+            before.update(contents(directory))
+            stack.enter_context(files_of_at_most(2_000))
 
-    try:
         with pytest.raises(
             OSError, match=r"too large' while writing '.*training-0000000003.*room.*and run again"
         ):
             train(directory, 3, fill)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert FIRST not in before
     assert contents(directory) == before
     assert_ends_as(whole, directory)
@@ -110,6 +108,26 @@ def test_a_checkpoint_that_is_a_broken_link_is_skipped(stopped, whole):
     last.symlink_to("nowhere")
     with pytest.warns(UserWarning, match=f"damaged checkpoint '.*{last.name}'"):
         assert_ends_as(whole, stopped)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_skipped(stopped, whole):
+    last = max(stopped.glob("training-*"))
+    with (
+        without_permission(last),
+        pytest.warns(UserWarning, match=f"damaged checkpoint '{last.name}'"),
+    ):
+        assert_ends_as(whole, ".")
+
+
+def test_checkpoints_of_which_none_may_be_read_are_named(stopped):
+    last, one = sorted(stopped.glob("training-*"))
+    last.unlink()
+    with (
+        without_permission(one),
+        pytest.warns(UserWarning, match="damaged checkpoint"),
+        pytest.raises(ValueError, match=f"'{one.name}', which cannot be read .*Permission denied"),
+    ):
+        train(".")
 
 
 def test_a_directory_in_the_place_of_a_checkpoint_is_named(stopped, whole):

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from _disk import files_of_at_most
 
 from keras_kd import cli, metrics, tflite
 from keras_kd.cli import report
@@ -132,6 +133,20 @@ def test_report(models, folder, run):
     assert [row["quality"]["agreement"]["value"] for row in written["rows"]] == [1.0] * 3
     assert (written["baseline"], written["teacher"]) == ("model.tflite", "model.keras")
     assert written["class_names"] == ["one", "two", "three"]
+
+
+def test_report_on_a_full_disk_leaves_what_was_there(models, folder, capsys):
+    """There is room for the numbers, not for the page with its plots."""
+    words = ["report", models / "model.tflite", "--data", models / "examples.npy"]
+    words = [str(word) for word in [*words, "--labels", models / "labels.npy"]]
+    assert cli.main(words) == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    with files_of_at_most(len(before[folder / "report" / "results.json"]) + 2_000):
+        assert cli.main([*words, "--title", "Another one"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'File too large' while writing 'report'. Expected a disk with room" in line
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_report_as_json_of_one_file(models, folder, run):

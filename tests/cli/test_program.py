@@ -333,9 +333,9 @@ def test_control_c_ends_a_quickstart_and_leaves_what_is_finished(folder, seconds
     assert err.splitlines()[-1] == "keras-kd: interrupted"
     assert "Traceback" not in err
     assert [path.name for path in folder.iterdir()] == ["quickstart-results"]
-    # The weights of the models that were trained, and nothing of their directory if none was.
+    # The trainings so far, and nothing of their directory if none had begun.
     left = {path.name for path in (folder / "quickstart-results").iterdir()}
     assert left <= {"unfinished"}
-    kept = list(folder.glob("quickstart-results/unfinished/*"))
+    kept = [path for path in folder.rglob("unfinished/**/*") if path.is_file()]
     assert bool(kept) == bool(left)
-    assert all(path.suffix == ".npz" or path.name == "models.json" for path in kept)
+    assert all(path.match("training-*.npz") for path in kept)

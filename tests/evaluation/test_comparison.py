@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from _disk import files_of_at_most
 
 from keras_kd.evaluation import (
     Comparison,
@@ -123,6 +124,18 @@ def test_json_holds_everything_and_is_strict(comparison, tmp_path):
         "value": -0.021, "low": -0.03, "high": -0.01, "difference": None
     }  # fmt: skip
     assert loaded["machine"]["processor"] == "A CPU"
+
+
+def test_a_full_disk_keeps_the_report_before(comparison, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with (
+        files_of_at_most(5_000),
+        pytest.raises(OSError, match=f"too large' while writing '{path}'. Expected a disk with"),
+    ):
+        save_report(comparison, path)
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_the_report_needs_no_other_file_and_escapes_names(comparison, tmp_path):

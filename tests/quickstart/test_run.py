@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -148,12 +149,18 @@ def test_the_same_seed_gives_the_same_table_and_another_one_does_not(results, tm
     assert without_times(other) != without_times(results)
 
 
-# The command itself, on few images.
+# The command itself, on few images. With a limit for the size of files while it writes the page.
 COMMAND = """
-import functools, sys
+import functools, resource, sys
 sys.argv[0] = "keras-kd"
 from keras_kd import quickstart
 from keras_kd.cli import main
+if len(sys.argv) > 2:
+    page = quickstart.run.__globals__["page"]
+    def limited(*arguments):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
+        return page(*arguments)
+    quickstart.run.__globals__["page"] = limited
 quickstart.Settings = functools.partial(
     quickstart.Settings, training_images=256, test_images=100
 )
@@ -171,9 +178,9 @@ STAGES = [
 ]
 
 
-def start(output):
+def start(output, *limit):
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", COMMAND, str(output)],
+        [sys.executable, "-u", "-c", COMMAND, str(output), *limit],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -189,26 +196,46 @@ def wait_for(process, stage):
     raise AssertionError(process.stderr.read())
 
 
-def test_ctrl_c_in_each_stage_keeps_what_is_finished(finished, results, tmp_path):
+# Of a training of one epoch with 256 images in batches of 64.
+FINISHED = "training-0000000004.npz"
+
+
+def wait_until(process, is_so):
+    while process.poll() is None:
+        if is_so():
+            return
+        time.sleep(0.05)
+    raise AssertionError(process.stderr.read())
+
+
+def test_ctrl_c_in_each_stage_and_a_full_disk_keep_what_is_finished(finished, results, tmp_path):
     output = tmp_path / "results"
     kept = {}
-    for number, stage in enumerate(STAGES, start=1):
+    for number, stage in enumerate([None, *STAGES]):
         process = start(output)
         # What follows this stage is interrupted: the next one, or writing the results.
-        wait_for(process, stage)
+        if stage is None:
+            wait_until(process, lambda: any(output.rglob("training-*.npz")))
+        else:
+            wait_for(process, stage)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=900)
         assert process.returncode == 130
         assert said.splitlines()[-1:] == ["keras-kd: interrupted"], said
         assert "Traceback" not in said
         assert [path.name for path in output.iterdir()] == ["unfinished"]
-        found = {path.name: path.stat().st_mtime_ns for path in output.glob("unfinished/*.npz")}
+        found = {path: path.stat().st_mtime_ns for path in output.rglob(FINISHED)}
         assert len(found) == min(number, 6)
         # Nothing is trained twice.
         assert kept.items() <= found.items()
         kept = found
+    process = start(output, "5000")
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 2
+    assert f"'File too large' while writing '{output}'. Expected a disk" in said.splitlines()[-1]
+    assert [path.name for path in output.iterdir()] == ["unfinished"]
     process = start(output)
-    printed, said = process.communicate(timeout=300)
+    printed, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
     assert "Report:" in printed
     again = json.loads((output / "results.json").read_text(encoding="utf-8"))
@@ -224,12 +251,12 @@ def test_a_second_run_with_the_same_output_is_refused(tmp_path):
     wait_for(first, STAGES[0])
     first.send_signal(signal.SIGSTOP)
     second = start(tmp_path / "results")
-    _, said = second.communicate(timeout=300)
+    _, said = second.communicate(timeout=900)
     assert second.returncode == 2
     (line,) = said.splitlines()
     assert line.startswith("keras-kd: error: Received the directory ")
     assert "in which a quickstart is running" in line
     first.send_signal(signal.SIGCONT)
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=300)
+    first.communicate(timeout=900)
     assert first.returncode == 130

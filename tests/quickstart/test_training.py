@@ -60,6 +60,32 @@ def test_pruned_has_the_zeros_and_quantization_keeps_them(dataset, teacher, alon
     assert compression.summary(quantized).sparsity >= FINAL_SPARSITY - 0.01
 
 
+def test_an_interrupted_training_goes_on_at_its_last_epoch(dataset, teacher, tmp_path):
+    def distilled(directory, stop=0):
+        """The weights that a training ends with, and how many epochs this call has shown."""
+        shown = []
+
+        def on_epoch():
+            shown.append(1)
+            if len(shown) == stop:
+                raise KeyboardInterrupt
+
+        training = Training(dataset, seed=0, on_epoch=on_epoch, directory=directory)
+        return weights(training.distilled(teacher, 3)), len(shown)
+
+    whole, _ = distilled(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        distilled(tmp_path / "run", stop=2)
+    resumed, shown = distilled(tmp_path / "run")
+    np.testing.assert_array_equal(resumed, whole)
+    assert shown == 3
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    again, shown = distilled(tmp_path / "run")
+    np.testing.assert_array_equal(again, whole)
+    assert shown == 3
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+
+
 @pytest.mark.parametrize("build", [build_teacher, build_student])
 def test_both_models_give_a_probability_for_each_class(build):
     model = build((28, 28, 1), 10)

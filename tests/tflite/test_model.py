@@ -4,6 +4,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from _disk import files_of_at_most
 
 from keras_kd import tflite
 from keras_kd.tflite import TFLiteModel
@@ -14,6 +15,19 @@ def test_save_and_load(float_model, tmp_path):
     assert path == tmp_path / "new" / "student.tflite"
     assert TFLiteModel.load(path).content == float_model.content
     assert [file.name for file in path.parent.iterdir()] == ["student.tflite"]
+
+
+def test_a_full_disk_keeps_the_file_before(float_model, tmp_path):
+    path = tmp_path / "student.tflite"
+    path.write_bytes(b"old")
+    with (
+        files_of_at_most(1_000),
+        pytest.raises(OSError, match=f"too large' while writing '{path}'. Expected a disk with"),
+    ):
+        float_model.save(path)
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [
+        ("student.tflite", b"old")
+    ]
 
 
 def test_a_missing_file(tmp_path):

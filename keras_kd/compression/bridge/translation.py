@@ -60,8 +60,8 @@ _STANDARD = {"data_format": "channels_last"}
 # Weights are copied and data are fixed-size, so these have no effect on the rebuilt layer. Random
 # numbers are others in the other Keras whatever their seed.
 _WITHOUT_EFFECT = """
-    batch_input_shape fused implementation input_length key_shape query_shape renorm_momentum seed
-    use_cudnn value_shape
+    batch_input_shape fused implementation input_length key_shape query_shape renorm_momentum
+    rng_type seed use_cudnn value_shape
 """
 
 

@@ -1,8 +1,9 @@
-"""The files of a pipeline, from which it resumes after the last finished step."""
+"""The files of a pipeline: its finished steps, and the training of the one that runs."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,22 @@ from keras_kd._archives import check_members
 from keras_kd._checks import problem
 from keras_kd._files import replacing
 from keras_kd._json import json_value
-from keras_kd._state_files import StateFiles
+from keras_kd._state_files import StateFiles, directory_of
+from keras_kd.callbacks.snapshot import random_arrays, restore_random
 from keras_kd.compression.steps.result import Stage
 from keras_kd.compression.steps.step import Step
 
 _MANIFEST = "pipeline.json"
+_RANDOM = "_random.npz"
+_TRAINING = "training"
 
 
 class Checkpoint:
     """The finished steps of one pipeline, in a directory.
 
-    Each step leaves its plain student as `.keras` and what it trained as `.npz`; `pipeline.json`,
-    written last, says which of them are complete.
+    Each step leaves its plain student as `.keras`, what it trained as `.npz` and the state of the
+    random generators; `pipeline.json`, written last, says which of them are complete. In a run that
+    is resumed the next step then begins as in one that was not interrupted.
 
     Args:
         directory: where; None keeps nothing.
@@ -45,6 +50,8 @@ class Checkpoint:
         self._stages: list[dict[str, Any]] = []
         # How many the manifest names: more where it is of other steps.
         self._listed = 0
+        # Where there are no files.
+        self._plain = start
         if self._files is None:
             return
         self._fingerprint = _fingerprint(start)
@@ -68,7 +75,8 @@ class Checkpoint:
         """
         if number == 0:
             return self._start
-        assert self._files is not None
+        if self._files is None:
+            return self._plain
         path = self._files.directory / self._name(number, ".keras")
         classes = {type(layer) for layer in self._start._flatten_layers()}
         own = {kind.__name__: kind for kind in classes if not kind.__module__.startswith("keras.")}
@@ -90,6 +98,33 @@ class Checkpoint:
         assert self._files is not None
         self._files.restore_weights(self._name(number, ".npz"), student)
 
+    def restore_random(self) -> None:
+        """Give the random generators the state that they had after the last finished step.
+
+        Raises:
+            ValueError: if its file cannot be read.
+        """
+        if self._files is None or not self.finished:
+            return
+        name = self._name(self.finished, _RANDOM)
+        arrays = self._files.read_arrays(name)
+        try:
+            restore_random(arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._files.unreadable(self._files.directory / name, error) from error
+
+    def training(self) -> Path | None:
+        """Where the training of the next step is kept until that step is finished."""
+        if self._files is None:
+            return None
+        identity = [self._fingerprint, self._steps[: self.finished + 1]]
+        return directory_of(self._files.directory / _TRAINING, identity)
+
+    def remove_training(self) -> None:
+        """Remove what the training of a finished step has left."""
+        if self._files is not None:
+            shutil.rmtree(self._files.directory / _TRAINING, ignore_errors=True)
+
     def save(self, plain: keras.Model | None, trained: Any, stage: Stage) -> None:
         """Keep what a step has made; `plain` is None for the start, which the caller has.
 
@@ -106,7 +141,10 @@ class Checkpoint:
                 with replacing(self._files.directory / self._name(number, ".keras")) as path:
                     plain.save(path)
                 self._files.write_weights(self._name(number, ".npz"), trained)
+                self._files.write_arrays(self._name(number, _RANDOM), random_arrays())
             self._write_manifest(stages)
+        if plain is not None:
+            self._plain = plain
         self._stages = stages
 
     def _write_manifest(self, stages: list[dict[str, Any]]) -> None:

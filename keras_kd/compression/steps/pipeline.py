@@ -12,7 +12,10 @@ import keras
 import numpy as np
 
 from keras_kd._checks import one_line, problem, three_parts
+from keras_kd._fitting import listed
 from keras_kd._state_files import using
+from keras_kd.callbacks import ResumeTraining
+from keras_kd.callbacks.run import can_resume
 from keras_kd.compression.families import BY_NAME
 from keras_kd.compression.steps.checkpoint import Checkpoint
 from keras_kd.compression.steps.result import PipelineResult, Stage, measure
@@ -54,9 +57,12 @@ def pipeline(
             a data set.
         representative_data: for "quantize_aware", inputs from which ranges are measured. None
             takes some of the training data, where `x` can be read more than once.
-        directory: where finished steps are kept. Called again with the same student and
-            directory, the pipeline resumes after the last finished step whose arguments have not
-            changed. The data and the teacher are not compared. None keeps nothing.
+        directory: where finished steps are kept, and the epochs of the step that runs. Called again
+            with the same student and directory, the pipeline resumes at the epoch, as
+            `keras_kd.callbacks.ResumeTraining` does, after the last finished step whose arguments
+            have not changed. What that callback cannot resume, as a generator, it begins with the
+            step. Data and teacher are compared with those of the step that was running, not with
+            those of finished steps. None keeps nothing.
         verbose: as in `fit`; 0 prints nothing.
         **fit_arguments: further arguments of `fit`, such as `batch_size` or `callbacks`.
 
@@ -67,7 +73,8 @@ def pipeline(
         BlockingIOError: if another pipeline is running in the directory.
         TypeError: if the steps are no steps.
         ValueError: if the order is impossible (with the reason), a step cannot be done or ends in
-            NaN, the distiller is not compiled, or the directory holds something else.
+            NaN, the distiller is not compiled, or the directory holds something else: another
+            student, or the training of a step with other data or another teacher.
 
     Example:
         ```python
@@ -114,31 +121,28 @@ def _work(
     checkpoint = Checkpoint(directory, start, steps)
     if representative_data is None:
         representative_data = _some_of(run.data[0], start)
-    plain = checkpoint.plain(checkpoint.finished)
-    _rehearse(steps[checkpoint.finished :], plain)
+    finished = checkpoint.finished
+    plain = checkpoint.plain(finished)
+    _rehearse(steps[finished:], plain)
     if not checkpoint.stages:
         began = time.perf_counter()
         metrics = run.metrics(run.distiller)
         checkpoint.save(
             None, None, measure("start", 0, start, metrics, time.perf_counter() - began)
         )
+    if finished:
+        run.say(f"Steps 1 to {finished} of {len(steps)}: taken from {directory}")
     trained = plain
-    for number, step in enumerate(steps, start=1):
-        more = {}
-        if step.takes("representative_data"):
-            more["representative_data"] = representative_data
-        if number < checkpoint.finished:
-            continue
-        if number == checkpoint.finished:
-            run.say(f"Steps 1 to {number} of {len(steps)}: taken from {directory}")
-            if step.family.stays:
-                trained = step(checkpoint.plain(number - 1), **more)
-                checkpoint.restore(number, trained)
-            continue
+    if finished == len(steps) and steps[-1].family.stays:
+        trained = _compressed(steps[-1], checkpoint.plain(finished - 1), representative_data)
+        checkpoint.restore(finished, trained)
+    checkpoint.restore_random()
+    for number, step in enumerate(steps[finished:], start=finished + 1):
         run.say(f"Step {number} of {len(steps)}: {step!r}")
         began = time.perf_counter()
-        trained = step(plain, **more)
-        metrics = run.teach(trained, step)
+        # As it is in the file, with the seeds that loading draws: a run that resumes has no other.
+        trained = _compressed(step, checkpoint.plain(number - 1), representative_data)
+        metrics = run.teach(trained, step, checkpoint.training())
         plain = strip(trained)
         if not step.family.stays:
             trained = plain
@@ -146,9 +150,16 @@ def _work(
         stage = measure(step.kind, step.epochs, plain, metrics, time.perf_counter() - began)
         _warn_of_losses(checkpoint.stages, stage)
         checkpoint.save(plain, trained, stage)
+    checkpoint.remove_training()
     result = PipelineResult(trained, tuple(checkpoint.stages))
     run.say(str(result))
     return result
+
+
+def _compressed(step: Step, plain: keras.Model, representative_data: Any) -> Any:
+    """The student of a step, not yet trained."""
+    takes = step.takes("representative_data")
+    return step(plain, **({"representative_data": representative_data} if takes else {}))
 
 
 class _Run:
@@ -172,17 +183,29 @@ class _Run:
         if self._verbose != 0:
             print(text, flush=True)
 
-    def teach(self, student: Any, step: Step) -> dict[str, float]:
-        """Train a student for one step; the result of `evaluate`."""
+    def teach(self, student: Any, step: Step, directory: Path | None) -> dict[str, float]:
+        """Train a student for one step; the result of `evaluate`.
+
+        Args:
+            student: compressed.
+            step: how long, and how fast.
+            directory: where the training is kept after each epoch, if its data allow that.
+        """
         taught = self.distiller.with_student(student, learning_rate=step.learning_rate)
+        x, y = self.data
+        arguments = {
+            "x": x,
+            "y": y,
+            "epochs": step.epochs,
+            "validation_data": self._validation_data,
+            "verbose": self._verbose,
+            **self._fit_arguments,
+        }
+        if directory is not None and step.epochs and can_resume(taught, arguments):
+            given = listed(arguments.get("callbacks"))
+            arguments["callbacks"] = [*given, ResumeTraining(directory)]
         if step.epochs:
-            taught.fit(
-                *self.data,
-                epochs=step.epochs,
-                validation_data=self._validation_data,
-                verbose=self._verbose,
-                **self._fit_arguments,
-            )
+            taught.fit(**arguments)
         return self.metrics(taught)
 
     def metrics(self, distiller: Any) -> dict[str, float]:

@@ -1,16 +1,22 @@
 """Pipelines on a small student: what each step wins stays, and what was done is not done again."""
 
+import dataclasses
 import errno
+import itertools
 import json
 import os
-import resource
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from _disk import files_of_at_most, without_permission
 from keras import layers
 
 import keras_kd
@@ -132,20 +138,136 @@ def test_steps_before_the_first_that_differs_are_kept(finished, distiller, tmp_p
     assert json.loads((copy / "pipeline.json").read_text())["steps"][2]["kind"] == "quantize_aware"
 
 
-def test_a_pipeline_that_was_stopped_goes_on_after_its_last_step(distiller, tmp_path, monkeypatch):
-    class Stopped(Exception):
-        pass
+class Stop(keras.callbacks.Callback):
+    """Ends the process, as far as a test can, in an epoch of this run, or before a training."""
 
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            raise Stopped
+    def __init__(self, epoch=0, training=0):
+        super().__init__()
+        # Nothing that a checkpoint keeps.
+        self.epochs, self.trainings = itertools.count(1), itertools.count(1)
+        self.after, self.before = epoch, training
 
-    with pytest.raises(Stopped):
-        run(distiller, STEPS[:1], directory=tmp_path, callbacks=[Stop()])
-    first = run(distiller, STEPS[:1], directory=tmp_path)
-    both = run(distiller, STEPS[:2], directory=tmp_path)
-    assert both.stages[:2] == first.stages
-    assert summary(both.student).sparsity == pytest.approx(0.5, abs=0.03)
+    def set_model(self, model):
+        super().set_model(model)
+        if next(self.trainings) == self.before:
+            raise KeyboardInterrupt
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if next(self.epochs) == self.after:
+            raise KeyboardInterrupt
+
+
+def pruned_and_quantized(directory, stop=0, *, before=0, given=None, steps=None):
+    """What a program ends with that makes its data and models and runs two steps; None if stopped.
+
+    Each step has three epochs of four batches.
+    """
+    keras.utils.set_random_seed(3)
+    student = keras.Sequential(
+        [keras.Input((16,)), layers.Dense(8, "relu"), layers.Dropout(0.3), layers.Dense(4)]
+    )
+    distiller = keras_kd.Distiller(model(4, "teacher"), student)
+    distiller.compile(keras.optimizers.Adam(0.01), cross_entropy(), run_eagerly=True)
+    x, y = data(64)
+    steps = steps or [
+        Step("prune", epochs=3, sparsity=0.5),
+        Step("quantize_aware", epochs=3, learning_rate=1e-3),
+    ]
+    given = given(x, y) if given else {"x": x, "y": y, "batch_size": 16}
+    arguments = {"directory": directory, "validation_data": (x, y), "verbose": 0, **given}
+    stopping = Stop(stop, before)
+    try:
+        result = pipeline(steps, distiller, callbacks=[stopping], **arguments)
+    except KeyboardInterrupt:
+        return None
+    return {
+        "stages": [dataclasses.replace(stage, seconds=0.0) for stage in result.stages],
+        "weights": result.student.get_weights(),
+        "random": float(np.random.random()),
+        # Not compared: how much of it this run has done.
+        "epochs": next(stopping.epochs) - 1,
+    }
+
+
+def assert_same_end(whole, resumed):
+    assert resumed["stages"] == whole["stages"]
+    assert resumed["random"] == whole["random"]
+    for one, other in zip(whole["weights"], resumed["weights"], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return pruned_and_quantized(tmp_path_factory.mktemp("uninterrupted"))
+
+
+def test_an_interrupted_step_goes_on_at_its_last_epoch_with_the_same_result(
+    uninterrupted, tmp_path
+):
+    # In the third epoch of the first step, then, with that one done, in the third of the second.
+    assert pruned_and_quantized(tmp_path, 3) is None
+    assert pruned_and_quantized(tmp_path, 4) is None
+    resumed = pruned_and_quantized(tmp_path)
+    assert resumed["epochs"] == 1
+    assert_same_end(uninterrupted, resumed)
+    assert not (tmp_path / "training").exists()
+
+
+def test_an_interruption_between_two_steps_changes_nothing(uninterrupted, tmp_path):
+    assert pruned_and_quantized(tmp_path, before=2) is None
+    assert (tmp_path / "1_prune.keras").exists()
+    resumed = pruned_and_quantized(tmp_path)
+    assert resumed["epochs"] == 3
+    assert_same_end(uninterrupted, resumed)
+
+
+def test_a_step_with_other_arguments_does_not_go_on_with_the_training_of_the_old_one(tmp_path):
+    def steps(clusters):
+        return [Step("cluster", epochs=2, num_clusters=clusters)]
+
+    whole = pruned_and_quantized(tmp_path / "whole", steps=steps(4))
+    assert pruned_and_quantized(tmp_path / "run", 2, steps=steps(8)) is None
+    assert_same_end(whole, pruned_and_quantized(tmp_path / "run", steps=steps(4)))
+
+
+def test_other_data_for_the_step_that_was_running_raise_an_error(tmp_path):
+    assert pruned_and_quantized(tmp_path, 2) is None
+    with pytest.raises(ValueError, match=r"another training: data\.arrays\[0\]"):
+        pruned_and_quantized(tmp_path, given=lambda x, y: {"x": x + 1.0, "y": y, "batch_size": 16})
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
+    """kill -9 at random places; each process does at most one epoch again."""
+    script = Path(__file__).with_name("killed_pipeline.py")
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+    def start(name):
+        words = [sys.executable, str(script), str(tmp_path / name), str(tmp_path / f"{name}.npz")]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+
+    whole = start("whole")
+    lines, _ = whole.communicate()
+    assert whole.returncode == 0
+    assert lines.count("epoch") == 9
+    generator = np.random.default_rng()
+    epochs = kills = 0
+    while True:
+        process = start("killed")
+        lines = list(itertools.islice(process.stdout, int(generator.integers(1, 60))))
+        process.send_signal(signal.SIGKILL)
+        rest, _ = process.communicate()
+        epochs += sum(line.startswith("epoch") for line in [*lines, *rest.splitlines()])
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
+    assert kills > 0
+    assert 9 <= epochs <= 9 + kills
+    with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "killed.npz") as killed:
+        assert whole.files == killed.files
+        for name in whole.files:
+            np.testing.assert_array_equal(whole[name], killed[name])
 
 
 def test_another_student_is_not_mixed_with_what_is_there(teacher, finished):
@@ -190,14 +312,16 @@ def test_a_distiller_must_be_one_and_compiled(teacher, distiller):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["dataset", "dict", "generator"])
-def test_data_in_other_forms(distiller, form):
+def test_data_in_other_forms(distiller, form, tmp_path):
+    """With a directory, though a generator cannot resume: its steps are done as wholes."""
     x, y = data(64)
     given = {
         "dataset": lambda: (tf.data.Dataset.from_tensor_slices((x, y)).batch(16), None),
         "dict": lambda: ({"numbers": x}, y),
         "generator": lambda: (((x, y) for _ in range(1)), None),
     }[form]()
-    result = pipeline([Step("quantize_aware")], distiller, *given, verbose=0)
+    steps = [Step("quantize_aware")]
+    result = pipeline(steps, distiller, *given, verbose=0, directory=tmp_path)
     assert result.stages[-1].metrics == {}
     assert result.stages[-1].name == "quantize_aware"
 
@@ -251,18 +375,31 @@ def test_a_disk_that_is_full(tmp_path):
     checkpoint = Checkpoint(tmp_path, student, [Step("factorize", epochs=1, rank=4)])
     checkpoint.save(None, None, Stage("start", 0, 10, 0.0, 10, 10, {}, 0.0))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
-    try:
-        with pytest.raises(
-            OSError, match=r"too large' while writing '.*1_factorize.keras'. Expected"
-        ):
-            checkpoint.save(student, student, Stage("factorize", 1, 10, 0.0, 10, 10, {}, 0.0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        files_of_at_most(5_000),
+        pytest.raises(OSError, match=r"too large' while writing '.*1_factorize.keras'. Expected"),
+    ):
+        checkpoint.save(student, student, Stage("factorize", 1, 10, 0.0, 10, 10, {}, 0.0))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     again = Checkpoint(tmp_path, student, [Step("factorize", epochs=1, rank=4)])
     assert [stage.name for stage in again.stages] == ["start"]
+
+
+@pytest.mark.parametrize("name", ["pipeline.json", "1_factorize.keras", "1_factorize.npz"])
+def test_a_file_that_may_not_be_read_is_named(tmp_path, name):
+    student, steps = model(64, "student"), [Step("factorize", epochs=1, rank=4)]
+    checkpoint = Checkpoint(tmp_path, student, steps)
+    checkpoint.save(None, None, Stage("start", 0, 10, 0.0, 10, 10, {}, 0.0))
+    checkpoint.save(student, student, Stage("factorize", 1, 10, 0.0, 10, 10, {}, 0.0))
+    message = f"'{name}', which cannot be read .*Permission denied.*that a pipeline has written"
+
+    def read():
+        again = Checkpoint(".", student, steps)
+        again.plain(1)
+        again.restore(1, student)
+
+    with without_permission(tmp_path / name), pytest.raises(ValueError, match=message):
+        read()
 
 
 def test_files_of_other_steps_are_not_taken_for_those_of_these(tmp_path, monkeypatch):

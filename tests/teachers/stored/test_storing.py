@@ -1,5 +1,6 @@
 """A teacher is asked once about each example, whatever the form of teacher and data."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from _disk import files_of_at_most, without_permission
 
 from keras_kd.teachers import Ensemble, LastExit, NumpyFunction, StoredTeacher
+from keras_kd.teachers.stored import database
 
 
 def kernels(x):
@@ -396,36 +399,85 @@ def test_the_largest_logits_of_flattened_softmaxes_are_refused(examples, tmp_pat
         StoredTeacher.create(teacher, examples[0], tmp_path / "stored", top_k=2)
 
 
+def test_a_disk_that_is_full_while_the_teacher_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "COMMIT_SECONDS", 0.0)
+    x = np.random.default_rng(0).normal(size=(4000, 50)).astype("float32")
+    asked = []
+
+    def said(batch):
+        asked.append(len(batch))
+        return batch
+
+    def store():
+        teacher = NumpyFunction(said, (50,))
+        return StoredTeacher.create(teacher, (x,), tmp_path / "s", dtype="float32", batch_size=100)
+
+    with (
+        files_of_at_most(300_000),
+        pytest.raises(OSError, match=r"while writing the store '.*/s', which is valid up to"),
+    ):
+        store()
+    assert len(asked) < 41
+    np.testing.assert_array_equal(store().read(np.arange(4000))["logits"], x)
+    assert {path.name for path in tmp_path.iterdir()} == {"s"}
+
+
+def test_a_store_that_may_not_be_read_is_named(tmp_path):
+    x = np.zeros((4, 3), "float32")
+
+    def store(path):
+        return StoredTeacher.create(NumpyFunction(lambda batch: batch, (3,)), (x,), path)
+
+    store(tmp_path / "s")
+    for read in (StoredTeacher, store):
+        with (
+            without_permission(tmp_path / "s"),
+            pytest.raises(PermissionError, match=r"Permission denied: '.*/s'"),
+        ):
+            read("s")
+
+
 SCRIPT = """
 import sys, time, numpy as np
 from keras_kd.teachers import NumpyFunction, StoredTeacher
 x = np.arange(4000, dtype="float32").reshape(1000, 4)
 def said(batch):
+    print(int(batch[0, 0]) // 4, time.monotonic(), flush=True)
     time.sleep(0.02)
-    print("asked", flush=True)
     return batch[:, :3] * 2
 StoredTeacher.create(NumpyFunction(said, (3,)), (x,), sys.argv[1], dtype="float32", batch_size=5)
-print("done", flush=True)
 """
 
 
 @pytest.mark.slow
-def test_a_killed_store_goes_on(tmp_path):
-    path = tmp_path / "s"
-    counts = []
-    for batches in (80, 80, None):
+def test_a_killed_store_goes_on_and_loses_at_most_the_last_second(tmp_path):
+    """By the times at which the teacher was asked, on the clock that decides when to commit."""
+    path, stored = tmp_path / "s", 0
+    generator = np.random.default_rng()
+    for batches in (*generator.integers(1, 90, 6), None):
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(path)], stdout=subprocess.PIPE, text=True
         )
-        if batches is None:
-            assert process.stdout.read().endswith("done\n")
-        else:
-            # More than a second, after which what was written is safe.
-            assert [process.stdout.readline() for _ in range(batches)] == ["asked\n"] * batches
-            process.send_signal(signal.SIGKILL)
-            process.stdout.read()
-        process.wait()
-        counts.append(len(StoredTeacher(path, partial=True)))
-    assert 0 < counts[0] < counts[1] < counts[2] == 1000
+        lines = list(itertools.islice(process.stdout, batches))
+        process.send_signal(signal.SIGKILL)
+        rest, _ = process.communicate()
+        asked = [line.split() for line in [*lines, *rest.splitlines()]]
+        # The first batch tells what the outputs are like.
+        starts, times = [int(start) for start, _ in asked[1:]], [float(time) for _, time in asked]
+        # Only what had not been committed is asked for again.
+        assert starts == [*range(stored, 1000, 5)][: len(starts)]
+        before, stored = stored, _count(path)
+        assert stored >= before
+        # Each of these but the last was appended before a second had passed since the commit.
+        lost = times[1 + (stored - before) // 5 :]
+        assert not lost[2:] or lost[-2] - lost[0] < database.COMMIT_SECONDS
+    assert stored == 1000
     x = np.arange(4000, dtype="float32").reshape(1000, 4)
     np.testing.assert_array_equal(StoredTeacher(path).read(np.arange(1000))["logits"], 2 * x[:, :3])
+
+
+def _count(path):
+    """How many examples are in a store, which a kill may have left before the first commit."""
+    if not path.exists() or not path.stat().st_size:
+        return 0
+    return len(StoredTeacher(path, partial=True))

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from _disk import files_of_at_most
 
 from keras_kd import tflite
 from keras_kd.tflite import microcontroller
@@ -90,6 +91,22 @@ def test_it_compiles_without_warnings(projects, kind, compiler, compile_strictly
         "-c", header, f"-I{folder}", "-Wno-unused-variable", "-o", tmp_path / "header.o",
         compiler=compiler.replace("g++", "gcc"), standard="c99",
     )  # fmt: skip
+
+
+@needs_tflm
+def test_a_full_disk_keeps_the_folder_before(micro_model, images, tmp_path):
+    folder = tmp_path / "digits"
+    microcontroller.write_project(micro_model, folder, "digits")
+    before = {path: path.read_bytes() for path in _files(tmp_path)}
+    # Room for the model, which is run first, but not for its bytes as text.
+    size = micro_model.size + 1_000
+    assert len(before[folder / "digits_data.cc"]) > size
+    with (
+        files_of_at_most(size),
+        pytest.raises(OSError, match=f"too large' while writing '{folder}'. Expected a disk with"),
+    ):
+        microcontroller.write_project(micro_model, folder, "digits", images[:50])
+    assert {path: path.read_bytes() for path in _files(tmp_path)} == before
 
 
 @pytest.mark.parametrize(
