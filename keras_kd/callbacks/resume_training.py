@@ -14,6 +14,7 @@ from keras_kd._checks import check_integer, problem
 from keras_kd._fitting import FitTaken, TakesFit, listed
 from keras_kd.callbacks.checkpoints import Checkpoints
 from keras_kd.callbacks.run import Run, check
+from keras_kd.callbacks.workers import folder_of_worker, number_of_workers
 
 
 class ResumeTraining(TakesFit):
@@ -93,11 +94,15 @@ class ResumeTraining(TakesFit):
     def take_fit(self, model: Any, fit: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Train on from the newest checkpoint; a Distiller calls this in its `fit`."""
         check(model, arguments)
-        with self.checkpoints.using():
-            run = Run(self, model, arguments)
+        checkpoints, strategy = self.checkpoints, model.distribute_strategy
+        if number_of_workers(strategy) > 1:
+            checkpoints = checkpoints.of_worker(folder_of_worker(strategy))
+        with checkpoints.using():
+            run = Run(self, checkpoints, model, arguments)
             self._run = run
             try:
-                return fit(**run.arguments)
+                with run.building():
+                    return fit(**run.arguments)
             finally:
                 run.close()
                 self._run = None
