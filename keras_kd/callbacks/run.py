@@ -270,7 +270,7 @@ def check(model: Any, given: Mapping[str, Any]) -> None:
     _check_strategy(model)
     # A variable in tf_keras, which has no public name for it.
     name = "" if _keras.is_keras_model(model) else "_"
-    several = int(getattr(model, f"{name}steps_per_execution", None) or 1)
+    several = int(keras.ops.convert_to_numpy(getattr(model, f"{name}steps_per_execution")))
     if several > 1:
         raise problem(
             f"steps_per_execution={several} with ResumeTraining",

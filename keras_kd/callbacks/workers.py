@@ -33,7 +33,8 @@ class Held(NamedTuple):
 def number_of_workers(strategy: Any) -> int:
     """How many processes take each step together."""
     replicas: int = strategy.num_replicas_in_sync
-    return replicas // len(strategy.extended.worker_devices)
+    # Without a strategy there are no devices to count.
+    return 1 if replicas == 1 else replicas // len(strategy.extended.worker_devices)
 
 
 def folder_of_worker(strategy: Any) -> str:
