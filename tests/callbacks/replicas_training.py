@@ -238,18 +238,64 @@ def compared(name, folder):
     return found
 
 
-def nothing_in_common(folder):
-    """The error where a worker has lost all that was saved, and what is left after it."""
-    assert train("arrays", folder, 4) is None
-    if worker() == 1:
-        for path in checkpoints(folder):
-            path.unlink()
-    before = checkpoints(folder)
+def message(function, *arguments):
     try:
-        train("arrays", folder)
+        function(*arguments)
     except ValueError as error:
-        return {"message": str(error), "kept": checkpoints(folder) == before}
-    return {}
+        return str(error)
+    return "no error"
+
+
+def unlike(folder):
+    """The errors where a worker cannot read what was saved, and where it has lost it."""
+    assert train("arrays", folder, 4) is None
+    own = checkpoints(folder) if worker() == 1 else []
+    for path in own:
+        path.write_bytes(b"")
+    found = {"unreadable": message(train, "arrays", folder)}
+    for path in own:
+        path.unlink()
+    before = checkpoints(folder)
+    found["lost"] = message(train, "arrays", folder)
+    return found | {"kept": checkpoints(folder) == before}
+
+
+def by_files():
+    """Parts of the data that are not parts of batches."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.FILE
+    return {"x": pipeline()["x"].with_options(options)}
+
+
+def of_keras(folder, after=0):
+    """A model without a teacher, which Keras trains with parts of equal sizes."""
+    keras.utils.set_random_seed(1)
+    with STRATEGY.scope():
+        model = random()
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    resume = keras_kd.callbacks.ResumeTraining(folder, 1)
+    try:
+        resume.fit(
+            model, X[:8], Y[:8], 4, epochs=EPOCHS, verbose=0, callbacks=[Interruption(after)]
+        )
+    except KeyboardInterrupt:
+        return None
+    return {"state": state(model)}
+
+
+def refused(folder):
+    """What raises an error on several workers."""
+    CASES["by_files"] = (plain, by_files, False)
+    return {
+        "by_files": message(train, "by_files", folder / "files"),
+        "of_keras": message(of_keras, folder / "keras"),
+    }
+
+
+def without_a_teacher(folder):
+    whole = of_keras(folder / "whole")
+    assert of_keras(folder / "part", 3) is None
+    return {"same": same(whole, of_keras(folder / "part"))}
 
 
 def main(arguments):
@@ -261,14 +307,14 @@ def main(arguments):
         kept = {f"value_{i}": value for i, value in enumerate(state(model))}
         np.savez(result, **kept, **{name: np.array(one) for name, one in history.items()})
         return {}
+    others = {one.__name__: one for one in (unlike, refused, without_a_teacher)}
+    found = {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*the damaged checkpoint")
-        return {
-            name: nothing_in_common(Path(folder, name))
-            if name == "nothing_in_common"
-            else compared(name, Path(folder, name))
-            for name in arguments
-        }
+        for name in arguments:
+            path = Path(folder, name)
+            found[name] = others[name](path) if name in others else compared(name, path)
+    return found
 
 
 if __name__ == "__main__":

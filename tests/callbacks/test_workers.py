@@ -109,7 +109,8 @@ CASES = ["arrays", "pipeline", "drawing", "numbered", "random", "older"]
 
 @pytest.mark.slow
 def test_two_replicas_go_on():
-    [results] = ended([started(CASES)])
+    [results] = ended([started([*CASES, "without_a_teacher"])])
+    assert results.pop("without_a_teacher") == {"same": True}
     assert list(results) == CASES
     check(results, [""])
 
@@ -117,13 +118,26 @@ def test_two_replicas_go_on():
 @pytest.mark.slow
 def test_two_workers_go_on_with_what_both_have():
     """Also where one lost its last checkpoint, or that of the other one is damaged."""
-    names = ["nothing_in_common", *CASES]
-    results = ended([started(names, TF_CONFIG=place) for place in places()])
+    results = ended([started(CASES, TF_CONFIG=place) for place in places()])
     for index, result in enumerate(results):
-        message = result.pop("nothing_in_common")
-        assert "worker 0 after 2 and 3 steps; worker 1 without any" in message["message"]
-        assert message["kept"] is True
+        assert list(result) == CASES
         check(result, [f"worker-{index}/"])
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_go_on_raise_an_error():
+    results = ended([started(["unlike", "refused"], TF_CONFIG=place) for place in places()])
+    unreadable = (
+        "Received worker 1 of 2, which cannot begin",
+        "training-0000000002.npz', which cannot be read",
+    )
+    for result, expected in zip(results, unreadable, strict=True):
+        assert expected in result["unlike"]["unreadable"]
+        assert "worker 0 after 2 and 3 steps; worker 1 without any" in result["unlike"]["lost"]
+        assert "delete those of all workers to begin anew" in result["unlike"]["lost"]
+        assert result["unlike"]["kept"] is True
+        assert "with auto_shard_policy FILE" in result["refused"]["by_files"]
+        assert "without a teacher for ResumeTraining" in result["refused"]["of_keras"]
 
 
 @pytest.mark.slow
