@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -162,6 +162,27 @@ def _by_thread(common: Any, before: Any) -> Any:
 
     vars(called).update(by_thread={}, common=common, before=before)
     return called
+
+
+@contextmanager
+def building_from(model: Any, batch: Callable[[], Any]) -> Iterator[None]:
+    """Within this context Keras 3 builds a model under a strategy from another batch.
+
+    Otherwise it reads one of the data that the model is to be trained with, and begins them anew.
+
+    Args:
+        model: of either Keras; tf_keras builds in the first step.
+        batch: gives the batch, of the same shapes and types.
+    """
+    if getattr(model, "_distribute_strategy", None) is None or not is_keras_model(model):
+        yield
+        return
+
+    def replace(build: Callable[..., None]) -> Callable[..., None]:
+        return lambda iterator=None, data_batch=None: build(data_batch=batch())
+
+    with replaced_attributes([(model, "_maybe_symbolic_build", replace)]):
+        yield
 
 
 def unwrapped(layer: Any) -> Any:

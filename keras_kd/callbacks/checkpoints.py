@@ -6,7 +6,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ class Checkpoint(NamedTuple):
         step: how many steps of it are done.
         epoch_start: how many batches were read before this epoch.
         seed: of the order of the data.
+        run: drawn when the training was begun, the same on all its workers.
         state: what `Snapshot.take` gave.
         arrays: what it gave beside it.
     """
@@ -42,8 +43,14 @@ class Checkpoint(NamedTuple):
     step: int
     epoch_start: int
     seed: int
+    run: int
     state: Mapping[str, Any]
     arrays: dict[str, np.ndarray]
+
+    @property
+    def number(self) -> int:
+        """How many batches were read before it."""
+        return self.epoch_start + self.step
 
 
 class Checkpoints:
@@ -58,6 +65,10 @@ class Checkpoints:
 
     def __init__(self, directory: str | os.PathLike) -> None:
         self._files = StateFiles(directory, _WORK)
+
+    def of_worker(self, name: str) -> Checkpoints:
+        """Those of one of several workers, in a directory of its own."""
+        return Checkpoints(self._files.directory / name)
 
     def using(self) -> AbstractContextManager[None]:
         """Keep other trainings from the directory.
@@ -80,27 +91,28 @@ class Checkpoints:
             "step": checkpoint.step,
             "epoch_start": checkpoint.epoch_start,
             "seed": checkpoint.seed,
+            "run": checkpoint.run,
             **checkpoint.state,
         }
         text = np.frombuffer(json.dumps(content).encode(), np.uint8)
-        number = checkpoint.epoch_start + checkpoint.step
+        number = checkpoint.number
         self._files.write_arrays(_name(number), {_STATE: text, **checkpoint.arrays})
-        numbers = self._numbers()
         # Later ones were damaged, or are of before a damaged one.
-        kept = [each for each in numbers if each <= number][:_KEPT]
-        for each in numbers:
-            if each not in kept:
-                with suppress(OSError):
-                    (self._files.directory / _name(each)).unlink()
+        kept = [each for each in self._numbers() if each <= number][:_KEPT]
+        self._remove(lambda each: each not in kept)
 
-    def newest(self, identity: Mapping[str, Any]) -> Checkpoint | None:
-        """The last one that can be read; None if there is none.
+    def remove_after(self, number: int) -> None:
+        """Remove those with more batches before them, to which a training does not come back."""
+        self._remove(lambda each: each > number)
+
+    def readable(self, identity: Mapping[str, Any]) -> Iterator[Checkpoint]:
+        """Those that can be read, the last first; a warning tells of the others.
 
         Raises:
-            ValueError: if it is of another training, or all are damaged.
+            ValueError: if one is of another training, or all are damaged.
         """
         remove_leftovers(self._files.directory)
-        error = None
+        error, is_any = None, False
         for number in self._numbers():
             path = self._files.directory / _name(number)
             try:
@@ -118,10 +130,10 @@ class Checkpoints:
                 )
                 continue
             self._check(version, kept, identity)
-            return found
-        if error is not None:
+            is_any = True
+            yield found
+        if error is not None and not is_any:
             raise error
-        return None
 
     def _read(self, path: Path) -> tuple[Any, Any, Checkpoint]:
         """The version of a file, the identity of its training, and what it holds.
@@ -138,6 +150,7 @@ class Checkpoints:
                 step=int(content["step"]),
                 epoch_start=int(content["epoch_start"]),
                 seed=int(content["seed"]),
+                run=int(content.get("run", 0)),
                 state={**state, "stopped": bool(content["stopped"])},
                 arrays=arrays,
             )
@@ -162,6 +175,11 @@ class Checkpoints:
                 "the model, data and arguments with which that training was begun",
                 "pass another directory to begin anew, or what the training had before",
             )
+
+    def _remove(self, is_removed: Callable[[int], bool]) -> None:
+        for number in filter(is_removed, self._numbers()):
+            with suppress(OSError):
+                (self._files.directory / _name(number)).unlink()
 
     def _numbers(self) -> list[int]:
         """The numbers of the files, the last first."""

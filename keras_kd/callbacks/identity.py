@@ -44,6 +44,11 @@ def identity_of(model: Any, arguments: Mapping[str, Any], data: dict[str, Any]) 
             for name in ("class_weight", "steps_per_epoch", "validation_freq", "validation_split")
         },
     }
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1:
+        # Each has random numbers and statistics of its own.
+        found["replicas"] = strategy.num_replicas_in_sync
+        found["replicas of a worker"] = len(strategy.extended.worker_devices)
     if student is model:
         found["loss"] = described(getattr(model, "loss", None))
     else:

@@ -14,6 +14,7 @@ from keras_kd._checks import check_integer, problem
 from keras_kd._fitting import FitTaken, TakesFit, listed
 from keras_kd.callbacks.checkpoints import Checkpoints
 from keras_kd.callbacks.run import Run, check
+from keras_kd.callbacks.workers import folder_of_worker, number_of_workers
 
 
 class ResumeTraining(TakesFit):
@@ -21,14 +22,20 @@ class ResumeTraining(TakesFit):
 
     Run the same program again after a crash or a kill: `fit` continues at the last checkpoint, and
     ends with the weights, the optimizer's state, the logs and the history of a run without
-    interruption, on one device. A checkpoint holds the student, adapters, optimizer, metrics,
-    random generators, the position in the data, and the state of the other callbacks (their
-    attributes that are numbers, texts, arrays, or lists and dicts of them); not the teacher.
+    interruption. A checkpoint holds the student, adapters, optimizer, metrics, random generators,
+    the position in the data, and the state of the other callbacks (their attributes that are
+    numbers, texts, arrays, or lists and dicts of them); not the teacher.
 
     The data are arrays, a `tf.data.Dataset` of known length that gives the same batches in each
     process, or a `keras.utils.PyDataset` whose batches are functions of their number. Arrays and
     batches of a PyDataset are shuffled by a seed of the checkpoint, with another order in each
     epoch. A dataset is read again up to the position.
+
+    Under `tf.distribute` as many replicas have to take part as before. Each worker of
+    `MultiWorkerMirroredStrategy` keeps its checkpoints in a directory of its own below the one
+    given, and all begin with the last one that each of them has. The result is the same to the last
+    bit if sums over replicas do not depend on chance, as with two replicas on CPUs; GPUs were not
+    tried.
 
     A finished training is kept, too: the same call then returns its result at once. Delete the
     directory to begin anew. One directory belongs to one `fit`.
@@ -43,8 +50,9 @@ class ResumeTraining(TakesFit):
         NotADirectoryError: if `directory` is a file.
         TypeError: if `save_freq` is of another type; in `fit`, if the data can be read once only.
         ValueError: if `save_freq` is below 1; in `fit`, if the directory holds the training of
-            another model, other data or other arguments, with the first differences, or if the
-            data would come in another order after a restart.
+            another model, other data or other arguments, with the first differences, if the data
+            would come in another order after a restart, or if steps are saved and workers have no
+            checkpoint in common.
 
     Example:
         ```python
@@ -93,11 +101,15 @@ class ResumeTraining(TakesFit):
     def take_fit(self, model: Any, fit: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Train on from the newest checkpoint; a Distiller calls this in its `fit`."""
         check(model, arguments)
-        with self.checkpoints.using():
-            run = Run(self, model, arguments)
+        checkpoints, strategy = self.checkpoints, model.distribute_strategy
+        if number_of_workers(strategy) > 1:
+            checkpoints = checkpoints.of_worker(folder_of_worker(strategy))
+        with checkpoints.using():
+            run = Run(self, checkpoints, model, arguments)
             self._run = run
             try:
-                return fit(**run.arguments)
+                with run.building():
+                    return fit(**run.arguments)
             finally:
                 run.close()
                 self._run = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -13,11 +14,14 @@ from keras_kd import _backends, _keras
 from keras_kd._checks import problem
 from keras_kd._fitting import is_fit_taken_by, listed, own
 from keras_kd.callbacks.batches import Batches, batches_of
-from keras_kd.callbacks.checkpoints import Checkpoint
+from keras_kd.callbacks.checkpoints import Checkpoint, Checkpoints
 from keras_kd.callbacks.identity import identity_of
 from keras_kd.callbacks.snapshot import Snapshot
+from keras_kd.callbacks.workers import begin_together, number_of_workers
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from keras_kd.callbacks.resume_training import ResumeTraining
 
 
@@ -25,7 +29,8 @@ class Run:
     """Changes the arguments of a `fit`, restores its state and saves it.
 
     Args:
-        callback: whose directory and frequency count.
+        callback: whose frequency counts.
+        checkpoints: of this process.
         model: that is trained.
         given: the arguments of `fit` by name.
 
@@ -37,24 +42,28 @@ class Run:
         ValueError: if the data cannot be resumed, or the directory holds another training.
     """
 
-    def __init__(self, callback: ResumeTraining, model: Any, given: Mapping[str, Any]) -> None:
-        self._checkpoints = callback.checkpoints
+    def __init__(
+        self,
+        callback: ResumeTraining,
+        checkpoints: Checkpoints,
+        model: Any,
+        given: Mapping[str, Any],
+    ) -> None:
+        self._checkpoints = checkpoints
         self._save_freq = callback.save_freq
         self._model = model
         given = _split(given)
         self._batches, self._steps = batches, steps = _data_of(given)
-        _build(model, batches)
+        self._strategy = model.distribute_strategy
+        with self._strategy.scope():
+            _build(model, batches)
         self._identity = identity_of(model, given, batches.identity)
-        found = self._checkpoints.newest(self._identity)
+        found, self._seed, self._run = self._newest()
         epochs = given.get("epochs", 1)
         self._is_fresh = found is None
-        if found is None:
-            seed = _keras.random_seed()
-            drawn = int(np.random.SeedSequence().generate_state(1)[0])
-            self._seed = drawn if seed is None else seed
-            self._first, self._skipped, self._epoch_start = 0, 0, 0
-        else:
-            self._seed, self._first = found.seed, found.epoch
+        self._first, self._skipped, self._epoch_start = 0, 0, 0
+        if found is not None:
+            self._seed, self._run, self._first = found.seed, found.run, found.epoch
             self._skipped, self._epoch_start = found.step, found.epoch_start
             if found.state["stopped"]:
                 epochs = self._first
@@ -72,7 +81,7 @@ class Run:
         self._snapshot = Snapshot(model, callbacks[:-1])
         self.arguments = {
             **given,
-            "x": batches.dataset(self._epoch_start + self._skipped, self._seed),
+            "x": self._shared(batches.dataset(self._epoch_start + self._skipped, self._seed)),
             "shuffle": False,
             "steps_per_epoch": steps,
             "initial_epoch": self._first,
@@ -84,6 +93,45 @@ class Run:
         if isinstance(given.get("validation_data"), tuple | list):
             size = given.get("validation_batch_size") or given.get("batch_size")
             self.arguments["validation_batch_size"] = size
+
+    def _newest(self) -> tuple[Checkpoint | None, int, int]:
+        """The checkpoint to begin with, and the seed and the run of a training that has none."""
+        seed = _keras.random_seed()
+        drawn = int(np.random.SeedSequence().generate_state(1)[0])
+        seed = drawn if seed is None else seed
+        found = self._checkpoints.readable(self._identity)
+        if number_of_workers(self._strategy) == 1:
+            return next(found, None), seed, 0
+        checkpoint, seed, run = begin_together(self._strategy, lambda: list(found), seed)
+        if checkpoint is not None:
+            self._checkpoints.remove_after(checkpoint.number)
+        return checkpoint, seed, run
+
+    def _shared(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """A dataset of which each worker reads all batches and keeps its part of each."""
+        import tensorflow as tf
+
+        if number_of_workers(self._strategy) == 1:
+            return dataset
+        policy = tf.data.experimental.AutoShardPolicy
+        given = dataset.options().experimental_distribute.auto_shard_policy
+        if given not in (policy.AUTO, policy.DATA):
+            raise problem(
+                f"a tf.data.Dataset with auto_shard_policy {given.name} for ResumeTraining on "
+                "several workers",
+                "batches of all workers, whose numbers are those of the steps",
+                "set auto_shard_policy to tf.data.experimental.AutoShardPolicy.DATA",
+            )
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = policy.DATA
+        return dataset.with_options(options)
+
+    def building(self) -> AbstractContextManager[None]:
+        """Keep Keras from reading a batch of the training to learn of its shapes meanwhile.
+
+        Pipelines that shuffle count how often they are read.
+        """
+        return _keras.building_from(self._model, lambda: next(iter(self._batches.sample())))
 
     def _ordered(self, callbacks: Any, callback: Any) -> list[Any]:
         """The user's callbacks, the history, then this one: it saves what the others changed."""
@@ -140,7 +188,8 @@ class Run:
         self.is_skipping = batch < self._skipped
         if self._step is not None and not self.is_skipping:
             # What is made in the first step only, as the variables of metrics, has to be there.
-            self._step(iter(self._batches.sample().repeat()))
+            sample = self._shared(self._batches.sample().repeat())
+            self._step(iter(self._strategy.experimental_distribute_dataset(sample)))
             self._restore(metrics=True)
             self.close()
         return self.is_skipping
@@ -168,7 +217,8 @@ class Run:
     def _save(self, epoch: int, step: int) -> None:
         state, arrays = self._snapshot.take()
         self._checkpoints.save(
-            Checkpoint(epoch, step, self._epoch_start, self._seed, state, arrays), self._identity
+            Checkpoint(epoch, step, self._epoch_start, self._seed, self._run, state, arrays),
+            self._identity,
         )
 
     def _restore(self, *, metrics: bool) -> None:
@@ -206,17 +256,10 @@ def check(model: Any, given: Mapping[str, Any]) -> None:
             "a training from its beginning: the checkpoint has the epoch",
             "leave out initial_epoch",
         )
-    replicas = model.distribute_strategy.num_replicas_in_sync
-    if replicas > 1:
-        raise problem(
-            f"ResumeTraining on {replicas} replicas of tf.distribute",
-            "a training on one device, whose state is exact",
-            "leave out the strategy, or use keras.callbacks.BackupAndRestore, which resumes at "
-            "epochs and not to the last bit",
-        )
+    _check_strategy(model)
     # A variable in tf_keras, which has no public name for it.
     name = "" if _keras.is_keras_model(model) else "_"
-    several = int(getattr(model, f"{name}steps_per_execution", None) or 1)
+    several = int(keras.ops.convert_to_numpy(getattr(model, f"{name}steps_per_execution")))
     if several > 1:
         raise problem(
             f"steps_per_execution={several} with ResumeTraining",
@@ -238,9 +281,9 @@ def check(model: Any, given: Mapping[str, Any]) -> None:
 def can_resume(model: Any, given: Mapping[str, Any]) -> bool:
     """Whether ResumeTraining can be added to a training.
 
-    It cannot with data that are read once only or come in another order after a restart, on several
-    replicas, with `steps_per_execution`, with another callback that resumes, and on other backends
-    than TensorFlow. A `tf.data.Dataset` is read once for it.
+    It cannot with data that are read once only or come in another order after a restart, with
+    `steps_per_execution`, with another callback that resumes, and on other backends than
+    TensorFlow. A `tf.data.Dataset` is read once for it.
 
     Args:
         model: that is trained.
@@ -267,6 +310,23 @@ def _data_of(given: Mapping[str, Any]) -> tuple[Batches, int]:
             "pass steps_per_epoch=...",
         )
     return batches, steps
+
+
+def _check_strategy(model: Any) -> None:
+    import tensorflow as tf
+
+    from keras_kd.distiller.strategies import check_strategy
+
+    strategy = model.distribute_strategy
+    if hasattr(model, "student"):
+        check_strategy(model)
+    elif strategy.num_replicas_in_sync > 1 and type(strategy) is not tf.distribute.MirroredStrategy:
+        raise problem(
+            f"a model {model.name!r} without a teacher for ResumeTraining under "
+            f"{type(strategy).__name__}",
+            "a Distiller, or a model on the devices of one process",
+            "use tf.distribute.MirroredStrategy, or train a Distiller",
+        )
 
 
 def _split(given: Mapping[str, Any]) -> dict[str, Any]:

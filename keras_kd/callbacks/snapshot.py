@@ -101,7 +101,7 @@ class Snapshot:
         """The state now, as JSON and arrays."""
         pack = Pack()
         groups = {
-            name: [pack.add(_as_bits(np.asarray(variable))) for variable in variables]
+            name: [pack.add(_read(variable)) for variable in variables]
             for name, variables in self._variables().items()
         }
         callbacks = [
@@ -205,14 +205,36 @@ def _learning_rate(optimizer: Any) -> list[Any]:
     return [rate] if hasattr(rate, "assign") else []
 
 
+def _copies(variable: Any) -> Sequence[Any]:
+    """The variables that the replicas of this process have of one; without a strategy itself.
+
+    Those of metrics, of random generators and of statistics that are not synchronized differ.
+    """
+    import tensorflow as tf
+
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    return value.values if isinstance(value, tf.distribute.DistributedValues) else [variable]
+
+
+def _read(variable: Any) -> Any:
+    """The value of a variable; a list where the replicas have different ones."""
+    arrays = [_as_bits(np.asarray(copy)) for copy in _copies(variable)]
+    is_same = all(array.tobytes() == arrays[0].tobytes() for array in arrays[1:])
+    return arrays[0] if is_same else arrays
+
+
 def _as_bits(array: np.ndarray) -> np.ndarray:
     """Types that NumPy does not know, such as bfloat16, as integers of the same bits."""
     return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
 
 
-def _assign(variable: Any, value: np.ndarray) -> None:
-    dtype = np.asarray(variable).dtype
-    variable.assign(value.view(dtype) if dtype.kind == "V" else value)
+def _assign(variable: Any, value: Any) -> None:
+    """Give a variable what `_read` has read of it."""
+    copies = _copies(variable)
+    values = value if isinstance(value, list) else [value] * len(copies)
+    for copy, array in zip(copies, values, strict=True):
+        dtype = np.asarray(copy).dtype
+        copy.assign(array.view(dtype) if dtype.kind == "V" else array)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,21 +285,21 @@ def restore_random(arrays: dict[str, np.ndarray]) -> None:
 def _random_state() -> dict[str, Any]:
     """By library."""
     # First, since Keras and TensorFlow draw a seed where they have none yet.
-    of_keras = np.asarray(_keras.global_seed_generator().state)
+    of_keras = _read(_keras.global_seed_generator().state)
     generator = _tensorflow_generator()
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "keras": of_keras,
-        "tensorflow": None if generator is None else generator.state.numpy(),
+        "tensorflow": None if generator is None else _read(generator.state),
     }
 
 
 def _set_random_state(state: Mapping[str, Any]) -> None:
-    _keras.global_seed_generator().state.assign(state["keras"])
+    _assign(_keras.global_seed_generator().state, state["keras"])
     generator = _tensorflow_generator()
     if generator is not None and state["tensorflow"] is not None:
-        generator.state.assign(state["tensorflow"])
+        _assign(generator.state, state["tensorflow"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
 

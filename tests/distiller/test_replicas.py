@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
 import pytest
+from _workers import places
 
 import keras_kd
 from keras_kd.distiller import replicas, strategies
@@ -89,25 +89,13 @@ def test_a_loss_of_a_batch_can_stay_with_each_replica(tmp_path):
 OF_WORKERS = ["outputs_and_features", "weighted_relations", "moving_average", "older_student"]
 
 
-def free_addresses(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    return addresses
-
-
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path):
-    cluster = {"worker": free_addresses(2)}
     workers = []
-    for index in range(2):
+    for index, place in enumerate(places()):
         stores = tmp_path / str(index)
         stores.mkdir()
-        place = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        workers.append(started(OF_WORKERS, stores, TF_CONFIG=json.dumps(place)))
+        workers.append(started(OF_WORKERS, stores, TF_CONFIG=place))
     try:
         for worker in workers:
             check_equal(found(worker), OF_WORKERS)
