@@ -136,9 +136,19 @@ def directory_of(parent: Path, identity: Any) -> Path:
     Args:
         parent: where; it may be missing. No other process may use it meanwhile.
         identity: what the work depends on, in types that JSON knows.
+
+    Raises:
+        ValueError: if one of the two is a link: nothing is removed or written elsewhere.
     """
     text = json.dumps(identity, sort_keys=True)
     directory = parent / hashlib.sha256(text.encode()).hexdigest()[:16]
+    for path in (parent, directory):
+        if path.is_symlink():
+            raise problem(
+                f"{str(path)!r}, which is a symbolic link",
+                "a directory of its own, since nothing is removed or written elsewhere",
+                "delete the link, or pass another directory",
+            )
     for other in parent.glob("*"):
         if other != directory and other.is_dir():
             shutil.rmtree(other, ignore_errors=True)

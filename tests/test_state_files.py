@@ -100,6 +100,19 @@ def test_unfinished_work_of_other_settings_goes(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in_use"]
 
 
+def test_unfinished_work_is_not_looked_for_behind_links(tmp_path):
+    (tmp_path / "elsewhere" / "precious").mkdir(parents=True)
+    (tmp_path / "training").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"training', which is a symbolic link.*delete the link"):
+        directory_of(tmp_path / "training", 1)
+    assert (tmp_path / "elsewhere" / "precious").exists()
+    place = directory_of(tmp_path / "run", 1)
+    place.parent.mkdir()
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="which is a symbolic link"):
+        directory_of(tmp_path / "run", 1)
+
+
 # The second process says in what it ends; the first one works until its input ends.
 WORK = """
 from keras_kd._state_files import using
