@@ -219,7 +219,8 @@ def same(one, other):
 def compared(name, folder):
     """Whether an interrupted training ends as the whole one, and how far from one device."""
     whole = train(name, folder / "whole")
-    assert train(name, folder / "part", 3) is None
+    # Within the second epoch.
+    assert train(name, folder / "part", 5) is None
     if name == "arrays":
         damage(folder / "part")
         assert train(name, folder / "part", 3) is None
