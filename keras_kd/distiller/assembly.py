@@ -16,9 +16,10 @@ from keras_kd.distiller.compatibility import (
     check_losses,
     check_order,
 )
+from keras_kd.distiller.default_losses import choose_losses
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
-from keras_kd.distiller.own_loss import warn_of_steps
+from keras_kd.distiller.own_loss import check_label_loss, has_own_loss, overrides, warn_of_steps
 from keras_kd.distiller.succession import carry_over, fresh_losses
 from keras_kd.distiller.watch import ProbabilityWatch, TeacherWatch
 from keras_kd.schedules import Schedule
@@ -332,11 +333,28 @@ class Assembly(_OfModel):
 
     def _choose_losses(self, loss: Any) -> None:
         """Choose the distillation losses by the loss on labels, where none were given."""
-        raise NotImplementedError
+        objective, teacher = self._objective, self.teacher
+        if not objective.is_default:
+            return
+        models = [self.student, *([] if teacher is None else teacher.models)]
+        if objective.choose(choose_losses(self.student, loss, models)):
+            self._settle_bridges()
 
     def _check_label_loss(self, loss: Any) -> None:
         """Check that there is a loss on labels, if it counts."""
-        raise NotImplementedError
+        check_label_loss(self.student, loss, self._objective, self._labels)
+
+    @property
+    def _uses_own_loss(self) -> bool:
+        """Whether the loss on labels is the student's own."""
+        arguments = self._compile_arguments.value
+        is_left_to_student = arguments is not None and arguments.loss is None
+        return is_left_to_student and self._objective.needs_labels and has_own_loss(self.student)
+
+    @property
+    def _computes_own_loss(self) -> bool:
+        """Whether the loss on labels is a `compute_loss` that the student's user wrote."""
+        return self._uses_own_loss and overrides(self.student, "compute_loss")
 
 
 def connect(objective: Objective, teacher: Teacher, student_tap: Tap) -> None:

@@ -153,17 +153,13 @@ class TeacherWatch:
         finite, self._seen.finite = getattr(self._seen, "finite", None), None
         return loss if finite is None else ops.where(finite, loss, math.nan)
 
-    def read(self, loss: Any) -> None:
-        """Report, if the logs of a step give a reason to: reading the notes takes longer.
+    def is_due(self, loss: Any) -> bool:
+        """Whether the logs of a step are a reason to `report`: reading the notes takes longer.
 
         Args:
             loss: the mean of what `mark` returned; `None` where the logs do not have it.
-
-        Raises:
-            ValueError: if the teacher's outputs were NaN or infinite.
         """
-        if not self._first_step_seen or loss is None or not math.isfinite(loss):
-            self.report()
+        return not self._first_step_seen or loss is None or not math.isfinite(loss)
 
     def report(self) -> None:
         """Raise or warn of what `look` noted since the last report.

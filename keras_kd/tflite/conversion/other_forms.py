@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from keras_kd._keras import is_keras_model
-from keras_kd.compression.bridge.rebuilding import to_tf_keras
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.student import Signature
@@ -70,6 +69,9 @@ def first_accepted(
 def _in_tf_keras(signature: Signature) -> Signature | None:
     if not is_keras_model(signature.model):
         return None
+    # Where Keras runs on another backend than TensorFlow, this package cannot be imported.
+    from keras_kd.compression.bridge.rebuilding import to_tf_keras
+
     try:
         other = Signature(to_tf_keras(signature.model), named_as=signature.model)
     except (ValueError, TypeError, NotImplementedError):
