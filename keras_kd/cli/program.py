@@ -22,9 +22,8 @@ from keras_kd.cli import (
     verify,
 )
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
-from keras_kd.cli.failures import DEBUG, message_of
+from keras_kd.cli.failures import DEBUG, in_options, message_of
 from keras_kd.cli.interruption import interruptible
-from keras_kd.cli.words import in_options
 
 # A check failed: a file that is not that of a model.
 FAILED = 1

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_kd._checks import problem
-from keras_kd.tflite.android.calibration import (
+from keras_kd.tflite.android.class_names import class_names_from_bytes
+from keras_kd.tflite.android.metadata import (
     TRANSFORMATIONS,
+    Metadata,
     ScoreCalibration,
     calibration_from_csv,
+    likely_kind,
 )
-from keras_kd.tflite.android.class_names import class_names_from_bytes
-from keras_kd.tflite.android.metadata import Metadata, likely_kind
 from keras_kd.tflite.android.vocabulary import SEPARATOR, from_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.archive import read_file

@@ -16,7 +16,7 @@ from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
 from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
-from keras_kd.tflite.contents.flatbuffer import packed, unpacked
+from keras_kd.tflite.contents.packing import packed, unpacked
 from keras_kd.tflite.conversion.folding import fold_normalizations
 from keras_kd.tflite.conversion.forms import Options
 from keras_kd.tflite.conversion.integer_operators import (

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name, packed, unpacked
+from keras_kd.tflite.contents.packing import operator_code, operator_name, packed, unpacked
 
 
 def with_lookups(content: bytes, outputs: Collection[str]) -> bytes:

@@ -34,8 +34,7 @@ import numpy as np
 from keras_kd._checks import one_line, problem
 from keras_kd.tflite.conversion.layer_names import LayerNames
 from keras_kd.tflite.conversion.lookups import with_lookups
-from keras_kd.tflite.conversion.operators import read_operators
-from keras_kd.tflite.conversion.recipes import LayerRecipe, checked_entries
+from keras_kd.tflite.conversion.recipes import LayerRecipe, checked_entries, read_operators
 from keras_kd.tflite.model import TFLiteModel
 
 Examples = Mapping[str, np.ndarray] | None

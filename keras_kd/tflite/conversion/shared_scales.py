@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
+from keras_kd.tflite.contents.packing import operator_code, operator_name
 
 # One scale for all that they read and write.
 _ONE_SCALE = (

@@ -15,7 +15,7 @@ import numpy as np
 from keras_kd._checks import check_number, check_type, problem
 from keras_kd._files import check_output, filling, open_own
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
-from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
+from keras_kd.tflite.contents.packing import ALIGNMENT
 from keras_kd.tflite.microcontroller import vectors
 from keras_kd.tflite.microcontroller.agreement import TOLERANCE_FLOAT, Agreement, compare_stored
 from keras_kd.tflite.microcontroller.c_source import check_name, data_source

@@ -13,12 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import (
-    operator_code,
-    operator_name,
-    packed,
-    unpacked,
-)
+from keras_kd.tflite.contents.packing import operator_code, operator_name, packed, unpacked
 
 _STORED = {"INT8": "i1", "UINT8": "u1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
 # Their results end where their range ends: 255 / 256 is the largest probability of 8 bits.
