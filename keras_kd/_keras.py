@@ -116,7 +116,7 @@ def _replaced_in_this_thread(replacements: list[tuple[Any, str, Any]]) -> Iterat
     """`replaced_attributes` for methods of layers that replicas call in turns.
 
     Each replica has a thread, and another one runs wherever replicas exchange something, such as
-    within a synchronized BatchNormalization. Each must then hear its own calls alone.
+    within a synchronized BatchNormalization. Each must then record its own calls alone.
     """
     own = threading.get_ident()
     done: list[tuple[Any, str]] = []

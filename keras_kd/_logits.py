@@ -25,7 +25,7 @@ OTHER_AXIS = "softmax over another axis than the last"
 
 @dataclass(frozen=True)
 class Top:
-    """What belongs to logits of which the k largest are known, and the mass of all the others.
+    """The k largest logits: their classes, and the mass of all the others.
 
     Where only shapes are needed, the tensors may be `None`.
 
@@ -221,7 +221,7 @@ def common_rows(teacher: Logits, student: Logits) -> tuple[Logits, Logits]:
 
 
 def top_of(output: Any) -> Top | None:
-    """What is known of an output of which only the k largest logits are; `None` for others."""
+    """The `Top` of an output with only its k largest logits; `None` for others."""
     remembered = _backends.noted(output, "_keras_kd_logits")
     return None if remembered is None else remembered.top
 
@@ -263,7 +263,7 @@ def distribution_like(output: Any) -> Any:
 
 
 def could_be_probabilities(seen: Logits) -> bool:
-    """Whether an output has to be looked at by `suspicions`; most are known for what they are."""
+    """Whether `suspicions` must look at an output; the kind of most is known."""
     return seen.activation is None and seen.origin != LOGITS
 
 

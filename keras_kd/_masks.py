@@ -169,7 +169,7 @@ class MaskTrail:
             self._set(tensor, mask)
 
     def _computed(self, layer: Any, args: Any, kwargs: Any, count: int) -> list[Any]:
-        """What a layer makes of the masks of its first argument, as in Keras."""
+        """The mask that a layer computes from those of its first argument, as in Keras."""
         first = args[0] if args else next(iter(kwargs.values()), None)
         given = kwargs.get("mask")
         if all(mask is None for mask in keras.tree.flatten(given)):

@@ -1,4 +1,4 @@
-"""From a tensor of probabilities back to the logits of which they were made.
+"""From a tensor of probabilities back to the logits behind them.
 
 The operations behind the tensor are followed to a softmax or sigmoid, and what stands between is
 done to the logits instead. Rounding cannot hurt: a probability that has become 0 still has a
@@ -164,7 +164,7 @@ def _on(found: Found, logits: Any, **changes: Any) -> Found:
 
 
 def _reshaped(operation: Operation, found: Found, output: Any) -> Behind:
-    """Each `classes` entries in a row stay a distribution, whatever the shape."""
+    """Each `classes` entries in a row stay a distribution in every shape."""
     if operation.kind in ("ExpandDims", "Squeeze") and found.axis not in (None, -1):
         return _moved(operation, found, output)
     if found.axis != -1:

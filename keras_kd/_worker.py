@@ -218,7 +218,7 @@ def serve(module: str) -> None:
             # Nothing is to be kept, and libraries may take long to take leave.
             os._exit(0)
         os.ftruncate(2, 0)
-        # If the other process is gone, nobody else ends this one.
+        # If the other process has ended, nothing else ends this one.
         with time_limit(seconds):
             reply = _reply(module, function, arguments)
         try:

@@ -1,4 +1,4 @@
-"""Numbers that change while training goes on: a temperature, the weight of a loss."""
+"""Numbers that change during training: a temperature, the weight of a loss."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
         first = float(first)
     except (TypeError, ValueError):
         raise problem(
-            f"{name}={value!r}, which says {first!r} of step 0",
+            f"{name}={value!r}, which returns {first!r} for step 0",
             "a function from the step to a number",
             "return one number, computed with keras.ops from the step",
             kind=TypeError,

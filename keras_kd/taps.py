@@ -1,4 +1,4 @@
-"""From layer names to what these layers say, in the same forward pass as the model's outputs."""
+"""From layer names to the outputs of these layers, in the model's own forward pass."""
 
 from __future__ import annotations
 

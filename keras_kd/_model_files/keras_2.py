@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 _MODELS = ("Functional", "Model", "Sequential")
-# Without effect where Keras 3 does not take them: it sees shapes when a layer is called, and layers
+# Without effect where Keras 3 does not take them: shapes are set when a layer is called, and layers
 # without `trainable` have no weights.
 _WITHOUT_EFFECT = (
     "implementation",

@@ -100,7 +100,7 @@ def _saved_function() -> type:
 
 
 def _check_own_files(path: Path) -> None:
-    """Refuse links and whatever else is no file of the directory itself."""
+    """Refuse links and anything else that is no file of the directory itself."""
     variables = path / "variables"
     for file in (
         path / SAVED_MODEL,

@@ -68,7 +68,7 @@ class StoredInput:
     Attributes:
         name: its name.
         shape: its shape, the batch in front; None where any size can be fed.
-        dtype: its type, for example "float32"; "" where the file does not say.
+        dtype: its type, for example "float32"; "" where the file has none.
     """
 
     name: str
@@ -83,7 +83,7 @@ class ModelDescription(Report):
     Attributes:
         name: of the model.
         kind: its class, for example "Functional".
-        keras_version: of the Keras that wrote it; None where the file does not say.
+        keras_version: of the Keras that wrote it; None where the file has none.
         size: the size of the file in bytes.
         parameters: how many numbers its weights have, without those of an optimizer; None where
             they are in no HDF5 file.

@@ -121,7 +121,7 @@ def _warn_of_missing_classes(classes: np.ndarray, student: Any) -> None:
 
 def _check_informative(examples: dict[str, np.ndarray]) -> None:
     if any(len(array) == 0 for array in examples.values()):
-        # The converter would return the float model without a word.
+        # The converter would return the float model without an error.
         raise problem(f"{_SOURCE} without an example", "at least one", _FIX)
     real = [array for array in examples.values() if np.issubdtype(array.dtype, np.floating)]
     if real and all(array.min() == array.max() for array in real):

@@ -18,7 +18,7 @@ _SEED = 0
 
 
 class Sample(NamedTuple):
-    """Some examples by input name, shaped (examples, ...), and their classes, if they are known."""
+    """Some examples by input name, shaped (examples, ...), and their classes, if known."""
 
     examples: dict[str, np.ndarray]
     classes: np.ndarray | None

@@ -39,7 +39,7 @@ class Destination:
         """What `--output` means for a model.
 
         Raises:
-            ValueError: for names of which a slip could replace the model or the data by what is
+            ValueError: for names that would replace the model or the data by what is
                 made of them.
         """
         file_name = f"{model.resolve().stem}{_SUFFIX}"

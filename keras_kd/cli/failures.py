@@ -28,7 +28,7 @@ _PLACES = re.compile(
 _ARGUMENTS = re.compile(r"Arguments received by .*", re.DOTALL)
 _OUT_OF_VOCABULARY = re.compile(r"indices\[[\d,]*\] = (-?\d+) is not in \[0, (\d+)\)")
 _LONGEST = 300
-# What who only distills, on JAX or PyTorch, may have left out.
+# Packages that distillation on JAX or PyTorch does not need.
 _INSTALLED_WITH = {
     "ai_edge_litert",
     "flatbuffers",
@@ -127,7 +127,7 @@ def _of_tensorflow(error: BaseException, files: str) -> str:
     if outside:
         value, size = outside.groups()
         return three_parts(
-            f"{files}, with the number {value} for a layer that knows 0 to {int(size) - 1}, such "
+            f"{files}, with the number {value} for a layer that takes 0 to {int(size) - 1}, such "
             f"as an Embedding ({reason})",
             f"words or categories from 0 to {int(size) - 1}",
             "number them as for the training of the model, or pass the data that belong to it",
@@ -204,7 +204,7 @@ _VALUES = {"True": "all", "False": "none"}
 
 
 def in_options(message: str, arguments: argparse.Namespace | None) -> str:
-    """A message for who typed a command: `quantization='int8'` is `--quantization int8` there.
+    """A message in the words of the command line: `quantization='int8'` as `--quantization int8`.
 
     Args:
         message: one of this package's, in three parts.

@@ -1,4 +1,4 @@
-"""The program `keras-kd`: it runs a command in a process beside it and sees how that one ends.
+"""The program `keras-kd`: it runs a command in a second process and reports how that ends.
 
 Models that come from anywhere can crash TensorFlow, run forever or fill the memory. This process
 imports nothing that could: it turns the end of the other one into one line and an exit code.
@@ -227,7 +227,7 @@ class _Supervisor:
             f"{what}, which ended the process by {_limits.signal_name(number)}{hint}"
             f"{message and f' ({message})'}",
             "an undamaged model that TensorFlow can run",
-            "copy it again, or save it again; TF_CPP_MIN_LOG_LEVEL=0 shows what TensorFlow says",
+            "copy it again, or save it again; TF_CPP_MIN_LOG_LEVEL=0 shows TensorFlow's messages",
         )
 
 

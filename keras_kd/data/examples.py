@@ -109,7 +109,7 @@ def _numbers(
 
 
 def _arrays(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of a file, whatever is in them."""
+    """The arrays of a file, unchecked."""
     check_path(path)
     try:
         return read(path)
@@ -168,5 +168,5 @@ def _check_header(file: IO[bytes], size: int) -> int:
         raise ValueError("its values have no bytes")
     declared = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or declared > size:
-        raise ValueError(f"its header says {declared} bytes, and there are {size}")
+        raise ValueError(f"its header declares {declared} bytes, and there are {size}")
     return declared

@@ -57,7 +57,7 @@ def load_images(
         more = f" and {len(damaged) - _MOST_NAMED} more" if len(damaged) > _MOST_NAMED else ""
         raise problem(
             f"images that cannot be read: {', '.join(damaged[:_MOST_NAMED])}{more}",
-            "undamaged images in the format that their name says",
+            "undamaged images in the format of their file name",
             "delete them or copy them again",
         )
     return np.stack(images)

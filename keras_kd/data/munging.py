@@ -28,10 +28,10 @@ def munge(
 ) -> Any:
     """Make synthetic tabular examples from real ones by mixing neighbours (MUNGE).
 
-    A student that sees the teacher's answers on many such examples imitates it better than one
-    that sees only the real ones: use it where a table is small and unlabeled rows are not to be
-    had. Each copy of the data goes through its examples e in order. With e' the nearest of the
-    other real examples, each attribute a of the two is exchanged with probability p:
+    A student that learns the teacher's outputs on many such examples imitates it better than one
+    that learns those on the real ones only: use it where a table is small and there are no
+    unlabeled rows. Each copy of the data goes through its examples e in order. With e' the nearest
+    of the other real examples, each attribute a of the two is exchanged with probability p:
 
         categorical: e_a, e'_a = e'_a, e_a
         continuous:  e_a, e'_a = Normal(e'_a, d / s), Normal(e_a, d / s)   with d = |e_a - e'_a|
@@ -170,7 +170,7 @@ def _check_teacher(teacher: Any) -> None:
 
 
 def _encoded(x: np.ndarray, is_categorical: np.ndarray) -> tuple[np.ndarray, dict]:
-    """The table in float64, and the categories by column, of which it holds the ranks.
+    """The table in float64, with ranks for categories, and the categories by column.
 
     As a float64 a large integer, such as a hash, could come out as its neighbour.
     """

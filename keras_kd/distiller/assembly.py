@@ -1,4 +1,4 @@
-"""Teacher, student, losses and inputs of a Distiller, each of which can be replaced."""
+"""Teacher, student, losses and inputs of a Distiller; each can be replaced."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SET_BY_PROPERTIES = (
 
 
 class Parts(NamedTuple):
-    """Who teaches whom what, of which each can be replaced by another one."""
+    """Teacher, student, losses and inputs; each can be replaced by another one."""
 
     teacher: Teacher | None
     student: Any
@@ -200,7 +200,7 @@ class Assembly(_OfModel):
         self._student_tap.value = student_tap
         self._terms = _keras.Untracked(objective.terms)
         self._hold_bridges()
-        # Steps that are compiled already would go on with the parts before these.
+        # Steps that are compiled already would still use the old parts.
         self._forget_steps()
 
     def _settle_bridges(self) -> None:
@@ -286,7 +286,7 @@ class Assembly(_OfModel):
 
     @property
     def teacher_inputs(self) -> ModelInputs:
-        """What the teacher sees, see the constructor."""
+        """The teacher's inputs, see the constructor."""
         return self._parts.value.inputs.teacher_inputs
 
     @teacher_inputs.setter
@@ -295,7 +295,7 @@ class Assembly(_OfModel):
 
     @property
     def student_inputs(self) -> ModelInputs:
-        """What the student sees, see the constructor."""
+        """The student's inputs, see the constructor."""
         return self._parts.value.inputs.student_inputs
 
     @student_inputs.setter

@@ -119,8 +119,7 @@ def check_inputs(teacher: Teacher, student: Any) -> None:
         f"{_written(student_shapes)}",
         "the same inputs for both",
         "give both the same keras.Input, put a Resizing or Reshape layer in front of one, or "
-        "say with teacher_inputs what the teacher sees, and with student_inputs what the "
-        "student sees",
+        "pass teacher_inputs and student_inputs, which divide the inputs between both",
     )
 
 

@@ -120,7 +120,7 @@ def _warn_of_unknown(student: Any, key: OutputKey | None, loss: Any) -> None:
     name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss
     warnings.warn(
         three_parts(
-            f"no distillation_losses with loss={name}, which does not say whether {output} gives "
+            f"no distillation_losses with loss={name}, which does not show whether {output} gives "
             "scores of classes, as is assumed, or numbers",
             "distillation_losses for a loss that Keras does not know, or for one linear unit "
             "without labels",

@@ -88,7 +88,7 @@ class Measuring(Assembly):
         return [metric for metric in self._own_metrics() if metric.name not in names]
 
     def _track(self, tracker: Any, loss: Any, outputs: Any) -> None:
-        """Add a loss, of which each replica has the same share, to a mean over examples."""
+        """Add a loss to a mean over examples; each replica has an equal share of the loss."""
         tracker.update_state(loss * _replicas.number(), sample_weight=batch_size(outputs))
 
     def _results(

@@ -77,7 +77,7 @@ class Steps(Teaching):
         if self.student.built and not self.student.trainable_weights:
             raise problem(
                 f"a student {self.student.name!r} without trainable weights",
-                "a student of which at least a part is trained",
+                "a student with trainable weights",
                 "set trainable = True on the student and on each of student.layers, and do not "
                 "build the student of layers of the teacher alone, which is frozen",
             )

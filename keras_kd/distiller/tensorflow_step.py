@@ -64,7 +64,7 @@ class TensorFlowTeaching(Steps):
                 # The step is sound: the data are not, or at their end.
                 raise
             except BaseException:
-                # TensorFlow cannot go on with one whose first trace failed or was interrupted.
+                # TensorFlow cannot use a step whose first trace failed or was interrupted.
                 self._forget_steps()
                 raise
 

@@ -16,7 +16,7 @@ from keras_kd import _backends, _logits, _replicas
 from keras_kd._checks import problem
 from keras_kd._probabilities import JOINED
 
-# What a count of models with distributions has above it: that of models with other probabilities.
+# Added to the count for each model with probabilities that are no distributions.
 _ENTRIES = 1000
 
 
@@ -48,7 +48,7 @@ class ProbabilityWatch:
         self._joined |= any(one.origin == JOINED for _, one in seen)
         open_ones = [(output, one) for output, one in seen if _logits.could_be_probabilities(one)]
         if open_ones:
-            # Once is enough, and a compiled step goes on as it began.
+            # Once is enough, and a compiled step does not change.
             known = ops.convert_to_tensor(self._found)
             self._found.assign(
                 ops.cond(known < 0, lambda: self._seen_in(open_ones, known.dtype), lambda: known)
@@ -104,7 +104,7 @@ class TeacherWatch:
         """Note what is wrong with a batch of outputs; return them with 0 for what is not finite.
 
         With the zeros one bad batch does not turn the student's weights into NaN before Python
-        hears of it. No gradient flows back into what is returned.
+        reads the note. No gradient flows back into the result.
 
         Args:
             outputs: a structure of tensors.

@@ -19,7 +19,7 @@ RANKS = 10
 
 
 class Statistic(NamedTuple):
-    """A number that is computed from examples, each of which has a weight.
+    """A number that is computed from weighted examples.
 
     Attributes:
         of: from the weights of the examples, shaped (examples,), to the number. NaN if these

@@ -1,4 +1,4 @@
-"""Which task an output solves, and its labels in the form that the measures of this task take."""
+"""The task of an output, and its labels in the form that the measures of this task take."""
 
 from __future__ import annotations
 

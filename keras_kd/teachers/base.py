@@ -61,7 +61,7 @@ class Teacher:
 
     @property
     def input_shapes(self) -> list[tuple] | None:
-        """The shapes of the inputs, batch first; `None` where the teacher does not say."""
+        """The shapes of the inputs, batch first; `None` where they are unknown."""
         return None
 
     @property

@@ -174,7 +174,7 @@ ROWS = {
     "same model": (same_model, "copy it first", lambda: same_model(copy=True)),
     "other inputs": (
         lambda: train(net(size=4)),
-        "say with teacher_inputs",
+        "pass teacher_inputs",
         lambda: train(net(size=4), teacher_inputs=lambda x: x[:, :4]),
     ),
     "teacher_inputs of another shape": (

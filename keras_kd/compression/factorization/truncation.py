@@ -158,7 +158,7 @@ def _target(target: Any, before: int) -> int:
 def _nothing_smaller(decisions: ranks.Decisions) -> str:
     name, reason = next(iter(decisions.items()))
     return three_parts(
-        f"a student of which no chosen layer gets smaller (layer {name!r}: {reason})",
+        f"a student in which no chosen layer gets smaller (layer {name!r}: {reason})",
         "at least one for which rank * (rows + columns) is below rows * columns",
         "keep less of the kernels (a lower rank or energy), or choose larger layers",
     )

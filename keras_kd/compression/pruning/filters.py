@@ -109,7 +109,7 @@ def remove_filters(
     if not removed:
         raise problem(
             f"share={share}, minimum={minimum} and multiple_of={multiple_of} for layers of "
-            f"{sorted(map(len, blocks.values()))} filters with a score, of which none goes",
+            f"{sorted(map(len, blocks.values()))} filters with a score, so that none is removed",
             "at least one filter to remove",
             "pass a larger share, a smaller minimum, or another importance",
         )

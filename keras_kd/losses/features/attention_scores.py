@@ -119,7 +119,7 @@ class AttentionScores(FeatureLoss):
             raise problem(
                 f"{received}, with {taught} and {learning} heads",
                 "equally many heads, or a teacher's head for each of the student's",
-                f"say which, for example heads={example}",
+                f"name it, for example heads={example}",
             )
         if self.heads is not None:
             highest = max(index for group in self._groups() for index in group)

@@ -44,14 +44,14 @@ class OutputDifference(DistillationLoss):
 
     A small linear regressor, which belongs to the loss and trains with the student, reads the
     student's logits or one of its layers and predicts what the teacher's logits add to the
-    student's: a hint of the difference. What the student cannot say itself must at least be
-    readable from it. Its usual weight is 1.
+    student's: a hint of the difference. What the student does not output yet must at least be
+    predictable from its features. Its usual weight is 1.
 
         loss = mean_c (features @ kernel + bias - (teacher - student))_c^2
 
     The regressor starts at zero, where the loss is `LogitsMSE`; a student that equals its teacher
     has a loss of 0 then. Nothing is stopped on the student's side: its outputs move towards the
-    teacher's, and its features towards what tells the rest. Outputs of shape
+    teacher's, and its features towards what predicts the rest. Outputs of shape
     `(batch, ..., classes)` give one value per example and position. Models that end in a softmax or
     sigmoid are recognised and compared by their logits. The loss compares one output: name it where
     the models have several, and take one loss for each.

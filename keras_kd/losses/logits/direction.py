@@ -72,7 +72,7 @@ def squared_mahalanobis_lengths(vectors: Any, covariance: Any) -> Any:
 class DirectionMatching(DistillationLoss):
     """How far the student's cosines between the examples of a batch are from the teacher's.
 
-    Transfers which examples have outputs in the same direction, whatever their length; the
+    Transfers which examples have outputs in the same direction, independent of their length; the
     differences are measured against their own covariance, so that no example dominates. Needs no
     temperature.
 

@@ -16,7 +16,7 @@ from keras_kd.losses.logits.standardized import deviations_from_mean
 from keras_kd.losses.reduction import align, example_weights, without_ignored
 
 # Below this norm of the deviations a correlation fades to 0: float32 holds no smaller ones well,
-# and probabilities of classes that are nowhere near have no say. That of PyTorch's cosine.
+# and classes of negligible probability have no influence. That of PyTorch's cosine.
 _SMALLEST_NORM = 1e-8
 
 

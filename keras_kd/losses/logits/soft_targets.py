@@ -230,7 +230,7 @@ def softened_top(teacher: Logits, temperature: float) -> Any:
     """Log-probabilities of the teacher's softened distribution.
 
     Args:
-        teacher: logits of which the k largest are known, shape `(..., k)`.
+        teacher: the k largest logits, shape `(..., k)`.
         temperature: one at which the rest is known.
 
     Returns:

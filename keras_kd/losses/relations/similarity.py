@@ -42,7 +42,7 @@ class SimilarityPreserving(BatchLoss):
     """Similarity preserving (SP): squared difference of the similarities in a batch.
 
     Pairs of examples that activate the teacher alike shall activate the student alike. Needs no
-    adapter, whatever the sizes of the features; the paper's weight is 3000.
+    adapter, for any sizes of the features; the paper's weight is 3000.
 
         loss = 1 / b^2 * sum_ij (S_ij - T_ij)^2,  S_ij = s_i . s_j / sqrt(sum_k (s_i . s_k)^2),
                                                   T_ij likewise of the teacher

@@ -32,7 +32,7 @@ class StoredOutput:
             `(models, ..., classes)` for one example.
         activation: `"softmax"` or `"sigmoid"`, which made probabilities of the logits; `None` where
             none was seen.
-        puts_out_logits: whether the output itself is the logits, whatever was seen behind them.
+        puts_out_logits: whether the output itself is the logits.
         shares: for the mean of the probabilities of several models, what each counts.
         known: where members know a part of the classes only, which ones, `(models, classes)`.
         classes: of a softmax, how many classes a distribution has, where several stand one after

@@ -289,14 +289,14 @@ class Records:
                 f"the store {str(self.path)!r}, whose writer was killed in the middle of a "
                 "change, where nothing may be written",
                 "permission to undo what it had begun",
-                "read it once as somebody who may write to the file and to its directory",
+                "read it once as a user with write access to the file and its directory",
                 kind=PermissionError,
             )
         return self.damaged(str(error))
 
 
 class RecordWriter(Records):
-    """Writes the records of a new store, or goes on with one that is not complete.
+    """Writes the records of a new store, or completes an incomplete one.
 
     Appended records are safe after the next commit, which comes about every second and at the end
     of the `with` block. A store to which nothing was ever appended is removed.
@@ -346,7 +346,7 @@ class RecordWriter(Records):
                 self._connection.execute(
                     f"PRAGMA page_size = {LARGE_PAGE_BYTES if large else PAGE_BYTES}"
                 )
-                # Also the name of a journal that is gone is to be gone from the disk.
+                # The removal of the journal must reach the disk, too.
                 self._connection.execute("PRAGMA synchronous = EXTRA")
                 self._connection.execute(f"PRAGMA cache_size = {-2 * COMMIT_BYTES // 1024}")
                 self._begin()
@@ -440,7 +440,7 @@ class RecordWriter(Records):
             raise problem(
                 f"{text.decode():.300} for the store {str(self.path)!r}, which was begun with "
                 f"{json.dumps(self.description):.300}",
-                "the same as when it was begun, to go on with it",
+                "the same as when it was begun, to complete it",
                 "pass what it was begun with, or write to another path",
             )
         if self._there() != self.count:
@@ -483,7 +483,7 @@ class RecordWriter(Records):
                 self._begin()
 
     def _explained(self, error: Exception) -> Exception:
-        """Write no more after an error, of which SQLite may have undone the half."""
+        """Write no more after an error: SQLite may have undone half of a transaction."""
         self.close()
         number = {"database or disk is full": ENOSPC, "disk I/O error": EIO}.get(str(error))
         if number is None:
@@ -497,7 +497,7 @@ class RecordWriter(Records):
                 f"{str(error)!r} while writing the store {str(self.path)!r}, which is valid up to "
                 f"record {self.count}",
                 f"{missing} for it, on a disk that can be written",
-                "free space and run again: it goes on there",
+                "free space and run again, which resumes there",
             ),
         )
 

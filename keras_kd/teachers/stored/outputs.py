@@ -89,7 +89,7 @@ def _contents(first: Batch, activation: str | None, selection: Selection) -> Con
 
 
 def _check_names(tensors: dict[str, np.ndarray]) -> None:
-    """Check that what is meant as the teacher's output is one, and called so."""
+    """Check the name and the form of the teacher's output."""
     for name in tensors:
         if name != LOGITS and get_close_matches(name.casefold(), [LOGITS], cutoff=0.9):
             raise problem(
@@ -126,7 +126,7 @@ def _check_same(sink: Sink, records: np.ndarray) -> None:
         return
     raise problem(
         f"other predictions than those with which the store {str(sink.path)!r} begins",
-        "the same predictions in the same order, to go on with it",
+        "the same predictions in the same order, to complete it",
         "pass what it was begun with, or another path",
     )
 
@@ -289,7 +289,7 @@ def _unexpected(name: str, value: Any) -> TypeError:
 
 
 def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0) -> np.ndarray:
-    """The logits of which an activation made these probabilities.
+    """The logits behind these probabilities.
 
     For a softmax they are log p, which differs from the logits of the model by a number for each
     row: no softmax sees it, at any temperature. For a sigmoid they are log p - log(1 - p). What is

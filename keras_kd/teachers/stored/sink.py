@@ -18,7 +18,7 @@ from keras_kd.teachers.stored.identity import Keys, of_examples
 
 
 class Sink:
-    """Writes a store, or goes on with one that was interrupted.
+    """Writes a store, or completes an interrupted one.
 
     Examples come in the same order each time. Those that are in the store already are compared with
     it, by their keys and fingerprints, and not written again.
@@ -176,7 +176,7 @@ class Sink:
             name, now, then = difference
             raise problem(
                 f"{name}: {now}, for the store {str(self.path)!r}, which was begun with {then}",
-                "the same as when it was begun, to go on with it",
+                "the same as when it was begun, to complete it",
                 "pass what it was begun with, or choose another path",
             )
         return None

@@ -153,7 +153,7 @@ class Asked:
         teacher: the teacher.
         inputs: which part of the inputs it sees.
         selection: what of it is stored.
-        augmentation: what it sees instead of the examples themselves, or `None`.
+        augmentation: makes its inputs from the examples; `None`: the examples themselves.
 
     Raises:
         ValueError: if the teacher has no such layers, or needs the outputs of a student.

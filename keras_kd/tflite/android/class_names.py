@@ -118,7 +118,7 @@ def warn_of_same_names(names: Sequence[str]) -> None:
             warnings.warn(
                 three_parts(
                     f"the name {name!r} of the classes {seen[name]} and {index}",
-                    "names that differ: who reads them sees one class",
+                    "names that differ: a reader sees one class",
                     f"add a distinction, for example {f'{name} (2)'!r}, or leave it so",
                 ),
                 stacklevel=3,

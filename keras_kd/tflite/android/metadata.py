@@ -104,7 +104,7 @@ class Metadata:
             `read_class_names` returned.
         name: what the model is called.
         description: what it does, in a sentence or more.
-        author: who made it.
+        author: its author.
         license: under which it may be used, for example "Apache-2.0".
         version: its own version, for example "1.2.0".
         mean: one number for all channels. Files of others may have one each for red, green and

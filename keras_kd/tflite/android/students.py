@@ -111,7 +111,7 @@ def with_normalization(
         np.broadcast_to(values, CHANNELS).astype("float32")
         for values in (1 / np.array(std), -np.array(mean) / std)
     )
-    # Images from directories are known by it to be wanted as 0..255.
+    # By it, images from directories are left at 0..255.
     normalized = library.layers.Rescaling(
         scale.tolist(), offset.tolist(), dtype="float32", name="normalization"
     )(pixels)

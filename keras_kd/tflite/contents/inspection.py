@@ -88,7 +88,7 @@ class Inspection(Report):
     described: Described
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types that JSON knows, with the outputs that the states are taken from."""
+        """All of it in types of JSON, with the outputs that the states are taken from."""
         return {**super().to_dict(), "next_states": state_outputs(self.inputs, self.outputs)}
 
     def _records(self) -> list[dict[str, Any]]:

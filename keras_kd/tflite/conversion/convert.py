@@ -65,9 +65,9 @@ def convert(
 
     The file takes one example at a time and names its inputs and outputs as the student does. It
     needs nothing but the built-in operators of the runtimes. Options are checked on the
-    result: the types of inputs, outputs and weights, no Flex and no variable operators. A file that
-    computes something else than the student is refused. A Keras 3 student that is refused is tried
-    as tf_keras computes it (`keras_kd.compression.to_tf_keras`), where other operators come out;
+    result: the types of inputs, outputs and weights, no Flex and no variable operators. Outputs
+    that differ from the student's are an error. A Keras 3 student that fails is converted in the
+    form of tf_keras (`keras_kd.compression.to_tf_keras`), which has other operators;
     `verification.notes` mentions it, and the comparison is with the student as it was given.
 
     A file keeps nothing from one call to the next. The states of recurrent layers with
@@ -306,7 +306,7 @@ def check_result(
         inputs: what the student takes.
         options: those of the conversion.
         is_calibrated: whether ranges were read from examples.
-        is_by_recipe: whether its layers have forms of their own, of which nothing is asserted.
+        is_by_recipe: whether layers have different forms, which are not checked.
         has_chosen_scales: whether the user, not a default, chose how many scales weights have.
         in_layers: from names of tensors to the layers that compute them, for messages.
 

@@ -1,6 +1,6 @@
 """Tables of embeddings in the form that ai-edge-quantizer has weights for.
 
-The converter makes GATHER of an Embedding, of which the quantizer takes activations only. It has
+The converter makes GATHER of an Embedding; the quantizer takes only its activations. It has
 EMBEDDING_LOOKUP, which does the same for a list of words.
 """
 

@@ -195,7 +195,7 @@ def _refusals() -> Iterator[None]:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:  # It raises whatever its parts raise.
+    except Exception as error:  # It raises any error of its parts.
         raise problem(
             f"a recipe that ai-edge-quantizer cannot follow ({type(error).__name__}: "
             f"{one_line(error)[:300]})",

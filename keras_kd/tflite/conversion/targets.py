@@ -315,7 +315,7 @@ def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray
         )
     hybrid = model.flatbuffer.hybrid_operators()
     if hybrid:
-        # TFLM runs some of these without a word, and what they compute is wrong.
+        # TFLM runs some of these without an error and with wrong results.
         raise problem(
             f"a file in which {', '.join(hybrid)} compute in floating point with weights that "
             "are integers",

@@ -52,7 +52,7 @@ _MANIFESTS = {
     "zephyr/CMakeLists.txt": "zephyr_CMakeLists.txt",
     "zephyr/Kconfig": "zephyr_Kconfig",
 }
-# Every file of a project names who made it.
+# Every file of a project names its origin.
 _MARK = b"keras_kd"
 
 
@@ -373,9 +373,9 @@ class _Project:
             return (
                 "TFLM of 2024-09-27 (commit 47b545074) or later: dense layers have a scale for "
                 "each channel here, which older versions refuse, or compute as if all had the "
-                "first one, without a word. The test vectors of `main.cc` show it. Converted with "
-                "`per_tensor='dense'`, the default for microcontrollers, the model needs no such "
-                "version."
+                "first one, without an error. The test vectors of `main.cc` show it. Converted "
+                "with `per_tensor='dense'`, the default for microcontrollers, the model needs no "
+                "such version."
             )
         return (
             "Any that has the operators listed at the end. Dense layers, which versions before "

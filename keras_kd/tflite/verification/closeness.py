@@ -92,7 +92,7 @@ def misses(
         if share is not None and share < least:
             found.append(
                 three_parts(
-                    f"a file of which {100 * share:.2f} % of the {kind} of the output "
+                    f"a file in which {100 * share:.2f} % of the {kind} of the output "
                     f"{output.name!r} are those of the model",
                     f"at least {100 * least:g} %",
                     f"{_FIX_OF_VERIFY}; if the file is good enough all the same, name the share "

@@ -49,7 +49,7 @@ def output_kinds(model: TFLiteFile, loss: Any = None) -> dict[str, OutputKind]:
     classes; otherwise not with a loss for numbers, with the shape of an input (reconstruction),
     with another activation than a sigmoid, as one number without activation, or as four of them
     beside other outputs (boxes). What is left may be logits; not if their columns differ in scale.
-    Several columns with a sigmoid are labels, each of which is chosen or not.
+    Several columns with a sigmoid are independent labels.
 
     Args:
         model: the file.

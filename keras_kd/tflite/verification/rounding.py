@@ -102,7 +102,7 @@ class _Twin:
     def _fake_quant(self, read: int, written: int, rounded: int, limits: tuple[int, int]) -> Any:
         scale, zero_point = self._rounded[rounded]
         if limits == _WIDE:
-            # Numbers that are multiples of the scale are so whatever stands for 0.
+            # Multiples of the scale are multiples for every zero point.
             zero_point = 0
         low, high = (scale * (limit - zero_point) for limit in limits)
         return self._schema.OperatorT(

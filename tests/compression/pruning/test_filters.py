@@ -144,7 +144,7 @@ def test_the_result_is_saved_and_loaded_like_any_other(tmp_path):
     [
         ({"share": 0}, "share=0.*above 0.*every other filter"),
         ({"share": 1.0}, "share=1.0.*at most"),
-        ({"share": 0.01}, "share=0.01.*of which none goes.*larger share"),
+        ({"share": 0.01}, "share=0.01.*so that none is removed.*larger share"),
         ({"minimum": 0}, "minimum=0.*at least 1"),
         ({"multiple_of": 0}, "multiple_of=0.*at least 1"),
         ({"scope": "model"}, "scope='model'.*'layer', 'global'"),
