@@ -148,7 +148,7 @@ def _named(data: Any, inputs: Sequence[InputInfo], source: str) -> Mapping[str, 
     if isinstance(data, Mapping):
         if set(data) == set(names):
             return data
-        # Users know the names that they gave, files those that all languages accept.
+        # Users know their own names; files have names that all languages accept.
         renamed = {identifier(str(key)): array for key, array in data.items()}
         if len(renamed) < len(data) or set(renamed) != set(names):
             raise problem(

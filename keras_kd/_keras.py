@@ -268,7 +268,7 @@ def keep_random_states(model: Any) -> bool:
     Without this they use operations of TensorFlow whose state nothing can read.
 
     Returns:
-        Whether there were such layers: steps that were compiled before do not know of it.
+        Whether there were such layers: steps that were compiled before must be compiled anew.
     """
     changed = False
     for layer in model.submodules:

@@ -51,7 +51,7 @@ class Logits:
         members: for the mean of the probabilities of several models, their logits, of shape
             `(models, batch, ..., classes)`; such a mean depends on the temperature.
         shares: one share per member, an array with the sum 1.
-        known: where members know a part of the classes only, a boolean array of shape
+        known: where members have a part of the classes only, a boolean array of shape
             `(models, classes)` that marks them.
         top: where `logits` are the k largest only, which these are and what the others weigh.
         classes: of a softmax, how many classes a distribution has, where several stand one after
@@ -85,7 +85,7 @@ class Logits:
         if self.members is None:
             return self.logits
         softened = self.members / temperature
-        # A class that a member does not know has the probability 0 in its distribution. On and off
+        # A class that a member does not have has the probability 0 in its distribution. On and off
         # are a distribution for each class, and the member has none for this one.
         own = activation == "sigmoid"
         shares = class_shares(self.shares, self.known if own else None)
@@ -118,7 +118,7 @@ class Logits:
 
 
 def class_shares(shares: Any, known: Any = None) -> np.ndarray:
-    """The share that each member has in the mean of each class: its own among those who know it.
+    """The share of each member in the mean of each class: its own among those that have the class.
 
     Args:
         shares: array of shape `(models,)`.

@@ -98,7 +98,7 @@ class MaskTrail:
             return own
         if id(tensor) in self._known:
             return self._known[id(tensor)][1]
-        # From an operation inside a layer, to which nobody listens.
+        # From an operation inside a layer, which is not observed.
         return self._lost(tensor, self._shapes, "an operation between its layers")
 
     def mark(self, tensors: Any) -> None:

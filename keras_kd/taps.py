@@ -147,7 +147,7 @@ class _Reading(NamedTuple):
 
     Attributes:
         name: as it was given.
-        layer: the layer to listen to.
+        layer: the layer whose outputs are recorded.
         what: the index of one of its outputs, "scores" or "probabilities"; `None` for its only
             output.
     """

@@ -260,9 +260,9 @@ def _percent(share: float) -> str:
 INTRODUCTION = """\
 # Students
 
-Small classifiers of images of 28x28, made by this package: a teacher was trained, then a student on its
-outputs, also while the student was pruned and prepared for 8 bits. Each is here in the form that
-its target takes, with a card that describes how it was made and measured.
+Small classifiers of images of 28x28, made by this package: a teacher was trained, then a student
+on its outputs, also while the student was pruned and prepared for 8 bits. Each is here in the
+form that its target takes, with a card that describes how it was made and measured.
 
 - `android`: color images in, the mean of the channels counts; labels and normalization are
   in the file, and MediaPipe's ImageClassifier runs it as it is.

@@ -123,7 +123,7 @@ def check_config(config: Any, custom_objects: Mapping[str, Any]) -> None:
             that the user's code has registered with Keras.
 
     Raises:
-        ConfigError: naming the layer, what it names and how to go on.
+        ConfigError: with the layer, what it names and the fix.
     """
     # By a list and not by recursion: a file may be nested deeper than Python's stack.
     pending = [(config, "")]

@@ -47,7 +47,7 @@ ONLY_IN_KERAS_2 = (
 def modernized(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a model or layer of Keras 2, as Keras 3 reads it.
 
-    What both know stays as it is, and so does what Keras 3 must refuse, such as
+    What both have stays unchanged, and so does what Keras 3 must refuse, such as
     `time_major=True`.
 
     Args:

@@ -28,7 +28,7 @@ _STRING = 7
 _USUAL_SIGNATURES = ("serving_default", "serve")
 _INTERNAL_SIGNATURE = "__saved_model_"
 _MOST_BYTES = 2**31
-# What the loader may know of a function; other attributes let it stand for others.
+# The attributes that a function may have; others would let it replace other functions.
 _FUNCTION_ATTRIBUTES = ("_construction_context", "_input_shapes")
 # Python's gradients, and how a runtime is set up for a call: neither is of the file's choice.
 _NODE_ATTRIBUTES_LEFT_OUT = ("_gradient_op_type", "config", "config_proto", "executor_type")
@@ -81,7 +81,7 @@ def _saved_function() -> type:
         def __init__(self, function: Any, variables: list[Any]) -> None:
             super().__init__(trainable=False)
             self.function = function
-            # A variable of Keras holds that of TensorFlow, for which exporters ask.
+            # A variable of Keras holds that of TensorFlow, which exporters need.
             self.held = [
                 keras.Variable(
                     variable,

@@ -36,7 +36,7 @@ class ConfigError(ValueError):
     Args:
         reason: what is wrong, as a clause.
         expected: what is expected besides a model, for example "without code in it"; may be empty.
-        fix: how to go on.
+        fix: what the caller can do.
     """
 
     def __init__(self, reason: str, expected: str, fix: str) -> None:

@@ -29,7 +29,7 @@ _SURPRISE_OF_ONE = 2.0
 # Variances as small as that are rounding, or channels that are always zero.
 _LEAST_VARIANCE = 1e-3
 # Of the way from the values of a new layer to those of the data: below it, an average has seen too
-# few steps to bear witness.
+# few steps to be evidence.
 _SETTLED = 0.5
 _PIXELS = 255
 _LARGEST_PLAIN = 16

@@ -51,7 +51,7 @@ def munge(
         teacher: labels the examples: a model of either Keras, a function from an array to outputs,
             such as `forest.predict_proba` of scikit-learn, or an object of `keras_kd.teachers`,
             which gives what the losses compare (an `Ensemble` of classifiers, logarithms of
-            probabilities). It is asked in batches.
+            probabilities). It is called on batches.
         seed: the same seed gives the same examples. `None` for others every time.
 
     Returns:

@@ -143,7 +143,7 @@ class Assembly(_OfModel):
             raise
 
     def _compile_for_other_weights(self, old: Parts) -> None:
-        """Compile anew, where an optimizer would meet weights that it does not know."""
+        """Compile anew, where an optimizer would get weights that are new to it."""
         arguments, new = self._compile_arguments.value, self._parts.value
         known = [id(weight) for weight in old.objective.bridge_weights]
         is_known = known == [id(weight) for weight in new.objective.bridge_weights]
@@ -358,7 +358,7 @@ class Assembly(_OfModel):
 
 
 def connect(objective: Objective, teacher: Teacher, student_tap: Tap) -> None:
-    """Make adapters and the losses' own weights, where the models know their shapes."""
+    """Make adapters and the losses' own weights, where the models' shapes are known."""
     student = student_tap.shapes()
     of_teacher = teacher.shapes(student)
     if student is not None and of_teacher is not None:

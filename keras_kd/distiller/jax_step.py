@@ -40,7 +40,7 @@ class JaxTeaching(Steps):
 
     @property
     def metrics_variables(self) -> list[keras.Variable]:
-        """Those of metrics, and what a step notes of the models' outputs."""
+        """Those of metrics, and the notes of a step on the models' outputs."""
         return [*super().metrics_variables, *self._notes()]
 
     def _notes(self) -> list[keras.Variable]:
@@ -87,7 +87,7 @@ class JaxTeaching(Steps):
         return keras.StatelessScope(state_mapping=pairs, collect_losses=True)
 
     def _values(self, scope: keras.StatelessScope) -> tuple[list[Any], list[Any]]:
-        """What variables without gradients, and those of metrics, have become in a scope."""
+        """The values of variables without gradients, and of metrics, in a scope."""
 
         def now(variables: Sequence[keras.Variable]) -> list[Any]:
             return [scope.get_current_value(variable) for variable in variables]
@@ -125,7 +125,7 @@ class JaxTeaching(Steps):
         def remembering(state: State, iterator: Any) -> tuple[dict[str, Any], State]:
             nonlocal is_first
             if is_first:
-                # The step takes the place of its arguments in the memory. If the first one fails,
+                # The step reuses the memory of its arguments. If the first one fails,
                 # the models have their weights nevertheless.
                 self._remember(state)
                 state = jax.tree.map(jax.numpy.copy, state)

@@ -166,7 +166,7 @@ class Objective:
         return [name for loss in self._losses for name in loss.layers("student")]
 
     def softened(self, side: str, outputs: Any) -> list[Any]:
-        """Those of a model's outputs to which a loss applies a softmax: only logits bear it.
+        """Those of a model's outputs to which a loss applies a softmax, which only logits allow.
 
         Args:
             side: "teacher" or "student".

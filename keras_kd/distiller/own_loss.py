@@ -27,7 +27,7 @@ _CROSSENTROPIES_OF_PROBABILITIES = (
 
 
 def overrides(model: Any, method: str) -> bool:
-    """Whether a method of a model is the work of its user, and not of Keras."""
+    """Whether a method of a model is the user's, not Keras' own."""
     owner = next((cls for cls in type(model).__mro__ if method in vars(cls)), None)
     return owner is not None and owner.__module__.split(".")[0] not in ("keras", "tf_keras")
 

@@ -135,7 +135,7 @@ def _reduced(values: Any, sample_weight: Any, mask: Any, reduction: str) -> Any:
 
 
 def reads_whole_batch(loss: DistillationLoss) -> bool:
-    """Whether a loss needs all examples of a batch, or reduces them in a way that is its user's."""
+    """Whether a loss needs all examples of a batch, or has its own reduction."""
     return loss.reads_whole_batch or any(
         _is_of_user(type(loss), method) for method in ("compute_loss", "of_pair")
     )

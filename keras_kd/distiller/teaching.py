@@ -26,10 +26,10 @@ class Passes(NamedTuple):
     """The forward passes of a step.
 
     Attributes:
-        teacher: what the teacher gave.
-        student: what the student gave.
-        added: what the student's layers have added with `add_loss`, where other replicas take their
-            turn before the layers are asked for it.
+        teacher: the teacher's outputs and features.
+        student: the student's outputs and features.
+        added: what the student's layers have added with `add_loss`, where other replicas run before
+            it is read.
     """
 
     teacher: Tapped
@@ -92,9 +92,9 @@ class Teaching(Measuring):
     def with_student(self, student: Any, learning_rate: Any = None) -> Any:
         """A distiller that teaches another student, such as a compressed one, in the same way.
 
-        It has the same teacher, losses and weights, is compiled as this one was, if it was, with an
-        optimizer that has no state yet, and its adapters begin with what this one's have learned
-        where the features have the same shapes. The teacher then listens to the new student only.
+        It has the same teacher, losses and weights. If this one was compiled, it is compiled in the
+        same way, with an optimizer without state. Its adapters begin with the weights of this one's
+        where the features have the same shapes. The teacher then belongs to the new student.
 
         Args:
             student: a model of either Keras.

@@ -80,11 +80,11 @@ class TeacherWatch:
     """Finds teachers whose outputs are NaN, infinity, or probabilities where logits are needed.
 
     A compiled step cannot raise a readable error (under XLA it cannot raise at all), so the step
-    writes down what it saw and Python reads it when the step is over.
+    notes what it found and Python reads the note after the step.
 
     Args:
         name: the teacher's name, for messages.
-        softened: whether a loss divides the outputs by a temperature, as only logits can bear,
+        softened: whether a loss divides the outputs by a temperature, which only logits allow,
             where `look` gets none.
 
     Attributes:

@@ -77,7 +77,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
 
     @property
     def original(self) -> keras.distillation.DistillationLoss:
-        """The loss as its user made it; another where this is the form of it."""
+        """The loss that the user passed, where this one was made from it; else itself."""
         return self
 
     @property

@@ -16,7 +16,7 @@ MOST_WINDOW_SAMPLES = 4096
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class LogMel(keras.layers.Layer):
-    """The logarithm of the power in mel bands, for models that listen.
+    """The logarithm of the power in mel bands, for models of sound.
 
     A clip is cut into frames of `window` seconds, one every `hop` seconds. For the samples s of a
     frame, the Hann window h (periodic), an FFT length F, the power of two at or above the window,

@@ -56,8 +56,8 @@ class Ensemble(Teacher):
             left out is so before the softmax. Classes of the student that no member has are
             learned from labels alone: in a Distiller the losses on outputs then see the student's
             logits of the others. With softmax outputs, a member gives no probability to classes
-            that it does not know, and its weight is how likely an example is one of its classes.
-            With sigmoid outputs, and in a mean of logits, a class has the mean of those that know
+            that it does not have, and its weight is how likely an example is one of its classes.
+            With sigmoid outputs, and in a mean of logits, a class has the mean of those that have
             it.
         name: for messages.
 
@@ -168,7 +168,7 @@ class Ensemble(Teacher):
             teacher.after_step(student, step)
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
-        """The averaged outputs, where all members know the shapes of their outputs."""
+        """The averaged outputs, where the shapes of all members' outputs are known."""
         shapes = [teacher.shapes(student) for teacher in self.teachers]
         tapped = [one for one in shapes if one is not None]
         if len(tapped) < len(shapes):

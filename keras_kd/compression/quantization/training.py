@@ -235,7 +235,7 @@ def calibrate(model: Any, examples: Mapping[str, np.ndarray] | None) -> None:
 
 
 class _Recorder:
-    """Stands in for a quantizer: hands its input on and remembers its range."""
+    """Replaces a quantizer: returns its input and records its range."""
 
     def __init__(self) -> None:
         self.ranges: dict[Any, tuple[Any, float, float]] = {}
@@ -264,7 +264,7 @@ class _Recorder:
 def _stand_ins(
     quantize_layers: list[Any], wrappers: list[Any], recorder: _Recorder
 ) -> Iterator[tuple[Any, str, Any]]:
-    """What holds a quantizer of activations, under which name, and what takes its place there."""
+    """Each owner of a quantizer of activations, the attribute, and the replacement."""
     for layer in quantize_layers:
         if not layer.has_fixed_range:
             yield layer, "quantizer", recorder

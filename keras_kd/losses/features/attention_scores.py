@@ -42,7 +42,7 @@ class AttentionScores(FeatureLoss):
     Transfers which tokens look at which. Names the attention layers themselves: the
     `MultiHeadAttention` and `GroupedQueryAttention` of Keras, the layers of KerasHub that are
     derived from them, and those inside other layers ("transformer_layer_3/self_attention_layer").
-    `keras_kd.Distiller` listens to them in the model's own forward pass, whether or not they return
+    `keras_kd.Distiller` records them in the model's own forward pass, whether or not they return
     their scores; it computes the product of queries and keys once more where Keras fuses it with
     the softmax. Its usual weight is 1.
 

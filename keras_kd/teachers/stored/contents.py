@@ -34,7 +34,7 @@ class StoredOutput:
             none was seen.
         puts_out_logits: whether the output itself is the logits.
         shares: for the mean of the probabilities of several models, what each counts.
-        known: where members know a part of the classes only, which ones, `(models, classes)`.
+        known: where members have a part of the classes only, which ones, `(models, classes)`.
         classes: of a softmax, how many classes a distribution has, where several stand one after
             another on the last axis.
     """

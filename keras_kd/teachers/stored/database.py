@@ -123,7 +123,7 @@ class Records:
             raise problem(
                 f"the record {outside[0]} of {str(self.path)!r}",
                 f"a number from 0 to {self.count - 1}",
-                "ask for records that were stored",
+                "read records that were stored",
             )
         columns = _COLUMNS.replace("key", "ifnull(key, 0)")
         where = "WHERE place IN ({}) ORDER BY place"
@@ -402,7 +402,7 @@ class RecordWriter(Records):
         """Let go of the store; what is not committed is lost."""
         is_empty = self._own and not self.count and not self.complete
         if is_empty and self._closing.alive and not size_of(self.path):
-            # While nobody else can have begun to write to it.
+            # Before another process can begin to write to it.
             self.path.unlink(missing_ok=True)
         self._closing()
         written.discard(self._own)

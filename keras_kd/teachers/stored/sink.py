@@ -32,7 +32,7 @@ class Sink:
 
     `skip` or `add` is called once for each batch. `add` takes a whole batch, of which some may be
     there. Whatever ends the `with` block early, the store is valid up to some examples before the
-    last that were added, and the next `Sink` of the same description goes on there. A store to
+    last that were added, and the next `Sink` of the same description continues there. A store to
     which nothing was added goes.
 
     Args:

@@ -229,7 +229,7 @@ class _Graph:
         return self._ranges.get(self._root(index))
 
     def _root(self, index: int) -> int:
-        """The tensor whose scale this one has: operators with one operand hand it on."""
+        """The tensor whose scale this one has: operators with one operand keep it."""
         while (number := self._makers.get(index)) is not None and self._names[number] in _ONE_SCALE:
             floats = self._floats(number)
             if len(floats) != 1:

@@ -1,4 +1,4 @@
-"""The features of `keras_kd.sound.LogMel` in C++, for firmware that listens."""
+"""The features of `keras_kd.sound.LogMel` in C++, for firmware with a microphone."""
 
 from __future__ import annotations
 

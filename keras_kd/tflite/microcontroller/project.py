@@ -153,7 +153,7 @@ def _in_old_runtimes(
 
 
 def _check_project_name(name: str) -> None:
-    """Refuse a name whose header would take the place of one of the standard library."""
+    """Refuse a name whose header would replace one of the standard library."""
     check_name(name)
     if name.lower() in _STANDARD_HEADERS.split():
         raise problem(
@@ -355,8 +355,8 @@ class _Project:
         if model.stateful:
             return (
                 f"{model.state}. `{name}_predict` begins each call with the state of "
-                f"`{name}_init`, as `predict` does in Python. To go on from one call to the next "
-                f"use `{name}_invoke`, and `{name}_reset` before each new sequence: what is left "
+                f"`{name}_init`, as `predict` does in Python. To continue from one call to the "
+                f"next use `{name}_invoke`, and `{name}_reset` before each new sequence: what is left "
                 "of the one before changes the outputs."
             )
         pairs = ", ".join(f"`{i}` and `{o}`" for i, o in model.state_outputs.items())

@@ -255,6 +255,6 @@ def _fix(quantization: str, fallback: str) -> str:
         return (
             "choose quantization='dynamic_int8', or train "
             "keras_kd.compression.quantize_aware(student, x_train, weight_bits=4), which "
-            "learns to bear 4 bits, and convert it to 'int8': its weights keep the 4 bits"
+            "is trained for 4 bits, and convert it to 'int8': its weights keep the 4 bits"
         )
-    return "choose quantization='float32', or replace the layer that does not bear this one"
+    return "choose quantization='float32', or replace the layer that fails in this one"
