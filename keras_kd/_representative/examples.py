@@ -12,8 +12,7 @@ import numpy as np
 
 from keras_kd._checks import problem, three_parts
 from keras_kd._examples import InputInfo
-from keras_kd._representative.evidence import warn_of_other_data
-from keras_kd._representative.preprocessing import first_scaling, scaled_by
+from keras_kd._representative.evidence import first_scaling, scaled_by, warn_of_other_data
 from keras_kd._representative.ranges import InputRange, Ranges, check_in_ranges, checked_ranges
 from keras_kd._representative.sampling import sampled
 from keras_kd.data.examples import load_examples

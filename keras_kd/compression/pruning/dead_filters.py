@@ -11,9 +11,8 @@ import numpy as np
 
 from keras_kd._keras import check_model
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.bridge.comparison import random_inputs
 from keras_kd.compression.bridge.graph import Graph, Slot
-from keras_kd.compression.bridge.rebuilding import rebuild
+from keras_kd.compression.bridge.rebuilding import random_inputs, rebuild
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.layers import KernelRow
 from keras_kd.compression.pruning.channels import Channels, Cut, channels_of

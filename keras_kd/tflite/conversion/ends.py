@@ -11,11 +11,11 @@ import numpy as np
 
 from keras_kd._checks import problem, three_parts
 from keras_kd._representative import Ranges, usual_range
-from keras_kd._representative.preprocessing import first_scaling
+from keras_kd._representative.evidence import first_scaling
 from keras_kd.tflite.contents.packing import operator_code, operator_name
 from keras_kd.tflite.contents.state import NEXT, kept_tensors
 from keras_kd.tflite.conversion.forms import Form
-from keras_kd.tflite.conversion.lookups import reshape
+from keras_kd.tflite.conversion.quantizer import reshape
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.student import Signature
 

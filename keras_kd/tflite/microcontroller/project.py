@@ -356,8 +356,8 @@ class _Project:
             return (
                 f"{model.state}. `{name}_predict` begins each call with the state of "
                 f"`{name}_init`, as `predict` does in Python. To continue from one call to the "
-                f"next use `{name}_invoke`, and `{name}_reset` before each new sequence: what is left "
-                "of the one before changes the outputs."
+                f"next use `{name}_invoke`, and `{name}_reset` before each new sequence: the state "
+                "that is left from the one before changes the outputs."
             )
         pairs = ", ".join(f"`{i}` and `{o}`" for i, o in model.state_outputs.items())
         if pairs:
