@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_kd import tflite
 from keras_kd.compression import quantize_aware, summary
-from keras_kd.compression.bridge import graph
+from keras_kd.compression.bridge import graph, rebuilding
 
 
 def randomized(student):
