@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kd import _backends, _keras, _probabilities
+from keras_kd import _backends, _distributions, _keras, _probabilities
 from keras_kd._checks import problem, three_parts
+from keras_kd._distributions import DERIVED, LOGITS, UNKNOWN
 from keras_kd._operations import operation_of
-from keras_kd._probabilities import DERIVED, LOGITS, UNKNOWN
 
 # The logarithm of a probability that is 0, for float32: infinity would turn products into NaN.
 IMPOSSIBLE = -1e9
@@ -56,7 +56,7 @@ class Logits:
         top: where `logits` are the k largest only, which these are and what the others weigh.
         classes: of a softmax, how many classes a distribution has, where several stand one after
             another on the last axis; `None` where the last axis is one.
-        origin: where no activation is seen, what is known: see the words of `_probabilities`.
+        origin: where no activation is seen, what is known: see the words of `_distributions`.
         taught: where a teacher has a part of the student's classes only, which of them its
             columns are, in order.
     """
@@ -100,7 +100,7 @@ class Logits:
         if self.known is not None:
             softened = ops.where(per_member(self.known, softened), softened, IMPOSSIBLE)
         if self.classes is not None:
-            softened = _probabilities.split_rows(softened, self.classes)
+            softened = _distributions.split_rows(softened, self.classes)
             log_shares = ops.expand_dims(log_shares, axis=-1)
         mean = ops.logsumexp(ops.log_softmax(softened, axis=-1) + log_shares, axis=0)
         if self.classes is not None:
@@ -109,7 +109,7 @@ class Logits:
 
     def in_rows(self, classes: int) -> Logits:
         """The same with one distribution on the last axis, shape `(batch, ..., k, classes)`."""
-        return self.changed(lambda rows: _probabilities.split_rows(rows, classes), classes=None)
+        return self.changed(lambda rows: _distributions.split_rows(rows, classes), classes=None)
 
     def changed(self, change: Callable[[Any], Any], **others: Any) -> Logits:
         """The same with all its tensors changed by a function."""
@@ -153,7 +153,7 @@ def recognise_logits(output: Any) -> Logits:
     if remembered is not None:
         return remembered
     found = _probabilities.behind(output)
-    if isinstance(found, _probabilities.Found):
+    if isinstance(found, _distributions.Found):
         return _recognised(output, found)
     own = _keras.at_least_float32(output)
     logits = getattr(output, "_keras_logits", None)
@@ -166,7 +166,7 @@ def recognise_logits(output: Any) -> Logits:
     return Logits(logits, possible[0] if len(possible) == 1 else None)
 
 
-def _recognised(output: Any, found: _probabilities.Found) -> Logits:
+def _recognised(output: Any, found: _distributions.Found) -> Logits:
     """What was found behind an output, with the classes on its last axis."""
     if found.activation == "sigmoid":
         if found.is_whole:

@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_kd import _backends, _logits, _replicas
 from keras_kd._checks import problem
-from keras_kd._probabilities import JOINED
+from keras_kd._distributions import JOINED
 
 # Added to the count for each model with probabilities that are no distributions.
 _ENTRIES = 1000

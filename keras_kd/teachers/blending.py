@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_kd._checks import problem, shapes_fit
+from keras_kd._distributions import UNKNOWN
 from keras_kd._logits import (
     OTHER_AXIS,
     Logits,
@@ -19,7 +20,6 @@ from keras_kd._logits import (
     recognise_logits,
     remember_logits,
 )
-from keras_kd._probabilities import UNKNOWN
 
 
 class Voice(NamedTuple):

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_kd import _backends
 from keras_kd._checks import check_choice, check_integer, problem
+from keras_kd._distributions import JOINED, UNKNOWN
 from keras_kd._limits import watched_batch
 from keras_kd._logits import (
     OTHER_AXIS,
@@ -24,7 +25,6 @@ from keras_kd._logits import (
     said_of_probabilities,
     suspicions,
 )
-from keras_kd._probabilities import JOINED, UNKNOWN
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
 from keras_kd.teachers.inputs import Inputs
