@@ -12,7 +12,7 @@ from keras_kd._checks import problem, shapes_fit
 
 
 class InputInfo(Protocol):
-    """What is known of one input: the batch is in front of its shape, unknown sizes are None."""
+    """The facts of one input: its shape has the batch first, unknown sizes are None."""
 
     @property
     def name(self) -> str:

@@ -64,7 +64,7 @@ def check_output(output: Path, *, is_file: bool = False) -> None:
     """Find out before hours of work whether the results can be written.
 
     Args:
-        output: where they are to be.
+        output: the directory for them.
         is_file: whether that is a file, and no directory.
 
     Raises:

@@ -294,7 +294,7 @@ def _are_probabilities(values: Any, origin: str) -> Any:
     inside = ops.logical_and(ops.min(values) >= 0.0, ops.max(values) <= (2.0 if derived else 1.0))
     if derived:
         return inside
-    # Few entries can lie there by chance, zeros are nobody's probabilities, and what has length 1
+    # Few entries can lie there by chance, zeros are no probabilities, and what has length 1
     # is an embedding.
     chance = ops.logical_or(ops.size(values) < 8, ops.max(values) == 0.0)
     lengths = ops.sum(ops.square(values), axis=-1)

@@ -29,7 +29,7 @@ _DEPTH = 40
 
 
 def behind(tensor: Any) -> Behind:
-    """What made a tensor: the logits of its probabilities, or one of the words of `_distributions`."""
+    """What made a tensor: the logits of its probabilities, or a word of `_distributions`."""
     return _backends.without_autograph(_follow)(tensor, {}, _DEPTH)
 
 

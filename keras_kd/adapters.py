@@ -167,7 +167,7 @@ def _build(loss: FeatureLoss, layer: keras.layers.Layer, shape: tuple) -> None:
             layer.build(shape)
         layer.compute_output_shape(shape)
     except Exception as error:
-        # A layer may be anybody's, and raise anything.
+        # A layer may be the user's own, and raise any error.
         raise problem(
             f"the adapter {layer.name!r} for {type(loss).__name__} on features of shape "
             f"{shape}: {one_line(error)[:200]}",

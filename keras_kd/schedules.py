@@ -78,13 +78,13 @@ def value_at(
 
     Args:
         schedule: what `check_schedule` returned.
-        step: how many updates the student has had; `None` where nobody counts.
+        step: how many updates the student has had; `None` where they are not counted.
         at_least: replaces values of a schedule below it. A compiled step cannot raise; whoever
             runs it checks the value of the schedule afterwards, when the student is still whole.
         dtype: of the tensor.
 
     Raises:
-        ValueError: if the number depends on a step that nobody counts.
+        ValueError: if the number depends on a step that is not counted.
     """
     if not callable(schedule):
         return schedule

@@ -112,7 +112,7 @@ def _check_own_files(path: Path) -> None:
 
 
 def _check_program(graph: Any, path: Path) -> None:
-    """Refuse programs that could read or write files, run Python, or do what nobody has checked.
+    """Refuse programs that could read or write files, run Python, or have unreviewed operations.
 
     Functions that TensorFlow writes for saving and restoring do read and write files. They are let
     in if nothing else in the program can call them, and are never loaded.

@@ -317,7 +317,7 @@ class Assembly(_OfModel):
         )
 
     def _settle_terms(self) -> None:
-        """Take over what somebody changed in the lists of losses and weights themselves."""
+        """Adopt changes that were made in the lists of losses and weights themselves."""
         losses, weights = self._objective.terms
         known_losses, known_weights = self._terms.value
         if weights != known_weights:

@@ -1,6 +1,6 @@
-"""The loss on labels: that of `compile`, or one that the student brings along.
+"""The loss on labels: that of `compile`, or the student's own.
 
-The latter is its own `compute_loss`, or what it was compiled with.
+The latter is its `compute_loss`, or the loss that it was compiled with.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from keras_kd.tflite import TFLiteModel, microcontroller
 
 # The key in `models` of the model that the others agree with, if no other is named.
 _TEACHER = "teacher"
-# More would make a page, and the file of the numbers, longer than anybody reads.
+# More would make the page and the file of the numbers too long to read.
 MOST_CLASSES = 40
 _MOST_PICTURES = 12
 

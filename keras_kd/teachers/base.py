@@ -97,7 +97,7 @@ class Teacher:
 
         Args:
             student: the student.
-            step: how many updates it has had; `None` where nobody counts.
+            step: how many updates it has had; `None` where they are not counted.
         """
 
     def get_config(self) -> dict[str, Any]:

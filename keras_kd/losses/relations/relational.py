@@ -98,7 +98,7 @@ class Relational(BatchLoss):
 
     Reference:
         Park, Kim, Lu, Cho: Relational Knowledge Distillation, CVPR 2019. As in the authors' code,
-        means include the pairs and triples in which an example meets itself.
+        means include the pairs and triples with the same example twice.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """A store: one SQLite file with a row per record, and a table that describes it.
 
-Nothing that a file declares is trusted. Its schema must be the one below to the letter, before any
+Nothing that a file declares is trusted. Its schema must be exactly the one below, before any
 other statement runs. Each row has a CRC-32 of all that is in it and of the description, and the
 description one of itself and of how many rows there are.
 
@@ -408,7 +408,7 @@ class RecordWriter(Records):
         written.discard(self._own)
 
     def _begin(self) -> None:
-        """Begin a transaction; until it ends nobody else can begin one."""
+        """Begin a transaction; until it ends no other process can begin one."""
         if self._connection.in_transaction:
             return
         self._connection.execute("PRAGMA busy_timeout = 200")

@@ -1,4 +1,4 @@
-"""From a batch as users give it to the stored outputs for its examples."""
+"""From a batch in the user's form to the stored outputs of its examples."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Lookup:
         key: the entry of dict inputs that is the key; `None`: the one that the store names.
 
     Raises:
-        ValueError: if there is to be a key, and the store has none.
+        ValueError: if a key is needed, and the store has none.
     """
 
     def __init__(

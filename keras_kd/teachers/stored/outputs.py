@@ -175,7 +175,7 @@ class Predictions:
             batch = self._batch(_named(piece), own_keys, examples)
             first = first or batch
             _check_alike(first, batch)
-            # A stream may end in a batch of nobody.
+            # A stream may end in an empty batch.
             if batch.count:
                 examples += batch.count
                 yield batch

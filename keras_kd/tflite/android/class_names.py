@@ -74,7 +74,7 @@ def decoded(content: bytes, entry: str) -> str:
         ) from error
 
 
-# The most classes known to anybody, ImageNet's 21 841, take a tenth of this.
+# The names of the 21 841 classes of ImageNet take a tenth of this.
 _MOST_BYTES = 4 * 1024 * 1024
 
 

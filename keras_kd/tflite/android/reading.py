@@ -89,7 +89,7 @@ def _kind(model: TFLiteModel, read: TableReader) -> tuple[str | None, int | None
         properties = content.table(schema.Content.PROPERTIES)
         slot = schema.AudioProperties.SAMPLE_RATE
         rate = 0 if properties is None else properties.number(slot, "<I")
-        # A recording without a rate is no recording to anybody.
+        # A recording without a rate cannot be used.
         return (None, int(rate)) if rate else ("numbers", None)
     likely = likely_kind(model, None)
     if kind == schema.ContentProperties.IMAGE:

@@ -34,7 +34,7 @@ RESOLVERS = {
 }
 # Models stay loaded for the calls that follow; those not used for longest leave first.
 _MOST_LOADED = 32
-# Measured runs may take so many times as long as the first ones, and some seconds more.
+# Measured runs may take this many times as long as the first ones, and some seconds more.
 _TIMES_AS_LONG = 20
 _SECONDS = 60
 
