@@ -19,6 +19,9 @@ from keras_kd.compression.pruning.schedule import ConstantSchedule, PolynomialSc
 from keras_kd.compression.selection import Selection, select
 
 _OWN_SCHEDULES = (PolynomialSchedule, ConstantSchedule)
+# One share for all layers, one by name or type, or a function of the student's own layer.
+SparsityTarget = float | Mapping[str | type, float] | Callable[[Any], float | None]
+_PURPOSE = "pruned"
 
 
 def prune(
@@ -183,12 +186,6 @@ def _check_axes(layers: list[Any], pattern: Pattern) -> None:
             " with two dimensions",
             f"pass skip={unknown}",
         )
-
-
-# One share for all layers, one by name or type, or a function of the student's own layer.
-SparsityTarget = float | Mapping[str | type, float] | Callable[[Any], float | None]
-
-_PURPOSE = "pruned"
 
 
 def sparsities(
