@@ -198,7 +198,7 @@ def _call_from_jax(function: Callable[..., Any], inputs: list[Any], specs: list[
 def numpy_errors_in_one_line() -> Iterator[None]:
     """Raise the `problem` that a function of `call_numpy` raised, with its own text.
 
-    TensorFlow and JAX wrap it into an error of their own, twenty lines of traceback as a text.
+    TensorFlow and JAX wrap it into another error, with twenty lines of traceback as text.
 
     Raises:
         ValueError: in the place of that error.

@@ -354,6 +354,6 @@ def _check_no_link(output: Path, directory: Path) -> None:
 def _foreign(path: Path, reason: str) -> ValueError:
     return problem(
         f"{str(path)!r}, {reason}",
-        "a file or directory of its own, since nothing is written elsewhere",
+        "a regular file or directory, since nothing is written elsewhere",
         "replace it by a copy of what it stands for, or choose another directory",
     )

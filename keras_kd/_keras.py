@@ -204,7 +204,7 @@ def replacing(model: Any, part: Any) -> Iterator[None]:
     """Within this context take other layers and models into a model, in the place of a part.
 
     Keras 3 forgets a variable that an attribute no longer holds, but no layer, and takes no layers
-    into a model that is built. tf_keras does both by itself.
+    into a model that is built. tf_keras does both.
     """
     if not is_keras_model(model):
         yield

@@ -150,7 +150,7 @@ class MaskTrail:
         if not new:
             return
         masks = [mask for mask in map(self.mask, _tensors((args, kwargs))) if mask is not None]
-        # A layer can make a mask of its own, inside, and lose it there.
+        # A layer can make another mask inside, and lose it there.
         shapes = [tuple(mask.shape) for mask in masks] + self._shapes[seen:]
         if masks and _graphs.keeps_positions(layer):
             found = _any_of([mask for mask in masks if not isinstance(mask, Lost)])

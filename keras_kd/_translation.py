@@ -117,7 +117,7 @@ def translate_callback(callback: Any) -> Any:
     """A tf_keras callback that does what a Keras 3 callback does.
 
     Raises:
-        ValueError: if it works with the state of Keras 3 optimizers in a way of its own.
+        ValueError: if it works with the state of Keras 3 optimizers.
     """
     if not isinstance(callback, keras.callbacks.Callback):
         return callback

@@ -104,7 +104,7 @@ class _Tensors:
 
     def __init__(self, layers: list[Any]) -> None:
         self.names = _names_without_slash([_name_of(layer) for layer in layers])
-        # A nested model with inputs of its own has been called once for itself in Keras 2.
+        # A nested model with its own inputs has been called once for itself in Keras 2.
         nested = [layer for layer in layers if _is_called_for_itself(layer)]
         self._nested = {_name_of(layer): layer["class_name"] for layer in nested}
 

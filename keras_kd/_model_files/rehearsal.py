@@ -94,7 +94,7 @@ def small_results(stored: int) -> Iterator[None]:
         with _checking_what_is_built(check, add):
             yield
     except Exception as error:
-        # Keras puts text of its own around the errors of layers.
+        # Keras adds text around the errors of layers.
         if found:
             raise found[0] from error
         raise

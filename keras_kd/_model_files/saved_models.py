@@ -170,7 +170,7 @@ def _saver_functions(graph: Any) -> set[str]:
 
 
 def _called(nodes: Iterable[Any]) -> Iterator[str]:
-    """The functions that nodes call: as an attribute, or as an operation of their own."""
+    """The functions that nodes call: as an attribute, or as an operation."""
     for node in nodes:
         yield node.op
         for value in node.attr.values():

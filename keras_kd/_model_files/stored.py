@@ -89,7 +89,7 @@ class ModelDescription(Report):
             they are in no HDF5 file.
         inputs: the inputs; none where a model has no graph and was not built.
         outputs: the names of the layers that end a graph.
-        layers: those at the top; none of a model of a class of its own.
+        layers: those at the top; none of a subclassed model.
         sha256: the SHA-256 of the file.
     """
 

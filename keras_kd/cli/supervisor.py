@@ -39,7 +39,7 @@ _DEATH_SIGNAL_OF_PARENT = 1  # PR_SET_PDEATHSIG of prctl
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line in a process of its own; see `program.main`.
+    """Run the command line in a child process; see `program.main`.
 
     Returns:
         The exit code of `program.main`, and 2 as well if the process has crashed or has taken more

@@ -28,7 +28,7 @@ def load_examples(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]
     """Load examples from a `.npy` or `.npz` file; pickled objects in it are refused, not run.
 
     Returns:
-        The array of a `.npy`, or of a `.npz` whose only array has no name of its own; else a dict
+        The array of a `.npy`, or of a `.npz` whose only array has no name; else a dict
         with the arrays of the `.npz` by their names, which are those of a model's inputs.
 
     Raises:

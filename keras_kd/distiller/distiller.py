@@ -175,7 +175,7 @@ class Distiller(_BackendTeaching, FitTaken, keras.Model, metaclass=_EitherFlavou
         Args:
             optimizer: the student's optimizer.
             loss: the loss on labels, in any form Keras takes. `None` for the loss of the student
-                itself, if it has a `compute_loss` of its own or was compiled with a loss, or to
+                itself, if it has its own `compute_loss` or was compiled with a loss, or to
                 learn from the teacher alone, with `student_loss_weight=0`.
             metrics: measured on the student's outputs.
             **kwargs: further arguments of `keras.Model.compile`.

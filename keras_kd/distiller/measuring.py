@@ -155,7 +155,7 @@ def _choosing(output: Any) -> Any:
     """The logits behind an output, all of them."""
     seen = recognise_logits(output)
     if seen.top is None:
-        # A mean of several models' probabilities has no logits of its own.
+        # A mean of several models' probabilities has no logits.
         return output if seen.members is not None else seen.logits
     # The largest is among those that are known.
     best = ops.take_along_axis(

@@ -157,7 +157,7 @@ def of_whole_batch(
         student: what it compares of the student.
         others: what else it reads, such as sample weights, or `None`.
         gather: whether the loss is that of the examples of all replicas, or the mean of the losses
-            that each has of its own, weighed by their numbers of examples.
+            of each replica, weighed by their numbers of examples.
     """
     if gather:
         student = _gathered(student)

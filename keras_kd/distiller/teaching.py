@@ -110,7 +110,7 @@ class Teaching(Measuring):
             pruned.fit(dataset, epochs=5)
             ```
         """
-        # A class of the user's own is for one Keras.
+        # A user's subclass is for one Keras.
         is_own = type(self).__module__.partition(".")[0] == "keras_kd"
         return successor(self, student, learning_rate, self._entry if is_own else type(self))
 

@@ -21,7 +21,7 @@ class TorchTeaching(Steps):
         for weight in weights:
             weight.value.grad = None
         loss, outputs, sample_weight = self._loss_of_batch(x, y, sample_weight, torch.no_grad)
-        # Losses with weights of their own may have made them for the first batch.
+        # Losses may have made their weights for the first batch.
         weights = list(self.trainable_weights)
         scheduled = self._scheduled_values()
         self.optimizer.scale_loss(loss).backward()

@@ -97,7 +97,7 @@ class TeacherWatch:
         self._softened = softened
         self.probabilities = ProbabilityWatch("teacher", name)
         self._first_step_seen = False
-        # Replicas take turns in the middle of a step, each in a thread of its own.
+        # Replicas take turns in the middle of a step, each in another thread.
         self._seen = threading.local()
 
     def look(self, outputs: Any, softened: list[Any] | None = None) -> Any:

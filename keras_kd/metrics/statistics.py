@@ -46,7 +46,7 @@ class Answers:
         target: for reconstruction the input, in the shape of the outputs.
         groups: for ranking, the query that each example belongs to; None where each row of the
             outputs is one query.
-        threshold: from where on a number by itself means yes; None: from the outputs.
+        threshold: from where on a single number means yes; None: from the outputs.
     """
 
     task: str

@@ -13,7 +13,7 @@ from keras_kd._examples import check_finite, check_numbers
 TASKS = ("classification", "multilabel", "ranking", "regression", "reconstruction")
 # Tasks that are measured by their accuracy.
 CLASSIFYING = ("classification", "multilabel")
-# Tasks in which an output decides something; in the others it is a number by itself.
+# Tasks in which an output decides something; in the others it is a single number.
 DECIDING = (*CLASSIFYING, "ranking")
 # Softmax of float32, or of int8 with its steps of 1/256, adds up to 1 only about.
 _SUM_TOLERANCE = 0.05
@@ -99,7 +99,7 @@ def decisions(task: str, values: np.ndarray, threshold: float | None = None) -> 
     Args:
         task: one of `DECIDING`.
         values: shaped (examples, ..., columns); integers are classes that the model has chosen.
-        threshold: from where on a number by itself means yes. None: `threshold_of(values)`.
+        threshold: from where on a single number means yes. None: `threshold_of(values)`.
 
     Returns:
         For classification class numbers, shaped (examples, ...): the column with the largest value,

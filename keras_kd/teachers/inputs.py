@@ -166,7 +166,7 @@ class _Choice:
         return x
 
     def fitted(self, chosen: dict[Entry, Any], x: Any = None) -> Any:
-        """Chosen entries in the structure that the model takes; a single one by itself.
+        """Chosen entries in the structure that the model takes; a single one without a structure.
 
         Args:
             chosen: the entries.

@@ -67,7 +67,7 @@ class TFLiteModel(TFLiteFile):
             kernels: as in `predict`, or several of them. None: XNNPACK and LiteRT's own.
             x: what is run: the first of these examples. None: random numbers; a file that takes
                 sequences of any length gets one of length 32.
-            memory: whether memory is measured, too, which takes a process of its own.
+            memory: whether memory is measured, too, which takes a separate process.
 
         Raises:
             ValueError: if an option is out of range, or if `x` does not fit.

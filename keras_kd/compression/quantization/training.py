@@ -58,7 +58,7 @@ def quantize_aware(
         layers: the layers that are quantized, by name, type or function; by default all that can
             be. What is not chosen stays in float while the student trains.
         skip: layers that stay in float, likewise.
-        per_channel: whether each channel of a convolution has a range of its own. Dense and
+        per_channel: whether each channel of a convolution has its own range. Dense and
             Conv2DTranspose kernels have one range in any case.
         weight_bits: 2 to 8. Up to 4 bits are stored as 4-bit integers, more as 8-bit integers,
             where fewer bits show after compression only. Depthwise and transposed convolutions,

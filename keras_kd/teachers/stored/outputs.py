@@ -320,7 +320,7 @@ def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0
             f"{activation} gives",
             expected,
             "leave out the activation if they are logits"
-            + (", or pass 'sigmoid' if each class stands by itself" * (activation == "softmax")),
+            + (", or pass 'sigmoid' if the classes are independent" * (activation == "softmax")),
         )
     logits = _log(values) if activation == "softmax" else _log(values) - _log(1.0 - values)
     return logits.astype("float32")

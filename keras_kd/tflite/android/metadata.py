@@ -198,7 +198,7 @@ class Metadata:
             raise problem(
                 f"a score calibration of {len(calibration.sigmoids)} classes",
                 f"as many as there are class names, {len(self.class_names)}",
-                "add None for each class without a calibration of its own",
+                "add None for each class without a calibration",
             )
 
 

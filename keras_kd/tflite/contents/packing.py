@@ -101,7 +101,7 @@ def check_structure(model: Any) -> None:
 
 def _fill(part: Any) -> None:
     for kind in ("inputs", "outputs"):
-        # What is no vector of its own was not written, which flatbuffers returns as None or 0.
+        # flatbuffers returns a vector that was not written as None or 0.
         if not isinstance(getattr(part, kind), np.ndarray):
             setattr(part, kind, np.empty(0, np.int32))
 

@@ -101,7 +101,7 @@ def convert(
             returns one, such as TFLite's `representative_dataset`, a `.npy` or `.npz` file, a
             directory of images, or the name of a TFDS data set. With labels, as in `(x, y)`, every
             class is in the sample, and missing ones are warned of.
-            Students that may loop over time are calibrated in a process of their own, because some
+            Students that may loop over time are calibrated in a separate process, because some
             loops end it.
         target: "android", "microcontroller" or "web". Names of inner tensors are left out and
             weights aligned to 16 bytes. "microcontroller" is TensorFlow Lite Micro (TFLM): if

@@ -175,7 +175,7 @@ def _change_before_quantization(converter: Any, options: Options) -> None:
 
     form, calibrate = options.form, converter._quantize
     if form.integers != "int8":
-        # The quantizer for 16 bits calibrates by itself.
+        # The quantizer for 16 bits has its own calibration.
         def quantize_to_16_bits(content: bytes, *others: Any) -> bytes:
             model = unpacked(content)
             is_changed = use_integer_operators(model, "int16")

@@ -107,7 +107,7 @@ def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, f
 
 
 def separate_outputs(model: Any) -> bool:
-    """Give each output a tensor of its own.
+    """Give each output a separate tensor.
 
     The output of a stateful GRU is its next state, and a model may name one tensor twice. The
     converter makes a single tensor of both, which has one name in runtimes.
@@ -159,7 +159,7 @@ def equalize_states(model: Any) -> bool:
     """Have each state come in as it goes out, so that a device copies its bytes.
 
     Ranges are read for inputs and outputs apart, and a state goes in as zeros once more than it
-    comes out; inputs and outputs may have types of their own, too. Where scales or types differ, a
+    comes out; inputs and outputs may have other types, too. Where scales or types differ, a
     QUANTIZE behind the input turns one into the other.
 
     Args:

@@ -223,7 +223,7 @@ class Target:
 
         Args:
             form: the requested form.
-            has_recipe: whether layers have forms of their own.
+            has_recipe: whether layers have different forms.
             input_type: as for `convert`.
             output_type: as for `convert`.
 

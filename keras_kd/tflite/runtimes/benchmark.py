@@ -120,7 +120,7 @@ class Benchmark(Report):
         ]
         if self.peak_memory_bytes is not None and self.model_memory_bytes is not None:
             parts.append(
-                f"peak memory: {self.peak_memory_bytes / 1e6:.1f} MB in a process of its own, "
+                f"peak memory: {self.peak_memory_bytes / 1e6:.1f} MB in a separate process, "
                 f"{self.model_memory_bytes / 1e6:.1f} MB of it for the model"
             )
         return [*parts, *([f"* {DOUBT}"] if doubtful else [])]

@@ -1,4 +1,4 @@
-"""Files in LiteRT, which runs in a process of its own: some damaged and some good ones crash it."""
+"""Files in LiteRT, which runs in a separate process: some damaged and some good ones crash it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class OutputKind:
     Attributes:
         chooses: whether it chooses between classes; None where only its values can show it.
         is_probability: whether its values are parts of 1.
-        are_labels: whether each of its columns is chosen by itself.
+        are_labels: whether its columns are independent labels.
     """
 
     chooses: bool | None = None
