@@ -118,7 +118,7 @@ def _in_own_process(
 def _loop_error(signature: Signature, reason: str, options: Options) -> Exception:
     layers = [getattr(layer, "forward_layer", layer) for layer in layers_of(signature.model)]
     kinds = {type(layer).__name__ for layer in layers}
-    is_known = kinds & {"GRU", "LSTM", "SimpleRNN"}
+    is_known = kinds & {"GRU", "LSTM", "RNN", "SimpleRNN"}
     unrolled = (
         "pass keras_kd.tflite.unrolled(student), whose recurrent layers have unroll=True, or "
     )
