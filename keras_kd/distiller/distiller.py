@@ -30,9 +30,9 @@ else:
 class _EitherFlavour(type(keras.Model)):
     """`isinstance(distiller, keras_kd.Distiller)` also holds for the class of tf_keras students."""
 
-    def __instancecheck__(cls, instance: Any) -> bool:
+    def __instancecheck__(self, instance: Any) -> bool:
         return super().__instancecheck__(instance) or (
-            cls is Distiller and isinstance(instance, Teaching)
+            self is Distiller and isinstance(instance, Teaching)
         )
 
 
