@@ -151,7 +151,7 @@ def test_the_result_is_saved_and_loaded_like_any_other(tmp_path):
         ({"importance": "l3"}, "importance='l3'.*'l1', 'l2', 'batch_normalization'"),
         ({"importance": lambda layer: np.ones(3)}, "shape \\(3,\\) for layer 'first'.*its 8"),
         ({"importance": lambda layer: np.full(8, np.nan)}, "not finite.*its 8 filters"),
-        ({"importance": "batch_normalization"}, "none goes.*another importance"),
+        ({"importance": "batch_normalization"}, "none is removed.*another importance"),
         ({"layers": "logits"}, "'logits'.*cannot be made narrower.*'first'"),
         ({"skip": "first"}, "no chosen layer can be made narrower"),
     ],
