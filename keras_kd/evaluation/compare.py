@@ -33,7 +33,7 @@ from keras_kd.metrics import (
 )
 from keras_kd.metrics.measures import measures_of
 from keras_kd.metrics.statistics import confusion, per_class, reliability
-from keras_kd.metrics.tasks import CLASSIFYING
+from keras_kd.metrics.tasks import CLASSIFYING, check_outputs
 from keras_kd.tflite import TFLiteModel, microcontroller
 
 # The key in `models` of the model that the others agree with, if no other is named.
@@ -240,13 +240,7 @@ def _chosen_tasks(
         task = "ranking"
     given = task if isinstance(task, Mapping) else dict.fromkeys(outputs, task)
     chosen = renamed(given, outputs)
-    unknown = sorted(set(chosen) - set(outputs))
-    if unknown:
-        raise problem(
-            f"tasks for the outputs {unknown}",
-            f"some of {list(outputs)}",
-            "use the names of the outputs as keys",
-        )
+    check_outputs("tasks", chosen, outputs)
     for each in chosen.values():
         if each is not None:
             check_choice("task", each, TASKS)

@@ -130,6 +130,21 @@ def leads(task: str, values: np.ndarray, threshold: float) -> np.ndarray:
     return first - second
 
 
+def check_outputs(what: str, given: Iterable[str], names: Iterable[str]) -> None:
+    """Check that what is given by the name of an output names outputs of the model.
+
+    Raises:
+        ValueError: if there are others.
+    """
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise problem(
+            f"{what} for the outputs {unknown}",
+            f"some of {list(names)}",
+            "use the names of the outputs as keys",
+        )
+
+
 def labels_by_output(y: Any, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
     """The labels of each output that there are labels for.
 
@@ -151,13 +166,7 @@ def labels_by_output(y: Any, names: Sequence[str], count: int) -> dict[str, np.n
                 f"pass {{{names[0]!r}: ...}}",
             )
         y = {names[0]: y}
-    unknown = sorted(set(y) - set(names))
-    if unknown:
-        raise problem(
-            f"labels for the outputs {unknown}",
-            f"some of {list(names)}",
-            "use the names of the outputs as keys",
-        )
+    check_outputs("labels", y, names)
     arrays = {name: np.asarray(values) for name, values in y.items()}
     for name, array in arrays.items():
         labels = f"labels for the output {name!r}"
