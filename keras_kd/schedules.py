@@ -79,8 +79,8 @@ def value_at(
     Args:
         schedule: what `check_schedule` returned.
         step: how many updates the student has had; `None` where they are not counted.
-        at_least: replaces values of a schedule below it. A compiled step cannot raise; whoever
-            runs it checks the value of the schedule afterwards, when the student is still whole.
+        at_least: replaces values of a schedule below it. A compiled step cannot raise an
+            error; its caller checks the value after the step, when the student is still intact.
         dtype: of the tensor.
 
     Raises:
@@ -105,5 +105,5 @@ def serialize(schedule: Schedule) -> Any:
 
 
 def deserialize(config: Any) -> Any:
-    """What `serialize` was given; a number or an object stays what it is."""
+    """The schedule that `serialize` got; a number or an object is returned unchanged."""
     return keras.saving.deserialize_keras_object(config) if isinstance(config, dict) else config

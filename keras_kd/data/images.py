@@ -28,7 +28,7 @@ def load_images(
 
     Files are taken in the order of their paths; of animations the first frame. Images are stretched
     to the shape, with antialiasing. Transparency is dropped, and color becomes grey by its
-    luminance, where the model does not take it. What begins with a dot is no image.
+    luminance, where the model does not take it. Names that begin with a dot are skipped.
 
     Args:
         directory: holds files that end in .png, .jpg, .jpeg, .bmp or .gif, whether in directories

@@ -37,7 +37,7 @@ def munge(
         continuous:  e_a, e'_a = Normal(e'_a, d / s), Normal(e_a, d / s)   with d = |e_a - e'_a|
 
     Nearest is by Euclidean distance, each continuous column scaled to 0..1 and a difference in a
-    category counted as 1. So a constant column stays what it is, categories are never invented,
+    category counted as 1. So a constant column stays constant, no category is new,
     and an example whose nearest neighbour is its duplicate may come out unchanged.
 
     Args:

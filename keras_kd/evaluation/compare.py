@@ -64,10 +64,10 @@ def compare(
     A `TFLiteModel` is run itself, in LiteRT: its accuracy is the accuracy on the device. If
     tflite-micro is installed and supports it, it also runs there once, to measure its arena.
 
-    What is measured depends on the task of each output (`keras_kd.metrics.MEASURES`), which follows
+    The measures depend on the task of each output (`keras_kd.metrics.MEASURES`), which follows
     from the outputs of the first model and from the labels (`keras_kd.metrics.task_of`). Each
     number has an interval of 95 % confidence, and so has its difference to the baseline, which is
-    computed on pairs: both models saw the same examples (`keras_kd.metrics.estimate`).
+    computed on pairs: both models ran the same examples (`keras_kd.metrics.estimate`).
 
     Args:
         models: a Keras model or a `keras_kd.tflite.TFLiteModel` for each name. All have the same
@@ -207,7 +207,7 @@ class _Test(NamedTuple):
         return cls(tasks, y, targets, _checked_groups(groups, tasks, outputs, examples.count))
 
     def answers(self, name: str, outputs: np.ndarray) -> Answers:
-        """What a model gives for an output, beside what it should give."""
+        """A model's values of an output beside the expected ones."""
         return Answers(
             self.tasks[name],
             outputs,

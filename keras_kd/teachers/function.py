@@ -75,7 +75,7 @@ class Function(_CallableTeacher):
 
     Args:
         function: takes the inputs and returns the outputs, a tensor or a list or dict of tensors;
-            logits, or what a softmax or sigmoid of Keras or TensorFlow makes of them. A single
+            logits, or their softmax or sigmoid, computed by Keras or TensorFlow. A single
             output may come in a dict or list of one, as signatures give it.
         name: for messages; the function's own by default.
 

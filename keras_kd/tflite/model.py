@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class TFLiteModel(TFLiteFile):
     """A model as it runs on a device: what `keras_kd.tflite.convert` returns.
 
-    `predict` takes and returns real numbers also when the file computes in integers. Whatever the
-    number of examples, they go through the file one by one, as on the device.
+    `predict` takes and returns real numbers, even if the file computes in integers. Examples go
+    through the file one by one, as on the device.
 
     Args:
         content: the bytes of a .tflite file, with a batch size of 1.

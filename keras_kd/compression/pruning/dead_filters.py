@@ -33,7 +33,7 @@ def remove_dead_filters(student: Any) -> keras.Model:
     such filters behind.
 
     A filter with a constant output other than 0 stays if a convolution with padding reads it:
-    at the border, this convolution sees zeros instead. What cannot be removed by `remove_filters`
+    at the border, this convolution reads zeros instead. What cannot be removed by `remove_filters`
     stays as well, and a layer keeps one filter at least.
 
     Args:

@@ -129,9 +129,9 @@ class StoredTeacher(Teacher):
                 string; it is no input of either model. `None`: its position.
             teacher_inputs: the teacher's inputs, see `keras_kd.Distiller`.
             augment: a function `(x, seed)` of the inputs of one example and of an int32 seed of
-                shape `(2,)` for the stateless operations of TensorFlow. The teacher sees what it
-                returns, and `StoredTeacher.join` calls it again with the same seeds for the
-                student.
+                shape `(2,)` for the stateless operations of TensorFlow. Its result is the
+                teacher's input, and `StoredTeacher.join` calls it again with the same seeds for
+                the student.
             versions: how many augmented versions of each example are stored.
             seed: from which the seeds of all versions are made.
             batch_size: how many examples of arrays are passed to the teacher at once.
@@ -309,9 +309,9 @@ class StoredTeacher(Teacher):
             key: the entry of dict inputs that is the key, if it is not the one of `create`.
 
         Returns:
-            A `tf.data.Dataset`, a `PyDataset` or a generator for `fit` of a Distiller. A batch is
-            refused with an error that names its examples, if nothing is stored of them, or not of
-            these inputs.
+            A `tf.data.Dataset`, a `PyDataset` or a generator for `fit` of a Distiller. A batch
+            raises an error that names its examples, if they have no stored outputs, or their
+            inputs differ from those that were stored.
 
         Raises:
             TypeError: if the dataset is nothing that `fit` takes.
