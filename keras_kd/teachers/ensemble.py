@@ -55,10 +55,10 @@ class Ensemble(Teacher):
             to classes, which leaves out the others; or `None` for all classes. A column that is
             left out is removed before the softmax. Classes of the student that no member has are
             learned from labels alone: in a Distiller the losses on outputs then get the student's
-            logits of the other classes only. With softmax outputs, a member gives no probability to classes
-            that it does not have, and its weight is how likely an example is one of its classes.
-            With sigmoid outputs, and in a mean of logits, a class has the mean of those that have
-            it.
+            logits of the other classes only. With softmax outputs, a member gives no probability to
+            classes that it does not have, and its weight is how likely an example is one of its
+            classes. With sigmoid outputs, and in a mean of logits, a class has the mean of those
+            that have it.
         name: for messages.
 
     Raises:
