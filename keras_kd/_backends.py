@@ -1,7 +1,7 @@
-"""What TensorFlow, JAX and PyTorch do each in its own way, as backends of Keras 3.
+"""Differences between TensorFlow, JAX and PyTorch as backends of Keras 3.
 
 Steps of training are in `distiller/`, a module for each backend. All the rest of the package is
-written in `keras.ops`, or works on TensorFlow only and says so by `check_tensorflow`.
+written in `keras.ops`, or works on TensorFlow only and calls `check_tensorflow`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from keras_kd._checks import problem
 
 TENSORFLOW, JAX, TORCH = "tensorflow", "jax", "torch"
-# What is noted of tensors that take no attributes, such as those of JAX: by name, then by id.
+# Notes on tensors that take no attributes, such as those of JAX: by name, then by id.
 _NOTES: dict[str, dict[int, Any]] = {}
 
 
@@ -58,7 +58,7 @@ def check_tensorflow(what: str) -> None:
             f"the Keras backend {backend!r} for {what}",
             "TensorFlow, with which TF-MOT and the TFLite converter work",
             "save the student, distiller.student.save('student.keras'), and run keras-kd convert "
-            "student.keras, or go on in a process with KERAS_BACKEND=tensorflow",
+            "student.keras, or use a process with KERAS_BACKEND=tensorflow",
             kind=ImportError,
         )
 
@@ -84,7 +84,7 @@ def has_no_values(tensors: Any) -> bool:
 def value_of(variable: Any) -> np.ndarray:
     """The value of a variable of either Keras, outside of compiled functions."""
     tensor = variable.value if isinstance(variable, keras.Variable) else variable
-    # Without NumPy's advice on variables that do not know its newest arguments.
+    # Without NumPy's warning about variables that lack its newest arguments.
     return tensor.numpy() if is_tensorflow() else keras.ops.convert_to_numpy(tensor)
 
 
@@ -168,7 +168,7 @@ def call_from_tensorflow(
     # A list of one comes back as a tensor where nothing is compiled.
     outputs = keras.tree.flatten(outputs)
     for output, spec in zip(outputs, specs, strict=True):
-        # TensorFlow does not know the shapes of what Python returns.
+        # The shapes of results of Python are unknown to TensorFlow.
         output.set_shape(spec.shape)
     return outputs
 
@@ -198,7 +198,7 @@ def _call_from_jax(function: Callable[..., Any], inputs: list[Any], specs: list[
 def numpy_errors_in_one_line() -> Iterator[None]:
     """Raise the `problem` that a function of `call_numpy` raised, with its own text.
 
-    TensorFlow and JAX wrap it into an error of their own, twenty lines of traceback as a text.
+    TensorFlow and JAX wrap it into another error, with twenty lines of traceback as text.
 
     Raises:
         ValueError: in the place of that error.

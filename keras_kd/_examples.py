@@ -12,7 +12,7 @@ from keras_kd._checks import problem, shapes_fit
 
 
 class InputInfo(Protocol):
-    """What is known of one input: the batch is in front of its shape, unknown sizes are None."""
+    """The facts of one input: its shape has the batch first, unknown sizes are None."""
 
     @property
     def name(self) -> str:
@@ -148,7 +148,7 @@ def _named(data: Any, inputs: Sequence[InputInfo], source: str) -> Mapping[str, 
     if isinstance(data, Mapping):
         if set(data) == set(names):
             return data
-        # Users know the names that they gave, files those that all languages accept.
+        # Users know their own names; files have names that all languages accept.
         renamed = {identifier(str(key)): array for key, array in data.items()}
         if len(renamed) < len(data) or set(renamed) != set(names):
             raise problem(

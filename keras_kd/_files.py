@@ -64,7 +64,7 @@ def check_output(output: Path, *, is_file: bool = False) -> None:
     """Find out before hours of work whether the results can be written.
 
     Args:
-        output: where they are to be.
+        output: the directory for them.
         is_file: whether that is a file, and no directory.
 
     Raises:
@@ -270,7 +270,7 @@ def remove_leftovers(directory: Path, name: str | None = None, suffix: str = "")
 
 
 def _temporary(place: Path, name: str, suffix: str = "") -> Path:
-    """A free name in `place`, from which is seen who uses it; older ones of dead processes go."""
+    """A free name in `place` with the number of this process; those of dead ones are removed."""
     # Names can have 255 bytes.
     name = os.fsdecode(os.fsencode(name)[:150])
     remove_leftovers(place, name, suffix)
@@ -282,7 +282,7 @@ def _temporary(place: Path, name: str, suffix: str = "") -> Path:
 def _host() -> str:
     """What names the processes of this machine, since it was started, and of this container.
 
-    Nothing where the system does not say.
+    Nothing where the system gives no number.
     """
     try:
         boot = (_PROCESSES / "sys/kernel/random/boot_id").read_text()
@@ -293,7 +293,7 @@ def _host() -> str:
 
 
 def _began(process: str) -> str | None:
-    """When a process began, by the system's clock; None if it is gone, or only its number is left.
+    """When a process began, by the system's clock; None if it ended, or has only its number left.
 
     Another process can have the same number later, but not the same time.
     """
@@ -308,7 +308,7 @@ def _began(process: str) -> str | None:
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Report a full disk, whatever library has met it.
+    """Report a full disk, from any library.
 
     Raises:
         OSError: if the body failed for lack of space.
@@ -354,6 +354,6 @@ def _check_no_link(output: Path, directory: Path) -> None:
 def _foreign(path: Path, reason: str) -> ValueError:
     return problem(
         f"{str(path)!r}, {reason}",
-        "a file or directory of its own, since nothing is written elsewhere",
+        "a regular file or directory, since nothing is written elsewhere",
         "replace it by a copy of what it stands for, or choose another directory",
     )

@@ -1,5 +1,5 @@
 """Which operators have no kernels for weights of 4 bits."""
 
 # TFLM and LiteRT's reference kernels refuse the first, TensorFlow's converter and
-# ai-edge-quantizer the second. Their weights, of which there are few, have 8 bits.
+# ai-edge-quantizer the second. Their weights are few and have 8 bits.
 WITHOUT_4_BITS = frozenset({"DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})

@@ -127,7 +127,7 @@ def is_symbolic(tensor: Any) -> bool:
 
 
 def loops_over_time(layer: Any) -> bool:
-    """Whether a recurrent layer of either Keras remains a loop in a file, whatever is done.
+    """Whether a recurrent layer of either Keras always remains a loop in a file.
 
     A GRU or SimpleRNN does, and an LSTM that reads a mask; any other LSTM of tf_keras is one
     operator. TensorFlow's converter cannot calibrate such loops. A layer with `stateful=True` takes

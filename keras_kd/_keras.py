@@ -116,7 +116,7 @@ def _replaced_in_this_thread(replacements: list[tuple[Any, str, Any]]) -> Iterat
     """`replaced_attributes` for methods of layers that replicas call in turns.
 
     Each replica has a thread, and another one runs wherever replicas exchange something, such as
-    within a synchronized BatchNormalization. Each must then hear its own calls alone.
+    within a synchronized BatchNormalization. Each must then record its own calls alone.
     """
     own = threading.get_ident()
     done: list[tuple[Any, str]] = []
@@ -225,7 +225,7 @@ def replacing(model: Any, part: Any) -> Iterator[None]:
     """Within this context take other layers and models into a model, in the place of a part.
 
     Keras 3 forgets a variable that an attribute no longer holds, but no layer, and takes no layers
-    into a model that is built. tf_keras does both by itself.
+    into a model that is built. tf_keras does both.
     """
     if not is_keras_model(model):
         yield
@@ -289,7 +289,7 @@ def keep_random_states(model: Any) -> bool:
     Without this they use operations of TensorFlow whose state nothing can read.
 
     Returns:
-        Whether there were such layers: steps that were compiled before do not know of it.
+        Whether there were such layers: steps that were compiled before must be compiled anew.
     """
     changed = False
     for layer in model.submodules:

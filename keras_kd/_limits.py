@@ -79,13 +79,13 @@ def renew() -> None:
 
 
 def be_watched(tell: Callable[[str], None]) -> None:
-    """From now on report what `watched` is given to the process that sees how this one ends."""
+    """From now on report what `watched` gets to the process that waits for the end of this one."""
     global _watcher
     _watcher = tell
 
 
 def is_watched() -> bool:
-    """Whether another process sees how this one ends."""
+    """Whether another process waits for the end of this one."""
     return _watcher is not None
 
 

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_kd import _backends, _keras, _probabilities
+from keras_kd import _backends, _distributions, _keras, _probabilities
 from keras_kd._checks import problem, three_parts
+from keras_kd._distributions import DERIVED, LOGITS, UNKNOWN
 from keras_kd._operations import operation_of
-from keras_kd._probabilities import DERIVED, LOGITS, UNKNOWN
 
 # The logarithm of a probability that is 0, for float32: infinity would turn products into NaN.
 IMPOSSIBLE = -1e9
@@ -25,7 +25,7 @@ OTHER_AXIS = "softmax over another axis than the last"
 
 @dataclass(frozen=True)
 class Top:
-    """What belongs to logits of which the k largest are known, and the mass of all the others.
+    """The k largest logits: their classes, and the mass of all the others.
 
     Where only shapes are needed, the tensors may be `None`.
 
@@ -51,12 +51,12 @@ class Logits:
         members: for the mean of the probabilities of several models, their logits, of shape
             `(models, batch, ..., classes)`; such a mean depends on the temperature.
         shares: one share per member, an array with the sum 1.
-        known: where members know a part of the classes only, a boolean array of shape
+        known: where members have a part of the classes only, a boolean array of shape
             `(models, classes)` that marks them.
         top: where `logits` are the k largest only, which these are and what the others weigh.
         classes: of a softmax, how many classes a distribution has, where several stand one after
             another on the last axis; `None` where the last axis is one.
-        origin: where no activation is seen, what is known: see the words of `_probabilities`.
+        origin: where no activation is seen, what is known: see the words of `_distributions`.
         taught: where a teacher has a part of the student's classes only, which of them its
             columns are, in order.
     """
@@ -85,7 +85,7 @@ class Logits:
         if self.members is None:
             return self.logits
         softened = self.members / temperature
-        # A class that a member does not know has the probability 0 in its distribution. On and off
+        # A class that a member does not have has the probability 0 in its distribution. On and off
         # are a distribution for each class, and the member has none for this one.
         own = activation == "sigmoid"
         shares = class_shares(self.shares, self.known if own else None)
@@ -100,7 +100,7 @@ class Logits:
         if self.known is not None:
             softened = ops.where(per_member(self.known, softened), softened, IMPOSSIBLE)
         if self.classes is not None:
-            softened = _probabilities.split_rows(softened, self.classes)
+            softened = _distributions.split_rows(softened, self.classes)
             log_shares = ops.expand_dims(log_shares, axis=-1)
         mean = ops.logsumexp(ops.log_softmax(softened, axis=-1) + log_shares, axis=0)
         if self.classes is not None:
@@ -109,7 +109,7 @@ class Logits:
 
     def in_rows(self, classes: int) -> Logits:
         """The same with one distribution on the last axis, shape `(batch, ..., k, classes)`."""
-        return self.changed(lambda rows: _probabilities.split_rows(rows, classes), classes=None)
+        return self.changed(lambda rows: _distributions.split_rows(rows, classes), classes=None)
 
     def changed(self, change: Callable[[Any], Any], **others: Any) -> Logits:
         """The same with all its tensors changed by a function."""
@@ -118,7 +118,7 @@ class Logits:
 
 
 def class_shares(shares: Any, known: Any = None) -> np.ndarray:
-    """The share that each member has in the mean of each class: its own among those who know it.
+    """The share of each member in the mean of each class: its own among those that have the class.
 
     Args:
         shares: array of shape `(models,)`.
@@ -153,7 +153,7 @@ def recognise_logits(output: Any) -> Logits:
     if remembered is not None:
         return remembered
     found = _probabilities.behind(output)
-    if isinstance(found, _probabilities.Found):
+    if isinstance(found, _distributions.Found):
         return _recognised(output, found)
     own = _keras.at_least_float32(output)
     logits = getattr(output, "_keras_logits", None)
@@ -166,7 +166,7 @@ def recognise_logits(output: Any) -> Logits:
     return Logits(logits, possible[0] if len(possible) == 1 else None)
 
 
-def _recognised(output: Any, found: _probabilities.Found) -> Logits:
+def _recognised(output: Any, found: _distributions.Found) -> Logits:
     """What was found behind an output, with the classes on its last axis."""
     if found.activation == "sigmoid":
         if found.is_whole:
@@ -221,7 +221,7 @@ def common_rows(teacher: Logits, student: Logits) -> tuple[Logits, Logits]:
 
 
 def top_of(output: Any) -> Top | None:
-    """What is known of an output of which only the k largest logits are; `None` for others."""
+    """The `Top` of an output with only its k largest logits; `None` for others."""
     remembered = _backends.noted(output, "_keras_kd_logits")
     return None if remembered is None else remembered.top
 
@@ -263,7 +263,7 @@ def distribution_like(output: Any) -> Any:
 
 
 def could_be_probabilities(seen: Logits) -> bool:
-    """Whether an output has to be looked at by `suspicions`; most are known for what they are."""
+    """Whether `suspicions` must look at an output; the kind of most is known."""
     return seen.activation is None and seen.origin != LOGITS
 
 
@@ -294,7 +294,7 @@ def _are_probabilities(values: Any, origin: str) -> Any:
     inside = ops.logical_and(ops.min(values) >= 0.0, ops.max(values) <= (2.0 if derived else 1.0))
     if derived:
         return inside
-    # Few entries can lie there by chance, zeros are nobody's probabilities, and what has length 1
+    # Few entries can lie there by chance, zeros are no probabilities, and what has length 1
     # is an embedding.
     chance = ops.logical_or(ops.size(values) < 8, ops.max(values) == 0.0)
     lengths = ops.sum(ops.square(values), axis=-1)

@@ -98,7 +98,7 @@ class MaskTrail:
             return own
         if id(tensor) in self._known:
             return self._known[id(tensor)][1]
-        # From an operation inside a layer, to which nobody listens.
+        # From an operation inside a layer, which is not observed.
         return self._lost(tensor, self._shapes, "an operation between its layers")
 
     def mark(self, tensors: Any) -> None:
@@ -150,7 +150,7 @@ class MaskTrail:
         if not new:
             return
         masks = [mask for mask in map(self.mask, _tensors((args, kwargs))) if mask is not None]
-        # A layer can make a mask of its own, inside, and lose it there.
+        # A layer can make another mask inside, and lose it there.
         shapes = [tuple(mask.shape) for mask in masks] + self._shapes[seen:]
         if masks and _graphs.keeps_positions(layer):
             found = _any_of([mask for mask in masks if not isinstance(mask, Lost)])
@@ -169,7 +169,7 @@ class MaskTrail:
             self._set(tensor, mask)
 
     def _computed(self, layer: Any, args: Any, kwargs: Any, count: int) -> list[Any]:
-        """What a layer makes of the masks of its first argument, as in Keras."""
+        """The mask that a layer computes from those of its first argument, as in Keras."""
         first = args[0] if args else next(iter(kwargs.values()), None)
         given = kwargs.get("mask")
         if all(mask is None for mask in keras.tree.flatten(given)):

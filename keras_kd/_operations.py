@@ -129,32 +129,8 @@ def _noted_calls() -> Iterator[None]:
     """
     from keras.src import backend
 
-    found: dict[int, tuple[Any, Operation]] = {}
-
-    def noting(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def called(*args: Any, **kwargs: Any) -> Any:
-            result = function(*args, **kwargs)
-            given = signature.bind(*args, **kwargs)
-            given.apply_defaults()
-            inputs = tuple(
-                one
-                for value in (*given.args, *given.kwargs.values())
-                for one in (value if isinstance(value, tuple) else (value,))
-                if keras.ops.is_tensor(one) or isinstance(one, keras.Variable)
-            )
-            operation = Operation(kind, inputs, given.arguments.__getitem__, 0)
-            # A tensor that is returned as it came keeps what made it.
-            if not any(result is one for one in inputs):
-                found[id(result)] = result, operation
-            return result
-
-        return called
-
     originals = []
-    _LOCAL.noted = found
+    _LOCAL.noted = {}
     try:
         for module_name, kinds in _CALLS.items():
             modules = [backend, getattr(backend, module_name)]
@@ -163,12 +139,41 @@ def _noted_calls() -> Iterator[None]:
                     function = vars(module).get(name)
                     if function is not None:
                         originals.append((module, name, function))
-                        setattr(module, name, noting(function, kind))
+                        setattr(module, name, _noting(function, kind))
         yield
     finally:
         for module, name, function in originals:
             setattr(module, name, function)
         del _LOCAL.noted
+
+
+# Once for each function: signatures take longer to read than a small layer to run.
+@functools.cache
+def _noting(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    """A function of Keras' backend that notes its calls in this thread, where some are noted."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        found = getattr(_LOCAL, "noted", None)
+        if found is None:
+            return result
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        inputs = tuple(
+            one
+            for value in (*given.args, *given.kwargs.values())
+            for one in (value if isinstance(value, tuple) else (value,))
+            if keras.ops.is_tensor(one) or isinstance(one, keras.Variable)
+        )
+        operation = Operation(kind, inputs, given.arguments.__getitem__, 0)
+        # A tensor that is returned as it came keeps what made it.
+        if not any(result is one for one in inputs):
+            found[id(result)] = result, operation
+        return result
+
+    return called
 
 
 def _callbacks() -> Any:

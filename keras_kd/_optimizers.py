@@ -18,7 +18,7 @@ def settings_of(optimizer: Any) -> dict[str, Any]:
     if not callable(schedule):
         return optimizer.get_config()
     try:
-        # Past the tracking of attributes, and back before anybody looks.
+        # Past the tracking of attributes, and restored before they are read.
         object.__setattr__(optimizer, "_learning_rate", 1.0)
         return {**optimizer.get_config(), "learning_rate": schedule}
     finally:

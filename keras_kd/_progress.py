@@ -47,7 +47,7 @@ class Progress:
         self._is_shown = False
 
     def advance(self, steps: int = 1) -> None:
-        """Note that so many steps are done."""
+        """Note the number of finished steps."""
         self._done += steps
         self.look()
         self._bar.advance(self._task, steps)

@@ -18,7 +18,7 @@ from keras import ops
 def number() -> int:
     """How many replicas share the batch of a step; 1 without `tf.distribute` and within `whole`.
 
-    It is 1 as well where Keras traces a step to learn of shapes, which nobody runs.
+    It is 1 as well where Keras traces a step for its shapes only, and never runs it.
     """
     if keras.backend.backend() != "tensorflow":
         return 1
@@ -31,7 +31,7 @@ def number() -> int:
 
 
 def learns_shapes() -> bool:
-    """Whether Keras traces a loss under a strategy to learn of shapes; nobody runs it."""
+    """Whether Keras traces a loss under a strategy for its shapes only, and never runs it."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf

@@ -62,7 +62,7 @@ def translate_optimizer(optimizer: Any) -> Any:
             dynamic_growth_steps=optimizer.dynamic_growth_steps,
         )
     name = type(optimizer).__name__
-    # A subclass with a step of its own has no counterpart, even if it bears a known name.
+    # A subclass with its own step has no counterpart, even under a known name.
     is_keras_own = getattr(keras.optimizers, name, None) is type(optimizer)
     config = settings_of(optimizer) if is_keras_own else {}
     unknown = [key for key, off in _ONLY_IN_KERAS_3.items() if config.pop(key, off) is not off]
@@ -101,7 +101,7 @@ _CHOSEN_BY_KERAS = ("accuracy", "acc", "crossentropy", "ce")
 
 
 def _named(item: Any, kind: str) -> Any:
-    """What Keras 3 has under a name that tf_keras does not know; anything else unchanged."""
+    """The object of Keras 3 for a name that tf_keras does not have; anything else unchanged."""
     if not isinstance(item, str):
         return item
     # For an unknown name one of the two raises, the other returns it.
@@ -117,7 +117,7 @@ def translate_callback(callback: Any) -> Any:
     """A tf_keras callback that does what a Keras 3 callback does.
 
     Raises:
-        ValueError: if it works with the state of Keras 3 optimizers in a way of its own.
+        ValueError: if it works with the state of Keras 3 optimizers.
     """
     if not isinstance(callback, keras.callbacks.Callback):
         return callback
@@ -275,7 +275,7 @@ class KerasLoss(tf_keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Values per example."""
-        # In the precision in which Keras 3 would hand them to it.
+        # In the precision in which Keras 3 would pass them.
         dtype = self._loss.dtype
         return self._loss.call(
             keras.ops.convert_to_tensor(y_true, dtype), keras.ops.convert_to_tensor(y_pred, dtype)
@@ -391,7 +391,7 @@ def _set_mode(callback: Any, model: Any) -> None:
 
 
 def _direction(metric: tf_keras.metrics.Metric) -> str | None:
-    """ "up" or "down", for where a metric is better; `None` where Keras 3 does not know."""
+    """ "up" or "down", for where a metric is better; `None` where that is unknown."""
     if isinstance(metric, KerasMetric):
         return getattr(metric._metric.value, "_direction", None)
     is_function = type(metric).__name__ == "MeanMetricWrapper"

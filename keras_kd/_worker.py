@@ -46,7 +46,7 @@ _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
 def _begin_after_fork() -> None:
-    # Another thread may have held a lock, which nobody gives back here; the child is its parent's.
+    # Another thread may have held a lock, which is never released here; the child is its parent's.
     for worker in list(_workers):
         worker._begin()
 
@@ -101,7 +101,7 @@ class Worker:
                 self._child = None
                 raise WorkerError(child.end_reason(most_seconds(seconds))) from None
             except BaseException:
-                # Whatever it is doing, nobody waits for it any more.
+                # Nothing waits for its result any more.
                 self._end()
                 raise
         if returned:
@@ -201,7 +201,7 @@ def _end_process(process: subprocess.Popen, files: tuple[Any, ...], owner: int) 
 
 
 def serve(module: str) -> None:
-    """Answer requests until nobody can send one; what the child runs."""
+    """Answer requests until the pipe is closed; the main function of the child."""
     requests = Connection(os.dup(0), writable=False)
     replies = Connection(os.dup(1), readable=False)
     nowhere = os.open(os.devnull, os.O_RDONLY)
@@ -215,10 +215,10 @@ def serve(module: str) -> None:
         try:
             function, arguments, seconds = requests.recv()
         except EOFError:
-            # Nothing is to be kept, and libraries may take long to take leave.
+            # There is nothing to save, and libraries may take long to shut down.
             os._exit(0)
         os.ftruncate(2, 0)
-        # If the other process is gone, nobody else ends this one.
+        # If the other process has ended, nothing else ends this one.
         with time_limit(seconds):
             reply = _reply(module, function, arguments)
         try:

@@ -74,7 +74,7 @@ class Adapter(keras.layers.Layer):
 class Bridge(keras.layers.Layer):
     """What trains beside a student for one loss: adapters, and the loss's own weights.
 
-    A layer of the Distiller, with which it is saved, and no part of the student.
+    A layer of the Distiller, saved with it, and no part of the student.
 
     Args:
         loss: a distillation loss.
@@ -94,7 +94,7 @@ class Bridge(keras.layers.Layer):
     def connect(self, teacher: Any, student: Any) -> None:
         """Make what is missing between features of these shapes, and check that they fit then.
 
-        What was made the first time stays, also where there is another teacher later.
+        Existing parts are kept, also with another teacher later.
 
         Args:
             teacher: the teacher's tensors that the loss compares, values not needed.
@@ -167,7 +167,7 @@ def _build(loss: FeatureLoss, layer: keras.layers.Layer, shape: tuple) -> None:
             layer.build(shape)
         layer.compute_output_shape(shape)
     except Exception as error:
-        # A layer may be anybody's, and raise anything.
+        # A layer may be the user's own, and raise any error.
         raise problem(
             f"the adapter {layer.name!r} for {type(loss).__name__} on features of shape "
             f"{shape}: {one_line(error)[:200]}",

@@ -1,4 +1,4 @@
-"""Numbers that change while training goes on: a temperature, the weight of a loss."""
+"""Numbers that change during training: a temperature, the weight of a loss."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_schedule(name: str, value: Any, **bounds: Any) -> Schedule:
         first = float(first)
     except (TypeError, ValueError):
         raise problem(
-            f"{name}={value!r}, which says {first!r} of step 0",
+            f"{name}={value!r}, which returns {first!r} for step 0",
             "a function from the step to a number",
             "return one number, computed with keras.ops from the step",
             kind=TypeError,
@@ -78,13 +78,13 @@ def value_at(
 
     Args:
         schedule: what `check_schedule` returned.
-        step: how many updates the student has had; `None` where nobody counts.
-        at_least: replaces values of a schedule below it. A compiled step cannot raise; whoever
-            runs it checks the value of the schedule afterwards, when the student is still whole.
+        step: how many updates the student has had; `None` where they are not counted.
+        at_least: replaces values of a schedule below it. A compiled step cannot raise an
+            error; its caller checks the value after the step, when the student is still intact.
         dtype: of the tensor.
 
     Raises:
-        ValueError: if the number depends on a step that nobody counts.
+        ValueError: if the number depends on a step that is not counted.
     """
     if not callable(schedule):
         return schedule
@@ -105,5 +105,5 @@ def serialize(schedule: Schedule) -> Any:
 
 
 def deserialize(config: Any) -> Any:
-    """What `serialize` was given; a number or an object stays what it is."""
+    """The schedule that `serialize` got; a number or an object is returned unchanged."""
     return keras.saving.deserialize_keras_object(config) if isinstance(config, dict) else config

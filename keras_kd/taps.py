@@ -1,4 +1,4 @@
-"""From layer names to what these layers say, in the same forward pass as the model's outputs."""
+"""From layer names to the outputs of these layers, in the model's own forward pass."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class _Reading(NamedTuple):
 
     Attributes:
         name: as it was given.
-        layer: the layer to listen to.
+        layer: the layer whose outputs are recorded.
         what: the index of one of its outputs, "scores" or "probabilities"; `None` for its only
             output.
     """

@@ -34,6 +34,7 @@ ROOMS = [
     "_fitting",
     "_translation",
     "_operations",
+    "_distributions",
     "_probabilities",
     "_logits",
     "schedules",

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_kd import _logits
-from keras_kd._probabilities import DERIVED, JOINED, LOGITS, UNKNOWN
+from keras_kd._distributions import DERIVED, JOINED, LOGITS, UNKNOWN
 
 TEMPERATURE = 2.0
 DROPOUT = layers.Dropout(0.5)

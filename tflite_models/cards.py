@@ -260,18 +260,18 @@ def _percent(share: float) -> str:
 INTRODUCTION = """\
 # Students
 
-Small classifiers of images of 28x28, made by this package: a teacher was trained, taught a student,
-and went on teaching it while it was pruned and prepared for 8 bits. Each is here in the form that
-its target takes, with a card that says how it was made and what was measured on it.
+Small classifiers of images of 28x28, made by this package: a teacher was trained, then a student
+on its outputs, also while the student was pruned and prepared for 8 bits. Each is here in the
+form that its target takes, with a card that describes how it was made and measured.
 
-- `android`: color images in, of which the mean of the channels counts; labels and normalization are
+- `android`: color images in, the mean of the channels counts; labels and normalization are
   in the file, and MediaPipe's ImageClassifier runs it as it is.
 - `microcontroller`: one channel in, nothing in the file that a device does not need; `int8` has
   8-bit integers in and out.
 - `web`: one channel in, floating point in and out; `examples/web` runs those of the digits.
 
-This makes all of them, their cards and this page, in about an hour; what was trained is kept, so
-that a second time takes minutes:
+This makes all of them, their cards and this page, in about an hour; trained models are
+kept, so that a second run takes minutes:
 
     {command}
 
@@ -280,7 +280,7 @@ it. The same versions on the same processor make the same bytes: a test trains t
 steps, and compares.
 
 `cards.json` has what is on the cards for programs. No figure is typed by hand, and no setting was
-chosen on test images. Times are of the processor on the card, with whatever else it did.
+chosen on test images. Times are of the processor on the card, which also had other work.
 
 `clothes/examples.npz` has the first test images of Fashion-MNIST (copyright 2017 Zalando SE, MIT
 licence, https://github.com/zalandoresearch/fashion-mnist), for tests where the whole data set is

@@ -50,7 +50,7 @@ _READERS = ("get", "serialize", "deserialize")
 
 # Parameters of layers and operations that take a function, a module or a path. What has one is not
 # let in: Lambda, TFSMLayer, TorchModuleWrapper, JaxLayer, FlaxLayer, the operation behind
-# keras.ops.cond, and whatever is like them in a later Keras.
+# keras.ops.cond, and similar ones in a later Keras.
 _RUNS = re.compile(
     r"f|(.+_)?(fn|fun|func|function|body|cond|branches|module|path|filepath|file|filename"
     r"|dir|directory|url)"
@@ -123,7 +123,7 @@ def check_config(config: Any, custom_objects: Mapping[str, Any]) -> None:
             that the user's code has registered with Keras.
 
     Raises:
-        ConfigError: naming the layer, what it names and how to go on.
+        ConfigError: with the layer, what it names and the fix.
     """
     # By a list and not by recursion: a file may be nested deeper than Python's stack.
     pending = [(config, "")]
@@ -140,7 +140,7 @@ def check_config(config: Any, custom_objects: Mapping[str, Any]) -> None:
 
 
 def _check_nodes(value: dict[str, Any], layer: str) -> None:
-    """Refuse calls on nothing but constants: Keras would run them, whatever they take."""
+    """Refuse calls on nothing but constants: Keras would run them at any cost."""
     nodes = value.get("inbound_nodes")
     for node in nodes if isinstance(nodes, list) else ():
         if isinstance(node, dict) and not _has_tensor(node):

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 _MODELS = ("Functional", "Model", "Sequential")
-# Without effect where Keras 3 does not take them: it sees shapes when a layer is called, and layers
+# Without effect where Keras 3 does not take them: shapes are set when a layer is called, and layers
 # without `trainable` have no weights.
 _WITHOUT_EFFECT = (
     "implementation",
@@ -47,7 +47,7 @@ ONLY_IN_KERAS_2 = (
 def modernized(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a model or layer of Keras 2, as Keras 3 reads it.
 
-    What both know stays as it is, and so does what Keras 3 must refuse, such as
+    What both have stays unchanged, and so does what Keras 3 must refuse, such as
     `time_major=True`.
 
     Args:
@@ -104,7 +104,7 @@ class _Tensors:
 
     def __init__(self, layers: list[Any]) -> None:
         self.names = _names_without_slash([_name_of(layer) for layer in layers])
-        # A nested model with inputs of its own has been called once for itself in Keras 2.
+        # A nested model with its own inputs has been called once for itself in Keras 2.
         nested = [layer for layer in layers if _is_called_for_itself(layer)]
         self._nested = {_name_of(layer): layer["class_name"] for layer in nested}
 

@@ -2,7 +2,7 @@
 
 Those that compute tensors from tensors, those that call other functions of the same program, and
 those of variables. Not among them is what opens a file or a connection, runs Python, prints, keeps
-a table or takes strings, and what nobody has looked at.
+a table or takes strings, and those that were not reviewed.
 """
 
 from __future__ import annotations

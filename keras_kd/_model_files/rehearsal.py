@@ -18,7 +18,7 @@ from keras_kd._memory import check_expansion, check_results, most_result_bytes, 
 def check_size(config: dict[str, Any], custom_objects: dict[str, Any], stored: int) -> None:
     """Refuse a model that would take far more memory than its file, before it takes any.
 
-    A config of some hundred bytes can ask for a layer of a trillion units, which Keras would fill
+    A config of some hundred bytes can define a layer of a trillion units, which Keras would fill
     with random numbers before it looks at the weights.
 
     Args:
@@ -94,7 +94,7 @@ def small_results(stored: int) -> Iterator[None]:
         with _checking_what_is_built(check, add):
             yield
     except Exception as error:
-        # Keras puts text of its own around the errors of layers.
+        # Keras adds text around the errors of layers.
         if found:
             raise found[0] from error
         raise

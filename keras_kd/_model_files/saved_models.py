@@ -28,7 +28,7 @@ _STRING = 7
 _USUAL_SIGNATURES = ("serving_default", "serve")
 _INTERNAL_SIGNATURE = "__saved_model_"
 _MOST_BYTES = 2**31
-# What the loader may know of a function; other attributes let it stand for others.
+# The attributes that a function may have; others would let it replace other functions.
 _FUNCTION_ATTRIBUTES = ("_construction_context", "_input_shapes")
 # Python's gradients, and how a runtime is set up for a call: neither is of the file's choice.
 _NODE_ATTRIBUTES_LEFT_OUT = ("_gradient_op_type", "config", "config_proto", "executor_type")
@@ -81,7 +81,7 @@ def _saved_function() -> type:
         def __init__(self, function: Any, variables: list[Any]) -> None:
             super().__init__(trainable=False)
             self.function = function
-            # A variable of Keras holds that of TensorFlow, for which exporters ask.
+            # A variable of Keras holds that of TensorFlow, which exporters need.
             self.held = [
                 keras.Variable(
                     variable,
@@ -100,7 +100,7 @@ def _saved_function() -> type:
 
 
 def _check_own_files(path: Path) -> None:
-    """Refuse links and whatever else is no file of the directory itself."""
+    """Refuse links and anything else that is no file of the directory itself."""
     variables = path / "variables"
     for file in (
         path / SAVED_MODEL,
@@ -112,7 +112,7 @@ def _check_own_files(path: Path) -> None:
 
 
 def _check_program(graph: Any, path: Path) -> None:
-    """Refuse programs that could read or write files, run Python, or do what nobody has checked.
+    """Refuse programs that could read or write files, run Python, or have unreviewed operations.
 
     Functions that TensorFlow writes for saving and restoring do read and write files. They are let
     in if nothing else in the program can call them, and are never loaded.
@@ -170,7 +170,7 @@ def _saver_functions(graph: Any) -> set[str]:
 
 
 def _called(nodes: Iterable[Any]) -> Iterator[str]:
-    """The functions that nodes call: as an attribute, or as an operation of their own."""
+    """The functions that nodes call: as an attribute, or as an operation."""
     for node in nodes:
         yield node.op
         for value in node.attr.values():

@@ -36,7 +36,7 @@ class ConfigError(ValueError):
     Args:
         reason: what is wrong, as a clause.
         expected: what is expected besides a model, for example "without code in it"; may be empty.
-        fix: how to go on.
+        fix: what the caller can do.
     """
 
     def __init__(self, reason: str, expected: str, fix: str) -> None:
@@ -68,7 +68,7 @@ class StoredInput:
     Attributes:
         name: its name.
         shape: its shape, the batch in front; None where any size can be fed.
-        dtype: its type, for example "float32"; "" where the file does not say.
+        dtype: its type, for example "float32"; "" where the file has none.
     """
 
     name: str
@@ -83,13 +83,13 @@ class ModelDescription(Report):
     Attributes:
         name: of the model.
         kind: its class, for example "Functional".
-        keras_version: of the Keras that wrote it; None where the file does not say.
+        keras_version: of the Keras that wrote it; None where the file has none.
         size: the size of the file in bytes.
         parameters: how many numbers its weights have, without those of an optimizer; None where
             they are in no HDF5 file.
         inputs: the inputs; none where a model has no graph and was not built.
         outputs: the names of the layers that end a graph.
-        layers: those at the top; none of a model of a class of its own.
+        layers: those at the top; none of a subclassed model.
         sha256: the SHA-256 of the file.
     """
 

@@ -1,7 +1,7 @@
-"""What a student reveals of the data that it was trained on.
+"""The data that a student was trained on, by its preprocessing and its normalizations.
 
-A BatchNormalization remembers the mean and the variance of what reached it in training. On data of
-another scale, or on noise, other values reach it.
+A BatchNormalization holds the mean and the variance of its inputs in training. On data of another
+scale, or on noise, its inputs differ.
 """
 
 from __future__ import annotations
@@ -17,8 +17,55 @@ import numpy as np
 from keras_kd._checks import three_parts
 from keras_kd._examples import InputInfo
 from keras_kd._graphs import symbolic_inputs
-from keras_kd._keras import replaced_attributes
-from keras_kd._representative.preprocessing import first_scaling, scaled_by
+from keras_kd._keras import is_model, replaced_attributes
+
+_SCALING = ("Rescaling", "Normalization")
+# What may stand before them: it changes places or adds noise, not the scale.
+_WITHOUT_SCALE = (
+    "AugMix",
+    "AutoContrast",
+    "CenterCrop",
+    "Cropping2D",
+    "Dropout",
+    "GaussianNoise",
+    "InputLayer",
+    "Permute",
+    "QuantizeLayer",
+    "Reshape",
+    "Resizing",
+    "ZeroPadding2D",
+)
+
+
+def first_scaling(student: Any) -> Any:
+    """The Rescaling or Normalization that every input goes through first; None if there is none.
+
+    Args:
+        student: a model of either Keras, also one with preprocessing in a nested model.
+    """
+    for layer in _in_order(student):
+        kind = type(layer).__name__
+        if kind in _SCALING:
+            return layer
+        if kind not in _WITHOUT_SCALE and not kind.startswith("Random"):
+            return None
+    return None
+
+
+def scaled_by(layer: Any, values: np.ndarray) -> np.ndarray:
+    """What a layer that `first_scaling` found makes of values."""
+    return np.asarray(layer(values), dtype="float32")
+
+
+def _in_order(model: Any) -> Iterator[Any]:
+    """The layers of a graph, those of nested and wrapped ones in place of what holds them."""
+    for layer in model.layers:
+        wrapped = getattr(layer, "layer", None)
+        if is_model(layer):
+            yield from _in_order(layer)
+        else:
+            yield layer if wrapped is None else wrapped
+
 
 _MOST_EXAMPLES = 100
 # Nats per channel. Seen on MNIST and Fashion-MNIST after the first layer: up to 0.05 on their own
@@ -29,7 +76,7 @@ _SURPRISE_OF_ONE = 2.0
 # Variances as small as that are rounding, or channels that are always zero.
 _LEAST_VARIANCE = 1e-3
 # Of the way from the values of a new layer to those of the data: below it, an average has seen too
-# few steps to bear witness.
+# few steps to be evidence.
 _SETTLED = 0.5
 _PIXELS = 255
 _LARGEST_PLAIN = 16

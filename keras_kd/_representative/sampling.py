@@ -18,7 +18,7 @@ _SEED = 0
 
 
 class Sample(NamedTuple):
-    """Some examples by input name, shaped (examples, ...), and their classes, if they are known."""
+    """Some examples by input name, shaped (examples, ...), and their classes, if known."""
 
     examples: dict[str, np.ndarray]
     classes: np.ndarray | None
@@ -197,7 +197,7 @@ def _listed(x: Any, inputs: Sequence[InputInfo]) -> Sequence[Any]:
 
 
 def _of_batch(batch: Any, inputs: Sequence[InputInfo]) -> _Batch:
-    """A batch as users and TFLite's `representative_dataset` give it."""
+    """A batch in the forms of users and of TFLite's `representative_dataset`."""
     if isinstance(batch, list | tuple):
         named = by_position(batch, inputs)
         if named is not None:
@@ -232,7 +232,7 @@ def _of_arrays(
 
 
 def some_of(examples: Mapping[str, np.ndarray], most: int) -> dict[str, np.ndarray]:
-    """At most so many of the examples, one by chance from each of as many equal parts."""
+    """At most that many of the examples, a random one from each of as many equal parts."""
     count = _count(examples)
     chosen = _chosen(count, None, most) if count > most else slice(None)
     return {name: array[chosen] for name, array in examples.items()}
@@ -245,7 +245,7 @@ def _rows(array: Any, chosen: np.ndarray) -> Any:
 def _chosen(count: int, classes: np.ndarray | None, most: int) -> np.ndarray:
     """The numbers of examples: one by chance from each of as many equal parts, shuffled.
 
-    Data may be sorted, or repeat with a period; neither shall show in the sample.
+    Data may be sorted or periodic; the sample must not depend on that.
     """
     random = np.random.default_rng(_SEED)
     borders = np.linspace(0, count, most + 1).astype(int)

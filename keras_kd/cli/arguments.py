@@ -169,7 +169,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_custom_objects(parser: argparse.ArgumentParser) -> None:
-    """`--custom-objects`: the only code that a model may bring along."""
+    """`--custom-objects`: the only code of the user's that a model may need."""
     parser.add_argument(
         "--custom-objects",
         metavar="FILE.py|MODULE",

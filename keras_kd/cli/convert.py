@@ -166,7 +166,7 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
         "what the files and variables of the project are named after (default: model)",
     )
     group.add_argument("--description", help="what it does")
-    group.add_argument("--author", help="who made it")
+    group.add_argument("--author", help="the author of the model")
     group.add_argument("--license", help="under which it may be used, for example Apache-2.0")
     group.add_argument("--model-version", help="its own version, for example 1.2.0")
     group.add_argument(

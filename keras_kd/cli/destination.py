@@ -39,14 +39,14 @@ class Destination:
         """What `--output` means for a model.
 
         Raises:
-            ValueError: for names of which a slip could replace the model or the data by what is
+            ValueError: for names that would replace the model or the data by what is
                 made of them.
         """
         file_name = f"{model.resolve().stem}{_SUFFIX}"
         is_project = target == "microcontroller"
         if output is None:
             return cls(model.resolve().parent / file_name, file_name, True, is_project)
-        # A project has a directory of its own, which need not be there yet.
+        # A project has its own directory, which need not exist yet.
         if output.is_dir() or (is_project and not output.suffix and not output.exists()):
             check_output(output)
             return cls(output, file_name, False, is_project)

@@ -1,4 +1,4 @@
-"""From an exception to the one line that a person reads."""
+"""From an exception to one line in the words of the command line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from keras_kd._checks import one_line, three_parts
-from keras_kd.cli.words import in_options
 
 DEBUG = "KERAS_KD_DEBUG"
 
@@ -28,7 +28,7 @@ _PLACES = re.compile(
 _ARGUMENTS = re.compile(r"Arguments received by .*", re.DOTALL)
 _OUT_OF_VOCABULARY = re.compile(r"indices\[[\d,]*\] = (-?\d+) is not in \[0, (\d+)\)")
 _LONGEST = 300
-# What who only distills, on JAX or PyTorch, may have left out.
+# Packages that distillation on JAX or PyTorch does not need.
 _INSTALLED_WITH = {
     "ai_edge_litert",
     "flatbuffers",
@@ -127,7 +127,7 @@ def _of_tensorflow(error: BaseException, files: str) -> str:
     if outside:
         value, size = outside.groups()
         return three_parts(
-            f"{files}, with the number {value} for a layer that knows 0 to {int(size) - 1}, such "
+            f"{files}, with the number {value} for a layer that takes 0 to {int(size) - 1}, such "
             f"as an Embedding ({reason})",
             f"words or categories from 0 to {int(size) - 1}",
             "number them as for the training of the model, or pass the data that belong to it",
@@ -154,3 +154,92 @@ def _files(arguments: argparse.Namespace | None) -> str:
     there = [path for path in paths if os.path.lexists(path)]
     shown = ", ".join(map(repr, there[:_MOST_FILES]))
     return (f"{shown} and others" if len(there) > _MOST_FILES else shown) or "what was given"
+
+
+# Python's way to name data, and a file of the same.
+_DATA = re.compile(r"\b(x|y)_(train|test)\b(?!\.npy)(\[[^\]]*\])?")
+_IN_PYTHON = re.compile(
+    r"(?:pass|convert) (keras_kd\.compression\.\w+\(student\))(, or (?=replace|build|choose))?"
+)
+# By pattern: the replacement.
+_PHRASES = (
+    (
+        r"(?:pass|convert) keras_kd\.tflite\.android\.with_color_input\(student\)",
+        "add --color-input",
+    ),
+    (r"(?:pass|convert) keras_kd\.tflite\.android\.with_softmax\(student\)", "add --softmax"),
+    (r"keras_kd\.tflite\.android\.with_color_input\(student\)", "--color-input"),
+    (r"keras_kd\.tflite\.android\.with_softmax\(student\)", "--softmax"),
+    (
+        r"mean and std of keras_kd\.tflite\.android\.normalization\(low, high\)",
+        "--input-range LOW HIGH",
+    ),
+    (
+        r"pass student=build, a function of keras_tuner\.HyperParameters( that returns a model)?",
+        "in Python, call keras_kd.fit_to_device with student=build, a function of "
+        "keras_tuner.HyperParameters that returns a model",
+    ),
+    (
+        r"pass loss=(keras\.losses\.\w+\(\)), for example",
+        r"in Python, call keras_kd.fit_to_device with loss=\1, for example",
+    ),
+    (
+        r"pass (keras\.Model\(teacher\.inputs, teacher\.outputs\[0\]\))",
+        r"save \1 in Python and pass its file",
+    ),
+    (r"keras_kd\.tflite\.android\.add_metadata", "keras-kd convert --class-names"),
+    (r"keras_kd\.tflite\.convert\b(?!\()", "keras-kd convert"),
+)
+# Where the option has another name than Python's argument.
+_OPTIONS = {
+    "fit": {"validation_data": "--validation"},
+    "convert": {"y": "--verification-labels", "temperatures": "--temperature"},
+    "store": {"temperatures": "--temperature", "activation": "--probabilities", "x": "--data"},
+}
+_VALUE = (
+    r"=(?:\((?P<pair>[^()]*)\)|\'(?P<single>[^\']*)\'"
+    r'|"(?P<double>[^"]*)"|(?P<word>[\w.+-]+))'
+)
+_VALUES = {"True": "all", "False": "none"}
+
+
+def in_options(message: str, arguments: argparse.Namespace | None) -> str:
+    """A message in the words of the command line: `quantization='int8'` as `--quantization int8`.
+
+    Args:
+        message: one of this package's, in three parts.
+        arguments: those of the command.
+    """
+    for pattern, phrase in _PHRASES:
+        message = re.sub(pattern, phrase, message)
+    message = _IN_PYTHON.sub(_for_python, message)
+    for name, option in _names(arguments):
+        message = re.sub(rf"(?<![\w.-]){name}{_VALUE}", lambda m, o=option: _given(m, o), message)
+        message = re.sub(rf"(?<=leave out ){name}\b|(?<=leave ){name}(?= out\b)", option, message)
+        if "_" in name:
+            message = re.sub(rf"(?<![\w.-]){name}\b(?!\()", option, message)
+    return _DATA.sub(r"\1_\2.npy", message)
+
+
+def _names(arguments: argparse.Namespace | None) -> Iterator[tuple[str, str]]:
+    """Python's names for what the command has options for, and these options."""
+    given = vars(arguments or argparse.Namespace())
+    others = _OPTIONS.get(given.get("command", ""), {})
+    yield from others.items()
+    for name in given:
+        if name not in ("run", "command", *others):
+            yield name, f"--{name.replace('_', '-')}"
+
+
+def _given(match: re.Match, option: str) -> str:
+    if match["pair"] is not None:
+        return f"{option} {match['pair'].replace(',', '')}"
+    value = next(each for each in match.group("single", "double", "word") if each is not None)
+    # A text of several words is one word for a shell.
+    value = f'"{value}"' if " " in value else value
+    return f"{option} {_VALUES.get(value, value) if option == '--per-tensor' else value}"
+
+
+def _for_python(match: re.Match) -> str:
+    """A command reads Keras 3 alone: what such a function returns is converted where it is."""
+    return f"convert {match[1]} in Python, with keras_kd.tflite.convert{match[2] or ''}"

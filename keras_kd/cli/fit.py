@@ -167,7 +167,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 
 
 def _device(arguments: argparse.Namespace) -> Any:
-    """The device that is meant, from its name or its limits."""
+    """The device, from its name or its limits."""
     from keras_kd import devices
 
     limits = {

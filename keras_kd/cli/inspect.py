@@ -14,7 +14,7 @@ from keras_kd._model_files import stored
 from keras_kd.cli.arguments import BYTES_PER_SECOND, add_json
 from keras_kd.cli.terminal import Outcome, working
 
-# Far more than any file needs of which only the description is read.
+# Far more than any description in a file takes.
 _SECONDS = 30
 _EXPECTED = "a .tflite, .keras or .h5 file, or a store that keras-kd store has written"
 

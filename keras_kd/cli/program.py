@@ -22,15 +22,14 @@ from keras_kd.cli import (
     verify,
 )
 from keras_kd.cli.arguments import BAD_INPUT, PROGRAM, Parser
-from keras_kd.cli.failures import DEBUG, message_of
+from keras_kd.cli.failures import DEBUG, in_options, message_of
 from keras_kd.cli.interruption import interruptible
-from keras_kd.cli.words import in_options
 
 # A check failed: a file that is not that of a model.
 FAILED = 1
 # What the shell reports for a program that was ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
-# And for one whose output nobody reads any more. Windows has no signal of that name.
+# And for one whose output is not read any more. Windows has no signal of that name.
 BROKEN_PIPE = 128 + 13
 _COMMANDS = (quickstart, store, fit, convert, inspect, verify, benchmark, report)
 
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None: those of this process.
 
     Returns:
-        The exit code: 0, 1 if a check has failed, 2 on bad input, 130 after Ctrl-C, 141 if nobody
+        The exit code: 0, 1 if a check has failed, 2 on bad input, 130 after Ctrl-C, 141 if nothing
         reads the output.
     """
     arguments = interruption = None

@@ -51,7 +51,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--task",
         choices=("classification", "multilabel", "ranking", "regression", "reconstruction"),
-        help="what the models do, where outputs and labels do not tell; a ranking must be named",
+        help="the task, where outputs and labels do not show it; a ranking must be named",
     )
     parser.add_argument(
         "--groups",

@@ -107,7 +107,7 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="softmax",
         choices=("softmax", "sigmoid"),
-        help="the predictions are probabilities, made by a softmax, or each by itself by a "
+        help="the predictions are probabilities, made by a softmax, or each separately by a "
         "sigmoid; their logits are stored",
     )
 

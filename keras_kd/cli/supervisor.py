@@ -1,4 +1,4 @@
-"""The program `keras-kd`: it runs a command in a process beside it and sees how that one ends.
+"""The program `keras-kd`: it runs a command in a second process and reports how that ends.
 
 Models that come from anywhere can crash TensorFlow, run forever or fill the memory. This process
 imports nothing that could: it turns the end of the other one into one line and an exit code.
@@ -39,7 +39,7 @@ _DEATH_SIGNAL_OF_PARENT = 1  # PR_SET_PDEATHSIG of prctl
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line in a process of its own; see `program.main`.
+    """Run the command line in a child process; see `program.main`.
 
     Returns:
         The exit code of `program.main`, and 2 as well if the process has crashed or has taken more
@@ -227,7 +227,7 @@ class _Supervisor:
             f"{what}, which ended the process by {_limits.signal_name(number)}{hint}"
             f"{message and f' ({message})'}",
             "an undamaged model that TensorFlow can run",
-            "copy it again, or save it again; TF_CPP_MIN_LOG_LEVEL=0 shows what TensorFlow says",
+            "copy it again, or save it again; TF_CPP_MIN_LOG_LEVEL=0 shows TensorFlow's messages",
         )
 
 

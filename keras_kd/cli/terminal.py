@@ -18,7 +18,7 @@ from keras_kd._checks import one_line
 _PACKAGE = Path(__file__).parents[1]
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
-# Where native messages go that nobody sees, unless they are the last ones before a crash.
+# Where native messages go; they are shown only as the last ones before a crash.
 native_log = os.devnull
 
 

@@ -86,7 +86,7 @@ def kernels(layer: Any, listed_by: str = PRUNABLE) -> list[Kernel]:
 
 
 def is_depthwise(layer: Any, listed_by: str = PRUNABLE) -> bool:
-    """Whether the layer has depthwise kernels only: few weights, each of which counts.
+    """Whether the layer has depthwise kernels only: few weights, all of them important.
 
     Compressing them costs accuracy, so it is done only on request.
     """

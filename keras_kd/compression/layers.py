@@ -15,7 +15,7 @@ class KernelRow:
     """A weight that a layer multiplies its inputs with.
 
     Axes are counted from the end, so that they are the same for convolutions in 1, 2 and 3
-    dimensions; at each position along the other axes there is a matrix of its own.
+    dimensions; each position along the other axes has its own matrix.
 
     Attributes:
         name: what Keras 3 calls the weight.
@@ -212,7 +212,7 @@ _ROWS = (
         forms=("embedding",),
         no_quantizer="TF-MOT has no quantizer for Embedding",
     ),
-    # The other way, it multiplies with the same table or with a kernel of its own.
+    # The other way, it multiplies with the same table or with another kernel.
     Row("ReversibleEmbedding", kernels=(_TABLE, KernelRow("reverse_embeddings")), twin=None),
     # Attention is a layer of EinsumDense layers.
     *_each("AdditiveAttention Attention", no_quantizer=_ATTENDS),

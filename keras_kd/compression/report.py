@@ -375,7 +375,7 @@ def _measured(layer: Any, found: Kernel, kernel: np.ndarray) -> KernelSummary:
 
 
 class _Codes:
-    """Groups of weights, each coded with a list of values of its own."""
+    """Groups of weights, each coded with its own list of values."""
 
     def __init__(self, groups: Iterable[np.ndarray]) -> None:
         groups = list(groups)

@@ -42,7 +42,7 @@ def select(
         refused = [name for name in _named(layers) if name not in supported]
         if refused:
             raise problem(
-                f"layers={layers!r}, of which {refused} cannot be {purpose}",
+                f"layers={layers!r}: {refused} cannot be {purpose}",
                 f"layers that can be {purpose}: {sorted(supported)}",
                 "leave the others out",
             )
@@ -50,7 +50,7 @@ def select(
     chosen = [name for name in by_name if name in (wanted & supported) - left_alone]
     if not chosen and not any(getattr(layer, "trainable_weights", ()) for layer in graph.layers()):
         raise problem(
-            f"a student {graph.name!r} without trainable weights, none of which can be {purpose}",
+            f"a student {graph.name!r} without trainable weights that can be {purpose}",
             "layers that train",
             "set trainable = True on the student and on each of student.layers; a Distiller "
             "freezes its teachers",

@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from keras_kd.data.mixing import mix
     from keras_kd.data.munging import munge
     from keras_kd.data.named import load
-    from keras_kd.data.sample import load_sample
-    from keras_kd.data.splits import Splits
+    from keras_kd.data.splits import Splits, load_sample
 
 __all__ = ["Splits", "load", "load_examples", "load_sample", "mix", "munge"]
 
@@ -21,7 +20,7 @@ __getattr__, __dir__ = lazy_names(
         "Splits": "splits",
         "load": "named",
         "load_examples": "examples",
-        "load_sample": "sample",
+        "load_sample": "splits",
         "mix": "mixing",
         "munge": "munging",
     },

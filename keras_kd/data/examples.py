@@ -28,7 +28,7 @@ def load_examples(path: str | os.PathLike) -> np.ndarray | dict[str, np.ndarray]
     """Load examples from a `.npy` or `.npz` file; pickled objects in it are refused, not run.
 
     Returns:
-        The array of a `.npy`, or of a `.npz` whose only array has no name of its own; else a dict
+        The array of a `.npy`, or of a `.npz` whose only array has no name; else a dict
         with the arrays of the `.npz` by their names, which are those of a model's inputs.
 
     Raises:
@@ -109,7 +109,7 @@ def _numbers(
 
 
 def _arrays(path: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of a file, whatever is in them."""
+    """The arrays of a file, unchecked."""
     check_path(path)
     try:
         return read(path)
@@ -168,5 +168,5 @@ def _check_header(file: IO[bytes], size: int) -> int:
         raise ValueError("its values have no bytes")
     declared = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or declared > size:
-        raise ValueError(f"its header says {declared} bytes, and there are {size}")
+        raise ValueError(f"its header declares {declared} bytes, and there are {size}")
     return declared

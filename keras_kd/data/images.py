@@ -28,7 +28,7 @@ def load_images(
 
     Files are taken in the order of their paths; of animations the first frame. Images are stretched
     to the shape, with antialiasing. Transparency is dropped, and color becomes grey by its
-    luminance, where the model does not take it. What begins with a dot is no image.
+    luminance, where the model does not take it. Names that begin with a dot are skipped.
 
     Args:
         directory: holds files that end in .png, .jpg, .jpeg, .bmp or .gif, whether in directories
@@ -57,7 +57,7 @@ def load_images(
         more = f" and {len(damaged) - _MOST_NAMED} more" if len(damaged) > _MOST_NAMED else ""
         raise problem(
             f"images that cannot be read: {', '.join(damaged[:_MOST_NAMED])}{more}",
-            "undamaged images in the format that their name says",
+            "undamaged images in the format of their file name",
             "delete them or copy them again",
         )
     return np.stack(images)

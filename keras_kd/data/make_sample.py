@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_kd._files import replacing
 from keras_kd.data.named import load_arrays
-from keras_kd.data.sample import SAMPLE_PATH
+from keras_kd.data.splits import SAMPLE_PATH
 
 TRAINING_IMAGES_PER_CLASS = 1200
 TEST_IMAGES_PER_CLASS = 200

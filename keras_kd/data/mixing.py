@@ -25,7 +25,7 @@ def mix(
     For a student that learns from the labels where there are some and from its teacher everywhere.
     Each batch holds first the labeled, then the unlabeled examples. An epoch goes through the set
     that takes longer once; its last batch is filled up by examples of the next round, and the
-    other set is repeated or used in part. Every epoch and every round has an order of its own.
+    other set is repeated or used in part. Every epoch and every round has another order.
 
     Args:
         labeled: a pair (x, y); x an array of shape `(examples, ...)` or a dict of them, y likewise.

@@ -28,16 +28,16 @@ def munge(
 ) -> Any:
     """Make synthetic tabular examples from real ones by mixing neighbours (MUNGE).
 
-    A student that sees the teacher's answers on many such examples imitates it better than one
-    that sees only the real ones: use it where a table is small and unlabeled rows are not to be
-    had. Each copy of the data goes through its examples e in order. With e' the nearest of the
-    other real examples, each attribute a of the two is exchanged with probability p:
+    A student that learns the teacher's outputs on many such examples imitates it better than one
+    that learns those on the real ones only: use it where a table is small and there are no
+    unlabeled rows. Each copy of the data goes through its examples e in order. With e' the nearest
+    of the other real examples, each attribute a of the two is exchanged with probability p:
 
         categorical: e_a, e'_a = e'_a, e_a
         continuous:  e_a, e'_a = Normal(e'_a, d / s), Normal(e_a, d / s)   with d = |e_a - e'_a|
 
     Nearest is by Euclidean distance, each continuous column scaled to 0..1 and a difference in a
-    category counted as 1. So a constant column stays what it is, categories are never invented,
+    category counted as 1. So a constant column stays constant, no category is new,
     and an example whose nearest neighbour is its duplicate may come out unchanged.
 
     Args:
@@ -51,7 +51,7 @@ def munge(
         teacher: labels the examples: a model of either Keras, a function from an array to outputs,
             such as `forest.predict_proba` of scikit-learn, or an object of `keras_kd.teachers`,
             which gives what the losses compare (an `Ensemble` of classifiers, logarithms of
-            probabilities). It is asked in batches.
+            probabilities). It is called on batches.
         seed: the same seed gives the same examples. `None` for others every time.
 
     Returns:
@@ -170,7 +170,7 @@ def _check_teacher(teacher: Any) -> None:
 
 
 def _encoded(x: np.ndarray, is_categorical: np.ndarray) -> tuple[np.ndarray, dict]:
-    """The table in float64, and the categories by column, of which it holds the ranks.
+    """The table in float64, with ranks for categories, and the categories by column.
 
     As a float64 a large integer, such as a hash, could come out as its neighbour.
     """

@@ -136,7 +136,7 @@ def _builder(name: str, data_dir: str | os.PathLike | None) -> Any:
     try:
         builder = tfds.builder(name, data_dir=directory)
         prepared = builder.is_prepared()
-    except Exception as error:  # TFDS raises whatever its parsers of JSON and protobuf raise.
+    except Exception as error:  # TFDS raises any error of its parsers of JSON and protobuf.
         raise ValueError(_damaged(name, directory)) from error
     if not prepared:
         raise FileNotFoundError(_missing(name, directory))

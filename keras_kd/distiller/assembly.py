@@ -1,4 +1,4 @@
-"""Teacher, student, losses and inputs of a Distiller, each of which can be replaced."""
+"""Teacher, student, losses and inputs of a Distiller; each can be replaced."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from keras_kd.distiller.compatibility import (
     check_losses,
     check_order,
 )
+from keras_kd.distiller.default_losses import choose_losses
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.objective import Objective
-from keras_kd.distiller.own_loss import warn_of_steps
+from keras_kd.distiller.own_loss import check_label_loss, has_own_loss, overrides, warn_of_steps
 from keras_kd.distiller.succession import carry_over, fresh_losses
 from keras_kd.distiller.watch import ProbabilityWatch, TeacherWatch
 from keras_kd.schedules import Schedule
@@ -40,7 +41,7 @@ _SET_BY_PROPERTIES = (
 
 
 class Parts(NamedTuple):
-    """Who teaches whom what, of which each can be replaced by another one."""
+    """Teacher, student, losses and inputs; each can be replaced by another one."""
 
     teacher: Teacher | None
     student: Any
@@ -142,7 +143,7 @@ class Assembly(_OfModel):
             raise
 
     def _compile_for_other_weights(self, old: Parts) -> None:
-        """Compile anew, where an optimizer would meet weights that it does not know."""
+        """Compile anew, where an optimizer would get weights that are new to it."""
         arguments, new = self._compile_arguments.value, self._parts.value
         known = [id(weight) for weight in old.objective.bridge_weights]
         is_known = known == [id(weight) for weight in new.objective.bridge_weights]
@@ -199,7 +200,7 @@ class Assembly(_OfModel):
         self._student_tap.value = student_tap
         self._terms = _keras.Untracked(objective.terms)
         self._hold_bridges()
-        # Steps that are compiled already would go on with the parts before these.
+        # Steps that are compiled already would still use the old parts.
         self._forget_steps()
 
     def _settle_bridges(self) -> None:
@@ -285,7 +286,7 @@ class Assembly(_OfModel):
 
     @property
     def teacher_inputs(self) -> ModelInputs:
-        """What the teacher sees, see the constructor."""
+        """The teacher's inputs, see the constructor."""
         return self._parts.value.inputs.teacher_inputs
 
     @teacher_inputs.setter
@@ -294,7 +295,7 @@ class Assembly(_OfModel):
 
     @property
     def student_inputs(self) -> ModelInputs:
-        """What the student sees, see the constructor."""
+        """The student's inputs, see the constructor."""
         return self._parts.value.inputs.student_inputs
 
     @student_inputs.setter
@@ -316,7 +317,7 @@ class Assembly(_OfModel):
         )
 
     def _settle_terms(self) -> None:
-        """Take over what somebody changed in the lists of losses and weights themselves."""
+        """Adopt changes that were made in the lists of losses and weights themselves."""
         losses, weights = self._objective.terms
         known_losses, known_weights = self._terms.value
         if weights != known_weights:
@@ -332,15 +333,32 @@ class Assembly(_OfModel):
 
     def _choose_losses(self, loss: Any) -> None:
         """Choose the distillation losses by the loss on labels, where none were given."""
-        raise NotImplementedError
+        objective, teacher = self._objective, self.teacher
+        if not objective.is_default:
+            return
+        models = [self.student, *([] if teacher is None else teacher.models)]
+        if objective.choose(choose_losses(self.student, loss, models)):
+            self._settle_bridges()
 
     def _check_label_loss(self, loss: Any) -> None:
         """Check that there is a loss on labels, if it counts."""
-        raise NotImplementedError
+        check_label_loss(self.student, loss, self._objective, self._labels)
+
+    @property
+    def _uses_own_loss(self) -> bool:
+        """Whether the loss on labels is the student's own."""
+        arguments = self._compile_arguments.value
+        is_left_to_student = arguments is not None and arguments.loss is None
+        return is_left_to_student and self._objective.needs_labels and has_own_loss(self.student)
+
+    @property
+    def _computes_own_loss(self) -> bool:
+        """Whether the loss on labels is a `compute_loss` that the student's user wrote."""
+        return self._uses_own_loss and overrides(self.student, "compute_loss")
 
 
 def connect(objective: Objective, teacher: Teacher, student_tap: Tap) -> None:
-    """Make adapters and the losses' own weights, where the models know their shapes."""
+    """Make adapters and the losses' own weights, where the models' shapes are known."""
     student = student_tap.shapes()
     of_teacher = teacher.shapes(student)
     if student is not None and of_teacher is not None:

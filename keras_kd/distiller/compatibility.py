@@ -35,7 +35,7 @@ def check_distinct(teacher: Any, student: Any) -> None:
             three_parts(
                 f"the student {student.name!r} with layers of the teacher {teacher.name!r}, which "
                 f"is frozen from now on, so that they do not train: {', '.join(shared)}",
-                "a student with layers of its own",
+                "a student with its own layers",
                 "copy it first: copy = keras.models.clone_model(student), "
                 "copy.set_weights(student.get_weights()) and copy.trainable = True; or set "
                 "teacher.trainable = False before, if these layers are not to train",
@@ -119,8 +119,7 @@ def check_inputs(teacher: Teacher, student: Any) -> None:
         f"{_written(student_shapes)}",
         "the same inputs for both",
         "give both the same keras.Input, put a Resizing or Reshape layer in front of one, or "
-        "say with teacher_inputs what the teacher sees, and with student_inputs what the "
-        "student sees",
+        "pass teacher_inputs and student_inputs, which divide the inputs between both",
     )
 
 

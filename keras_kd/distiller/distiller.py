@@ -18,7 +18,7 @@ from keras_kd.distiller.teaching import Teaching
 from keras_kd.schedules import deserialize as deserialize_schedule
 from keras_kd.schedules import serialize as serialize_schedule
 
-# The steps of the backend, of which there is one in a process.
+# The steps of the backend; a process has one.
 if TYPE_CHECKING or keras.backend.backend() == _backends.TENSORFLOW:
     from keras_kd.distiller.tensorflow_step import Keras3Teaching as _BackendTeaching
 elif keras.backend.backend() == _backends.JAX:
@@ -28,11 +28,11 @@ else:
 
 
 class _EitherFlavour(type(keras.Model)):
-    """Makes what `keras_kd.Distiller` gives for a tf_keras student an instance of it, too."""
+    """`isinstance(distiller, keras_kd.Distiller)` also holds for the class of tf_keras students."""
 
-    def __instancecheck__(cls, instance: Any) -> bool:
+    def __instancecheck__(self, instance: Any) -> bool:
         return super().__instancecheck__(instance) or (
-            cls is Distiller and isinstance(instance, Teaching)
+            self is Distiller and isinstance(instance, Teaching)
         )
 
 
@@ -71,17 +71,17 @@ class Distiller(_BackendTeaching, FitTaken, keras.Model, metaclass=_EitherFlavou
             `"mse"`, and that end in neither a softmax nor a sigmoid.
         distillation_loss_weights: one weight per loss; `None` for 1 each. A weight is a number, a
             `keras.optimizers.schedules.LearningRateSchedule` or a function of the step, which is
-            the number of updates since `compile`. The logs of `fit` show what schedules say.
+            the number of updates since `compile`. The logs of `fit` show the values of schedules.
         student_loss_weight: w, from 0 (only the teacher) to 1 (only the labels), in the same forms.
-        teacher_inputs: what the teacher sees, where that is not what the student sees: a function
+        teacher_inputs: the teacher's inputs, where they differ from the student's: a function
             of the inputs (larger images, for example); an entry of the inputs (a key of a dict, an
             index of a list or tuple) or a list of entries; or a dict from the names of the
             teacher's inputs to entries, as in `{"ids": "input_ids"}`. Validation data without
             these entries are measured by their labels alone.
         student_inputs: the same for the student. `None`: the entries that `teacher_inputs` does not
             name. An entry that both models see is named in both.
-        missing_label: an integer that stands for a label that is not known, such as -1; among
-            floating-point labels NaN does. Examples without a label count in the distillation
+        missing_label: an integer that stands for an unknown label, such as -1; among
+            floating-point labels, NaN does. Examples without a label count in the distillation
             losses only. See `keras_kd.data.mix`.
         save_teacher: whether `save` puts the teacher into the `.keras` file, so that
             `load_model` gives a complete distiller. Weights files and backups never hold it. A
@@ -94,7 +94,7 @@ class Distiller(_BackendTeaching, FitTaken, keras.Model, metaclass=_EitherFlavou
 
     Attributes:
         student: the student; after training, save it, convert it or use it on its own.
-        teacher: the teacher, a `keras_kd.teachers.Teacher` whatever was given; `teacher.models` are
+        teacher: always a `keras_kd.teachers.Teacher`; `teacher.models` are
             the models that it runs, `teacher.model` the one of a `ModelTeacher`.
 
     Both, `distillation_losses`, `distillation_loss_weights`, `student_loss_weight`,
@@ -175,7 +175,7 @@ class Distiller(_BackendTeaching, FitTaken, keras.Model, metaclass=_EitherFlavou
         Args:
             optimizer: the student's optimizer.
             loss: the loss on labels, in any form Keras takes. `None` for the loss of the student
-                itself, if it has a `compute_loss` of its own or was compiled with a loss, or to
+                itself, if it has its own `compute_loss` or was compiled with a loss, or to
                 learn from the teacher alone, with `student_loss_weight=0`.
             metrics: measured on the student's outputs.
             **kwargs: further arguments of `keras.Model.compile`.

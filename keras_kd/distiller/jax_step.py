@@ -9,15 +9,14 @@ from typing import Any
 import jax  # pyright: ignore[reportMissingImports]
 import keras
 
-from keras_kd import _backends
 from keras_kd._checks import problem
-from keras_kd.distiller.teaching import Teaching
+from keras_kd.distiller.steps import Steps
 
 # Trainable variables, other ones, those of the optimizer and of metrics.
 State = tuple[list[Any], ...]
 
 
-class JaxTeaching(Teaching):
+class JaxTeaching(Steps):
     """Steps that Keras compiles with `jax.jit`.
 
     Values of variables are arguments and results of a step. The teacher's variables are among them:
@@ -41,7 +40,7 @@ class JaxTeaching(Teaching):
 
     @property
     def metrics_variables(self) -> list[keras.Variable]:
-        """Those of metrics, and what a step notes of the models' outputs."""
+        """Those of metrics, and the notes of a step on the models' outputs."""
         return [*super().metrics_variables, *self._notes()]
 
     def _notes(self) -> list[keras.Variable]:
@@ -88,37 +87,18 @@ class JaxTeaching(Teaching):
         return keras.StatelessScope(state_mapping=pairs, collect_losses=True)
 
     def _values(self, scope: keras.StatelessScope) -> tuple[list[Any], list[Any]]:
-        """What variables without gradients, and those of metrics, have become in a scope."""
+        """The values of variables without gradients, and of metrics, in a scope."""
 
         def now(variables: Sequence[keras.Variable]) -> list[Any]:
             return [scope.get_current_value(variable) for variable in variables]
 
         return now(self.non_trainable_variables), now(self.metrics_variables)
 
-    def make_train_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled step, followed by a check of the teacher's outputs.
-
-        Raises:
-            ValueError: if the student has nothing to train, or its shapes are not known.
-        """
-        self._check_step()
+    def _check_backend(self) -> None:
         self._check_bridges()
-        return self._make("train_function", super().make_train_function, force)
-
-    def make_test_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled evaluation step, followed by a check of the teacher's outputs."""
-        self._settle_terms()
-        self._check_bridges()
-        return self._make("test_function", super().make_test_function, force)
-
-    def _make(self, name: str, make: Callable[[bool], None], force: bool) -> Callable[..., Any]:
         _check_distribution()
         if self._teacher_watch is not None:
             self._teacher_watch.begin()
-        if getattr(self, name) is None or force:
-            make(force)
-            setattr(self, name, self._watched(getattr(self, name)))
-        return getattr(self, name)
 
     def _remember(self, state: State) -> None:
         """Keep the values that Keras gives back to variables where a step ends in an error."""
@@ -137,27 +117,31 @@ class JaxTeaching(Teaching):
                 "build them first, student.build(input_shape), or call them on a batch",
             )
 
-    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _prepared(
+        self, step: Callable[..., Any], by_keras: Callable[..., Any]
+    ) -> Callable[..., Any]:
         is_first = True
 
-        def step(state: State, iterator: Any) -> tuple[dict[str, Any], State]:
+        def remembering(state: State, iterator: Any) -> tuple[dict[str, Any], State]:
             nonlocal is_first
             if is_first:
-                # The step takes the place of its arguments in the memory. If the first one fails,
+                # The step reuses the memory of its arguments. If the first one fails,
                 # the models have their weights nevertheless.
                 self._remember(state)
                 state = jax.tree.map(jax.numpy.copy, state)
                 is_first = False
-            with _backends.numpy_errors_in_one_line():
-                logs, state = function(state, iterator)
+            logs, state = by_keras(state, iterator)
             self._remember(state)
-            notes = self._notes()
-            for variable, value in zip(notes, state[-1][-len(notes) :], strict=True):
-                variable.assign(value)
-            self._check_logs(logs)
             return logs, state
 
-        return step
+        return remembering
+
+    def _bring_notes(self) -> None:
+        # Notes are last among the variables of metrics.
+        notes = self._notes()
+        values = self._jax_state["metrics_variables"][-len(notes) :]
+        for variable, value in zip(notes, values, strict=True):
+            variable.assign(value)
 
 
 _NAMES = "trainable", "non_trainable", "optimizer", "metrics"

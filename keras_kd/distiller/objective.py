@@ -71,7 +71,7 @@ class Objective:
         return list(map(as_loss, self.losses))
 
     def choose(self, losses: Sequence[Any]) -> bool:
-        """Take these losses if the user gave none; they have no weights of their own.
+        """Take these losses if the user gave none; they have no trainable weights.
 
         Returns:
             Whether they are others than before.
@@ -116,7 +116,7 @@ class Objective:
 
     @property
     def terms(self) -> tuple[list[Any], list[schedules.Schedule]]:
-        """The losses and their weights, in lists of their own."""
+        """The losses and their weights, in new lists."""
         return list(self.losses), list(self.weights)
 
     def _bounds_of_schedules(self) -> dict[str, dict[str, Any]]:
@@ -166,7 +166,7 @@ class Objective:
         return [name for loss in self._losses for name in loss.layers("student")]
 
     def softened(self, side: str, outputs: Any) -> list[Any]:
-        """Those of a model's outputs to which a loss applies a softmax: only logits bear it.
+        """Those of a model's outputs to which a loss applies a softmax, which only logits allow.
 
         Args:
             side: "teacher" or "student".

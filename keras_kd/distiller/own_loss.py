@@ -1,4 +1,7 @@
-"""The loss that a student brings along: its own `compute_loss`, or what it was compiled with."""
+"""The loss on labels: that of `compile`, or the student's own.
+
+The latter is its `compute_loss`, or the loss that it was compiled with.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,21 @@ from typing import Any
 
 from keras import ops
 
-from keras_kd import _keras, _replicas
+from keras_kd import _graphs, _keras, _replicas
 from keras_kd._checks import one_line, problem, three_parts
+from keras_kd.distiller.labels import Labels
+from keras_kd.distiller.objective import Objective
 from keras_kd.distiller.replicas import label_loss
+
+_CROSSENTROPIES_OF_PROBABILITIES = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+)
 
 
 def overrides(model: Any, method: str) -> bool:
-    """Whether a method of a model is the work of its user, and not of Keras."""
+    """Whether a method of a model is the user's, not Keras' own."""
     owner = next((cls for cls in type(model).__mro__ if method in vars(cls)), None)
     return owner is not None and owner.__module__.split(".")[0] not in ("keras", "tf_keras")
 
@@ -24,6 +35,70 @@ def overrides(model: Any, method: str) -> bool:
 def has_own_loss(student: Any) -> bool:
     """Whether a student computes a loss without a Distiller's `compile`."""
     return overrides(student, "compute_loss") or _is_compiled_with_loss(student)
+
+
+def check_label_loss(student: Any, loss: Any, objective: Objective, labels: Labels) -> None:
+    """Check that there is a loss on labels, if it counts.
+
+    Args:
+        student: the student.
+        loss: that of `compile`, or `None`.
+        objective: the losses and weights, by which labels count or do not.
+        labels: whether some can be missing.
+
+    Raises:
+        ValueError: if there is none, or the student's own cannot leave out missing labels.
+    """
+    if loss is not None or not objective.needs_labels:
+        return
+    if not has_own_loss(student):
+        raise problem(
+            f"loss=None with student_loss_weight={objective.student_loss_weight}",
+            "a loss on the labels",
+            "pass loss='sparse_categorical_crossentropy' or another one, or build the "
+            "Distiller with student_loss_weight=0 to learn from the teacher, and from what "
+            "the student adds with add_loss, alone",
+        )
+    if labels.missing is not None and overrides(student, "compute_loss"):
+        raise problem(
+            f"missing_label={labels.missing} for the student "
+            f"{student.name!r}, which computes its loss itself",
+            "a loss that leaves out examples without a label",
+            "pass loss=... to compile, or build the Distiller without missing_label and "
+            "let compute_loss leave them out",
+        )
+
+
+def warn_of_label_loss(student: Any, loss: Any) -> None:
+    """Warn of a loss of `compile` that takes the place of the student's, or misreads its outputs.
+
+    To be called in a function that `compile` calls.
+    """
+    if loss is not None and overrides(student, "compute_loss"):
+        warnings.warn(
+            three_parts(
+                f"loss={_keras.short(loss)} for the student {student.name!r}, whose own "
+                "compute_loss is not called then",
+                "one loss on labels",
+                "pass loss=None to compile of the Distiller for the student's compute_loss",
+            ),
+            stacklevel=4,
+        )
+    if (
+        isinstance(loss, str)
+        and loss in _CROSSENTROPIES_OF_PROBABILITIES
+        and _graphs.ends_in_logits(student)
+    ):
+        warnings.warn(
+            three_parts(
+                f"loss={loss!r} for the student {student.name!r}, which ends in logits",
+                "probabilities: this is how Keras reads the name of a cross-entropy",
+                "pass the loss as an object with from_logits=True, for example "
+                "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or end the "
+                "student in a softmax",
+            ),
+            stacklevel=4,
+        )
 
 
 def warn_of_steps(student: Any) -> None:

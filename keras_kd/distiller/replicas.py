@@ -135,7 +135,7 @@ def _reduced(values: Any, sample_weight: Any, mask: Any, reduction: str) -> Any:
 
 
 def reads_whole_batch(loss: DistillationLoss) -> bool:
-    """Whether a loss needs all examples of a batch, or reduces them in a way that is its user's."""
+    """Whether a loss needs all examples of a batch, or has its own reduction."""
     return loss.reads_whole_batch or any(
         _is_of_user(type(loss), method) for method in ("compute_loss", "of_pair")
     )
@@ -157,7 +157,7 @@ def of_whole_batch(
         student: what it compares of the student.
         others: what else it reads, such as sample weights, or `None`.
         gather: whether the loss is that of the examples of all replicas, or the mean of the losses
-            that each has of its own, weighed by their numbers of examples.
+            of each replica, weighed by their numbers of examples.
     """
     if gather:
         student = _gathered(student)

@@ -1,59 +1,35 @@
-"""What the Distillers of Keras 3 and tf_keras share: everything but the steps."""
+"""The forward passes and the total loss of a Distiller, alike for Keras 3 and tf_keras."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import keras
 from keras import ops
 
-from keras_kd import _backends, _graphs, _keras, _logits, _replicas
-from keras_kd._checks import problem, three_parts
-from keras_kd.distiller.agreement import compare
-from keras_kd.distiller.assembly import Assembly
-from keras_kd.distiller.compatibility import (
-    check_given,
-    check_jit,
-    refuse_old_arguments,
-)
-from keras_kd.distiller.default_losses import choose_losses
+from keras_kd import _backends, _keras, _logits, _replicas
+from keras_kd._checks import problem
+from keras_kd.distiller.compatibility import check_given, check_jit, refuse_old_arguments
 from keras_kd.distiller.labels import Labels
 from keras_kd.distiller.logs import with_logs
+from keras_kd.distiller.measuring import Measuring, batch_size, compare
 from keras_kd.distiller.objective import Objective
-from keras_kd.distiller.own_loss import (
-    call_compute_loss,
-    has_own_loss,
-    overrides,
-    own_loss,
-    own_metrics,
-)
-from keras_kd.distiller.succession import (
-    CompileArguments,
-    successor,
-)
-from keras_kd.metrics.agreement import Agreement
+from keras_kd.distiller.own_loss import call_compute_loss, own_loss, warn_of_label_loss
+from keras_kd.distiller.succession import CompileArguments, successor
 from keras_kd.schedules import Schedule
 from keras_kd.taps import Tapped
 from keras_kd.teachers.inputs import Inputs, ModelInputs
-
-_CROSSENTROPIES_OF_PROBABILITIES = (
-    "sparse_categorical_crossentropy",
-    "categorical_crossentropy",
-    "binary_crossentropy",
-)
 
 
 class Passes(NamedTuple):
     """The forward passes of a step.
 
     Attributes:
-        teacher: what the teacher gave.
-        student: what the student gave.
-        added: what the student's layers have added with `add_loss`, where other replicas take their
-            turn before the layers are asked for it.
+        teacher: the teacher's outputs and features.
+        student: the student's outputs and features.
+        added: what the student's layers have added with `add_loss`, where other replicas run before
+            it is read.
     """
 
     teacher: Tapped
@@ -61,12 +37,13 @@ class Passes(NamedTuple):
     added: Sequence[Any] = ()
 
 
-class Teaching(Assembly):
+class Teaching(Measuring):
     """Training of a student, for classes that are also a model of Keras 3 or of tf_keras.
 
-    The formulas are written in `keras.ops`, which takes the tensors of both. A subclass for each
-    backend (`tensorflow_step.py`, `jax_step.py`, `torch_step.py`) has the steps, and one for each
-    Keras what that does in its own way: `_begin_model`, `_student_loss`, `_mean_of_keras`.
+    The formulas are written in `keras.ops`, which takes the tensors of both. The steps are in
+    `steps.py` and in a module for each backend (`tensorflow_step.py`, `jax_step.py`,
+    `torch_step.py`); a class for each Keras has `_begin_model`, `_student_loss` and
+    `_mean_of_keras`.
     Arguments and errors are those of `keras_kd.Distiller`.
     """
 
@@ -97,9 +74,7 @@ class Teaching(Assembly):
         kwargs.setdefault("dtype", "mixed_float16" if _keras.computes_in_float16(student) else None)
         super().__init__(name=name, **kwargs)
         self._begin_model()
-        # Past the tracking of both versions of Keras: they belong to no weights or files.
-        self._agreement = _keras.Untracked(None)
-        self._term_means = _keras.Untracked(None)
+        self._begin_measuring()
         self.save_teacher = save_teacher
         self.gather_batches = gather_batches
         self._begin_teaching(
@@ -117,9 +92,9 @@ class Teaching(Assembly):
     def with_student(self, student: Any, learning_rate: Any = None) -> Any:
         """A distiller that teaches another student, such as a compressed one, in the same way.
 
-        It has the same teacher, losses and weights, is compiled as this one was, if it was, with an
-        optimizer that has no state yet, and its adapters begin with what this one's have learned
-        where the features have the same shapes. The teacher then listens to the new student only.
+        It has the same teacher, losses and weights. If this one was compiled, it is compiled in the
+        same way, with an optimizer without state. Its adapters begin with the weights of this one's
+        where the features have the same shapes. The teacher then belongs to the new student.
 
         Args:
             student: a model of either Keras.
@@ -135,7 +110,7 @@ class Teaching(Assembly):
             pruned.fit(dataset, epochs=5)
             ```
         """
-        # A class of the user's own is for one Keras.
+        # A user's subclass is for one Keras.
         is_own = type(self).__module__.partition(".")[0] == "keras_kd"
         return successor(self, student, learning_rate, self._entry if is_own else type(self))
 
@@ -249,70 +224,6 @@ class Teaching(Assembly):
             return sample_weight
         return self._labels.weighed(y, sample_weight, outputs, class_weight)
 
-    def reset_metrics(self) -> None:
-        """Start all means anew."""
-        super().reset_metrics()
-        for metric in self._own_metrics():
-            metric.reset_state()
-
-    def _own_metrics(self) -> list[Any]:
-        """The metrics of the teacher's part, and those that the student's own loss updates."""
-        agreement, means = self._agreement.value, self._term_means.value
-        found = [] if agreement is None else [agreement]
-        found += [] if means is None else means.values()
-        return found + (own_metrics(self.student) if self._uses_own_loss else [])
-
-    def show_terms(self) -> None:
-        """Show the mean of each distillation loss, before its weight, in the logs from now on."""
-        names = [f"{name}_loss" for name in self._objective.names]
-        known = self._term_means.value
-        if known is None or list(known) != names:
-            mean = self._mean_of_keras()
-            with self._scope_of_metrics():
-                self._term_means.value = {name: mean(name=name) for name in names}
-            self._forget_steps()
-
-    def _scope_of_metrics(self) -> Any:
-        """A context in which metrics are made."""
-        return nullcontext()
-
-    def _mean_of_keras(self) -> type:
-        """The class of means of the Keras of this model."""
-        raise NotImplementedError
-
-    def _shown_metrics(self, others: list[Any]) -> list[Any]:
-        """Those of the student that are not called as others are."""
-        names = {metric.name for metric in others}
-        return [metric for metric in self._own_metrics() if metric.name not in names]
-
-    def _check_step(self) -> None:
-        """Check before the first step that the student can learn.
-
-        Raises:
-            ValueError: if it has nothing to train.
-        """
-        self._settle_terms()
-        if self.student.built and not self.student.trainable_weights:
-            raise problem(
-                f"a student {self.student.name!r} without trainable weights",
-                "a student of which at least a part is trained",
-                "set trainable = True on the student and on each of student.layers, and do not "
-                "build the student of layers of the teacher alone, which is frozen",
-            )
-
-    def _check_logs(self, logs: dict[str, Any]) -> None:
-        """Read what a step has noted, and report what is wrong.
-
-        Raises:
-            ValueError: if the teacher's outputs were NaN or infinite, or a schedule out of bounds.
-        """
-        self._teacher_watch.read(logs.get(self.distillation_loss_tracker.name))
-        self._student_watch.report()
-        self._objective.check_scheduled_values(logs)
-        # A student that had no shapes before has them now, and can be saved.
-        if self.student.built and not self.built:
-            self.built = True
-
     def export(self, *args: Any, **kwargs: Any) -> Any:
         """Export the student; see `keras.Model.export`."""
         return self.student.export(*args, **kwargs)
@@ -325,92 +236,14 @@ class Teaching(Assembly):
     def _begin_compile(self, optimizer: Any, loss: Any, metrics: Any, options: Any) -> None:
         """Check the arguments of `compile` and remember them for `with_student`."""
         refuse_old_arguments(options)
-        self._check_compile(loss, options.get("jit_compile"))
+        if self.teacher is not None:
+            check_jit(self.teacher, options.get("jit_compile"))
+        self._check_label_loss(loss)
+        warn_of_label_loss(self.student, loss)
         self._choose_losses(loss)
         self._compile_arguments.value = CompileArguments(
             optimizer, loss=loss, metrics=metrics, **options
         )
-
-    def _choose_losses(self, loss: Any) -> None:
-        """Choose the distillation losses by the loss on labels, where none were given."""
-        objective, teacher = self._objective, self.teacher
-        if not objective.is_default:
-            return
-        models = [self.student, *([] if teacher is None else teacher.models)]
-        if objective.choose(choose_losses(self.student, loss, models)):
-            self._settle_bridges()
-
-    def _check_compile(self, loss: Any, jit_compile: Any) -> None:
-        teacher = self.teacher
-        if teacher is not None:
-            check_jit(teacher, jit_compile)
-        self._check_label_loss(loss)
-        if loss is not None and overrides(self.student, "compute_loss"):
-            warnings.warn(
-                three_parts(
-                    f"loss={_keras.short(loss)} for the student {self.student.name!r}, whose own "
-                    "compute_loss is not called then",
-                    "one loss on labels",
-                    "pass loss=None to compile of the Distiller for the student's compute_loss",
-                ),
-                stacklevel=4,
-            )
-        if (
-            isinstance(loss, str)
-            and loss in _CROSSENTROPIES_OF_PROBABILITIES
-            and _graphs.ends_in_logits(self.student)
-        ):
-            warnings.warn(
-                three_parts(
-                    f"loss={loss!r} for the student {self.student.name!r}, which ends in logits",
-                    "probabilities: this is how Keras reads the name of a cross-entropy",
-                    "pass the loss as an object with from_logits=True, for example "
-                    "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or end the "
-                    "student in a softmax",
-                ),
-                stacklevel=4,
-            )
-
-    def _check_label_loss(self, loss: Any) -> None:
-        if loss is not None or not self._objective.needs_labels:
-            return
-        if not has_own_loss(self.student):
-            raise problem(
-                f"loss=None with student_loss_weight={self.student_loss_weight}",
-                "a loss on the labels",
-                "pass loss='sparse_categorical_crossentropy' or another one, or build the "
-                "Distiller with student_loss_weight=0 to learn from the teacher, and from what "
-                "the student adds with add_loss, alone",
-            )
-        if self._labels.missing is not None and overrides(self.student, "compute_loss"):
-            raise problem(
-                f"missing_label={self._labels.missing} for the student "
-                f"{self.student.name!r}, which computes its loss itself",
-                "a loss that leaves out examples without a label",
-                "pass loss=... to compile, or build the Distiller without missing_label and "
-                "let compute_loss leave them out",
-            )
-
-    def _measured(self, metrics: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `compile` for metrics: weighted ones where labels can be missing.
-
-        What is measured on the teacher's outputs is left out: Keras has only labels for it.
-        """
-        listed = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
-        compared = [metric for metric in listed if isinstance(metric, Agreement)]
-        if compared:
-            metrics = [metric for metric in listed if metric is not compared[0]]
-        self._agreement.value = compared[0] if compared else None
-        if self._labels.missing is None or metrics is None:
-            return {**options, "metrics": metrics}
-        weighted = options.get("weighted_metrics")
-        if weighted is not None:
-            raise problem(
-                f"metrics and weighted_metrics with missing_label={self._labels.missing}",
-                "one of them: with missing labels every metric is weighted",
-                "give all of them as metrics",
-            )
-        return {**options, "weighted_metrics": metrics}
 
     def _check_labels(self, y: Any) -> None:
         if y is None:
@@ -487,18 +320,6 @@ class Teaching(Assembly):
         """How many updates the student has had; `None` before `compile`."""
         return None if self.optimizer is None else self.optimizer.iterations
 
-    @property
-    def _uses_own_loss(self) -> bool:
-        """Whether the loss on labels is the student's own."""
-        arguments = self._compile_arguments.value
-        is_left_to_student = arguments is not None and arguments.loss is None
-        return is_left_to_student and self._objective.needs_labels and has_own_loss(self.student)
-
-    @property
-    def _computes_own_loss(self) -> bool:
-        """Whether the loss on labels is a `compute_loss` that the student's user wrote."""
-        return self._uses_own_loss and overrides(self.student, "compute_loss")
-
     def _labeled(self, y: Any, sample_weight: Any, outputs: Any) -> tuple[Any, Any]:
         """Labels and weights that leave out examples without a label."""
         return (y, sample_weight) if y is None else self._labels.for_loss(y, sample_weight, outputs)
@@ -545,7 +366,7 @@ class Teaching(Assembly):
             penalty = ops.sum(ops.cast(penalty, total.dtype))
             if _replicas.number() > 1:
                 # Keras' own are constants or means over a replica's examples.
-                penalty = _replicas.mean_of_examples(penalty, _batch_size(student.outputs))
+                penalty = _replicas.mean_of_examples(penalty, batch_size(student.outputs))
             total += penalty
         self._track(self.student_loss_tracker, student_loss, student.outputs)
         marked = self._teacher_watch.mark(distillation_loss)
@@ -553,39 +374,6 @@ class Teaching(Assembly):
         self._track(self.total_loss_tracker, total, student.outputs)
         return total
 
-    def _track(self, tracker: Any, loss: Any, outputs: Any) -> None:
-        """Add a loss, of which each replica has the same share, to a mean over examples."""
-        tracker.update_state(loss * _replicas.number(), sample_weight=_batch_size(outputs))
-
-    def _results(
-        self, loss: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any
-    ) -> dict[str, Any]:
-        """Update the metrics and return all of them."""
-        self._track(self._loss_tracker, loss, y_pred)
-        if y is None:
-            # The other metrics need labels.
-            return self._tracked_losses()
-        known, weight = self._labels.for_metrics(y, sample_weight, y_pred)
-        return self.compute_metrics(x, known, y_pred, weight)
-
-    def _trackers(self) -> list[Any]:
-        """The means of the losses."""
-        return [
-            self._loss_tracker,
-            self.student_loss_tracker,
-            self.distillation_loss_tracker,
-            self.total_loss_tracker,
-        ]
-
-    def _tracked_losses(self) -> dict[str, Any]:
-        trackers = self._trackers()
-        shown = [*trackers, *self._shown_metrics(trackers)]
-        return {tracker.name: tracker.result() for tracker in shown}
-
     def _scheduled_values(self) -> dict[str, Any]:
         """The current values of schedules, for the logs of a training step."""
         return self._objective.scheduled_values(self._step())
-
-
-def _batch_size(outputs: Any) -> Any:
-    return ops.shape(keras.tree.flatten(outputs)[0])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_kd import _backends
-from keras_kd.distiller.compiled_step import CompiledStep
+from keras_kd.distiller.steps import Steps
 from keras_kd.distiller.strategies import (
     check_strategy,
     first_part,
@@ -17,10 +18,9 @@ from keras_kd.distiller.strategies import (
     merged_logs,
     taken_losses,
 )
-from keras_kd.distiller.teaching import Teaching
 
 
-class TensorFlowTeaching(Teaching):
+class TensorFlowTeaching(Steps):
     """Steps that Keras compiles with `tf.function`, also on the replicas of `tf.distribute`."""
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -49,55 +49,32 @@ class TensorFlowTeaching(Teaching):
         """Take a step of the optimizer."""
         raise NotImplementedError
 
-    def make_train_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled step, followed by a check of the teacher's outputs.
-
-        Raises:
-            ValueError: if the student has nothing to train.
-        """
-        self._check_step()
-        return self._make("train", super().make_train_function, force)
-
-    def make_test_function(self, force: bool = False) -> Callable[..., Any]:
-        """A compiled evaluation step, followed by a check of the teacher's outputs."""
-        self._settle_terms()
-        return self._make("test", super().make_test_function, force)
-
-    def _make(self, name: str, make: Callable[[bool], Any], force: bool) -> Callable[..., Any]:
-        """The function of Keras' for a kind of step, with what a Distiller does around it."""
+    def _check_backend(self) -> None:
         check_strategy(self)
-        attribute = f"{name}_function"
-        if getattr(self, attribute) is None or force:
-            make(force)
-            step = getattr(self, f"{name}_step")
-            function = self._compiled_step(step, getattr(self, attribute))
-            setattr(self, attribute, self._watched(function))
-        return getattr(self, attribute)
+
+    def _prepared(
+        self, step: Callable[..., Any], by_keras: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        function = _backends.traced_once(self._compiled_step(step, by_keras))
+
+        def forgetting(iterator: Any) -> Any:
+            try:
+                return function(iterator)
+            except (StopIteration, tf.errors.OpError):
+                # The step is sound: the data are not, or at their end.
+                raise
+            except BaseException:
+                # TensorFlow cannot use a step whose first trace failed or was interrupted.
+                self._forget_steps()
+                raise
+
+        return forgetting
 
     def _compiled_step(
         self, step: Callable[[Any], Any], by_keras: Callable[[Any], Any]
     ) -> Callable[[Any], Any]:
-        """A function that does a step on an iterator's next batch, as `by_keras` does."""
+        """A compiled function that does a step on an iterator's next batch, as `by_keras` does."""
         return by_keras
-
-    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        function = _backends.traced_once(function)
-
-        def step(iterator: Any) -> Any:
-            with _backends.numpy_errors_in_one_line():
-                try:
-                    logs = function(iterator)
-                except (StopIteration, tf.errors.OpError):
-                    # The step is sound: the data are not, or at their end.
-                    raise
-                except BaseException:
-                    # TensorFlow cannot go on with one whose first trace failed or was interrupted.
-                    self._forget_steps()
-                    raise
-            self._check_logs(logs)
-            return logs
-
-        return step
 
     def _taken_losses(self) -> Sequence[Any]:
         return taken_losses(self.student)
@@ -141,3 +118,56 @@ class Keras3Teaching(TensorFlowTeaching):
         if self.run_eagerly or self.steps_per_execution != 1:
             return by_keras
         return CompiledStep(step, self.jit_compile, by_keras)
+
+
+class CompiledStep:
+    """A step on the next batch of an iterator, called as `keras.Model.train_function` is.
+
+    The function that Keras makes wraps the logs of each step in an optional value, which Python
+    unwraps again, and TensorFlow looks for its trace in each call, by the types of the iterator and
+    of all variables. For a small student that takes as long as a convolution. Here the logs come as
+    they are, and the trace is looked for once per iterator.
+
+    Args:
+        step: takes the data of a batch and returns logs, as `keras.Model.train_step` does.
+        jit_compile: whether XLA compiles the step.
+        by_keras: Keras' function for the same step, for iterators that are none of `tf.data`, such
+            as those of `tf.distribute`, and where `tf.config.run_functions_eagerly` is on.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Any], dict[str, Any]],
+        jit_compile: bool,
+        by_keras: Callable[[Any], dict[str, Any]],
+    ) -> None:
+        step = _backends.without_autograph(step)
+        compiled = tf.function(step, jit_compile=jit_compile, reduce_retracing=True)
+
+        def next_step(iterator: Any) -> dict[str, Any]:
+            return compiled(keras.tree.map_structure(_none_for_optional, iterator.get_next()))
+
+        self._function = tf.function(_backends.without_autograph(next_step), reduce_retracing=True)
+        self._by_keras = by_keras
+        self._traced = None
+        self._traced_for: Callable[[], Any] = lambda: None
+
+    def __call__(self, iterator: Any) -> dict[str, Any]:
+        """The logs of the step on the iterator's next batch.
+
+        Raises:
+            tf.errors.OutOfRangeError: if there is none, which ends an epoch.
+        """
+        if not isinstance(iterator, tf.data.Iterator) or tf.config.functions_run_eagerly():
+            return self._by_keras(iterator)
+        if self._traced_for() is not iterator:
+            self._traced = self._function.get_concrete_function(iterator)
+            # The data are the caller's to keep or to let go.
+            self._traced_for = weakref.ref(iterator)
+        assert self._traced is not None
+        return self._traced(iterator)
+
+
+def _none_for_optional(part: Any) -> Any:
+    """Keras' generators yield `None`, which `tf.data` lacks, as an optional without value."""
+    return None if isinstance(part, tf.experimental.Optional) else part

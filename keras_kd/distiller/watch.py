@@ -14,9 +14,9 @@ from keras import ops
 
 from keras_kd import _backends, _logits, _replicas
 from keras_kd._checks import problem
-from keras_kd._probabilities import JOINED
+from keras_kd._distributions import JOINED
 
-# What a count of models with distributions has above it: that of models with other probabilities.
+# Added to the count for each model with probabilities that are no distributions.
 _ENTRIES = 1000
 
 
@@ -48,7 +48,7 @@ class ProbabilityWatch:
         self._joined |= any(one.origin == JOINED for _, one in seen)
         open_ones = [(output, one) for output, one in seen if _logits.could_be_probabilities(one)]
         if open_ones:
-            # Once is enough, and a compiled step goes on as it began.
+            # Once is enough, and a compiled step does not change.
             known = ops.convert_to_tensor(self._found)
             self._found.assign(
                 ops.cond(known < 0, lambda: self._seen_in(open_ones, known.dtype), lambda: known)
@@ -80,11 +80,11 @@ class TeacherWatch:
     """Finds teachers whose outputs are NaN, infinity, or probabilities where logits are needed.
 
     A compiled step cannot raise a readable error (under XLA it cannot raise at all), so the step
-    writes down what it saw and Python reads it when the step is over.
+    notes what it found and Python reads the note after the step.
 
     Args:
         name: the teacher's name, for messages.
-        softened: whether a loss divides the outputs by a temperature, as only logits can bear,
+        softened: whether a loss divides the outputs by a temperature, which only logits allow,
             where `look` gets none.
 
     Attributes:
@@ -97,14 +97,14 @@ class TeacherWatch:
         self._softened = softened
         self.probabilities = ProbabilityWatch("teacher", name)
         self._first_step_seen = False
-        # Replicas take turns in the middle of a step, each in a thread of its own.
+        # Replicas take turns in the middle of a step, each in another thread.
         self._seen = threading.local()
 
     def look(self, outputs: Any, softened: list[Any] | None = None) -> Any:
         """Note what is wrong with a batch of outputs; return them with 0 for what is not finite.
 
         With the zeros one bad batch does not turn the student's weights into NaN before Python
-        hears of it. No gradient flows back into what is returned.
+        reads the note. No gradient flows back into the result.
 
         Args:
             outputs: a structure of tensors.
@@ -153,17 +153,13 @@ class TeacherWatch:
         finite, self._seen.finite = getattr(self._seen, "finite", None), None
         return loss if finite is None else ops.where(finite, loss, math.nan)
 
-    def read(self, loss: Any) -> None:
-        """Report, if the logs of a step give a reason to: reading the notes takes longer.
+    def is_due(self, loss: Any) -> bool:
+        """Whether the logs of a step are a reason to `report`: reading the notes takes longer.
 
         Args:
             loss: the mean of what `mark` returned; `None` where the logs do not have it.
-
-        Raises:
-            ValueError: if the teacher's outputs were NaN or infinite.
         """
-        if not self._first_step_seen or loss is None or not math.isfinite(loss):
-            self.report()
+        return not self._first_step_seen or loss is None or not math.isfinite(loss)
 
     def report(self) -> None:
         """Raise or warn of what `look` noted since the last report.

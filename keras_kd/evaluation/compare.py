@@ -33,12 +33,12 @@ from keras_kd.metrics import (
 )
 from keras_kd.metrics.measures import measures_of
 from keras_kd.metrics.statistics import confusion, per_class, reliability
-from keras_kd.metrics.tasks import CLASSIFYING
+from keras_kd.metrics.tasks import CLASSIFYING, check_outputs
 from keras_kd.tflite import TFLiteModel, microcontroller
 
 # The key in `models` of the model that the others agree with, if no other is named.
 _TEACHER = "teacher"
-# More would make a page, and the file of the numbers, longer than anybody reads.
+# More would make the page and the file of the numbers too long to read.
 MOST_CLASSES = 40
 _MOST_PICTURES = 12
 
@@ -64,10 +64,10 @@ def compare(
     A `TFLiteModel` is run itself, in LiteRT: its accuracy is the accuracy on the device. If
     tflite-micro is installed and supports it, it also runs there once, to measure its arena.
 
-    What is measured depends on the task of each output (`keras_kd.metrics.MEASURES`), which follows
+    The measures depend on the task of each output (`keras_kd.metrics.MEASURES`), which follows
     from the outputs of the first model and from the labels (`keras_kd.metrics.task_of`). Each
     number has an interval of 95 % confidence, and so has its difference to the baseline, which is
-    computed on pairs: both models saw the same examples (`keras_kd.metrics.estimate`).
+    computed on pairs: both models ran the same examples (`keras_kd.metrics.estimate`).
 
     Args:
         models: a Keras model or a `keras_kd.tflite.TFLiteModel` for each name. All have the same
@@ -207,7 +207,7 @@ class _Test(NamedTuple):
         return cls(tasks, y, targets, _checked_groups(groups, tasks, outputs, examples.count))
 
     def answers(self, name: str, outputs: np.ndarray) -> Answers:
-        """What a model gives for an output, beside what it should give."""
+        """A model's values of an output beside the expected ones."""
         return Answers(
             self.tasks[name],
             outputs,
@@ -240,13 +240,7 @@ def _chosen_tasks(
         task = "ranking"
     given = task if isinstance(task, Mapping) else dict.fromkeys(outputs, task)
     chosen = renamed(given, outputs)
-    unknown = sorted(set(chosen) - set(outputs))
-    if unknown:
-        raise problem(
-            f"tasks for the outputs {unknown}",
-            f"some of {list(outputs)}",
-            "use the names of the outputs as keys",
-        )
+    check_outputs("tasks", chosen, outputs)
     for each in chosen.values():
         if each is not None:
             check_choice("task", each, TASKS)

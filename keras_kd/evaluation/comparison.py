@@ -74,7 +74,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An example of which the two models of `Comparison.pair` choose different classes.
+    """An example for which the two models of `Comparison.pair` choose different classes.
 
     Attributes:
         example: its place in the test examples.

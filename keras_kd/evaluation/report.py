@@ -217,7 +217,7 @@ def figure_of_disagreements(comparison: Comparison, x: Any) -> Figure | None:
         f"Above each: what “{first}” chooses / what “{second}” chooses. Those come first of which "
         f"“{first}” is surest."
     )
-    label = f"Images of which {first} and {second} choose different classes: " + "; ".join(
+    label = f"Images for which {first} and {second} choose different classes: " + "; ".join(
         text.replace("\n", ", ") for text in texts
     )
     return Figure("Where they disagree", caption, plots.pictures(shown, texts, label))

@@ -1,4 +1,4 @@
-"""Distillation losses: tensors in, one value per example or batch out; they know no model."""
+"""Distillation losses: tensors in, one value per example or batch out, without a model."""
 
 from keras_kd._lazy import publish
 from keras_kd.losses.base import DistillationLoss

@@ -77,7 +77,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
 
     @property
     def original(self) -> keras.distillation.DistillationLoss:
-        """The loss as its user made it; another where this is the form of it."""
+        """The loss that the user passed, where this one was made from it; else itself."""
         return self
 
     @property
@@ -246,7 +246,7 @@ def matching_outputs(
 
     The key of a single output is `None`; a list of one output is a single one. A single key names
     which output of one model belongs to the single one of the other, and a teacher's single output
-    is compared with whatever outputs of the student are named.
+    is compared with the named outputs of the student.
 
     Raises:
         ValueError: if the structures differ and no keys name what belongs together, or a key is
@@ -349,7 +349,7 @@ def shape_of(output: Any) -> Any:
 
 
 def refuse_top(top: _logits.Top, name: str) -> None:
-    """Refuse a teacher's output of which only the largest logits are known.
+    """Refuse a teacher's output if only its largest logits are known.
 
     Args:
         top: what is known of it.

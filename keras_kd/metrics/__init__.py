@@ -73,7 +73,7 @@ def measure(
 
 
 def accuracy(outputs: np.ndarray, y: Any) -> float:
-    """The share of examples (or pixels, or words) of which a classifier chooses the class, 0..1.
+    """The share of examples (or pixels, or words) for which a classifier chooses the class, 0..1.
 
     Args:
         outputs: shape (examples, ..., classes), or one score shaped (examples,) or (examples, 1).

@@ -10,7 +10,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_kd")
 class Agreement(keras.metrics.Mean):
-    """The share of examples (or pixels, or words) of which two models choose the same class.
+    """The share of examples (or pixels, or words) for which two models choose the same class.
 
     Among the metrics of `compile` of a `keras_kd.Distiller` it compares the student's outputs with
     the teacher's, in training and in `evaluate`; the progress bar and the logs show it. Of several

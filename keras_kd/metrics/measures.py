@@ -105,7 +105,7 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
         Measure(
             "auc",
             "AUC",
-            "area under the ROC curve of the square error: how well it tells anomalies",
+            "area under the ROC curve of the square error: how well it separates anomalies",
             first_measure,
         ),
         _ERROR,

@@ -19,7 +19,7 @@ RANKS = 10
 
 
 class Statistic(NamedTuple):
-    """A number that is computed from examples, each of which has a weight.
+    """A number that is computed from weighted examples.
 
     Attributes:
         of: from the weights of the examples, shaped (examples,), to the number. NaN if these
@@ -46,7 +46,7 @@ class Answers:
         target: for reconstruction the input, in the shape of the outputs.
         groups: for ranking, the query that each example belongs to; None where each row of the
             outputs is one query.
-        threshold: from where on a number by itself means yes; None: from the outputs.
+        threshold: from where on a single number means yes; None: from the outputs.
     """
 
     task: str

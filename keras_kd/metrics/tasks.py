@@ -1,4 +1,4 @@
-"""Which task an output solves, and its labels in the form that the measures of this task take."""
+"""The task of an output, and its labels in the form that the measures of this task take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_kd._examples import check_finite, check_numbers
 TASKS = ("classification", "multilabel", "ranking", "regression", "reconstruction")
 # Tasks that are measured by their accuracy.
 CLASSIFYING = ("classification", "multilabel")
-# Tasks in which an output decides something; in the others it is a number by itself.
+# Tasks in which an output decides something; in the others it is a single number.
 DECIDING = (*CLASSIFYING, "ranking")
 # Softmax of float32, or of int8 with its steps of 1/256, adds up to 1 only about.
 _SUM_TOLERANCE = 0.05
@@ -99,7 +99,7 @@ def decisions(task: str, values: np.ndarray, threshold: float | None = None) -> 
     Args:
         task: one of `DECIDING`.
         values: shaped (examples, ..., columns); integers are classes that the model has chosen.
-        threshold: from where on a number by itself means yes. None: `threshold_of(values)`.
+        threshold: from where on a single number means yes. None: `threshold_of(values)`.
 
     Returns:
         For classification class numbers, shaped (examples, ...): the column with the largest value,
@@ -130,6 +130,21 @@ def leads(task: str, values: np.ndarray, threshold: float) -> np.ndarray:
     return first - second
 
 
+def check_outputs(what: str, given: Iterable[str], names: Iterable[str]) -> None:
+    """Check that what is given by the name of an output names outputs of the model.
+
+    Raises:
+        ValueError: if there are others.
+    """
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise problem(
+            f"{what} for the outputs {unknown}",
+            f"some of {list(names)}",
+            "use the names of the outputs as keys",
+        )
+
+
 def labels_by_output(y: Any, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
     """The labels of each output that there are labels for.
 
@@ -151,13 +166,7 @@ def labels_by_output(y: Any, names: Sequence[str], count: int) -> dict[str, np.n
                 f"pass {{{names[0]!r}: ...}}",
             )
         y = {names[0]: y}
-    unknown = sorted(set(y) - set(names))
-    if unknown:
-        raise problem(
-            f"labels for the outputs {unknown}",
-            f"some of {list(names)}",
-            "use the names of the outputs as keys",
-        )
+    check_outputs("labels", y, names)
     arrays = {name: np.asarray(values) for name, values in y.items()}
     for name, array in arrays.items():
         labels = f"labels for the output {name!r}"

@@ -32,7 +32,7 @@ _CONVERT = "ffmpeg -i in.wav -c:a pcm_s16le -ac 1 -ar {rate} out.wav"
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """Clips of one length, with their classes and what their names say.
+    """Clips of one length, with their classes and the facts in their names.
 
     Attributes:
         x: float32 of shape (clips, samples), from -1 to 1.
@@ -273,7 +273,8 @@ def _check_header(opened: wave.Wave_read, file: Path) -> None:
     if frames < 1:
         raise ValueError("no samples in it")
     if declared > file.stat().st_size:
-        raise ValueError(f"its header says {declared} bytes, and there are {file.stat().st_size}")
+        size = file.stat().st_size
+        raise ValueError(f"its header declares {declared} bytes, and there are {size}")
 
 
 def _read_middle(file: Path, row: np.ndarray) -> None:
@@ -285,7 +286,7 @@ def _read_middle(file: Path, row: np.ndarray) -> None:
         opened.setpos((frames - count) // 2)
         content = opened.readframes(count)
     if len(content) != count * channels * width:
-        raise ValueError(f"its header says {frames} samples, and some are missing")
+        raise ValueError(f"its header declares {frames} samples, and some are missing")
     mono = _as_floats(content, width).reshape(count, channels).mean(axis=1)
     start = (len(row) - count) // 2
     row[start : start + count] = mono

@@ -16,7 +16,7 @@ MOST_WINDOW_SAMPLES = 4096
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class LogMel(keras.layers.Layer):
-    """The logarithm of the power in mel bands, for models that listen.
+    """The logarithm of the power in mel bands, for models of sound.
 
     A clip is cut into frames of `window` seconds, one every `hop` seconds. For the samples s of a
     frame, the Hann window h (periodic), an FFT length F, the power of two at or above the window,
@@ -35,7 +35,7 @@ class LogMel(keras.layers.Layer):
     logarithm, so that it converts to float32 and float16 files with built-in operators only, in
     LiteRT as in TensorFlow Lite Micro (`tf.signal.rfft` does not). On a microcontroller, put the
     layer in front of the int8 model instead of into it: `tflite.microcontroller.write_project`
-    writes the same features in C (`front_end=`). It computes in float32 whatever the global policy
+    writes the same features in C (`front_end=`). It computes in float32 under every global policy
     is, because squares of quiet samples are below the least number of float16.
 
     Args:

@@ -61,7 +61,7 @@ class Teacher:
 
     @property
     def input_shapes(self) -> list[tuple] | None:
-        """The shapes of the inputs, batch first; `None` where the teacher does not say."""
+        """The shapes of the inputs, batch first; `None` where they are unknown."""
         return None
 
     @property
@@ -85,7 +85,7 @@ class Teacher:
         """
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
-        """What `__call__` will give, as tensors without values; `None` if it is not known.
+        """The result of `__call__` as tensors without values; `None` if it is unknown.
 
         Args:
             student: the same of the student's forward pass.
@@ -97,7 +97,7 @@ class Teacher:
 
         Args:
             student: the student.
-            step: how many updates it has had; `None` where nobody counts.
+            step: how many updates it has had; `None` where they are not counted.
         """
 
     def get_config(self) -> dict[str, Any]:
@@ -128,9 +128,9 @@ class ModelTeacher(Teacher):
         model: the model; it runs as in inference.
         classes: which class of the student each column of the model's output is, where the two do
             not have the same classes: a list, with `None` for columns that the student does not
-            have, or a dict from columns to classes, which leaves out the others. Columns are left
-            out before the softmax. Classes of the student that are not in it are learned from
-            labels alone.
+            have, or a dict from columns to classes, which leaves out the others. They are removed
+            before the softmax. Classes of the student that are not in it are learned from labels
+            alone.
 
     Raises:
         ValueError: if it is not a model, or `classes` is neither list nor dict.

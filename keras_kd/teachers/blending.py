@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_kd._checks import problem, shapes_fit
+from keras_kd._distributions import UNKNOWN
 from keras_kd._logits import (
     OTHER_AXIS,
     Logits,
@@ -19,7 +20,6 @@ from keras_kd._logits import (
     recognise_logits,
     remember_logits,
 )
-from keras_kd._probabilities import UNKNOWN
 
 
 class Voice(NamedTuple):
@@ -74,14 +74,14 @@ def blended_shape(voices: Sequence[Voice]) -> tuple[int | None, ...]:
         raise problem(
             f"outputs of shapes {shapes} from {[voice.member for voice in voices]} to average",
             "outputs of one shape from all members",
-            "give members that know other classes with classes=[...], and members that teach "
+            "give members of other classes with classes=[...], and members that teach "
             "other outputs with outputs=[...]",
         )
     return first
 
 
 def mean_of_logits(voices: Sequence[Voice]) -> Any:
-    """The weighted mean of logits, for each class over those that know it."""
+    """The weighted mean of logits, for each class over the members that have it."""
     blended_shape(voices)
     opinions, kind = _opinions(voices, split=False)
     members, shares, known = _stacked(opinions)
@@ -96,7 +96,7 @@ def mean_of_probabilities(voices: Sequence[Voice]) -> Any:
 
     A member that has a part of the classes gives the others no probability where the classes
     exclude each other (softmax). Where they do not (sigmoid), it has no share in the mean of a
-    class that it does not know.
+    class that it does not have.
     """
     shape = blended_shape(voices)
     opinions, kind = _opinions(voices, split=True)

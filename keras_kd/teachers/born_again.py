@@ -14,7 +14,7 @@ class Generation(NamedTuple):
 
     Attributes:
         number: from 1; the first teacher is generation 0.
-        teacher: who teaches: the student of the generation before.
+        teacher: the student of the generation before.
         student: a new model, to be trained before the next generation.
     """
 

@@ -120,10 +120,10 @@ def check_all_known(classes: Sequence[int], given: Any) -> None:
     unknown = sorted(set(range(max(classes) + 1)) - set(classes))
     if unknown:
         raise problem(
-            f"classes={given}, in which nobody knows the classes {unknown}",
+            f"classes={given}, in which no member has the classes {unknown}",
             f"every class from 0 to {max(classes)} in one list at least",
-            "add a member that knows them, or number the student's classes without gaps; in a "
-            "keras_kd.Distiller the student may have more classes than the teacher knows",
+            "add a member that has them, or number the student's classes without gaps; in a "
+            "keras_kd.Distiller the student may have more classes than the teacher has",
         )
 
 

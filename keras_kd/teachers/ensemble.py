@@ -35,12 +35,12 @@ class Ensemble(Teacher):
         p = softmax(sum_m weight_m * logits_m / T)          average="logits"
 
     The mean of probabilities is taken at the temperature T of each loss, schedules included, as
-    Hinton et al. do with the geometric mean, which is the mean of logits. Losses without a
-    temperature see T = 1. Members that end in a softmax or sigmoid are recognised. Members with
+    Hinton et al. do with the geometric mean, which is the mean of logits. For losses without a
+    temperature T is 1. Members that end in a softmax or sigmoid are recognised. Members with
     logits, and an average of probabilities, are taken for classifiers: use `average="logits"` for
-    regression. An output that one member alone teaches is passed on as it is.
+    regression. An output of only one member is passed on unchanged.
 
-    A loss that reads hidden layers names one of a member as "member_name/layer_name".
+    A loss names a hidden layer of a member as "member_name/layer_name".
 
     Args:
         teachers: models of either Keras, other objects of `keras_kd.teachers`, or functions.
@@ -53,12 +53,12 @@ class Ensemble(Teacher):
         classes: one entry per member: a list of which class of the student each of its
             columns is, with `None` for a column that the student does not have; a dict from columns
             to classes, which leaves out the others; or `None` for all classes. A column that is
-            left out is so before the softmax. Classes of the student that no member has are
-            learned from labels alone: in a Distiller the losses on outputs then see the student's
-            logits of the others. With softmax outputs, a member gives no probability to classes
-            that it does not know, and its weight is how likely an example is one of its classes.
-            With sigmoid outputs, and in a mean of logits, a class has the mean of those that know
-            it.
+            left out is removed before the softmax. Classes of the student that no member has are
+            learned from labels alone: in a Distiller the losses on outputs then get the student's
+            logits of the other classes only. With softmax outputs, a member gives no probability to
+            classes that it does not have, and its weight is how likely an example is one of its
+            classes. With sigmoid outputs, and in a mean of logits, a class has the mean of those
+            that have it.
         name: for messages.
 
     Raises:
@@ -168,7 +168,7 @@ class Ensemble(Teacher):
             teacher.after_step(student, step)
 
     def shapes(self, student: Tapped | None) -> Tapped | None:
-        """The averaged outputs, where all members know the shapes of their outputs."""
+        """The averaged outputs, where the shapes of all members' outputs are known."""
         shapes = [teacher.shapes(student) for teacher in self.teachers]
         tapped = [one for one in shapes if one is not None]
         if len(tapped) < len(shapes):
@@ -233,7 +233,7 @@ class Ensemble(Teacher):
         raise problem(
             f"layer name {name!r} for an ensemble of the members {names}",
             "the name of one member, a slash, and the name of its layer",
-            f"write for example {names[0] + '/layer'!r}, and give every member a name of its own",
+            f"write for example {names[0] + '/layer'!r}, and give every member another name",
         )
 
     def _combined(self, tapped: Sequence[Tapped], mean: Callable[[list[Voice]], Any]) -> Tapped:

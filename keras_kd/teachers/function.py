@@ -75,7 +75,7 @@ class Function(_CallableTeacher):
 
     Args:
         function: takes the inputs and returns the outputs, a tensor or a list or dict of tensors;
-            logits, or what a softmax or sigmoid of Keras or TensorFlow makes of them. A single
+            logits, or their softmax or sigmoid, computed by Keras or TensorFlow. A single
             output may come in a dict or list of one, as signatures give it.
         name: for messages; the function's own by default.
 
@@ -100,7 +100,7 @@ class Function(_CallableTeacher):
         except NotImplementedError as error:
             # So TensorFlow refuses to make an array of a tensor that has no value yet.
             raise problem(
-                f"the teacher {self.name!r}, a function that wants arrays "
+                f"the teacher {self.name!r}, a function that takes arrays "
                 f"({one_line(error)[:200]})",
                 "a function of tensors",
                 "wrap it: keras_kd.teachers.NumpyFunction(function, output_shape)",
@@ -182,7 +182,7 @@ class NumpyFunction(_CallableTeacher):
         return {**super().get_config(), "output_shape": self.output_shape, "dtype": self.dtype}
 
     def _arrays(self, inputs: Any) -> list[np.ndarray]:
-        """The function's outputs, checked: TensorFlow takes what comes at its word."""
+        """The function's outputs, checked: TensorFlow does not check them."""
         returned = self.function(inputs)
         specs = keras.tree.flatten(self._specs)
         size = len(keras.tree.flatten(inputs)[0])

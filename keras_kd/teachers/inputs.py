@@ -1,4 +1,4 @@
-"""Which part of the data the teacher sees, and which the student."""
+"""The part of the data for the teacher, and the part for the student."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Inputs:
     of the batch.
 
     Args:
-        teacher_inputs: what the teacher sees. `None`: the whole batch.
+        teacher_inputs: the teacher's inputs. `None`: the whole batch.
         student_inputs: what the student sees. `None`: what `teacher_inputs` does not name, and
             the whole batch where it names nothing. If the student has another number of inputs
             than that, the entries that are called as its inputs are.
@@ -76,7 +76,7 @@ class Inputs:
         return self._teacher.is_in(x)
 
     def of_teacher(self, x: Any) -> Any:
-        """What the teacher sees of a batch.
+        """The teacher's part of a batch.
 
         Raises:
             ValueError: if the batch has no such entries.
@@ -85,7 +85,7 @@ class Inputs:
         return self._teacher.part(x)
 
     def of_student(self, x: Any) -> Any:
-        """What the student sees of a batch; a batch without the teacher's part is for it alone.
+        """The student's part of a batch; a batch without the teacher's part is the student's alone.
 
         Raises:
             ValueError: if a dict has entries, but not those of `student_inputs`.
@@ -106,14 +106,14 @@ class Inputs:
             raise problem(
                 f"inputs {entries}, all of which teacher_inputs={self.teacher_inputs!r} names",
                 "entries for the student, too",
-                "name those that it sees, for example student_inputs="
+                "name its own, for example student_inputs="
                 f"{entries[0]!r}; an entry may be seen by both",
             )
         return part
 
 
 class _Choice:
-    """The entries of a batch that one of the models sees."""
+    """The entries of a batch for one of the models."""
 
     def __init__(self, argument: str, given: Any, takes: Any) -> None:
         self._argument = argument
@@ -166,7 +166,7 @@ class _Choice:
         return x
 
     def fitted(self, chosen: dict[Entry, Any], x: Any = None) -> Any:
-        """Chosen entries in the structure that the model takes; a single one by itself.
+        """Chosen entries in the structure that the model takes; a single one without a structure.
 
         Args:
             chosen: the entries.

@@ -63,7 +63,7 @@ class JoinedInputs:
         )
 
     def of_student(self, x: Any) -> Any:
-        """What the student sees of a batch."""
+        """The student's part of a batch."""
         if is_joined(x):
             return self._given.of_student(x[STUDENT_INPUTS])
         if isinstance(x, dict) and self._key_name in x:

@@ -1,4 +1,4 @@
-"""A student with early exits, of which the last teaches the others."""
+"""A student with early exits: the last one teaches the others."""
 
 from __future__ import annotations
 

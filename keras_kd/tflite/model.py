@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class TFLiteModel(TFLiteFile):
     """A model as it runs on a device: what `keras_kd.tflite.convert` returns.
 
-    `predict` takes and returns real numbers also when the file computes in integers. Whatever the
-    number of examples, they go through the file one by one, as on the device.
+    `predict` takes and returns real numbers, even if the file computes in integers. Examples go
+    through the file one by one, as on the device.
 
     Args:
         content: the bytes of a .tflite file, with a batch size of 1.
@@ -67,7 +67,7 @@ class TFLiteModel(TFLiteFile):
             kernels: as in `predict`, or several of them. None: XNNPACK and LiteRT's own.
             x: what is run: the first of these examples. None: random numbers; a file that takes
                 sequences of any length gets one of length 32.
-            memory: whether memory is measured, too, which takes a process of its own.
+            memory: whether memory is measured, too, which takes a separate process.
 
         Raises:
             ValueError: if an option is out of range, or if `x` does not fit.

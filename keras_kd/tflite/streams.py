@@ -19,8 +19,8 @@ from keras_kd._keras import is_keras_model, original_name, replaced_attributes, 
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.tensors import TensorInfo
 
-# Whether LSTM and GRU of tf_keras become a function, of which the converter makes an operator that
-# takes no states.
+# Whether LSTM and GRU of tf_keras become a function, which the converter turns into an operator
+# that takes no states.
 _IS_FUSED = "_could_use_gpu_kernel"
 
 

@@ -21,7 +21,7 @@ from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.streams import Stream
 from keras_kd.tflite.tensors import TensorInfo, concrete
 
-# Names that Keras gives by itself: they count up through a session and mean nothing.
+# Automatic names of Keras: they count up through a session and mean nothing.
 _AUTOMATIC_INPUT = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
 
 

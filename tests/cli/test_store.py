@@ -173,6 +173,6 @@ def test_a_full_disk_is_one_line_and_code_2_and_it_goes_on(folder, run):
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert line.startswith("keras-kd: error: ")
-    assert "free space and run again: it goes on there" in line
+    assert "free space and run again, which resumes there" in line
     run(*words)
     np.testing.assert_array_equal(all_of("t.store"), logits)

@@ -174,7 +174,7 @@ ROWS = {
     "same model": (same_model, "copy it first", lambda: same_model(copy=True)),
     "other inputs": (
         lambda: train(net(size=4)),
-        "say with teacher_inputs",
+        "pass teacher_inputs",
         lambda: train(net(size=4), teacher_inputs=lambda x: x[:, :4]),
     ),
     "teacher_inputs of another shape": (
@@ -400,7 +400,7 @@ ROWS = {
     ),
     "a class that nobody knows": (
         lambda: teachers.Ensemble([net(2), net(2)], classes=[[0, 1], [1, 3]]).shapes(None),
-        "add a member that knows them",
+        "add a member that has them",
         lambda: train(
             teachers.Ensemble([net(2), net(2), net(1)], classes=[[0, 1], [1, 3], [2]]), net(4)
         ),

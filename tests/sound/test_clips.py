@@ -143,8 +143,11 @@ def format_chunk(kind=1, channels=1, rate=8000, bits=16):
         (riff((b"data", 8, bytes(8))), "data chunk before fmt|cannot be read"),
         (riff(format_chunk()), "cannot be read"),
         (riff(format_chunk(), (b"data", 0, b"")), "no samples in it"),
-        (riff(format_chunk(), (b"data", 2**31, bytes(8))), "header says 2147483648 bytes"),
-        (riff(format_chunk(), (b"data", 0xFFFFFFFF, bytes(8)), size=0xFFFFFFFF), "header says 429"),
+        (riff(format_chunk(), (b"data", 2**31, bytes(8))), "header declares 2147483648 bytes"),
+        (
+            riff(format_chunk(), (b"data", 0xFFFFFFFF, bytes(8)), size=0xFFFFFFFF),
+            "header declares 429",
+        ),
         (riff(format_chunk(), (b"data", 48, bytes(8))), "some are missing"),
         (riff(format_chunk(rate=0), (b"data", 8, bytes(8))), "0 samples in a second"),
         (riff(format_chunk(rate=2**32 - 1), (b"data", 8, bytes(8))), "4294967295 samples in a"),

@@ -193,7 +193,7 @@ class TestClasses:
 
     def test_a_class_that_nobody_knows_is_refused(self):
         ensemble = Ensemble([says([[5.0]]), says([[1.0, 2.0]])], classes=[[0], [1, 3]])
-        with pytest.raises(ValueError, match=r"nobody knows the classes \[2\]. Expected every"):
+        with pytest.raises(ValueError, match=r"no member has the classes \[2\]. Expected every"):
             asked(ensemble)
 
     def test_as_many_classes_as_columns(self):
@@ -336,7 +336,7 @@ def test_models_and_jit_of_all_members(dense_model):
 def test_shapes_of_parts(dense_model):
     ensemble = Ensemble([dense_model(3), dense_model(2)], classes=[[0, 1, 2], [3, 4]])
     assert ensemble.shapes(None).outputs.shape == (None, 5)
-    with pytest.raises(ValueError, match="nobody knows the classes"):
+    with pytest.raises(ValueError, match="no member has the classes"):
         Ensemble([dense_model(3)], classes=[[0, 1, 3]]).shapes(None)
 
 

@@ -147,7 +147,7 @@ def test_names_are_saved(models, hard_loss, tmp_path):
 
 
 def test_other_shapes_without_saying_so(models):
-    with pytest.raises(ValueError, match="teacher_inputs what the teacher sees"):
+    with pytest.raises(ValueError, match="pass teacher_inputs and student_inputs"):
         keras_kd.Distiller(*models)
 
 

@@ -260,7 +260,7 @@ def _functions_kept(item: Any) -> Iterator[None]:
             # Past Keras, which tracks what is set on a layer.
             vars(part)[name] = kept
         with warnings.catch_warnings():
-            # tf_keras' advice is for those who load a file, not for who copies a model.
+            # tf_keras' advice is about loading a file, not about copying a model.
             warnings.filterwarnings("ignore", message=".*includes a `lambda`")
             yield
     finally:

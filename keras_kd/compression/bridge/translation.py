@@ -299,7 +299,7 @@ def _known(made: Any, record: LayerRecord, option: str, value: Any) -> Any:
         raise problem(
             f"layer {record.name!r} with {option}={short(value)}",
             f"one of Keras' own for `{option}`",
-            "put your own function into a layer of its own, outside the student",
+            "put your own function into a separate layer, outside the student",
             kind=NoCounterpart,
         )
     return made

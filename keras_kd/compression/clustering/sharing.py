@@ -53,7 +53,7 @@ def cluster(
             "linear" (evenly between the smallest and the largest weight), "density" (evenly among
             the weights) or "random" (uniformly between the smallest and the largest weight). Only
             "random" depends on the random seed.
-        per_channel: whether each output channel of a convolution has values of its own. Other
+        per_channel: whether each output channel of a convolution has its own values. Other
             layers are clustered as a whole.
         preserve_sparsity: whether weights that are zero stay zero, zero being one of the values
             (then there must be 3 or more); "auto" does so in layers where some are.

@@ -167,7 +167,7 @@ class EmbeddingForm(DenseForm):
         return {"output_dim": rank}, {**kept, "units": config["output_dim"], "use_bias": False}
 
     def configs(self, config: Config, rank: int) -> tuple[Config, Config]:
-        """The second layer is of another class, with a config of its own."""
+        """The second layer is of another class, with its own config."""
         first, second = self.options(config, rank)
         return {**config, **first}, second
 

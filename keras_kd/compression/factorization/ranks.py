@@ -1,4 +1,4 @@
-"""Which ranks to keep: so many, enough for an accuracy, or what fits into so many parameters."""
+"""The ranks to keep: given ones, by energy, or those that fit into a number of parameters."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def _check_criterion(rank: Any, energy: Any, target_parameters: Any, layers: Sel
 
 
 def _target(target: Any, before: int) -> int:
-    fix = "0.5 halves the parameters, 20_000 leaves so many"
+    fix = "0.5 halves the parameters, 20_000 is their number"
     if isinstance(target, Integral):
         target = check_integer("target_parameters", target, at_least=1, fix=fix)
     else:
@@ -158,7 +158,7 @@ def _target(target: Any, before: int) -> int:
 def _nothing_smaller(decisions: ranks.Decisions) -> str:
     name, reason = next(iter(decisions.items()))
     return three_parts(
-        f"a student of which no chosen layer gets smaller (layer {name!r}: {reason})",
+        f"a student in which no chosen layer gets smaller (layer {name!r}: {reason})",
         "at least one for which rank * (rows + columns) is below rows * columns",
         "keep less of the kernels (a lower rank or energy), or choose larger layers",
     )

@@ -22,7 +22,7 @@ from keras_kd.compression.layers import KernelRow
 from keras_kd.compression.pruning.flow import follow, shapes_of
 
 # The group of the channels that must stay: of the inputs, of the outputs, and of what layers read
-# or write of which it is not known how they treat single channels.
+# or write whose treatment of single channels is unknown.
 STAYS = 0
 
 

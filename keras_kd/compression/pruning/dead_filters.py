@@ -11,9 +11,8 @@ import numpy as np
 
 from keras_kd._keras import check_model
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.bridge.comparison import random_inputs
 from keras_kd.compression.bridge.graph import Graph, Slot
-from keras_kd.compression.bridge.rebuilding import rebuild
+from keras_kd.compression.bridge.rebuilding import random_inputs, rebuild
 from keras_kd.compression.bridge.translation import LayerRecord, record_of
 from keras_kd.compression.layers import KernelRow
 from keras_kd.compression.pruning.channels import Channels, Cut, channels_of
@@ -34,7 +33,7 @@ def remove_dead_filters(student: Any) -> keras.Model:
     such filters behind.
 
     A filter with a constant output other than 0 stays if a convolution with padding reads it:
-    at the border, this convolution sees zeros instead. What cannot be removed by `remove_filters`
+    at the border, this convolution reads zeros instead. What cannot be removed by `remove_filters`
     stays as well, and a layer keeps one filter at least.
 
     Args:

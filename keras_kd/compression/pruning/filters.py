@@ -40,7 +40,7 @@ def remove_filters(
     not. Train the result with the teacher: it recovers most of what was lost. Then prune, cluster
     or quantize it like any other student.
 
-    A filter of a convolution or a unit of a Dense layer leaves together with everything that
+    A filter of a convolution or a unit of a Dense layer is removed with everything that
     belongs to its channel: the entries of normalizations, depthwise convolutions and PReLU behind
     it, the filters of other layers it is added to or multiplied with (residual connections, gates),
     and the weights of all layers that read it, through pooling, Flatten, Concatenate and so on. The
@@ -58,8 +58,8 @@ def remove_filters(
             "batch_normalization", the size of the scale that each channel is multiplied with (Liu
             et al.), where layers without such a scale keep all filters; or a function that takes a
             Keras 3 layer and returns a number for each of its filters, larger for those to keep.
-            Channels that leave together count with their mean. Norms are in units of their layer's
-            mean.
+            Channels that are removed together count with their mean. Norms are in units of their
+            layer's mean.
         scope: "layer" removes the same share of each layer; "global" ranks the filters of all
             layers together and removes more where they matter less.
         layers: the layers to make narrower: names, types (`keras.layers.Conv2D`), or a function
@@ -109,7 +109,7 @@ def remove_filters(
     if not removed:
         raise problem(
             f"share={share}, minimum={minimum} and multiple_of={multiple_of} for layers of "
-            f"{sorted(map(len, blocks.values()))} filters with a score, of which none goes",
+            f"{sorted(map(len, blocks.values()))} filters with a score, so that none is removed",
             "at least one filter to remove",
             "pass a larger share, a smaller minimum, or another importance",
         )

@@ -147,7 +147,7 @@ def _is_known_depthwise(layer: Any, padding: Any) -> bool:
 
 
 def _padding(before: list[Call]) -> Any:
-    """What the only layer in front adds at each side, or None if it is no padding."""
+    """The padding that the only layer before it adds at each side; None for another layer."""
     if len(before) != 1 or _kind(before[0]) != "ZeroPadding2D":
         return None
     return tuple(tuple(side) for side in before[0].layer.padding)

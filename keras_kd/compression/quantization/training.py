@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
+
+import keras
+import numpy as np
 
 from keras_kd._checks import check_flag, check_integer, problem
 from keras_kd._graphs import loops_over_time
@@ -13,7 +17,6 @@ from keras_kd._representative import InputRange, checked_ranges, representative_
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.bridge.rebuilding import rebuild, to_tf_keras
 from keras_kd.compression.families import check_state
-from keras_kd.compression.quantization.calibration import calibrate, model_inputs
 from keras_kd.compression.quantization.placement import supports
 from keras_kd.compression.selection import Selection, select
 from keras_kd.compression.stripping import dismantle
@@ -55,7 +58,7 @@ def quantize_aware(
         layers: the layers that are quantized, by name, type or function; by default all that can
             be. What is not chosen stays in float while the student trains.
         skip: layers that stay in float, likewise.
-        per_channel: whether each channel of a convolution has a range of its own. Dense and
+        per_channel: whether each channel of a convolution has its own range. Dense and
             Conv2DTranspose kernels have one range in any case.
         weight_bits: 2 to 8. Up to 4 bits are stored as 4-bit integers, more as 8-bit integers,
             where fewer bits show after compression only. Depthwise and transposed convolutions,
@@ -178,3 +181,118 @@ def _with_zero(
                 "pass input_range=(0, 1) for pixels of 0 to 1",
             )
     return ranges
+
+
+_BATCH = 64
+
+
+@dataclass
+class ModelInput:
+    """An input of a model: `keras_kd._examples.InputInfo`."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+    is_quantized: bool = False
+
+
+def model_inputs(model: Any) -> list[ModelInput]:
+    """The inputs of a functional tf_keras model."""
+    return [
+        ModelInput(name, tuple(tensor.shape), np.dtype(tensor.dtype.name))
+        for name, tensor in zip(model.input_names, model.inputs, strict=True)
+    ]
+
+
+def calibrate(model: Any, examples: Mapping[str, np.ndarray] | None) -> None:
+    """Set the ranges of the weights, and those of activations as measured on `examples`.
+
+    The model runs eagerly and in inference mode, so that neither dropout nor the statistics of a
+    BatchNormalization play a part. Its activations are not rounded meanwhile, its weights are, and
+    they do not change.
+
+    Args:
+        model: a quantization-aware `tf_keras.Model`.
+        examples: arrays by input name, shaped (examples, ...); None to leave activations alone.
+
+    Raises:
+        ValueError: if the model computes NaN or infinity.
+    """
+    from keras_kd.compression.quantization._wrapper import quantize_layers, wrappers
+
+    for wrapper in wrappers(model):
+        for weight, quantizer, variables in wrapper.weight_quantizers:
+            quantizer(weight, True, weights=variables)
+    if examples is None:
+        return
+    recorder = _Recorder()
+    with ExitStack() as stack:
+        for owner, name, value in _stand_ins(quantize_layers(model), wrappers(model), recorder):
+            stack.enter_context(_replaced(owner, name, value))
+        for batch in _batches(examples, model):
+            model(batch, training=False)
+    recorder.assign()
+
+
+class _Recorder:
+    """Replaces a quantizer: returns its input and records its range."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[Any, tuple[Any, float, float]] = {}
+
+    def __call__(self, inputs: Any, training: Any, weights: Mapping[str, Any], **_: Any) -> Any:
+        key = weights["min_var"].ref()
+        # Zero must be representable: padding and ReLU produce it.
+        _, low, high = self.ranges.get(key, (None, 0.0, 0.0))
+        low, high = np.minimum(low, np.min(inputs)), np.maximum(high, np.max(inputs))
+        self.ranges[key] = (weights, low, high)
+        return inputs
+
+    def assign(self) -> None:
+        for variables, low, high in self.ranges.values():
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise problem(
+                    "representative_data on which the student computes NaN or infinity",
+                    "finite activations",
+                    "check the student's weights and the range of the data",
+                )
+            # A range without extent cannot be quantized.
+            variables["min_var"].assign(low)
+            variables["max_var"].assign(high if high > low else low + 1e-3)
+
+
+def _stand_ins(
+    quantize_layers: list[Any], wrappers: list[Any], recorder: _Recorder
+) -> Iterator[tuple[Any, str, Any]]:
+    """Each owner of a quantizer of activations, the attribute, and the replacement."""
+    for layer in quantize_layers:
+        if not layer.has_fixed_range:
+            yield layer, "quantizer", recorder
+    for wrapper in wrappers:
+        for name in ("between", "output_range"):
+            if getattr(wrapper, name) is not None:
+                yield wrapper, name, (recorder, getattr(wrapper, name)[1])
+        for activation in wrapper.activations:
+            yield activation, "quantizer", recorder
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    original = getattr(owner, name)
+    # Past Keras' own __setattr__, which would change what is put there.
+    vars(owner)[name] = value
+    try:
+        yield
+    finally:
+        vars(owner)[name] = original
+
+
+def _batches(examples: Mapping[str, np.ndarray], model: Any) -> Iterator[Any]:
+    """Batches in the structure of the model's inputs."""
+    count = len(next(iter(examples.values())))
+    for start in range(0, count, _BATCH):
+        flat = [
+            keras.ops.convert_to_tensor(examples[name][start : start + _BATCH])
+            for name in model.input_names
+        ]
+        yield keras.tree.pack_sequence_as(model._nested_inputs, flat)

@@ -40,7 +40,7 @@ def attention_transfer(teacher_features: Any, student_features: Any, power: floa
 class AttentionTransfer(PooledMapLoss):
     """Attention transfer (AT): squared difference of attention maps.
 
-    Transfers where the teacher looks, whatever the channels mean: student and teacher may have any
+    Transfers where the teacher's activations are large: student and teacher may have any
     numbers of channels. Useful for convolutional networks of the same kind, at the end of each
     stage; its usual weight is 1000.
 

@@ -42,7 +42,7 @@ class AttentionScores(FeatureLoss):
     Transfers which tokens look at which. Names the attention layers themselves: the
     `MultiHeadAttention` and `GroupedQueryAttention` of Keras, the layers of KerasHub that are
     derived from them, and those inside other layers ("transformer_layer_3/self_attention_layer").
-    `keras_kd.Distiller` listens to them in the model's own forward pass, whether or not they return
+    `keras_kd.Distiller` records them in the model's own forward pass, whether or not they return
     their scores; it computes the product of queries and keys once more where Keras fuses it with
     the softmax. Its usual weight is 1.
 
@@ -119,7 +119,7 @@ class AttentionScores(FeatureLoss):
             raise problem(
                 f"{received}, with {taught} and {learning} heads",
                 "equally many heads, or a teacher's head for each of the student's",
-                f"say which, for example heads={example}",
+                f"name it, for example heads={example}",
             )
         if self.heads is not None:
             highest = max(index for group in self._groups() for index in group)

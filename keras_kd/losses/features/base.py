@@ -24,7 +24,7 @@ LayerNames = str | Sequence[str]
 class FeatureLoss(DistillationLoss):
     """A loss that compares outputs of hidden layers.
 
-    Without layer names it compares the models' outputs, and called directly whatever it is given.
+    Without layer names it compares the models' outputs, and called directly, its arguments.
 
     Args:
         teacher_layer_name: the teacher's layer, or a list of layers. "backbone/block3" is the layer

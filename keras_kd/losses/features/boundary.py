@@ -47,7 +47,7 @@ class ActivationBoundary(FeatureLoss):
     Args:
         teacher_layer_name: see `FeatureLoss`.
         student_layer_name: see `FeatureLoss`.
-        margin: from 0; how far from 0 the student's values are to be.
+        margin: from 0; the distance from 0 that the student's values must have.
         adapter: see `FeatureLoss`; it brings the student's features to the teacher's shape.
 
     Raises:

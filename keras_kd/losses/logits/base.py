@@ -136,7 +136,7 @@ def common_activation(teacher: _logits.Logits, student: _logits.Logits) -> str:
         )
     if seen:
         return seen.pop()
-    # A softmax over one class is 1 whatever the logit: a single unit can only mean on or off.
+    # A softmax over one class is 1 for every logit: a single unit can only mean on or off.
     return "sigmoid" if student.logits.shape[-1] == 1 else "softmax"
 
 

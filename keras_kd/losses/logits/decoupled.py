@@ -1,4 +1,4 @@
-"""Decoupled distillation: the target class and the other classes, each with a weight of its own."""
+"""Decoupled distillation: separate weights for the target class and for the other classes."""
 
 from __future__ import annotations
 

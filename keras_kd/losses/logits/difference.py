@@ -1,4 +1,4 @@
-"""The difference as a hint: the student learns to predict what its teacher would add to it."""
+"""Differences of the logits: their mean square, and as a hint that the student predicts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,41 @@ from keras_kd import _backends, _keras
 from keras_kd._checks import problem, shapes_fit
 from keras_kd.losses.base import DistillationLoss, OutputKey, matching_outputs
 from keras_kd.losses.logits.base import logits_behind
+
+
+def logits_mean_squared_error(teacher_logits: Any, student_logits: Any) -> Any:
+    """Mean over the classes of the squared differences: `(..., classes)` to `(...)`."""
+    return ops.mean(ops.square(ops.stop_gradient(teacher_logits) - student_logits), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class LogitsMSE(DistillationLoss):
+    """Mean squared difference of the logits.
+
+    Makes the student a regression of the teacher's logits; also the limit of `SoftTargets` at
+    high temperature (for centred logits, up to a constant). Fits regression models as well.
+
+        loss = mean_c (teacher_c - student_c)^2
+
+    Outputs of shape `(batch, ..., classes)` give one value per example and position. Models that
+    end in a softmax or sigmoid are recognised and compared by their logits.
+
+    Args:
+        outputs: the outputs to compare, see `DistillationLoss`.
+
+    Example:
+        >>> import numpy as np
+        >>> float(LogitsMSE().compute_loss(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]])))
+        2.0
+
+    Reference:
+        Ba, Caruana: Do Deep Nets Really Need to be Deep?, NIPS 2014.
+    """
+
+    def per_example(self, teacher_output: Any, student_output: Any, **context: Any) -> Any:
+        """`logits_mean_squared_error` of the logits behind both outputs."""
+        teacher, student = logits_behind(teacher_output, student_output)
+        return logits_mean_squared_error(teacher.logits, student.logits)
 
 
 def output_difference(
@@ -44,14 +79,14 @@ class OutputDifference(DistillationLoss):
 
     A small linear regressor, which belongs to the loss and trains with the student, reads the
     student's logits or one of its layers and predicts what the teacher's logits add to the
-    student's: a hint of the difference. What the student cannot say itself must at least be
-    readable from it. Its usual weight is 1.
+    student's: a hint of the difference. What the student does not output yet must at least be
+    predictable from its features. Its usual weight is 1.
 
         loss = mean_c (features @ kernel + bias - (teacher - student))_c^2
 
     The regressor starts at zero, where the loss is `LogitsMSE`; a student that equals its teacher
     has a loss of 0 then. Nothing is stopped on the student's side: its outputs move towards the
-    teacher's, and its features towards what tells the rest. Outputs of shape
+    teacher's, and its features towards what predicts the rest. Outputs of shape
     `(batch, ..., classes)` give one value per example and position. Models that end in a softmax or
     sigmoid are recognised and compared by their logits. The loss compares one output: name it where
     the models have several, and take one loss for each.

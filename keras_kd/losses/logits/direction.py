@@ -42,7 +42,7 @@ def direction_matching(
     deviations = (differences - mean) * ops.expand_dims(root, axis=-1)
     # A single example has no deviations: dividing by 1 leaves 0.
     covariance = ops.matmul(ops.transpose(deviations), deviations) / ops.maximum(present - 1.0, 1.0)
-    # Not by ops.diag, whose shape XLA does not know in TensorFlow 2.20.
+    # Not by ops.diag, whose shape is unknown to XLA in TensorFlow 2.20.
     covariance += tikhonov * ops.eye(ops.shape(weights)[0], dtype=weights.dtype)
     # The slope of a length is infinite at 0, where the student equals the teacher, and of no
     # meaning where the difference is rounding.
@@ -72,7 +72,7 @@ def squared_mahalanobis_lengths(vectors: Any, covariance: Any) -> Any:
 class DirectionMatching(DistillationLoss):
     """How far the student's cosines between the examples of a batch are from the teacher's.
 
-    Transfers which examples have outputs in the same direction, whatever their length; the
+    Transfers which examples have outputs in the same direction, independent of their length; the
     differences are measured against their own covariance, so that no example dominates. Needs no
     temperature.
 

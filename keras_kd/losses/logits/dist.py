@@ -12,11 +12,11 @@ from keras_kd import schedules
 from keras_kd._checks import check_number
 from keras_kd.losses.base import OutputKey, Pair
 from keras_kd.losses.logits.base import TemperedLoss, class_logits
-from keras_kd.losses.logits.deviations import deviations_from_mean
+from keras_kd.losses.logits.standardized import deviations_from_mean
 from keras_kd.losses.reduction import align, example_weights, without_ignored
 
 # Below this norm of the deviations a correlation fades to 0: float32 holds no smaller ones well,
-# and probabilities of classes that are nowhere near have no say. That of PyTorch's cosine.
+# and classes of negligible probability have no influence. That of PyTorch's cosine.
 _SMALLEST_NORM = 1e-8
 
 

@@ -28,8 +28,8 @@ def hard_targets(teacher_logits: Any, student_logits: Any, label_smoothing: floa
 class HardTargets(DistillationLoss):
     """Hard distillation, as in DeiT: cross-entropy with the class of the teacher's largest logit.
 
-    Transfers decisions, as labels that know of the augmentation of an image. With a student of two
-    heads it is DeiT's distillation by a token of its own: labels teach one head, the teacher the
+    Transfers decisions, as labels of the augmented image. With a student of two
+    heads it is DeiT's distillation by a separate token: labels teach one head, the teacher the
     other, `HardTargets(outputs="distillation")`. Its usual weight is 1 at student_loss_weight 0.5.
 
         loss = -(1 - s) * log q_y - s * mean_c log q_c,  y = argmax of the teacher, q = softmax of

@@ -50,7 +50,7 @@ class ProbabilisticTransfer(BatchLoss):
     """Probabilistic knowledge transfer (PKT): KL divergence of neighbour distributions.
 
     Transfers the geometry of the teacher's feature space: which examples are near each other. Needs
-    no adapter, whatever the sizes of the features. The mean over pairs makes it small; its usual
+    no adapter, for any sizes of the features. The mean over pairs makes it small; its usual
     weight is 30000.
 
         loss = 1 / b^2 * sum_ij p_ij * log(p_ij / q_ij),  p_ij = k_ij / sum_k k_ik,

@@ -66,7 +66,7 @@ class Relational(BatchLoss):
     """Relational knowledge distillation (RKD): difference of distances and angles of examples.
 
     Transfers how the teacher lays examples out, up to position, turn and scale. Made for embeddings
-    (metric learning, the layer before the logits); needs no adapter, whatever the sizes. Its parts
+    (metric learning, the layer before the logits); needs no adapter, for any sizes. Its parts
     have weights, so its own usual weight is 1.
 
         loss = distance_weight * mean_ij h(D^s_ij - D^t_ij)
@@ -98,7 +98,7 @@ class Relational(BatchLoss):
 
     Reference:
         Park, Kim, Lu, Cho: Relational Knowledge Distillation, CVPR 2019. As in the authors' code,
-        means include the pairs and triples in which an example meets itself.
+        means include the pairs and triples with the same example twice.
     """
 
     def __init__(

@@ -41,8 +41,8 @@ def similarity_preserving(teacher_features: Any, student_features: Any, weights:
 class SimilarityPreserving(BatchLoss):
     """Similarity preserving (SP): squared difference of the similarities in a batch.
 
-    Pairs of examples that activate the teacher alike shall activate the student alike. Needs no
-    adapter, whatever the sizes of the features; the paper's weight is 3000.
+    Pairs of examples with similar activations of the teacher get similar ones of the student.
+    Needs no adapter, for any sizes of the features; the paper's weight is 3000.
 
         loss = 1 / b^2 * sum_ij (S_ij - T_ij)^2,  S_ij = s_i . s_j / sqrt(sum_k (s_i . s_k)^2),
                                                   T_ij likewise of the teacher

@@ -69,7 +69,7 @@ class Augmentation:
         if not all(map(np.array_equal, once, again)):
             raise problem(
                 "augment that changes an example in another way each time",
-                "the same result for the same seed, so that the student sees what the teacher saw",
+                "the same result for the same seed, so that both models get the same input",
                 "use the seed that it is given, and operations such as "
                 "tf.image.stateless_random_flip_left_right(image, seed)",
             )

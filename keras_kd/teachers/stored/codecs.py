@@ -123,8 +123,8 @@ class TopK:
     farthest, rounded up to float16, so that each is off by at most half a step, farthest / 510; the
     log-odds are float16. `"float32"` rounds all of them to 2^-24 of each.
 
-    So the mass of the rest is off by at most 0.00011, whatever the differences are off by, which
-    only share the remaining mass among the k classes: where they are off by at most d, each
+    So the mass of the rest is off by at most 0.00011, independent of the error of the differences,
+    which only share the remaining mass among the k classes: where they are off by at most d, each
     probability at T is off by at most tanh(d / 2T) + 0.00011.
 
     Args:

@@ -32,9 +32,9 @@ class StoredOutput:
             `(models, ..., classes)` for one example.
         activation: `"softmax"` or `"sigmoid"`, which made probabilities of the logits; `None` where
             none was seen.
-        puts_out_logits: whether the output itself is the logits, whatever was seen behind them.
+        puts_out_logits: whether the output itself is the logits.
         shares: for the mean of the probabilities of several models, what each counts.
-        known: where members know a part of the classes only, which ones, `(models, classes)`.
+        known: where members have a part of the classes only, which ones, `(models, classes)`.
         classes: of a softmax, how many classes a distribution has, where several stand one after
             another on the last axis.
     """
@@ -149,7 +149,7 @@ class Contents:
         if not names or len(set(names)) < len(names):
             raise problem(
                 f"tensors of the names {names} to store",
-                "at least one, and a name of its own for each",
+                "at least one, and another name for each",
                 "name each layer once in outputs=['logits', ...]",
             )
         self.decoded = {

@@ -1,6 +1,6 @@
 """A store: one SQLite file with a row per record, and a table that describes it.
 
-Nothing that a file declares is trusted. Its schema must be the one below to the letter, before any
+Nothing that a file declares is trusted. Its schema must be exactly the one below, before any
 other statement runs. Each row has a CRC-32 of all that is in it and of the description, and the
 description one of itself and of how many rows there are.
 
@@ -123,7 +123,7 @@ class Records:
             raise problem(
                 f"the record {outside[0]} of {str(self.path)!r}",
                 f"a number from 0 to {self.count - 1}",
-                "ask for records that were stored",
+                "read records that were stored",
             )
         columns = _COLUMNS.replace("key", "ifnull(key, 0)")
         where = "WHERE place IN ({}) ORDER BY place"
@@ -289,14 +289,14 @@ class Records:
                 f"the store {str(self.path)!r}, whose writer was killed in the middle of a "
                 "change, where nothing may be written",
                 "permission to undo what it had begun",
-                "read it once as somebody who may write to the file and to its directory",
+                "read it once as a user with write access to the file and its directory",
                 kind=PermissionError,
             )
         return self.damaged(str(error))
 
 
 class RecordWriter(Records):
-    """Writes the records of a new store, or goes on with one that is not complete.
+    """Writes the records of a new store, or completes an incomplete one.
 
     Appended records are safe after the next commit, which comes about every second and at the end
     of the `with` block. A store to which nothing was ever appended is removed.
@@ -346,7 +346,7 @@ class RecordWriter(Records):
                 self._connection.execute(
                     f"PRAGMA page_size = {LARGE_PAGE_BYTES if large else PAGE_BYTES}"
                 )
-                # Also the name of a journal that is gone is to be gone from the disk.
+                # The removal of the journal must reach the disk, too.
                 self._connection.execute("PRAGMA synchronous = EXTRA")
                 self._connection.execute(f"PRAGMA cache_size = {-2 * COMMIT_BYTES // 1024}")
                 self._begin()
@@ -402,13 +402,13 @@ class RecordWriter(Records):
         """Let go of the store; what is not committed is lost."""
         is_empty = self._own and not self.count and not self.complete
         if is_empty and self._closing.alive and not size_of(self.path):
-            # While nobody else can have begun to write to it.
+            # Before another process can begin to write to it.
             self.path.unlink(missing_ok=True)
         self._closing()
         written.discard(self._own)
 
     def _begin(self) -> None:
-        """Begin a transaction; until it ends nobody else can begin one."""
+        """Begin a transaction; until it ends no other process can begin one."""
         if self._connection.in_transaction:
             return
         self._connection.execute("PRAGMA busy_timeout = 200")
@@ -440,7 +440,7 @@ class RecordWriter(Records):
             raise problem(
                 f"{text.decode():.300} for the store {str(self.path)!r}, which was begun with "
                 f"{json.dumps(self.description):.300}",
-                "the same as when it was begun, to go on with it",
+                "the same as when it was begun, to complete it",
                 "pass what it was begun with, or write to another path",
             )
         if self._there() != self.count:
@@ -483,7 +483,7 @@ class RecordWriter(Records):
                 self._begin()
 
     def _explained(self, error: Exception) -> Exception:
-        """Write no more after an error, of which SQLite may have undone the half."""
+        """Write no more after an error: SQLite may have undone half of a transaction."""
         self.close()
         number = {"database or disk is full": ENOSPC, "disk I/O error": EIO}.get(str(error))
         if number is None:
@@ -497,7 +497,7 @@ class RecordWriter(Records):
                 f"{str(error)!r} while writing the store {str(self.path)!r}, which is valid up to "
                 f"record {self.count}",
                 f"{missing} for it, on a disk that can be written",
-                "free space and run again: it goes on there",
+                "free space and run again, which resumes there",
             ),
         )
 

@@ -55,7 +55,7 @@ class Division:
 
     Args:
         key: the name of the entry of dict inputs that is the key; `None` for positions.
-        teacher_inputs: what the teacher sees of the rest, see `keras_kd.Distiller`.
+        teacher_inputs: the teacher's part of the rest, see `keras_kd.Distiller`.
 
     Raises:
         TypeError: if `key` is no name, or `teacher_inputs` nothing of what it can be.
@@ -140,7 +140,7 @@ def batches_of(dataset: Any, batch_size: int) -> Iterator[Any]:
     """Batches of NumPy arrays, each `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
 
     Args:
-        dataset: whatever `fit` takes as data.
+        dataset: data in any form that `fit` takes.
         batch_size: how many examples of arrays at once.
 
     Raises:
@@ -217,7 +217,7 @@ def to_numpy(structure: Any) -> Any:
 
 
 def names_of(teacher_inputs: ModelInputs) -> tuple[str, ...] | None:
-    """The entries that only the teacher sees; `None` where the student sees everything.
+    """The entries for the teacher alone; `None` where the student has all of them.
 
     Raises:
         ValueError: if they are indexes.

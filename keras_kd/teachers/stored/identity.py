@@ -136,8 +136,8 @@ def of_examples(x: Any) -> np.ndarray:
     The upper bits of `a + sum_i b_i w_i mod 2^64`, where `w` are the example's bytes as 32-bit
     words, and `a` and `b` pseudo-random. Two examples that differ have the same 16 bits with a
     probability of 2^-16 (Carter and Wegman, "Universal classes of hash functions", 1979; Lemire and
-    Kaser, "Strongly universal string hashing is fast", 2014). It finds mistakes; somebody who knows
-    the constants can make two examples meet.
+    Kaser, "Strongly universal string hashing is fast", 2014). It finds mistakes; with the
+    constants, two examples of one fingerprint can be constructed.
 
     Args:
         x: an array, or a structure of arrays, with the examples along the first axis. Strings count

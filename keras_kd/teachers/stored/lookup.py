@@ -1,4 +1,4 @@
-"""From a batch as users give it to the stored outputs for its examples."""
+"""From a batch in the user's form to the stored outputs of its examples."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Lookup:
         key: the entry of dict inputs that is the key; `None`: the one that the store names.
 
     Raises:
-        ValueError: if there is to be a key, and the store has none.
+        ValueError: if a key is needed, and the store has none.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Lookup:
             (key or description.key_name) if has_keys else None,
             None if names is None else list(names),
         )
-        # What the student sees of the inputs without the key.
+        # The student's part of the inputs without the key.
         self.of_student = self.divided.inputs.of_student
         self._records = records
         self._examples = records.count // description.versions
@@ -169,7 +169,7 @@ class Lookup:
         if isinstance(some, np.ndarray):
             nothing = np.zeros((len(some),), dtype="bool")
         else:
-            # In `tf.data`, whatever the backend.
+            # In `tf.data`, on every backend.
             import tensorflow as tf
 
             nothing = tf.zeros(tf.shape(some)[:1], dtype="bool")
@@ -188,10 +188,10 @@ class Lookup:
         unknown = found < 0
         if unknown.any():
             raise problem(
-                f"keys of which nothing is stored ({unknown.sum()} of {len(unknown)}): "
+                f"keys without stored outputs ({unknown.sum()} of {len(unknown)}): "
                 f"{_shown(keys, unknown)}",
                 f"keys of the {self._examples} examples that are stored",
-                "check that these are the data of which the outputs were stored, and that none "
+                "check that these are the data whose outputs were stored, and that none "
                 "were added since",
             )
         return found

@@ -89,7 +89,7 @@ def _contents(first: Batch, activation: str | None, selection: Selection) -> Con
 
 
 def _check_names(tensors: dict[str, np.ndarray]) -> None:
-    """Check that what is meant as the teacher's output is one, and called so."""
+    """Check the name and the form of the teacher's output."""
     for name in tensors:
         if name != LOGITS and get_close_matches(name.casefold(), [LOGITS], cutoff=0.9):
             raise problem(
@@ -126,7 +126,7 @@ def _check_same(sink: Sink, records: np.ndarray) -> None:
         return
     raise problem(
         f"other predictions than those with which the store {str(sink.path)!r} begins",
-        "the same predictions in the same order, to go on with it",
+        "the same predictions in the same order, to complete it",
         "pass what it was begun with, or another path",
     )
 
@@ -175,7 +175,7 @@ class Predictions:
             batch = self._batch(_named(piece), own_keys, examples)
             first = first or batch
             _check_alike(first, batch)
-            # A stream may end in a batch of nobody.
+            # A stream may end in an empty batch.
             if batch.count:
                 examples += batch.count
                 yield batch
@@ -289,7 +289,7 @@ def _unexpected(name: str, value: Any) -> TypeError:
 
 
 def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0) -> np.ndarray:
-    """The logits of which an activation made these probabilities.
+    """The logits behind these probabilities.
 
     For a softmax they are log p, which differs from the logits of the model by a number for each
     row: no softmax sees it, at any temperature. For a sigmoid they are log p - log(1 - p). What is
@@ -320,7 +320,7 @@ def logits_of(probabilities: np.ndarray, activation: str, first_example: int = 0
             f"{activation} gives",
             expected,
             "leave out the activation if they are logits"
-            + (", or pass 'sigmoid' if each class stands by itself" * (activation == "softmax")),
+            + (", or pass 'sigmoid' if the classes are independent" * (activation == "softmax")),
         )
     logits = _log(values) if activation == "softmax" else _log(values) - _log(1.0 - values)
     return logits.astype("float32")

@@ -18,7 +18,7 @@ from keras_kd.teachers.stored.identity import Keys, of_examples
 
 
 class Sink:
-    """Writes a store, or goes on with one that was interrupted.
+    """Writes a store, or completes an interrupted one.
 
     Examples come in the same order each time. Those that are in the store already are compared with
     it, by their keys and fingerprints, and not written again.
@@ -32,7 +32,7 @@ class Sink:
 
     `skip` or `add` is called once for each batch. `add` takes a whole batch, of which some may be
     there. Whatever ends the `with` block early, the store is valid up to some examples before the
-    last that were added, and the next `Sink` of the same description goes on there. A store to
+    last that were added, and the next `Sink` of the same description continues there. A store to
     which nothing was added goes.
 
     Args:
@@ -176,7 +176,7 @@ class Sink:
             name, now, then = difference
             raise problem(
                 f"{name}: {now}, for the store {str(self.path)!r}, which was begun with {then}",
-                "the same as when it was begun, to go on with it",
+                "the same as when it was begun, to complete it",
                 "pass what it was begun with, or choose another path",
             )
         return None
@@ -220,7 +220,7 @@ class Sink:
             raise problem(
                 f"the key {_shown(keys[place])} a second time, at the example number "
                 f"{self._position + place}",
-                "a key of its own for each example, and each example once",
+                "another key for each example, and each example once",
                 "store the data without repeat(), and give each example another key",
             )
 

@@ -30,7 +30,7 @@ written: set[tuple[int, int] | None] = set()
 
 
 def check_place(path: Path) -> None:
-    """Find out before hours of work whether a store can be begun or gone on with.
+    """Check before hours of work that a store can be begun or resumed.
 
     Raises:
         OSError: as `check_output` does.

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_kd import _backends
 from keras_kd._checks import check_choice, check_integer, problem
+from keras_kd._distributions import JOINED, UNKNOWN
 from keras_kd._limits import watched_batch
 from keras_kd._logits import (
     OTHER_AXIS,
@@ -24,7 +25,6 @@ from keras_kd._logits import (
     said_of_probabilities,
     suspicions,
 )
-from keras_kd._probabilities import JOINED, UNKNOWN
 from keras_kd.taps import Tapped
 from keras_kd.teachers.base import Teacher
 from keras_kd.teachers.inputs import Inputs
@@ -153,7 +153,7 @@ class Asked:
         teacher: the teacher.
         inputs: which part of the inputs it sees.
         selection: what of it is stored.
-        augmentation: what it sees instead of the examples themselves, or `None`.
+        augmentation: makes its inputs from the examples; `None`: the examples themselves.
 
     Raises:
         ValueError: if the teacher has no such layers, or needs the outputs of a student.

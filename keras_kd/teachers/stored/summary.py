@@ -47,7 +47,7 @@ class Summary(Report):
         path: the store.
         teacher: the teacher's name.
         examples: how many examples can be read.
-        complete: whether these are all; otherwise the storing was interrupted and can go on.
+        complete: whether these are all; otherwise the storing was interrupted and can be resumed.
         versions: how many augmented versions there are of each example.
         seed: from which their seeds are made; `None` without augmentation.
         key_kind: what identifies examples: `"position"`, `"integer"` or `"string"`.

@@ -1,4 +1,4 @@
-"""A teacher of which only the stored outputs are needed."""
+"""A teacher whose outputs are stored; the model itself is not needed in training."""
 
 from __future__ import annotations
 
@@ -126,12 +126,12 @@ class StoredTeacher(Teacher):
             temperatures: with `top_k`, those of the losses that will be used, one or several;
                 `None`: 4, which is that of `SoftTargets()`.
             key: the entry of dict inputs that identifies an example in any order, an integer or a
-                string; neither teacher nor student sees it. `None`: its position.
-            teacher_inputs: what the teacher sees, see `keras_kd.Distiller`.
+                string; it is no input of either model. `None`: its position.
+            teacher_inputs: the teacher's inputs, see `keras_kd.Distiller`.
             augment: a function `(x, seed)` of the inputs of one example and of an int32 seed of
-                shape `(2,)` for the stateless operations of TensorFlow. The teacher sees what it
-                returns, and `StoredTeacher.join` calls it again with the same seeds for the
-                student.
+                shape `(2,)` for the stateless operations of TensorFlow. Its result is the
+                teacher's input, and `StoredTeacher.join` calls it again with the same seeds for
+                the student.
             versions: how many augmented versions of each example are stored.
             seed: from which the seeds of all versions are made.
             batch_size: how many examples of arrays are passed to the teacher at once.
@@ -195,7 +195,7 @@ class StoredTeacher(Teacher):
                 features it has; or an iterable of batches of either, or of pairs `(keys, batch)`.
                 What can be sliced, such as a memory-mapped array, is read batch by batch.
             path: the store, a file that is made.
-            x: the examples of which these are the predictions, in the same order and as students
+            x: the examples that were predicted, in the same order and as students
                 will get them: an array, or a structure of arrays. A wrong pairing is then noticed
                 later by a fingerprint of each example; without `x`, `StoredTeacher.join` can only
                 check keys.
@@ -309,9 +309,9 @@ class StoredTeacher(Teacher):
             key: the entry of dict inputs that is the key, if it is not the one of `create`.
 
         Returns:
-            A `tf.data.Dataset`, a `PyDataset` or a generator for `fit` of a Distiller. A batch is
-            refused with an error that names its examples, if nothing is stored of them, or not of
-            these inputs.
+            A `tf.data.Dataset`, a `PyDataset` or a generator for `fit` of a Distiller. A batch
+            raises an error that names its examples, if they have no stored outputs, or their
+            inputs differ from those that were stored.
 
         Raises:
             TypeError: if the dataset is nothing that `fit` takes.
@@ -398,7 +398,7 @@ class StoredTeacher(Teacher):
 
     def _check_whole(self) -> None:
         if self._records.has_keys != self._description.has_keys:
-            raise self._records.damaged("it has keys and says that it has none, or the reverse")
+            raise self._records.damaged("keys in only one of its description and its table")
         if self._records.complete or (self.partial and self.examples):
             return
         raise problem(

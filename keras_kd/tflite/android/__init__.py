@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from keras_kd._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from keras_kd.tflite.android.calibration import ScoreCalibration
     from keras_kd.tflite.android.class_names import read_class_names
-    from keras_kd.tflite.android.metadata import Metadata, normalization
+    from keras_kd.tflite.android.metadata import Metadata, ScoreCalibration, normalization
     from keras_kd.tflite.android.reading import read_metadata
     from keras_kd.tflite.android.students import (
         with_color_input,
@@ -40,7 +39,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Metadata": "metadata",
-        "ScoreCalibration": "calibration",
+        "ScoreCalibration": "metadata",
         "add_metadata": "writing",
         "normalization": "metadata",
         "read_class_names": "class_names",

@@ -3,14 +3,78 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from keras_kd._checks import problem, three_parts
-from keras_kd.tflite.android.text import decoded, has_control_characters, read_entries
 
-# The most classes known to anybody, ImageNet's 21 841, take a tenth of this.
+# Control characters, halves of characters, and separators of lines and paragraphs. Characters that
+# join others, which emoji and some scripts need, are not among them.
+_CONTROL_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+
+
+def has_control_characters(text: str, allowed: str = "") -> bool:
+    """Whether there is anything but visible characters and spaces in the text."""
+    return any(
+        unicodedata.category(character) in _CONTROL_CATEGORIES and character not in allowed
+        for character in text
+    )
+
+
+def read_entries(
+    path: str | os.PathLike,
+    entry: str,
+    most_bytes: int,
+    parsed: Callable[[bytes], tuple[str, ...]],
+) -> tuple[str, ...]:
+    """Read a text file with an entry on each line.
+
+    Args:
+        path: the file.
+        entry: what an entry is called in messages, for example "word".
+        most_bytes: the largest size that such a file has.
+        parsed: the entries in the bytes of the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is larger, or if `parsed` raises it.
+    """
+    path, expected = Path(path), f"a text file with a {entry} on each line"
+    if not path.is_file():
+        raise problem(f"the path {str(path)!r}", expected, "check the path", kind=FileNotFoundError)
+    size = path.stat().st_size
+    if size > most_bytes:
+        raise problem(
+            f"a file {str(path)!r} of {size} bytes",
+            f"{expected}, of at most {most_bytes} bytes",
+            "check the path",
+        )
+    try:
+        return parsed(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def decoded(content: bytes, entry: str) -> str:
+    """The text in the bytes of such a file, without the mark with which some editors begin it.
+
+    Raises:
+        ValueError: if they are not UTF-8.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise problem(
+            f"{entry}s that are not UTF-8 (byte {error.start})",
+            f"a text file with a {entry} on each line",
+            "save the file as UTF-8",
+        ) from error
+
+
+# The names of the 21 841 classes of ImageNet take a tenth of this.
 _MOST_BYTES = 4 * 1024 * 1024
 
 
@@ -54,7 +118,7 @@ def warn_of_same_names(names: Sequence[str]) -> None:
             warnings.warn(
                 three_parts(
                     f"the name {name!r} of the classes {seen[name]} and {index}",
-                    "names that differ: who reads them sees one class",
+                    "names that differ: a reader sees one class",
                     f"add a distinction, for example {f'{name} (2)'!r}, or leave it so",
                 ),
                 stacklevel=3,

@@ -26,7 +26,7 @@ def check_classifier(model: TFLiteModel, metadata: Metadata, kind: str) -> None:
 
     Args:
         model: a file.
-        metadata: what is to be written into it.
+        metadata: the metadata for it.
         kind: what its input is, of `INPUT_KINDS`.
 
     Raises:

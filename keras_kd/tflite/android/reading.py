@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_kd._checks import problem
-from keras_kd.tflite.android.calibration import (
+from keras_kd.tflite.android.class_names import class_names_from_bytes
+from keras_kd.tflite.android.metadata import (
     TRANSFORMATIONS,
+    Metadata,
     ScoreCalibration,
     calibration_from_csv,
+    likely_kind,
 )
-from keras_kd.tflite.android.class_names import class_names_from_bytes
-from keras_kd.tflite.android.metadata import Metadata, likely_kind
 from keras_kd.tflite.android.vocabulary import SEPARATOR, from_bytes
 from keras_kd.tflite.contents import metadata_schema as schema
 from keras_kd.tflite.contents.archive import read_file
@@ -88,7 +89,7 @@ def _kind(model: TFLiteModel, read: TableReader) -> tuple[str | None, int | None
         properties = content.table(schema.Content.PROPERTIES)
         slot = schema.AudioProperties.SAMPLE_RATE
         rate = 0 if properties is None else properties.number(slot, "<I")
-        # A recording without a rate is no recording to anybody.
+        # A recording without a rate cannot be used.
         return (None, int(rate)) if rate else ("numbers", None)
     likely = likely_kind(model, None)
     if kind == schema.ContentProperties.IMAGE:

@@ -22,12 +22,12 @@ _TOLERANCE = 1e-3
 
 
 def with_color_input(student: Any) -> Any:
-    """A grey-scale student as a model of color images, which is what MediaPipe hands over.
+    """A grey-scale student as a model of color images, the form in which MediaPipe passes them.
 
     In front of the student stands a fixed 1x1 convolution with the weights 1/3: grey is the mean of
     red, green and blue, so a grey image in three equal channels gives what it gave before.
 
-    A quantization-aware student does not know the range of this convolution: convert it with
+    The range of this convolution is unknown in a quantization-aware student: convert it with
     `representative_data` of color images, such as `numpy.repeat(x_train, 3, axis=-1)`.
 
     Args:
@@ -78,7 +78,7 @@ def with_normalization(
     file, MUL and ADD. MediaPipe itself subtracts and divides by one number for all channels only.
     Calibrate and feed pixels of 0..255, and write metadata without mean and std.
 
-    A quantization-aware student does not know the range of the pixels: convert it with
+    The range of the pixels is unknown in a quantization-aware student: convert it with
     `representative_data`.
 
     Args:
@@ -111,7 +111,7 @@ def with_normalization(
         np.broadcast_to(values, CHANNELS).astype("float32")
         for values in (1 / np.array(std), -np.array(mean) / std)
     )
-    # Images from directories are known by it to be wanted as 0..255.
+    # By it, images from directories are left at 0..255.
     normalized = library.layers.Rescaling(
         scale.tolist(), offset.tolist(), dtype="float32", name="normalization"
     )(pixels)

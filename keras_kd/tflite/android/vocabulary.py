@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.android.text import decoded, has_control_characters, read_entries
+from keras_kd.tflite.android.class_names import decoded, has_control_characters, read_entries
 from keras_kd.tflite.model import TFLiteModel
 
 # What stands between words by default: space, and the punctuation of ASCII but "'".

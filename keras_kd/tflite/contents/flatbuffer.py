@@ -10,25 +10,34 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from keras_kd._checks import problem
-from keras_kd.tflite.contents.byte_kinds import IDENTIFIER, check_references
+from keras_kd.tflite.contents.packing import (
+    FLOATS,
+    check_structure,
+    names_by_value,
+    numpy_type,
+    operator_name,
+    packed,
+    real_numbers,
+    scales_of,
+    shape_of,
+    stored_bytes,
+    text_of,
+    unpacked,
+)
 from keras_kd.tflite.contents.state import State, read_state
 from keras_kd.tflite.tensors import TensorInfo
-
-# TFLM reads weights in place with instructions that need this; the converter aligns to 4.
-ALIGNMENT = 16
 
 _ACTIVATIONS = (
     "ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "LOG_SOFTMAX", "L2_NORMALIZATION",
     "PRELU", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "SOFTMAX", "TANH",
 )  # fmt: skip
 _WITHOUT_CHANGE = ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE", "TRANSPOSE")
-_FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16")
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class FileTensor:
     @property
     def is_float(self) -> bool:
         """Whether it holds floating-point numbers."""
-        return self.type in _FLOATS
+        return self.type in FLOATS
 
 
 class FlatBufferModel:
@@ -79,7 +88,7 @@ class FlatBufferModel:
         self.content = content
         try:
             self._model = unpacked(content)
-            _check_structure(self._model)
+            check_structure(self._model)
         except (IndexError, TypeError, AttributeError, ValueError, struct.error) as error:
             raise problem(
                 f"{len(content)} bytes that do not follow the schema of TFLite ({error})",
@@ -105,21 +114,21 @@ class FlatBufferModel:
         names = {}
         if len(signatures) == 1 and not signatures[0].subgraphIndex:
             entries = getattr(signatures[0], kind) or []
-            names = {entry.tensorIndex: _text(entry.name) for entry in entries}
+            names = {entry.tensorIndex: text_of(entry.name) for entry in entries}
         return tuple(self._end(graph, int(index), names) for index in getattr(graph, kind))
 
     def _end(self, graph: Any, index: int, names: Mapping[int, str]) -> TensorInfo:
         tensor = graph.tensors[index]
         # With a scale for each channel there is none for the tensor.
         scale, zero_point = 0.0, 0
-        if _scales(tensor) == 1:
+        if scales_of(tensor) == 1:
             zero_points = tensor.quantization.zeroPoint
             scale = float(tensor.quantization.scale[0])
             zero_point = 0 if zero_points is None or not len(zero_points) else int(zero_points[0])
         return TensorInfo(
-            name=names.get(index) or _text(tensor.name) or f"tensor {index}",
-            shape=_shape(tensor),
-            dtype=_numpy_type(_names_by_value(self._schema.TensorType).get(tensor.type, "")),
+            name=names.get(index) or text_of(tensor.name) or f"tensor {index}",
+            shape=shape_of(tensor),
+            dtype=numpy_type(names_by_value(self._schema.TensorType).get(tensor.type, "")),
             scale=scale,
             zero_point=zero_point,
         )
@@ -171,7 +180,7 @@ class FlatBufferModel:
                 if name not in ("QUANTIZE", "DEQUANTIZE") and floats.intersection(
                     [*operator.inputs, *operator.outputs]
                 ):
-                    found += [_text(graph.tensors[int(i)].name) for i in operator.outputs]
+                    found += [text_of(graph.tensors[int(i)].name) for i in operator.outputs]
         return found
 
     def hybrid_operators(self) -> list[str]:
@@ -187,7 +196,7 @@ class FlatBufferModel:
         Each is the name of the operator, the type of the weights, such as "INT4", and how many
         scales they have.
         """
-        types = _names_by_value(self._schema.TensorType)
+        types = names_by_value(self._schema.TensorType)
         found = set()
         for graph in self._model.subgraphs:
             floats = self._float_tensors(graph)
@@ -196,7 +205,7 @@ class FlatBufferModel:
                     continue
                 read = [graph.tensors[index] for index in operator.inputs if index >= 0]
                 found |= {
-                    (name, types.get(tensor.type, ""), _scales(tensor))
+                    (name, types.get(tensor.type, ""), scales_of(tensor))
                     for tensor in read
                     if self._is_quantized(tensor)
                 }
@@ -210,7 +219,7 @@ class FlatBufferModel:
         """
         return max(
             (
-                _scales(graph.tensors[index])
+                scales_of(graph.tensors[index])
                 for graph in self._model.subgraphs
                 for name, operator in self._operators(graph)
                 for index in operator.inputs
@@ -256,13 +265,13 @@ class FlatBufferModel:
 
         What an LSTM keeps inside has 16 bits in files of 8 bits, too.
         """
-        types = _names_by_value(self._schema.TensorType)
+        types = names_by_value(self._schema.TensorType)
         found = set()
         for graph in self._model.subgraphs:
             results = {int(index) for index in graph.inputs}
             results.update(int(i) for operator in graph.operators for i in operator.outputs)
             tensors = [graph.tensors[index] for index in results if index >= 0]
-            found |= {types.get(t.type) for t in tensors if _scales(t) and not t.isVariable}
+            found |= {types.get(t.type) for t in tensors if scales_of(t) and not t.isVariable}
         return found
 
     def weight_types(self) -> set[str]:
@@ -281,17 +290,17 @@ class FlatBufferModel:
 
     def tensors(self) -> Iterator[FileTensor]:
         """Every tensor of every subgraph, in the order of the file."""
-        types = _names_by_value(self._schema.TensorType)
+        types = names_by_value(self._schema.TensorType)
         for number, graph in enumerate(self._model.subgraphs):
             read = _read_tensors(graph)
             for index, tensor in enumerate(graph.tensors):
                 yield FileTensor(
-                    name=_text(tensor.name) or f"tensor {index}",
+                    name=text_of(tensor.name) or f"tensor {index}",
                     subgraph=number,
                     type=types.get(tensor.type, f"TYPE_{tensor.type}"),
                     shape=tuple(map(int, [] if tensor.shape is None else tensor.shape)),
-                    bytes=_stored_bytes(self._model.buffers[tensor.buffer]),
-                    scales=_scales(tensor),
+                    bytes=stored_bytes(self._model.buffers[tensor.buffer]),
+                    scales=scales_of(tensor),
                     is_read=index in read,
                 )
 
@@ -302,16 +311,16 @@ class FlatBufferModel:
         and compare with it.
         """
         found = []
-        types = _names_by_value(self._schema.TensorType)
+        types = names_by_value(self._schema.TensorType)
         for graph in self._model.subgraphs:
             for index, tensor in enumerate(graph.tensors):
                 type_name = types.get(tensor.type, "")
-                values = _real_numbers(type_name, self._model.buffers[tensor.buffer].data)
+                values = real_numbers(type_name, self._model.buffers[tensor.buffer].data)
                 is_single = tensor.shape is None or len(tensor.shape) == 0
                 wrong = np.isnan(values) if is_single else ~np.isfinite(values)
                 scales = getattr(tensor.quantization, "scale", None)
                 if wrong.any() or (scales is not None and not np.isfinite(scales).all()):
-                    found.append(_text(tensor.name) or f"tensor {index}")
+                    found.append(text_of(tensor.name) or f"tensor {index}")
         return found
 
     def input_ranges(self) -> list[tuple[float, float] | None]:
@@ -347,7 +356,7 @@ class FlatBufferModel:
                 return name
             if name not in _WITHOUT_CHANGE or not len(operator.inputs):
                 fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
-                return _names_by_value(self._schema.ActivationFunctionType).get(fused, "NONE")
+                return names_by_value(self._schema.ActivationFunctionType).get(fused, "NONE")
             index = int(operator.inputs[0])
         return "NONE"
 
@@ -359,12 +368,12 @@ class FlatBufferModel:
     @property
     def subgraph_names(self) -> list[str]:
         """The names of the graphs: the first is the model, others are bodies of its loops."""
-        return [_text(graph.name) for graph in self._model.subgraphs]
+        return [text_of(graph.name) for graph in self._model.subgraphs]
 
     @property
     def metadata_names(self) -> list[str]:
         """Under which names something is kept in the file, for example "TFLITE_METADATA"."""
-        return [_text(entry.name) for entry in self._model.metadata or []]
+        return [text_of(entry.name) for entry in self._model.metadata or []]
 
     def changed(self, *changes: Callable[[Any], bool]) -> FlatBufferModel:
         """The file after changes of its `ModelT`; this object itself if there are none.
@@ -443,14 +452,14 @@ class FlatBufferModel:
 
     def _is_quantized(self, tensor: Any) -> bool:
         """Whether it is stored in the file, as integers that stand for real numbers."""
-        return self._model.buffers[tensor.buffer].data is not None and _scales(tensor) > 0
+        return self._model.buffers[tensor.buffer].data is not None and scales_of(tensor) > 0
 
     def _float_tensors(self, graph: Any) -> set[int]:
         """Indices of the floating-point tensors that something reads.
 
         The converter may leave an output that nothing reads in floating point.
         """
-        floats = {getattr(self._schema.TensorType, name) for name in _FLOATS}
+        floats = {getattr(self._schema.TensorType, name) for name in FLOATS}
         return {i for i in _read_tensors(graph) if graph.tensors[i].type in floats}
 
     def _first_quantized(self, graph: Any, index: int) -> Any:
@@ -479,119 +488,13 @@ class FlatBufferModel:
             self._schema.TensorType.UINT8: (0, 255),
         }
         quantization = tensor.quantization
-        if tensor.type not in limits or not _scales(tensor):
+        if tensor.type not in limits or not scales_of(tensor):
             return None
         zero_points = quantization.zeroPoint
         scale = float(quantization.scale[0])
         zero_point = 0 if zero_points is None or not len(zero_points) else int(zero_points[0])
         low, high = limits[tensor.type]
         return scale * (low - zero_point), scale * (high - zero_point)
-
-
-def unpacked(content: bytes) -> Any:
-    """A file as a `ModelT` of the schema, to be changed and `packed` again."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    check_references(content)
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-
-
-def packed(model: Any, size: int) -> bytes:
-    """The bytes of a `ModelT`, aligned, which are about that many."""
-    builder = _aligning_builder(size)
-    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
-
-
-def operator_name(code: Any) -> str:
-    """The name of an operator code in the schema, or a custom operator's own."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    # Old files have their operator in the deprecated field, which holds at most 127.
-    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-    if builtin == schema.BuiltinOperator.CUSTOM:
-        return (code.customCode or b"CUSTOM").decode(errors="replace")
-    names = _names_by_value(schema.BuiltinOperator)
-    return names.get(builtin, f"OPERATOR_{builtin}")
-
-
-def operator_code(model: Any, name: str) -> int:
-    """The index of an operator in the codes of a `ModelT`, to which it is added if need be."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    codes = model.operatorCodes
-    names = [operator_name(code) for code in codes]
-    if name not in names:
-        builtin = getattr(schema.BuiltinOperator, name)
-        codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=builtin, builtinCode=builtin))
-        names.append(name)
-    return names.index(name)
-
-
-def _check_structure(model: Any) -> None:
-    """Refuse numbers of parts that are not there; empty lists take the place of missing ones.
-
-    Raises:
-        ValueError: if there are some, or if there is no graph.
-    """
-    if not model.subgraphs:
-        raise ValueError("it has no graph")
-    model.operatorCodes, model.buffers = model.operatorCodes or [], model.buffers or []
-    for graph in model.subgraphs:
-        graph.tensors, graph.operators = graph.tensors or [], graph.operators or []
-        count = len(graph.tensors)
-        for tensor in graph.tensors:
-            _check_numbers("buffer", [tensor.buffer], 0, len(model.buffers))
-        _fill(graph)
-        for kind in ("inputs", "outputs"):
-            _check_numbers("tensor", getattr(graph, kind), 0, count)
-        for operator in graph.operators:
-            _check_numbers("operator code", [operator.opcodeIndex], 0, len(model.operatorCodes))
-            _fill(operator)
-            for kind in ("inputs", "outputs"):
-                # -1 stands for an input that is left out.
-                _check_numbers("tensor", getattr(operator, kind), -1, count)
-
-
-def _fill(part: Any) -> None:
-    for kind in ("inputs", "outputs"):
-        # What is no vector of its own was not written, which flatbuffers returns as None or 0.
-        if not isinstance(getattr(part, kind), np.ndarray):
-            setattr(part, kind, np.empty(0, np.int32))
-
-
-def _check_numbers(what: str, numbers: Any, low: int, end: int) -> None:
-    numbers = np.asarray(numbers)
-    if numbers.size and not low <= int(numbers.min()) <= int(numbers.max()) < end:
-        raise ValueError(f"it refers to the {what} {int(numbers.max())} of {end}")
-
-
-def _shape(tensor: Any) -> tuple[int | None, ...]:
-    sizes = [] if tensor.shape is None else [int(size) for size in tensor.shape]
-    signature = tensor.shapeSignature
-    if signature is None or len(signature) != len(sizes):
-        return tuple(sizes)
-    return tuple(
-        None if declared == -1 else size for size, declared in zip(sizes, signature, strict=True)
-    )
-
-
-def _numpy_type(name: str) -> np.dtype:
-    """The type of a tensor as NumPy, or the package that Keras uses beside it, names it."""
-    if name in ("STRING", "RESOURCE", "VARIANT", ""):
-        return np.dtype("S" if name == "STRING" else "O")
-    name = name.lower()
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, name, "O"))
-
-
-def _stored_bytes(buffer: Any) -> int:
-    """How many bytes a buffer has, in the file's tables or behind them."""
-    return int(buffer.size) if buffer.data is None else len(buffer.data)
 
 
 def _read_tensors(graph: Any) -> set[int]:
@@ -601,29 +504,6 @@ def _read_tensors(graph: Any) -> set[int]:
     return {i for i in read if i >= 0}
 
 
-def _text(stored: bytes | None) -> str:
-    return (stored or b"").decode(errors="replace")
-
-
-def _scales(tensor: Any) -> int:
-    """How many scales a tensor has: 0 for one that is not quantized."""
-    quantization = tensor.quantization
-    return 0 if quantization is None or quantization.scale is None else len(quantization.scale)
-
-
-def _real_numbers(type_name: str, stored: Any) -> np.ndarray:
-    """The stored values of a floating-point tensor as they are; none of another type."""
-    if type_name not in _FLOATS or stored is None:
-        return np.empty(0, np.float32)
-    content = np.asarray(stored, np.uint8).tobytes()
-    width = {"FLOAT64": 8, "FLOAT32": 4}.get(type_name, 2)
-    content = content[: len(content) // width * width]
-    if type_name == "BFLOAT16":
-        # It is the upper half of a float32.
-        return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(content, f"<f{width}")
-
-
 def _without_names(graph: Any) -> Any:
     graph = copy.copy(graph)
     graph.name = None
@@ -631,22 +511,3 @@ def _without_names(graph: Any) -> Any:
     for tensor in graph.tensors:
         tensor.name = None
     return graph
-
-
-@cache
-def _names_by_value(enumeration: type) -> dict[int, str]:
-    return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}
-
-
-def _aligning_builder(size: int) -> Any:
-    import flatbuffers
-
-    class AligningBuilder(flatbuffers.Builder):
-        """The only vectors of bytes that numpy hands to it are weights."""
-
-        def CreateNumpyVector(self, x: np.ndarray) -> int:
-            if x.dtype == np.uint8:
-                self.Prep(ALIGNMENT, x.nbytes)
-            return super().CreateNumpyVector(x)
-
-    return AligningBuilder(size)

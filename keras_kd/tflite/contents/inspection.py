@@ -16,7 +16,6 @@ from keras_kd.tflite.contents import metadata_schema
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
 from keras_kd.tflite.contents.metadata import Described, described
-from keras_kd.tflite.contents.oldest_runtime import in_words, oldest_runtime
 from keras_kd.tflite.contents.state import State, state_outputs
 from keras_kd.tflite.tensors import TensorInfo
 
@@ -89,7 +88,7 @@ class Inspection(Report):
     described: Described
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types that JSON knows, with the outputs that the states are taken from."""
+        """All of it in types of JSON, with the outputs that the states are taken from."""
         return {**super().to_dict(), "next_states": state_outputs(self.inputs, self.outputs)}
 
     def _records(self) -> list[dict[str, Any]]:
@@ -287,3 +286,49 @@ def _quantization(tensor: TensorInfo) -> tuple[str, str]:
 def _short(name: str) -> str:
     """Names of fused operators are as long as all their parts; their end is the specific part."""
     return name if len(name) <= _LONGEST_NAME else f"...{name[3 - _LONGEST_NAME :]}"
+
+
+# The first version of TensorFlow Lite that gave the outputs of LiteRT 2.3. Tried were TensorFlow
+# 2.12, 2.15 to 2.19, tflite-runtime 2.14, and LiteRT 1.0.0, 1.0.1 (wrong where 2.18 is) and 1.1.1
+# to 2.3.
+_FIRST_WITH_4_BITS = "2.14.0"
+# Operators that compute in floating point with weights of integers.
+_FIRST_RIGHT = {("CONV_2D", "INT4"): "2.19.0", ("FULLY_CONNECTED", "INT8"): "2.16.2"}
+# LiteRT counts its versions anew.
+_FIRST_LITERT = {"2.19.0": "1.1.1"}
+
+
+def oldest_runtime(model: FlatBufferModel) -> str | None:
+    """The first version of TensorFlow Lite that runs the file rightly, for example "2.19.0".
+
+    A converter writes the first version that has the operators of the file. ai-edge-quantizer
+    changes the types of weights afterwards and leaves that version as it was: older runtimes load
+    such a file and compute something else, or crash, without an error.
+
+    None where the file does not give it and nothing in it has been tried.
+    """
+    # The buffer has a fixed size, zeros behind the text.
+    stored = (model.metadata("min_runtime_version") or b"").rstrip(b"\0").decode(errors="replace")
+    # One scale for all of a weight is right in runtimes that have none for each channel.
+    tried = {
+        _FIRST_RIGHT.get((operator, weights), "")
+        for operator, weights, scales in model.hybrid_weights()
+        if scales > 1 or weights != "INT8"
+    }
+    if "INT4" in model.weight_types():
+        tried.add(_FIRST_WITH_4_BITS)
+    return max((stored, *tried), key=_version_parts) or None
+
+
+def in_words(version: str | None) -> str:
+    """The version as it is shown."""
+    if version is None:
+        return "unknown"
+    litert = _FIRST_LITERT.get(version)
+    return f"TensorFlow Lite {version}" + (f" or LiteRT {litert}" if litert else "")
+
+
+def _version_parts(version: str) -> tuple[int, ...]:
+    parts = version.split(".")
+    is_version = all(part.isdecimal() and len(part) < 9 for part in parts)
+    return tuple(map(int, parts)) if is_version else ()

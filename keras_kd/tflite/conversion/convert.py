@@ -1,7 +1,8 @@
-"""From a Keras model to the bytes that run on a device."""
+"""From a Keras model to the checked bytes that run on a device."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from keras_kd._backends import check_tensorflow
 from keras_kd._checks import check_choice, check_flag, problem
-from keras_kd._keras import check_model
+from keras_kd._keras import check_model, is_keras_model
 from keras_kd._representative import (
     MAX_EXAMPLES,
     InputRange,
@@ -18,27 +19,25 @@ from keras_kd._representative import (
     some_of,
 )
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
-from keras_kd.tflite.conversion.batches import naming_dependence
 from keras_kd.tflite.conversion.converter import run_converter
 from keras_kd.tflite.conversion.ends import (
     BYTES,
     byte_ranges,
     check_inputs,
     equalize_states,
+    reset_states,
     separate_outputs,
     warn_of_other_ranges,
 )
-from keras_kd.tflite.conversion.evidence import known_evidence, random_evidence
+from keras_kd.tflite.conversion.evidence import known_evidence, naming_dependence, random_evidence
 from keras_kd.tflite.conversion.forms import DENSE, FORMS, Form, Options, check_integer_inputs
 from keras_kd.tflite.conversion.layer_names import in_layers, layer_names
-from keras_kd.tflite.conversion.other_forms import first_accepted
 from keras_kd.tflite.conversion.quantizer import quantize
 from keras_kd.tflite.conversion.refusals import check_layers, check_unwrapped
-from keras_kd.tflite.conversion.result import check_result
-from keras_kd.tflite.conversion.stateless import reset_states
 from keras_kd.tflite.conversion.targets import TARGETS, Target
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.student import Signature, is_quantization_aware, prepared
+from keras_kd.tflite.tensors import TensorInfo
 from keras_kd.tflite.verification.closeness import check_close, warn_of_lost
 from keras_kd.tflite.verification.verification import (
     check_finite_constants,
@@ -66,9 +65,9 @@ def convert(
 
     The file takes one example at a time and names its inputs and outputs as the student does. It
     needs nothing but the built-in operators of the runtimes. Options are checked on the
-    result: the types of inputs, outputs and weights, no Flex and no variable operators. A file that
-    computes something else than the student is refused. A Keras 3 student that is refused is tried
-    as tf_keras computes it (`keras_kd.compression.to_tf_keras`), where other operators come out;
+    result: the types of inputs, outputs and weights, no Flex and no variable operators. Outputs
+    that differ from the student's are an error. A Keras 3 student that fails is converted in the
+    form of tf_keras (`keras_kd.compression.to_tf_keras`), which has other operators;
     `verification.notes` mentions it, and the comparison is with the student as it was given.
 
     A file keeps nothing from one call to the next. The states of recurrent layers with
@@ -102,7 +101,7 @@ def convert(
             returns one, such as TFLite's `representative_dataset`, a `.npy` or `.npz` file, a
             directory of images, or the name of a TFDS data set. With labels, as in `(x, y)`, every
             class is in the sample, and missing ones are warned of.
-            Students that may loop over time are calibrated in a process of their own, because some
+            Students that may loop over time are calibrated in a separate process, because some
             loops end it.
         target: "android", "microcontroller" or "web". Names of inner tensors are left out and
             weights aligned to 16 bytes. "microcontroller" is TensorFlow Lite Micro (TFLM): if
@@ -285,3 +284,184 @@ def _check_student(student: Any, form: Form, representative_data: Any, recipe: A
             "pass representative_data=x_train"
             + (", or a quantization-aware student" if form.takes_quantization_aware else ""),
         )
+
+
+_VARIABLE_OPERATORS = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
+
+
+def check_result(
+    model: TFLiteModel,
+    inputs: Sequence[TensorInfo],
+    options: Options,
+    is_calibrated: bool,
+    is_by_recipe: bool = False,
+    *,
+    has_chosen_scales: bool = True,
+    in_layers: Callable[[list[str]], str] = lambda _: "",
+) -> None:
+    """Refuse a file that differs from the request.
+
+    Args:
+        model: what the converter made.
+        inputs: what the student takes.
+        options: those of the conversion.
+        is_calibrated: whether ranges were read from examples.
+        is_by_recipe: whether layers have different forms, which are not checked.
+        has_chosen_scales: whether the user, not a default, chose how many scales weights have.
+        in_layers: from names of tensors to the layers that compute them, for messages.
+
+    Raises:
+        ValueError: if it needs more than built-in operators without variables, or if its inputs,
+            its outputs, its weights, their scales or its operators differ from the request.
+    """
+    _check_operators(model)
+    _check_inputs(model, inputs)
+    if is_by_recipe:
+        return
+    options.form.check_contents(model.flatbuffer, is_calibrated, options.fallback, in_layers)
+    if options.per_tensor and has_chosen_scales:
+        _check_one_scale(model, options.per_tensor)
+    _check_types(model, inputs, options)
+
+
+def _check_operators(model: TFLiteModel) -> None:
+    # Flex operators are not looked for: LiteRT has not loaded the file if there were any.
+    refused = [name for name in model.operators if name in _VARIABLE_OPERATORS]
+    if refused:
+        raise problem(
+            f"a student that converts to the operators {', '.join(refused)}",
+            "built-in operators without variables: nothing else runs on a device",
+            "replace the layers that compute them",
+        )
+    if model.stateful:
+        raise problem(
+            f"a file with state: {model.state}",
+            "the same outputs in every call for the same inputs",
+            "report this student: the converter gave it a state",
+        )
+
+
+def _check_one_scale(model: TFLiteModel, per_tensor: bool | str) -> None:
+    most = model.flatbuffer.most_scales(*(["FULLY_CONNECTED"] if per_tensor == DENSE else []))
+    if most > 1:
+        raise problem(
+            f"a file with weights of {most} scales",
+            f"one scale for each tensor, for per_tensor={per_tensor!r}",
+            "leave per_tensor out: a quantization-aware student has learnt its scales",
+        )
+
+
+def _check_inputs(model: TFLiteModel, inputs: Sequence[TensorInfo]) -> None:
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
+    for tensor in model.inputs:
+        if shapes.get(tensor.name) != tensor.shape:
+            raise problem(
+                f"a file with the input {tensor}",
+                f"the inputs of the student, {', '.join(map(str, inputs))}",
+                "report this student: the converter changed its inputs",
+            )
+
+
+def _check_types(model: TFLiteModel, inputs: Sequence[TensorInfo], options: Options) -> None:
+    """The types at both ends."""
+    dtypes = {tensor.name: tensor.dtype for tensor in inputs}
+    for tensor in model.inputs:
+        # A state goes in as it comes out.
+        is_state = tensor.name in model.state_outputs
+        stored = options.output_type if is_state else options.input_type
+        _check_type(tensor, dtypes[tensor.name], stored)
+    for tensor in model.outputs:
+        real = tensor.is_quantized or np.issubdtype(tensor.dtype, np.floating)
+        dtype = np.dtype("float32") if real else tensor.dtype
+        _check_type(tensor, dtype, options.output_type)
+
+
+def _check_type(tensor: TensorInfo, dtype: np.dtype, stored: str) -> None:
+    """A real number is stored with a scale, or as it is; an integer always as it is."""
+    quantized = stored != "float32" and np.issubdtype(dtype, np.floating)
+    expected = np.dtype(stored) if quantized else dtype
+    if tensor.dtype != expected or tensor.is_quantized != quantized:
+        raise problem(
+            f"a file whose tensor {tensor.name!r} is {tensor.dtype} with the scale {tensor.scale}",
+            f"{expected}{' with a scale' if quantized else ''}",
+            "report this student: the converter ignored an option",
+        )
+
+
+_Notes = tuple[str, ...]
+_AS_TF_KERAS = "converted as keras_kd.compression.to_tf_keras(student)"
+# What a message advises that was done here.
+_ADVICE = "pass keras_kd.compression.to_tf_keras(student)"
+_LONGEST_REASON = 160
+
+
+def first_accepted(
+    signature: Signature,
+    file_of: Callable[[Signature], FlatBufferModel],
+    finished: Callable[[FlatBufferModel, _Notes], TFLiteModel],
+    rewritten: Callable[[bytes], tuple[bytes, _Notes]] | None,
+) -> TFLiteModel:
+    """The file of a student; where it is refused, of the first other form that is not.
+
+    First comes the student as it is, then as tf_keras computes it, then both with operators that
+    the target lacks written as others.
+
+    Args:
+        signature: the student.
+        file_of: from a form of the student to the file that the converter makes of it.
+        finished: from this file, and notes for the user, to a checked model.
+        rewritten: from bytes to those without operators that the target lacks, and the names of
+            what was replaced; None where nothing is.
+
+    Raises:
+        ValueError: why the student as it is was refused, if every form of it is; why its other form
+            was, if the advice is to take that one.
+    """
+    made: list[tuple[FlatBufferModel, _Notes]] = []
+    refusals: list[ValueError] = []
+    try:
+        made.append((file_of(signature), ()))
+        return finished(*made[-1])
+    except ValueError as error:
+        refusals.append(error)
+    reason = _reason(refusals[0])
+    other = _in_tf_keras(signature)
+    if other is not None:
+        try:
+            made.append((file_of(other), (f"{_AS_TF_KERAS}{reason}",)))
+            return finished(*made[-1])
+        except ValueError as error:
+            refusals.append(error)
+    if rewritten is not None:
+        for file, notes in made:
+            content, names = rewritten(file.content)
+            if not names:
+                continue
+            how = f"{' and '.join(names)} written as CONCATENATION of ten inputs at most"
+            try:
+                return finished(FlatBufferModel(content), (*notes, how if notes else how + reason))
+            except ValueError as error:
+                refusals.append(error)
+    raise next((each for each in refusals if _ADVICE not in str(each)), refusals[0])
+
+
+def _in_tf_keras(signature: Signature) -> Signature | None:
+    if not is_keras_model(signature.model):
+        return None
+    # Where Keras runs on another backend than TensorFlow, this package cannot be imported.
+    from keras_kd.compression.bridge.rebuilding import to_tf_keras
+
+    try:
+        other = Signature(to_tf_keras(signature.model), named_as=signature.model)
+    except (ValueError, TypeError, NotImplementedError):
+        # Subclassed models cannot be rebuilt.
+        return None
+    return other if set(other.inputs) == set(signature.inputs) else None
+
+
+def _reason(refusal: ValueError) -> str:
+    """What was refused, in short: the converter's own words fill a page."""
+    received = str(refusal).removeprefix("Received ").split(". Expected")[0]
+    if len(received) > _LONGEST_REASON:
+        received = received[: _LONGEST_REASON - 3] + "..."
+    return f"; refused as it is: {received}"

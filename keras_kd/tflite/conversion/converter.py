@@ -16,7 +16,7 @@ from keras_kd._checks import one_line, problem
 from keras_kd._keras import is_keras_model
 from keras_kd._native import captured_stderr
 from keras_kd._worker import Worker
-from keras_kd.tflite.contents.flatbuffer import packed, unpacked
+from keras_kd.tflite.contents.packing import packed, unpacked
 from keras_kd.tflite.conversion.folding import fold_normalizations
 from keras_kd.tflite.conversion.forms import Options
 from keras_kd.tflite.conversion.integer_operators import (
@@ -118,7 +118,7 @@ def _in_own_process(
 def _loop_error(signature: Signature, reason: str, options: Options) -> Exception:
     layers = [getattr(layer, "forward_layer", layer) for layer in layers_of(signature.model)]
     kinds = {type(layer).__name__ for layer in layers}
-    is_known = kinds & {"GRU", "LSTM", "SimpleRNN"}
+    is_known = kinds & {"GRU", "LSTM", "RNN", "SimpleRNN"}
     unrolled = (
         "pass keras_kd.tflite.unrolled(student), whose recurrent layers have unroll=True, or "
     )
@@ -175,7 +175,7 @@ def _change_before_quantization(converter: Any, options: Options) -> None:
 
     form, calibrate = options.form, converter._quantize
     if form.integers != "int8":
-        # The quantizer for 16 bits calibrates by itself.
+        # The quantizer for 16 bits has its own calibration.
         def quantize_to_16_bits(content: bytes, *others: Any) -> bytes:
             model = unpacked(content)
             is_changed = use_integer_operators(model, "int16")

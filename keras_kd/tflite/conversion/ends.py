@@ -1,4 +1,4 @@
-"""How a file stores real numbers at its two ends: in inputs and in outputs."""
+"""The inputs, outputs and states of a file: how they store real numbers, how states begin."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from keras_kd._checks import problem, three_parts
 from keras_kd._representative import Ranges, usual_range
-from keras_kd._representative.preprocessing import first_scaling
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
-from keras_kd.tflite.contents.state import NEXT
+from keras_kd._representative.evidence import first_scaling
+from keras_kd.tflite.contents.packing import operator_code, operator_name
+from keras_kd.tflite.contents.state import NEXT, kept_tensors
 from keras_kd.tflite.conversion.forms import Form
-from keras_kd.tflite.conversion.lookups import reshape
+from keras_kd.tflite.conversion.quantizer import reshape
 from keras_kd.tflite.model import TFLiteModel
 from keras_kd.tflite.student import Signature
 
@@ -107,7 +107,7 @@ def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, f
 
 
 def separate_outputs(model: Any) -> bool:
-    """Give each output a tensor of its own.
+    """Give each output a separate tensor.
 
     The output of a stateful GRU is its next state, and a model may name one tensor twice. The
     converter makes a single tensor of both, which has one name in runtimes.
@@ -159,7 +159,7 @@ def equalize_states(model: Any) -> bool:
     """Have each state come in as it goes out, so that a device copies its bytes.
 
     Ranges are read for inputs and outputs apart, and a state goes in as zeros once more than it
-    comes out; inputs and outputs may have types of their own, too. Where scales or types differ, a
+    comes out; inputs and outputs may have other types, too. Where scales or types differ, a
     QUANTIZE behind the input turns one into the other.
 
     Args:
@@ -219,3 +219,65 @@ def _scale(tensor: Any) -> tuple[float, int] | None:
     if quantization is None or quantization.scale is None or not len(quantization.scale):
         return None
     return float(quantization.scale[0]), int(quantization.zeroPoint[0])
+
+
+_TYPES = {"FLOAT32": np.float32, "INT8": np.int8, "INT16": np.int16}
+
+
+def reset_states(model: Any) -> bool:
+    """Put an operator in front that sets each tensor back that is kept between calls.
+
+    A fused LSTM keeps its states in variable tensors. Apps for phones and browsers have no call
+    that resets them.
+
+    Args:
+        model: the `ModelT` of a file that the converter has made of a student without state. It
+            is changed: it gives the same result in every call.
+
+    Returns:
+        Whether there is such a tensor.
+    """
+    changed = [_begin_with_zeros(model, graph) for graph in model.subgraphs]
+    return any(changed)
+
+
+def _begin_with_zeros(model: Any, graph: Any) -> bool:
+    kept = sorted(kept_tensors(graph))
+    operators = [_set_to(model, index, _zeros(model, graph, index)) for index in kept]
+    graph.operators = [*operators, *(graph.operators or [])]
+    return bool(kept)
+
+
+def _zeros(model: Any, graph: Any, index: int) -> int:
+    """The index of a new constant tensor: real zeros, stored as the state is."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    state = graph.tensors[index]
+    types = {getattr(schema.TensorType, name): dtype for name, dtype in _TYPES.items()}
+    points = getattr(state.quantization, "zeroPoint", None)
+    zero = int(points[0]) if points is not None and len(points) else 0
+    values = np.full(state.shape, zero, types[state.type])
+    model.buffers.append(schema.BufferT(data=values.ravel().view(np.uint8)))
+    constant = copy.copy(state)
+    constant.isVariable = False
+    constant.name = b""
+    constant.buffer = len(model.buffers) - 1
+    graph.tensors.append(constant)
+    return len(graph.tensors) - 1
+
+
+def _set_to(model: Any, index: int, constant: int) -> Any:
+    """The operator that copies a constant into a tensor.
+
+    It is the maximum of the constant and itself: LiteRT's RESHAPE copies nothing, but has both
+    share one memory, and so do other operators that only copy.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.OperatorT(
+        opcodeIndex=operator_code(model, "MAXIMUM"),
+        inputs=np.array([constant, constant], np.int32),
+        outputs=np.array([index], np.int32),
+        builtinOptionsType=schema.BuiltinOptions.MaximumMinimumOptions,
+        builtinOptions=schema.MaximumMinimumOptionsT(),
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import operator_name
+from keras_kd.tflite.contents.packing import operator_name
 
 # The smallest scale as a share of the largest: sums have 32 bits, in which an offset must fit
 # beside a factor of 0. What is rounded more for it is far below a step of the output.

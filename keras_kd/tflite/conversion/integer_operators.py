@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
+from keras_kd.tflite.contents.packing import operator_code, operator_name
 
 # The largest number that 8 bits count to, from 0.
 _STEPS = 255

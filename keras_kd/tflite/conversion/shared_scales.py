@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from keras_kd.tflite.contents.flatbuffer import operator_code, operator_name
+from keras_kd.tflite.contents.packing import operator_code, operator_name
 
 # One scale for all that they read and write.
 _ONE_SCALE = (
@@ -229,7 +229,7 @@ class _Graph:
         return self._ranges.get(self._root(index))
 
     def _root(self, index: int) -> int:
-        """The tensor whose scale this one has: operators with one operand hand it on."""
+        """The tensor whose scale this one has: operators with one operand keep it."""
         while (number := self._makers.get(index)) is not None and self._names[number] in _ONE_SCALE:
             floats = self._floats(number)
             if len(floats) != 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keras_kd._checks import check_integer, problem
 from keras_kd._files import replacing
-from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
+from keras_kd.tflite.contents.packing import ALIGNMENT
 from keras_kd.tflite.microcontroller.running import check_sizes, run_stored
 from keras_kd.tflite.microcontroller.templates import c_type, fill, lines_of, string_literal
 from keras_kd.tflite.model import TFLiteModel

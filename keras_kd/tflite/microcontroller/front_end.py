@@ -1,4 +1,4 @@
-"""The features of `keras_kd.sound.LogMel` in C++, for firmware that listens."""
+"""The features of `keras_kd.sound.LogMel` in C++, for firmware with a microphone."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def front_end_source(front_end: LogMel, name: str, frames: int) -> tuple[str, st
 
 
 def error_bound(front_end: LogMel) -> float:
-    """How far a feature in C can be from its exact value, whatever the samples are.
+    """How far a feature in C can be from its exact value, for any samples.
 
     A radix-2 FFT of length F has an error of at most log2(F) r / (1 - log2(F) r) of its 2-norm,
     r = u + 4 u (sqrt(2) + u) / (1 - 4 u), with u = 2^-24 (Higham: Accuracy and Stability of

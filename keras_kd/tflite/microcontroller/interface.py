@@ -96,7 +96,7 @@ class _Interface:
         if self._has_state:
             lines += [
                 f"The model keeps state: each call begins with that of {name}_init, as in Python.",
-                f"To go on with a stream, use {name}_invoke.",
+                f"To continue a stream, use {name}_invoke.",
             ]
         for into, source in self._model.feedback:
             lines += [

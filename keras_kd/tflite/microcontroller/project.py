@@ -15,7 +15,7 @@ import numpy as np
 from keras_kd._checks import check_number, check_type, problem
 from keras_kd._files import check_output, filling, open_own
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
-from keras_kd.tflite.contents.flatbuffer import ALIGNMENT
+from keras_kd.tflite.contents.packing import ALIGNMENT
 from keras_kd.tflite.microcontroller import vectors
 from keras_kd.tflite.microcontroller.agreement import TOLERANCE_FLOAT, Agreement, compare_stored
 from keras_kd.tflite.microcontroller.c_source import check_name, data_source
@@ -52,7 +52,7 @@ _MANIFESTS = {
     "zephyr/CMakeLists.txt": "zephyr_CMakeLists.txt",
     "zephyr/Kconfig": "zephyr_Kconfig",
 }
-# Every file of a project names who made it.
+# Every file of a project names its origin.
 _MARK = b"keras_kd"
 
 
@@ -153,7 +153,7 @@ def _in_old_runtimes(
 
 
 def _check_project_name(name: str) -> None:
-    """Refuse a name whose header would take the place of one of the standard library."""
+    """Refuse a name whose header would replace one of the standard library."""
     check_name(name)
     if name.lower() in _STANDARD_HEADERS.split():
         raise problem(
@@ -355,9 +355,9 @@ class _Project:
         if model.stateful:
             return (
                 f"{model.state}. `{name}_predict` begins each call with the state of "
-                f"`{name}_init`, as `predict` does in Python. To go on from one call to the next "
-                f"use `{name}_invoke`, and `{name}_reset` before each new sequence: what is left "
-                "of the one before changes the outputs."
+                f"`{name}_init`, as `predict` does in Python. To continue from one call to the "
+                f"next use `{name}_invoke`, and `{name}_reset` before each new sequence: the state "
+                "that is left from the one before changes the outputs."
             )
         pairs = ", ".join(f"`{i}` and `{o}`" for i, o in model.state_outputs.items())
         if pairs:
@@ -373,9 +373,9 @@ class _Project:
             return (
                 "TFLM of 2024-09-27 (commit 47b545074) or later: dense layers have a scale for "
                 "each channel here, which older versions refuse, or compute as if all had the "
-                "first one, without a word. The test vectors of `main.cc` show it. Converted with "
-                "`per_tensor='dense'`, the default for microcontrollers, the model needs no such "
-                "version."
+                "first one, without an error. The test vectors of `main.cc` show it. Converted "
+                "with `per_tensor='dense'`, the default for microcontrollers, the model needs no "
+                "such version."
             )
         return (
             "Any that has the operators listed at the end. Dense layers, which versions before "

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd.tflite.contents.byte_kinds import IDENTIFIER
-from keras_kd.tflite.contents.flatbuffer import operator_name, packed, unpacked
+from keras_kd.tflite.contents.packing import operator_name, packed, unpacked
 
 _CONVOLUTION_VERSION = 5
 # The latest versions in which LiteRT 2.3 lists reference kernels, where its others go further.

@@ -43,7 +43,7 @@ def is_installed() -> bool:
 
 
 def run(model: TFLiteModel, x: Any, *, stream: bool = False) -> MicrocontrollerRun:
-    """Run examples in TFLM, in a process of its own.
+    """Run examples in TFLM, in a separate process.
 
     Args:
         model: a model that LiteRT has loaded; it runs there once before it gets near TFLM.

@@ -22,8 +22,8 @@ def choose(
     Args:
         inputs: values as the inputs store them, shaped (examples, ...).
         outputs: values as the outputs store them, likewise.
-        others: what a runtime that is known to be wrong would give: only examples that tell the
-            two apart are chosen, if there are enough.
+        others: outputs of a runtime that is known to be wrong: only examples whose outputs
+            differ are chosen, if there are enough.
 
     Raises:
         ValueError: if there are not three different examples.

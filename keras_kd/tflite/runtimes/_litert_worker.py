@@ -20,11 +20,11 @@ from keras_kd._limits import most_seconds, renew, time_limit
 from keras_kd._memory import most_alive, most_result_bytes, size_of
 from keras_kd._native import CapturedText, captured_stderr
 from keras_kd.tflite.runtimes.latency import measure_microseconds
-from keras_kd.tflite.runtimes.operands import check_operands
 from keras_kd.tflite.tensors import TensorInfo, concrete
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
+
 
 # What LiteRT calls the kernels: members of its OpResolverType.
 RESOLVERS = {
@@ -34,7 +34,7 @@ RESOLVERS = {
 }
 # Models stay loaded for the calls that follow; those not used for longest leave first.
 _MOST_LOADED = 32
-# Measured runs may take so many times as long as the first ones, and some seconds more.
+# Measured runs may take this many times as long as the first ones, and some seconds more.
 _TIMES_AS_LONG = 20
 _SECONDS = 60
 
@@ -291,7 +291,7 @@ class _Interpreter:
         run are found by going back from the outputs.
         """
         makers: dict[int, dict] = {}
-        # Delegates come last in the list and take the place of what they replaced.
+        # Delegates come last in the list and stand for the operators that they replaced.
         for operator in self._interpreter._get_ops_details():
             makers.update((int(index), operator) for index in operator["outputs"])
         running: dict[int, str] = {}
@@ -375,3 +375,64 @@ def _has_variables(content: bytes) -> bool:
 
 def _reason(error: Exception, stderr: CapturedText) -> str:
     return one_line(error) or stderr.last_lines(1)
+
+
+# By the number of inputs that they need. LiteRT reads inputs before it counts them: a kernel that
+# gets too few reads memory beside its tensors and crashes, refuses, or computes from that memory.
+# Counts and optional inputs are those of the kernels of LiteRT 2; operators that are not here need
+# one input, or check their number.
+_NEEDED = {
+    2: (
+        "ADD", "ARG_MAX", "ARG_MIN", "ATAN2", "BATCH_MATMUL", "BITWISE_XOR", "BROADCAST_TO",
+        "CONV_2D", "CONV_3D", "CUMSUM", "DEPTHWISE_CONV_2D", "DIV", "EMBEDDING_LOOKUP", "EQUAL",
+        "EXPAND_DIMS", "FILL", "FLOOR_DIV", "FLOOR_MOD", "FULLY_CONNECTED", "GATHER", "GATHER_ND",
+        "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_OR", "MAXIMUM",
+        "MEAN", "MINIMUM", "MIRROR_PAD", "MUL", "NOT_EQUAL", "PAD", "POW", "PRELU", "REDUCE_ALL",
+        "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "RESIZE_BILINEAR",
+        "RESIZE_NEAREST_NEIGHBOR", "REVERSE_SEQUENCE", "REVERSE_V2", "RIGHT_SHIFT", "SEGMENT_SUM",
+        "SPLIT", "SQUARED_DIFFERENCE", "SUB", "SUM", "TILE", "TOPK_V2", "TRANSPOSE",
+    ),
+    3: (
+        "BATCH_TO_SPACE_ND", "CONV_3D_TRANSPOSE", "DYNAMIC_UPDATE_SLICE", "PADV2", "RANGE",
+        "SCATTER_ND", "SELECT", "SELECT_V2", "SLICE", "SPACE_TO_BATCH_ND", "SPLIT_V",
+        "TRANSPOSE_CONV",
+    ),
+    4: ("ONE_HOT", "SPARSE_TO_DENSE", "STRIDED_SLICE"),
+    5: ("RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN"),
+}  # fmt: skip
+_LEAST = {name: count for count, names in _NEEDED.items() for name in names}
+# The operator works without a tensor there: a bias mostly.
+_OPTIONAL = {
+    "CONV_2D": (2,),
+    "CONV_3D": (2,),
+    "CONV_3D_TRANSPOSE": (3,),
+    "DEPTHWISE_CONV_2D": (2,),
+    "FULLY_CONNECTED": (2,),
+    "SVDF": (3,),
+    "TRANSPOSE_CONV": (3,),
+}
+# Most inputs of these are optional, and the kernels check the others.
+_CHECKED_BY_LITERT = (
+    "BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+)  # fmt: skip
+
+
+def check_operands(operators: Iterable[tuple[str, Sequence[int]]]) -> None:
+    """Refuse operators that lack an input.
+
+    Args:
+        operators: the name of each, and the indices of its inputs: -1 where there is none.
+
+    Raises:
+        ValueError: if one lacks an input that it needs.
+    """
+    for name, inputs in operators:
+        if name in _CHECKED_BY_LITERT:
+            continue
+        least = _LEAST.get(name, 0)
+        if len(inputs) < least:
+            raise ValueError(f"{name} has {len(inputs)} of the {least} inputs that it needs")
+        for position, index in enumerate(inputs):
+            if index < 0 and position not in _OPTIONAL.get(name, ()):
+                raise ValueError(f"{name} lacks its input {position}")

@@ -1,4 +1,4 @@
-"""Files in LiteRT, which runs in a process of its own: some damaged and some good ones crash it."""
+"""Files in LiteRT, which runs in a separate process: some damaged and some good ones crash it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class LiteRTInterpreter:
         bytes_of_outputs = sum(size_of(t.shape, t.dtype.name) for t in self.outputs)
         count = len(inputs[0])
         returned = count * bytes_of_outputs
-        # To ask how much is free takes longer than a small model.
+        # Reading how much is free takes longer than a small model.
         if returned > _BYTES_AT_ONCE and returned > (free := free_bytes()) // 2:
             raise problem(
                 f"{count} examples for outputs of {bytes_of_outputs} bytes each, with {free} "

@@ -92,7 +92,7 @@ def misses(
         if share is not None and share < least:
             found.append(
                 three_parts(
-                    f"a file of which {100 * share:.2f} % of the {kind} of the output "
+                    f"a file in which {100 * share:.2f} % of the {kind} of the output "
                     f"{output.name!r} are those of the model",
                     f"at least {100 * least:g} %",
                     f"{_FIX_OF_VERIFY}; if the file is good enough all the same, name the share "
@@ -112,7 +112,7 @@ def check_close(
 
     Quantization costs precision, and that is in the evidence for the user to judge. This is about
     files that are wrong: a converter's mistake, a range that was never calibrated, numbers that
-    float16 cannot hold, numbers that are cut off. Every output is judged by itself. A file that is
+    float16 cannot hold, numbers that are cut off. Every output is judged separately. A file that is
     close as a whole may still have lost single channels: a warning names these, and columns of
     which a few levels are left.
 
@@ -226,7 +226,7 @@ def _lost(output: OutputDifference) -> tuple[str, str, str] | None:
             f"[{names}{more}] of its last axis",
             "channels of about the same scale: a tensor of integers has one step for all of them",
             "scale the targets alike (and undo it after the file), give each quantity a layer and "
-            "an output of its own, or choose quantization='float32'",
+            "a separate output, or choose quantization='float32'",
         )
     levels = output.fewest_levels
     if levels is not None and levels < _FEW_LEVELS:
@@ -255,6 +255,6 @@ def _fix(quantization: str, fallback: str) -> str:
         return (
             "choose quantization='dynamic_int8', or train "
             "keras_kd.compression.quantize_aware(student, x_train, weight_bits=4), which "
-            "learns to bear 4 bits, and convert it to 'int8': its weights keep the 4 bits"
+            "is trained for 4 bits, and convert it to 'int8': its weights keep the 4 bits"
         )
-    return "choose quantization='float32', or replace the layer that does not bear this one"
+    return "choose quantization='float32', or replace the layer that fails in this one"

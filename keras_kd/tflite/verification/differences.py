@@ -25,7 +25,7 @@ NOTHING_LEFT = 0.8
 # Of the usual lead of the best class. Measured on digits: of choices that are as clear, rounding
 # (down to 4 bits) changed 0 to 0.3 %, another student of the same network 2 to 13 %.
 _CLEAR_LEAD = 0.25
-# Columns whose deviations differ more are quantities of their own, not scores of classes.
+# Columns whose deviations differ more are different quantities, not scores of classes.
 _MOST_UNLIKE = 10
 
 Outputs = Mapping[str, np.ndarray]
@@ -81,7 +81,7 @@ class OutputDifference:
         rounding_difference: what `typical_difference` would be if the file did nothing but round
             to its steps; None where that is not known. See `keras_kd.tflite.verification.rounding`.
         is_probability: whether the values are parts of 1, however small.
-        channels: the numbers of the last axis, each by itself: columns, classes, features.
+        channels: the numbers of the last axis, one by one: columns, classes, features.
         clear_agreement: the share of choices that are the same among those that rounding cannot
             change: where the student's best class leads by more than a quarter of what it usually
             leads by. Rounding changes next to none of these; another student, trained as well for

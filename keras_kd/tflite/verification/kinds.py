@@ -25,7 +25,7 @@ class OutputKind:
     Attributes:
         chooses: whether it chooses between classes; None where only its values can show it.
         is_probability: whether its values are parts of 1.
-        are_labels: whether each of its columns is chosen by itself.
+        are_labels: whether its columns are independent labels.
     """
 
     chooses: bool | None = None
@@ -49,7 +49,7 @@ def output_kinds(model: TFLiteFile, loss: Any = None) -> dict[str, OutputKind]:
     classes; otherwise not with a loss for numbers, with the shape of an input (reconstruction),
     with another activation than a sigmoid, as one number without activation, or as four of them
     beside other outputs (boxes). What is left may be logits; not if their columns differ in scale.
-    Several columns with a sigmoid are labels, each of which is chosen or not.
+    Several columns with a sigmoid are independent labels.
 
     Args:
         model: the file.

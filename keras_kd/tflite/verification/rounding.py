@@ -13,12 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.tflite.contents.flatbuffer import (
-    operator_code,
-    operator_name,
-    packed,
-    unpacked,
-)
+from keras_kd.tflite.contents.packing import operator_code, operator_name, packed, unpacked
 
 _STORED = {"INT8": "i1", "UINT8": "u1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
 # Their results end where their range ends: 255 / 256 is the largest probability of 8 bits.
@@ -107,7 +102,7 @@ class _Twin:
     def _fake_quant(self, read: int, written: int, rounded: int, limits: tuple[int, int]) -> Any:
         scale, zero_point = self._rounded[rounded]
         if limits == _WIDE:
-            # Numbers that are multiples of the scale are so whatever stands for 0.
+            # Multiples of the scale are multiples for every zero point.
             zero_point = 0
         low, high = (scale * (limit - zero_point) for limit in limits)
         return self._schema.OperatorT(

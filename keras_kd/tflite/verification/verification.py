@@ -50,8 +50,8 @@ class Verification(Report):
             numbers are not all from 0 to 1), and likewise for each of several labels. None if no
             output chooses between classes, as in regression, reconstruction and the boxes of
             detection: see `output_kinds`.
-        task: what the labels ask for, one of `keras_kd.metrics.TASKS`; None without labels, or
-            where several outputs have different tasks.
+        task: the task of the labels, one of `keras_kd.metrics.TASKS`; None without labels, or where
+            several outputs have different tasks.
         score: what the file achieves in the first measure of that task: accuracy, mean absolute
             error, area under the ROC curve. The mean over the outputs with labels.
         student_score: what the student achieves, likewise.
@@ -99,7 +99,7 @@ class Verification(Report):
         return self.inspection.bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types that JSON knows; infinite differences become None."""
+        """All of it in types of JSON; infinite differences become None."""
         plain = {
             **super().to_dict(),
             "inspection": self.inspection.to_dict(),
@@ -195,7 +195,7 @@ def verify(
 def compare_with_student(
     model: TFLiteFile, signature: Signature, x: Any, y: Any, data: str
 ) -> Verification:
-    """`verify` of a file that has the student's names, whatever the numbers are."""
+    """`verify` of a file that has the student's names; no difference is an error."""
     same = Pairing(
         {tensor.name: tensor.name for tensor in signature.inputs},
         {tensor.name: tensor.name for tensor in model.outputs},

@@ -8,8 +8,8 @@ from keras import layers
 
 from keras_kd.compression import to_tf_keras
 from keras_kd.compression.bridge import rebuilding
-from keras_kd.compression.bridge.comparison import Comparison
 from keras_kd.compression.bridge.graph import read
+from keras_kd.compression.bridge.rebuilding import Comparison
 
 from _models import outputs
 

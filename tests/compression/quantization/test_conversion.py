@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_kd import tflite
 from keras_kd.compression import quantize_aware, summary
-from keras_kd.compression.bridge import comparison, graph
+from keras_kd.compression.bridge import graph, rebuilding
 
 
 def randomized(student):
@@ -114,7 +114,7 @@ FLOAT = {
 def test_no_float_operator_is_left(make):
     student = randomized(make())
     read = graph.read(student)
-    values = comparison.random_inputs(read, examples=64)
+    values = rebuilding.random_inputs(read, examples=64)
     x = {spec.name: values[spec.slot] for spec in read.input_specs}
     aware = quantize_aware(student, x)
     in_float = {row.name: row.note for row in summary(aware).layers if row.quantization.is_float}

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_kd import tflite
 from keras_kd.tflite.contents.byte_kinds import KINDS, bytes_by_kind
-from keras_kd.tflite.runtimes.memory import smallest_model
+from keras_kd.tflite.runtimes.benchmark import smallest_model
 
 
 def unpacked(content):

@@ -6,7 +6,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_kd import tflite
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
-from keras_kd.tflite.contents.flatbuffer import FlatBufferModel, packed
+from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
+from keras_kd.tflite.contents.packing import packed
 from keras_kd.tflite.conversion.converter import run_converter
 from keras_kd.tflite.conversion.forms import FORMS, Options
 from keras_kd.tflite.student import Signature

@@ -3,7 +3,7 @@ import pytest
 
 from keras_kd.tflite import TFLiteModel
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
-from keras_kd.tflite.conversion.stateless import reset_states
+from keras_kd.tflite.conversion.ends import reset_states
 
 # What the file with a resource variable gives for ones, step by step.
 HALVES = [1.25, 1.625, 1.8125, 1.90625, 1.953125]

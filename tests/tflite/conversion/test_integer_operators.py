@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
-from keras_kd.tflite.contents.flatbuffer import operator_name, unpacked
+from keras_kd.tflite.contents.packing import operator_name, unpacked
 from keras_kd.tflite.conversion.integer_operators import use_integer_operators, with_masked_means
 
 layers, ops = keras.layers, keras.ops

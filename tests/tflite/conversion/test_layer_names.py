@@ -5,7 +5,7 @@ from keras import layers
 from keras_kd.tflite.conversion.converter import run_converter
 from keras_kd.tflite.conversion.forms import FORMS
 from keras_kd.tflite.conversion.layer_names import layer_names
-from keras_kd.tflite.conversion.operators import read_operators
+from keras_kd.tflite.conversion.recipes import read_operators
 from keras_kd.tflite.student import Signature
 
 pytest.importorskip("ai_edge_quantizer", reason="needs the `int4` extra")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_kd import compression, tflite
-from keras_kd.tflite.contents.flatbuffer import unpacked
+from keras_kd.tflite.contents.packing import unpacked
 from keras_kd.tflite.conversion.masked_softmax import with_bounded_masks
 
 layers, ops = keras.layers, keras.ops

@@ -217,7 +217,7 @@ def test_a_journal_where_nothing_may_be_written(store, light):
         command = [sys.executable, "-c", program, root, copy, Path(__file__).parent / "programs"]
         process = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         assert "PermissionError: Received the store" in process.stderr
-        assert "may write to the file and to its directory" in process.stderr
+        assert "write access to the file and its directory" in process.stderr
         os.chmod(name, 0o755)
         for file in copy.parent.iterdir():
             file.chmod(0o644)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_kd.data import load_sample
-from keras_kd.data.sample import SAMPLE_PATH
+from keras_kd.data.splits import SAMPLE_PATH
 
 
 @pytest.fixture(scope="module")

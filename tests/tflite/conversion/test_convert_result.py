@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from keras_kd import tflite
+from keras_kd.tflite.conversion.convert import check_result
 from keras_kd.tflite.conversion.forms import FORMS, Options
-from keras_kd.tflite.conversion.result import check_result
 from keras_kd.tflite.tensors import TensorInfo
 
 INT8 = Options(FORMS["int8"])

@@ -4,7 +4,7 @@ import pytest
 from keras_kd import tflite
 from keras_kd.tflite import TFLiteModel, microcontroller
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
-from keras_kd.tflite.conversion.stateless import reset_states
+from keras_kd.tflite.conversion.ends import reset_states
 
 KERNELS = ["xnnpack", "builtin", "reference"]
 

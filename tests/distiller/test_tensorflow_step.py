@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd
-from keras_kd.distiller.compiled_step import CompiledStep
+from keras_kd.distiller.tensorflow_step import CompiledStep
 
 from _models import in_flavour
 

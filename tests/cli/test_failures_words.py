@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_kd import cli
-from keras_kd.cli.words import in_options
+from keras_kd.cli.failures import in_options
 
 
 def arguments(*words):

@@ -1,7 +1,7 @@
 import pytest
 
 from keras_kd.tflite.android import ScoreCalibration
-from keras_kd.tflite.android.calibration import calibration_from_csv
+from keras_kd.tflite.android.metadata import calibration_from_csv
 
 ROWS = [(1.0, 2.0, -0.5), None, (0.5, 3.25, 1e-7, 0.125), None]
 

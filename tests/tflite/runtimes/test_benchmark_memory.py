@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from keras_kd import tflite
-from keras_kd.tflite.runtimes import memory
-from keras_kd.tflite.runtimes.memory import measure_memory, smallest_model
+from keras_kd.tflite.runtimes import benchmark
+from keras_kd.tflite.runtimes.benchmark import measure_memory, smallest_model
 
 MEGABYTE = 1_000_000
 
@@ -56,7 +56,7 @@ def _of_any_length():
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(benchmark.tempfile, "tempdir", str(tmp_path))
     measure_memory(smallest_model(), [np.ones(1, np.float32)], "xnnpack")
     assert os.listdir(tmp_path) == []
 
@@ -67,7 +67,7 @@ def test_a_process_that_fails_says_why():
 
 
 def test_a_process_that_does_not_end(monkeypatch):
-    monkeypatch.setattr(memory, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(benchmark, "_MOST_SECONDS", 0.01)
     with pytest.raises(ValueError, match=r"cannot be measured \(it took over 0.01 seconds"):
         measure_memory(smallest_model(), [np.ones(1, np.float32)], "xnnpack")
 

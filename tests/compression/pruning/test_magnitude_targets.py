@@ -3,7 +3,7 @@ import pytest
 from keras import layers
 
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.pruning.targets import sparsities
+from keras_kd.compression.pruning.magnitude import sparsities
 
 
 def model():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_kd.tflite.runtimes.operands import check_operands
+from keras_kd.tflite.runtimes._litert_worker import check_operands
 
 
 @pytest.mark.parametrize(

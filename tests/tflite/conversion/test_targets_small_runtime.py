@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_kd import tflite
 from keras_kd.tflite import TFLiteModel, microcontroller
-from keras_kd.tflite.conversion.small_runtime import rewritten
+from keras_kd.tflite.conversion.targets import rewritten
 
 layers = keras.layers
 DATA = np.random.default_rng(0).normal(size=(32, 3, 4)).astype("float32")

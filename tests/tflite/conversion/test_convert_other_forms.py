@@ -7,7 +7,7 @@ import pytest
 from keras_kd import tflite
 from keras_kd.tflite import microcontroller
 from keras_kd.tflite.contents.flatbuffer import FlatBufferModel
-from keras_kd.tflite.conversion.other_forms import first_accepted
+from keras_kd.tflite.conversion.convert import first_accepted
 from keras_kd.tflite.student import Signature
 
 layers = keras.layers
