@@ -58,11 +58,13 @@ class NothingFits(ValueError):
         nearest: of those that exceed limits, the one that does so least; None without one.
     """
 
-    def __init__(self, device: Device, candidates: Sequence[Candidate]) -> None:
+    def __init__(
+        self, device: Device, candidates: Sequence[Candidate], fixed: Sequence[str] = ()
+    ) -> None:
         self.candidates = tuple(candidates)
         known = [each for each in self.candidates if each.misses]
         self.nearest = min(known, key=lambda each: max(each.misses.values()), default=None)
-        super().__init__(_nothing(device, self.candidates, self.nearest))
+        super().__init__(_nothing(device, self.candidates, self.nearest, fixed))
 
 
 def table(candidates: Sequence[Candidate], judge: Judge, device: Device) -> Table:
@@ -129,10 +131,15 @@ def row_of(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _nothing(device: Device, candidates: Sequence[Candidate], nearest: Candidate | None) -> str:
-    # Where some would fit, the reason is another one than their size.
+def _nothing(
+    device: Device,
+    candidates: Sequence[Candidate],
+    nearest: Candidate | None,
+    fixed: Sequence[str],
+) -> str:
+    # Where some are small enough and have no file, their size is not what stands in the way.
     reasons = [each.reason for each in candidates if each.reason]
-    is_size = not any(each.cost is not None and not each.misses for each in candidates)
+    is_size = not any(each.reason and each.cost and not each.misses for each in candidates)
     if nearest is None or nearest.cost is None or not is_size:
         return three_parts(
             f"{len(candidates)} students for {device}, of which none can be made into a file"
@@ -143,16 +150,19 @@ def _nothing(device: Device, candidates: Sequence[Candidate], nearest: Candidate
     cost = nearest.cost
     help_ = []
     if "flash" in nearest.misses:
+        limit = device.flash_bytes or 0
         runtime = cost.flash_bytes - cost.bytes
-        if device.target == "microcontroller" and runtime > (device.flash_bytes or 0):
-            help_.append(
-                f"more flash: TFLM and the kernels of its operators alone take "
-                f"{bytes_as_text(runtime)}"
-            )
+        more = f"{cost.flash_bytes - limit:,} bytes more flash"
+        if device.target == "microcontroller" and runtime > limit:
+            more += f" (TFLM and the kernels of its operators alone take {bytes_as_text(runtime)})"
+        elif fixed:
+            more += f", or student=build with a smaller {fixed[0]}, which no form makes narrower"
         else:
-            help_.append("more flash, or a family with fewer layers and weights")
+            more += ", or student=build, a family with fewer layers and weights"
+        help_.append(more)
     if "ram" in nearest.misses:
-        help_.append("more RAM, a smaller input, or strides in the first layers")
+        more = (cost.arena_bytes or 0) - (device.ram_bytes or 0)
+        help_.append(f"{more:,} bytes more RAM, a smaller input, or strides in the first layers")
     if "latency" in nearest.misses:
         help_.append("more time, a smaller input, or strides in the first layers")
     return three_parts(

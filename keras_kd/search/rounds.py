@@ -11,10 +11,11 @@ import numpy as np
 
 from keras_kd import compression, teachers, tflite
 from keras_kd._checks import one_line, problem
+from keras_kd.compression.pruning.channels import channels_of
 from keras_kd.devices import Device
 from keras_kd.search.candidates import Candidate, NothingFits
 from keras_kd.search.code import code_of
-from keras_kd.search.forms import OfTeacher, Proposal
+from keras_kd.search.forms import OfTeacher, Proposal, fixed_layers, readable
 from keras_kd.search.measuring import Cost, Maker, missed_text
 from keras_kd.search.selection import (
     Found,
@@ -100,6 +101,8 @@ class Search:
             is_named=isinstance(self.train.x, Mapping),
             is_aware=entry["final"]["aware"],
             with_examples=entry["final"]["examples"],
+            prepared=self.train.code,
+            ended_early=any(part["ended_early"] for part in (*entry["rungs"], entry["final"])),
         )
 
     def _left(self, share: float) -> float | None:
@@ -129,7 +132,8 @@ class Search:
                 "pass more minutes; with the same directory the search resumes",
             )
         if not found:
-            raise NothingFits(self.board, self.candidates())
+            fixed = () if self.family else fixed_layers(channels_of(readable(self.teacher)))
+            raise NothingFits(self.board, self.candidates(), fixed)
         return found
 
     def _look(self, proposal: Proposal) -> Found:
@@ -259,13 +263,14 @@ class Search:
             self.state.load_weights(name, f"rung{number - 1}", student)
         before = self.state.seconds
         seed = self._seed(name, number)
-        school.teach(student, epochs, seconds, seed=seed)
+        ended_early = school.teach(student, epochs, seconds, seed=seed)
         value = self.judge.of_model(student)
         self.state.save_weights(name, f"rung{number}", student)
         took = self.state.seconds - before
         if seconds is not None and took > seconds:
             self._start_seconds = max(self._start_seconds, took - seconds)
-        self._rungs(name).append({"epochs": epochs, "value": value, "seed": seed, "took": took})
+        rung = {"epochs": epochs, "value": value, "seed": seed, "took": took}
+        self._rungs(name).append({**rung, "ended_early": ended_early})
         self.state.save()
 
     def _tell(
@@ -339,13 +344,14 @@ class Search:
         end = self._left(_FINISHED)
         seconds = None if end is None else end / max(1, rest) / (2 if self.board.compressed else 1)
         seed = self._seed(name, number)
+        ended_early = False
         try:
             if self.board.compressed:
-                student = school.prune(student, seconds, seed)
+                student, ended_early = school.prune(student, seconds, seed)
             aware = self._maker.aware(student, _CALIBRATION_EXAMPLES)
             is_aware = not isinstance(aware, keras.Model)
             if is_aware:
-                school.quantize(aware, seconds, seed)
+                ended_early |= school.quantize(aware, seconds, seed)
             model, with_examples = self._maker.file(
                 aware,
                 _CALIBRATION_EXAMPLES,
@@ -367,6 +373,7 @@ class Search:
             "cost": self._maker.cost(model, plain.count_params()).to_dict(),
             "aware": is_aware,
             "examples": with_examples,
+            "ended_early": ended_early,
         }
         self.state.save()
         row = self._candidate(name)

@@ -26,14 +26,17 @@ def test_the_nearest_exceeds_least():
     error = NothingFits(BOARD, rows)
     assert error.nearest is rows[1]
     assert "the nearest, b, takes flash 68.4 KB of 64.0 KB, RAM 8.8 KB of 8.0 KB" in str(error)
-    assert "more flash, or a family with fewer layers and weights; and more RAM" in str(error)
+    text = "4,464 bytes more flash, or student=build, a family with fewer layers and weights; and"
+    assert f"{text} 808 bytes more RAM" in str(error)
+    narrowed = NothingFits(BOARD, rows, ["'lstm' (LSTM)", "'out' (Dense)"])
+    assert "flash, or student=build with a smaller 'lstm' (LSTM), which" in str(narrowed)
 
 
 def test_a_runtime_that_is_too_large_alone_is_named():
     board = Device(flash="40 KB")
     cost = Cost(5000, 55_000, 100, None, 10)
     error = NothingFits(board, [Candidate("a", {}, cost, cost.misses(board))])
-    assert "TFLM and the kernels of its operators alone take 48.8 KB" in str(error)
+    assert "14,040 bytes more flash (TFLM and the kernels of its operators alone take" in str(error)
 
 
 def test_students_without_a_file_say_why():
@@ -47,6 +50,12 @@ def test_a_student_that_fits_but_has_no_file_is_no_matter_of_size():
     rows = [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000, "outputs differ")]
     assert not rows[1].fits
     assert "none can be made into a file (outputs differ)" in str(NothingFits(BOARD, rows))
+
+
+def test_a_student_that_was_not_tried_is_no_reason():
+    # The latency of a finalist's file was above that of its untrained file.
+    rows = [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000)]
+    assert "the nearest, a, takes" in str(NothingFits(BOARD, rows))
 
 
 @pytest.mark.parametrize("target", ["android", "web"])

@@ -296,6 +296,7 @@ def refused(teacher, data, kind, message, **options):
         ({"keep": 1.5}, ValueError, "keep=1.5"),
         ({"keep": 0.9, "goal": 0.9}, ValueError, "one of them"),
         ({"goal": float("nan")}, ValueError, "goal=nan"),
+        ({"goal": 97}, ValueError, "goal=97.*0.97 stands for 97 %"),
         ({"max_minutes": 0}, ValueError, "max_minutes=0"),
         ({"metric": "speed"}, ValueError, "metric='speed'.*'accuracy'"),
         ({"student": 3}, TypeError, "keras_tuner.HyperParameters"),
@@ -312,7 +313,8 @@ def test_data_that_do_not_fit_are_refused(teacher, data):
     cases = [
         ((x, y[:-1]), ValueError, "arrays of .* examples"),
         ((x[:0], y[:0]), ValueError, "arrays of .* examples"),
-        ((x[:, :5], y), ValueError, "cannot be run on these inputs"),
+        ((x[:, :5], y), ValueError, r"validation_data with an array of shape \(400, 5, 14, 1\)"),
+        ((x[..., 0], y), ValueError, r"examples of shape \(14, 14, 1\)"),
         ((np.full_like(x, np.nan), y), ValueError, "NaN or infinity"),
         ((x, y.astype(str)), TypeError, "other values than numbers"),
         (x, TypeError, "a pair"),
@@ -320,7 +322,16 @@ def test_data_that_do_not_fit_are_refused(teacher, data):
     for validation, kind, message in cases:
         refused(teacher, data, kind, message, validation_data=validation)
     smaller = {**data, "x": data["x"][:, :5]}
-    refused(teacher, smaller, ValueError, "cannot be run on these inputs of data ")
+    refused(teacher, smaller, ValueError, "data with an array of shape")
+    one_hot = {**data, "y": np.eye(10)[data["y"]]}
+    refused(teacher, one_hot, ValueError, "labels of one form in both")
+
+
+def test_a_teacher_with_weights_of_nan_is_refused(teacher, data):
+    # A ReLU behind them makes zeros of them.
+    broken = keras.models.clone_model(teacher)
+    broken.set_weights([np.full_like(each, np.nan) for each in teacher.get_weights()])
+    refused(broken, data, ValueError, "the teacher 'teacher' with .* NaN or infinite")
 
 
 def test_a_model_is_no_family(teacher, data):
