@@ -40,7 +40,7 @@ def test_a_member_is_built_again_from_its_values(build):
 
 def test_the_code_of_a_member_makes_it_again(build):
     member = OfUser(build, {"layers": 1, "units_0": 8}, 5)
-    names = {"build_student": build}
+    names = {"build_student": build, "keras": keras}
     exec(member.code(), names)
     for one, other in zip(
         member.build().get_weights(), names["student"].get_weights(), strict=True
