@@ -154,8 +154,8 @@ def _named(
     if named is None:
         raise problem(
             f"{name} with a list of {len(x)} inputs for a teacher with {len(inputs)}",
-            "an array for each input: "
-            + ", ".join(f"{each.name!r} {each.shape}" for each in inputs),
+            "arrays of "
+            + ", ".join(f"{tuple(each.shape)[1:]} for {each.name!r}" for each in inputs),
             f"pass {name}=({{{inputs[0].name!r}: ..., {inputs[1].name!r}: ...}}, y)",
         )
     places = [next(n for n, part in enumerate(x) if part is each) for each in named.values()]

@@ -151,7 +151,7 @@ def test_the_code_of_whole_numbers_makes_real_ones():
     ("y", "others", "message"),
     [
         (
-            np.eye(2)[[0, 1]],
+            np.eye(2),
             np.array([0, 1]),
             r"labels of shape \(2, 2\), validation_data of \(2,\)",
         ),
