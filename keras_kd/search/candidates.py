@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from keras_kd._tables import Table
 from keras_kd.devices import Device, bytes_as_text
 from keras_kd.search.measuring import Cost, missed_text
 from keras_kd.search.teaching import Examples, Judge
+
+# The parts of an error of this package, see `three_parts`.
+_PARTS = re.compile(r"Received (.*)\. Expected (.*)\. To fix it: (.*)\.")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class Candidate:
         return self.cost is not None and not self.misses and not self.reason
 
     @property
+    def taken(self) -> Cost | None:
+        """What its file takes after training, else before it."""
+        return self.file_cost or self.cost
+
+    @property
     def best_value(self) -> float | None:
         """The metric of its file, else the one in float32."""
         return self.value if self.file_value is None else self.file_value
@@ -73,7 +82,7 @@ def table(candidates: Sequence[Candidate], judge: Judge, device: Device) -> Tabl
     header = ("student", "weights", "file B", "flash B", "arena B" if is_micro else "ms")
     rows = []
     for each in candidates:
-        cost = each.file_cost or each.cost
+        cost = each.taken
         value, file_value = (
             "-" if number is None else judge.measure.write(number)
             for number in (each.value, each.file_value)
@@ -140,14 +149,17 @@ def _nothing(
     # Where some are small enough and have no file, their size is not what stands in the way.
     reasons = [each.reason for each in candidates if each.reason]
     is_size = not any(each.reason and each.cost and not each.misses for each in candidates)
-    if nearest is None or nearest.cost is None or not is_size:
+    if nearest is None or nearest.taken is None or not is_size:
+        reason = reasons[0] if reasons else ""
+        found = _PARTS.fullmatch(reason)
+        received, expected, fix = found.groups() if found else (reason, "", "")
         return three_parts(
             f"{len(candidates)} students for {device}, of which none can be made into a file"
-            + (f" ({reasons[0]})" if reasons else ""),
-            "a student that converts to int8 and runs on the target",
-            "replace the layers that are named, or pass another family of students",
+            + (f": {received}" if received else ""),
+            expected or "a student that converts to int8 and runs on the target",
+            fix or "replace the layers that are named, or pass another family of students",
         )
-    cost = nearest.cost
+    cost = nearest.taken
     help_ = []
     if "flash" in nearest.misses:
         limit = device.flash_bytes or 0

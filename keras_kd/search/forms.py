@@ -16,12 +16,13 @@ from keras_kd._checks import check_flag, check_integer, check_number, one_line, 
 from keras_kd._keras import check_model
 from keras_kd.compression import strip
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.bridge.translation import record_of, set_weights
+from keras_kd.compression.bridge.translation import make_layer, record_of, set_weights
 from keras_kd.compression.layers import row_of
 from keras_kd.compression.pruning.blocks import rebuilt, removable_count, without_last_blocks
 from keras_kd.compression.pruning.channels import STAYS, Channels, channels_of
 from keras_kd.compression.pruning.importance import group_scores
 from keras_kd.search.maps import can_average, with_smaller_maps
+from keras_kd.search.separable import can_separate, separated
 
 # Statistics of the whole teacher are wrong for a narrow form, and a few steps must replace them.
 _MOST_MOMENTUM = 0.9
@@ -54,6 +55,8 @@ class Form:
             has a quarter of the weights.
         level: no layer keeps more filters than the layer of median width: a last layer that is much
             wider than the others takes most of the flash.
+        separable: 2-D convolutions become depthwise-separable ones, which have about as many times
+            fewer weights as their kernels have positions, and need one more kernel in the flash.
         seed: None begins with the teacher's weights; a number with new ones, drawn from this seed
             (Keras' global one is set to it). Layers that do not train keep theirs.
 
@@ -76,6 +79,7 @@ class Form:
     strided: bool = False
     shrunk: bool = False
     level: bool = False
+    separable: bool = False
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +90,7 @@ class Form:
         check_flag("strided", self.strided)
         check_flag("shrunk", self.shrunk)
         check_flag("level", self.level)
+        check_flag("separable", self.separable)
         if self.seed is not None:
             check_integer(
                 "seed", self.seed, at_least=0, fix="None begins with the teacher's weights"
@@ -101,6 +106,7 @@ class Form:
         parts += ["strided"] if self.strided else []
         parts += ["shrunk"] if self.shrunk else []
         parts += ["level"] if self.level else []
+        parts += ["separable"] if self.separable else []
         parts += [] if self.seed is None else ["new weights"]
         return " ".join(parts)
 
@@ -135,6 +141,8 @@ class Form:
             plain = rebuilt(without_last_blocks(graph, self.fewer_blocks))
         if self.pool > 1 or self.strided or self.shrunk:
             plain = with_smaller_maps(plain, self.pool, strided=self.strided, shrunk=self.shrunk)
+        if self.separable:
+            plain = separated(plain)
         plain = _narrowed(plain, self)
         left = plain.count_params() / max(1, teacher.count_params())
         for layer in plain.layers:
@@ -241,6 +249,12 @@ class Ladder:
             for strided in (True, False)
             for shrunk in (True, False)
         ]
+        if can_separate(graph):
+            arms += [
+                replace(arm, separable=True)
+                for arm in arms
+                if arm == replace(Form(), strided=arm.strided, shrunk=arm.shrunk)
+            ]
         possible = [arm for arm in arms if self.channels(arm) is not None]
         can_stride = any(arm.strided for arm in possible)
         can_shrink = any(arm.shrunk for arm in possible)
@@ -253,6 +267,7 @@ class Ladder:
                 + (arm.tilt != 1 or arm.level)
                 + (arm.fewer_blocks > 0)
                 + (arm.pool > 1)
+                + arm.separable
             ),
         )
 
@@ -320,7 +335,10 @@ def fixed_layers(channels: Channels) -> list[str]:
 def _renewed(student: keras.Model, seed: int) -> keras.Model:
     """A copy with new weights in the layers that train."""
     keras.utils.set_random_seed(seed)
-    copy = keras.models.clone_model(student)
+    # Records hold functions in layers as they are; the config of a Lambda cannot be read back.
+    copy = keras.models.clone_model(
+        student, clone_function=lambda layer: make_layer(record_of(layer))
+    )
     for old, new in zip(student.layers, copy.layers, strict=True):
         if not old.trainable_weights:
             set_weights(new, record_of(old))

@@ -360,7 +360,7 @@ class Search:
                 ),
             )
         except ValueError as error:
-            entry["final"] = {"reason": one_line(error)[:300]}
+            entry["final"] = {"reason": one_line(error)[:500]}
             self.state.save()
             self.say(f"No file of {name}: {entry['final']['reason']}")
             return

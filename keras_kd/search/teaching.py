@@ -152,10 +152,10 @@ def _named(
     """The arrays of a list by the names of the inputs that they are for, and the code for it."""
     named = by_position(x, inputs)
     if named is None:
+        shapes = [f"{tuple(each.shape)[1:]} for {each.name!r}" for each in inputs]
         raise problem(
             f"{name} with a list of {len(x)} inputs for a teacher with {len(inputs)}",
-            "arrays of "
-            + ", ".join(f"{tuple(each.shape)[1:]} for {each.name!r}" for each in inputs),
+            f"arrays of {', '.join(shapes)}",
             f"pass {name}=({{{inputs[0].name!r}: ..., {inputs[1].name!r}: ...}}, y)",
         )
     places = [next(n for n, part in enumerate(x) if part is each) for each in named.values()]

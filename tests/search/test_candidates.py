@@ -43,19 +43,28 @@ def test_students_without_a_file_say_why():
     rows = [Candidate("a", {}, None, {}, "an operator is missing")]
     error = NothingFits(BOARD, rows)
     assert error.nearest is None
-    assert "none can be made into a file (an operator is missing)" in str(error)
+    assert "none can be made into a file: an operator is missing. Expected a student" in str(error)
+    whole = "Received operators GELU. Expected others. To fix it: replace gelu by relu."
+    error = NothingFits(BOARD, [Candidate("a", {}, None, {}, whole)])
+    assert "a file: operators GELU. Expected others. To fix it: replace gelu by relu." in str(error)
 
 
 def test_a_student_that_fits_but_has_no_file_is_no_matter_of_size():
     rows = [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000, "outputs differ")]
     assert not rows[1].fits
-    assert "none can be made into a file (outputs differ)" in str(NothingFits(BOARD, rows))
+    assert "none can be made into a file: outputs differ." in str(NothingFits(BOARD, rows))
 
 
 def test_a_student_that_was_not_tried_is_no_reason():
-    # The latency of a finalist's file was above that of its untrained file.
-    rows = [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000)]
-    assert "the nearest, a, takes" in str(NothingFits(BOARD, rows))
+    assert "the nearest, a, takes" in str(
+        NothingFits(BOARD, [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000)])
+    )
+
+
+def test_a_file_that_took_more_than_its_untrained_form_is_what_counts():
+    before, after = (Cost(size, size, 10, None, 10) for size in (60_000, 66_000))
+    row = Candidate("a", {}, before, after.misses(BOARD), file_cost=after)
+    assert "a, takes flash 64.5 KB of 64.0 KB" in str(NothingFits(BOARD, [row]))
 
 
 @pytest.mark.parametrize("target", ["android", "web"])
