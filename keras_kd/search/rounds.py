@@ -60,6 +60,13 @@ class Search:
         )
         self._proposals: dict[str, Proposal] = {}
         self._start_seconds = _SECONDS_TO_START
+        # What an earlier run has measured costs no time; forms with new weights are not measured.
+        self._remembered = {
+            name
+            for name, entry in self.state.candidates.items()
+            if self.family is not None or entry["settings"]["seed"] is None
+        }
+        self._measures_now = False
 
     def run(self) -> tuple[Candidate, tflite.TFLiteModel, keras.Model]:
         """Search; the winner's row, its file, and its student."""
@@ -116,7 +123,8 @@ class Search:
 
     def _measure(self) -> list[Found]:
         def is_over() -> bool:
-            return self._is_over(_MEASURED)
+            is_done = self._measures_now or not self._remembered
+            return is_done and self._is_over(_MEASURED)
 
         if self.family is None:
             found = students_of_teacher(self.teacher, self.board, self.trials, self._look, is_over)
@@ -140,8 +148,10 @@ class Search:
         """What a proposal takes, measured now or in an earlier run."""
         name = proposal.name
         self._proposals[name] = proposal
+        self._remembered.discard(name)
         known = self.state.candidates.get(name)
         if known is None:
+            self._measures_now = True
             found = measured(
                 proposal,
                 lambda student: self._maker.cost_of_untrained(student, self.recipe.seed),
@@ -155,8 +165,8 @@ class Search:
                 verdict += missed_text(row.misses, row.cost, self.board)
             fitting = sum(self._candidate(each).fits for each in self.state.candidates)
             self.say(
-                f"Measured {len(self.state.candidates)}, of which {fitting} fit: {name}: "
-                f"{verdict}; {self._clock()}"
+                f"Measured {len(self.state.candidates)}, {fitting} of {self.trials} students that "
+                f"fit are found: {name}: {verdict}; {self._clock()}"
             )
         cost = None if known["cost"] is None else Cost.from_dict(known["cost"])
         return Found(proposal, cost, known["reason"])

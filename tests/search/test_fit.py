@@ -126,6 +126,14 @@ def test_a_finished_search_trains_nothing(killed, run, teacher, data, monkeypatc
 
 
 @pytest.mark.slow
+def test_a_search_whose_time_is_over_resumes_with_what_it_has(killed, run, teacher, data):
+    arguments = runpy.run_path(str(PROGRAM))["arguments"](data)
+    again = fit(teacher, data, directory=killed[0], max_minutes=1e-4, **arguments)
+    assert again.winner == run[0].winner
+    assert {each.name for each in again.candidates} == {each.name for each in run[0].candidates}
+
+
+@pytest.mark.slow
 def test_the_fit_before_training_is_the_fit_after_it(run):
     finished = [each for each in run[0].candidates if each.file_cost is not None]
     assert finished
