@@ -27,7 +27,8 @@ class Candidate:
         cost: what its file takes, read from the untrained student's file; None: there is no file.
         misses: how many times it exceeds each limit that it does not keep; empty if it fits.
         reason: why there is no file.
-        epochs: how long it was trained, with quantizers too; 0: never.
+        epochs: how long it was trained, with quantizers too; 0: never. Trainings that
+            `max_minutes` ended count in full.
         value: the metric on the validation data after its last training in float32.
         file_value: the metric of its `.tflite`, run in LiteRT; None unless it was a finalist.
         file_cost: what that file takes.

@@ -59,7 +59,10 @@ class Search:
             self.board, self.train.x, self.recipe.sparsity if self.board.compressed else 0.0
         )
         self._proposals: dict[str, Proposal] = {}
-        self._start_seconds = _SECONDS_TO_START
+        starts = [
+            rung["start"] for each in self.state.candidates.values() for rung in each["rungs"]
+        ]
+        self._start_seconds = max([_SECONDS_TO_START, *starts])
         # What an earlier run has measured costs no time; forms with new weights are not measured.
         self._remembered = {
             name
@@ -252,7 +255,8 @@ class Search:
                 continue
             new = proposal.renewed(self.recipe.seed)
             if new.name not in self.state.candidates:
-                if self._is_over(_TRAINED):
+                left = self._left(_TRAINED)
+                if left is not None and left < self._start_seconds:
                     break
                 # A file of the same form takes the same.
                 cost = self.state.entry(name)["cost"]
@@ -260,7 +264,7 @@ class Search:
             self._proposals[new.name] = new
             if not self._rungs(new.name):
                 self._train(school, new.name, 0, epochs, self._left(_TRAINED))
-                value = self.judge.text(self._rungs(new.name)[-1]["value"])
+                value = self._value_text(new.name)
                 self.say(f"Trained for {epochs} epochs: {new.name}: {value}; {self._clock()}")
             renewed.append(new.name)
         return sorted([*finalists, *renewed], key=self._rank) + order[len(finalists) :]
@@ -273,20 +277,21 @@ class Search:
             self.state.load_weights(name, f"rung{number - 1}", student)
         before = self.state.seconds
         seed = self._seed(name, number)
-        ended_early = school.teach(student, epochs, seconds, seed=seed)
+        deadline = school.teach(student, epochs, seconds, seed=seed)
         value = self.judge.of_model(student)
         self.state.save_weights(name, f"rung{number}", student)
         took = self.state.seconds - before
-        if seconds is not None and took > seconds:
-            self._start_seconds = max(self._start_seconds, took - seconds)
-        rung = {"epochs": epochs, "value": value, "seed": seed, "took": took}
-        self._rungs(name).append({**rung, "ended_early": ended_early})
+        # What it took beyond its time, if it had one, was needed to begin, too.
+        beyond = 0.0 if seconds is None else took - seconds
+        start = max(deadline.start_seconds or 0.0, beyond)
+        self._start_seconds = max(self._start_seconds, start)
+        rung = {"epochs": epochs, "value": value, "seed": seed, "took": took, "start": start}
+        self._rungs(name).append({**rung, "ended_early": deadline.is_over})
         self.state.save()
 
     def _tell(
         self, plan: list[tuple[int, int]], number: int, place: int, count: int, name: str
     ) -> None:
-        value = self._rungs(name)[-1]["value"]
         trained = [each for each in self.state.candidates if self._rungs(each)]
         best = min(trained, key=self._rank)
         best_value = self._rungs(best)[-1]["value"]
@@ -299,9 +304,13 @@ class Search:
         seconds = rest * sum(rung["took"] for rung in done) / sum(rung["epochs"] for rung in done)
         self.say(
             f"Round {number + 1} of {len(plan)}, trained {place} of {count} for {epochs} epochs: "
-            f"{name}: {self.judge.text(value)}; best {self.judge.text(best_value)} ({best}); "
+            f"{name}: {self._value_text(name)}; best {self.judge.text(best_value)} ({best}); "
             f"{self._clock()}, about {seconds / 60:.1f} min left"
         )
+
+    def _value_text(self, name: str) -> str:
+        rung = self._rungs(name)[-1]
+        return self.judge.text(rung["value"]) + (" (ended early)" if rung["ended_early"] else "")
 
     def _clock(self) -> str:
         used = f"{self.state.seconds / 60:.1f} min"

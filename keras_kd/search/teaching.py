@@ -354,16 +354,21 @@ class Deadline(keras.callbacks.Callback):
 
     Attributes:
         is_over: whether it has ended the training.
+        start_seconds: how long the first step took, with all that is made before it.
     """
 
     def __init__(self, seconds: float | None) -> None:
         super().__init__()
         self.is_over = False
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self.start_seconds: float | None = None
+        self._began = time.monotonic()
+        self._end = None if seconds is None else self._began + seconds
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Look at the clock."""
         model: Any = self.model
+        if self.start_seconds is None:
+            self.start_seconds = time.monotonic() - self._began
         if self._end is not None and time.monotonic() > self._end:
             model.stop_training = self.is_over = True
 
@@ -390,7 +395,7 @@ class School:
         *,
         share: float = 1.0,
         seed: int = 0,
-    ) -> bool:
+    ) -> Deadline:
         """Train a student of either Keras.
 
         Args:
@@ -401,7 +406,7 @@ class School:
             seed: added to the recipe's.
 
         Returns:
-            Whether it ended early.
+            Whether it ended early, and how long its first step took.
         """
         recipe = self.recipe
         keras.utils.set_random_seed((recipe.seed + seed) % 2**32)
@@ -419,7 +424,7 @@ class School:
         )
         deadline = Deadline(seconds)
         distiller.fit(joined, epochs=epochs, shuffle=False, verbose=0, callbacks=[deadline])
-        return deadline.is_over
+        return deadline
 
     def prune(
         self, student: keras.Model, seconds: float | None, seed: int
@@ -430,8 +435,8 @@ class School:
             The student, and whether its training ended early.
         """
         pruned = compression.prune(student, self.recipe.sparsity)
-        ended_early = self.teach(pruned, self.recipe.fine_tuning_epochs, seconds, seed=seed)
-        return compression.strip(pruned), ended_early
+        deadline = self.teach(pruned, self.recipe.fine_tuning_epochs, seconds, seed=seed)
+        return compression.strip(pruned), deadline.is_over
 
     def quantize(self, aware: Any, seconds: float | None, seed: int) -> bool:
         """Train a student with quantizers; whether this ended early."""
@@ -441,4 +446,4 @@ class School:
             seconds,
             share=FINE_TUNING_SHARE,
             seed=seed,
-        )
+        ).is_over

@@ -79,15 +79,12 @@ def test_less_is_better_where_the_measure_is_an_error():
 def test_a_training_ends_with_its_time(seconds, steps):
     model = model_of(0.0)
     model.compile("sgd", "mse")
-    model.fit(
-        np.zeros((8, 2)),
-        np.ones((8, 1)),
-        batch_size=2,
-        epochs=2,
-        verbose=0,
-        callbacks=[Deadline(seconds)],
-    )
+    deadline = Deadline(seconds)
+    options = {"batch_size": 2, "epochs": 2, "verbose": 0, "callbacks": [deadline]}
+    model.fit(np.zeros((8, 2)), np.ones((8, 1)), **options)
     assert int(model.optimizer.iterations) == steps
+    assert deadline.is_over is (seconds == 0)
+    assert deadline.start_seconds > 0
 
 
 @pytest.mark.parametrize("package", [keras, tf_keras])
