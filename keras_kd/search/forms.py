@@ -22,7 +22,6 @@ from keras_kd.compression.pruning.blocks import rebuilt, removable_count, withou
 from keras_kd.compression.pruning.channels import STAYS, Channels, channels_of
 from keras_kd.compression.pruning.importance import group_scores
 from keras_kd.search.maps import can_average, with_smaller_maps
-from keras_kd.search.separable import can_separate, separated
 
 # Statistics of the whole teacher are wrong for a narrow form, and a few steps must replace them.
 _MOST_MOMENTUM = 0.9
@@ -55,8 +54,6 @@ class Form:
             has a quarter of the weights.
         level: no layer keeps more filters than the layer of median width: a last layer that is much
             wider than the others takes most of the flash.
-        separable: 2-D convolutions become depthwise-separable ones, which have about as many times
-            fewer weights as their kernels have positions, and need one more kernel in the flash.
         seed: None begins with the teacher's weights; a number with new ones, drawn from this seed
             (Keras' global one is set to it). Layers that do not train keep theirs.
 
@@ -79,7 +76,6 @@ class Form:
     strided: bool = False
     shrunk: bool = False
     level: bool = False
-    separable: bool = False
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -90,7 +86,6 @@ class Form:
         check_flag("strided", self.strided)
         check_flag("shrunk", self.shrunk)
         check_flag("level", self.level)
-        check_flag("separable", self.separable)
         if self.seed is not None:
             check_integer(
                 "seed", self.seed, at_least=0, fix="None begins with the teacher's weights"
@@ -106,7 +101,6 @@ class Form:
         parts += ["strided"] if self.strided else []
         parts += ["shrunk"] if self.shrunk else []
         parts += ["level"] if self.level else []
-        parts += ["separable"] if self.separable else []
         parts += [] if self.seed is None else ["new weights"]
         return " ".join(parts)
 
@@ -141,8 +135,6 @@ class Form:
             plain = rebuilt(without_last_blocks(graph, self.fewer_blocks))
         if self.pool > 1 or self.strided or self.shrunk:
             plain = with_smaller_maps(plain, self.pool, strided=self.strided, shrunk=self.shrunk)
-        if self.separable:
-            plain = separated(plain)
         plain = _narrowed(plain, self)
         left = plain.count_params() / max(1, teacher.count_params())
         for layer in plain.layers:
@@ -249,12 +241,6 @@ class Ladder:
             for strided in (True, False)
             for shrunk in (True, False)
         ]
-        if can_separate(graph):
-            arms += [
-                replace(arm, separable=True)
-                for arm in arms
-                if arm == replace(Form(), strided=arm.strided, shrunk=arm.shrunk)
-            ]
         possible = [arm for arm in arms if self.channels(arm) is not None]
         can_stride = any(arm.strided for arm in possible)
         can_shrink = any(arm.shrunk for arm in possible)
@@ -267,7 +253,6 @@ class Ladder:
                 + (arm.tilt != 1 or arm.level)
                 + (arm.fewer_blocks > 0)
                 + (arm.pool > 1)
-                + arm.separable
             ),
         )
 

@@ -168,7 +168,7 @@ class Search:
                 verdict += missed_text(row.misses, row.cost, self.board)
             fitting = sum(self._candidate(each).fits for each in self.state.candidates)
             self.say(
-                f"Measured {len(self.state.candidates)}, {fitting} of {self.trials} students that "
+                f"Measured {len(self.state.candidates)}, {min(fitting, self.trials)} of {self.trials} students that "
                 f"fit are found: {name}: {verdict}; {self._clock()}"
             )
         cost = None if known["cost"] is None else Cost.from_dict(known["cost"])

@@ -165,36 +165,6 @@ def test_functions_in_layers_stay_in_new_weights():
     assert student.layers[2].units == 3
 
 
-@pytest.mark.parametrize("kernel_size", [3, (1, 3)])
-def test_a_separable_form_is_near_the_kernel(kernel_size):
-    keras.utils.set_random_seed(0)
-    first = layers.Conv2D(6, 3, activation="relu", name="first")
-    second = layers.Conv2D(5, kernel_size, strides=2, padding="same", name="second")
-    ends = [layers.Flatten(), layers.Dense(3)]
-    model = keras.Sequential([keras.Input((12, 12, 1)), first, second, *ends])
-    # A kernel of one depthwise and one pointwise filter for each channel: nothing is lost.
-    height, width, channels, filters = second.kernel.shape
-    random = np.random.default_rng(0)
-    depthwise = random.normal(size=(height, width, channels, 1))
-    second.kernel.assign(depthwise * random.normal(size=(channels, filters)))
-    student = Form(separable=True).of(model)
-    kinds = [type(layer).__name__ for layer in student.layers if layer.weights]
-    assert kinds == ["Conv2D", "SeparableConv2D", "Dense"]
-    x = random.normal(size=(4, 12, 12, 1)).astype("float32")
-    np.testing.assert_allclose(
-        student.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-3, atol=1e-3
-    )
-    narrow = Form(0.5, separable=True).of(model)
-    assert [layer.filters for layer in narrow.layers if hasattr(layer, "filters")] == [3, 3]
-    assert any(arm.separable for arm in Ladder(model).arms)
-
-
-def test_a_separable_form_wants_a_convolution_of_several_channels():
-    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.Flatten()])
-    with pytest.raises(ValueError, match=r"separable=True for .*pass separable=False"):
-        Form(separable=True).of(model)
-
-
 @pytest.mark.parametrize("seed", [None, 1])
 def test_dropout_falls_with_the_weights(seed):
     model = keras.Sequential(
