@@ -167,8 +167,9 @@ class Search:
             if row.cost is not None:
                 verdict += missed_text(row.misses, row.cost, self.board)
             fitting = sum(self._candidate(each).fits for each in self.state.candidates)
+            enough = f"{min(fitting, self.trials)} of {self.trials}"
             self.say(
-                f"Measured {len(self.state.candidates)}, {min(fitting, self.trials)} of {self.trials} students that "
+                f"Measured {len(self.state.candidates)}, {enough} students that "
                 f"fit are found: {name}: {verdict}; {self._clock()}"
             )
         cost = None if known["cost"] is None else Cost.from_dict(known["cost"])
