@@ -1,6 +1,7 @@
 """The whole search: one that is killed and resumes, and what it gives."""
 
 import json
+import re
 import runpy
 import signal
 import subprocess
@@ -242,9 +243,12 @@ def test_where_nothing_fits_the_nearest_is_named(teacher, data):
     device = devices.Device(flash="50 KB", ram="32 KB")
     with pytest.raises(NothingFits, match=r"the nearest, width 0\.04 shrunk, takes") as caught:
         fit(teacher, data, device=device, trials=1)
-    assert "more flash: TFLM and the kernels of its operators alone take 52.9 KB" in str(
-        caught.value
-    )
+    message = str(caught.value)
+    assert "bytes more flash (TFLM and the kernels of its operators alone take 52.9 KB)" in message
+    [more] = re.findall(r"choose ([\d,]+) bytes more", message)
+    enough = 50 * 1024 + int(more.replace(",", ""))
+    assert not caught.value.nearest.cost.misses(devices.Device(flash=enough, ram="32 KB"))
+    assert caught.value.nearest.cost.misses(devices.Device(flash=enough - 1, ram="32 KB"))
     assert caught.value.nearest.misses["flash"] < caught.value.candidates[0].misses["flash"] + 1
     assert all(each.epochs == 0 for each in caught.value.candidates)
 
