@@ -195,6 +195,17 @@ def unwrapped(layer: Any) -> Any:
         layer = inner
 
 
+def copy_weights(copy: Any, model: Any) -> None:
+    """Give a copy of a model of either Keras the weights of the model.
+
+    `set_weights` leaves the numbers that a Normalization computes from its weights as they are.
+    """
+    copy.set_weights(model.get_weights())
+    for layer in copy._flatten_layers():
+        if type(layer).__name__ == "Normalization":
+            layer.finalize_state()
+
+
 def take_losses(layer: keras.layers.Layer) -> list[Any]:
     """What a layer and those in it have added with `add_loss` since the last time."""
     losses = [loss for part in layer._flatten_layers() for loss in part._get_own_losses()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from keras_kd._tables import Table
 from keras_kd.devices import Device, bytes_as_text
 from keras_kd.search.measuring import Cost, missed_text
 from keras_kd.search.teaching import Examples, Judge
+
+# The parts of an error of this package, see `three_parts`.
+_PARTS = re.compile(r"Received (.*)\. Expected (.*)\. To fix it: (.*)\.")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Candidate:
         cost: what its file takes, read from the untrained student's file; None: there is no file.
         misses: how many times it exceeds each limit that it does not keep; empty if it fits.
         reason: why there is no file.
-        epochs: how long it was trained, with quantizers too; 0: never.
+        epochs: how long it was trained, with quantizers too; 0: never. Trainings that
+            `max_minutes` ended count in full.
         value: the metric on the validation data after its last training in float32.
         file_value: the metric of its `.tflite`, run in LiteRT; None unless it was a finalist.
         file_cost: what that file takes.
@@ -45,6 +50,11 @@ class Candidate:
         return self.cost is not None and not self.misses and not self.reason
 
     @property
+    def taken(self) -> Cost | None:
+        """What its file takes after training, else before it."""
+        return self.file_cost or self.cost
+
+    @property
     def best_value(self) -> float | None:
         """The metric of its file, else the one in float32."""
         return self.value if self.file_value is None else self.file_value
@@ -58,11 +68,13 @@ class NothingFits(ValueError):
         nearest: of those that exceed limits, the one that does so least; None without one.
     """
 
-    def __init__(self, device: Device, candidates: Sequence[Candidate]) -> None:
+    def __init__(
+        self, device: Device, candidates: Sequence[Candidate], fixed: Sequence[str] = ()
+    ) -> None:
         self.candidates = tuple(candidates)
         known = [each for each in self.candidates if each.misses]
         self.nearest = min(known, key=lambda each: max(each.misses.values()), default=None)
-        super().__init__(_nothing(device, self.candidates, self.nearest))
+        super().__init__(_nothing(device, self.candidates, self.nearest, fixed))
 
 
 def table(candidates: Sequence[Candidate], judge: Judge, device: Device) -> Table:
@@ -71,7 +83,7 @@ def table(candidates: Sequence[Candidate], judge: Judge, device: Device) -> Tabl
     header = ("student", "weights", "file B", "flash B", "arena B" if is_micro else "ms")
     rows = []
     for each in candidates:
-        cost = each.file_cost or each.cost
+        cost = each.taken
         value, file_value = (
             "-" if number is None else judge.measure.write(number)
             for number in (each.value, each.file_value)
@@ -129,30 +141,41 @@ def row_of(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _nothing(device: Device, candidates: Sequence[Candidate], nearest: Candidate | None) -> str:
-    # Where some would fit, the reason is another one than their size.
+def _nothing(
+    device: Device,
+    candidates: Sequence[Candidate],
+    nearest: Candidate | None,
+    fixed: Sequence[str],
+) -> str:
+    # Where some are small enough and have no file, their size is not what stands in the way.
     reasons = [each.reason for each in candidates if each.reason]
-    is_size = not any(each.cost is not None and not each.misses for each in candidates)
-    if nearest is None or nearest.cost is None or not is_size:
+    is_size = not any(each.reason and each.cost and not each.misses for each in candidates)
+    if nearest is None or nearest.taken is None or not is_size:
+        reason = reasons[0] if reasons else ""
+        found = _PARTS.fullmatch(reason)
+        received, expected, fix = found.groups() if found else (reason, "", "")
         return three_parts(
             f"{len(candidates)} students for {device}, of which none can be made into a file"
-            + (f" ({reasons[0]})" if reasons else ""),
-            "a student that converts to int8 and runs on the target",
-            "replace the layers that are named, or pass another family of students",
+            + (f": {received}" if received else ""),
+            expected or "a student that converts to int8 and runs on the target",
+            fix or "replace the layers that are named, or pass another family of students",
         )
-    cost = nearest.cost
+    cost = nearest.taken
     help_ = []
     if "flash" in nearest.misses:
+        limit = device.flash_bytes or 0
         runtime = cost.flash_bytes - cost.bytes
-        if device.target == "microcontroller" and runtime > (device.flash_bytes or 0):
-            help_.append(
-                f"more flash: TFLM and the kernels of its operators alone take "
-                f"{bytes_as_text(runtime)}"
-            )
+        more = f"{cost.flash_bytes - limit:,} bytes more flash"
+        if device.target == "microcontroller" and runtime > limit:
+            more += f" (TFLM and the kernels of its operators alone take {bytes_as_text(runtime)})"
+        elif fixed:
+            more += f", or student=build with a smaller {fixed[0]}, which no form makes narrower"
         else:
-            help_.append("more flash, or a family with fewer layers and weights")
+            more += ", or student=build, a family with fewer layers and weights"
+        help_.append(more)
     if "ram" in nearest.misses:
-        help_.append("more RAM, a smaller input, or strides in the first layers")
+        more = (cost.arena_bytes or 0) - (device.ram_bytes or 0)
+        help_.append(f"{more:,} bytes more RAM, a smaller input, or strides in the first layers")
     if "latency" in nearest.misses:
         help_.append("more time, a smaller input, or strides in the first layers")
     return three_parts(

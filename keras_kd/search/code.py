@@ -23,6 +23,8 @@ def code_of(
     is_named: bool,
     is_aware: bool,
     with_examples: bool,
+    prepared: Sequence[str] = (),
+    ended_early: bool = False,
 ) -> str:
     """Python code for teacher, x_train and y_train that are there.
 
@@ -36,6 +38,8 @@ def code_of(
         is_named: whether `x_train` is a dict of arrays by input name.
         is_aware: whether the last training is quantization-aware.
         with_examples: whether the conversion reads ranges from examples.
+        prepared: lines that make x_train as it is taken from what was given.
+        ended_early: whether time was over in one of the trainings.
     """
     loss = recipe.loss
     own = recipe.distillation_losses is not None
@@ -62,6 +66,8 @@ def code_of(
         "import keras_kd",
         "",
         f"# teacher, x_train, y_train{_given(loss, own)}: as they were given to fit_to_device.",
+        *(["# There, max_minutes ended trainings early; here, they end."] if ended_early else []),
+        *prepared,
         proposal.code(),
         "stored = keras_kd.teachers.StoredTeacher.create(",
         '    teacher, (x_train, y_train), "teacher.store", dtype="float32"',
@@ -79,7 +85,7 @@ def code_of(
         f"    distiller.compile(keras.optimizers.Adam(rate), {_loss(loss)})",
         f"    data = stored.join((x_train, y_train), {recipe.batch_size}, "
         f"seed={recipe.seed} + seed)",
-        "    distiller.fit(data, epochs=epochs)",
+        "    distiller.fit(data, epochs=epochs, shuffle=False)",
         "",
         "",
         *steps,

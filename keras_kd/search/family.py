@@ -39,11 +39,14 @@ class OfUser:
 
     def code(self) -> str:
         """See `Proposal`."""
-        called = getattr(self.make, "__name__", "build_student")
+        called = getattr(self.make, "__name__", "")
+        # A lambda and an object that is called have no name of their own.
+        called = called if called.isidentifier() else "build_student"
         return "\n".join(
             [
                 "import keras_tuner",
                 "",
+                f"# {called}: the function that was given as student.",
                 f"keras.utils.set_random_seed({self.seed})",
                 "hyperparameters = keras_tuner.HyperParameters()",
                 f"hyperparameters.values = {dict(self.values)!r}",

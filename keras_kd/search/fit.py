@@ -16,9 +16,11 @@ from keras_kd.search.measuring import check_measurable
 from keras_kd.search.result import FitResult, check_goal
 from keras_kd.search.rounds import Search
 from keras_kd.search.state import State, identity_of
-from keras_kd.search.teaching import Examples, Judge, Recipe, outputs_of, usual_loss
+from keras_kd.search.teaching import Examples, Judge, Recipe, check_labels, outputs_of, usual_loss
 
 _USUAL_KEEP = 0.99
+# What of a device decides which students fit.
+_LIMITS = ("target", "flash_bytes", "ram_bytes", "latency", "kernels", "compressed")
 
 
 def fit_to_device(
@@ -60,7 +62,8 @@ def fit_to_device(
 
     Args:
         teacher: a trained model of either Keras with one output.
-        data: (x, y), the training data as arrays; x may be a dict of arrays by input name.
+        data: (x, y), the training data as arrays; x may be a dict of arrays by input name, or a
+            list in the order of the inputs.
         validation_data: (x, y), by which students are compared.
         device: a `keras_kd.devices.Device`, or the name of one in `keras_kd.devices.DEVICES`.
         keep: the goal as a share of the teacher's metric, 0.99 if neither `keep` nor `goal` is
@@ -129,11 +132,16 @@ def fit_to_device(
         check_number("goal", goal, fix="pass the value that the metric should reach")
     _check_student(student)
     check_model("teacher", teacher)
-    train = Examples.of("data", data).for_inputs_of(teacher)
-    examples = Examples.of("validation_data", validation_data).for_inputs_of(teacher)
+    inputs = getattr(teacher, "inputs", None) or ()
+    train = Examples.of("data", data, inputs).for_inputs_of(teacher)
+    examples = Examples.of("validation_data", validation_data, inputs).for_inputs_of(teacher)
     check_measurable(board)
     judge, outputs = Judge.of(teacher, examples, metric)
+    if goal is not None and judge.measure.is_share:
+        check_number("goal", goal, at_least=0, at_most=1, fix="0.97 stands for 97 %")
     outputs_of(teacher, train, "data", 1)
+    if loss is None:
+        check_labels(train.y, judge, outputs)
     teacher_value = judge.value(outputs)
     if goal is None:
         share = _USUAL_KEEP if keep is None else keep
@@ -148,7 +156,7 @@ def fit_to_device(
         },
         family=student,
         settings={
-            "device": f"{board} {board.kernels} {board.compressed}",
+            "device": [getattr(board, name) for name in _LIMITS],
             "metric": judge.measure.name,
             "trials": trials,
             "finalists": finalists,

@@ -10,15 +10,16 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from keras_kd._checks import check_flag, check_integer, check_number, one_line, problem
 from keras_kd._keras import check_model
 from keras_kd.compression import strip
 from keras_kd.compression.bridge import graph as graphs
-from keras_kd.compression.bridge.translation import record_of
+from keras_kd.compression.bridge.translation import make_layer, record_of, set_weights
 from keras_kd.compression.layers import row_of
 from keras_kd.compression.pruning.blocks import rebuilt, removable_count, without_last_blocks
-from keras_kd.compression.pruning.channels import Channels, channels_of
+from keras_kd.compression.pruning.channels import STAYS, Channels, channels_of
 from keras_kd.compression.pruning.importance import group_scores
 from keras_kd.search.maps import can_average, with_smaller_maps
 
@@ -275,11 +276,10 @@ def readable(teacher: Any) -> graphs.Graph:
     try:
         return graphs.read(strip(teacher))
     except ValueError as error:
-        raise problem(
-            f"the teacher {teacher.name!r}, of which no smaller form can be made "
-            f"({one_line(error)[:200]})",
-            "a Sequential or Functional teacher, or a family of students",
-            "pass student=build, a function of keras_tuner.HyperParameters",
+        # It says what is wrong with the model, and how to make one whose layers are known.
+        message = one_line(error).rstrip(".")
+        raise ValueError(
+            f"{message}; or pass student=build, a function of keras_tuner.HyperParameters."
         ) from error
 
 
@@ -291,13 +291,7 @@ def check_narrowable(teacher: Any, channels: Channels) -> None:
     """
     if channels.blocks():
         return
-    graph = channels.graph
-    names = graph.names()
-    fixed = [
-        f"{names[id(layer)]!r} ({type(layer).__name__})"
-        for layer in graph.layers()
-        if (row := row_of(type(layer))) is None or row.kernels or row.parts or layer.weights
-    ]
+    fixed = fixed_layers(channels)
     raise problem(
         f"the teacher {teacher.name!r}, in which no layer can be made narrower: "
         f"{', '.join(fixed) or 'it has no layer with weights'}",
@@ -306,13 +300,33 @@ def check_narrowable(teacher: Any, channels: Channels) -> None:
     )
 
 
+def fixed_layers(channels: Channels) -> list[str]:
+    """The layers that keep all their channels, such as "'lstm' (LSTM)"; most weights first."""
+    graph = channels.graph
+    names = graph.names()
+    narrowed = set().union(*channels.blocks())
+    cuts = (*channels.reads, *channels.carries)
+    narrowed |= {id(cut.layer) for cut in cuts if np.any(cut.groups != STAYS)}
+    fixed = [
+        layer
+        for layer in graph.layers()
+        if id(layer) not in narrowed
+        and ((row := row_of(type(layer))) is None or row.kernels or row.parts or layer.weights)
+    ]
+    fixed.sort(key=lambda layer: -sum(math.prod(weight.shape) for weight in layer.weights))
+    return [f"{names[id(layer)]!r} ({type(layer).__name__})" for layer in fixed]
+
+
 def _renewed(student: keras.Model, seed: int) -> keras.Model:
     """A copy with new weights in the layers that train."""
     keras.utils.set_random_seed(seed)
-    copy = keras.models.clone_model(student)
+    # Records hold functions in layers as they are; the config of a Lambda cannot be read back.
+    copy = keras.models.clone_model(
+        student, clone_function=lambda layer: make_layer(record_of(layer))
+    )
     for old, new in zip(student.layers, copy.layers, strict=True):
         if not old.trainable_weights:
-            new.set_weights(old.get_weights())
+            set_weights(new, record_of(old))
     return copy
 
 

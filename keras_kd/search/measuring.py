@@ -11,7 +11,9 @@ import numpy as np
 
 from keras_kd import compression, tflite
 from keras_kd._checks import problem
+from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.kernels import kernels
+from keras_kd.compression.pruning.blocks import rebuilt
 from keras_kd.devices import Device, bytes_as_text
 from keras_kd.tflite.microcontroller.operators import CORE_BYTES, kernel_bytes
 
@@ -206,10 +208,11 @@ def with_distinct_values(student: keras.Model, seed: int) -> keras.Model:
 
     A file stores equal buffers once, such as biases that are all zero.
     """
-    copy = keras.models.clone_model(student)
-    copy.set_weights(student.get_weights())
+    copy = rebuilt(graphs.read(student))
     random = np.random.default_rng(seed)
-    for weight in copy.weights:
+    # What does not train, such as the mean of a Normalization, stays as it is.
+    trained = [layer for layer in copy.layers if layer.trainable_weights]
+    for weight in (weight for layer in trained for weight in layer.weights):
         value = np.asarray(weight)
         if not np.issubdtype(value.dtype, np.floating):
             continue

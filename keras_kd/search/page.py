@@ -96,7 +96,7 @@ def _figure(comparison: Comparison, quality: Column, cost: Column) -> Figure:
 
 
 def _row(candidate: Candidate, name: str) -> Measurement:
-    cost = candidate.file_cost or candidate.cost
+    cost = candidate.taken
     value = candidate.best_value
     quality = {} if value is None else {name: _known(value)}
     if cost is None:

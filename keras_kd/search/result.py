@@ -135,7 +135,7 @@ class FitResult(Report):
 
     def _margin(self) -> float:
         """What the arena of the firmware is larger than measured, so that it still fits."""
-        arena, limit = (self.winner.file_cost or self.winner.cost), self.device.ram_bytes
+        arena, limit = self.winner.taken, self.device.ram_bytes
         if arena is None or arena.arena_bytes is None or limit is None:
             return _MARGIN
         # The arena is rounded up to 16 bytes.
@@ -171,7 +171,7 @@ class FitResult(Report):
     def _parts(self) -> Sequence[Table | str]:
         text = self._judge.text
         winner = self.winner
-        cost = winner.file_cost or winner.cost
+        cost = winner.taken
         return [
             f"{self.device}",
             f"Best that fits: {winner.name}, {self.metric} {text(winner.file_value or 0.0)} "
@@ -224,13 +224,13 @@ def _record(candidate: Candidate) -> dict[str, Any]:
 
 
 def _bytes(candidate: Candidate) -> int:
-    cost = candidate.file_cost or candidate.cost
+    cost = candidate.taken
     return 0 if cost is None else cost.bytes
 
 
 def _bound(winner: Candidate, device: Device) -> str:
     """Which limit the winner uses most."""
-    cost = winner.file_cost or winner.cost
+    cost = winner.taken
     if cost is None:
         return "flash"
     shares = {

@@ -11,10 +11,11 @@ import numpy as np
 
 from keras_kd import compression, teachers, tflite
 from keras_kd._checks import one_line, problem
+from keras_kd.compression.pruning.channels import channels_of
 from keras_kd.devices import Device
 from keras_kd.search.candidates import Candidate, NothingFits
 from keras_kd.search.code import code_of
-from keras_kd.search.forms import OfTeacher, Proposal
+from keras_kd.search.forms import OfTeacher, Proposal, fixed_layers, readable
 from keras_kd.search.measuring import Cost, Maker, missed_text
 from keras_kd.search.selection import (
     Found,
@@ -58,7 +59,17 @@ class Search:
             self.board, self.train.x, self.recipe.sparsity if self.board.compressed else 0.0
         )
         self._proposals: dict[str, Proposal] = {}
-        self._start_seconds = _SECONDS_TO_START
+        starts = [
+            rung["start"] for each in self.state.candidates.values() for rung in each["rungs"]
+        ]
+        self._start_seconds = max([_SECONDS_TO_START, *starts])
+        # What an earlier run has measured costs no time; forms with new weights are not measured.
+        self._remembered = {
+            name
+            for name, entry in self.state.candidates.items()
+            if self.family is not None or entry["settings"]["seed"] is None
+        }
+        self._measures_now = False
 
     def run(self) -> tuple[Candidate, tflite.TFLiteModel, keras.Model]:
         """Search; the winner's row, its file, and its student."""
@@ -100,6 +111,8 @@ class Search:
             is_named=isinstance(self.train.x, Mapping),
             is_aware=entry["final"]["aware"],
             with_examples=entry["final"]["examples"],
+            prepared=self.train.code,
+            ended_early=any(part["ended_early"] for part in (*entry["rungs"], entry["final"])),
         )
 
     def _left(self, share: float) -> float | None:
@@ -113,7 +126,8 @@ class Search:
 
     def _measure(self) -> list[Found]:
         def is_over() -> bool:
-            return self._is_over(_MEASURED)
+            is_done = self._measures_now or not self._remembered
+            return is_done and self._is_over(_MEASURED)
 
         if self.family is None:
             found = students_of_teacher(self.teacher, self.board, self.trials, self._look, is_over)
@@ -129,15 +143,18 @@ class Search:
                 "pass more minutes; with the same directory the search resumes",
             )
         if not found:
-            raise NothingFits(self.board, self.candidates())
+            fixed = () if self.family else fixed_layers(channels_of(readable(self.teacher)))
+            raise NothingFits(self.board, self.candidates(), fixed)
         return found
 
     def _look(self, proposal: Proposal) -> Found:
         """What a proposal takes, measured now or in an earlier run."""
         name = proposal.name
         self._proposals[name] = proposal
+        self._remembered.discard(name)
         known = self.state.candidates.get(name)
         if known is None:
+            self._measures_now = True
             found = measured(
                 proposal,
                 lambda student: self._maker.cost_of_untrained(student, self.recipe.seed),
@@ -150,9 +167,10 @@ class Search:
             if row.cost is not None:
                 verdict += missed_text(row.misses, row.cost, self.board)
             fitting = sum(self._candidate(each).fits for each in self.state.candidates)
+            enough = f"{min(fitting, self.trials)} of {self.trials}"
             self.say(
-                f"Measured {len(self.state.candidates)}, of which {fitting} fit: {name}: "
-                f"{verdict}; {self._clock()}"
+                f"Measured {len(self.state.candidates)}, {enough} students that "
+                f"fit are found: {name}: {verdict}; {self._clock()}"
             )
         cost = None if known["cost"] is None else Cost.from_dict(known["cost"])
         return Found(proposal, cost, known["reason"])
@@ -238,7 +256,8 @@ class Search:
                 continue
             new = proposal.renewed(self.recipe.seed)
             if new.name not in self.state.candidates:
-                if self._is_over(_TRAINED):
+                left = self._left(_TRAINED)
+                if left is not None and left < self._start_seconds:
                     break
                 # A file of the same form takes the same.
                 cost = self.state.entry(name)["cost"]
@@ -246,7 +265,7 @@ class Search:
             self._proposals[new.name] = new
             if not self._rungs(new.name):
                 self._train(school, new.name, 0, epochs, self._left(_TRAINED))
-                value = self.judge.text(self._rungs(new.name)[-1]["value"])
+                value = self._value_text(new.name)
                 self.say(f"Trained for {epochs} epochs: {new.name}: {value}; {self._clock()}")
             renewed.append(new.name)
         return sorted([*finalists, *renewed], key=self._rank) + order[len(finalists) :]
@@ -259,19 +278,21 @@ class Search:
             self.state.load_weights(name, f"rung{number - 1}", student)
         before = self.state.seconds
         seed = self._seed(name, number)
-        school.teach(student, epochs, seconds, seed=seed)
+        deadline = school.teach(student, epochs, seconds, seed=seed)
         value = self.judge.of_model(student)
         self.state.save_weights(name, f"rung{number}", student)
         took = self.state.seconds - before
-        if seconds is not None and took > seconds:
-            self._start_seconds = max(self._start_seconds, took - seconds)
-        self._rungs(name).append({"epochs": epochs, "value": value, "seed": seed, "took": took})
+        # What it took beyond its time, if it had one, was needed to begin, too.
+        beyond = 0.0 if seconds is None else took - seconds
+        start = max(deadline.start_seconds or 0.0, beyond)
+        self._start_seconds = max(self._start_seconds, start)
+        rung = {"epochs": epochs, "value": value, "seed": seed, "took": took, "start": start}
+        self._rungs(name).append({**rung, "ended_early": deadline.is_over})
         self.state.save()
 
     def _tell(
         self, plan: list[tuple[int, int]], number: int, place: int, count: int, name: str
     ) -> None:
-        value = self._rungs(name)[-1]["value"]
         trained = [each for each in self.state.candidates if self._rungs(each)]
         best = min(trained, key=self._rank)
         best_value = self._rungs(best)[-1]["value"]
@@ -284,9 +305,13 @@ class Search:
         seconds = rest * sum(rung["took"] for rung in done) / sum(rung["epochs"] for rung in done)
         self.say(
             f"Round {number + 1} of {len(plan)}, trained {place} of {count} for {epochs} epochs: "
-            f"{name}: {self.judge.text(value)}; best {self.judge.text(best_value)} ({best}); "
+            f"{name}: {self._value_text(name)}; best {self.judge.text(best_value)} ({best}); "
             f"{self._clock()}, about {seconds / 60:.1f} min left"
         )
+
+    def _value_text(self, name: str) -> str:
+        rung = self._rungs(name)[-1]
+        return self.judge.text(rung["value"]) + (" (ended early)" if rung["ended_early"] else "")
 
     def _clock(self) -> str:
         used = f"{self.state.seconds / 60:.1f} min"
@@ -339,13 +364,14 @@ class Search:
         end = self._left(_FINISHED)
         seconds = None if end is None else end / max(1, rest) / (2 if self.board.compressed else 1)
         seed = self._seed(name, number)
+        ended_early = False
         try:
             if self.board.compressed:
-                student = school.prune(student, seconds, seed)
+                student, ended_early = school.prune(student, seconds, seed)
             aware = self._maker.aware(student, _CALIBRATION_EXAMPLES)
             is_aware = not isinstance(aware, keras.Model)
             if is_aware:
-                school.quantize(aware, seconds, seed)
+                ended_early |= school.quantize(aware, seconds, seed)
             model, with_examples = self._maker.file(
                 aware,
                 _CALIBRATION_EXAMPLES,
@@ -354,7 +380,7 @@ class Search:
                 ),
             )
         except ValueError as error:
-            entry["final"] = {"reason": one_line(error)[:300]}
+            entry["final"] = {"reason": one_line(error)[:500]}
             self.state.save()
             self.say(f"No file of {name}: {entry['final']['reason']}")
             return
@@ -367,6 +393,7 @@ class Search:
             "cost": self._maker.cost(model, plain.count_params()).to_dict(),
             "aware": is_aware,
             "examples": with_examples,
+            "ended_early": ended_early,
         }
         self.state.save()
         row = self._candidate(name)

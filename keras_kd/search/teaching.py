@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,14 @@ import keras
 import numpy as np
 
 from keras_kd import compression
-from keras_kd._checks import check_choice, one_line, problem
+from keras_kd._checks import check_choice, one_line, problem, shapes_fit
+from keras_kd._examples import by_position
 from keras_kd._keras import check_model, is_tf_keras_model
 from keras_kd.distiller import Distiller
 from keras_kd.metrics import MEASURES, Measure, measure, task_of
-from keras_kd.metrics.tasks import is_distribution
+from keras_kd.metrics.tasks import is_distribution, labels_for
 from keras_kd.teachers import StoredTeacher
+from keras_kd.tflite.verification.verification import check_finite_weights
 
 _BATCH_OF_PREDICTIONS = 256
 # Trained quantization-aware, a student moves less.
@@ -61,14 +63,21 @@ class Examples:
     Attributes:
         x: inputs, an array or a dict of arrays by input name.
         y: labels or targets, an array.
+        code: Python lines that make this x from the one that was given, as `x_train`.
     """
 
     x: Any
     y: np.ndarray
+    code: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, name: str, data: Any) -> Examples:
+    def of(cls, name: str, data: Any, inputs: Sequence[Any] = ()) -> Examples:
         """Read a pair of arrays.
+
+        Args:
+            name: of the argument, for messages.
+            data: (x, y).
+            inputs: of the model that takes x, by which a list of arrays gets names.
 
         Raises:
             TypeError: if it is another structure.
@@ -82,6 +91,9 @@ class Examples:
                 kind=TypeError,
             )
         x, y = data
+        code: tuple[str, ...] = ()
+        if isinstance(x, (list, tuple)) and len(inputs) > 1:
+            x, code = _named(name, x, inputs)
         x = (
             {key: np.asarray(value) for key, value in x.items()}
             if isinstance(x, Mapping)
@@ -107,7 +119,7 @@ class Examples:
                 raise problem(
                     f"{name} with NaN or infinity", "finite numbers", "remove these examples"
                 )
-        return cls(x, y)
+        return cls(x, y, code)
 
     def for_inputs_of(self, model: Any) -> Examples:
         """The same, whole numbers as float32 where a model has an input of real numbers.
@@ -115,21 +127,40 @@ class Examples:
         Models that scale the bytes of pixels themselves take them; quantizers want real numbers.
         """
         inputs = getattr(model, "inputs", None) or []
-        dtypes = {each.name: keras.backend.standardize_dtype(each.dtype) for each in inputs}
-
-        def converted(name: str | None, array: np.ndarray) -> np.ndarray:
-            dtype = dtypes.get(name) if name else next(iter(dtypes.values()), None)
-            is_real = dtype is not None and "float" in dtype
-            return array.astype("float32") if is_real and array.dtype.kind in "biu" else array
-
-        if isinstance(self.x, Mapping):
-            x = {name: converted(name, array) for name, array in self.x.items()}
-        else:
-            x = converted(None, self.x)
-        return Examples(x, self.y)
+        real = {
+            each.name for each in inputs if "float" in keras.backend.standardize_dtype(each.dtype)
+        }
+        if not isinstance(self.x, Mapping):
+            if not real or self.x.dtype.kind not in "biu":
+                return self
+            code = 'x_train = x_train.astype("float32")'
+            return Examples(self.x.astype("float32"), self.y, (*self.code, code))
+        whole = [name for name in self.x if name in real and self.x[name].dtype.kind in "biu"]
+        if not whole:
+            return self
+        x = {**self.x, **{name: self.x[name].astype("float32") for name in whole}}
+        parts = ", ".join(f'{name!r}: x_train[{name!r}].astype("float32")' for name in whole)
+        return Examples(x, self.y, (*self.code, f"x_train = {{**x_train, {parts}}}"))
 
     def __len__(self) -> int:
         return len(self.y)
+
+
+def _named(
+    name: str, x: Sequence[Any], inputs: Sequence[Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The arrays of a list by the names of the inputs that they are for, and the code for it."""
+    named = by_position(x, inputs)
+    if named is None:
+        shapes = [f"{tuple(each.shape)[1:]} for {each.name!r}" for each in inputs]
+        raise problem(
+            f"{name} with a list of {len(x)} inputs for a teacher with {len(inputs)}",
+            f"arrays of {', '.join(shapes)}",
+            f"pass {name}=({{{inputs[0].name!r}: ..., {inputs[1].name!r}: ...}}, y)",
+        )
+    places = [next(n for n, part in enumerate(x) if part is each) for each in named.values()]
+    pairs = [f"{key!r}: x_train[{place}]" for key, place in zip(named, places, strict=True)]
+    return named, (f"x_train = {{{', '.join(pairs)}}}",)
 
 
 @dataclass(frozen=True)
@@ -155,6 +186,7 @@ class Judge:
                 has no such measure.
         """
         check_model("teacher", teacher)
+        check_finite_weights(teacher, "teacher")
         outputs = outputs_of(teacher, examples)
         task = task_of(outputs, examples.y)
         measures = {each.name: each for each in MEASURES[task]}
@@ -218,6 +250,7 @@ def outputs_of(
         ValueError: if it cannot be run on them, has several outputs, or they are not finite.
     """
     x = keras.tree.map_structure(lambda array: array[:most], examples.x)
+    _check_shapes(teacher, x, name)
     try:
         outputs = teacher.predict(x, batch_size=_BATCH_OF_PREDICTIONS, verbose=0)
     except Exception as error:
@@ -242,6 +275,47 @@ def outputs_of(
             "check its weights and the scale of x",
         )
     return outputs
+
+
+def _check_shapes(teacher: Any, x: Any, name: str) -> None:
+    """Refuse inputs of other shapes than those of the teacher.
+
+    Keras adds and removes axes of length 1, which quantizers and files do not.
+    """
+    inputs = getattr(teacher, "inputs", None) or ()
+    arrays = x if isinstance(x, Mapping) else {inputs[0].name: x} if len(inputs) == 1 else {}
+    for each in inputs:
+        wanted = tuple(each.shape)[1:]
+        if each.name in arrays and not shapes_fit(arrays[each.name].shape[1:], wanted):
+            raise problem(
+                f"{name} with an array of shape {arrays[each.name].shape} for the input "
+                f"{each.name!r} of {teacher.name!r}",
+                f"examples of shape {wanted}",
+                "pass x in the shape of its training; x[..., None] adds an axis",
+            )
+
+
+def check_labels(y: np.ndarray, judge: Judge, outputs: np.ndarray) -> None:
+    """Refuse training labels that the usual loss of the validation labels does not take.
+
+    Args:
+        y: of the training data.
+        judge: with the validation labels.
+        outputs: of the teacher for the validation data.
+
+    Raises:
+        ValueError: if they have another form, or are no labels of the outputs.
+    """
+    shape, others = outputs.shape[1:], judge.examples.y
+    has_columns = bool(shape) and shape[-1] > 1
+    if has_columns and (y.shape[1:] == shape) != (others.shape[1:] == shape):
+        raise problem(
+            f"data with labels of shape {y.shape}, validation_data of {others.shape}",
+            "labels of one form in both: class numbers, or rows like the teacher's outputs",
+            "write both in one form, or pass loss= for that of data",
+        )
+    # Only the shape and the type of the outputs count.
+    labels_for(judge.task, y, np.broadcast_to(outputs[:1], (len(y), *shape)), "output")
 
 
 def usual_loss(task: str, outputs: np.ndarray, y: np.ndarray) -> keras.losses.Loss:
@@ -277,17 +351,26 @@ class Deadline(keras.callbacks.Callback):
 
     Args:
         seconds: how long it may take; None: as long as it needs.
+
+    Attributes:
+        is_over: whether it has ended the training.
+        start_seconds: how long the first step took, with all that is made before it.
     """
 
     def __init__(self, seconds: float | None) -> None:
         super().__init__()
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self.is_over = False
+        self.start_seconds: float | None = None
+        self._began = time.monotonic()
+        self._end = None if seconds is None else self._began + seconds
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Look at the clock."""
         model: Any = self.model
+        if self.start_seconds is None:
+            self.start_seconds = time.monotonic() - self._began
         if self._end is not None and time.monotonic() > self._end:
-            model.stop_training = True
+            model.stop_training = self.is_over = True
 
 
 @dataclass(frozen=True)
@@ -312,7 +395,7 @@ class School:
         *,
         share: float = 1.0,
         seed: int = 0,
-    ) -> None:
+    ) -> Deadline:
         """Train a student of either Keras.
 
         Args:
@@ -321,6 +404,9 @@ class School:
             seconds: after which it ends early.
             share: of the recipe's learning rate.
             seed: added to the recipe's.
+
+        Returns:
+            Whether it ended early, and how long its first step took.
         """
         recipe = self.recipe
         keras.utils.set_random_seed((recipe.seed + seed) % 2**32)
@@ -336,22 +422,28 @@ class School:
         joined = self.stored.join(
             (self.data.x, self.data.y), recipe.batch_size, seed=recipe.seed + seed
         )
-        distiller.fit(
-            joined, epochs=epochs, shuffle=False, verbose=0, callbacks=[Deadline(seconds)]
-        )
+        deadline = Deadline(seconds)
+        distiller.fit(joined, epochs=epochs, shuffle=False, verbose=0, callbacks=[deadline])
+        return deadline
 
-    def prune(self, student: keras.Model, seconds: float | None, seed: int) -> keras.Model:
-        """The student with the recipe's share of zeros, trained while they are made."""
+    def prune(
+        self, student: keras.Model, seconds: float | None, seed: int
+    ) -> tuple[keras.Model, bool]:
+        """The student with the recipe's share of zeros, trained while they are made.
+
+        Returns:
+            The student, and whether its training ended early.
+        """
         pruned = compression.prune(student, self.recipe.sparsity)
-        self.teach(pruned, self.recipe.fine_tuning_epochs, seconds, seed=seed)
-        return compression.strip(pruned)
+        deadline = self.teach(pruned, self.recipe.fine_tuning_epochs, seconds, seed=seed)
+        return compression.strip(pruned), deadline.is_over
 
-    def quantize(self, aware: Any, seconds: float | None, seed: int) -> None:
-        """Train a student with quantizers."""
-        self.teach(
+    def quantize(self, aware: Any, seconds: float | None, seed: int) -> bool:
+        """Train a student with quantizers; whether this ended early."""
+        return self.teach(
             aware,
             self.recipe.fine_tuning_epochs,
             seconds,
             share=FINE_TUNING_SHARE,
             seed=seed,
-        )
+        ).is_over

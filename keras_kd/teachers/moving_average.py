@@ -130,7 +130,7 @@ def _copy(student: Any) -> Any:
                 copy.build_from_config(student.get_build_config())
         else:
             copy = _keras.tf_keras().models.clone_model(student)
-        copy.set_weights(student.get_weights())
+        _keras.copy_weights(copy, student)
     except Exception as error:
         # Layers and models of users, and those of TF-MOT, raise what they like.
         raise _not_copied(

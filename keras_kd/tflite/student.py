@@ -16,7 +16,7 @@ import numpy as np
 from keras_kd._checks import one_line, problem
 from keras_kd._examples import by_position, examples_by_name, identifier
 from keras_kd._graphs import symbolic_inputs
-from keras_kd._keras import check_model, is_keras_model, original_name, tf_keras
+from keras_kd._keras import check_model, copy_weights, is_keras_model, original_name, tf_keras
 from keras_kd.tflite.contents.state import NEXT
 from keras_kd.tflite.streams import Stream
 from keras_kd.tflite.tensors import TensorInfo, concrete
@@ -360,7 +360,7 @@ def _rebuilt(
             student,
             clone_function=lambda layer: type(layer).from_config(changed(layer.get_config())),
         )
-        copy.set_weights(student.get_weights())
+        copy_weights(copy, student)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise problem(
             f"{received}, which cannot be rebuilt ({one_line(error)})", expected, fix

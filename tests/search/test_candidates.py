@@ -26,27 +26,45 @@ def test_the_nearest_exceeds_least():
     error = NothingFits(BOARD, rows)
     assert error.nearest is rows[1]
     assert "the nearest, b, takes flash 68.4 KB of 64.0 KB, RAM 8.8 KB of 8.0 KB" in str(error)
-    assert "more flash, or a family with fewer layers and weights; and more RAM" in str(error)
+    text = "4,464 bytes more flash, or student=build, a family with fewer layers and weights; and"
+    assert f"{text} 808 bytes more RAM" in str(error)
+    narrowed = NothingFits(BOARD, rows, ["'lstm' (LSTM)", "'out' (Dense)"])
+    assert "flash, or student=build with a smaller 'lstm' (LSTM), which" in str(narrowed)
 
 
 def test_a_runtime_that_is_too_large_alone_is_named():
     board = Device(flash="40 KB")
     cost = Cost(5000, 55_000, 100, None, 10)
     error = NothingFits(board, [Candidate("a", {}, cost, cost.misses(board))])
-    assert "TFLM and the kernels of its operators alone take 48.8 KB" in str(error)
+    assert "14,040 bytes more flash (TFLM and the kernels of its operators alone take" in str(error)
 
 
 def test_students_without_a_file_say_why():
     rows = [Candidate("a", {}, None, {}, "an operator is missing")]
     error = NothingFits(BOARD, rows)
     assert error.nearest is None
-    assert "none can be made into a file (an operator is missing)" in str(error)
+    assert "none can be made into a file: an operator is missing. Expected a student" in str(error)
+    whole = "Received operators GELU. Expected others. To fix it: replace gelu by relu."
+    error = NothingFits(BOARD, [Candidate("a", {}, None, {}, whole)])
+    assert "a file: operators GELU. Expected others. To fix it: replace gelu by relu." in str(error)
 
 
 def test_a_student_that_fits_but_has_no_file_is_no_matter_of_size():
     rows = [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000, "outputs differ")]
     assert not rows[1].fits
-    assert "none can be made into a file (outputs differ)" in str(NothingFits(BOARD, rows))
+    assert "none can be made into a file: outputs differ." in str(NothingFits(BOARD, rows))
+
+
+def test_a_student_that_was_not_tried_is_no_reason():
+    assert "the nearest, a, takes" in str(
+        NothingFits(BOARD, [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000)])
+    )
+
+
+def test_a_file_that_took_more_than_its_untrained_form_is_what_counts():
+    before, after = (Cost(size, size, 10, None, 10) for size in (60_000, 66_000))
+    row = Candidate("a", {}, before, after.misses(BOARD), file_cost=after)
+    assert "a, takes flash 64.5 KB of 64.0 KB" in str(NothingFits(BOARD, [row]))
 
 
 @pytest.mark.parametrize("target", ["android", "web"])

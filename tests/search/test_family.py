@@ -38,6 +38,18 @@ def test_a_member_is_built_again_from_its_values(build):
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_code_of_a_member_makes_it_again(build):
+    member = OfUser(build, {"layers": 1, "units_0": 8}, 5)
+    names = {"build_student": build, "keras": keras}
+    exec(member.code(), names)
+    for one, other in zip(
+        member.build().get_weights(), names["student"].get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    # A lambda has no name that code could call.
+    assert "student = build_student(" in OfUser(lambda hp: build(hp), member.values, 5).code()
+
+
 def test_what_is_no_model_is_refused():
     pytest.importorskip("keras_tuner")
     with pytest.raises(TypeError, match=r"student of type int.*keras\.Model"):

@@ -1,6 +1,7 @@
 """The whole search: one that is killed and resumes, and what it gives."""
 
 import json
+import re
 import runpy
 import signal
 import subprocess
@@ -126,6 +127,14 @@ def test_a_finished_search_trains_nothing(killed, run, teacher, data, monkeypatc
 
 
 @pytest.mark.slow
+def test_a_search_whose_time_is_over_resumes_with_what_it_has(killed, run, teacher, data):
+    arguments = runpy.run_path(str(PROGRAM))["arguments"](data)
+    again = fit(teacher, data, directory=killed[0], max_minutes=1e-4, **arguments)
+    assert again.winner == run[0].winner
+    assert {each.name for each in again.candidates} == {each.name for each in run[0].candidates}
+
+
+@pytest.mark.slow
 def test_the_fit_before_training_is_the_fit_after_it(run):
     finished = [each for each in run[0].candidates if each.file_cost is not None]
     assert finished
@@ -234,9 +243,12 @@ def test_where_nothing_fits_the_nearest_is_named(teacher, data):
     device = devices.Device(flash="50 KB", ram="32 KB")
     with pytest.raises(NothingFits, match=r"the nearest, width 0\.04 shrunk, takes") as caught:
         fit(teacher, data, device=device, trials=1)
-    assert "more flash: TFLM and the kernels of its operators alone take 52.9 KB" in str(
-        caught.value
-    )
+    message = str(caught.value)
+    assert "bytes more flash (TFLM and the kernels of its operators alone take 52.9 KB)" in message
+    [more] = re.findall(r"choose ([\d,]+) bytes more", message)
+    enough = 50 * 1024 + int(more.replace(",", ""))
+    assert not caught.value.nearest.cost.misses(devices.Device(flash=enough, ram="32 KB"))
+    assert caught.value.nearest.cost.misses(devices.Device(flash=enough - 1, ram="32 KB"))
     assert caught.value.nearest.misses["flash"] < caught.value.candidates[0].misses["flash"] + 1
     assert all(each.epochs == 0 for each in caught.value.candidates)
 
@@ -296,6 +308,7 @@ def refused(teacher, data, kind, message, **options):
         ({"keep": 1.5}, ValueError, "keep=1.5"),
         ({"keep": 0.9, "goal": 0.9}, ValueError, "one of them"),
         ({"goal": float("nan")}, ValueError, "goal=nan"),
+        ({"goal": 97}, ValueError, "goal=97.*0.97 stands for 97 %"),
         ({"max_minutes": 0}, ValueError, "max_minutes=0"),
         ({"metric": "speed"}, ValueError, "metric='speed'.*'accuracy'"),
         ({"student": 3}, TypeError, "keras_tuner.HyperParameters"),
@@ -312,7 +325,8 @@ def test_data_that_do_not_fit_are_refused(teacher, data):
     cases = [
         ((x, y[:-1]), ValueError, "arrays of .* examples"),
         ((x[:0], y[:0]), ValueError, "arrays of .* examples"),
-        ((x[:, :5], y), ValueError, "cannot be run on these inputs"),
+        ((x[:, :5], y), ValueError, r"validation_data with an array of shape \(400, 5, 14, 1\)"),
+        ((x[..., 0], y), ValueError, r"examples of shape \(14, 14, 1\)"),
         ((np.full_like(x, np.nan), y), ValueError, "NaN or infinity"),
         ((x, y.astype(str)), TypeError, "other values than numbers"),
         (x, TypeError, "a pair"),
@@ -320,7 +334,16 @@ def test_data_that_do_not_fit_are_refused(teacher, data):
     for validation, kind, message in cases:
         refused(teacher, data, kind, message, validation_data=validation)
     smaller = {**data, "x": data["x"][:, :5]}
-    refused(teacher, smaller, ValueError, "cannot be run on these inputs of data ")
+    refused(teacher, smaller, ValueError, "data with an array of shape")
+    one_hot = {**data, "y": np.eye(10)[data["y"]]}
+    refused(teacher, one_hot, ValueError, "labels of one form in both")
+
+
+def test_a_teacher_with_weights_of_nan_is_refused(teacher, data):
+    # A ReLU behind them makes zeros of them.
+    broken = keras.models.clone_model(teacher)
+    broken.set_weights([np.full_like(each, np.nan) for each in teacher.get_weights()])
+    refused(broken, data, ValueError, "the teacher 'teacher' with .* NaN or infinite")
 
 
 def test_a_model_is_no_family(teacher, data):

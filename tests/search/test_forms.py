@@ -6,8 +6,10 @@ import pytest
 from keras import layers
 
 from keras_kd.compression import remove_filters
+from keras_kd.compression.bridge import graph as graphs
+from keras_kd.compression.pruning.channels import channels_of
 from keras_kd.search import Form
-from keras_kd.search.forms import Ladder
+from keras_kd.search.forms import Ladder, fixed_layers
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +120,29 @@ def test_a_model_that_cannot_be_narrowed_names_its_layers():
         _ = Ladder(model).arms
 
 
+def test_the_layers_that_no_form_makes_narrower_are_known():
+    hidden = [layers.LSTM(9, name="memory"), layers.Dense(5, activation="relu")]
+    norm = layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((6, 4)), *hidden, norm, layers.Dense(2)])
+    assert fixed_layers(channels_of(graphs.read(model))) == ["'memory' (LSTM)"]
+
+
 def test_a_subclassed_teacher_wants_a_family():
     class Own(keras.Model):
         def call(self, x):
             return x
 
-    with pytest.raises(ValueError, match="student=build, a function of keras_tuner"):
+    with pytest.raises(ValueError, match=r"the subclassed model 'own'.*; or pass student=build"):
         _ = Ladder(Own(name="own")).arms
 
 
-def test_new_weights_are_drawn_from_the_seed_where_layers_train():
-    scaling = layers.Normalization(mean=[1.0, 2.0], variance=[4.0, 9.0])
+@pytest.mark.parametrize("is_adapted", [True, False])
+def test_new_weights_are_drawn_from_the_seed_where_layers_train(is_adapted):
+    # Of a population of two the mean is 1, 2 and the variance 4, 9.
+    scaling = layers.Normalization()
+    scaling.adapt(np.array([[-1.0, -1.0], [3.0, 5.0]], "float32"))
+    if not is_adapted:
+        scaling = layers.Normalization(mean=[1.0, 2.0], variance=[4.0, 9.0])
     hidden = [layers.Dense(6, activation="relu"), layers.BatchNormalization()]
     model = keras.Sequential([keras.Input((2,)), scaling, *hidden, layers.Dense(2)])
     model.layers[2].set_weights([np.full(6, 5.0)] * 4)
@@ -140,6 +154,15 @@ def test_new_weights_are_drawn_from_the_seed_where_layers_train():
     np.testing.assert_array_equal(one.layers[3].get_weights()[0], np.ones(3))
     x = np.array([[3.0, 5.0]], "float32")
     np.testing.assert_allclose(np.asarray(one.layers[1](x)), [[1.0, 1.0]], atol=1e-6)
+
+
+def test_functions_in_layers_stay_in_new_weights():
+    double = layers.Lambda(lambda tensor: 2 * tensor)
+    hidden = layers.Dense(6, activation="relu")
+    model = keras.Sequential([keras.Input((2,)), double, hidden, layers.Dense(2)])
+    student = Form(0.5, seed=1).of(model)
+    np.testing.assert_array_equal(np.asarray(student.layers[1](np.ones((1, 2)))), [[2.0, 2.0]])
+    assert student.layers[2].units == 3
 
 
 @pytest.mark.parametrize("seed", [None, 1])

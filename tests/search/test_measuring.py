@@ -34,4 +34,13 @@ def test_distinct_values_differ_and_stay_near():
         assert before.shape == after.shape
         assert len(np.unique(after)) == after.size
         assert np.abs(after - before).max() < 0.2
-    assert (copy.layers[1].moving_variance.numpy() > 0).all()
+    assert (copy.layers[-2].moving_variance.numpy() > 0).all()
+
+
+def test_what_does_not_train_stays_as_it_is():
+    scaling = layers.Normalization()
+    scaling.adapt(np.array([[-1.0, -1.0], [3.0, 5.0]], "float32"))
+    copy = with_distinct_values(keras.Sequential([keras.Input((2,)), scaling, layers.Dense(1)]), 0)
+    scaled = next(layer for layer in copy.layers if isinstance(layer, layers.Normalization))
+    # Mean 1, 2 and variance 4, 9.
+    np.testing.assert_allclose(np.asarray(scaled(np.array([[3.0, 5.0]]))), [[1.0, 1.0]], atol=1e-6)

@@ -74,6 +74,19 @@ def test_ram_counts_too(teacher):
     assert all(each.cost.arena_bytes <= 200 for each in found)
 
 
+def test_where_no_form_has_a_file_few_are_looked_at(teacher):
+    names = []
+
+    def refuse(proposal):
+        names.append(proposal.name)
+        return Found(proposal, None, "an operator is missing")
+
+    device = Device(flash=1700)
+    assert students_of_teacher(teacher, device, 8, refuse, lambda: False) == []
+    # The four of one arm, and the whole teacher.
+    assert len(names) <= 5 < len(Ladder(teacher).arms) * 4
+
+
 def test_where_nothing_fits_nothing_is_found(teacher):
     found, looks = search(teacher, Device(flash=900), 4)
     assert found == []

@@ -9,9 +9,17 @@ import tf_keras
 from keras import layers, losses
 
 from keras_kd.devices import Device
+from keras_kd.metrics import MEASURES
 from keras_kd.search.code import _loss as code_of_loss
 from keras_kd.search.code import code_of
-from keras_kd.search.teaching import Deadline, Examples, Judge, Recipe, usual_loss
+from keras_kd.search.teaching import (
+    Deadline,
+    Examples,
+    Judge,
+    Recipe,
+    check_labels,
+    usual_loss,
+)
 
 PROBABILITIES = np.array([[0.2, 0.8], [0.5, 0.5]], "float32")
 LOGITS = np.array([[-2.0, 3.0], [0.0, 1.0]], "float32")
@@ -71,15 +79,12 @@ def test_less_is_better_where_the_measure_is_an_error():
 def test_a_training_ends_with_its_time(seconds, steps):
     model = model_of(0.0)
     model.compile("sgd", "mse")
-    model.fit(
-        np.zeros((8, 2)),
-        np.ones((8, 1)),
-        batch_size=2,
-        epochs=2,
-        verbose=0,
-        callbacks=[Deadline(seconds)],
-    )
+    deadline = Deadline(seconds)
+    options = {"batch_size": 2, "epochs": 2, "verbose": 0, "callbacks": [deadline]}
+    model.fit(np.zeros((8, 2)), np.ones((8, 1)), **options)
     assert int(model.optimizer.iterations) == steps
+    assert deadline.is_over is (seconds == 0)
+    assert deadline.start_seconds > 0
 
 
 @pytest.mark.parametrize("package", [keras, tf_keras])
@@ -112,3 +117,61 @@ def test_code_for_several_inputs_takes_examples_of_each(with_examples):
     assert "quantize_aware(student, examples)" in code
     assert ('"int8", examples, target' in code) is with_examples
     compile(code, "code", "exec")
+
+
+def test_a_list_of_inputs_gets_their_names():
+    inputs = [keras.Input((3,), name="a"), keras.Input((4,), dtype="int32", name="b")]
+    x = [np.arange(15).reshape(5, 3), np.zeros((5, 4), int)]
+    teacher = keras.Model(inputs, layers.Dense(1)(inputs[0]))
+    examples = Examples.of("data", (x, np.zeros(5)), inputs).for_inputs_of(teacher)
+    assert {name: array.dtype.kind for name, array in examples.x.items()} == {"a": "f", "b": "i"}
+    names = {"x_train": x}
+    exec("\n".join(examples.code), names)
+    for name, array in examples.x.items():
+        np.testing.assert_array_equal(names["x_train"][name], array)
+        assert names["x_train"][name].dtype == array.dtype
+    with pytest.raises(ValueError, match=r"a list of 1 inputs.*arrays of \(3,\) for 'a', \(4,\)"):
+        Examples.of("data", (x[:1], np.zeros(5)), inputs)
+
+
+def test_the_code_of_whole_numbers_makes_real_ones():
+    x = np.arange(8).reshape(4, 2)
+    examples = Examples.of("data", (x, np.zeros(4))).for_inputs_of(model_of(0.0))
+    names = {"x_train": x}
+    exec("\n".join(examples.code), names)
+    assert names["x_train"].dtype == examples.x.dtype == np.float32
+    real = Examples.of("data", (x.astype("float32"), np.zeros(4))).for_inputs_of(model_of(0.0))
+    assert real.code == ()
+
+
+@pytest.mark.parametrize(
+    ("y", "others", "message"),
+    [
+        (
+            np.eye(2),
+            np.array([0, 1]),
+            r"labels of shape \(2, 2\), validation_data of \(2,\)",
+        ),
+        (np.array([1, 2]), np.array([0, 1]), "labels from 1 to 2.*number the classes from 0"),
+        (np.array([0, -1]), np.array([0, 1]), "labels from -1 to 0"),
+    ],
+)
+def test_training_labels_of_another_form_are_refused(y, others, message):
+    judge = Judge(Examples(LOGITS, others), MEASURES["classification"][0], "classification")
+    check_labels(others, judge, LOGITS)
+    check_labels(others[:, None], judge, LOGITS)
+    with pytest.raises(ValueError, match=message):
+        check_labels(y, judge, LOGITS)
+
+
+def test_labels_of_one_column_may_have_an_axis_or_not():
+    judge = Judge(Examples(LOGITS, np.array([0, 1])), MEASURES["classification"][0], "multilabel")
+    check_labels(np.array([[0], [1]]), judge, LOGITS[:, :1])
+
+
+def test_inputs_of_another_shape_are_named():
+    examples = Examples.of("data", (np.zeros((4, 3)), np.zeros((4, 1))))
+    with pytest.raises(
+        ValueError, match=r"shape \(4, 3\) for the input .*examples of shape \(2,\)"
+    ):
+        Judge.of(model_of(0.0), examples, None)

@@ -97,6 +97,19 @@ def test_the_first_steps_forget_the_beginning(student, step, decay):
         np.testing.assert_allclose(new - old, 1 - decay, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kit", [keras, tf_keras])
+def test_an_adapted_normalization_is_copied(kit):
+    x = np.random.default_rng(0).normal(5.0, 3.0, (50, 2)).astype("float32")
+    scaling = kit.layers.Normalization()
+    scaling.adapt(x)
+    student = kit.Sequential([kit.layers.InputLayer((2,)), scaling, kit.layers.Dense(2)])
+    teacher = MovingAverage()
+    teacher.meet(student)
+    normalized = (x - x.mean(0)) / x.std(0)
+    kernel, bias = (np.asarray(weight) for weight in student.layers[-1].weights)
+    np.testing.assert_allclose(teacher(x, None).outputs, normalized @ kernel + bias, atol=1e-4)
+
+
 def test_integers_and_seeds_are_left_alone():
     student = keras.Sequential(
         [keras.Input((5,)), keras.layers.Dropout(0.5), keras.layers.Dense(3)], name="student"

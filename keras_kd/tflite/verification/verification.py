@@ -297,8 +297,12 @@ def _by_file(y: Any, pairing: Pairing) -> Any:
     return {of_file.get(name, name): values for name, values in y.items()}
 
 
-def check_finite_weights(student: Any) -> None:
-    """Refuse a student with a weight that is NaN or infinite: what it computes means nothing.
+def check_finite_weights(student: Any, role: str = "student") -> None:
+    """Refuse a model with a weight that is NaN or infinite: what it computes means nothing.
+
+    Args:
+        student: the model.
+        role: what a message calls it.
 
     Raises:
         ValueError: if there is one.
@@ -311,7 +315,7 @@ def check_finite_weights(student: Any) -> None:
         if wrong:
             name = getattr(weight, "path", None) or weight.name
             raise problem(
-                f"the student {student.name!r} with {wrong} of {values.size} numbers NaN or "
+                f"the {role} {student.name!r} with {wrong} of {values.size} numbers NaN or "
                 f"infinite in its weight {name!r}",
                 "finite weights",
                 "train it again, with a lower learning rate or clipped gradients, or load the "
