@@ -107,7 +107,7 @@ class Inputs:
                 f"inputs {entries}, all of which teacher_inputs={self.teacher_inputs!r} names",
                 "entries for the student, too",
                 "name the student's, for example student_inputs="
-                f"{entries[0]!r}; an entry may be seen by both",
+                f"{entries[0]!r}; an entry may be in both",
             )
         return part
 
