@@ -233,7 +233,7 @@ class Ensemble(Teacher):
         raise problem(
             f"layer name {name!r} for an ensemble of the members {names}",
             "the name of one member, a slash, and the name of its layer",
-            f"write for example {names[0] + '/layer'!r}, and give every member another name",
+            f"write for example {names[0] + '/layer'!r}, and give every member a different name",
         )
 
     def _combined(self, tapped: Sequence[Tapped], mean: Callable[[list[Voice]], Any]) -> Tapped:

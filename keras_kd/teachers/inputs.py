@@ -106,8 +106,8 @@ class Inputs:
             raise problem(
                 f"inputs {entries}, all of which teacher_inputs={self.teacher_inputs!r} names",
                 "entries for the student, too",
-                "name its own, for example student_inputs="
-                f"{entries[0]!r}; an entry may be seen by both",
+                "name the student's, for example student_inputs="
+                f"{entries[0]!r}; an entry may be in both",
             )
         return part
 

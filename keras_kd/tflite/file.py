@@ -64,7 +64,7 @@ class TFLiteFile:
             if not names or len(set(names)) < len(names):
                 raise problem(
                     f"a model with the {kind}s {names}",
-                    f"at least one {kind}, and another name for each",
+                    f"at least one {kind}, and a different name for each",
                     "convert the student with keras_kd.tflite.convert",
                 )
         for tensor in self.inputs:

@@ -300,7 +300,7 @@ def _functional(model: Any, path: str | None = None) -> Any:
         )
     raise problem(
         f"the subclassed model {name!r} ({type(model).__name__}), whose layers' order only"
-        " only its own code defines",
+        " its own code defines",
         "a Sequential or Functional model",
         "rebuild it as one: inputs = keras.Input(shape); student = keras.Model(inputs,"
         " model.call(inputs)) works where `call` only calls layers",

@@ -140,7 +140,7 @@ def _check_criterion(rank: Any, energy: Any, target_parameters: Any, layers: Sel
 
 
 def _target(target: Any, before: int) -> int:
-    fix = "0.5 halves the parameters, 20_000 is their number"
+    fix = "0.5 halves the parameters, 20_000 leaves that many"
     if isinstance(target, Integral):
         target = check_integer("target_parameters", target, at_least=1, fix=fix)
     else:

@@ -149,7 +149,7 @@ class Contents:
         if not names or len(set(names)) < len(names):
             raise problem(
                 f"tensors of the names {names} to store",
-                "at least one, and another name for each",
+                "at least one, and a different name for each",
                 "name each layer once in outputs=['logits', ...]",
             )
         self.decoded = {

@@ -220,7 +220,7 @@ class Sink:
             raise problem(
                 f"the key {_shown(keys[place])} a second time, at the example number "
                 f"{self._position + place}",
-                "another key for each example, and each example once",
+                "a different key for each example, and each example once",
                 "store the data without repeat(), and give each example another key",
             )
 
