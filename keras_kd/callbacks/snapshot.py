@@ -265,21 +265,31 @@ def _same(before: Any, now: Any) -> bool:
     )
 
 
-def random_arrays() -> dict[str, np.ndarray]:
-    """The state of the generators that data and layers may draw from, for a file."""
+def random_arrays(model: Any) -> dict[str, np.ndarray]:
+    """The state of the generators that data and the layers of a Keras 3 model draw from."""
     pack = Pack()
-    text = json.dumps(pack.add(_random_state()))
+    state = {"process": _random_state(), "layers": list(map(np.asarray, _seeds(model)))}
+    text = json.dumps(pack.add(state))
     return {_TEXT: np.frombuffer(text.encode(), np.uint8), **pack.arrays}
 
 
-def restore_random(arrays: dict[str, np.ndarray]) -> None:
+def restore_random(model: Any, arrays: dict[str, np.ndarray]) -> None:
     """Give the generators the state that `random_arrays` returned.
 
     Raises:
         KeyError: if the arrays are others.
-        ValueError: if the arrays are others.
+        ValueError: if the arrays are others, or of another model.
     """
-    _set_random_state(Pack(arrays).take(json.loads(arrays[_TEXT].tobytes())))
+    state = Pack(arrays).take(json.loads(arrays[_TEXT].tobytes()))
+    for seed, value in zip(_seeds(model), state["layers"], strict=True):
+        seed.assign(value)
+    _set_random_state(state["process"])
+
+
+def _seeds(model: Any) -> list[Any]:
+    """Those of the layers, which a model's file does not hold."""
+    weights = set(map(_key, model.weights))
+    return [variable for variable in model.variables if _key(variable) not in weights]
 
 
 def _random_state() -> dict[str, Any]:

@@ -50,8 +50,6 @@ class Checkpoint:
         self._stages: list[dict[str, Any]] = []
         # How many the manifest names: more where it is of other steps.
         self._listed = 0
-        # Where there are no files.
-        self._plain = start
         if self._files is None:
             return
         self._fingerprint = _fingerprint(start)
@@ -75,8 +73,7 @@ class Checkpoint:
         """
         if number == 0:
             return self._start
-        if self._files is None:
-            return self._plain
+        assert self._files is not None
         path = self._files.directory / self._name(number, ".keras")
         classes = {type(layer) for layer in self._start._flatten_layers()}
         own = {kind.__name__: kind for kind in classes if not kind.__module__.startswith("keras.")}
@@ -98,8 +95,11 @@ class Checkpoint:
         assert self._files is not None
         self._files.restore_weights(self._name(number, ".npz"), student)
 
-    def restore_random(self) -> None:
+    def restore_random(self, plain: keras.Model) -> None:
         """Give the random generators the state that they had after the last finished step.
+
+        Args:
+            plain: the student after that step, whose layers have some.
 
         Raises:
             ValueError: if its file cannot be read.
@@ -109,7 +109,7 @@ class Checkpoint:
         name = self._name(self.finished, _RANDOM)
         arrays = self._files.read_arrays(name)
         try:
-            restore_random(arrays)
+            restore_random(plain, arrays)
         except (KeyError, TypeError, ValueError) as error:
             raise self._files.unreadable(self._files.directory / name, error) from error
 
@@ -141,10 +141,8 @@ class Checkpoint:
                 with replacing(self._files.directory / self._name(number, ".keras")) as path:
                     plain.save(path)
                 self._files.write_weights(self._name(number, ".npz"), trained)
-                self._files.write_arrays(self._name(number, _RANDOM), random_arrays())
+                self._files.write_arrays(self._name(number, _RANDOM), random_arrays(plain))
             self._write_manifest(stages)
-        if plain is not None:
-            self._plain = plain
         self._stages = stages
 
     def _write_manifest(self, stages: list[dict[str, Any]]) -> None:

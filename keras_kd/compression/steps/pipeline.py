@@ -136,12 +136,11 @@ def _work(
     if finished == len(steps) and steps[-1].family.stays:
         trained = _compressed(steps[-1], checkpoint.plain(finished - 1), representative_data)
         checkpoint.restore(finished, trained)
-    checkpoint.restore_random()
+    checkpoint.restore_random(plain)
     for number, step in enumerate(steps[finished:], start=finished + 1):
         run.say(f"Step {number} of {len(steps)}: {step!r}")
         began = time.perf_counter()
-        # As it is in the file, with the seeds that loading draws: a run that resumes has no other.
-        trained = _compressed(step, checkpoint.plain(number - 1), representative_data)
+        trained = _compressed(step, plain, representative_data)
         metrics = run.teach(trained, step, checkpoint.training())
         plain = strip(trained)
         if not step.family.stays:

@@ -213,12 +213,22 @@ def test_an_interrupted_step_goes_on_at_its_last_epoch_with_the_same_result(
     assert not (tmp_path / "training").exists()
 
 
-def test_an_interruption_between_two_steps_changes_nothing(uninterrupted, tmp_path):
-    assert pruned_and_quantized(tmp_path, before=2) is None
-    assert (tmp_path / "1_prune.keras").exists()
-    resumed = pruned_and_quantized(tmp_path)
-    assert resumed["epochs"] == 3
-    assert_same_end(uninterrupted, resumed)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        # Students of tf_keras, and of Keras 3, whose layers have their own seeds.
+        None,
+        [Step("factorize", epochs=1, rank=3), Step("remove_filters", epochs=1, share=0.25)],
+    ],
+    ids=["tf_keras", "keras"],
+)
+def test_an_interruption_between_two_steps_changes_nothing(uninterrupted, tmp_path, steps):
+    whole = pruned_and_quantized(tmp_path / "whole", steps=steps) if steps else uninterrupted
+    assert pruned_and_quantized(tmp_path / "run", before=2, steps=steps) is None
+    assert any((tmp_path / "run").glob("1_*.keras"))
+    resumed = pruned_and_quantized(tmp_path / "run", steps=steps)
+    assert 2 * resumed["epochs"] == whole["epochs"]
+    assert_same_end(whole, resumed)
 
 
 def test_a_step_with_other_arguments_does_not_go_on_with_the_training_of_the_old_one(tmp_path):
