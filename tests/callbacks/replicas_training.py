@@ -293,6 +293,12 @@ def refused(folder):
     }
 
 
+def fewer_replicas(folder):
+    """The error where a training on several replicas is to go on with one device."""
+    assert train("arrays", folder, 2) is None
+    return message(train, "arrays", folder, 0, ONE_DEVICE)
+
+
 def without_a_teacher(folder):
     whole = of_keras(folder / "whole")
     assert of_keras(folder / "part", 3) is None
@@ -308,7 +314,7 @@ def main(arguments):
         kept = {f"value_{i}": value for i, value in enumerate(state(model))}
         np.savez(result, **kept, **{name: np.array(one) for name, one in history.items()})
         return {}
-    others = {one.__name__: one for one in (unlike, refused, without_a_teacher)}
+    others = {one.__name__: one for one in (unlike, refused, fewer_replicas, without_a_teacher)}
     found = {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*the damaged checkpoint")

@@ -109,8 +109,9 @@ CASES = ["arrays", "pipeline", "drawing", "numbered", "random", "older"]
 
 @pytest.mark.slow
 def test_two_replicas_go_on():
-    [results] = ended([started([*CASES, "without_a_teacher"])])
+    [results] = ended([started([*CASES, "without_a_teacher", "fewer_replicas"])])
     assert results.pop("without_a_teacher") == {"same": True}
+    assert "another training: replicas: 2 there, null here" in results.pop("fewer_replicas")
     assert list(results) == CASES
     check(results, [""])
 
