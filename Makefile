@@ -50,6 +50,9 @@ test-backends: $(BACKENDS:%=test-%) test-tensorflow ## distill on JAX, PyTorch a
 $(BACKENDS:%=test-%): test-%: $(INSTALLED) .venv-%/.installed
 	KERAS_BACKEND=$* KERAS_KD=$(abspath $(BIN))/keras-kd JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
 		.venv-$*/bin/python -m pytest -p no:cacheprovider tests/backends
+	KERAS_BACKEND=$* JAX_DISABLE_MOST_OPTIMIZATIONS=1 .venv-$*/bin/python -m pytest \
+		-p no:cacheprovider tests/losses/test_contract.py \
+		-k "is_that_of_the_reference or golden_numbers or no_gradient"
 
 test-tensorflow: $(INSTALLED)
 	$(BIN)/python -m pytest -p no:cacheprovider -m "" tests/backends
