@@ -4,7 +4,7 @@
 
 Starts two workers of `tf.distribute.MultiWorkerMirroredStrategy` on this machine, each of which has
 half of every batch, and trains the same student alone in a third process. Prints test accuracies
-and the largest difference between the weights. Expect equal accuracies and about 1e-7.
+and the largest difference between the weights. Expect equal accuracies and less than 1e-6.
 
 On several machines start one worker on each, with the TF_CONFIG of TensorFlow's guide.
 """
