@@ -50,7 +50,7 @@ def test_a_schedule_that_starts_out_of_bounds():
 
 @pytest.mark.parametrize("answer", ["warm", None])
 def test_a_function_that_gives_no_number(answer):
-    message = rf"says {re.escape(repr(answer))} of step 0.*a function from the step to a number"
+    message = rf"returns {re.escape(repr(answer))} for step 0.*a function from the step to a number"
     with pytest.raises(TypeError, match=message):
         check_schedule("temperature", lambda step: answer, above=0, fix="use 4")
 
