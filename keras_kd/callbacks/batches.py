@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_kd import _backends
 from keras_kd._checks import problem
+from keras_kd.teachers.stored.pipeline import visits_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -286,8 +287,11 @@ class PipelineBatches(Batches):
 
         self._given = dataset
         self._draws = False
+        self._visits = []
         for part in _pipeline(dataset):
             self._draws |= _check_seeds(part)
+            visits = visits_of(part)
+            self._visits += [] if visits is None else [visits]
         size = int(dataset.cardinality())
         if size == tf.data.UNKNOWN_CARDINALITY:
             raise problem(
@@ -308,7 +312,11 @@ class PipelineBatches(Batches):
     def dataset(self, first: int, seed: int) -> tf.data.Dataset:
         """See `Batches`."""
         endless = self._given if self.per_epoch is None else self._given.repeat()
-        if self.per_epoch is not None and not self._draws:
+        for visits in self._visits:
+            visits.begin_again()
+        # What an example gets depends on what was read before it.
+        in_turn = self._draws or self._visits
+        if self.per_epoch is not None and not in_turn:
             # The orders of a pipeline that shuffles are counted by its iterators.
             for _ in range(first // self.per_epoch):
                 iter(self._given)

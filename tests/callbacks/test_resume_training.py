@@ -205,6 +205,29 @@ def test_adapters_and_averages_go_on(make, tmp_path):
     assert_resumes(make, tmp_path, [6])
 
 
+def noise(example, seed):
+    import tensorflow as tf
+
+    return example + tf.random.stateless_normal(tf.shape(example), seed)
+
+
+@pytest.mark.parametrize("augment", [None, noise])
+def test_a_stored_teacher_goes_on_in_the_order_and_with_the_versions_of_its_run(augment, tmp_path):
+    keras.utils.set_random_seed(1)
+    path, versions = tmp_path / "teacher.store", {} if augment is None else {"versions": 2}
+    teachers.StoredTeacher.create(new_teacher(), (X, Y), path, augment=augment, **versions)
+
+    def stored():
+        return teachers.StoredTeacher(path, augment=augment)
+
+    assert_resumes(
+        lambda: distiller(teacher=stored()),
+        tmp_path,
+        [6, (2, 7)],
+        data=lambda: stored().join((X, Y), BATCH, seed=3),
+    )
+
+
 @pytest.mark.slow
 def test_averages_of_the_optimizer_go_on(tmp_path):
     def callbacks():

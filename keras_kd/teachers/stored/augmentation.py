@@ -214,6 +214,11 @@ class Visits:
         self._versions = versions
         self._lock = threading.Lock()
 
+    def begin_again(self) -> None:
+        """Give each example its first version next."""
+        with self._lock:
+            self._next[:] = 0
+
     def next_versions(self, examples: np.ndarray) -> np.ndarray:
         """The version of each of these examples, int64 of shape `(n,)`; they may repeat.
 

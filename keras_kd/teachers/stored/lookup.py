@@ -75,9 +75,9 @@ class Lookup:
         self._examples = records.count // description.versions
         self._keys = Keys(description.key_kind)
         self._verify = verify and description.has_fingerprints
-        self._visits = None
+        self.visits: Visits | None = None
         if augmentation is not None:
-            self._visits = Visits(self._examples, description.versions)
+            self.visits = Visits(self._examples, description.versions)
 
     def keys(self, keys: Any, count: int) -> np.ndarray:
         """The keys of a batch; of the place of its first example, the places of all."""
@@ -100,8 +100,8 @@ class Lookup:
         integers = self._keys.to_integers(keys)
         assert self.augmentation is not None
         if version is None:
-            assert self._visits is not None
-            versions = self._visits.next_versions(self._find(keys, integers))
+            assert self.visits is not None
+            versions = self.visits.next_versions(self._find(keys, integers))
         else:
             versions = np.full(len(keys), version % self.description.versions)
         return versions, self.augmentation.seeds(integers, versions)

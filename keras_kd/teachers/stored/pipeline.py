@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from keras_kd._backends import call_from_tensorflow, is_tensorflow
 from keras_kd._checks import problem
-from keras_kd.teachers.stored.augmentation import marks
+from keras_kd.teachers.stored.augmentation import Visits, marks
 from keras_kd.teachers.stored.examples import (
     Batch,
     as_arrays,
@@ -32,6 +33,8 @@ _MOST_BATCHES = 16
 _MOST_BYTES = 8 << 20
 # More of them, augmented one by one, no longer stay in the processor's cache.
 _MOST_AUGMENTED = 1024
+# Of pipelines that augment, by the part that asks for the versions.
+_VISITS: Any = weakref.WeakKeyDictionary()
 
 
 def join(
@@ -61,6 +64,11 @@ def _batches(dataset: Iterable, lookup: Lookup) -> Iterator[tuple]:
     for batch in dataset:
         yield lookup.batch(batch, position)
         position += size_of(batch)
+
+
+def visits_of(part: tf.data.Dataset) -> Visits | None:
+    """What counts the versions of augmented examples, if this part of a pipeline does."""
+    return _VISITS.get(part)
 
 
 class Pipeline:
@@ -167,6 +175,7 @@ class Pipeline:
         if self._lookup.augmentation is not None:
             # Not in parallel, so that the versions come in the same order each time.
             dataset = dataset.map(_untraced(lambda *batch: self._with_seeds(divided(*batch))))
+            _VISITS[dataset] = self._lookup.visits
             joining = self._joined_augmented
         return dataset.map(_untraced(joining), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
