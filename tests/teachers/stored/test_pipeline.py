@@ -297,12 +297,12 @@ def test_a_distiller_says_what_is_wrong_in_one_line(
 
 def test_unknown_keys_are_named(stored, stored_by_key, examples, tmp_path):
     x, y = examples
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"nothing is stored.*8, 11, 14"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"without stored outputs.*8, 11, 14"):
         run(stored_by_key.join(({**keyed(x), "key": 3 * np.arange(20) + 8}, y), shuffle=False))
     more = np.concatenate([x, x + 1])
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"nothing is stored.*20"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"without stored outputs.*20"):
         run(stored.join((more,), shuffle=False))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"nothing is stored.*20"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"without stored outputs.*20"):
         run(stored.join(tf.data.Dataset.from_tensor_slices(more).batch(30), verify=False))
     with pytest.raises(tf.errors.InvalidArgumentError, match="keys of dtype"):
         run(stored_by_key.join(({"image": x, "key": np.array(list("abcdefghijklmnopqrst"))}, y)))

@@ -80,9 +80,9 @@ def test_reading(stored, teacher, examples):
     expected = teacher.predict(examples[0], verbose=0)
     np.testing.assert_allclose(stored.read([3, 3, 19])["logits"], expected[[3, 3, 19]], atol=1e-6)
     np.testing.assert_allclose(stored.read(7)["logits"], expected[[7]], atol=1e-6)
-    with pytest.raises(ValueError, match=r"nothing is stored .*20"):
+    with pytest.raises(ValueError, match=r"without stored outputs.*20"):
         stored.read([20])
-    with pytest.raises(ValueError, match=r"nothing is stored .*-1"):
+    with pytest.raises(ValueError, match=r"without stored outputs.*-1"):
         stored.read([-1])
 
 
