@@ -294,6 +294,19 @@ def random_seed() -> int | None:
     return seed
 
 
+def tf_keras_seeds() -> Any:
+    """What holds the `generator` from which layers of tf_keras draw their seeds.
+
+    `tf_keras.utils.set_random_seed` makes it; without it they draw from Python's own. None if
+    tf_keras is not in use.
+    """
+    if "tf_keras" not in sys.modules:
+        return None
+    from tf_keras.src import backend
+
+    return backend._SEED_GENERATOR
+
+
 def keep_random_states(model: Any) -> bool:
     """Have layers of tf_keras such as Dropout draw from generators whose state can be saved.
 

@@ -297,8 +297,10 @@ def _random_state() -> dict[str, Any]:
     # First, since Keras and TensorFlow draw a seed where they have none yet.
     of_keras = _read(_keras.global_seed_generator().state)
     generator = _tensorflow_generator()
+    seeds = getattr(_keras.tf_keras_seeds(), "generator", None)
     return {
         "python": random.getstate(),
+        "tf_keras": None if seeds is None else seeds.getstate(),
         "numpy": np.random.get_state(),
         "keras": of_keras,
         "tensorflow": None if generator is None else _read(generator.state),
@@ -310,6 +312,9 @@ def _set_random_state(state: Mapping[str, Any]) -> None:
     generator = _tensorflow_generator()
     if generator is not None and state["tensorflow"] is not None:
         _assign(generator.state, state["tensorflow"])
+    if state["tf_keras"] is not None and (holder := _keras.tf_keras_seeds()) is not None:
+        holder.generator = random.Random()
+        holder.generator.setstate(state["tf_keras"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
 

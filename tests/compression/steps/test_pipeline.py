@@ -162,6 +162,7 @@ def pruned_and_quantized(directory, stop=0, *, before=0, given=None, steps=None)
 
     Each step has three epochs of four batches.
     """
+    tf_keras.utils.set_random_seed(3)
     keras.utils.set_random_seed(3)
     student = keras.Sequential(
         [keras.Input((16,)), layers.Dense(8, "relu"), layers.Dropout(0.3), layers.Dense(4)]
