@@ -37,18 +37,6 @@ def pytest_collection(session):
         gc.freeze()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item, nextitem):
-    # What a file of tests has left for good, such as compiled functions, grows to millions of
-    # objects; a collection of garbage that looks at all of them takes 20 seconds.
-    try:
-        return (yield)
-    finally:
-        if nextitem is None or nextitem.path != item.path:
-            gc.collect()
-            gc.freeze()
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     mark_the_slow_rows(items)
