@@ -14,18 +14,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
+from _workers import strategy_of_process
 
 EXAMPLES, BATCH, EPOCHS = 37, 16, 4
 CASES = {}
-
-
-def strategy_of_process():
-    if "TF_CONFIG" in os.environ:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    (processor,) = tf.config.list_physical_devices("CPU")
-    two = [tf.config.LogicalDeviceConfiguration()] * 2
-    tf.config.set_logical_device_configuration(processor, two)
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 STRATEGY = strategy_of_process()

@@ -1,6 +1,7 @@
-"""Processes of `tf.distribute.MultiWorkerMirroredStrategy`."""
+"""Processes that train on several replicas: where workers are, and the strategy of each process."""
 
 import json
+import os
 import socket
 
 
@@ -16,3 +17,15 @@ def places(count=2):
         json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
         for index in range(count)
     ]
+
+
+def strategy_of_process():
+    """That of one worker of several, or of two logical CPU devices; before Keras is imported."""
+    import tensorflow as tf
+
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    (processor,) = tf.config.list_physical_devices("CPU")
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(processor, two)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

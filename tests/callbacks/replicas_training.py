@@ -17,19 +17,11 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import tensorflow as tf
-
-
-def strategy_of_process():
-    if "TF_CONFIG" in os.environ:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    (processor,) = tf.config.list_physical_devices("CPU")
-    two = [tf.config.LogicalDeviceConfiguration()] * 2
-    tf.config.set_logical_device_configuration(processor, two)
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
+from _workers import strategy_of_process
 
 STRATEGY = strategy_of_process()
 ONE_DEVICE = tf.distribute.get_strategy()
