@@ -103,6 +103,13 @@ def _bidirectional(merge_mode):
     )(x)
 
 
+def _maximum(x):
+    # Steps of padding are equal where a causal attention sees the same steps before them; which of
+    # them is the maximum, and gets the gradient, would depend on rounding.
+    ramp = np.linspace(0, 0.1, x.shape[1], dtype="float32")[:, None]
+    return layers.GlobalMaxPooling1D()(x + ramp)
+
+
 def _layer(layer, *args, **options):
     """A piece that is one layer."""
     return lambda x: layer(*args, **options)(x)
@@ -175,7 +182,7 @@ SERIES = {
     "time-distributed": lambda x: layers.TimeDistributed(layers.Dense(3))(x),
     "masking": _layer(layers.Masking, PADDING),
     "average of series": _layer(layers.GlobalAveragePooling1D),
-    "maximum of series": _layer(layers.GlobalMaxPooling1D),
+    "maximum of series": _maximum,
     "permute": _layer(layers.Permute, (2, 1)),
     "last step": lambda x: x[:, -1],
     "ops.mean": lambda x: ops.mean(x, axis=1),
@@ -297,8 +304,14 @@ def batch_for(model):
 
 
 def check(model, assert_same_step):
-    """Outputs, gradients and statistics are the same, and the weights come back bit for bit."""
-    assert_same_step(model, batch_for(model), tolerance=1e-5, gradient_tolerance=1e-4)
+    """Outputs, gradients and statistics are the same, and the weights come back bit for bit.
+
+    What is drawn can be ill-conditioned: two layer normalizations behind one another move the
+    gradients of the inputs by 1e-4 if the weights move by their rounding.
+    """
+    assert_same_step(
+        model, batch_for(model), tolerance=1e-5, gradient_tolerance=1e-4, any_conditioning=True
+    )
 
 
 plans = st.builds(
