@@ -499,12 +499,14 @@ def chain_of_hidden(model):
     return keras.Sequential(model.layers[:1])
 
 
+def refusals():
+    """The messages about what several replicas cannot train."""
+    return {name: refused(name) for name in REFUSED} | refused_places()
+
+
 def main(names):
-    if names == ["parts"]:
-        return of_parts()
-    if names == ["refusals"]:
-        return {name: refused(name) for name in REFUSED} | refused_places()
-    return {name: apart(name) for name in names}
+    others = {"parts": of_parts, "refusals": refusals}
+    return {name: others[name]() if name in others else apart(name) for name in names}
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def noise(example, seed):
     return example + tf.random.stateless_normal(tf.shape(example), seed)
 
 
-@pytest.mark.parametrize("augment", [None, noise])
+@pytest.mark.parametrize("augment", [pytest.param(None, marks=pytest.mark.slow), noise])
 def test_a_stored_teacher_goes_on_in_the_order_and_with_the_versions_of_its_run(augment, tmp_path):
     keras.utils.set_random_seed(1)
     path, versions = tmp_path / "teacher.store", {} if augment is None else {"versions": 2}

@@ -40,11 +40,17 @@ def check_equal(results, cases):
         assert result["learned"] > 0, (name, result)
 
 
-def test_two_replicas_train_what_one_device_trains(tmp_path):
+@pytest.fixture(scope="module")
+def two_replicas(tmp_path_factory):
+    """What one process finds out about two replicas."""
+    cases = ["outputs_and_features", "parts", "refusals"]
+    return found(started(cases, tmp_path_factory.mktemp("stores")))
+
+
+def test_two_replicas_train_what_one_device_trains(two_replicas):
     cases = ["outputs_and_features"]
-    results = found(started(cases, tmp_path))
-    check_equal(results, cases)
-    assert "accuracy" in results[cases[0]]["names"]
+    check_equal({name: two_replicas[name] for name in cases}, cases)
+    assert "accuracy" in two_replicas[cases[0]]["names"]
 
 
 OF_KERAS_3 = [
@@ -78,9 +84,8 @@ def test_every_kind_of_training_is_the_same_on_two_replicas(cases, tmp_path):
     check_equal(found(started(cases, tmp_path)), cases)
 
 
-@pytest.mark.slow
-def test_a_loss_of_a_batch_can_stay_with_each_replica(tmp_path):
-    result = found(started(["parts"], tmp_path))
+def test_a_loss_of_a_batch_can_stay_with_each_replica(two_replicas):
+    result = two_replicas["parts"]
     assert result["sizes"] == [4, 3]
     assert result["logged"] == pytest.approx(result["expected"], rel=1e-5)
     assert result["logged"] != pytest.approx(result["whole"], rel=1e-2)
@@ -105,8 +110,8 @@ def test_two_processes_train_what_one_trains(tmp_path):
             worker.kill()
 
 
-def test_what_several_replicas_cannot_train_is_refused_before_the_first_step(tmp_path):
-    messages = found(started(["refusals"], tmp_path))
+def test_what_several_replicas_cannot_train_is_refused_before_the_first_step(two_replicas):
+    messages = two_replicas["refusals"]
     expected = {
         "jit_compile": "Received jit_compile=True on 2 replicas",
         "run_eagerly": "Received a step that runs eagerly on 2 replicas",

@@ -179,11 +179,12 @@ def test_a_state_has_the_type_of_the_outputs_at_both_ends(input_type, output_typ
 
 
 def test_ranges_are_those_of_the_whole_stream():
-    steps = np.repeat(np.tile([1.0, -1.0], 10), 100).reshape(-1, 1, 1).astype("float32")
+    # More than the examples that a conversion draws where their order does not matter.
+    steps = np.repeat(np.tile([1.0, -1.0], 10), 20).reshape(-1, 1, 1).astype("float32")
     mean = keras.layers.SimpleRNN(1, activation="linear", use_bias=False, stateful=True)
     student = keras.Sequential([keras.Input((1, 1), batch_size=1), mean])
-    # A running mean, which has come two thirds of the way after 100 steps.
-    student.set_weights([np.array([[0.01]]), np.array([[0.99]])])
+    # A running mean, which has come two thirds of the way after 20 steps.
+    student.set_weights([np.array([[0.05]]), np.array([[0.95]])])
     largest = np.abs(_in_keras(student, steps)).max()
     assert largest > 0.6
     [output] = [

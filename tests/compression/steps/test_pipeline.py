@@ -219,7 +219,10 @@ def test_an_interrupted_step_goes_on_at_its_last_epoch_with_the_same_result(
     [
         # Students of tf_keras, and of Keras 3, whose layers have their own seeds.
         None,
-        [Step("factorize", epochs=1, rank=3), Step("remove_filters", epochs=1, share=0.25)],
+        pytest.param(
+            [Step("factorize", epochs=1, rank=3), Step("remove_filters", epochs=1, share=0.25)],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["tf_keras", "keras"],
 )
@@ -232,6 +235,7 @@ def test_an_interruption_between_two_steps_changes_nothing(uninterrupted, tmp_pa
     assert_same_end(whole, resumed)
 
 
+@pytest.mark.slow
 def test_a_step_with_other_arguments_does_not_go_on_with_the_training_of_the_old_one(tmp_path):
     def steps(clusters):
         return [Step("cluster", epochs=2, num_clusters=clusters)]
