@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,20 @@ class StateFiles:
         self.directory = Path(directory)
         self._work = work
         _check_directory(self.directory)
+
+    def check_writable(self) -> None:
+        """Find out before any work whether its results can be kept.
+
+        Raises:
+            PermissionError: if nothing can be written in the directory.
+        """
+        if not self.directory.exists():
+            return
+        try:
+            with tempfile.TemporaryFile(dir=self.directory):
+                pass
+        except OSError as error:
+            raise _not_writable(self.directory, error) from error
 
     def write_json(self, name: str, content: Any) -> None:
         """Replace a file of JSON.
@@ -160,9 +175,9 @@ def using(directory: str | os.PathLike | None, work: str) -> Iterator[None]:
     """Keep other processes, and other calls in this one, from working in a directory meanwhile.
 
     The system takes the lock back when the process ends, however it ends. Where the file system
-    has no locks, or this process may not write, nothing is locked. A file `in_use`
-    is in the directory meanwhile. A directory that is missing is made, and removed if it is still
-    empty in the end.
+    has no locks, or this process may not write, nothing is locked. A file `in_use` is in the
+    directory meanwhile. A directory that is missing is made, and removed if it is still empty in
+    the end.
 
     Args:
         directory: where; None: nowhere, and nothing is locked.
@@ -170,7 +185,8 @@ def using(directory: str | os.PathLike | None, work: str) -> Iterator[None]:
 
     Raises:
         BlockingIOError: if another one works there.
-        NotADirectoryError: if the directory is a file.
+        NotADirectoryError: if the directory, or what should hold it, is a file.
+        PermissionError: if it is missing and cannot be made.
     """
     if directory is None:
         yield
@@ -207,8 +223,8 @@ def _locked(directory: Path, work: str) -> int | None:
     while True:
         try:
             directory.mkdir(parents=True, exist_ok=True)
-        except PermissionError:
-            return None
+        except OSError as error:
+            raise _not_writable(directory, error) from error
         try:
             file = open_own(path, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
@@ -260,13 +276,24 @@ def _taken(directory: str | os.PathLike, work: str) -> OSError:
 
 
 def _check_directory(directory: Path) -> None:
-    if directory.exists() and not directory.is_dir():
+    found = next((path for path in (directory, *directory.parents) if path.exists()), None)
+    if found is not None and not found.is_dir():
+        which = "which is a file" if found == directory else f"but {str(found)!r} is a file"
         raise problem(
-            f"the directory {str(directory)!r}, which is a file",
+            f"the directory {str(directory)!r}, {which}",
             "a directory, which may be missing yet",
             "pass another path",
             kind=NotADirectoryError,
         )
+
+
+def _not_writable(directory: Path, error: OSError) -> OSError:
+    return problem(
+        f"the directory {str(directory)!r}, where nothing can be written ({error.strerror})",
+        "a directory that you may write to",
+        "pass another one",
+        kind=PermissionError,
+    )
 
 
 def _flush_names(directory: Path) -> None:

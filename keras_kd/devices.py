@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from keras_kd._checks import check_choice, check_flag, check_number, check_type, problem
@@ -39,6 +40,9 @@ def parse_size(name: str, size: Any) -> int:
             raise problem(f"{name}={size!r}", "a number and B, KB, MB or GB", fix)
         size = int(float(match["number"]) * _UNITS[match["unit"].upper()])
     if isinstance(size, float) and size.is_integer():
+        size = int(size)
+    # NumPy's, too.
+    if isinstance(size, Integral) and not isinstance(size, bool):
         size = int(size)
     if not isinstance(size, int) or isinstance(size, bool):
         raise problem(f"{name}={size!r}", "a size in bytes", fix, kind=TypeError)

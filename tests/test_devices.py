@@ -1,5 +1,6 @@
 """Sizes, limits and the table of devices."""
 
+import numpy as np
 import pytest
 
 from keras_kd import devices
@@ -19,6 +20,7 @@ from keras_kd.devices import Device
         ("100 bytes", 100),
         (4096, 4096),
         (4096.0, 4096),
+        (np.int64(4096), 4096),
     ],
 )
 def test_sizes_are_parsed(text, expected):
@@ -31,7 +33,7 @@ def test_other_texts_are_refused(text):
         devices.parse_size("flash", text)
 
 
-@pytest.mark.parametrize("size", [None, True, 1.5, [64]])
+@pytest.mark.parametrize("size", [None, True, 1.5, [64], float("nan"), float("inf")])
 def test_other_types_are_refused(size):
     with pytest.raises(TypeError, match="Expected a size in bytes"):
         devices.parse_size("flash", size)

@@ -89,6 +89,32 @@ def test_a_file_is_no_directory(tmp_path):
         StateFiles(tmp_path / "run", "a test")
 
 
+def test_a_directory_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(NotADirectoryError, match=r"but '.*file' is a file.*pass another path"),
+        using(tmp_path / "file" / "run", "a test"),
+    ):
+        pass
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0o555)
+    (tmp_path / "file").touch()
+    message = r"where nothing can be written \(Permission denied\).*pass another one"
+    with without_permission(tmp_path / "file"):
+        with pytest.raises(PermissionError, match=message):
+            StateFiles("closed", "a test").check_writable()
+        with pytest.raises(PermissionError, match=message), using("closed/run", "a test"):
+            pass
+        StateFiles("open", "a test").check_writable()
+        # What is finished there can be read.
+        with using("closed", "a test"):
+            pass
+
+
 def test_unfinished_work_of_other_settings_goes(tmp_path):
     assert directory_of(tmp_path / "new", 1).parent == tmp_path / "new"
     first = directory_of(tmp_path, {"seed": 1, "epochs": 2})

@@ -237,7 +237,10 @@ def _given(match: re.Match, option: str) -> str:
     value = next(each for each in match.group("single", "double", "word") if each is not None)
     # A text of several words is one word for a shell.
     value = f'"{value}"' if " " in value else value
-    return f"{option} {_VALUES.get(value, value) if option == '--per-tensor' else value}"
+    if option == "--per-tensor":
+        return f"{option} {_VALUES.get(value, value)}"
+    # A switch has no value.
+    return option if value == "True" else f"{option} {value}"
 
 
 def _for_python(match: re.Match) -> str:

@@ -88,6 +88,13 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
         help="whose kernels the firmware links; unknown: the model alone counts against the flash "
         "(default: reference)",
     )
+    group.add_argument(
+        "--compressed",
+        action="store_true",
+        default=None,
+        help="compare --flash with the file after gzip, as for a download, and prune the student; "
+        "for android and web",
+    )
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +179,7 @@ def _device(arguments: argparse.Namespace) -> Any:
 
     limits = {
         name: getattr(arguments, name)
-        for name in ("flash", "ram", "latency", "target", "kernels")
+        for name in ("flash", "ram", "latency", "target", "kernels", "compressed")
         if getattr(arguments, name) is not None
     }
     if arguments.device is not None:

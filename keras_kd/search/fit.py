@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from keras_kd.search.measuring import check_measurable
 from keras_kd.search.result import FitResult, check_goal
 from keras_kd.search.rounds import Search
 from keras_kd.search.state import State, identity_of
-from keras_kd.search.teaching import Examples, Judge, Recipe, check_labels, outputs_of, usual_loss
+from keras_kd.search.teaching import (
+    Examples,
+    Judge,
+    Recipe,
+    check_labels,
+    outputs_of,
+    usual_loss,
+    warn_of_untrained,
+)
 
 _USUAL_KEEP = 0.99
 # What of a device decides which students fit.
@@ -59,6 +68,7 @@ def fit_to_device(
     runtime. The most accurate file that fits wins.
 
     The validation data choose the student: measure it again on data that had no part in this.
+    A teacher than which a constant answer is as good on them raises a warning.
 
     Args:
         teacher: a trained model of either Keras with one output.
@@ -76,8 +86,10 @@ def fit_to_device(
         trials: how many students that fit are trained.
         directory: where finished pieces are kept. The same call resumes there after an
             interruption. None keeps nothing.
-        max_minutes: after which the search ends with what it has; trainings become shorter and
-            fewer so that it is kept. None: no limit.
+        max_minutes: after which the call ends with what it has, counted from its beginning, and
+            with those of interrupted calls in the same directory. Trainings become shorter and
+            fewer, and the time that a file needs is kept free. The teacher's outputs, one student
+            trained for a step and a file that fits are made in any case. None: no limit.
         epochs: of a finalist's training in float32; half as many follow with quantizers.
         finalists: how many students are trained to the end; forms of the teacher twice, from its
             weights and from new ones.
@@ -99,6 +111,7 @@ def fit_to_device(
             family of students.
         NothingFits: if no student fits the device (a ValueError); its message names the nearest
             one, by how much it misses, and what would help.
+        OSError: if nothing can be written in the directory.
         TypeError: if an argument is of another type.
         ValueError: if an argument is out of range, teacher and data do not fit together, no layer
             of the teacher can be made narrower, the directory holds another search, or
@@ -117,6 +130,7 @@ def fit_to_device(
         result.save("firmware")
         ```
     """
+    began = time.monotonic()
     board = devices.get(device)
     recipe = _checked_recipe(
         epochs, batch_size, learning_rate, student_loss_weight, distillation_losses, sparsity, seed
@@ -143,6 +157,7 @@ def fit_to_device(
     if loss is None:
         check_labels(train.y, judge, outputs)
     teacher_value = judge.value(outputs)
+    warn_of_untrained(teacher, judge, outputs)
     if goal is None:
         share = _USUAL_KEEP if keep is None else keep
         goal = teacher_value * (share if judge.measure.higher_is_better else 1 / share)
@@ -164,7 +179,7 @@ def fit_to_device(
         },
     )
     with using(directory, "a search"):
-        state = State(directory, identity)
+        state = State(directory, identity, began)
         search = Search(
             teacher=teacher,
             family=student,

@@ -86,7 +86,8 @@ def with_smaller_maps(
     """Rebuild a model with smaller maps, with its weights.
 
     Where a Flatten gives fewer values, the kernel behind it is summed over the positions that one
-    position now stands for. Other weights of which the shape changes begin anew.
+    position now stands for. Other weights of which the shape changes begin anew, with the same
+    values each time.
 
     Args:
         model: a functional Keras 3 model.
@@ -178,11 +179,12 @@ def _replayed(
         name=name,
     )
     maps = list(_flattened(graph, before, tensors))
-    for key, record in records.items():
-        for weight_name, weight in named_weights(made[key][0]).items():
+    for number, (key, record) in enumerate(records.items()):
+        [layer] = made[key]
+        for weight_name, weight in named_weights(layer).items():
             value = record.weights.get(weight_name)
-            if value is not None:
-                _assign(weight, value, maps)
+            if value is not None and not _assign(weight, value, maps):
+                _renew(layer, weight_name, weight, number)
     return model
 
 
@@ -202,15 +204,26 @@ def _assign(
     weight: Any,
     value: np.ndarray,
     maps: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
-) -> None:
+) -> bool:
+    """Give a weight the value of the teacher's; False where it has another shape."""
     shape = tuple(weight.shape)
     if shape == value.shape:
         weight.assign(value)
-        return
+        return True
     for old, new in maps:
         if (math.prod(old), math.prod(new)) == (value.shape[0], shape[0]):
             weight.assign(_summed(value, old, new))
-            return
+            return True
+    return False
+
+
+def _renew(layer: Any, name: str, weight: Any, seed: int) -> None:
+    """Draw a weight anew, the same in each process: a form is built more than once."""
+    initializer: Any = getattr(layer, f"{name}_initializer", None)
+    config = initializer.get_config() if hasattr(initializer, "get_config") else {}
+    if "seed" in config:
+        again = type(initializer).from_config({**config, "seed": seed})
+        weight.assign(again(weight.shape, weight.dtype))
 
 
 def _summed(kernel: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:

@@ -14,6 +14,7 @@ from keras_kd._checks import problem
 from keras_kd.compression.bridge import graph as graphs
 from keras_kd.compression.kernels import kernels
 from keras_kd.compression.pruning.blocks import rebuilt
+from keras_kd.compression.quantization.training import set_ranges_apart
 from keras_kd.devices import Device, bytes_as_text
 from keras_kd.tflite.microcontroller.operators import CORE_BYTES, kernel_bytes
 
@@ -149,10 +150,12 @@ class Maker:
         return tflite.convert(student, "int8", self.examples(count), target, **options), True
 
     def cost_of_untrained(self, student: keras.Model, seed: int) -> Cost:
-        """What the file of a student will take once it is trained.
+        """What the file of a student will take at most once it is trained.
 
-        Its weights are made distinct, its quantizers are added as for the last training, it is
-        converted, and the real file is measured.
+        Its weights are made distinct, its quantizers are added as for the last training with ranges
+        that differ, it is converted, and the real file is measured. It is what the trained file
+        takes, too, unless a map of a Concatenate ends in the range of the whole: that needs no
+        QUANTIZE.
 
         Raises:
             ValueError: if it cannot be converted or does not run on the target.
@@ -160,7 +163,10 @@ class Maker:
         copy = with_distinct_values(student, seed)
         if self.sparsity:
             _zero_smallest(copy, self.sparsity)
-        model, _ = self.file(self.aware(copy, _EXAMPLES), _EXAMPLES)
+        aware = self.aware(copy, _EXAMPLES)
+        if not isinstance(aware, keras.Model):
+            set_ranges_apart(aware)
+        model, _ = self.file(aware, _EXAMPLES)
         return self.cost(model, copy.count_params())
 
     def cost(self, model: tflite.TFLiteModel, parameters: int) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,14 +28,18 @@ from keras_kd.search.selection import (
 from keras_kd.search.state import State
 from keras_kd.search.teaching import Examples, Judge, Recipe, School, as_floats
 
-# By when, as a share of `max_minutes`, each part of the search ends.
-_MEASURED, _TRAINED, _FINISHED = 0.3, 0.75, 0.92
+# By when, as a share of `max_minutes`, students are measured and trained, if time is left then for
+# what follows. A search without a student that fits goes on measuring.
+_MEASURED, _TRAINED = 0.3, 0.75
 _CALIBRATION_EXAMPLES = 500
 # Fewer do not tell students apart.
 _FEWEST_STEPS = 50
 _VERIFIED_EXAMPLES = 100
 # What a training costs before its first step, until one was seen.
 _SECONDS_TO_START = 5.0
+# The file of a finalist takes so many times as long as a measured one, until one was made: it reads
+# its ranges from more examples, and is run on the validation data. In the end it is verified again.
+_FILE_OF_MEASURE, _END_OF_MEASURE = 1.5, 0.5
 
 
 @dataclass
@@ -63,6 +68,10 @@ class Search:
             rung["start"] for each in self.state.candidates.values() for rung in each["rungs"]
         ]
         self._start_seconds = max([_SECONDS_TO_START, *starts])
+        entries = self.state.candidates.values()
+        self._measures = [each["took"] for each in entries if each.get("took")]
+        finals = [each["final"] or {} for each in entries]
+        self._file_seconds = max([0.0, *(each.get("took", 0.0) for each in finals)])
         # What an earlier run has measured costs no time; forms with new weights are not measured.
         self._remembered = {
             name
@@ -115,19 +124,52 @@ class Search:
             ended_early=any(part["ended_early"] for part in (*entry["rungs"], entry["final"])),
         )
 
-    def _left(self, share: float) -> float | None:
-        """Seconds until a share of the time is over; None without a limit."""
+    def _left(self, share: float = 1.0, reserved: float = 0.0) -> float | None:
+        """Seconds until a share of the time is over, or only those reserved are left.
+
+        None without a limit.
+        """
         if self.max_seconds is None:
             return None
-        return max(0.0, share * self.max_seconds - self.state.seconds)
+        end = min(share * self.max_seconds, self.max_seconds - reserved)
+        return max(0.0, end - self.state.seconds)
 
-    def _is_over(self, share: float) -> bool:
-        return self._left(share) == 0.0
+    def _left_to_measure(self) -> float | None:
+        # Without a student there is nothing to train.
+        has_one = any(self._candidate(name).fits for name in self.state.candidates)
+        after = self._start_seconds + self._seconds_of_a_file() + self._seconds_to_end()
+        return self._left(_MEASURED if has_one else 1.0, after)
+
+    def _left_to_train(self) -> float | None:
+        return self._left(_TRAINED, self._seconds_of_a_file() + self._seconds_to_end())
+
+    def _left_to_finish(self) -> float | None:
+        return self._left(reserved=self._seconds_to_end())
+
+    def _seconds_of_a_file(self) -> float:
+        """From the last weights of a finalist in float32 to its file, trained for a step."""
+        return self._seconds_to_make() + self._last_trainings * self._start_seconds
+
+    def _seconds_to_make(self) -> float:
+        """The same without its trainings."""
+        return self._file_seconds or _FILE_OF_MEASURE * self._seconds_to_measure()
+
+    def _seconds_to_end(self) -> float:
+        return _END_OF_MEASURE * self._seconds_to_measure()
+
+    def _seconds_to_measure(self) -> float:
+        # The first one imports packages, too.
+        return statistics.median_low(self._measures or [0.0])
+
+    @property
+    def _last_trainings(self) -> int:
+        """How many trainings turn a finalist into its file."""
+        return 1 + self.board.compressed
 
     def _measure(self) -> list[Found]:
         def is_over() -> bool:
             is_done = self._measures_now or not self._remembered
-            return is_done and self._is_over(_MEASURED)
+            return is_done and self._left_to_measure() == 0.0
 
         if self.family is None:
             found = students_of_teacher(self.teacher, self.board, self.trials, self._look, is_over)
@@ -155,13 +197,16 @@ class Search:
         known = self.state.candidates.get(name)
         if known is None:
             self._measures_now = True
+            before = self.state.seconds
             found = measured(
                 proposal,
                 lambda student: self._maker.cost_of_untrained(student, self.recipe.seed),
                 self._check_fits_teacher,
             )
             cost = None if found.cost is None else found.cost.to_dict()
-            known = self._enter(proposal, cost, found.reason)
+            took = self.state.seconds - before
+            self._measures.append(took)
+            known = self._enter(proposal, cost, found.reason, took)
             row = self._candidate(name)
             verdict = "fits" if row.fits else row.reason or "too large: "
             if row.cost is not None:
@@ -176,13 +221,14 @@ class Search:
         return Found(proposal, cost, known["reason"])
 
     def _enter(
-        self, proposal: Proposal, cost: Mapping[str, Any] | None, reason: str
+        self, proposal: Proposal, cost: Mapping[str, Any] | None, reason: str, took: float = 0.0
     ) -> dict[str, Any]:
         """Make the entry of a student, and keep it."""
         entry = {
             "settings": proposal.settings(),
             "cost": cost,
             "reason": reason,
+            "took": took,
             "rungs": [],
             "final": None,
         }
@@ -220,7 +266,7 @@ class Search:
         ]
         order = names
         for number, (count, epochs) in enumerate(plan):
-            left = self._left(_TRAINED)
+            left = self._left_to_train()
             # Those that there was no time for do not go on.
             chosen = [name for name in order[:count] if len(self._rungs(name)) >= number]
             if left is not None:
@@ -231,9 +277,9 @@ class Search:
             for place, name in enumerate(chosen):
                 if len(self._rungs(name)) > number:
                     continue
-                if number and self._is_over(_TRAINED):
+                rung_end = self._left_to_train()
+                if number and rung_end == 0.0:
                     return order
-                rung_end = self._left(_TRAINED)
                 rest = len(chosen) - place
                 seconds = None if rung_end is None else rung_end / (len(plan) - number) / rest
                 self._train(school, name, number, epochs, seconds)
@@ -256,7 +302,7 @@ class Search:
                 continue
             new = proposal.renewed(self.recipe.seed)
             if new.name not in self.state.candidates:
-                left = self._left(_TRAINED)
+                left = self._left_to_train()
                 if left is not None and left < self._start_seconds:
                     break
                 # A file of the same form takes the same.
@@ -264,7 +310,7 @@ class Search:
                 self._enter(new, cost, "")
             self._proposals[new.name] = new
             if not self._rungs(new.name):
-                self._train(school, new.name, 0, epochs, self._left(_TRAINED))
+                self._train(school, new.name, 0, epochs, self._left_to_train())
                 value = self._value_text(new.name)
                 self.say(f"Trained for {epochs} epochs: {new.name}: {value}; {self._clock()}")
             renewed.append(new.name)
@@ -323,7 +369,9 @@ class Search:
         """Make the files of the best students; the winner, its file and its student."""
         done: list[str] = []
         for name in order:
-            is_enough = len(done) >= self.finalists or (done and self._is_over(_FINISHED))
+            left = self._left_to_finish()
+            is_over = left is not None and left < self._seconds_of_a_file()
+            is_enough = len(done) >= self.finalists or is_over
             if any(self._candidate(each).fits for each in done) and is_enough:
                 break
             if not self._rungs(name):
@@ -361,17 +409,21 @@ class Search:
         student = self._proposals[name].build()
         number = len(entry["rungs"])
         self.state.load_weights(name, f"rung{number - 1}", student)
-        end = self._left(_FINISHED)
-        seconds = None if end is None else end / max(1, rest) / (2 if self.board.compressed else 1)
+        seconds = self._seconds_of_a_last_training(rest)
         seed = self._seed(name, number)
+        before, taught = self.state.seconds, 0.0
         ended_early = False
         try:
             if self.board.compressed:
+                began = self.state.seconds
                 student, ended_early = school.prune(student, seconds, seed)
+                taught += self.state.seconds - began
             aware = self._maker.aware(student, _CALIBRATION_EXAMPLES)
             is_aware = not isinstance(aware, keras.Model)
             if is_aware:
+                began = self.state.seconds
                 ended_early |= school.quantize(aware, seconds, seed)
+                taught += self.state.seconds - began
             model, with_examples = self._maker.file(
                 aware,
                 _CALIBRATION_EXAMPLES,
@@ -388,9 +440,13 @@ class Search:
         self.state.save_file(name, model)
         self.state.save_weights(name, "final", plain)
         value = self.judge.of_file(model)
+        cost = self._maker.cost(model, plain.count_params())
+        took = self.state.seconds - before - taught
+        self._file_seconds = max(self._file_seconds, took)
         entry["final"] = {
             "value": value,
-            "cost": self._maker.cost(model, plain.count_params()).to_dict(),
+            "cost": cost.to_dict(),
+            "took": took,
             "aware": is_aware,
             "examples": with_examples,
             "ended_early": ended_early,
@@ -401,6 +457,14 @@ class Search:
             f"File of {name}: {model.size:,} bytes, {self.judge.text(value)} in int8, "
             f"{'fits' if row.fits else 'does not fit'}; {self._clock()}"
         )
+
+    def _seconds_of_a_last_training(self, files: int) -> float | None:
+        """How long each training of the next file may take, if so many files are to be made."""
+        left = self._left_to_finish()
+        if left is None:
+            return None
+        affordable = max(1, min(files, int(left / self._seconds_of_a_file())))
+        return max(0.0, left / affordable - self._seconds_to_make()) / self._last_trainings
 
     def _candidate(self, name: str) -> Candidate:
         entry = self.state.entry(name)

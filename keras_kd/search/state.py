@@ -32,13 +32,17 @@ class State:
     Args:
         directory: where; None: a temporary one, which goes with this object.
         identity: what makes searches the same, in types that JSON knows.
+        began: when the call began, by `time.monotonic()`; None: now.
 
     Raises:
         NotADirectoryError: if the directory is a file.
+        PermissionError: if a new search cannot write there.
         ValueError: if it holds another search, or is damaged.
     """
 
-    def __init__(self, directory: str | Path | None, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: str | Path | None, identity: Mapping[str, Any], began: float | None = None
+    ) -> None:
         self._temporary = None
         if directory is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="keras_kd_search_")
@@ -48,7 +52,7 @@ class State:
         self.candidates: dict[str, dict[str, Any]] = {}
         self._identity = json.loads(json.dumps(identity))
         self._seconds_before = 0.0
-        self._began = time.monotonic()
+        self._began = time.monotonic() if began is None else began
         self._read()
 
     @property
@@ -113,6 +117,7 @@ class State:
         path = self.directory / _MANIFEST
         content = self._files.read_json(_MANIFEST)
         if content is None:
+            self._files.check_writable()
             return
         try:
             version, identity = content["version"], dict(content["identity"])

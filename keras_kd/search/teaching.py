@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_kd import compression
-from keras_kd._checks import check_choice, one_line, problem, shapes_fit
+from keras_kd._checks import check_choice, one_line, problem, shapes_fit, three_parts
 from keras_kd._examples import by_position
 from keras_kd._keras import check_model, is_tf_keras_model
 from keras_kd.distiller import Distiller
@@ -284,13 +285,24 @@ def _check_shapes(teacher: Any, x: Any, name: str) -> None:
     """
     inputs = getattr(teacher, "inputs", None) or ()
     arrays = x if isinstance(x, Mapping) else {inputs[0].name: x} if len(inputs) == 1 else {}
+    wanted = [each.name for each in inputs]
+    # The dict that a model was built from may have names of its own.
+    structure = getattr(teacher, "input", None)
+    keys = {*structure} if isinstance(structure, Mapping) else {*wanted}
+    if inputs and not {*wanted} <= {*arrays} and not keys <= {*arrays}:
+        given = f"the arrays {list(arrays)}" if arrays else "one array"
+        raise problem(
+            f"{name} with {given} for the inputs {wanted} of {teacher.name!r}",
+            "an array for each input",
+            f"pass {name}=({{{wanted[0]!r}: ...}}, y) with an array under the name of each input",
+        )
     for each in inputs:
-        wanted = tuple(each.shape)[1:]
-        if each.name in arrays and not shapes_fit(arrays[each.name].shape[1:], wanted):
+        shape = tuple(each.shape)[1:]
+        if each.name in arrays and not shapes_fit(arrays[each.name].shape[1:], shape):
             raise problem(
                 f"{name} with an array of shape {arrays[each.name].shape} for the input "
                 f"{each.name!r} of {teacher.name!r}",
-                f"examples of shape {wanted}",
+                f"examples of shape {shape}",
                 "pass x in the shape of its training; x[..., None] adds an axis",
             )
 
@@ -316,6 +328,42 @@ def check_labels(y: np.ndarray, judge: Judge, outputs: np.ndarray) -> None:
         )
     # Only the shape and the type of the outputs count.
     labels_for(judge.task, y, np.broadcast_to(outputs[:1], (len(y), *shape)), "output")
+
+
+def warn_of_untrained(teacher: Any, judge: Judge, outputs: np.ndarray) -> None:
+    """Warn of a teacher that knows no more of the validation labels than a constant does.
+
+    It was not trained, on other inputs than these, or its classes have other numbers.
+
+    Args:
+        teacher: the model.
+        judge: with the validation labels.
+        outputs: of the teacher for these.
+    """
+    if judge.task not in ("classification", "multilabel", "regression"):
+        return
+    [usual, *_] = MEASURES[judge.task]
+    y = labels_for(judge.task, judge.examples.y, outputs, "output")
+    if judge.task != "classification":
+        constant = y.mean(axis=0)
+    elif outputs.ndim > 1 and outputs.shape[-1] > 1:
+        constant = np.bincount(y.ravel(), minlength=outputs.shape[-1]) / y.size
+    else:
+        constant = y.mean()
+    judges = Judge(judge.examples, usual, judge.task)
+    value = judges.value(outputs)
+    least = judges.value(np.broadcast_to(constant, outputs.shape).astype("float32"))
+    if judges.signed(value) > judges.signed(least):
+        return
+    warnings.warn(
+        three_parts(
+            f"a teacher {teacher.name!r} whose {usual.heading} of {judges.text(value)} is no "
+            f"better than that of a constant answer, {judges.text(least)}",
+            "a trained teacher, and the inputs and labels of its training",
+            "train it, or check the scale of x and the numbers of the classes",
+        ),
+        stacklevel=3,
+    )
 
 
 def usual_loss(task: str, outputs: np.ndarray, y: np.ndarray) -> keras.losses.Loss:

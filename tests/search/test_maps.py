@@ -71,6 +71,25 @@ def test_an_odd_map_is_summed_over_the_nearest_positions():
     )
 
 
+def test_weights_that_begin_anew_are_the_same_each_time():
+    image = keras.Input((8, 8, 1))
+    flat = [
+        layers.Flatten()(layers.MaxPooling2D()(layers.Conv2D(2, 3, padding="same")(image)))
+        for _ in range(2)
+    ]
+    teacher = keras.Model(image, layers.Dense(3, name="out")(layers.Concatenate()(flat)))
+    kernels = []
+    for seed in (1, 2):
+        # As in another process, and after other models.
+        keras.utils.set_random_seed(seed)
+        # No single Flatten says over which positions the kernel could be summed.
+        student = with_smaller_maps(teacher, 2)
+        kernels.append(student.get_layer("out").get_weights()[0])
+    assert kernels[0].shape == (16, 3)
+    assert kernels[0].std() > 0.1
+    np.testing.assert_array_equal(*kernels)
+
+
 def test_an_average_in_front_keeps_the_inputs_shape(model, x):
     student = with_smaller_maps(model, 2)
     assert student.input_shape == model.input_shape

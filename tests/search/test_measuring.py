@@ -25,6 +25,33 @@ def test_layers_that_stay_in_float_need_examples(hidden, needs_examples):
     assert with_examples is needs_examples
 
 
+def concatenating():
+    image = keras.Input((8, 8, 1))
+    first = layers.Conv2D(2, 3, padding="same", activation="relu")(image)
+    deeper = layers.Conv2D(2, 3, padding="same", activation="relu")(layers.MaxPooling2D()(first))
+    both = layers.Concatenate()([layers.UpSampling2D()(deeper), first])
+    return keras.Model(image, layers.Conv2D(2, 1)(both))
+
+
+@pytest.mark.slow
+def test_a_map_that_is_concatenated_is_measured_with_a_range_of_its_own():
+    keras.utils.set_random_seed(0)
+    student = concatenating()
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype("float32")
+    maker = Maker(Device(flash="1 MB", target="android"), x)
+    before = maker.cost_of_untrained(student, 0)
+    aware = maker.aware(student, 32)
+    equal, _ = maker.file(aware, 32)
+    # One for the input and one for the smaller map: the range of the whole is that of the larger
+    # one, until training moves them apart.
+    assert equal.operators["QUANTIZE"] == 2
+    aware.compile("sgd", "mse")
+    aware.fit(x[32:] * 3, np.zeros((32, 8, 8, 2)), batch_size=4, verbose=0)
+    trained, _ = maker.file(aware, 32)
+    assert trained.operators["QUANTIZE"] == 3
+    assert before.bytes == trained.size > equal.size
+
+
 def test_distinct_values_differ_and_stay_near():
     model = keras.Sequential(
         [keras.Input((4,)), layers.Dense(5), layers.BatchNormalization(), layers.Dense(3)]

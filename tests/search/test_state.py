@@ -1,10 +1,12 @@
 """What a search keeps on disk."""
 
 import json
+import time
 
 import keras
 import numpy as np
 import pytest
+from _disk import without_permission
 from keras import layers
 
 import keras_kd
@@ -72,6 +74,22 @@ def test_digests_tell_data_apart():
     assert digest_of(a) != digest_of(a + 1)
     assert digest_of(a) != digest_of(a.reshape(2, 3))
     assert digest_of(a) != digest_of(a.astype("float32"))
+
+
+def test_a_new_search_says_at_once_that_nothing_can_be_written(tmp_path):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0o555)
+    (tmp_path / "file").touch()
+    with (
+        without_permission(tmp_path / "file"),
+        pytest.raises(PermissionError, match="where nothing can be written"),
+    ):
+        State("closed", {})
+
+
+def test_time_counts_from_the_beginning_of_the_call(tmp_path):
+    state = State(tmp_path, {}, time.monotonic() - 50)
+    assert 50 <= state.seconds < 60
 
 
 def recipe_of(**options):

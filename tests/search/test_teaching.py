@@ -18,7 +18,9 @@ from keras_kd.search.teaching import (
     Judge,
     Recipe,
     check_labels,
+    outputs_of,
     usual_loss,
+    warn_of_untrained,
 )
 
 PROBABILITIES = np.array([[0.2, 0.8], [0.5, 0.5]], "float32")
@@ -175,3 +177,48 @@ def test_inputs_of_another_shape_are_named():
         ValueError, match=r"shape \(4, 3\) for the input .*examples of shape \(2,\)"
     ):
         Judge.of(model_of(0.0), examples, None)
+
+
+def two_inputs():
+    a, b = keras.Input((2,), name="left"), keras.Input((2,), name="right")
+    return keras.Model({"left": a, "right": b}, layers.Dense(1)(layers.Add()([a, b])))
+
+
+@pytest.mark.parametrize(
+    ("x", "given"),
+    [
+        ({"left": np.zeros((3, 2)), "rigth": np.zeros((3, 2))}, r"the arrays \['left', 'rigth'\]"),
+        (np.zeros((3, 2)), "one array"),
+    ],
+)
+def test_inputs_of_other_names_are_refused(x, given):
+    message = rf"Received data with {given} for the inputs \['left', 'right'\].*under the name of"
+    with pytest.raises(ValueError, match=message):
+        outputs_of(two_inputs(), Examples(x, np.zeros(3)), "data")
+
+
+def test_keys_of_a_dict_may_differ_from_the_names_of_inputs():
+    inputs = {"a": keras.Input((2,), name="first"), "b": keras.Input((2,), name="second")}
+    model = keras.Model(inputs, layers.Add()(list(inputs.values())))
+    x = {"a": np.ones((3, 2)), "b": np.ones((3, 2))}
+    np.testing.assert_array_equal(outputs_of(model, Examples(x, np.zeros(3))), np.full((3, 2), 2))
+
+
+@pytest.mark.parametrize(
+    ("task", "y", "good", "bad"),
+    [
+        # Two thirds are of class 1.
+        ("classification", [0, 1, 1], [[2, 0], [0, 2], [0, 2]], [[0, 2], [0, 2], [0, 2]]),
+        ("classification", [0, 1, 1], [[-1], [1], [1]], [[1], [1], [1]]),
+        ("classification", [[0, 1], [1, 1]], np.eye(2)[[[0, 1], [1, 1]]], np.ones((2, 2, 2))),
+        ("multilabel", [[1, 0], [1, 1]], [[0.9, 0.1], [0.9, 0.9]], [[0.1, 0.1], [0.1, 0.1]]),
+        ("regression", [[0.0], [4.0]], [[1.0], [3.0]], [[4.0], [0.0]]),
+    ],
+)
+def test_a_teacher_that_knows_nothing_is_warned_of(task, y, good, bad, recwarn):
+    judge = Judge(Examples(None, np.array(y)), MEASURES[task][0], task)
+    teacher = model_of(0.0)
+    warn_of_untrained(teacher, judge, np.array(good, "float32"))
+    assert not recwarn
+    with pytest.warns(UserWarning, match="no better than that of a constant answer"):
+        warn_of_untrained(teacher, judge, np.array(bad, "float32"))

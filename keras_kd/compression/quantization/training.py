@@ -184,6 +184,7 @@ def _with_zero(
 
 
 _BATCH = 64
+_MOST_APART = 0.05
 
 
 @dataclass
@@ -232,6 +233,29 @@ def calibrate(model: Any, examples: Mapping[str, np.ndarray] | None) -> None:
         for batch in _batches(examples, model):
             model(batch, training=False)
     recorder.assign()
+
+
+def set_ranges_apart(model: Any) -> None:
+    """Make the ranges of activations differ from one another, by up to a few percent.
+
+    Some operators need their inputs in the range of their output, such as CONCATENATION: a file has
+    a QUANTIZE before each input of another range. Right after `calibrate`, the range of a
+    Concatenate is that of the largest of its inputs; after training it may be or not.
+
+    Args:
+        model: a quantization-aware `tf_keras.Model`, calibrated.
+    """
+    from keras_kd.compression.quantization._wrapper import quantize_layers, wrappers
+
+    ranges = [layer.quantizer_vars for layer in quantize_layers(model) if not layer.has_fixed_range]
+    for wrapper in wrappers(model):
+        pairs = [pair for pair in (wrapper.between, wrapper.output_range) if pair is not None]
+        ranges += [variables for _, variables in pairs]
+        ranges += [each for activation in wrapper.activations for each in activation.ranges()]
+    for number, variables in enumerate(ranges):
+        factor = 1 + _MOST_APART * number / len(ranges)
+        for end in ("min_var", "max_var"):
+            variables[end].assign(factor * variables[end])
 
 
 class _Recorder:
