@@ -235,14 +235,6 @@ def files_below(
     return sorted(found, key=lambda path: (path.parent.as_posix(), path.name))
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether `replacing` or `filling` gave a file or directory its name, which is a temporary one.
-
-    That a living process writes to it is possible.
-    """
-    return _TEMPORARY.fullmatch(path.name) is not None
-
-
 def remove_leftovers(directory: Path, name: str | None = None, suffix: str = "") -> None:
     """Remove what processes that were killed have left in a directory.
 

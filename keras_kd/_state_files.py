@@ -128,6 +128,19 @@ class StateFiles:
         )
 
 
+def digest_of(arrays: Any) -> str:
+    """16 hexadecimal digits for the shapes, types and values of arrays, in any nesting."""
+    import keras
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for array in keras.tree.flatten(arrays):
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()[:16]
+
+
 def directory_of(parent: Path, identity: Any) -> Path:
     """The directory below `parent` of unfinished work that depends on `identity`.
 

@@ -33,6 +33,11 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int =
     return "\n".join(lines)
 
 
+def shape_text(shape: Sequence[int | None]) -> str:
+    """A shape as tables show it: "[1, any, 3]"."""
+    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
+
+
 def row_named(rows: Sequence[Any], name: str) -> Any:
     """The row whose attribute `name` is `name`.
 

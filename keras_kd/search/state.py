@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._files import check_own
-from keras_kd._state_files import StateFiles
+from keras_kd._state_files import StateFiles, digest_of
 from keras_kd.tflite import TFLiteModel
 
 _MANIFEST = "search.json"
@@ -137,16 +137,6 @@ class State:
                 "pass another directory, or the arguments of the search that was begun there",
             )
         self.candidates, self._seconds_before = candidates, seconds
-
-
-def digest_of(arrays: Any) -> str:
-    """A fingerprint of arrays: their shapes, types and values."""
-    digest = hashlib.sha256()
-    for array in keras.tree.flatten(arrays):
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(array.view(np.uint8).data if array.size else b"")
-    return digest.hexdigest()[:16]
 
 
 def identity_of(
