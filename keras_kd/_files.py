@@ -347,5 +347,5 @@ def _foreign(path: Path, reason: str) -> ValueError:
     return problem(
         f"{str(path)!r}, {reason}",
         "a regular file or directory, since nothing is written elsewhere",
-        "replace it by a copy of what it stands for, or choose another directory",
+        "replace it with a copy of its target, or choose another directory",
     )

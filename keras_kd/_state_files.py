@@ -276,7 +276,7 @@ def _check_directory(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise problem(
             f"the directory {str(directory)!r}, which is a file",
-            "a directory, which may be missing yet",
+            "a directory, or a path that does not exist yet",
             "pass another path",
             kind=NotADirectoryError,
         )

@@ -158,7 +158,7 @@ def _left(name: str, size: Any, reserved: Any) -> int | None:
         if reserved is not None:
             raise problem(
                 f"reserved_{name}={reserved!r} without {name}",
-                f"the {name} that it is a part of",
+                f"{name}, of which it is a part",
                 f"pass {name} too",
             )
         return None
@@ -167,7 +167,7 @@ def _left(name: str, size: Any, reserved: Any) -> int | None:
     if left < 1:
         raise problem(
             f"reserved_{name}={reserved!r} of {name}={size!r}",
-            "a part that leaves something to the model",
+            "less than all of it, so that the model gets a part",
             f"pass a smaller reserved_{name}",
         )
     return left

@@ -216,8 +216,8 @@ class _Supervisor:
             )
         if number == signal.SIGALRM:
             return three_parts(
-                f"{what}, which came to no end in time",
-                "a model that ends",
+                f"{what}, which did not finish in time",
+                "a model that finishes",
                 "save the model again without loops that never end; if it only needs longer, set "
                 f"the environment variable {_limits.SECONDS} (0: no limit)",
             )

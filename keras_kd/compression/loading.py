@@ -42,7 +42,7 @@ def load(
     """
     if not isinstance(path, str | os.PathLike) or not os.path.exists(path):
         raise problem(
-            f"the path {str(path)!r}, where there is nothing",
+            f"the path {str(path)!r}, which does not exist",
             "the file of a saved student",
             "correct the path",
             kind=FileNotFoundError,

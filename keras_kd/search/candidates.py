@@ -155,7 +155,7 @@ def _nothing(
         found = _PARTS.fullmatch(reason)
         received, expected, fix = found.groups() if found else (reason, "", "")
         return three_parts(
-            f"{len(candidates)} students for {device}, of which none can be made into a file"
+            f"{len(candidates)} students for {device}, none of which can be converted"
             + (f": {received}" if received else ""),
             expected or "a student that converts to int8 and runs on the target",
             fix or "replace the layers that are named, or pass another family of students",
@@ -169,7 +169,7 @@ def _nothing(
         if device.target == "microcontroller" and runtime > limit:
             more += f" (TFLM and the kernels of its operators alone take {bytes_as_text(runtime)})"
         elif fixed:
-            more += f", or student=build with a smaller {fixed[0]}, which no form makes narrower"
+            more += f", or student=build with a smaller {fixed[0]}, which the search cannot narrow"
         else:
             more += ", or student=build, a family with fewer layers and weights"
         help_.append(more)

@@ -295,7 +295,7 @@ def check_narrowable(teacher: Any, channels: Channels) -> None:
     raise problem(
         f"the teacher {teacher.name!r}, in which no layer can be made narrower: "
         f"{', '.join(fixed) or 'it has no layer with weights'}",
-        "hidden Dense or convolution layers whose readers treat each channel by itself",
+        "hidden Dense or convolution layers followed by layers that treat each channel separately",
         "pass student=build, a function of keras_tuner.HyperParameters that returns a model",
     )
 

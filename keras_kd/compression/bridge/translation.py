@@ -237,7 +237,7 @@ def _meaningful(
             raise problem(
                 f"layer {record.name!r} ({record.layer_class.__name__}) with"
                 f" {option}={short(value)}",
-                "options that both Kerases have",
+                "options that both versions of Keras have",
                 f"build the layer without `{option}`",
                 kind=NoCounterpart,
             )

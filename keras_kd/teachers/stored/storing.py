@@ -103,7 +103,7 @@ class Selection:
         if temperatures is not None and top_k is None:
             raise problem(
                 f"temperatures={temperatures} without top_k",
-                "no temperature: of all logits any can be applied later",
+                "no temperature: with all logits stored, any can be applied later",
                 "leave it out, or pass top_k=16, for example",
             )
         self._top_k = top_k

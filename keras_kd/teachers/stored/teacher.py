@@ -272,8 +272,8 @@ class StoredTeacher(Teacher):
         sources = [name for name in inputs if name.startswith(SOURCE)]
         if sources and own not in sources:
             raise problem(
-                f"examples with what comes {', '.join(sources)}, for a distiller whose teacher "
-                f"comes {own}",
+                f"examples with outputs {', '.join(sources)}, for a distiller whose teacher has "
+                f"outputs {own}",
                 "the outputs of its own teacher",
                 "join the data with the store that the distiller was made with",
             )
@@ -374,7 +374,7 @@ class StoredTeacher(Teacher):
         """
         if self._augmentation is None:
             raise problem(
-                "a question for seeds without augment",
+                "seeds of a store that was opened without augment",
                 "a store of augmented examples, opened with their function",
                 "open it with StoredTeacher(path, augment=function)",
             )
@@ -423,7 +423,7 @@ class StoredTeacher(Teacher):
         if self._description.seed is None:
             raise problem(
                 f"augment for the store {str(self.path)!r} of examples as they are",
-                "no augmentation, since the teacher saw none",
+                "no augmentation, as when the outputs were stored",
                 "leave it out, or store the outputs with augment",
             )
 
