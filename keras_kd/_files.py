@@ -1,4 +1,4 @@
-"""Writing files and directories so that nothing half-written is ever found under their names."""
+"""Atomic writing of files and directories: complete, or not there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logits behind a model's output: going back from probabilities to what they were made of."""
+"""The logits behind a model's output."""
 
 from __future__ import annotations
 

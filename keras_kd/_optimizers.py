@@ -1,4 +1,4 @@
-"""How an optimizer is made again, with its settings and without its state."""
+"""Copies of optimizers, with their settings and without their state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What work has done so far, kept in a directory, so that it resumes after an interruption."""
+"""The state of unfinished work in a directory, from which it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def directory_of(parent: Path, identity: Any) -> Path:
 
     Args:
         parent: where; it may be missing. No other process may use it meanwhile.
-        identity: what the work depends on, in types that JSON knows.
+        identity: what the work depends on, as JSON types.
 
     Raises:
         ValueError: if one of the two is a link: nothing is removed or written elsewhere.

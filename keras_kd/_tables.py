@@ -1,4 +1,4 @@
-"""Results that print as tables, also in notebooks, and are read by programs."""
+"""Results that print as tables and show as HTML in notebooks."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Report(ABC):
         """The rows of the main table: values by the names of the columns."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types that JSON knows; NaN and infinity become None."""
+        """All of it as JSON types; NaN and infinity become None."""
         return json_value(self)
 
     def to_dataframe(self) -> Any:

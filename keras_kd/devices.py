@@ -1,4 +1,4 @@
-"""Devices and what a model may take there: flash, memory, time.
+"""Devices and their limits: flash, memory, time.
 
 `DEVICES` holds some by name; `add` puts your own beside them.
 """

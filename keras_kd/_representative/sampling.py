@@ -1,4 +1,4 @@
-"""From data of any size and form to some examples, spread over all of them."""
+"""A sample of examples from data of any size and form, spread over all of them."""
 
 from __future__ import annotations
 

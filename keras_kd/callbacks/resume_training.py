@@ -1,4 +1,4 @@
-"""Training that goes on after a kill as if there had been none."""
+"""Resumption of a training after a kill, with the result of an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint all workers of a training begin with, and where each keeps its own."""
+"""The checkpoint that all workers of a training begin with, and the directory of each worker."""
 
 from __future__ import annotations
 

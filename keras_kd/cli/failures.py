@@ -1,4 +1,4 @@
-"""From an exception to one line in the words of the command line."""
+"""From an exception to a one-line message that names options of the command line."""
 
 from __future__ import annotations
 

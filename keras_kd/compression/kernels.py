@@ -1,4 +1,4 @@
-"""Which weights of a layer are kernels: what pruning and clustering act on."""
+"""The kernels of a layer: the weights that pruning and clustering change."""
 
 from __future__ import annotations
 

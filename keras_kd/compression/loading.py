@@ -1,4 +1,4 @@
-"""Reading a compressed student back, to train it on or to convert it."""
+"""Loading of a compressed student, for training or conversion."""
 
 from __future__ import annotations
 

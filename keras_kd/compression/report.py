@@ -1,4 +1,4 @@
-"""What compression has made of a student, layer by layer: zeros, values, bits, ranks and sizes."""
+"""Summary of a student, layer by layer: zeros, values, bits, ranks and sizes."""
 
 from __future__ import annotations
 

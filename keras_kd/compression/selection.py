@@ -1,4 +1,4 @@
-"""Which layers of a student a compression acts on: by name, by type or by a function."""
+"""Selection of the layers that a compression changes: by name, type or function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Back to a plain Keras 3 model."""
+"""Conversion of a compressed student to a plain Keras 3 model."""
 
 from __future__ import annotations
 

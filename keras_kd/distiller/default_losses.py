@@ -1,4 +1,4 @@
-"""Which distillation loss is used where none is given: by the loss on labels and by the outputs."""
+"""The default distillation loss, chosen by the loss on labels and the outputs."""
 
 from __future__ import annotations
 

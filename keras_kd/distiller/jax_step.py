@@ -1,4 +1,4 @@
-"""The steps of a Distiller on JAX, which pass all that changes from one to the next."""
+"""The steps of a Distiller on JAX, which take and return all state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How values per example, or of a whole batch, become one loss: weights and masks in one place."""
+"""One reduction of values per example or batch to a loss, with weights and masks."""
 
 from __future__ import annotations
 

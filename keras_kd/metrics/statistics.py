@@ -1,4 +1,4 @@
-"""Numbers that are computed from the answers of a model: the formulas behind all measures."""
+"""Formulas of the measures."""
 
 from __future__ import annotations
 

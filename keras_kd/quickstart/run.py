@@ -1,4 +1,4 @@
-"""One call that goes the whole way: train, distill, prune, quantize, convert, measure, report."""
+"""The quickstart: train, distill, prune, quantize, convert, measure, report."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _write(
 
 
 def _described(settings: Settings) -> dict[str, Any]:
-    """The settings in types that JSON knows."""
+    """The settings as JSON types."""
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(settings).items()

@@ -1,4 +1,4 @@
-"""What was looked at in a search: its rows, and what to do where nothing fits."""
+"""The candidates of a search, and advice where none fits."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def taken_text(cost: Cost | None, device: Device) -> str:
 
 
 def row_of(candidate: Candidate) -> dict[str, Any]:
-    """A candidate in types that JSON knows."""
+    """A candidate as JSON types."""
     return {
         "name": candidate.name,
         "settings": dict(candidate.settings),

@@ -1,4 +1,4 @@
-"""The settings of a student, as Python code that makes it again."""
+"""A student's settings as Python code that trains it again."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class Proposal(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """What distinguishes it, in types that JSON knows."""
+        """What distinguishes it, as JSON types."""
         ...
 
     def code(self) -> str:

@@ -1,4 +1,4 @@
-"""What a student takes on a device, read from its file, before it is trained and after."""
+"""Size, memory and time of a student on a device, measured on its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search has found: the student, its file, and every candidate."""
+"""The result of a search: the student, its file, and every candidate."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class FitResult(Report):
         return write_page(self, Path(path))
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, in types that JSON knows."""
+        """All numbers, as JSON types."""
         return json_value(
             {
                 "device": str(self.device),

@@ -1,4 +1,4 @@
-"""What a search has done so far, in a directory, so that it resumes after an interruption."""
+"""The state of a search in a directory, from which it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class State:
 
     Args:
         directory: where; None: a temporary one, which goes with this object.
-        identity: what makes searches the same, in types that JSON knows.
+        identity: what makes searches the same, as JSON types.
 
     Raises:
         NotADirectoryError: if the directory is a file.
@@ -142,7 +142,7 @@ class State:
 def identity_of(
     arrays: Mapping[str, Any], family: Any, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What makes two searches the same, in types that JSON knows.
+    """What makes two searches the same, as JSON types.
 
     Args:
         arrays: what is compared by its values.
@@ -157,7 +157,7 @@ def identity_of(
 
 
 def described(value: Any) -> Any:
-    """A setting in types that JSON knows; of losses the class and its arguments.
+    """A setting as JSON types; of losses the class and its arguments.
 
     Names are left out: Keras counts them in each process.
     """

@@ -1,4 +1,4 @@
-"""What a user may give as a teacher, and several teachers as one."""
+"""Conversion of arguments to teachers, and ensembles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers taken apart, translated from one Keras to the other, and made again."""
+"""Translation of layers from one version of Keras to the other."""
 
 from __future__ import annotations
 

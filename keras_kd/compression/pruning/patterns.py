@@ -1,4 +1,4 @@
-"""Which weights become zero together: one by one, in blocks, or some of every few in a row."""
+"""Patterns of zeros: single weights, blocks, or m of n."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a pipeline: its finished steps, and the training of the one that runs."""
+"""The files of a pipeline: finished steps, and the training of the current step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmented versions of examples that can be made again: their seeds, and the function on them."""
+"""Reproducible augmentation: seeds of the versions of an example."""
 
 from __future__ import annotations
 

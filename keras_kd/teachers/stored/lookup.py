@@ -1,4 +1,4 @@
-"""From a batch in the user's form to the stored outputs of its examples."""
+"""Lookup of the stored outputs of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores of outputs that were computed elsewhere, in the forms in which users have them."""
+"""Stores of outputs that were computed elsewhere."""
 
 from __future__ import annotations
 

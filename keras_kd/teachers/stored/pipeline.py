@@ -1,4 +1,4 @@
-"""Puts a teacher's stored outputs beside the examples, in any form that `fit` takes."""
+"""Joining of examples and stored outputs, for all forms of data that `fit` takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher that runs once, whose outputs are stored for its students."""
+"""Storing the outputs of a teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher whose outputs are stored; the model itself is not needed in training."""
+"""A teacher whose outputs are read from a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Students in the form that Android's libraries take: color images in, scores out."""
+"""Students in the form that Android's libraries require: color images in, scores out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a file, for people and for programs."""
+"""The content of a file as text and data."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Inspection(Report):
     described: Described
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types of JSON, with the outputs that the states are taken from."""
+        """All of it as JSON types, with the outputs that the states are taken from."""
         return {**super().to_dict(), "next_states": state_outputs(self.inputs, self.outputs)}
 
     def _records(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What cannot be converted: which layer, why, and what helps."""
+"""Students that cannot be converted: the layer, the reason and the fix."""
 
 from __future__ import annotations
 

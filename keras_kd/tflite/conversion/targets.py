@@ -1,4 +1,4 @@
-"""The targets, a row for each: what their runtimes take, and the errors for what they do not."""
+"""The targets, one row each: what their runtimes accept, and the errors for the rest."""
 
 from __future__ import annotations
 

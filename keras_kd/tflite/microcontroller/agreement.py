@@ -1,4 +1,4 @@
-"""Whether TensorFlow Lite Micro (TFLM) and LiteRT compute the same."""
+"""Comparison of TensorFlow Lite Micro (TFLM) with LiteRT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file costs here: its time in LiteRT in several settings, and its memory."""
+"""Time of a file in LiteRT in several settings, and its memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a file is still the student, or computes something else."""
+"""Limits on the differences between a file's outputs and its student's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an output is: scores of classes, or numbers that choose nothing."""
+"""The kind of an output: scores of classes, or numbers."""
 
 from __future__ import annotations
 
