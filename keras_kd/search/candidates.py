@@ -19,7 +19,7 @@ _PARTS = re.compile(r"Received (.*)\. Expected (.*)\. To fix it: (.*)\.")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A student that was looked at.
+    """A student of a search.
 
     Attributes:
         name: what it is called.
@@ -64,7 +64,7 @@ class NothingFits(ValueError):
     """No student fits the device.
 
     Attributes:
-        candidates: what was looked at.
+        candidates: the students that were measured.
         nearest: of those that exceed limits, the one that does so least; None without one.
     """
 

@@ -62,7 +62,7 @@ class Form:
 
     Moving averages of batch normalizations have a momentum of at most 0.9 in a form: they have to
     follow in a few steps. The rates of dropout are multiplied by the share of the weights that is
-    left: a small form cannot learn the training data by heart.
+    left: a small form overfits less.
 
     Raises:
         TypeError: if a value is of another type.

@@ -24,7 +24,7 @@ _VERSION = 1
 
 
 class State:
-    """The finished pieces of one search.
+    """The finished trainings of one search.
 
     Each training leaves the student's weights, each finalist its file; `search.json`, replaced as a
     whole after each piece, says which of them are complete.
@@ -66,7 +66,7 @@ class State:
         return self.candidates[name]
 
     def save(self) -> None:
-        """Write what is known."""
+        """Write the state."""
         content = {
             "version": _VERSION,
             "identity": self._identity,
