@@ -127,7 +127,7 @@ class Run:
         return dataset.with_options(options)
 
     def building(self) -> AbstractContextManager[None]:
-        """Keep Keras from reading a batch of the training to learn of its shapes meanwhile.
+        """Keep Keras from reading a batch of the training to find its shapes meanwhile.
 
         Pipelines that shuffle count how often they are read.
         """

@@ -29,7 +29,7 @@ class Cost:
     Attributes:
         bytes: the size of the `.tflite`.
         flash_bytes: what counts against the device's flash: the file, on a microcontroller with
-            TFLM's core and the kernels of its operators; after gzip where the device says so.
+            TFLM's core and the kernels of its operators; after gzip for `compressed` devices.
         arena_bytes: the tensor arena in TFLM; None for other targets, or without tflite-micro.
         latency: milliseconds in LiteRT on one thread of this computer; None on microcontrollers.
         parameters: how many weights the student has.

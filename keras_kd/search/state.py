@@ -27,7 +27,7 @@ class State:
     """The finished trainings of one search.
 
     Each training leaves the student's weights, each finalist its file; `search.json`, replaced as a
-    whole after each piece, says which of them are complete.
+    whole after each piece, lists those that are complete.
 
     Args:
         directory: where; None: a temporary one, which goes with this object.

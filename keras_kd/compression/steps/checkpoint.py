@@ -27,7 +27,7 @@ class Checkpoint:
     """The finished steps of one pipeline, in a directory.
 
     Each step leaves its plain student as `.keras`, what it trained as `.npz` and the state of the
-    random generators; `pipeline.json`, written last, says which of them are complete. In a run that
+    random generators; `pipeline.json`, written last, lists those that are complete. In a run that
     is resumed the next step then begins as in one that was not interrupted.
 
     Args:

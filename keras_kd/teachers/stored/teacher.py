@@ -22,7 +22,13 @@ from keras_kd.teachers.stored.identity import Keys, of_teacher
 from keras_kd.teachers.stored.lookup import SOURCE, Lookup, source_mark
 from keras_kd.teachers.stored.outputs import Predictions, store_outputs
 from keras_kd.teachers.stored.pipeline import join
-from keras_kd.teachers.stored.storing import LOGITS, Asked, Selection, ask, augmentation_of
+from keras_kd.teachers.stored.storing import (
+    LOGITS,
+    Selection,
+    TeacherRun,
+    augmentation_of,
+    fill_store,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -160,13 +166,13 @@ class StoredTeacher(Teacher):
             Shen, Xing: A Fast Knowledge Distillation Framework for Visual Recognition, ECCV 2022.
         """
         division = Division(key, teacher_inputs)
-        asked = Asked(
+        run = TeacherRun(
             as_teacher(teacher),
             division.inputs,
             Selection(outputs, top_k, dtype, temperatures),
             augmentation_of(augment, versions, seed),
         )
-        ask(asked, dataset, path, division, batch_size)
+        fill_store(run, dataset, path, division, batch_size)
         return cls(path, augment=augment)
 
     @classmethod
