@@ -117,7 +117,7 @@ class Logits:
         return dataclasses.replace(self, logits=change(self.logits), members=members, **others)
 
 
-def class_shares(shares: Any, known: Any = None) -> np.ndarray:
+def class_shares(shares: Any, known: Any) -> np.ndarray:
     """The share of each member in the mean of each class: its own among those that have the class.
 
     Args:

@@ -32,7 +32,7 @@ class _Batch(NamedTuple):
 
 
 def sampled(
-    data: Any, inputs: Sequence[InputInfo], most: int, source: str, *, in_order: bool = False
+    data: Any, inputs: Sequence[InputInfo], most: int, source: str, *, in_order: bool
 ) -> Sample | None:
     """Choose examples from all of the data, by chance, and the same ones each time.
 

@@ -132,7 +132,7 @@ def run_benchmark(
     runs: int,
     threads: int | Sequence[int] | None,
     kernels: str | Sequence[str] | None,
-    memory: bool = True,
+    memory: bool,
 ) -> Benchmark:
     """Measure time and memory; see `TFLiteModel.benchmark`.
 

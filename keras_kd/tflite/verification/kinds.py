@@ -42,7 +42,7 @@ class OutputKind:
         return "multilabel" if self.are_labels else "classification"
 
 
-def output_kinds(model: TFLiteFile, loss: Any = None) -> dict[str, OutputKind]:
+def output_kinds(model: TFLiteFile, loss: Any) -> dict[str, OutputKind]:
     """What the outputs of a file are, as far as it is known without labels.
 
     An output chooses between classes if it ends in a softmax, or was trained with a loss for
