@@ -144,7 +144,7 @@ BAD |= {
     "store missing.keras --data {models}/examples.npy --output t.store": "path 'missing.keras'",
     "store {models}/model.keras --data {models}/examples.npy --output a/t.store": "mkdir -p a",
     "store {models}/model.keras --data {models}/examples.npy --output {models}/model.h5": (
-        "no store"
+        "not a store"
     ),
     "store {models}/model.keras --data {models}/examples.npy --output {models}": "choose another",
     "store --predictions missing.npy --output t.store": "the path 'missing.npy'",

@@ -320,7 +320,7 @@ def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray
             f"a file in which {', '.join(hybrid)} compute in floating point with weights that "
             "are integers",
             "weights and activations that are both integers or both float32: TensorFlow Lite "
-            "Micro rejects the others, or computes wrong values",
+            "Micro refuses the others, or computes wrong values",
             "choose 'int8' or 'float32' for these layers in the recipe",
         )
     if running.is_installed():

@@ -491,7 +491,7 @@ def test_outputs_of_others_are_refused(dense_model, student, examples, hard_loss
     )
     distiller = keras_kd.Distiller(one, student)
     distiller.compile("sgd", hard_loss, run_eagerly=True)
-    with pytest.raises(ValueError, match=r"comes from teacher_2 \w+, .*from teacher_1"):
+    with pytest.raises(ValueError, match=r"outputs from teacher_2 \w+, .*outputs from teacher_1"):
         distiller.fit(other.join((x, y)), verbose=0)
     distiller.fit(one.join((x, y)), verbose=0)
 

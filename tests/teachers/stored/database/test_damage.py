@@ -84,7 +84,7 @@ def test_a_store_cut_at_any_length(store):
     content = store.read_bytes()
     for length in range(0, len(content), 61):
         store.write_bytes(content[:length])
-        with pytest.raises((ValueError, FileNotFoundError), match=r"the store|no store"):
+        with pytest.raises((ValueError, FileNotFoundError), match=r"the store|not a store"):
             everything(store)
 
 
