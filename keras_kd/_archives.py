@@ -1,4 +1,4 @@
-"""Archives that come from anywhere: what they declare, checked before it is used."""
+"""Untrusted archives: their declared sizes and names are checked before use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention layers of either Keras: where they are, and the scores that they compute."""
+"""Attention layers of both versions of Keras, and the scores that they compute."""
 
 from __future__ import annotations
 

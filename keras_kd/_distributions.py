@@ -1,4 +1,4 @@
-"""What operations make of probabilities, done to the logits behind them instead."""
+"""Operations on probabilities, applied to the logits behind them instead."""
 
 from __future__ import annotations
 

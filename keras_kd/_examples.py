@@ -1,4 +1,4 @@
-"""Arrays of examples: by the name of the input that they are for, checked."""
+"""Checked arrays of examples, by the name of the model's input."""
 
 from __future__ import annotations
 

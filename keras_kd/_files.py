@@ -1,4 +1,4 @@
-"""Writing files and directories so that nothing half-written is ever found under their names."""
+"""Atomic writing of files and directories: complete, or not there."""
 
 from __future__ import annotations
 
@@ -235,14 +235,6 @@ def files_below(
     return sorted(found, key=lambda path: (path.parent.as_posix(), path.name))
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether `replacing` or `filling` gave a file or directory its name, which is a temporary one.
-
-    That a living process writes to it is possible.
-    """
-    return _TEMPORARY.fullmatch(path.name) is not None
-
-
 def remove_leftovers(directory: Path, name: str | None = None, suffix: str = "") -> None:
     """Remove what processes that were killed have left in a directory.
 
@@ -355,5 +347,5 @@ def _foreign(path: Path, reason: str) -> ValueError:
     return problem(
         f"{str(path)!r}, {reason}",
         "a regular file or directory, since nothing is written elsewhere",
-        "replace it by a copy of what it stands for, or choose another directory",
+        "replace it with a copy of its target, or choose another directory",
     )

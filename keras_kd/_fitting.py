@@ -1,4 +1,4 @@
-"""Callbacks that need more of `fit` than its events."""
+"""Callbacks that change the arguments of `fit`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which operators have no kernels for weights of 4 bits."""
+"""Operators without kernels for 4-bit weights."""
 
 # TFLM and LiteRT's reference kernels refuse the first, TensorFlow's converter and
 # ai-edge-quantizer the second. Their weights are few and have 8 bits.

@@ -1,4 +1,4 @@
-"""Results in types of JSON."""
+"""Conversion of results to JSON types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def json_value(value: Any) -> Any:
-    """The same in types of JSON.
+    """The same as JSON types.
 
     Dataclasses become dicts of their fields, tuples become lists, NumPy's numbers become Python's,
     types of numbers become their names, and NaN and infinity become None.

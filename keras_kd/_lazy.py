@@ -1,4 +1,4 @@
-"""What a package exports: under its public path, and imported when it is first used."""
+"""Public names of a package: their public path, and import on first use."""
 
 from __future__ import annotations
 

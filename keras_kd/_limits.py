@@ -1,4 +1,4 @@
-"""What a process of this package may take: memory and time, and how its end is reported."""
+"""Limits of memory and time for processes of this package, and reports of how they ended."""
 
 from __future__ import annotations
 

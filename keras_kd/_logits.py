@@ -1,4 +1,4 @@
-"""The logits behind a model's output: going back from probabilities to what they were made of."""
+"""The logits behind a model's output."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Logits:
         return dataclasses.replace(self, logits=change(self.logits), members=members, **others)
 
 
-def class_shares(shares: Any, known: Any = None) -> np.ndarray:
+def class_shares(shares: Any, known: Any) -> np.ndarray:
     """The share of each member in the mean of each class: its own among those that have the class.
 
     Args:
@@ -215,7 +215,8 @@ def common_rows(teacher: Logits, student: Logits) -> tuple[Logits, Logits]:
             f"distributions of {teacher.classes or 'all'} and {student.classes or 'all'} "
             "classes",
             "distributions over the same classes",
-            "give both models the same end, best without a Flatten or Reshape after the softmax",
+            "give both models the same last layers, best without a Flatten or Reshape after the "
+            "softmax",
         )
     return teacher.in_rows(classes), student.in_rows(classes)
 
@@ -332,7 +333,7 @@ def said_of_probabilities(role: str, name: str, kind: str) -> str:
     return three_parts(
         f"outputs of the {role} {name!r} that are probabilities, made by something other than a "
         "softmax or sigmoid of Keras or TensorFlow at its end",
-        "logits, or probabilities whose logits can be seen; a temperature applied to probabilities "
-        "teaches next to nothing",
+        "logits, or probabilities whose logits can be seen; with a temperature applied to "
+        "probabilities the student learns almost nothing",
         fix,
     )

@@ -1,4 +1,4 @@
-"""How much of the free memory a file that comes from anywhere may take."""
+"""The share of the free memory that an untrusted file may take."""
 
 from __future__ import annotations
 

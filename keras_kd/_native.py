@@ -1,4 +1,4 @@
-"""What C++ libraries write to file descriptor 2, kept from the terminal and for error messages."""
+"""Capture of what native libraries write to file descriptor 2, for error messages."""
 
 from __future__ import annotations
 

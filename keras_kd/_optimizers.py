@@ -1,4 +1,4 @@
-"""How an optimizer is made again, with its settings and without its state."""
+"""Copies of optimizers, with their settings and without their state."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def recipe_of(optimizer: Any) -> Callable[[Any], Any]:
 
 def _not_made(optimizer: Any, reason: BaseException | None) -> ValueError:
     return problem(
-        f"the optimizer {type(optimizer).__name__} to begin anew with another student: "
+        f"the optimizer {type(optimizer).__name__} for another student: "
         f"{type(reason).__name__}: {one_line(reason)[:200]}",
         "an optimizer with get_config, from which another one can be made",
         "give its class a get_config, or build a new keras_kd.Distiller with the student and "

@@ -1,4 +1,4 @@
-"""Progress of what takes longer than some seconds: a bar on a terminal, elsewhere some lines."""
+"""Progress of long operations: a bar on a terminal, elsewhere occasional lines."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def share(value: Any) -> Any:
     return value if replicas == 1 else value / replicas
 
 
-def gathered(tensors: list[Any], *, constant: bool = False) -> list[Any]:
+def gathered(tensors: list[Any], *, constant: bool) -> list[Any]:
     """Each tensor `(part of the batch, ...)` as `(batch, ...)`, the replicas' parts in order.
 
     Gradients flow back to the replica that an example is from.

@@ -1,4 +1,4 @@
-"""What work has done so far, kept in a directory, so that it resumes after an interruption."""
+"""The state of unfinished work in a directory, from which it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -143,6 +143,19 @@ class StateFiles:
         )
 
 
+def digest_of(arrays: Any) -> str:
+    """16 hexadecimal digits for the shapes, types and values of arrays, in any nesting."""
+    import keras
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for array in keras.tree.flatten(arrays):
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()[:16]
+
+
 def directory_of(parent: Path, identity: Any) -> Path:
     """The directory below `parent` of unfinished work that depends on `identity`.
 
@@ -150,7 +163,7 @@ def directory_of(parent: Path, identity: Any) -> Path:
 
     Args:
         parent: where; it may be missing. No other process may use it meanwhile.
-        identity: what the work depends on, in types that JSON knows.
+        identity: what the work depends on, as JSON types.
 
     Raises:
         ValueError: if one of the two is a link: nothing is removed or written elsewhere.
@@ -281,7 +294,7 @@ def _check_directory(directory: Path) -> None:
         which = "which is a file" if found == directory else f"but {str(found)!r} is a file"
         raise problem(
             f"the directory {str(directory)!r}, {which}",
-            "a directory, which may be missing yet",
+            "a directory, or a path that does not exist yet",
             "pass another path",
             kind=NotADirectoryError,
         )

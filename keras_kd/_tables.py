@@ -1,4 +1,4 @@
-"""Results that print as tables, also in notebooks, and are read by programs."""
+"""Results that print as tables and show as HTML in notebooks."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int =
         ]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """A shape as tables show it: "[1, any, 3]"."""
+    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
 
 
 def row_named(rows: Sequence[Any], name: str) -> Any:
@@ -92,7 +97,7 @@ class Report(ABC):
         """The rows of the main table: values by the names of the columns."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types that JSON knows; NaN and infinity become None."""
+        """All of it as JSON types; NaN and infinity become None."""
         return json_value(self)
 
     def to_dataframe(self) -> Any:

@@ -1,3 +1,3 @@
-"""The version, apart from the package so that building it needs no TensorFlow."""
+"""The version, in a module that a build can read without TensorFlow."""
 
 __version__ = "0.1.0"

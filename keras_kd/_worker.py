@@ -1,4 +1,4 @@
-"""Functions in a child process: what crashes, hangs or fills the memory there ends nothing else."""
+"""Functions in a child process, whose crash, hang or memory use ends only that process."""
 
 from __future__ import annotations
 

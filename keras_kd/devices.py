@@ -1,4 +1,4 @@
-"""Devices and what a model may take there: flash, memory, time.
+"""Devices and their limits: flash, memory, time.
 
 `DEVICES` holds some by name; `add` puts your own beside them.
 """
@@ -162,7 +162,7 @@ def _left(name: str, size: Any, reserved: Any) -> int | None:
         if reserved is not None:
             raise problem(
                 f"reserved_{name}={reserved!r} without {name}",
-                f"the {name} that it is a part of",
+                f"{name}, of which it is a part",
                 f"pass {name} too",
             )
         return None
@@ -171,7 +171,7 @@ def _left(name: str, size: Any, reserved: Any) -> int | None:
     if left < 1:
         raise problem(
             f"reserved_{name}={reserved!r} of {name}={size!r}",
-            "a part that leaves something to the model",
+            "less than all of it, so that the model gets a part",
             f"pass a smaller reserved_{name}",
         )
     return left
@@ -185,47 +185,46 @@ DEVICES: dict[str, Device] = {
             "64 KB",
             name="cortex-m4-256k",
             kernels="cmsis_nn",
-            source="STM32L433RC (Cortex-M4): 256 KiB of flash, 64 KiB of RAM, says RIOT of the "
-            "Nucleo-L433RC: https://doc.riot-os.org/boards/nucleo-l433rc",
+            source="STM32L433RC (Cortex-M4): 256 KiB of flash, 64 KiB of RAM. RIOT, Nucleo-L433RC: "
+            "https://doc.riot-os.org/boards/nucleo-l433rc",
         ),
         Device(
             "512 KB",
             "128 KB",
             name="nrf52833",
             kernels="cmsis_nn",
-            source="nRF52833 (Cortex-M4): 512 KB of flash, 128 KB of RAM, says PlatformIO of the "
-            "Calliope mini v3: https://docs.platformio.org/en/latest/boards/nordicnrf52/"
-            "calliopemini_v3.html",
+            source="nRF52833 (Cortex-M4): 512 KB of flash, 128 KB of RAM. PlatformIO, Calliope "
+            "mini v3: https://docs.platformio.org/en/latest/boards/nordicnrf52/calliopemini_v3.html",
         ),
         Device(
             "1 MB",
             "256 KB",
             name="nrf52840",
             kernels="cmsis_nn",
-            source="nRF52840 (Cortex-M4): 1 MB of flash, 256 KB of RAM, says Arduino's data sheet "
-            "of the Nano 33 BLE Sense Rev2 (ABX00069)",
+            source="nRF52840 (Cortex-M4): 1 MB of flash, 256 KB of RAM. Arduino's data sheet of "
+            "the Nano 33 BLE Sense Rev2 (ABX00069)",
         ),
         Device(
             "2 MB",
             "640 KB",
             name="stm32l4r5",
             kernels="cmsis_nn",
-            source="STM32L4R5ZI (Cortex-M4): 2 MiB of flash, 640 KiB of RAM, says RIOT of the "
-            "Nucleo-L4R5ZI: https://doc.riot-os.org/boards/nucleo-l4r5zi",
+            source="STM32L4R5ZI (Cortex-M4): 2 MiB of flash, 640 KiB of RAM. RIOT, Nucleo-L4R5ZI: "
+            "https://doc.riot-os.org/boards/nucleo-l4r5zi",
         ),
         Device(
             "2 MB",
             "264 KB",
             name="rp2040",
-            source="RP2040 on a Raspberry Pi Pico: 264 KB of SRAM, 2 MB of flash, says its product "
-            "brief: https://datasheets.raspberrypi.com/pico/pico-product-brief.pdf. It is a "
+            source="RP2040 on a Raspberry Pi Pico: 264 KB of SRAM, 2 MB of flash. Product brief: "
+            "https://datasheets.raspberrypi.com/pico/pico-product-brief.pdf. It is a "
             "Cortex-M0+; the size of the kernels is that for a Cortex-M4",
         ),
         Device(
             ram="320 KB",
             name="esp32",
             kernels=None,
-            source="ESP32: 320 KB of DRAM, says the ESP-IDF programming guide (memory types): "
+            source="ESP32: 320 KB of DRAM. ESP-IDF programming guide (memory types): "
             "https://docs.espressif.com/projects/esp-idf/en/latest/esp32/api-guides/"
             "memory-types.html. No limit to the flash, which differs from module to module; the "
             "size of TFLM's kernels for Xtensa is not known here",

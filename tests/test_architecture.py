@@ -5,6 +5,7 @@ import graphlib
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,77 +17,30 @@ import keras_kd
 
 PACKAGE = Path(keras_kd.__file__).parent
 
+DOCS = PACKAGE.parent / "docs"
+
+
+def rows_of(page, title):
+    """The modules of each row of the first table behind a heading, without `.py` and `/`."""
+    _, _, text = (DOCS / page).read_text(encoding="utf-8").partition(f"\n## {title}\n")
+    _, _, table = text.partition("\n| module | content |\n|---|---|\n")
+    first_cells = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()]
+    return [
+        [name.removesuffix(".py").removesuffix("/") for name in re.findall("`([^`]+)`", cell)]
+        for cell in first_cells
+    ]
+
+
 # From the ground up: a module imports only from rooms before its own.
-ROOMS = [
-    "_version",
-    "_lazy",
-    "_checks",
-    "devices",
-    "_limits",
-    "_native",
-    "_worker",
-    "_replicas",
-    "_backends",
-    "_keras",
-    "_graphs",
-    "_attention",
-    "_optimizers",
-    "_fitting",
-    "_translation",
-    "_operations",
-    "_distributions",
-    "_probabilities",
-    "_logits",
-    "schedules",
-    "_files",
-    "_memory",
-    "_archives",
-    "_state_files",
-    "_json",
-    "_four_bits",
-    "_tables",
-    "_progress",
-    "_model_files",
-    "_examples",
-    "metrics",
-    "losses",
-    "adapters",
-    "_masks",
-    "taps",
-    "teachers",
-    "distiller",
-    "callbacks",
-    "data",
-    "sound",
-    "_representative",
-    "compression",
-    "tflite",
-    "evaluation",
-    "search",
-    "tuning",
-    "quickstart",
-    "cli",
-    "__main__",
-]
+ROOMS = [name for row in rows_of("architecture.md", "Layers") for name in row]
 # They meet only where one call does it all.
 APART = {"distiller", "compression", "tflite"}
-# What takes models from one Keras to the other knows nothing of compression.
+# What takes models from one Keras to the other does not depend on compression.
 BRIDGE = "keras_kd.compression.bridge."
-# From the ground up, as in docs/architecture.md; what one imports for annotations counts, too.
+# Of the large packages: the position of each module in its table, from the ground up.
 INSIDE = {
-    "tflite": (
-        "tensors",
-        "contents",
-        "runtimes",
-        "streams",
-        "student",
-        "file",
-        "verification",
-        "model",
-        "microcontroller",
-        "android",
-        "conversion",
-    ),
+    title: {name: number for number, row in enumerate(rows_of("modules.md", title)) for name in row}
+    for title in ("distiller", "callbacks", "compression", "tflite", "teachers/stored", "search")
 }
 LAZY = {
     "ai_edge_litert": {"tflite"},
@@ -138,7 +92,7 @@ INNER = {path: name for path, name in MODULES.items() if path != Path("__init__.
 @pytest.mark.parametrize("relative", INNER, ids=str)
 def test_imports_point_downwards(relative):
     own = room(relative)
-    assert own in ROOMS, f"{relative} is in a room that this test and the design do not know"
+    assert own in ROOMS, f"{relative} is in no row of docs/architecture.md"
     for name in imported_names(INNER[relative], relative):
         parts = name.split(".")
         if parts[0] != "keras_kd" or len(parts) < 2:
@@ -151,18 +105,18 @@ def test_imports_point_downwards(relative):
         assert is_bridge or not (own in APART and other in APART), f"{relative} imports {name}"
 
 
-@pytest.mark.parametrize(
-    "relative",
-    [each for each in INNER if room(each) in INSIDE and each.name != "__init__.py"],
-    ids=str,
-)
-def test_imports_inside_a_room_point_downwards(relative):
-    order = INSIDE[room(relative)]
-    own = order.index(relative.parts[1].removesuffix(".py"))
-    for name in imported_names(INNER[relative], relative):
-        parts = name.split(".")
-        if parts[:2] == ["keras_kd", room(relative)] and parts[2] in order:
-            assert order.index(parts[2]) <= own, f"{relative} imports {name} from above"
+@pytest.mark.parametrize("package", INSIDE)
+def test_imports_inside_a_package_point_downwards(package):
+    """Also those for annotations; modules of one row may import each other."""
+    order, prefix = INSIDE[package], f"keras_kd.{package.replace('/', '.')}."
+    paths = [path for path in INNER if path.is_relative_to(package) and path.name != "__init__.py"]
+    owners = {path: path.relative_to(package).parts[0].removesuffix(".py") for path in paths}
+    assert sorted(order) == sorted(set(owners.values())), "docs/modules.md lists other modules"
+    for path, own in owners.items():
+        for name in imported_names(INNER[path], path):
+            other = name.removeprefix(prefix).split(".")[0]
+            if name.startswith(prefix) and other in order:
+                assert order[other] <= order[own], f"{path} imports {name} from above"
 
 
 def test_no_imports_run_in_a_circle():

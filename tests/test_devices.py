@@ -54,7 +54,7 @@ def test_the_reserved_part_is_not_for_the_model():
         ({"flash": "64 KB", "compressed": True}, "holds the file as it is"),
         ({"flash": "64 KB", "target": "phone"}, "'microcontroller', 'android', 'web'"),
         ({"flash": "64 KB", "kernels": "fast"}, "'reference', 'cmsis_nn'"),
-        ({"flash": "4 KB", "reserved_flash": "4 KB"}, "leaves something"),
+        ({"flash": "4 KB", "reserved_flash": "4 KB"}, "less than all of it"),
         ({"ram": "4 KB", "reserved_flash": "4 KB"}, "without flash"),
         ({"latency": 0, "target": "web"}, "above 0"),
     ],

@@ -412,7 +412,7 @@ def write_page(
             f"```bash\n{command}\n```",
             f"{cpu / 3600:.1f} hours of CPU time in {len(jobs)} jobs of one thread each, with at "
             f"most {peak:,} MiB of memory in a process, on {hardware}; Python {kept_on['python']}, "
-            f"{packages}. The command goes on where it was interrupted. Every figure is in "
+            f"{packages}. An interrupted command resumes where it stopped. Every figure is in "
             f"[{name}.json]({name}.json).",
             "Settings: "
             + ", ".join(f"{key} {value}" for key, value in results["settings"].items())

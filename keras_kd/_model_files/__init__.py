@@ -1,4 +1,4 @@
-"""Reading models that come from anywhere, without running code that comes with them."""
+"""Loading of untrusted models without running code in them."""
 
 from __future__ import annotations
 

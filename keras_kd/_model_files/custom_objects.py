@@ -1,4 +1,4 @@
-"""The user's own classes and functions, by the names that models call them."""
+"""The user's own classes and functions, by their names in models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models in the files that Keras writes, `.keras` and `.h5`, loaded by Keras 3 in safe mode."""
+"""Loading of `.keras` and `.h5` files by Keras 3 in safe mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a model will be, found out by building it without its weights."""
+"""The size of a model, measured by building it without its weights."""
 
 from __future__ import annotations
 

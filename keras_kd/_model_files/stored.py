@@ -14,7 +14,7 @@ from typing import Any
 from keras_kd._archives import check_json_member, check_json_size, check_members, read_json
 from keras_kd._checks import one_line, problem
 from keras_kd._memory import MEBIBYTE, check_expansion
-from keras_kd._tables import Report, Table
+from keras_kd._tables import Report, Table, shape_text
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 SUFFIXES = (".keras", *HDF5_SUFFIXES)
@@ -109,7 +109,7 @@ class ModelDescription(Report):
     def _parts(self) -> list[Table | str]:
         parameters = "unknown" if self.parameters is None else f"{self.parameters:,}"
         rows = [
-            ["input", tensor.name, tensor.dtype, _sizes(tensor.shape)] for tensor in self.inputs
+            ["input", tensor.name, tensor.dtype, shape_text(tensor.shape)] for tensor in self.inputs
         ] + [["output", name, "", ""] for name in self.outputs]
         return [
             f"{self.kind} {self.name!r} of Keras {self.keras_version or '(unknown version)'}\n"
@@ -294,10 +294,6 @@ def _named_by_attribute(opened: Any, parts: list[str]) -> str | None:
     variables = opened.get(f"layers/{parts[1]}/vars")
     name = None if variables is None else variables.attrs.get("name")
     return str(name) if isinstance(name, str) else ""
-
-
-def _sizes(shape: tuple[int | None, ...]) -> str:
-    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
 
 
 def _sha256(path: Path) -> str:

@@ -59,7 +59,7 @@ def representative_examples(
         student: the model, for which the data are checked where no range is given: a warning shows
             if its first BatchNormalization has seen other values in training, or if images are
             scaled in a way that hardly any student is trained on. Where labels are known, another
-            warning says if classes of the student are missing from the data.
+            warning lists classes of the student that are missing from the data.
         is_stream: whether the examples are the steps of a stream: the first `MAX_STEPS` of them in
             their order are returned instead, since each state comes from all steps before it.
 

@@ -1,4 +1,4 @@
-"""From data of any size and form to some examples, spread over all of them."""
+"""A sample of examples from data of any size and form, spread over all of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Batch(NamedTuple):
 
 
 def sampled(
-    data: Any, inputs: Sequence[InputInfo], most: int, source: str, *, in_order: bool = False
+    data: Any, inputs: Sequence[InputInfo], most: int, source: str, *, in_order: bool
 ) -> Sample | None:
     """Choose examples from all of the data, by chance, and the same ones each time.
 

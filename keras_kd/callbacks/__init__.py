@@ -1,4 +1,4 @@
-"""Callbacks for `fit`: the best student, trainings that go on after a kill, more in the logs."""
+"""Callbacks for `fit`: the best student, resumption after a kill, more values in the logs."""
 
 from keras_kd._lazy import publish
 from keras_kd.callbacks.resume_training import ResumeTraining

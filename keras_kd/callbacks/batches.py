@@ -25,7 +25,7 @@ class Batches(ABC):
 
     Attributes:
         per_epoch: how many batches one pass over the data has; None if it has no end.
-        identity: what tells these data from others, in types that JSON knows.
+        identity: what tells these data from others, as JSON types.
     """
 
     per_epoch: int | None
@@ -65,7 +65,7 @@ def batches_of(
         return ArrayBatches(x, y, sample_weight, batch_size or _USUAL_BATCH_SIZE, shuffle)
     raise problem(
         f"data of type {type(x).__name__} for ResumeTraining",
-        "data that can be read again from any place: arrays, a tf.data.Dataset or a "
+        "data that can be read from any position: arrays, a tf.data.Dataset or a "
         "keras.utils.PyDataset",
         "make arrays or a tf.data.Dataset of them, for example with "
         "tf.data.Dataset.from_generator(function, output_signature=...)",
@@ -296,7 +296,7 @@ class PipelineBatches(Batches):
         if size == tf.data.UNKNOWN_CARDINALITY:
             raise problem(
                 "a tf.data.Dataset of unknown length for ResumeTraining",
-                "one that says how many batches it has",
+                "a dataset of known length",
                 "add dataset.apply(tf.data.experimental.assert_cardinality(number_of_batches))",
             )
         self.per_epoch = None if size == tf.data.INFINITE_CARDINALITY else size
@@ -367,7 +367,7 @@ def _check_seeds(dataset: tf.data.Dataset) -> bool:
                 raise _unseeded(f"{operation.type} in a {kind}")
             if "Parallel" in kind:
                 raise problem(
-                    f"{operation.type} in a {kind}, in an order that is left to chance",
+                    f"{operation.type} in a {kind}, whose order is not fixed",
                     "changes of examples that are the same after a restart",
                     "leave out num_parallel_calls there, or use a function such as "
                     "tf.random.stateless_normal with a seed that is part of the example",

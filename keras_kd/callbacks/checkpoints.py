@@ -124,7 +124,7 @@ class Checkpoints:
                         f"the damaged checkpoint {str(path)!r} "
                         f"({one_line(unreadable.__cause__)[:100]})",
                         "a file as ResumeTraining has written it",
-                        "nothing is to be done: the one before it is used where there is one",
+                        "do nothing: the checkpoint before it is used, if there is one",
                     ),
                     stacklevel=2,
                 )
@@ -173,7 +173,8 @@ class Checkpoints:
                 f"directory={directory!r}, which holds another training: "
                 f"{'; '.join(found[:_SHOWN])}{more}",
                 "the model, data and arguments with which that training was begun",
-                "pass another directory to begin anew, or what the training had before",
+                "pass another directory to begin anew, or the model, data and arguments of that "
+                "training",
             )
 
     def _remove(self, is_removed: Callable[[int], bool]) -> None:

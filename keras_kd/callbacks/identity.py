@@ -1,4 +1,4 @@
-"""What makes two trainings the same, and the first difference of two that are not."""
+"""The identity of a training, and the differences between two trainings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_KERAS = ("keras.", "tf_keras.")
 
 
 def identity_of(model: Any, arguments: Mapping[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What a training depends on, in types that JSON knows.
+    """What a training depends on, as JSON types.
 
     Args:
         model: a compiled model, or a Distiller.
@@ -120,7 +120,7 @@ def _of_callback(callback: Any) -> dict[str, Any]:
 
 
 def described(value: Any) -> Any:
-    """An argument in types that JSON knows, the same in each process."""
+    """An argument as JSON types, the same in each process."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Training that goes on after a kill as if there had been none."""
+"""Resumption of a training after a kill, with the result of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keras_kd.callbacks.workers import folder_of_worker, number_of_workers
 
 
 class ResumeTraining(TakesFit):
-    """Makes `fit` go on where it was when it was killed, with the same result to the last bit.
+    """Resumes an interrupted `fit`, with the same result to the last bit.
 
     Run the same program again after a crash or a kill: `fit` continues at the last checkpoint, and
     ends with the weights, the optimizer's state, the logs and the history of a run without
@@ -118,7 +118,7 @@ class ResumeTraining(TakesFit):
         """Begin where the checkpoint was saved.
 
         Raises:
-            ValueError: if this is in `fit` of a model that does not know of this callback.
+            ValueError: if the `fit` of the model does not support this callback.
         """
         if self._run is None:
             raise problem(

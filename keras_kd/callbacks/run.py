@@ -127,7 +127,7 @@ class Run:
         return dataset.with_options(options)
 
     def building(self) -> AbstractContextManager[None]:
-        """Keep Keras from reading a batch of the training to learn of its shapes meanwhile.
+        """Keep Keras from reading a batch of the training to find its shapes meanwhile.
 
         Pipelines that shuffle count how often they are read.
         """
@@ -241,7 +241,7 @@ def check(model: Any, given: Mapping[str, Any]) -> None:
         raise problem(
             f"the Keras backend {keras.backend.backend()!r} for ResumeTraining",
             "TensorFlow, where it can restore all that a training changes",
-            "use keras.callbacks.BackupAndRestore, which goes on with the last epoch",
+            "use keras.callbacks.BackupAndRestore, which resumes at the last epoch",
         )
     optimizer = getattr(model, "optimizer", None)
     if not hasattr(optimizer, "build"):
@@ -306,7 +306,7 @@ def _data_of(given: Mapping[str, Any]) -> tuple[Batches, int]:
     if steps is None:
         raise problem(
             "data without an end, and no steps_per_epoch",
-            "a number of steps that makes an epoch",
+            "the number of steps in an epoch",
             "pass steps_per_epoch=...",
         )
     return batches, steps

@@ -1,4 +1,4 @@
-"""All that a training has changed, as arrays and JSON, and back."""
+"""All state that a training changes, to arrays and JSON and back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pack:
         self.arrays = {} if arrays is None else arrays
 
     def add(self, value: Any) -> Any:
-        """The value in types that JSON knows.
+        """The value as JSON types.
 
         Raises:
             Unpackable: if it is something else.

@@ -1,4 +1,4 @@
-"""Which checkpoint all workers of a training begin with, and where each keeps its own."""
+"""The checkpoint that all workers of a training begin with, and the directory of each worker."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def newest_of_all(held: Sequence[Sequence[Held]]) -> Held | None:
     raise problem(
         f"checkpoints of {len(held)} workers, none of which all have: "
         f"{'; '.join(_described(index, each) for index, each in enumerate(held))}",
-        "the directory of each worker as its last process left it",
-        "bring back the directory that is missing, or delete those of all workers to begin anew",
+        "the complete directory of each worker",
+        "restore the missing directory, or delete those of all workers to begin anew",
     )
 
 

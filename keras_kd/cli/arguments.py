@@ -1,4 +1,4 @@
-"""Options that several commands have, and how what they name is read."""
+"""Options that several commands share, and reading of the files that they name."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ def _checked(
     if arguments.model.suffix == TFLITE:
         raise problem(
             f"the file {str(arguments.model)!r}",
-            "a model that Keras has saved: a .tflite is what comes out",
+            "a model that Keras has saved: a .tflite is the result",
             "name the .keras that it was made from; keras-kd verify and inspect take a .tflite",
         )
     check_custom_objects(arguments.custom_objects)

@@ -1,4 +1,4 @@
-"""Where a converted model goes: a file, or a directory with what belongs to it."""
+"""The output of a conversion: a file, or a directory with the files that belong to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an exception to one line in the words of the command line."""
+"""From an exception to a one-line message that names options of the command line."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def message_of(error: BaseException, arguments: argparse.Namespace | None) -> st
     if isinstance(error, ModuleNotFoundError) and error.name in _INSTALLED_WITH:
         return three_parts(
             f"an environment without {error.name!r}, which this command needs",
-            "all that keras-kd asks for",
+            "all dependencies of keras-kd",
             "pip install keras-kd, without --no-deps",
         )
     if isinstance(error, MemoryError):
@@ -76,7 +76,7 @@ def message_of(error: BaseException, arguments: argparse.Namespace | None) -> st
     if isinstance(error, OSError) and error.filename is None:
         return three_parts(
             f"{files}, which cannot be read or written ({one_line(error)[:_LONGEST]})",
-            "files and directories that can be",
+            "readable and writable files and directories",
             "check them and the disk, and run the command again",
         )
     if isinstance(error, ValueError | TypeError | OSError | ImportError):
@@ -85,8 +85,7 @@ def message_of(error: BaseException, arguments: argparse.Namespace | None) -> st
     return three_parts(
         f"{files}, on which this command fails ({reason})",
         "undamaged models, and data that fit them",
-        f"check them; {DEBUG}=1 in the environment shows where it fails, for a report of a mistake "
-        "in keras-kd",
+        f"check them; {DEBUG}=1 in the environment shows where it fails, for a bug report",
     )
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C that is not lost, as Python loses what is raised in a `__del__` or a weakref callback."""
+"""Ctrl-C, repeated where Python loses it (in a `__del__` or a weakref callback)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the words on the command line to an exit code."""
+"""From command-line arguments to an exit code."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.temperature and arguments.top_k is None:
         raise problem(
             "--temperature without --top-k",
-            "no temperature: of all logits any can be applied later",
+            "no temperature: with all logits stored, any can be applied later",
             "leave it out, or add --top-k 16, for example",
         )
 
@@ -169,7 +169,7 @@ def _check_free(output: Path) -> None:
     is_file = output.is_file() and not output.is_symlink()
     if is_file and output.stat().st_size and not is_database(output):
         raise problem(
-            f"--output {str(output)!r}, which is no store",
+            f"--output {str(output)!r}, which is not a store",
             "the name of a new file, or of a store that was begun",
             "choose another name",
         )

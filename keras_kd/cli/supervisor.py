@@ -131,7 +131,7 @@ class _Supervisor:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return self._told(code, messages)
+        return self._exit_code(code, messages)
 
     def _end_of_command(self, directory: str, log: Path) -> int:
         reader, writer = os.pipe()
@@ -191,7 +191,7 @@ class _Supervisor:
         else:
             self._doing = line
 
-    def _told(self, code: int, messages: str) -> int:
+    def _exit_code(self, code: int, messages: str) -> int:
         """The exit code; if the command could not report why it ended, report it."""
         if self._code is not None:
             return self._code
@@ -216,8 +216,8 @@ class _Supervisor:
             )
         if number == signal.SIGALRM:
             return three_parts(
-                f"{what}, which came to no end in time",
-                "a model that ends",
+                f"{what}, which did not finish in time",
+                "a model that finishes",
                 "save the model again without loops that never end; if it only needs longer, set "
                 f"the environment variable {_limits.SECONDS} (0: no limit)",
             )

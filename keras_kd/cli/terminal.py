@@ -1,4 +1,4 @@
-"""What a command shows: its results, its progress, and none of what libraries write besides."""
+"""Output of a command: results and progress, without the output of libraries."""
 
 from __future__ import annotations
 

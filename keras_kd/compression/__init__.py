@@ -1,4 +1,4 @@
-"""What changes the form of a student's weights, and what brings it back to a plain model."""
+"""Compression: changes of a student's weights or layers, and the way back to a plain model."""
 
 from keras_kd import _backends
 

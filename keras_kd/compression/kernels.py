@@ -1,22 +1,53 @@
-"""Which weights of a layer are kernels: what pruning and clustering act on."""
+"""The kernels of a layer: the weights that pruning and clustering change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_kd.compression import layers
 from keras_kd.compression.bridge.weights import named_weights, weight_name
 from keras_kd.compression.layers import row_of
-from keras_kd.compression.pruning.patterns import Axes
 
 # With these methods, the protocol of TF-MOT, a user's own class lists its weights: the
 # weights themselves, or pairs of attribute and weight.
 PRUNABLE = "get_prunable_weights"
 CLUSTERABLE = "get_clusterable_weights"
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a kernel by their role in the matrix products that the kernel is made of.
+
+    There is one matrix of inputs and outputs at each of its positions.
+    """
+
+    positions: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def as_matrices(self, kernel: Any) -> Any:
+        """`kernel` in the shape (positions, inputs, outputs)."""
+        return ops.reshape(ops.transpose(kernel, self._order), self.sizes(kernel.shape))
+
+    def as_kernel(self, matrices: Any, shape: Sequence[int]) -> Any:
+        """The inverse of `as_matrices`, for a kernel of `shape`."""
+        turned = ops.reshape(matrices, [shape[axis] for axis in self._order])
+        return ops.transpose(turned, sorted(range(len(shape)), key=self._order.__getitem__))
+
+    def sizes(self, shape: Sequence[int]) -> list[int]:
+        """How many positions, inputs and outputs a kernel of `shape` has."""
+        roles = (self.positions, self.inputs, self.outputs)
+        return [math.prod(shape[axis] for axis in role) for role in roles]
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        return (*self.positions, *self.inputs, *self.outputs)
 
 
 @dataclass(frozen=True)

@@ -313,8 +313,6 @@ _ROWS = (
     Row("Lambda", twin=Twin(by_arguments=True, is_alike=lambda config: False)),
 )
 LAYERS: Mapping[str, Row] = {row.name: row for row in _ROWS}
-# For messages.
-WITH_KERNELS = tuple(sorted(row.name for row in _ROWS if row.kernels))
 
 
 def row_of(layer_class: type) -> Row | None:

@@ -1,4 +1,4 @@
-"""Reading a compressed student back, to train it on or to convert it."""
+"""Loading of a compressed student, for training or conversion."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load(
     """
     if not isinstance(path, str | os.PathLike) or not os.path.exists(path):
         raise problem(
-            f"the path {str(path)!r}, where there is nothing",
+            f"the path {str(path)!r}, which does not exist",
             "the file of a saved student",
             "correct the path",
             kind=FileNotFoundError,

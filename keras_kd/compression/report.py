@@ -1,4 +1,4 @@
-"""What compression has made of a student, layer by layer: zeros, values, bits, ranks and sizes."""
+"""Summary of a student, layer by layer: zeros, values, bits, ranks and sizes."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def summary(student: Any, original: Any = None) -> Summary:
     if before is not None and names.isdisjoint(layer.name for layer in before.layers):
         raise problem(
             f"two models, {student.name!r} and {before.name!r}, without a common layer",
-            "a student and the model that it was made of",
+            "a student and the model that it was made from",
             "pass the student from before `remove_filters` or `factorize`",
         )
     return Summary(

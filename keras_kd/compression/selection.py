@@ -1,4 +1,4 @@
-"""Which layers of a student a compression acts on: by name, by type or by a function."""
+"""Selection of the layers that a compression changes: by name, type or function."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def select(
     if not chosen and not any(getattr(layer, "trainable_weights", ()) for layer in graph.layers()):
         raise problem(
             f"a student {graph.name!r} without trainable weights that can be {purpose}",
-            "layers that train",
+            "trainable layers",
             "set trainable = True on the student and on each of student.layers; a Distiller "
             "freezes its teachers",
         )

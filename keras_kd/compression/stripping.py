@@ -1,4 +1,4 @@
-"""Back to a plain Keras 3 model."""
+"""Conversion of a compressed student to a plain Keras 3 model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def strip(student: Any) -> keras.Model:
 
     Args:
         student: what `prune`, `cluster`, `quantize_aware` or `to_tf_keras` returned, trained or
-            not. A Keras 3 model is returned as it is.
+            not. A Keras 3 model is returned unchanged.
 
     Raises:
         ValueError: if a layer has no counterpart in Keras 3; the message names it.

@@ -1,4 +1,4 @@
-"""Data: bundled digits, TFDS, a user's NumPy files, and examples that have no labels."""
+"""Data: bundled digits, TFDS, NumPy files, and unlabeled examples."""
 
 from typing import TYPE_CHECKING
 

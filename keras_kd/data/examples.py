@@ -1,4 +1,4 @@
-"""Examples and labels that a user keeps in NumPy files."""
+"""Examples and labels from NumPy files."""
 
 from __future__ import annotations
 

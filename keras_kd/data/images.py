@@ -1,4 +1,4 @@
-"""Images from a directory, as a model takes them."""
+"""Images from a directory, in the shape of a model's input."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _labels(labels: np.ndarray, missing_label: int) -> np.ndarray:
         raise problem(
             f"{np.count_nonzero(empty)} labels that are "
             f"{'NaN' if labels.dtype.kind == 'f' else missing_label} in `labeled`",
-            "labels that differ from the one that stands for a missing label",
+            "labels that differ from missing_label",
             "move these examples to `unlabeled`, or choose another missing_label",
         )
     return labels

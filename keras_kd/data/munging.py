@@ -1,4 +1,4 @@
-"""Synthetic tabular examples that lie where the real ones lie."""
+"""Synthetic tabular examples near the real ones (MUNGE)."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Splits:
 
 
 def load_arrays(
-    name: str, data_dir: str | os.PathLike | None = None
+    name: str, data_dir: str | os.PathLike | None
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Like `load`, "cifar10" too, as stored integers: ((x_train, y_train), (x_test, y_test))."""
     builder = _builder(check_choice("name", name, _KNOWN), data_dir)

@@ -1,4 +1,4 @@
-"""The Distiller: how a step runs, what it minimises, what it saves."""
+"""The Distiller: steps, total loss, saving."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Whether teacher and student fit each other, checked before any training."""
+"""Checks that teacher and student fit each other, before any training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which distillation loss is used where none is given: by the loss on labels and by the outputs."""
+"""The default distillation loss, chosen by the loss on labels and the outputs."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def _warn_of_unknown(student: Any, key: OutputKey | None, loss: Any) -> None:
     warnings.warn(
         three_parts(
             f"no distillation_losses with loss={name}, which does not show whether {output} gives "
-            "scores of classes, as is assumed, or numbers",
-            "distillation_losses for a loss that is not of Keras, or for one linear unit "
-            "without labels",
+            "class scores, as is assumed, or numbers",
+            "distillation_losses, if the loss is not one of Keras, or for one linear unit without "
+            "labels",
             "pass distillation_losses=keras_kd.losses.SoftTargets() for classes, or "
             "keras_kd.losses.LogitsMSE() for numbers, to the Distiller",
         ),

@@ -130,7 +130,7 @@ class Distiller(_BackendTeaching, FitTaken, keras.Model, metaclass=_EitherFlavou
         if cls is not Distiller:
             raise problem(
                 f"a tf_keras student for {cls.__name__}, a subclass of keras_kd.Distiller",
-                "a Keras 3 student, for this is a Keras 3 model",
+                "a Keras 3 student, because the subclass is a Keras 3 model",
                 "derive a class from keras_kd.distiller.TfKerasDistiller instead",
             )
         return TfKerasDistiller(teacher, student, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""The steps of a Distiller on JAX, which pass all that changes from one to the next."""
+"""The steps of a Distiller on JAX, which take and return all state."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class JaxTeaching(Steps):
             raise problem(
                 f"a student {self.student.name!r} or a teacher whose shapes are not known before "
                 "the first step",
-                "models that show their shapes",
+                "models of known shapes",
                 "build them first, student.build(input_shape), or call them on a batch",
             )
 

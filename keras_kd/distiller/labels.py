@@ -1,4 +1,4 @@
-"""Which examples have a label."""
+"""Examples with and without labels."""
 
 from __future__ import annotations
 

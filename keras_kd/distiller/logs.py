@@ -1,4 +1,4 @@
-"""What `keras.callbacks.TensorBoard` shows of a distillation."""
+"""Values that `keras.callbacks.TensorBoard` shows of a distillation."""
 
 from __future__ import annotations
 

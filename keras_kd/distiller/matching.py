@@ -1,4 +1,4 @@
-"""The teacher's outputs in the form of the student's, where that loses nothing."""
+"""Conversion of the teacher's outputs to the form of the student's, where it is exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The means and metrics of a Distiller, as logs show them."""
+"""Means of losses, and metrics, for the logs."""
 
 from __future__ import annotations
 

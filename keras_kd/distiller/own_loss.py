@@ -56,8 +56,8 @@ def check_label_loss(student: Any, loss: Any, objective: Objective, labels: Labe
             f"loss=None with student_loss_weight={objective.student_loss_weight}",
             "a loss on the labels",
             "pass loss='sparse_categorical_crossentropy' or another one, or build the "
-            "Distiller with student_loss_weight=0 to learn from the teacher, and from what "
-            "the student adds with add_loss, alone",
+            "Distiller with student_loss_weight=0 to train on the teacher (and on the student's "
+            "add_loss) alone",
         )
     if labels.missing is not None and overrides(student, "compute_loss"):
         raise problem(

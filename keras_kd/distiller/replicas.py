@@ -52,7 +52,7 @@ def _share(container: Any, y: Any, y_pred: Any) -> None:
             container._losses = [_shared(one) for one in container._losses]
     except (AttributeError, TypeError) as error:
         raise problem(
-            f"Keras {keras.__version__}, whose compiled losses are not where they were: {error}",
+            f"Keras {keras.__version__}, in which the compiled losses were not found: {error}",
             "the losses of compile, to count the examples of all replicas",
             "install Keras 3.15, which was tried, or train on one device",
         ) from error

@@ -1,4 +1,4 @@
-"""What one distiller hands on to the next, which teaches another form of the student."""
+"""State that `with_student` passes on to the next distiller."""
 
 from __future__ import annotations
 

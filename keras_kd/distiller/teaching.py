@@ -154,11 +154,11 @@ class Teaching(Measuring):
         Returns:
             The total loss, the student's outputs, and the weights that examples have.
         """
-        student = self._ask_student(x, training=True)
+        student = self._run_student(x, training=True)
         added = self._taken_losses()
         # So that no activation of the teacher is kept for gradients.
         with without_gradients():
-            passes = Passes(self._ask_teacher(x, student), student, added)
+            passes = Passes(self._run_teacher(x, student), student, added)
         sample_weight = self._weighed(y, sample_weight, student.outputs)
         loss = self._loss_of_passes(passes, x, y, sample_weight, training=True)
         return loss, student.outputs, sample_weight
@@ -184,7 +184,7 @@ class Teaching(Measuring):
         if not has_loss or (y is None and not self._uses_own_loss):
             # Raises an error that explains how the teacher's part gets into the data.
             self._inputs.of_teacher(x)
-        outputs = self._ask_student(x, training=False).outputs
+        outputs = self._run_student(x, training=False).outputs
         labeled = self._labeled(y, sample_weight, outputs)
         loss = self._label_loss(x, *labeled, outputs, training=False)
         self._track(self.student_loss_tracker, loss, outputs)
@@ -254,7 +254,7 @@ class Teaching(Measuring):
                 "from the teacher alone",
             )
 
-    def _ask_teacher(self, x: Any, student: Tapped) -> Tapped:
+    def _run_teacher(self, x: Any, student: Tapped) -> Tapped:
         teacher = self.teacher
         if teacher is None:
             raise problem(
@@ -266,16 +266,16 @@ class Teaching(Measuring):
         if not self._inputs.are_shared:
             check_given(teacher, inputs)
         with _logits.noting() as remember:
-            said = teacher(inputs, student)
-            remember(said.outputs)
-        softened = self._objective.softened("teacher", said.outputs)
+            taught = teacher(inputs, student)
+            remember(taught.outputs)
+        softened = self._objective.softened("teacher", taught.outputs)
         if teacher.brings_outputs:
             # What is stored was finite when it was stored.
             self._teacher_watch.probabilities.look(softened)
-            return said
-        return self._teacher_watch.look(said, softened)
+            return taught
+        return self._teacher_watch.look(taught, softened)
 
-    def _ask_student(self, x: Any, training: bool) -> Tapped:
+    def _run_student(self, x: Any, training: bool) -> Tapped:
         if training:
             # Before the student, to which such a batch looks like one that is for it alone.
             self._inputs.check(x)
@@ -286,11 +286,11 @@ class Teaching(Measuring):
 
     def _new_passes(self, x: Any, y_pred: Any, training: bool) -> Passes:
         if y_pred is None or self._student_tap.value.layers:
-            student = self._ask_student(x, training)
+            student = self._run_student(x, training)
         else:
             student = Tapped(y_pred, {})
         added = self._taken_losses()
-        return Passes(self._ask_teacher(x, student), student, added)
+        return Passes(self._run_teacher(x, student), student, added)
 
     def _taken_losses(self) -> Sequence[Any]:
         """What layers have added in the last pass, where another one may begin before the loss."""

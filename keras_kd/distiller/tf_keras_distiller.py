@@ -103,7 +103,7 @@ class TfKerasDistiller(TensorFlowTeaching, TakesKeras3, tf_keras.Model):
             raise problem(
                 f"a tf_keras student {self.student.name!r} whose shapes are not known before "
                 "the first step, for losses with weights to train with it",
-                "a student that shows its shapes",
+                "a student of known shapes",
                 "make it with tf_keras.Model(inputs, outputs)",
             )
 

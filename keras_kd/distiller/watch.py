@@ -1,4 +1,4 @@
-"""Checks the models' outputs while a compiled step runs, and reports after the step."""
+"""Checks of the models' outputs in a compiled step, reported after the step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models measured side by side, as a table, plots and a page."""
+"""Comparison of models as a table, plots and a page."""
 
 from keras_kd._lazy import publish
 from keras_kd.evaluation import plots

@@ -1,4 +1,4 @@
-"""What was measured on several models, side by side."""
+"""The measurements of several models."""
 
 from __future__ import annotations
 

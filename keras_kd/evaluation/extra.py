@@ -1,4 +1,4 @@
-"""What only plots and reports need: the `report` extra."""
+"""Imports of the `report` extra."""
 
 from __future__ import annotations
 

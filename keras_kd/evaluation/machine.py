@@ -1,4 +1,4 @@
-"""Where and with what models were measured: times mean little without it."""
+"""The machine and the package versions of a measurement."""
 
 from __future__ import annotations
 

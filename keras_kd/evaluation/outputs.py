@@ -1,4 +1,4 @@
-"""Running models on the same examples: what they give, by the names of their outputs."""
+"""Outputs of models on the same examples, by the names of the outputs."""
 
 from __future__ import annotations
 

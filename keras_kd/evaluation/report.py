@@ -1,4 +1,4 @@
-"""A comparison as a page that needs no other file."""
+"""A comparison as one self-contained HTML page."""
 
 from __future__ import annotations
 

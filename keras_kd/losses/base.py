@@ -360,6 +360,6 @@ def refuse_top(top: _logits.Top, name: str) -> None:
     """
     raise problem(
         f"the largest logits of {top.number_of_classes} classes, stored with top_k, for {name}",
-        "all logits, which every loss needs but SoftTargets and SoftCrossEntropy",
+        "all logits, which every loss except SoftTargets and SoftCrossEntropy needs",
         "store the teacher's outputs without top_k, or distil with keras_kd.losses.SoftTargets",
     )

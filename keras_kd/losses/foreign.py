@@ -1,4 +1,4 @@
-"""Losses that are not this package's, in the form of those that are."""
+"""Adapters for distillation losses of Keras and of users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How values per example, or of a whole batch, become one loss: weights and masks in one place."""
+"""One reduction of values per example or batch to a loss, with weights and masks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> A
     return _replicas.mean(*sum_and_count(values, sample_weight, mask))
 
 
-def sum_and_count(values: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Any, Any]:
+def sum_and_count(values: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any]:
     """The sum of the weighted values, and the number of values that the mask leaves: two scalars.
 
     Arguments are those of `weighted_mean`.
@@ -54,7 +54,7 @@ def sum_and_count(values: Any, sample_weight: Any = None, mask: Any = None) -> t
     return ops.sum(values), count
 
 
-def example_weights(examples: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Any, Any]:
+def example_weights(examples: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any]:
     """What each example counts in a loss that is a property of the batch.
 
     An example of weight 0, or one that is masked, is not in the batch. The others count in

@@ -1,4 +1,4 @@
-"""What the outputs of a model are worth: measures by kind of task, with intervals."""
+"""Measures of a model's outputs by task, with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a student chooses what its teacher chooses, as a metric of Keras."""
+"""Agreement of student and teacher as a Keras metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a number could be off because only some examples were tested."""
+"""Confidence intervals over the choice of test examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured for each kind of task, in one table."""
+"""The measures of each task, in one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that are computed from the answers of a model: the formulas behind all measures."""
+"""Formulas of the measures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_kd._checks import problem
 from keras_kd.metrics.tasks import CLASSIFYING, decisions, is_distribution, places
 
 # Equal parts of the confidences from 0 to 1, as in Guo et al., 2017.
@@ -410,18 +409,3 @@ def _counts(
     each = len(flat) // max(1, len(numbers))
     kept = np.ones(len(flat)) if counted is None else counted.ravel().astype("float64")
     return lambda weights: np.bincount(flat, np.repeat(weights, each) * kept, classes)
-
-
-def check_same_task(answers: Answers, teacher: Answers) -> None:
-    """Refuse a teacher whose outputs have another shape.
-
-    Raises:
-        ValueError: if they have.
-    """
-    if answers.outputs.shape != teacher.outputs.shape:
-        raise problem(
-            f"outputs of shape {answers.outputs.shape} and a teacher's of shape "
-            f"{teacher.outputs.shape}",
-            "the same shape",
-            "compare models with the same outputs, or leave the teacher out",
-        )

@@ -1,4 +1,4 @@
-"""The report of a quickstart: what to look at, and what it means."""
+"""The report of a quickstart, with explanations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call that goes the whole way: train, distill, prune, quantize, convert, measure, report."""
+"""The quickstart: train, distill, prune, quantize, convert, measure, report."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _UNFINISHED = "unfinished"
 
 
 def run(settings: Settings, console: Console | None = None) -> Comparison:
-    """Train a teacher and students on digits, bring them to `.tflite`, measure them, write it down.
+    """Train a teacher and students on digits, convert and measure them, and write a report.
 
-    A run that was interrupted leaves its trainings in `unfinished/` there; the same call goes on
-    with the epoch that was running, with the same results, and removes them in the end. Those of
-    other settings, versions or processors, which would give other results, are not taken.
+    An interrupted run leaves its trainings in `unfinished/` there. The same call resumes them at
+    the epoch that was running, with the same results, and removes them at the end. Trainings of
+    other settings, versions or processors, which would give other results, are ignored.
 
     Writes into `settings.output`: `report.html`, `results.json`, the models as `.tflite` and
     `.keras` in `models/`, and the smallest one as C source in `c/` (with tflite-micro installed).
@@ -189,7 +189,7 @@ def _write(
 
 
 def _described(settings: Settings) -> dict[str, Any]:
-    """The settings in types that JSON knows."""
+    """The settings as JSON types."""
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(settings).items()

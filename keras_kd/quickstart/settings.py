@@ -1,4 +1,4 @@
-"""What a quickstart does, and how much of it."""
+"""Settings of a quickstart."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Training:
         dataset: whose training images are used.
         seed: of initial weights and of the order of the examples.
         on_epoch: called after each epoch, to show progress.
-        directory: where each training is kept after each epoch, and from where it goes on after an
+        directory: where each training is kept after each epoch, and from where it resumes after an
             interruption; None keeps nothing.
     """
 
@@ -116,7 +116,7 @@ class Training:
         return self._taught("distilled", teacher, self._new_student(), epochs, LEARNING_RATE)
 
     def pruned(self, teacher: keras.Model, student: keras.Model, epochs: int) -> keras.Model:
-        """Prune a trained student while the teacher goes on teaching it."""
+        """Prune a trained student during further distillation."""
         keras.utils.set_random_seed(self.seed)
         pruned = compression.prune(student, FINAL_SPARSITY)
         self._taught("pruned", teacher, pruned, epochs, LEARNING_RATE)
@@ -129,7 +129,7 @@ class Training:
         epochs: int,
         name: str = "quantization_aware",
     ) -> Any:
-        """Train a trained student for 8 bits while the teacher goes on teaching it.
+        """Train a trained student for 8 bits during further distillation.
 
         Args:
             teacher: a trained model.

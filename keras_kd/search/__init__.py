@@ -1,4 +1,4 @@
-"""From a teacher and a device to the best student that fits: where all parts meet in one call."""
+"""The search for the best student that fits a device."""
 
 from keras_kd import _backends
 

@@ -1,4 +1,4 @@
-"""What was looked at in a search: its rows, and what to do where nothing fits."""
+"""The candidates of a search, and advice where none fits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PARTS = re.compile(r"Received (.*)\. Expected (.*)\. To fix it: (.*)\.")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A student that was looked at.
+    """A student of a search.
 
     Attributes:
         name: what it is called.
@@ -64,7 +64,7 @@ class NothingFits(ValueError):
     """No student fits the device.
 
     Attributes:
-        candidates: what was looked at.
+        candidates: the students that were measured.
         nearest: of those that exceed limits, the one that does so least; None without one.
     """
 
@@ -126,7 +126,7 @@ def taken_text(cost: Cost | None, device: Device) -> str:
 
 
 def row_of(candidate: Candidate) -> dict[str, Any]:
-    """A candidate in types that JSON knows."""
+    """A candidate as JSON types."""
     return {
         "name": candidate.name,
         "settings": dict(candidate.settings),
@@ -155,7 +155,7 @@ def _nothing(
         found = _PARTS.fullmatch(reason)
         received, expected, fix = found.groups() if found else (reason, "", "")
         return three_parts(
-            f"{len(candidates)} students for {device}, of which none can be made into a file"
+            f"{len(candidates)} students for {device}, none of which can be converted"
             + (f": {received}" if received else ""),
             expected or "a student that converts to int8 and runs on the target",
             fix or "replace the layers that are named, or pass another family of students",
@@ -169,7 +169,7 @@ def _nothing(
         if device.target == "microcontroller" and runtime > limit:
             more += f" (TFLM and the kernels of its operators alone take {bytes_as_text(runtime)})"
         elif fixed:
-            more += f", or student=build with a smaller {fixed[0]}, which no form makes narrower"
+            more += f", or student=build with a smaller {fixed[0]}, which the search cannot narrow"
         else:
             more += ", or student=build, a family with fewer layers and weights"
         help_.append(more)

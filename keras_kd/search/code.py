@@ -1,4 +1,4 @@
-"""The settings of a student, as Python code that makes it again."""
+"""A student's settings as Python code that trains it again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import keras
 from keras_kd.devices import Device
 from keras_kd.search.forms import Proposal
 from keras_kd.search.teaching import FINE_TUNING_SHARE, Recipe
+
+_ENDED_EARLY = "# max_minutes ended trainings of the search early; here they run to the end."
 
 
 def code_of(
@@ -66,7 +68,7 @@ def code_of(
         "import keras_kd",
         "",
         f"# teacher, x_train, y_train{_given(loss, own)}: as they were given to fit_to_device.",
-        *(["# There, max_minutes ended trainings early; here, they end."] if ended_early else []),
+        *([_ENDED_EARLY] if ended_early else []),
         *prepared,
         proposal.code(),
         "stored = keras_kd.teachers.StoredTeacher.create(",

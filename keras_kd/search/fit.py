@@ -62,13 +62,13 @@ def fit_to_device(
     weights and quantizers, is converted for the target, and its bytes and its arena in TensorFlow
     Lite Micro (latency in LiteRT for other targets) are those of the real file. Only students that
     fit are trained. Their trainings read the teacher's outputs from a store, so that a step costs
-    what the student costs. A few epochs for all are followed by three times as many for a third of
-    them, and so on (successive halving); the last ones are trained quantization-aware, pruned
-    before where the device counts compressed bytes, converted and verified in the target's
-    runtime. The most accurate file that fits wins.
+    what the student costs. All are trained for a few epochs, the best third for three times as
+    many, and so on (successive halving). The finalists are trained quantization-aware, pruned
+    before where the device counts compressed bytes, converted and verified in the target's runtime.
+    The most accurate file that fits wins.
 
-    The validation data choose the student: measure it again on data that had no part in this.
-    A teacher than which a constant answer is as good on them raises a warning.
+    The validation data choose the student: measure it again on other data. A teacher that is no
+    better on them than a constant answer raises a warning.
 
     Args:
         teacher: a trained model of either Keras with one output.
@@ -84,12 +84,13 @@ def fit_to_device(
             (`keras_kd.search.Form`); or a function of `keras_tuner.HyperParameters` that returns
             an untrained Keras 3 model.
         trials: how many students that fit are trained.
-        directory: where finished pieces are kept. The same call resumes there after an
+        directory: where finished trainings are kept. The same call resumes there after an
             interruption. None keeps nothing.
-        max_minutes: after which the call ends with what it has, counted from its beginning, and
-            with those of interrupted calls in the same directory. Trainings become shorter and
-            fewer, and the time that a file needs is kept free. The teacher's outputs, one student
-            trained for a step and a file that fits are made in any case. None: no limit.
+        max_minutes: a time limit, after which the best student so far is the result. It counts
+            from the beginning of the call, interrupted calls in the same directory included.
+            Trainings are made shorter and fewer to keep it, and the time for a file is kept free;
+            the teacher's outputs, one student trained for a step and a file that fits are made in
+            any case. None: no limit.
         epochs: of a finalist's training in float32; half as many follow with quantizers.
         finalists: how many students are trained to the end; forms of the teacher twice, from its
             weights and from new ones.

@@ -62,7 +62,7 @@ class Form:
 
     Moving averages of batch normalizations have a momentum of at most 0.9 in a form: they have to
     follow in a few steps. The rates of dropout are multiplied by the share of the weights that is
-    left: a small form cannot learn the training data by heart.
+    left: a small form overfits less.
 
     Raises:
         TypeError: if a value is of another type.
@@ -166,7 +166,7 @@ class Proposal(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """What distinguishes it, in types that JSON knows."""
+        """What distinguishes it, as JSON types."""
         ...
 
     def code(self) -> str:
@@ -295,7 +295,7 @@ def check_narrowable(teacher: Any, channels: Channels) -> None:
     raise problem(
         f"the teacher {teacher.name!r}, in which no layer can be made narrower: "
         f"{', '.join(fixed) or 'it has no layer with weights'}",
-        "hidden Dense or convolution layers whose readers treat each channel by itself",
+        "hidden Dense or convolution layers followed by layers that treat each channel separately",
         "pass student=build, a function of keras_tuner.HyperParameters that returns a model",
     )
 

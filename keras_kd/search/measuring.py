@@ -1,4 +1,4 @@
-"""What a student takes on a device, read from its file, before it is trained and after."""
+"""Size, memory and time of a student on a device, measured on its file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Cost:
     Attributes:
         bytes: the size of the `.tflite`.
         flash_bytes: what counts against the device's flash: the file, on a microcontroller with
-            TFLM's core and the kernels of its operators; after gzip where the device says so.
+            TFLM's core and the kernels of its operators; after gzip for `compressed` devices.
         arena_bytes: the tensor arena in TFLM; None for other targets, or without tflite-micro.
         latency: milliseconds in LiteRT on one thread of this computer; None on microcontrollers.
         parameters: how many weights the student has.

@@ -1,4 +1,4 @@
-"""What a search has found: the student, its file, and every candidate."""
+"""The result of a search: the student, its file, and every candidate."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class FitResult(Report):
         model: the file, verified in the runtime of the target.
         student: the Keras 3 model with the weights that the file was made of.
         winner: its row.
-        candidates: every student that was looked at.
+        candidates: every student that was measured.
         device: what they had to fit.
         teacher_value: the metric of the teacher on the validation data.
         goal: what the metric should reach.
         reached: whether the winner's file does.
         metric: the name of the metric.
         minutes: how long the search has worked, in all its runs.
-        code: Python code that makes the winner again.
+        code: Python code that trains the winner again.
     """
 
     model: tflite.TFLiteModel
@@ -67,7 +67,7 @@ class FitResult(Report):
         return row_named(self.candidates, name)
 
     def front(self, cost: str = "flash_bytes") -> tuple[Candidate, ...]:
-        """The trained candidates than which no other is both cheaper and better.
+        """The trained candidates for which no other is both cheaper and better (the Pareto front).
 
         Args:
             cost: an attribute of `Cost`: "bytes", "flash_bytes", "arena_bytes" or "latency".
@@ -151,7 +151,7 @@ class FitResult(Report):
         return write_page(self, Path(path))
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, in types that JSON knows."""
+        """All numbers, as JSON types."""
         return json_value(
             {
                 "device": str(self.device),

@@ -44,7 +44,7 @@ _FILE_OF_MEASURE, _END_OF_MEASURE = 1.5, 0.5
 
 @dataclass
 class Search:
-    """One search: what it was asked for, and its progress."""
+    """One search: its arguments and its progress."""
 
     teacher: Any
     family: Callable[[Any], Any] | None
@@ -267,7 +267,7 @@ class Search:
         order = names
         for number, (count, epochs) in enumerate(plan):
             left = self._left_to_train()
-            # Those that there was no time for do not go on.
+            # Those that were not trained for lack of time are dropped.
             chosen = [name for name in order[:count] if len(self._rungs(name)) >= number]
             if left is not None:
                 seconds = left / (len(plan) - number)

@@ -1,4 +1,4 @@
-"""Which students are trained: some that fit the device, as large as they can be and smaller."""
+"""Selection of students to train: the largest that fit, and smaller ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search has done so far, in a directory, so that it resumes after an interruption."""
+"""The state of a search in a directory, from which it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_kd._checks import problem
 from keras_kd._files import check_own
-from keras_kd._state_files import StateFiles
+from keras_kd._state_files import StateFiles, digest_of
 from keras_kd.tflite import TFLiteModel
 
 _MANIFEST = "search.json"
@@ -24,14 +24,14 @@ _VERSION = 1
 
 
 class State:
-    """The finished pieces of one search.
+    """The finished trainings of one search.
 
     Each training leaves the student's weights, each finalist its file; `search.json`, replaced as a
-    whole after each piece, says which of them are complete.
+    whole after each piece, lists those that are complete.
 
     Args:
         directory: where; None: a temporary one, which goes with this object.
-        identity: what makes searches the same, in types that JSON knows.
+        identity: what makes searches the same, as JSON types.
         began: when the call began, by `time.monotonic()`; None: now.
 
     Raises:
@@ -70,7 +70,7 @@ class State:
         return self.candidates[name]
 
     def save(self) -> None:
-        """Write what is known."""
+        """Write the state."""
         content = {
             "version": _VERSION,
             "identity": self._identity,
@@ -144,20 +144,10 @@ class State:
         self.candidates, self._seconds_before = candidates, seconds
 
 
-def digest_of(arrays: Any) -> str:
-    """A fingerprint of arrays: their shapes, types and values."""
-    digest = hashlib.sha256()
-    for array in keras.tree.flatten(arrays):
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(array.view(np.uint8).data if array.size else b"")
-    return digest.hexdigest()[:16]
-
-
 def identity_of(
     arrays: Mapping[str, Any], family: Any, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What makes two searches the same, in types that JSON knows.
+    """What makes two searches the same, as JSON types.
 
     Args:
         arrays: what is compared by its values.
@@ -172,7 +162,7 @@ def identity_of(
 
 
 def described(value: Any) -> Any:
-    """A setting in types that JSON knows; of losses the class and its arguments.
+    """A setting as JSON types; of losses the class and its arguments.
 
     Names are left out: Keras counts them in each process.
     """

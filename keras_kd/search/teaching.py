@@ -1,4 +1,4 @@
-"""How the students of a search are trained: from stored outputs of the teacher, step by step."""
+"""Training of the students of a search from stored outputs of the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound: clips from WAV files, changes of them, and the features that models and firmware share."""
+"""Sound: clips from WAV files, augmentation, and features for models and firmware."""
 
 from keras_kd._lazy import publish
 from keras_kd.sound.augmentation import ClipAugmentation

@@ -1,4 +1,4 @@
-"""Random changes of clips: in time, pitch and level, and by noise."""
+"""Random changes of clips: shifts, pitch, level and noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who produces the targets: trained models, several of them, or the student itself."""
+"""Teachers: models, ensembles, functions, the student itself, or stored outputs."""
 
 from keras_kd._lazy import publish
 from keras_kd.teachers.base import ModelTeacher, Teacher

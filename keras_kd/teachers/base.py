@@ -1,4 +1,4 @@
-"""Who produces the targets of a Distiller."""
+"""The base class of teachers."""
 
 from __future__ import annotations
 

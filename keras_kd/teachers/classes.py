@@ -1,4 +1,4 @@
-"""Which class of the student each column of a teacher's output is."""
+"""The student's class of each column of a teacher's output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may give as a teacher, and several teachers as one."""
+"""Conversion of arguments to teachers, and ensembles."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Ensemble(Teacher):
             for given in _one_each("classes", classes, count, default=None)
         ]
         self._has_student = False
-        self._check_asked()
+        self._check_none_is_stored()
         self._features: list[tuple[Teacher, str, str]] = []
         self._check_inputs()
 
@@ -199,7 +199,7 @@ class Ensemble(Teacher):
         teachers = [keras.saving.deserialize_keras_object(x) for x in config["teachers"]]
         return cls(**{**config, "teachers": teachers})
 
-    def _check_asked(self) -> None:
+    def _check_none_is_stored(self) -> None:
         stored = [teacher.name for teacher in self.teachers if teacher.brings_outputs]
         if stored:
             raise problem(

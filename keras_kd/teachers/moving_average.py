@@ -1,4 +1,4 @@
-"""The student's own past as its teacher."""
+"""A moving average of the student as its teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A .tflite file: its bytes, what they hold, and running them in LiteRT."""
+"""A .tflite file: its bytes, its tensors, and running it in LiteRT."""
 
 from __future__ import annotations
 

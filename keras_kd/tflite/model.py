@@ -1,4 +1,4 @@
-"""A converted model: a .tflite file, the evidence for it, and what it costs here."""
+"""A converted model: its file, its verification, its time and memory."""
 
 from __future__ import annotations
 

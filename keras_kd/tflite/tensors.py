@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_kd._checks import problem
+from keras_kd._tables import shape_text
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class TensorInfo:
         return None in self.shape
 
     def __str__(self) -> str:
-        sizes = ("any" if size is None else str(size) for size in self.shape)
-        return f"{self.name} {self.dtype.name}[{', '.join(sizes)}]"
+        return f"{self.name} {self.dtype.name}{shape_text(self.shape)}"
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """Real numbers to what the tensor stores: rounded, clipped to its range."""
@@ -66,14 +66,14 @@ def concrete(shape: tuple[int | None, ...]) -> tuple[int, ...]:
     return tuple(_ANY_SIZE if size is None else size for size in shape)
 
 
-def random_stored(tensor: TensorInfo, examples: int, seed: int = 0) -> np.ndarray:
+def random_stored(tensor: TensorInfo, examples: int) -> np.ndarray:
     """Values that any model accepts, as `tensor` stores them, shaped (examples, ...).
 
     Quantized tensors get every value that they can store, floats get 0 to 1, and integers that
     stand for themselves (words, categories) get 0. Where any size can be fed, it is 32.
     """
     shape = (examples, *concrete(tensor.shape[1:]))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     if tensor.is_quantized:
         limits = np.iinfo(tensor.dtype)
         return generator.integers(limits.min, limits.max, shape, tensor.dtype, endpoint=True)

@@ -109,7 +109,7 @@ class TestStoredTeachers:
     def test_other_examples_are_refused(self, tmp_path):
         stored = teachers.StoredTeacher.create(image_model(1), (X, Y), tmp_path / "store")
         distiller = teaching(stored, image_model(2))
-        with pytest.raises(ValueError, match="with other inputs than those that the teacher"):
+        with pytest.raises(ValueError, match="differ from those stored for the teacher"):
             distiller.fit(stored.join((X[::-1].copy(), Y), BATCH), verbose=0)
 
     def test_validation_by_labels_alone(self, tmp_path):

@@ -128,7 +128,7 @@ class AtRandom(Numbered):
                 .map(lambda x, y: (x + tf.random.normal((1,), seed=1), y), tf.data.AUTOTUNE)
                 .batch(4)
             ),
-            r"RandomStandardNormal in a ParallelMapDataset, in an order that is left to chance",
+            r"RandomStandardNormal in a ParallelMapDataset, whose order is not fixed",
         ),
         (
             lambda: tf.data.Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: y > 2).batch(4),

@@ -44,7 +44,7 @@ def test_verify_ends_with_1_against_another_model(models, folder, capsys):
     assert "of the choices are the student's" in out
     lines = err.splitlines()
     assert len(lines) == 2
-    assert "computes something else than the student" in lines[0]
+    assert "outputs of this file are not those of the student" in lines[0]
     assert re.search(r"of the clear choices .* at least 99.5 %.*--min-agreement", lines[1])
     assert cli.main([*words, "--min-agreement", "0", "--json"]) == 1
     result = json.loads(capsys.readouterr().out)

@@ -69,7 +69,7 @@ BAD = {
     "convert": "the following arguments are required",
     "convert missing.keras": "the path 'missing.keras'",
     "convert {models}": "Expected a model saved by Keras 3",
-    "convert {models}/model.tflite": "a .tflite is what comes out",
+    "convert {models}/model.tflite": "a .tflite is the result",
     "convert {models}/damaged_model.keras": "which is refused (it is no zip archive)",
     "convert {models}/damaged_model.h5": "which is refused",
     "convert {models}/code.keras": "replace Lambda layers",
@@ -144,7 +144,7 @@ BAD |= {
     "store missing.keras --data {models}/examples.npy --output t.store": "path 'missing.keras'",
     "store {models}/model.keras --data {models}/examples.npy --output a/t.store": "mkdir -p a",
     "store {models}/model.keras --data {models}/examples.npy --output {models}/model.h5": (
-        "no store"
+        "not a store"
     ),
     "store {models}/model.keras --data {models}/examples.npy --output {models}": "choose another",
     "store --predictions missing.npy --output t.store": "the path 'missing.npy'",

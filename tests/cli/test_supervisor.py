@@ -75,7 +75,7 @@ def test_what_never_ends_is_told(supervised):
         "    import re; re.match('(a*)*b', 'a' * 100)"
     )
     assert code == 2
-    assert "Received the model x, which came to no end in time" in err
+    assert "Received the model x, which did not finish in time" in err
     assert "KERAS_KD_SECONDS" in err
     assert err.count("\n") == 1
 
@@ -232,7 +232,7 @@ def test_a_loop_that_never_ends(tmp_path, monkeypatch, or_always):
         assert out == ""
         (line,) = err.splitlines()
         assert "loop" in line
-        assert "which came to no end in time" in line
+        assert "which did not finish in time" in line
         assert not (tmp_path / "page").exists()
         assert not (tmp_path / "new.tflite").exists()
 

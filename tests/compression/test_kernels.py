@@ -7,9 +7,8 @@ from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry imp
 
 from keras_kd import compression
 from keras_kd.compression import ConstantSchedule, to_tf_keras
-from keras_kd.compression.kernels import CLUSTERABLE, is_depthwise, kernels
+from keras_kd.compression.kernels import CLUSTERABLE, Axes, is_depthwise, kernels
 from keras_kd.compression.layers import LAYERS as ROWS
-from keras_kd.compression.pruning.patterns import Axes
 
 from _models import Block
 

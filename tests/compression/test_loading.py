@@ -33,7 +33,7 @@ def fit(pruned):
 @pytest.mark.parametrize("name", ["student.keras", "student.h5"])
 def test_a_student_goes_on_where_it_was_saved(tmp_path, name):
     pruned = prune(dense(), schedule=PolynomialSchedule(end_step=8, power=1), pattern=MByN(2, 4))
-    with pytest.warns(UserWarning, match="less sparse than was asked for"):
+    with pytest.warns(UserWarning, match="less sparse than requested"):
         fit(pruned)
     # Half of the way to two of four.
     assert summary(pruned).sparsity == 0.25
@@ -120,7 +120,7 @@ def test_a_twin_with_layers_of_keras_3_loads(tmp_path):
 
 
 def test_what_cannot_be_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.keras', where there is nothing"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.keras', which does not exist"):
         load(tmp_path / "nothing.keras")
     (tmp_path / "damaged.keras").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"damaged\.keras', which cannot be read.*keras\.models"):

@@ -132,7 +132,7 @@ def test_what_several_replicas_cannot_train_is_refused_before_the_first_step(two
 
 
 def test_losses_that_keras_holds_elsewhere_are_named():
-    with pytest.raises(ValueError, match=r"Keras 3.*compiled losses are not where they were"):
+    with pytest.raises(ValueError, match=r"Keras 3.*compiled losses were not found"):
         replicas._share(object(), None, None)
 
 

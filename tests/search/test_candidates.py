@@ -43,16 +43,16 @@ def test_students_without_a_file_say_why():
     rows = [Candidate("a", {}, None, {}, "an operator is missing")]
     error = NothingFits(BOARD, rows)
     assert error.nearest is None
-    assert "none can be made into a file: an operator is missing. Expected a student" in str(error)
+    assert "none of which can be converted: an operator is missing. Expected" in str(error)
     whole = "Received operators GELU. Expected others. To fix it: replace gelu by relu."
     error = NothingFits(BOARD, [Candidate("a", {}, None, {}, whole)])
-    assert "a file: operators GELU. Expected others. To fix it: replace gelu by relu." in str(error)
+    assert "converted: operators GELU. Expected others. To fix it: replace gelu" in str(error)
 
 
 def test_a_student_that_fits_but_has_no_file_is_no_matter_of_size():
     rows = [candidate("a", 90_000, 4000), candidate("b", 60_000, 4000, "outputs differ")]
     assert not rows[1].fits
-    assert "none can be made into a file: outputs differ." in str(NothingFits(BOARD, rows))
+    assert "none of which can be converted: outputs differ." in str(NothingFits(BOARD, rows))
 
 
 def test_a_student_that_was_not_tried_is_no_reason():

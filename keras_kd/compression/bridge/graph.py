@@ -299,8 +299,8 @@ def _functional(model: Any, path: str | None = None) -> Any:
             "begin it with keras.Input(shape) or call it once on data",
         )
     raise problem(
-        f"the subclassed model {name!r} ({type(model).__name__}), whose layers' order only"
-        " its own code defines",
+        f"the subclassed model {name!r} ({type(model).__name__}), whose graph only its own code "
+        "defines",
         "a Sequential or Functional model",
         "rebuild it as one: inputs = keras.Input(shape); student = keras.Model(inputs,"
         " model.call(inputs)) works where `call` only calls layers",

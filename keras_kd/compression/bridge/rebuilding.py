@@ -37,8 +37,8 @@ Dismantle = Callable[[Any], Sequence[LayerRecord]]
 def to_tf_keras(model: Any) -> Any:
     """Rebuild a Keras 3 model in tf_keras, with the same weights and the same outputs.
 
-    A layer that both Kerases compute alike becomes tf_keras' own, so that TF-MOT can work on it.
-    Any other layer (a custom one, one or an option that only Keras 3 has) and each operation
+    A layer that both versions of Keras compute alike becomes tf_keras' own, so that TF-MOT can work
+    on it. Any other layer (a custom one, one or an option that only Keras 3 has) and each operation
     between layers (`x + y`, `keras.ops.matmul(x, y)`) is kept as it is inside a tf_keras layer,
     where it trains and saves. The result is compared with the original on random input, and a
     layer that computes something else in tf_keras is kept as well.
@@ -202,7 +202,7 @@ class Comparison:
                 f"model {self._model.name!r}, which gives other outputs when it is rebuilt in"
                 f" tf_keras ({first or 'no single layer does'})",
                 f"the same outputs to {self._tolerance:g}",
-                "replace that layer by one that both Kerases compute alike",
+                "replace that layer by one that both versions of Keras compute alike",
             ),
             call.layer if call else None,
         )

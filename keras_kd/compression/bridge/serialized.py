@@ -1,4 +1,4 @@
-"""Objects of Keras 3 as text, which tf_keras stores in its configs without looking into it."""
+"""Keras 3 objects as text, stored in tf_keras configs without being interpreted."""
 
 from __future__ import annotations
 

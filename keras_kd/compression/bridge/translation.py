@@ -1,4 +1,4 @@
-"""Layers taken apart, translated from one Keras to the other, and made again."""
+"""Translation of layers from one version of Keras to the other."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def _meaningful(
             raise problem(
                 f"layer {record.name!r} ({record.layer_class.__name__}) with"
                 f" {option}={short(value)}",
-                "options that both Kerases have",
+                "options that both versions of Keras have",
                 f"build the layer without `{option}`",
                 kind=NoCounterpart,
             )

@@ -1,4 +1,4 @@
-"""What the weights of a layer are called, the same in both Kerases."""
+"""Names of a layer's weights, the same in both versions of Keras."""
 
 from __future__ import annotations
 

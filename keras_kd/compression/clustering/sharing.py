@@ -42,7 +42,7 @@ def cluster(
     value. Biases, normalizations and frozen layers are not clustered, nor are depthwise kernels
     unless `layers` chooses their layer and it has no others.
 
-    Clustering makes a compressed file smaller (see `clusters`). It does not make the file itself
+    Clustering makes a compressed file smaller (see `summary`). It does not make the file itself
     smaller nor the model faster. Begin with a trained student.
 
     Args:

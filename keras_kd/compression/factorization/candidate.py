@@ -1,4 +1,4 @@
-"""A layer that could be factorized, and what each way to do it would cost and lose."""
+"""A layer to factorize: the cost and the error of each form and rank."""
 
 from __future__ import annotations
 

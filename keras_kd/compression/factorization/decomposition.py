@@ -1,4 +1,4 @@
-"""A matrix as the sum of its singular components, which can be cut off after any of them."""
+"""A matrix as the sum of its singular components, truncated at any of them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Schedule(tf.__internal__.tracking.AutoTrackable, _sparsity.PruningSchedule
             ready = self.has_callback or not self.is_open
         if not ready:
             raise problem(
-                "a training step of a pruned student whose schedule is open",
+                "a training step of a pruned student whose schedule has no end yet",
                 "`fit` with the callback that chooses it from the length of the training",
                 "train with `fit` of a keras_kd.Distiller or with "
                 "fit(..., callbacks=pruned.training_callbacks()), or pass "

@@ -245,7 +245,7 @@ class PruningCallback(tf_keras.callbacks.Callback):
         if dense:
             warnings.warn(
                 three_parts(
-                    f"a training after which the layers {dense} are less sparse than was asked for,"
+                    f"a training after which the layers {dense} are less sparse than requested,"
                     f" {self._steps_done()} steps from the beginning",
                     f"a training up to the end of the schedule{self._end()}, by an optimizer of"
                     " tf_keras, with no callback that restores earlier weights",

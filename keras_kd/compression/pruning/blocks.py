@@ -1,4 +1,4 @@
-"""Depth: which parts of a graph can be left out, because what enters them can take their place."""
+"""Depth: the blocks of a graph that can be replaced by their input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured pruning: whole filters leave the student, which really becomes smaller."""
+"""Structured pruning: removal of whole filters, which makes the student smaller."""
 
 from __future__ import annotations
 

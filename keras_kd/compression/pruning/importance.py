@@ -1,4 +1,4 @@
-"""How much each group of channels matters: what is removed first matters least."""
+"""Importance of each group of channels; the least important are removed first."""
 
 from __future__ import annotations
 

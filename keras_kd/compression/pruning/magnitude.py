@@ -219,7 +219,7 @@ def sparsities(
     if not set(chosen) & set(named):
         raise problem(
             f"layers={layers!r}, none of which has a sparsity ({sorted(named)} have)",
-            "layers that both name",
+            "layers that have a sparsity",
             "leave `layers` out",
         )
     return {name: float(named[name]) for name in chosen if name in named}

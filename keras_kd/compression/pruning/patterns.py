@@ -1,4 +1,4 @@
-"""Which weights become zero together: one by one, in blocks, or some of every few in a row."""
+"""Patterns of zeros: single weights, blocks, or m of n."""
 
 from __future__ import annotations
 
@@ -11,36 +11,6 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_kd._checks import check_choice, problem
-
-
-@dataclass(frozen=True)
-class Axes:
-    """The axes of a kernel by their role in the matrix products that the kernel is made of.
-
-    There is one matrix of inputs and outputs at each of its positions.
-    """
-
-    positions: tuple[int, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-    def as_matrices(self, kernel: Any) -> Any:
-        """`kernel` in the shape (positions, inputs, outputs)."""
-        return ops.reshape(ops.transpose(kernel, self._order), self.sizes(kernel.shape))
-
-    def as_kernel(self, matrices: Any, shape: Sequence[int]) -> Any:
-        """The inverse of `as_matrices`, for a kernel of `shape`."""
-        turned = ops.reshape(matrices, [shape[axis] for axis in self._order])
-        return ops.transpose(turned, sorted(range(len(shape)), key=self._order.__getitem__))
-
-    def sizes(self, shape: Sequence[int]) -> list[int]:
-        """How many positions, inputs and outputs a kernel of `shape` has."""
-        roles = (self.positions, self.inputs, self.outputs)
-        return [math.prod(shape[axis] for axis in role) for role in roles]
-
-    @property
-    def _order(self) -> tuple[int, ...]:
-        return (*self.positions, *self.inputs, *self.outputs)
 
 
 @dataclass(frozen=True)

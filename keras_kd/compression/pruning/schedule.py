@@ -1,4 +1,4 @@
-"""When pruning happens, and how sparse the kernels are by then."""
+"""Schedules of pruning: the sparsity at each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in a student TFLite rounds to integers, and where quantization-aware training must too."""
+"""The places where TFLite rounds to integers, which quantization-aware training imitates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of earlier compressions in a kernel: its zeros, and weights that are equal."""
+"""Structure left by earlier compressions in a kernel: zeros and equal weights."""
 
 from __future__ import annotations
 

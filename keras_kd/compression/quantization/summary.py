@@ -1,4 +1,4 @@
-"""How a quantization-aware student rounds in each layer, and why the rest stays in float."""
+"""Rounding in each layer of a quantization-aware student, and the layers that stay in float."""
 
 from __future__ import annotations
 

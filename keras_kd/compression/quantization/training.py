@@ -130,8 +130,8 @@ def _check_loops(student: Any) -> None:
             raise problem(
                 f"a student with the layer {layer.name!r} ({type(layer).__name__}) that has "
                 "stateful=True",
-                "layers that begin anew with each example: ranges are read from batches of any "
-                "examples",
+                "layers that reset their state for each example: ranges are read from batches of "
+                "any examples",
                 "train it with stateful=False and unroll=True, and copy the weights afterwards, "
                 "stateful.set_weights(keras_kd.compression.strip(trained).get_weights())",
             )
@@ -165,7 +165,7 @@ def _checked_bits(name: str, bits: Any) -> int:
     fix = f"pass {name}=8"
     bits = check_integer(name, bits, at_least=2, fix=fix)
     if bits > 8:
-        raise problem(f"{name}={bits}", "2 to 8 bits, which TF-MOT can imitate", fix)
+        raise problem(f"{name}={bits}", "2 to 8 bits, which TF-MOT can simulate", fix)
     return bits
 
 

@@ -1,21 +1,19 @@
-"""The files of a pipeline: its finished steps, and the training of the one that runs."""
+"""The files of a pipeline: finished steps, and the training of the current step."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_kd._archives import check_members
 from keras_kd._checks import problem
 from keras_kd._files import replacing
 from keras_kd._json import json_value
-from keras_kd._state_files import StateFiles, directory_of
+from keras_kd._state_files import StateFiles, digest_of, directory_of
 from keras_kd.callbacks.snapshot import random_arrays, restore_random
 from keras_kd.compression.steps.result import Stage
 from keras_kd.compression.steps.step import Step
@@ -29,7 +27,7 @@ class Checkpoint:
     """The finished steps of one pipeline, in a directory.
 
     Each step leaves its plain student as `.keras`, what it trained as `.npz` and the state of the
-    random generators; `pipeline.json`, written last, says which of them are complete. In a run that
+    random generators; `pipeline.json`, written last, lists those that are complete. In a run that
     is resumed the next step then begins as in one that was not interrupted.
 
     Args:
@@ -52,7 +50,9 @@ class Checkpoint:
         self._listed = 0
         if self._files is None:
             return
-        self._fingerprint = _fingerprint(start)
+        self._fingerprint = digest_of(
+            [keras.ops.convert_to_numpy(weight) for weight in start.weights]
+        )
         self._read(self._files)
 
     @property
@@ -179,11 +179,3 @@ class Checkpoint:
             common += 1
         # Where the steps differ, what follows is done again.
         self._stages, self._listed = stages[: common + 1], len(stages)
-
-
-def _fingerprint(model: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(repr(tuple(weight.shape)).encode())
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""One compression of a pipeline, and which may follow which."""
+"""One step of a pipeline, and the allowed orders of steps."""
 
 from __future__ import annotations
 

@@ -156,8 +156,8 @@ def class_logits(
     teacher, student = distributions_behind(teacher_output, student_output)
     if student.logits.shape[-1] == 1 or "sigmoid" in (teacher.activation, student.activation):
         raise problem(
-            f"an output of shape {tuple(student.logits.shape)} for {name}, where each unit "
-            "means on or off",
+            f"an output of shape {tuple(student.logits.shape)} for {name}, whose units are "
+            "independent",
             "one distribution over at least two classes",
             "use keras_kd.losses.SoftTargets, which takes sigmoid outputs, or end both models "
             "in logits or a softmax",

@@ -70,7 +70,7 @@ def _target_apart(logits: Any, label: Any, temperature: float) -> tuple[Any, Any
 class DecoupledKD(TemperedLoss):
     """Decoupled knowledge distillation (DKD): KL divergence in two weighted parts, times T^2.
 
-    Transfers how sure the teacher is of the labelled class, and what it thinks of the others.
+    Transfers the teacher's confidence in the labelled class, and its distribution over the others.
     `SoftTargets` weighs the second part by the teacher's doubt in the label, so that little of it
     is left where the teacher is sure; here it counts in full. Needs the labels.
 

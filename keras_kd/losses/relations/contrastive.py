@@ -138,7 +138,7 @@ class ContrastiveRepresentation(BatchLoss):
         if sizes != made_for:
             raise problem(
                 f"features of sizes {sizes} for projections of sizes {made_for}",
-                "one pair of layers, whose sizes stay",
+                "one pair of layers of fixed sizes",
                 "make a ContrastiveRepresentation for each pair of layers",
             )
 

@@ -1,1 +1,1 @@
-"""A teacher's outputs in a file: written once, read as often as there are epochs."""
+"""A teacher's outputs in a file, written once and read in every epoch."""

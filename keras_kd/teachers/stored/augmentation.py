@@ -1,4 +1,4 @@
-"""Augmented versions of examples that can be made again: their seeds, and the function on them."""
+"""Reproducible augmentation: seeds of the versions of an example."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Augmentation:
         once, again = (keras.tree.flatten(self(x, seeds)) for _ in range(2))
         if not all(map(np.array_equal, once, again)):
             raise problem(
-                "augment that changes an example in another way each time",
+                "augment that gives different results for the same seed",
                 "the same result for the same seed, so that both models get the same input",
                 "use the seed that it is given, and operations such as "
                 "tf.image.stateless_random_flip_left_right(image, seed)",

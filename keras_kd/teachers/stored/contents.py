@@ -371,7 +371,7 @@ class Description:
             ValueError,
         ) as error:
             raise problem(
-                f"a description that is none of a stored teacher ({error!r:.300})",
+                f"a description that is not that of a stored teacher ({error!r:.300})",
                 "what keras_kd.teachers.StoredTeacher writes",
                 "store the teacher's outputs again, or read them with the version of keras_kd "
                 "that stored them",

@@ -87,7 +87,7 @@ class Records:
 
     Attributes:
         path: the store, an absolute path.
-        description: what the writer noted, in types of JSON.
+        description: what the writer noted, as JSON types.
         count: how many records there are.
         complete: whether the writer has finished.
         has_keys: whether the records are found by keys, too.

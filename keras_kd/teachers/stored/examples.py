@@ -1,4 +1,4 @@
-"""Batches as users give them: which part is the key, and what student and teacher see."""
+"""Batches in the user's form: the key, and the inputs of student and teacher."""
 
 from __future__ import annotations
 

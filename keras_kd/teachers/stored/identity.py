@@ -1,4 +1,4 @@
-"""What identifies an example or a teacher: keys, fingerprints, digests."""
+"""Keys and fingerprints of examples, digests of teachers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a batch in the user's form to the stored outputs of its examples."""
+"""Lookup of the stored outputs of a batch."""
 
 from __future__ import annotations
 
@@ -199,9 +199,9 @@ class Lookup:
     def _wrong_pairing(self, keys: np.ndarray, differs: np.ndarray) -> ValueError:
         by, fix = _BY_KEYS if self.description.has_keys else _BY_POSITIONS
         return problem(
-            f"{int(differs.sum())} of {len(differs)} examples of a batch with other inputs "
-            f"than those that the teacher {self.description.teacher!r} was shown by the "
-            f"{by} {_shown(keys, differs)}",
+            f"{int(differs.sum())} of {len(differs)} inputs of a batch that differ from those "
+            f"stored for the teacher {self.description.teacher!r} at the {by} "
+            f"{_shown(keys, differs)}",
             "the examples whose outputs are stored",
             fix,
         )
@@ -209,12 +209,12 @@ class Lookup:
 
 def _wrong_augmentation(keys: np.ndarray, differs: np.ndarray) -> ValueError:
     return problem(
-        f"{int(differs.sum())} of {len(differs)} examples of a batch that augment changed in "
-        f"another way than when their outputs were stored, with the keys "
+        f"{int(differs.sum())} of {len(differs)} examples of a batch that augment changed "
+        "differently when their outputs were stored, with the keys "
         f"{_shown(keys, differs)}",
         "the same function, which depends on nothing but the example and the seed",
         "use tf.random.stateless_... and tf.image.stateless_..., and pass the function that "
-        "store was given",
+        "StoredTeacher.create was given",
     )
 
 

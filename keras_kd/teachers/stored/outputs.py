@@ -1,4 +1,4 @@
-"""Stores of outputs that were computed elsewhere, in the forms in which users have them."""
+"""Stores of outputs that were computed elsewhere."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def _check_alike(first: Batch, batch: Batch) -> None:
         raise problem(
             f"a batch of {brought} after one of {before}",
             "the same in each batch",
-            "let each batch bring what the first one brings",
+            "give each batch the same entries as the first",
         )
 
 
@@ -330,7 +330,7 @@ def check_logits(logits: np.ndarray) -> None:
     """Refuse a batch of logits all of whose rows are distributions.
 
     Raises:
-        ValueError: if they are; a temperature applied to probabilities teaches next to nothing.
+        ValueError: if they are: from softened probabilities the student learns almost nothing.
     """
     values = np.asarray(logits)
     if values.ndim < 2 or values.shape[-1] < 2 or not len(values):
@@ -339,7 +339,7 @@ def check_logits(logits: np.ndarray) -> None:
         raise problem(
             "predictions that look like probabilities: no number below 0, and each row has "
             "the sum 1",
-            "logits; a temperature applied to probabilities teaches next to nothing",
+            "logits; with a temperature applied to probabilities the student learns almost nothing",
             "pass activation='softmax', or --probabilities on the command line, and their "
             "logits are stored. If these are logits, subtract 1 from all of them, which "
             "changes no probability",

@@ -1,4 +1,4 @@
-"""Puts a teacher's stored outputs beside the examples, in any form that `fit` takes."""
+"""Joining of examples and stored outputs, for all forms of data that `fit` takes."""
 
 from __future__ import annotations
 
@@ -344,8 +344,8 @@ def _batches_at_once(
     batch_size: int, parts: list[np.ndarray], outputs: list[Any], most: int
 ) -> int:
     example = sum(part[:1].nbytes for part in parts)
-    said = sum(math.prod(spec.shape[1:]) * spec.dtype.size for spec in outputs)
-    return int(np.clip(_MOST_BYTES // (batch_size * (example + said)), 1, max(1, most)))
+    of_outputs = sum(math.prod(spec.shape[1:]) * spec.dtype.size for spec in outputs)
+    return int(np.clip(_MOST_BYTES // (batch_size * (example + of_outputs)), 1, max(1, most)))
 
 
 def _untraced(function: Callable) -> Callable:

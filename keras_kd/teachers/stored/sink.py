@@ -1,4 +1,4 @@
-"""Batches of examples and of a teacher's outputs for them, on their way into a store."""
+"""Writing of batches of outputs into a store."""
 
 from __future__ import annotations
 

@@ -118,8 +118,8 @@ def check_header(path: Path) -> None:
     magic, write_version, read_version, version, application = struct.unpack(_HEADER, header)
     if magic != SQLITE or application != APPLICATION:
         raise problem(
-            f"{str(path)!r}, which is damaged or no store",
-            f"{expected}, or, to begin a store, a name that is free",
+            f"{str(path)!r}, which is damaged or not a store",
+            f"{expected}, or, for a new store, an unused name",
             "check the path, or choose another name",
         )
     # 2 would be a write-ahead log, which even readers make beside the store.

@@ -1,4 +1,4 @@
-"""A teacher that runs once, whose outputs are stored for its students."""
+"""Storing the outputs of a teacher."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Selection:
         if temperatures is not None and top_k is None:
             raise problem(
                 f"temperatures={temperatures} without top_k",
-                "no temperature: of all logits any can be applied later",
+                "no temperature: with all logits stored, any can be applied later",
                 "leave it out, or pass top_k=16, for example",
             )
         self._top_k = top_k
@@ -146,7 +146,7 @@ class Selection:
         return StoredOutput(codec, *about)
 
 
-class Asked:
+class TeacherRun:
     """A teacher that runs batch by batch, in one compiled forward pass.
 
     Args:
@@ -194,7 +194,7 @@ class Asked:
         Raises:
             ValueError: if it cannot be stored.
         """
-        results = self._ask(x, keys, 0)
+        results = self._outputs(x, keys, 0)
         selection = self._selection
         features = {
             name: selection.feature(name, results[name].shape[1:]) for name in selection.layers
@@ -220,7 +220,7 @@ class Asked:
             the augmented examples, of shape `(batch * versions,)`, or `None`.
         """
         versions = 1 if self.augmentation is None else self.augmentation.versions
-        each = [self._ask(x, keys, version) for version in range(versions)]
+        each = [self._outputs(x, keys, version) for version in range(versions)]
         tensors = {
             name: np.stack([one[name] for one in each], axis=1).reshape(-1, *values.shape[1:])
             for name, values in each[0].items()
@@ -240,7 +240,7 @@ class Asked:
             kind = "joined" if origin == JOINED else "rows" if any(rows) else "entries"
             warnings.warn(said_of_probabilities("teacher", self.teacher.name, kind), stacklevel=4)
 
-    def _ask(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
+    def _outputs(self, x: Any, keys: np.ndarray, version: int) -> dict[str, np.ndarray]:
         if not _backends.is_tensorflow():
             return self._ask_arrays(x, keys, version)
         import tensorflow as tf
@@ -316,13 +316,13 @@ def _named(outputs: Any, name: str) -> Any:
     return name
 
 
-def ask(
-    asked: Asked, dataset: Any, path: str | os.PathLike, division: Division, batch_size: int
+def fill_store(
+    run: TeacherRun, dataset: Any, path: str | os.PathLike, division: Division, batch_size: int
 ) -> None:
     """Store the outputs of a teacher for all examples; see `StoredTeacher.create`.
 
     Args:
-        asked: the teacher.
+        run: the teacher.
         dataset: arrays, a `tf.data.Dataset`, a `PyDataset` or an iterable of batches.
         path: the store.
         division: what of the inputs is the key.
@@ -338,23 +338,23 @@ def ask(
     first = next(batches, None)
     if first is None:
         raise problem("a dataset without examples", "at least one", "check the data")
-    key, augmentation = division.key, asked.augmentation
+    key, augmentation = division.key, run.augmentation
     kind = "position" if key is None else Keys.of(first.key).kind
     integers = _integers(first, kind, 0)
     if augmentation is not None:
         augmentation.check_repeatable(first.x, integers)
     description = Description(
-        contents=asked.contents(first.x, integers),
-        teacher=asked.teacher.name,
-        digest=of_teacher(asked.teacher),
+        contents=run.contents(first.x, integers),
+        teacher=run.teacher.name,
+        digest=of_teacher(run.teacher),
         key_kind=kind,
         key_name=key,
-        teacher_inputs=names_of(asked.inputs.teacher_inputs),
+        teacher_inputs=names_of(run.inputs.teacher_inputs),
         versions=1 if augmentation is None else augmentation.versions,
         seed=None if augmentation is None else augmentation.seed,
     )
     with Sink(path, description, total) as sink:
-        _fill(sink, chain([first], batches), asked)
+        _fill(sink, chain([first], batches), run)
 
 
 def _divided(dataset: Any, batch_size: int, division: Division) -> Iterator[Batch]:
@@ -371,13 +371,13 @@ def _integers(batch: Batch, kind: str, position: int) -> np.ndarray:
     return Keys(kind).to_integers(batch.key)
 
 
-def _fill(sink: Sink, batches: Iterator[Batch], asked: Asked) -> None:
+def _fill(sink: Sink, batches: Iterator[Batch], run: TeacherRun) -> None:
     for batch in batches:
         # The student's inputs identify the examples.
-        own = keras.tree.flatten(asked.inputs.of_student(batch.x))
+        own = keras.tree.flatten(run.inputs.of_student(batch.x))
         if not sink.skip(len(own[0]), own, batch.key):
             keys = _integers(batch, sink.description.key_kind, sink.position)
-            tensors, marked = asked(batch.x, keys)
+            tensors, marked = run(batch.x, keys)
             sink.add(tensors, own, batch.key, marked)
         elif sink.complete:
             # Students' batches are compared with it example by example.

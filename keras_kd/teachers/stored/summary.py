@@ -1,4 +1,4 @@
-"""What a store holds, for people and for programs."""
+"""The content of a store as text and data."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Summary(Report):
         return self.bytes / self.examples if self.examples else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types of JSON."""
+        """All of it as JSON types."""
         return {**super().to_dict(), "bytes_per_example": json_value(self.bytes_per_example)}
 
     def _records(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A teacher whose outputs are stored; the model itself is not needed in training."""
+"""A teacher whose outputs are read from a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from keras_kd.teachers.stored.identity import Keys, of_teacher
 from keras_kd.teachers.stored.lookup import SOURCE, Lookup, source_mark
 from keras_kd.teachers.stored.outputs import Predictions, store_outputs
 from keras_kd.teachers.stored.pipeline import join
-from keras_kd.teachers.stored.storing import LOGITS, Asked, Selection, ask, augmentation_of
+from keras_kd.teachers.stored.storing import (
+    LOGITS,
+    Selection,
+    TeacherRun,
+    augmentation_of,
+    fill_store,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -160,13 +166,13 @@ class StoredTeacher(Teacher):
             Shen, Xing: A Fast Knowledge Distillation Framework for Visual Recognition, ECCV 2022.
         """
         division = Division(key, teacher_inputs)
-        asked = Asked(
+        run = TeacherRun(
             as_teacher(teacher),
             division.inputs,
             Selection(outputs, top_k, dtype, temperatures),
             augmentation_of(augment, versions, seed),
         )
-        ask(asked, dataset, path, division, batch_size)
+        fill_store(run, dataset, path, division, batch_size)
         return cls(path, augment=augment)
 
     @classmethod
@@ -272,8 +278,8 @@ class StoredTeacher(Teacher):
         sources = [name for name in inputs if name.startswith(SOURCE)]
         if sources and own not in sources:
             raise problem(
-                f"examples with what comes {', '.join(sources)}, for a distiller whose teacher "
-                f"comes {own}",
+                f"examples with outputs {', '.join(sources)}, for a distiller whose teacher has "
+                f"outputs {own}",
                 "the outputs of its own teacher",
                 "join the data with the store that the distiller was made with",
             )
@@ -374,7 +380,7 @@ class StoredTeacher(Teacher):
         """
         if self._augmentation is None:
             raise problem(
-                "a question for seeds without augment",
+                "seeds of a store that was opened without augment",
                 "a store of augmented examples, opened with their function",
                 "open it with StoredTeacher(path, augment=function)",
             )
@@ -423,7 +429,7 @@ class StoredTeacher(Teacher):
         if self._description.seed is None:
             raise problem(
                 f"augment for the store {str(self.path)!r} of examples as they are",
-                "no augmentation, since the teacher saw none",
+                "no augmentation, as when the outputs were stored",
                 "leave it out, or store the outputs with augment",
             )
 

@@ -1,4 +1,4 @@
-"""What MediaPipe's tasks take, checked before a phone refuses it."""
+"""Checks of what MediaPipe's tasks require of a file."""
 
 from __future__ import annotations
 

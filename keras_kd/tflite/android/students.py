@@ -1,4 +1,4 @@
-"""Students in the form that Android's libraries take: color images in, scores out."""
+"""Students in the form that Android's libraries require: color images in, scores out."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def with_normalization(
         raise problem(
             f"a student with the input {image}",
             "color images of shape (height, width, 3)",
-            "for grey-scale images one mean and one std do: pass them to Metadata",
+            "for grey-scale images one mean and one std suffice: pass them to Metadata",
         )
     pixels = library.Input(image.shape[1:], name=image.name)
     scale, offset = (
@@ -190,5 +190,5 @@ def _check_logits(logits: Any, signature: Signature, inputs: TensorInfo) -> None
         raise problem(
             f"the student {signature.model.name!r}, whose outputs are probabilities already",
             "logits",
-            "convert it as it is: a second softmax would make all classes alike",
+            "convert it as it is: a second softmax would make the scores almost equal",
         )

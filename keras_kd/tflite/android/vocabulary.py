@@ -1,4 +1,4 @@
-"""The vocabulary of a student of text, and the text file that holds them."""
+"""The vocabulary of a text model, and its file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is written in a file."""
+"""The content of a `.tflite` file."""

@@ -1,4 +1,4 @@
-"""The zip archive behind the model in a .tflite file, where the files lie that metadata name."""
+"""The zip archive behind the model in a .tflite file, with the files that metadata name."""
 
 from __future__ import annotations
 

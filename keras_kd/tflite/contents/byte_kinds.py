@@ -1,4 +1,4 @@
-"""What the bytes of a .tflite file are there for, each of them counted once."""
+"""The bytes of a .tflite file by kind, each counted once."""
 
 from __future__ import annotations
 

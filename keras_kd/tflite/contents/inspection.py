@@ -1,4 +1,4 @@
-"""What is in a file, for people and for programs."""
+"""The content of a file as text and data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_kd._checks import problem
 from keras_kd._limits import free_bytes
-from keras_kd._tables import Report, Table
+from keras_kd._tables import Report, Table, shape_text
 from keras_kd.tflite.contents import metadata_schema
 from keras_kd.tflite.contents.byte_kinds import bytes_by_kind
 from keras_kd.tflite.contents.flatbuffer import FileTensor, FlatBufferModel
@@ -88,7 +88,7 @@ class Inspection(Report):
     described: Described
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types of JSON, with the outputs that the states are taken from."""
+        """All of it as JSON types, with the outputs that the states are taken from."""
         return {**super().to_dict(), "next_states": state_outputs(self.inputs, self.outputs)}
 
     def _records(self) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ class Inspection(Report):
 
     def _ends(self) -> Table:
         rows = [
-            [kind, tensor.name, tensor.dtype.name, _sizes(tensor.shape), *_quantization(tensor)]
+            [kind, tensor.name, tensor.dtype.name, shape_text(tensor.shape), *_quantization(tensor)]
             for kind, tensors in (("input", self.inputs), ("output", self.outputs))
             for tensor in tensors
         ]
@@ -159,7 +159,7 @@ class Inspection(Report):
     def _constants(self) -> list[Table | str]:
         stored = [tensor for tensor in self.tensors if tensor.bytes]
         rows = [
-            [_short(t.name), t.type.lower(), _sizes(t.shape), str(t.scales), f"{t.bytes:,}"]
+            [_short(t.name), t.type.lower(), shape_text(t.shape), str(t.scales), f"{t.bytes:,}"]
             for t in stored[:_SHOWN_TENSORS]
         ]
         table = Table(["constant tensor", "type", "shape", "scales", "bytes"], rows, left=3)
@@ -273,10 +273,6 @@ def _cut(text: str) -> str:
 def _numbers(values: Sequence[float]) -> str:
     texts = [f"{value:.6g}" for value in values[:4]]
     return texts[0] if len(values) == 1 else f"[{', '.join(texts)}{', ...' * (len(values) > 4)}]"
-
-
-def _sizes(shape: tuple[int | None, ...]) -> str:
-    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
 
 
 def _quantization(tensor: TensorInfo) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a file keeps from one call to the next."""
+"""State that a file keeps between calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorFlow's converter: the way into it, its options, and its errors in this package's form."""
+"""Calls of TensorFlow's converter: options, and its errors as errors of this package."""
 
 from __future__ import annotations
 

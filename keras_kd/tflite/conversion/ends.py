@@ -89,10 +89,10 @@ def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, f
             continue
         ends = np.iinfo(tensor.dtype)
         stored = tensor.dequantize(np.array([ends.min, ends.max], tensor.dtype))
-        asked = ranges[tensor.name]
+        wanted = ranges[tensor.name]
         # Half a step, and what float32 rounds.
-        if np.abs(stored - asked).max() > 0.51 * tensor.scale:
-            low, high = asked
+        if np.abs(stored - wanted).max() > 0.51 * tensor.scale:
+            low, high = wanted
             warnings.warn(
                 three_parts(
                     f"an input {tensor.name!r} whose {tensor.dtype.name} stand for "

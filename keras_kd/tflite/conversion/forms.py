@@ -79,8 +79,8 @@ class Form:
         self,
         contents: FlatBufferModel,
         is_calibrated: bool,
-        fallback: str = "dynamic_int8",
-        in_layers: Callable[[list[str]], str] = lambda _: "",
+        fallback: str,
+        in_layers: Callable[[list[str]], str],
     ) -> None:
         """Refuse a file that is in another form.
 
@@ -161,9 +161,7 @@ FORMS = {
 }
 
 
-def check_integer_inputs(
-    form: Form, dtypes: dict[str, np.dtype], fallback: str = "dynamic_int8"
-) -> None:
+def check_integer_inputs(form: Form, dtypes: dict[str, np.dtype], fallback: str) -> None:
     """Refuse words and pixels that are integers where the converter cannot calibrate them.
 
     Args:

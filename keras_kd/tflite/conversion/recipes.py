@@ -1,4 +1,4 @@
-"""Recipes: which layer of a student gets which form, in a user's words and the quantizer's."""
+"""Recipes: a form for each layer, in the user's terms and in the quantizer's."""
 
 from __future__ import annotations
 

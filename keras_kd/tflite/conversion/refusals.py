@@ -1,4 +1,4 @@
-"""What cannot be converted: which layer, why, and what helps."""
+"""Students that cannot be converted: the layer, the reason and the fix."""
 
 from __future__ import annotations
 
@@ -179,8 +179,7 @@ def check_layers(
             raise problem(
                 f"quantization={form.name!r} for the student {student.name!r} with the layer "
                 f"{layer.name!r}, LSTMs in two directions",
-                "a layer that the converter calibrates rightly: of these it computes something "
-                "else",
+                "a layer that the converter calibrates correctly: its result for these is wrong",
                 "build it with unroll=True and copy the weights, or choose "
                 f"quantization={fallback!r}",
             )
@@ -188,7 +187,7 @@ def check_layers(
             raise problem(
                 f"quantization={form.name!r} for the student {student.name!r} with the layer "
                 f"{layer.name!r} ({kind}), a loop over time",
-                "recurrent layers that the converter can calibrate: this one ends its process",
+                "recurrent layers that the converter can calibrate: this one crashes it",
                 "build the student with unroll=True in this layer and copy the weights, "
                 f"new.set_weights(old.get_weights()), or choose quantization={fallback!r}",
             )

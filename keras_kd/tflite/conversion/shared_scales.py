@@ -110,9 +110,7 @@ class _Range(NamedTuple):
         return cut_off <= other.scale and self.scale <= _MOST_WIDENED * other.scale
 
 
-def keep_tensors_apart(
-    model: Any, input_ranges: Mapping[str, tuple[float, float]] | None = None
-) -> bool:
+def keep_tensors_apart(model: Any, input_ranges: Mapping[str, tuple[float, float]] | None) -> bool:
     """Put QUANTIZE and DEQUANTIZE in front of operators that need another range of a tensor.
 
     No tensor then gets two ranges, or that of one of its readers.

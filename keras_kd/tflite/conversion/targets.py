@@ -1,4 +1,4 @@
-"""The targets, a row for each: what their runtimes take, and the errors for what they do not."""
+"""The targets, one row each: what their runtimes accept, and the errors for the rest."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ def _check_microcontroller(model: TFLiteModel, examples: Mapping[str, np.ndarray
             f"a file in which {', '.join(hybrid)} compute in floating point with weights that "
             "are integers",
             "weights and activations that are both integers or both float32: TensorFlow Lite "
-            "Micro refuses the others, or computes something else",
+            "Micro refuses the others, or computes wrong values",
             "choose 'int8' or 'float32' for these layers in the recipe",
         )
     if running.is_installed():

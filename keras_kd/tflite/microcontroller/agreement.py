@@ -1,4 +1,4 @@
-"""Whether TensorFlow Lite Micro (TFLM) and LiteRT compute the same."""
+"""Comparison of TensorFlow Lite Micro (TFLM) with LiteRT."""
 
 from __future__ import annotations
 
@@ -185,8 +185,8 @@ def _check(differences: np.ndarray, allowed: float, model: TFLiteModel) -> None:
             "outputs of TensorFlow Lite Micro that differ from LiteRT's by up to "
             f"{differences.max():g} in {wrong.sum()} of {len(differences)} examples "
             f"(operators: {', '.join(model.operators)})",
-            f"a difference of at most {allowed:g}: otherwise the device computes something "
-            "else than was evaluated",
+            f"a difference of at most {allowed:g}: otherwise the device does not compute what was "
+            "evaluated",
             _way_out(model),
         )
 

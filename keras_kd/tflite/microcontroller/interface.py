@@ -1,4 +1,4 @@
-"""The functions by which firmware uses a model: their header for C, and what implements them."""
+"""The functions by which firmware runs a model: their C header and their implementation."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _check_project_name(name: str) -> None:
     if name.lower() in _STANDARD_HEADERS.split():
         raise problem(
             f"name={name!r}",
-            f"a name whose header {name}.h is none of C's",
+            f"a name whose header {name}.h does not belong to C",
             f"pass a name such as '{name}_model'",
         )
 
@@ -172,7 +172,8 @@ def _check_own(files: Iterable[Path]) -> None:
             is_own = _MARK in opened.read()
         if not is_own:
             raise problem(
-                f"the directory {str(file.parent)!r}, whose {file.name} is not of keras_kd",
+                f"the directory {str(file.parent)!r}, whose {file.name} was not written by "
+                "keras_kd",
                 "an empty directory, or one that was written before",
                 "choose another directory, or move that file",
                 kind=FileExistsError,

@@ -1,4 +1,4 @@
-"""Source texts with gaps, and what fills them."""
+"""Templates of source files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples on which a microcontroller can be tested, and how they stand in C."""
+"""Test vectors for a microcontroller, in C."""
 
 from __future__ import annotations
 

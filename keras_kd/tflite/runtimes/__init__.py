@@ -1,1 +1,1 @@
-"""What runs a file here: LiteRT, its messages, its time."""
+"""LiteRT and TFLM: running files, time and memory."""

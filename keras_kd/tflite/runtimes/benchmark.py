@@ -1,4 +1,4 @@
-"""What a file costs here: its time in LiteRT in several settings, and its memory."""
+"""Time of a file in LiteRT in several settings, and its memory."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def run_benchmark(
     runs: int,
     threads: int | Sequence[int] | None,
     kernels: str | Sequence[str] | None,
-    memory: bool = True,
+    memory: bool,
 ) -> Benchmark:
     """Measure time and memory; see `TFLiteModel.benchmark`.
 

@@ -1,4 +1,4 @@
-"""How long something takes, measured with a clock that never goes back."""
+"""Latency, measured with a monotonic clock."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whether a file computes what the student computed."""
+"""Comparison of a file with its student."""

@@ -1,4 +1,4 @@
-"""Whether a file is still the student, or computes something else."""
+"""Limits on the differences between a file's outputs and its student's."""
 
 from __future__ import annotations
 
@@ -170,8 +170,8 @@ def _check_output(
             raise problem(
                 f"a file whose output {output.name!r} is off by {difference:.3g} {where}; the "
                 f"student's goes from {output.low:.3g} to {output.high:.3g}",
-                f"at most {limit:.3g} for {quantization}: this file computes something else "
-                "than the student",
+                f"at most {limit:.3g} for {quantization}: the outputs of this file are not those "
+                "of the student",
                 fix,
             )
 
@@ -195,8 +195,8 @@ def _check_rounding(output: OutputDifference, quantization: str, fix: str) -> No
             raise problem(
                 f"a file whose {name} is off by {part.typical_difference:.3g} and more in one "
                 f"of ten examples, where rounding explains {rounding:.3g}",
-                f"at most {limit:.3g} for {quantization}: this file cuts off numbers inside of "
-                "it, and computes something else than the student",
+                f"at most {limit:.3g} for {quantization}: this file clips values inside, so its "
+                "outputs are not those of the student",
                 fix,
             )
 

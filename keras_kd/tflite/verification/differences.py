@@ -1,4 +1,4 @@
-"""How far outputs are from those that they should equal, collected batch by batch."""
+"""Differences between two sets of outputs, collected batch by batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an output is: scores of classes, or numbers that choose nothing."""
+"""The kind of an output: scores of classes, or numbers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OutputKind:
         return "multilabel" if self.are_labels else "classification"
 
 
-def output_kinds(model: TFLiteFile, loss: Any = None) -> dict[str, OutputKind]:
+def output_kinds(model: TFLiteFile, loss: Any) -> dict[str, OutputKind]:
     """What the outputs of a file are, as far as it is known without labels.
 
     An output chooses between classes if it ends in a softmax, or was trained with a loss for

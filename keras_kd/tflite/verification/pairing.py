@@ -1,4 +1,4 @@
-"""Which input and output of a file is which of the student's, for files of any converter."""
+"""Pairing of a file's inputs and outputs with the student's, for files of any converter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a file computes what the student computed in Keras."""
+"""Comparison of a file's outputs with those of the Keras model."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Verification(Report):
         return self.inspection.bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types of JSON; infinite differences become None."""
+        """All of it as JSON types; infinite differences become None."""
         plain = {
             **super().to_dict(),
             "inspection": self.inspection.to_dict(),

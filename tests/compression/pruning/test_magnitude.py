@@ -413,7 +413,9 @@ def test_a_step_without_fit_needs_the_steps():
     x, y = np.random.default_rng(0).normal(size=(16, 8)), np.zeros((16, 2))
     open_ended = prune(student, 0.5)
     open_ended.compile("sgd", "mse", run_eagerly=True)
-    with pytest.raises(ValueError, match=r"whose schedule is open.*To fix it: train with `fit`"):
+    with pytest.raises(
+        ValueError, match=r"whose schedule has no end yet.*To fix it: train with `fit`"
+    ):
         open_ended.train_on_batch(x, y)
     given = prune(student, 0.5, schedule=PolynomialSchedule(end_step=2))
     given.compile("sgd", "mse", run_eagerly=True)

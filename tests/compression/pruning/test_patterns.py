@@ -3,8 +3,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_utils
 
+from keras_kd.compression.kernels import Axes
 from keras_kd.compression.pruning import patterns
-from keras_kd.compression.pruning.patterns import Axes, Blocks, MByN, Single
+from keras_kd.compression.pruning.patterns import Blocks, MByN, Single
 
 DENSE = Axes((), (0,), (1,))
 CONVOLUTION = Axes((0, 1), (2,), (3,))

@@ -192,7 +192,7 @@ def test_labels_that_do_not_fit(shape, random_logits):
 
 
 def test_outputs_that_are_no_distribution_over_classes(random_logits):
-    with pytest.raises(ValueError, match=r"DecoupledKD, where each unit means on or off.*Soft"):
+    with pytest.raises(ValueError, match=r"DecoupledKD, whose units are independent.*Soft"):
         DecoupledKD().compute_loss(*random_logits((4, 1)), y=np.zeros(4, int))
     outputs = [keras.ops.sigmoid(logits) for logits in random_logits((4, 5))]
     with pytest.raises(ValueError, match="one distribution over at least two classes"):

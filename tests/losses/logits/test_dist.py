@@ -162,7 +162,7 @@ def test_probabilities_are_compared_by_their_logits(random_logits):
 
 
 def test_outputs_that_are_no_distribution_over_classes(random_logits):
-    with pytest.raises(ValueError, match=r"DIST, where each unit means on or off.*SoftTargets"):
+    with pytest.raises(ValueError, match=r"DIST, whose units are independent.*SoftTargets"):
         DIST().compute_loss(*random_logits((4, 1)))
 
 

@@ -98,5 +98,5 @@ def test_probabilities_are_compared_by_their_logits(random_logits):
 
 
 def test_a_single_unit_has_no_deviation(random_logits):
-    with pytest.raises(ValueError, match="StandardizedSoftTargets, where each unit means on or"):
+    with pytest.raises(ValueError, match="StandardizedSoftTargets, whose units are"):
         StandardizedSoftTargets().compute_loss(*random_logits((4, 1)))

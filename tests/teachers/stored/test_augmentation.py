@@ -199,9 +199,9 @@ def test_keys_and_the_part_of_the_teacher(teacher, examples, tmp_path):
 @pytest.mark.parametrize("function", [other_noise, random_noise, lambda x, seed: x])
 def test_another_function_is_refused(function, stored, examples):
     other = StoredTeacher(stored.path, augment=function)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="augment changed in another way"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="augment changed differently"):
         next(iter(other.join(examples)))
-    with pytest.raises(ValueError, match=r"augment changed in another way.*stateless"):
+    with pytest.raises(ValueError, match=r"augment changed differently.*stateless"):
         next(other.join(iter([examples])))
 
 
@@ -211,7 +211,7 @@ def test_a_store_of_augmented_examples_needs_its_function(stored, teacher, examp
     assert again.read([0], version=2)["logits"].shape == (1, 3)
     with pytest.raises(ValueError, match="augmented examples without augment"):
         again.join(examples)
-    with pytest.raises(ValueError, match="seeds without augment"):
+    with pytest.raises(ValueError, match="seeds of a store that was opened without augment"):
         again.seeds([0])
     with pytest.raises(ValueError, match=r"version=3.*one of 3 versions"):
         again.read([0], version=3)
@@ -273,7 +273,7 @@ def test_what_cannot_be_made_again_is_refused_before_it_is_stored(tmp_path):
         return example + tf.random.normal((4,))
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match=r"augment that changes.*another way.*stateless"):
+    with pytest.raises(ValueError, match=r"augment that gives different results.*stateless"):
         StoredTeacher.create(model, x, tmp_path / "s", augment=changing, versions=2)
     assert not (tmp_path / "s").exists()
 

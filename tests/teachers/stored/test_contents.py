@@ -156,13 +156,13 @@ def test_shapes_that_no_record_can_have(shape):
     if shape == []:
         assert Description.from_json(config).dtype["logits:values"].shape == ()
         return
-    with pytest.raises(ValueError, match="a description that is none of a stored teacher"):
+    with pytest.raises(ValueError, match="a description that is not that of a stored teacher"):
         Description.from_json(config)
 
 
 @pytest.mark.parametrize("config", [None, [], "text", 5, {}, {"teacher": 1}, [[[]]]])
 def test_what_is_no_description(config):
-    with pytest.raises(ValueError, match="a description that is none of a stored teacher"):
+    with pytest.raises(ValueError, match="a description that is not that of a stored teacher"):
         Description.from_json(config)
 
 
@@ -171,7 +171,7 @@ def test_outputs_within_outputs_without_an_end():
     for _ in range(900):
         outputs = {"list": [outputs]}
     config = {**AUGMENTED.to_json(), "contents": {"outputs": outputs, "features": {}}}
-    with pytest.raises(ValueError, match="a description that is none of a stored teacher"):
+    with pytest.raises(ValueError, match="a description that is not that of a stored teacher"):
         Description.from_json(config)
 
 
@@ -194,7 +194,7 @@ def test_outputs_within_outputs_without_an_end():
     ],
 )
 def test_other_entries_are_refused(change):
-    with pytest.raises(ValueError, match="a description that is none of a stored teacher"):
+    with pytest.raises(ValueError, match="a description that is not that of a stored teacher"):
         Description.from_json({**AUGMENTED.to_json(), **change})
 
 
@@ -232,5 +232,5 @@ def test_missing_entries_are_refused():
     for name in AUGMENTED.to_json():
         config = AUGMENTED.to_json()
         del config[name]
-        with pytest.raises(ValueError, match="a description that is none of a stored teacher"):
+        with pytest.raises(ValueError, match="a description that is not that of a stored teacher"):
             Description.from_json(config)

@@ -248,11 +248,11 @@ def run(dataset):
 def test_wrong_pairings_are_noticed(stored, stored_by_key, examples):
     x, y = examples
     batches = tf.data.Dataset.from_tensor_slices((x, y))
-    wrong = "other inputs than those that the teacher 'wise_teacher' was shown"
-    positions = f"{wrong} by the positions 0, 1, 2.*shuffle after join and not before"
+    wrong = "differ from those stored for the teacher 'wise_teacher'"
+    positions = f"{wrong} at the positions 0, 1, 2.*shuffle after join and not before"
     changed = x.copy()
     changed[13, 2] += 1e-3
-    one = f"1 of 20 examples of a batch with {wrong} by the positions 13\\. .*before any augment"
+    one = f"1 of 20 inputs of a batch that {wrong} at the positions 13\\. .*before any augment"
     for data, message in (
         (stored.join(batches.shuffle(20, seed=0).batch(20)), positions),
         (stored.join((x[::-1], y)), wrong),
@@ -266,7 +266,7 @@ def test_wrong_pairings_are_noticed(stored, stored_by_key, examples):
         run(stored.join(iter([(x[::-1], y)])))
     inputs = keyed(x)
     exchanged = {**inputs, "image": inputs["image"][::-1]}
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{wrong} by the keys 7, 10, 13, .*"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{wrong} at the keys 7, 10, 13, .*"):
         run(stored_by_key.join((exchanged, y), 20, shuffle=False))
     # Who knows better may say so.
     run(stored.join((changed, y), verify=False))
@@ -281,7 +281,7 @@ def test_a_distiller_says_what_is_wrong_in_one_line(
     student = kind.Sequential([kind.layers.Input((5,)), kind.layers.Dense(3)])
     distiller = keras_kd.Distiller(stored, student)
     distiller.compile("sgd", hard_loss, run_eagerly=True)
-    wrong = "^Received 20 of 20 examples of a batch with other inputs .*To fix it: .*augmentation.$"
+    wrong = "^Received 20 of 20 inputs of a batch that differ .*To fix it: .*augmentation.$"
     ways = (distiller.fit, distiller.evaluate, distiller.predict)
     for run_data in ways:
         with pytest.raises(ValueError, match=wrong):
@@ -315,7 +315,7 @@ def test_strings_are_named_as_they_were_given(teacher, examples, tmp_path):
         teacher, ({"image": x, "name": names}, y), tmp_path / "n", key="name"
     )
     run(stored.join(({"image": x[::-1], "name": names[::-1]}, y)))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"by the keys '0.png', '1.png'"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at the keys '0.png', '1.png'"):
         run(stored.join(({"image": x[::-1], "name": names}, y), shuffle=False))
 
 
@@ -491,7 +491,7 @@ def test_outputs_of_others_are_refused(dense_model, student, examples, hard_loss
     )
     distiller = keras_kd.Distiller(one, student)
     distiller.compile("sgd", hard_loss, run_eagerly=True)
-    with pytest.raises(ValueError, match=r"comes from teacher_2 \w+, .*from teacher_1"):
+    with pytest.raises(ValueError, match=r"outputs from teacher_2 \w+, .*outputs from teacher_1"):
         distiller.fit(other.join((x, y)), verbose=0)
     distiller.fit(one.join((x, y)), verbose=0)
 

@@ -167,5 +167,5 @@ def test_normalizations_that_are_none(color_student, mean, std, error, message):
 
 
 def test_normalization_of_grey_images_needs_no_layer(student):
-    with pytest.raises(ValueError, match=r"one mean and one std do: pass them to Metadata"):
+    with pytest.raises(ValueError, match=r"one mean and one std suffice: pass them to Metadata"):
         android.with_normalization(student, 0, 255)

@@ -527,7 +527,7 @@ def test_without_examples_the_vectors_are_random(micro_model, tmp_path):
     ("arguments", "message"),
     [
         ({"name": "my-model"}, "an identifier of C"),
-        ({"name": "Math"}, r"'Math'.*whose header Math\.h is none of C's.*'Math_model'"),
+        ({"name": "Math"}, r"'Math'.*whose header Math\.h does not belong to C.*'Math_model'"),
         ({"margin": -0.1}, r"margin=-0\.1.*at least 0"),
         ({"class_names": ["a", "b"]}, "2 class names for .* a name for each value"),
         ({"x": np.zeros((5, 8, 8, 1), np.float32)}, "1 different examples .* at least 3"),
@@ -576,7 +576,7 @@ def test_a_project_takes_the_place_of_an_older_one_and_of_nothing_else(micro_mod
     files = tflite.microcontroller.write_project(micro_model, tmp_path)
     assert tflite.microcontroller.write_project(micro_model, tmp_path) == files
     (tmp_path / "README.md").write_text("My own notes.")
-    with pytest.raises(FileExistsError, match=r"whose README.md is not of keras_kd"):
+    with pytest.raises(FileExistsError, match=r"whose README.md was not written by keras_kd"):
         tflite.microcontroller.write_project(micro_model, tmp_path)
     assert (tmp_path / "README.md").read_text() == "My own notes."
     with pytest.raises(TypeError, match=r"model='x.tflite'.*a TFLiteModel.*TFLiteModel.load"):

@@ -84,7 +84,7 @@ def test_a_store_cut_at_any_length(store):
     content = store.read_bytes()
     for length in range(0, len(content), 61):
         store.write_bytes(content[:length])
-        with pytest.raises((ValueError, FileNotFoundError), match=r"the store|no store"):
+        with pytest.raises((ValueError, FileNotFoundError), match=r"the store|not a store"):
             everything(store)
 
 
@@ -252,12 +252,12 @@ def test_other_files(tmp_path):
     path = tmp_path / "file"
     for content in (b"text", b"\0" * 5000, b"SQLite format 3\0", b"SQLite format 3\0" * 500):
         path.write_bytes(content)
-        refused(path, "file', which is damaged or no store")
+        refused(path, "file', which is damaged or not a store")
     path.unlink()
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE notes (text)")
     connection.close()
-    refused(path, "file', which is damaged or no store")
+    refused(path, "file', which is damaged or not a store")
 
 
 def test_a_store_of_another_version(store, change):

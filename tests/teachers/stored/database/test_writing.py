@@ -358,7 +358,7 @@ def test_a_directory_that_does_not_exist(tmp_path, light):
 
 def test_a_file_that_is_something_else(path, open_writer):
     path.write_text("Dear diary")
-    with pytest.raises(ValueError, match=r"damaged or no store\. .*a name that is free"):
+    with pytest.raises(ValueError, match=r"damaged or not a store\. .*an unused name"):
         open_writer()
     assert path.read_text() == "Dear diary"
 

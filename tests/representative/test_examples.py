@@ -259,7 +259,7 @@ def test_the_forms_of_the_documentation():
 
     from keras_kd import tflite
 
-    page = (Path(__file__).parents[1] / "docs" / "quantization.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "quantization.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     x_train, y_train = _images(120), np.arange(120) % 3
     made = []
