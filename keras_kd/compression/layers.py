@@ -43,6 +43,7 @@ class Twin:
         weights: the names of weights, likewise.
         made_of: the options that hold layers.
         hidden: options that the tf_keras layer takes without naming them.
+        only: options that only tf_keras has, with the values that compute what Keras 3 computes.
         of_built: options that tf_keras adds to the config of a built layer and asks for in
             `from_config`.
         by_arguments: whether `config_of` gives the arguments of the constructor as they are.
@@ -55,6 +56,7 @@ class Twin:
     weights: Mapping[str, str] = field(default_factory=dict)
     made_of: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    only: Mapping[str, Any] = field(default_factory=dict)
     of_built: tuple[str, ...] = ()
     by_arguments: bool = False
     is_alike: Callable[[Mapping[str, Any]], bool] = lambda config: True
@@ -220,7 +222,11 @@ _ROWS = (
         "MultiHeadAttention",
         parts=_PROJECTIONS,
         no_quantizer=_ATTENDS,
-        twin=Twin(of_built=("query_shape", "key_shape", "value_shape")),
+        # Where all scores of a row are masked, they get no gradient.
+        twin=Twin(
+            of_built=("query_shape", "key_shape", "value_shape"),
+            only={"softmax_robust_masking": True},
+        ),
     ),
     # The class of `keras.layers.GroupQueryAttention`.
     Row("GroupedQueryAttention", parts=_PROJECTIONS, no_quantizer=_ATTENDS, twin=None),

@@ -202,8 +202,9 @@ def _translate(record: LayerRecord, target: ModuleType) -> LayerRecord:
         for option, value in _meaningful(record, twin, layer_class, options).items()
     }
     if back:
-        changed = {option: form(config[option]) for option, form in twin.to_keras.items()}
-        config |= changed
+        config |= {option: form(config[option]) for option, form in twin.to_keras.items()}
+    else:
+        config |= twin.only
     renamed = {
         weights.get(name, name): value
         for name, value in record.weights.items()
@@ -229,7 +230,7 @@ def _meaningful(
     defaults = _parameters(record.layer_class)
     config = {}
     for option, value in record.config.items():
-        if option.endswith("_initializer"):
+        if option.endswith("_initializer") or option in twin.only:
             continue
         if names.get(option, option) in accepted:
             config[option] = value

@@ -64,6 +64,17 @@ def test_an_attention_mask_is_an_input_like_any_other():
     check(model, [X, mask], to_tf_keras(model))
 
 
+def test_where_all_is_masked_scores_get_no_gradient(assert_same_step):
+    model = model_of(
+        lambda x, mask: layers.MultiHeadAttention(2, 3)(x, x, attention_mask=mask),
+        keras.Input((5, 4)),
+        keras.Input((5, 5), dtype="bool"),
+    )
+    mask = np.tril(np.ones((2, 5, 5), bool), -1)
+    assert not mask[:, 0].any()
+    assert_same_step(model, [X, mask])
+
+
 KEPT = {
     "only Keras 3 has it": lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x),
     "an argument that only Keras 3 has": lambda x: layers.MultiHeadAttention(2, 3)(
