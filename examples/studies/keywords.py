@@ -77,19 +77,16 @@ class Condition:
 
 CONDITIONS = {
     "all": Condition("all labels"),
-    "few": Condition(
-        "10 % of the labels, the other clips without", labelled=4, is_taught_by_few=True
-    ),
+    "few": Condition("10 % of the labels, all clips", labelled=4, is_taught_by_few=True),
     "small": Condition("all labels, smaller student", is_small=True),
     "unseen": Condition("all labels, a speaker left out", is_unseen=True),
     "clean": Condition("all labels, no augmentation", is_changed=False),
-    "one": Condition(
-        "2.5 % of the labels, the other clips without", labelled=1, is_taught_by_few=True
-    ),
-    "few-strong": Condition("10 % of the labels, teacher of all", labelled=4),
-    "one-strong": Condition("2.5 % of the labels, teacher of all", labelled=1),
+    "one": Condition("2.5 % of the labels, all clips", labelled=1, is_taught_by_few=True),
+    "few-strong": Condition("10 % of the labels, strong teacher", labelled=4),
+    "one-strong": Condition("2.5 % of the labels, strong teacher", labelled=1),
 }
 MEASURES = {"clean": "On clean clips", "noisy": "On noisy clips, {snr:g} dB"}
+LEAST_PAIRS = 3
 # Quantiles 0.975 of Student's t distribution for 1, 2, ... degrees of freedom.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -429,9 +426,12 @@ def differences(results: Results, key: str, measure: str) -> list[float]:
 
 
 def verdict(found: Sequence[float]) -> str:
-    """What differences show at 95 %, by Student's t distribution."""
+    """What differences show at 95 %, by Student's t distribution; nothing with two pairs.
+
+    Accuracies come in steps of a test clip, so that two of them are often equal by chance.
+    """
     mean, error = mean_and_error(found)
-    if error is None or abs(mean) <= T_95[len(found) - 2] * error:
+    if error is None or len(found) < LEAST_PAIRS or abs(mean) <= T_95[len(found) - 2] * error:
         return "not shown"
     return "better" if mean > 0 else "worse"
 
@@ -457,6 +457,13 @@ def page(settings: Settings, pages: Path) -> Path:
         sections += _answer(results, finished)
         sections += _tables(results, s, finished)
         save_plot(lambda figure: _draw(figure, results, finished), pages / f"{NAME}.svg", 4.4)
+    missing = [
+        condition.title
+        for key, condition in CONDITIONS.items()
+        if len(pairs(results, key)) < s["speakers" if condition.is_unseen else "seeds"]
+    ]
+    if missing:
+        sections.append(f"Not finished when this page was written: {'; '.join(missing)}.")
     sections += [*_files(results), *_method(results, s)]
     return write_page(pages, NAME, sections, kept, command(NAME, Settings, s))
 
@@ -467,7 +474,8 @@ def _answer(results: Results, finished: list[str]) -> list[str]:
     for key in finished:
         for measure in MEASURES:
             each = differences(results, key, measure)
-            text = f"{CONDITIONS[key].title}, {measure} clips ({written(each)})"
+            few = ", too few pairs" if len(each) < LEAST_PAIRS else ""
+            text = f"{CONDITIONS[key].title}: {written(each)} on {measure} clips{few}"
             found[verdict(each)].append(text)
     titles = "Distillation helps", "Distillation harms", "No difference is shown"
     lines = [
@@ -478,14 +486,14 @@ def _answer(results: Results, finished: list[str]) -> list[str]:
         "## The answer",
         "\n".join(lines),
         "In points of accuracy, with the standard error over the pairs. A difference is shown if "
-        "its 95 % interval, by Student's t, leaves out 0: with three pairs that takes 4.3 standard "
-        f"errors, so that small differences stay hidden. Of {2 * len(finished)} comparisons one in "
-        "twenty shows a difference by chance.",
+        "its 95 % interval, by Student's t, leaves out 0; with three pairs, the fewest that count, "
+        "it has to be larger than 4.3 standard errors, so that small gains stay hidden. Of all "
+        "comparisons one in twenty shows a difference by chance.",
         f"![The difference of each pair, and the mean with its standard error]({NAME}.svg)",
-        "**Teacher of all**: the teacher has seen all labels, the student only the few labelled "
-        "clips. **The other clips without**: the teacher has seen the few labels only, and teaches "
-        "all clips. Alone, a student sees the labelled clips. A smaller share of labels is 4 clips "
-        "or 1 clip of each word and speaker, others in each seed.",
+        "Few labels are 4 clips or 1 clip of each word and speaker, others in each seed; alone, "
+        "the student sees these clips. **All clips**: the teacher has seen these labels only and "
+        "teaches all training clips, most of them without a label. **Strong teacher**: the teacher "
+        "has seen all labels and teaches the student's few clips.",
     ]
 
 
@@ -564,9 +572,10 @@ def _method(results: Results, s: dict[str, Any]) -> list[str]:
         f"are {s['versions']} versions, moved by up to 0.1 s, up to 10 % faster or slower, up to "
         f"6 dB louder or softer, in white noise {NOISE[0]:g} to {NOISE[1]:g} dB below the clip; "
         "an epoch has each of them once. Teacher and student see the same ones. Noisy test clips "
-        f"are in white noise {s['snr']:g} dB below the mean power of the {s['seconds']:g} s of "
-        f"the clip, {s['draws']} draws of each, mixed into the samples before the front end. "
-        "Trainings on fewer clips repeat them.",
+        f"are in white noise at {s['snr']:g} dB (the power of the clip over that of the noise, in "
+        f"{s['seconds']:g} s), {s['draws']} draws of each, mixed into the samples before the front "
+        f"end. A student sees each clip {s['epochs'] * s['versions']} times, and more often where "
+        "it trains on fewer clips, in as many steps.",
         "Each seed has its own initial weights, order and labelled clips; the standard errors "
         "count these. They do not count the choice of test clips, nor of speakers, except where "
         "each pair leaves out another speaker.",

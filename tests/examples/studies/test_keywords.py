@@ -144,6 +144,7 @@ def test_a_difference_is_shown_if_its_interval_leaves_out_zero(study):
     assert study.verdict([1.0, 2.0, 3.0, 2.0]) == "better"
     assert study.verdict([-1.0, -2.0, -3.0, -2.0]) == "worse"
     assert study.verdict([5.0]) == "not shown"
+    assert study.verdict([1.0, 1.0]) == "not shown"
     assert study.verdict([0.0, 0.0, 0.0]) == "not shown"
 
 
