@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -57,10 +57,14 @@ class StudySettings:
     `--student-epochs`, and a tuple takes several values.
 
     Attributes:
-        data_dir: of TFDS.
+        DATA: the data directory in the command line on the page.
+        DATA_HELP: what it is, for `--help`.
+        data_dir: of the data.
         work_dir: of weights and results.
     """
 
+    DATA: ClassVar[str] = "~/tensorflow_datasets"
+    DATA_HELP: ClassVar[str] = "of TFDS (default: TFDS_DATA_DIR)"
     data_dir: Path | None
     work_dir: Path
 
@@ -84,9 +88,7 @@ def option(field: str) -> str:
 def parser(description: str, name: str, settings: type[StudySettings]) -> argparse.ArgumentParser:
     """The options that every study has, then one for each of its own settings."""
     options = argparse.ArgumentParser(description=description.splitlines()[0])
-    options.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="of TFDS (default: TFDS_DATA_DIR)"
-    )
+    options.add_argument("--data-dir", type=Path, metavar="DIR", help=settings.DATA_HELP)
     options.add_argument(
         "--work-dir",
         type=Path,
@@ -148,7 +150,7 @@ def run_study(
 
 def command(name: str, settings: type[StudySettings], kept: Mapping[str, Any]) -> str:
     """The command line of a study with these settings, of those that are not the default."""
-    parts = [f"python examples/studies/{name}.py --data-dir ~/tensorflow_datasets"]
+    parts = [f"python examples/studies/{name}.py --data-dir {settings.DATA}"]
     for field in own_fields(settings):
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         value = kept.get(field.name, default)

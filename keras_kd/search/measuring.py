@@ -77,7 +77,7 @@ def missed_text(misses: Mapping[str, float], cost: Cost, device: Device) -> str:
         if name in misses
     ]
     if "latency" in misses:
-        parts.append(f"latency {cost.latency:.2f} of {device.latency:.2f} ms")
+        parts.append(f"latency {cost.latency:.3g} of {device.latency:.3g} ms")
     return ", ".join(parts)
 
 

@@ -200,17 +200,20 @@ class FitResult(Report):
             f"more {_bound(self.winner, self.device)}, or a better teacher."
         )
 
+    def _learned_text(self, candidate: Candidate) -> str:
+        if candidate.best_value is None:
+            return "fits, not trained"
+        value = self._judge.text(candidate.best_value)
+        return f"{self.metric} {value} after {candidate.epochs} epochs"
+
     def _steps(self) -> list[str]:
         lines = []
-        if (smaller := self.smaller) is not None:
-            value = self._judge.text(smaller.best_value or 0.0)
-            lines.append(
-                f"One step smaller: {smaller.name}, {_bytes(smaller):,} bytes, {self.metric} "
-                f"{value} after {smaller.epochs} epochs"
-            )
-        if (larger := self.larger) is not None and larger.cost is not None:
-            what = missed_text(larger.misses, larger.cost, self.device) or "which fits, too"
-            lines.append(f"One step larger: {larger.name}, {_bytes(larger):,} bytes: {what}")
+        for word, other in (("smaller", self.smaller), ("larger", self.larger)):
+            if other is None or other.cost is None:
+                continue
+            missed = missed_text(other.misses, other.cost, self.device)
+            what = missed or self._learned_text(other)
+            lines.append(f"One step {word}: {other.name}, {_bytes(other):,} bytes: {what}")
         return lines
 
 

@@ -240,6 +240,18 @@ def test_a_page_of_the_defaults_needs_no_options(study, settings, tmp_path):
     assert "student" not in study.command("some", settings, kept)
 
 
+def test_a_study_of_other_data_says_where_they_are(study, tmp_path, capsys):
+    class Settings(study.StudySettings):
+        DATA = "recordings"
+        DATA_HELP = "of WAV files"
+
+    line = study.command("some", Settings, Settings(None, tmp_path).described())
+    assert line == "python examples/studies/some.py --data-dir recordings"
+    with pytest.raises(SystemExit, match="0"):
+        study.run_study("A study", "some", Settings, None, None, ["--help"])
+    assert re.search(r"--data-dir DIR +of WAV files\n", capsys.readouterr().out)
+
+
 def test_an_unknown_task_is_refused(study, settings, capsys):
     with pytest.raises(SystemExit, match="2"):
         study.run_study("A study.", "some", settings, None, None, ["--tasks", "letters"])
