@@ -392,7 +392,7 @@ def test_what_cannot_go_on_is_refused(tmp_path):
         resume.fit(model, X, Y, epochs=2, initial_epoch=1)
     with pytest.raises(ValueError, match=r"BackupAndRestore, ResumeTraining.*leave out"):
         resume.fit(model, X, Y, callbacks=[keras.callbacks.BackupAndRestore(tmp_path)])
-    with pytest.raises(TypeError, match=r"data of type generator.*read again"):
+    with pytest.raises(TypeError, match=r"data of type generator.*read from any position"):
         resume.fit(model, ((X, Y) for _ in range(2)))
     with pytest.raises(ValueError, match=r"which is not compiled|compiled model"):
         resume.fit(new_student(), X, Y)

@@ -94,8 +94,8 @@ def test_what_costs_nothing_is_left_as_it_is(monkeypatch):
     seen = []
     keep = converter.keep_tensors_apart
 
-    def spy(model, _):
-        seen.append(keep(model))
+    def spy(model, input_ranges):
+        seen.append(keep(model, input_ranges))
         return seen[-1]
 
     monkeypatch.setattr(converter, "keep_tensors_apart", spy)
