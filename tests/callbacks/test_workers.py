@@ -52,7 +52,9 @@ def test_the_last_checkpoint_of_all_workers_is_chosen(workers, number):
     ],
 )
 def test_steps_are_not_lost_in_silence(workers):
-    with pytest.raises(ValueError, match=r"worker 0 after 2 and 4 steps; worker 1 .*restore the missing"):
+    with pytest.raises(
+        ValueError, match=r"worker 0 after 2 and 4 steps; worker 1 .*restore the missing"
+    ):
         newest_of_all(workers)
 
 
