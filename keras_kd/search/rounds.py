@@ -349,6 +349,8 @@ class Search:
         if self.family is None:
             rest += plan[-1][0] * sum(e for _, e in plan)
         seconds = rest * sum(rung["took"] for rung in done) / sum(rung["epochs"] for rung in done)
+        if (left := self._left()) is not None:
+            seconds = min(seconds, left)
         self.say(
             f"Round {number + 1} of {len(plan)}, trained {place} of {count} for {epochs} epochs: "
             f"{name}: {self._value_text(name)}; best {self.judge.text(best_value)} ({best}); "
