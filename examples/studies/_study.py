@@ -369,6 +369,17 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), error
 
 
+def with_error(values: Sequence[float], digits: int, sign: str = "") -> str:
+    """The mean of values, with its standard error if there are several; "+" shows both signs."""
+    mean, error = mean_and_error(values)
+    return f"{mean:{sign}.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")
+
+
+def percent(values: Sequence[float], sign: str = "") -> str:
+    """The same of shares, in percent."""
+    return with_error([100 * value for value in values], 2, sign)
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table in Markdown; numbers stand to the right."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]

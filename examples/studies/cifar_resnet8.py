@@ -25,8 +25,8 @@ from _study import (
     fit,
     keep,
     loaded,
-    mean_and_error,
     moved,
+    percent,
     read,
     run_study,
     table,
@@ -309,12 +309,6 @@ def values(results: Results, name: str, suffix: str, key: str, seeds: int) -> li
     """A value of all seeds that are finished."""
     names = [f"{name}-{seed}{suffix}" for seed in range(seeds)]
     return [results[each][key] for each in names if each in results]
-
-
-def percent(found: list[float]) -> str:
-    """Mean and standard error in percent."""
-    mean, error = mean_and_error(found)
-    return f"{100 * mean:.2f}" + (f" ± {100 * error:.2f}" if error is not None else "")
 
 
 def page(settings: Settings, pages: Path) -> Path:

@@ -32,6 +32,7 @@ from _study import (
     run_study,
     save_plot,
     table,
+    with_error,
     write_page,
 )
 
@@ -436,12 +437,6 @@ def verdict(found: Sequence[float]) -> str:
     return "better" if mean > 0 else "worse"
 
 
-def written(found: Sequence[float]) -> str:
-    """The mean of differences, with its standard error."""
-    mean, error = mean_and_error(found)
-    return f"{mean:+.1f}" + (f" ± {error:.1f}" if error is not None else "")
-
-
 def page(settings: Settings, pages: Path) -> Path:
     """Write the page of what is finished."""
     kept = read(settings.work_dir)
@@ -475,7 +470,7 @@ def _answer(results: Results, finished: list[str]) -> list[str]:
         for measure in MEASURES:
             each = differences(results, key, measure)
             few = ", too few pairs" if len(each) < LEAST_PAIRS else ""
-            text = f"{CONDITIONS[key].title}: {written(each)} on {measure} clips{few}"
+            text = f"{CONDITIONS[key].title}: {with_error(each, 1, '+')} on {measure} clips{few}"
             found[verdict(each)].append(text)
     titles = "Distillation helps", "Distillation harms", "No difference is shown"
     lines = [
@@ -509,7 +504,9 @@ def _tables(results: Results, s: dict[str, Any], finished: list[str]) -> list[st
             ]
             means = [f"{np.mean(values(results, each, measure)):.1f}" for each in names]
             each = differences(results, key, measure)
-            rows.append([CONDITIONS[key].title, len(found), *means, written(each), verdict(each)])
+            rows.append(
+                [CONDITIONS[key].title, len(found), *means, with_error(each, 1, "+"), verdict(each)]
+            )
         headings = ["", "pairs", "teacher", "alone", "distilled", "difference", "distilled is"]
         sections += [f"## {title.format(**s)}", table(headings, rows)]
     return sections

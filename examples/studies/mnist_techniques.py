@@ -29,6 +29,7 @@ from _study import (
     keep,
     loaded,
     mean_and_error,
+    percent,
     read,
     run_study,
     save_plot,
@@ -339,12 +340,12 @@ def written(values: list[float], key: str) -> str:
     """Their mean, with its standard error where it is a quality."""
     if not values:
         return ""
-    mean, error = mean_and_error(values)
+    mean, _ = mean_and_error(values)
     if key in ("bytes", "compressed_bytes"):
         return f"{mean:,.0f}"
     if key in ("latency_microseconds", "divergence"):
         return f"{mean:.1f}" if key == "latency_microseconds" else f"{mean:.4f}"
-    return f"{100 * mean:.2f}" + (f" ± {100 * error:.2f}" if error is not None else "")
+    return percent(values)
 
 
 def differences(

@@ -26,7 +26,7 @@ from _study import (
     decaying,
     keep,
     loaded,
-    mean_and_error,
+    percent,
     read,
     run_study,
     table,
@@ -199,12 +199,6 @@ def jobs(settings: Settings) -> list[Job]:
             Job(f"{task}-repeated", repeat_default, (teacher,), (task,)),
         ]
     return listed
-
-
-def percent(values: list[float], sign: str = "") -> str:
-    """Mean and standard error in percent."""
-    mean, error = mean_and_error(values)
-    return f"{100 * mean:{sign}.2f}" + (f" ± {100 * error:.2f}" if error is not None else "")
 
 
 def page(settings: Settings, pages: Path) -> Path:

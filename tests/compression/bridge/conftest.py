@@ -21,7 +21,7 @@ class Step:
 
     inference: list[np.ndarray]
     training: list[np.ndarray]
-    penalty: float
+    penalty: list[float]
     input_gradients: list[np.ndarray]
     gradients: dict[str, np.ndarray]
     state: dict[str, np.ndarray]
@@ -126,8 +126,6 @@ def _far(expected: Any, received: Any, tolerance: float, least: float) -> float:
     """The largest difference of two arrays as a part of the largest value, `least` or above."""
     if isinstance(expected, dict):
         assert expected.keys() == received.keys()
-    elif isinstance(expected, float):
-        expected, received = {"penalty": expected}, {"penalty": received}
     else:
         expected, received = dict(enumerate(expected)), dict(enumerate(received))
         assert len(expected) == len(received)
@@ -147,7 +145,9 @@ def _outputs(model: Any, inputs: Any, training: bool = False) -> list[np.ndarray
     return [np.asarray(value) for value in keras.tree.flatten(model(inputs, training=training))]
 
 
-def _backward(model: Any, inputs: Any) -> tuple[list[np.ndarray], float, list[Any], list[Any]]:
+def _backward(
+    model: Any, inputs: Any
+) -> tuple[list[np.ndarray], list[float], list[Any], list[Any]]:
     """Outputs, penalty, gradients with respect to the inputs and to the trainable weights."""
     generator = np.random.default_rng(0)
     inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
@@ -170,7 +170,7 @@ def _backward(model: Any, inputs: Any) -> tuple[list[np.ndarray], float, list[An
     ]
     values = [np.asarray(tf.cast(output, "float64")) if output.dtype.is_floating else
               np.asarray(output) for output in outputs]  # fmt: skip
-    return values, float(penalty), dense[: len(sources)], dense[len(sources) :]
+    return values, [float(penalty)], dense[: len(sources)], dense[len(sources) :]
 
 
 def _state(weights: dict[str, Any]) -> dict[str, np.ndarray]:
