@@ -74,7 +74,7 @@ def runs_eagerly() -> bool:
 
 
 def has_no_values(tensors: Any) -> bool:
-    """Whether tensors of PyTorch stand for shapes only, as where Keras learns of those."""
+    """Whether tensors of PyTorch represent shapes only, as where Keras learns of those."""
     return any(
         getattr(getattr(tensor, "device", None), "type", None) == "meta"
         for tensor in keras.tree.flatten(tensors)
@@ -89,7 +89,7 @@ def value_of(variable: Any) -> np.ndarray:
 
 
 def note(tensor: Any, name: str, value: Any) -> None:
-    """Note something of a tensor, for as long as it lives, for `noted`."""
+    """Note something of a tensor, for as long as it exists, for `noted`."""
     try:
         setattr(tensor, name, value)
     except AttributeError:

@@ -120,7 +120,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
 
 
 def shapes_fit(first: Sequence[int | None], second: Sequence[int | None]) -> bool:
-    """Whether two shapes are equal; `None` stands for any size."""
+    """Whether two shapes are equal; `None` represents any size."""
     return len(first) == len(second) and all(
         one is None or other is None or one == other
         for one, other in zip(first, second, strict=True)

@@ -31,7 +31,7 @@ class InputInfo(Protocol):
 
     @property
     def is_quantized(self) -> bool:
-        """Whether integers stand for real numbers in it."""
+        """Whether integers represent real numbers in it."""
         ...
 
 

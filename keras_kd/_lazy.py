@@ -33,7 +33,7 @@ def lazy_names(
     Args:
         package: its `__name__`.
         modules: for each public name the module in the package that has it; the name of a module
-            stands for that module itself. No other name may be that of a module in the package,
+            represents that module itself. No other name may be that of a module in the package,
             which Python would put in its place.
     """
 

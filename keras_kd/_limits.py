@@ -94,7 +94,7 @@ def watched(what: str, seconds: float) -> Iterator[None]:
     """Name what came from elsewhere and may crash this process or never end, while it runs.
 
     Only where another process watches this one: it is ended after the time, and what is named
-    stands in the error. Elsewhere this does nothing.
+    is part of the error. Elsewhere this does nothing.
 
     Args:
         what: a clause, for example "the model 'x.keras' while it is loaded".

@@ -12,7 +12,7 @@ from keras_kd._limits import free_bytes
 MEBIBYTE = 1 << 20
 # A model takes so much whatever is stored of it: random weights, zeros.
 ALWAYS_ALLOWED_BYTES = 64 * MEBIBYTE
-# What Keras and NumPy write is hardly smaller than what it stands for; compressed images of few
+# What Keras and NumPy write is hardly smaller than what it represents; compressed images of few
 # colours shrink to a tenth, weights that are mostly zero to a twentieth.
 MOST_EXPANSION = 100
 # The results of a model for one example: at least, at most, and as a part of the free memory.

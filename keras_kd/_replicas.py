@@ -97,7 +97,7 @@ def mean(summed: Any, count: Any) -> Any:
 
 
 def mean_of_examples(value: Any, count: Any) -> Any:
-    """`mean` of what each replica knows as a mean over its own examples.
+    """`mean` of the value of each replica as a mean over its own examples.
 
     Args:
         value: a scalar, of no meaning where a replica has no examples.

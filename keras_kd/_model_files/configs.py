@@ -235,7 +235,7 @@ def _is_holder(found: Any) -> bool:
 
 
 def _found(name: str, value: dict[str, Any], is_given: bool) -> Iterator[Any]:
-    """What a name may stand for, in every way in which Keras looks it up; nothing is imported."""
+    """What a name may represent, in every way in which Keras looks it up; nothing is imported."""
     from keras.src import api_export, layers
 
     module = value.get("module")

@@ -2,7 +2,7 @@
 
 Keras 3 reads such files but refuses options that it no longer has, also where they are off, and
 names with a slash; it counts the calls of nested models otherwise, and takes lists of one input or
-output for what they say.
+output for their content.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _model(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_input(layers: list[Any]) -> list[Any]:
-    """The layers of a stack, behind the input that its first one stands for before Keras 2.4."""
+    """The layers of a stack, behind the input that its first one represents before Keras 2.4."""
     shape = layers[0]["config"].get("batch_input_shape") if layers else None
     if shape is None or layers[0]["class_name"] == "InputLayer":
         return layers

@@ -133,7 +133,7 @@ def _check_program(graph: Any, path: Path) -> None:
         if function.signature.name in savers:
             allowed = HARMLESS | CHECKPOINT
             if any("implements" in attribute for attribute in function.attr):
-                raise ValueError("it has a function for saving that can stand for others")
+                raise ValueError("it has a function for saving that can represent others")
         _check_nodes(function.node_def, allowed, names)
     _check_nodes(graph.graph_def.node, HARMLESS, names)
     _check_variables(graph, path)
@@ -316,7 +316,7 @@ def _plain(function: Any) -> Any:
 
 
 def _check_constants(nodes: Iterable[Any]) -> None:
-    """Refuse constants that are no values but stand for something in the memory of this process."""
+    """Refuse constants that are no values but represent something in the memory of this process."""
     import tensorflow as tf
 
     for node in nodes:

@@ -393,7 +393,7 @@ def _check_hdf5(file: Any, stored: int) -> None:
         declared += item.nbytes
         if item.dtype.hasobject:
             return f"its {name!r} holds values of any size"
-        return f"its {name!r} lies in another file" if item.external or item.is_virtual else None
+        return f"its {name!r} is in another file" if item.external or item.is_virtual else None
 
     with h5py.File(file, "r") as opened:
         found = opened.visititems_links(link_elsewhere) or opened.visititems(dataset_elsewhere)

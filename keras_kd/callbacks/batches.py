@@ -25,7 +25,7 @@ class Batches(ABC):
 
     Attributes:
         per_epoch: how many batches one pass over the data has; None if it has no end.
-        identity: what tells these data from others, as JSON types.
+        identity: what distinguishes these data from others, as JSON types.
     """
 
     per_epoch: int | None

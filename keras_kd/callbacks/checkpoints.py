@@ -106,7 +106,7 @@ class Checkpoints:
         self._remove(lambda each: each > number)
 
     def readable(self, identity: Mapping[str, Any]) -> Iterator[Checkpoint]:
-        """Those that can be read, the last first; a warning tells of the others.
+        """Those that can be read, the last first; a warning names the others.
 
         Raises:
             ValueError: if one is of another training, or all are damaged.

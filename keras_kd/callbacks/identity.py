@@ -140,7 +140,7 @@ def described(value: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    """What stands for a value that has no configuration: a name without an address."""
+    """The substitute for a value that has no configuration: a name without an address."""
     name = getattr(value, "__qualname__", None)
     return name if isinstance(name, str) else type(value).__name__
 

@@ -34,7 +34,7 @@ class Pack:
     """Plain values as JSON, with the arrays beside it.
 
     Attributes:
-        arrays: by the names that stand for them in the JSON.
+        arrays: by the names that represent them in the JSON.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray] | None = None) -> None:
@@ -177,7 +177,7 @@ class Snapshot:
 
 
 def _key(variable: Any) -> int:
-    """What tells a variable from others, also where Keras 3 holds one of TensorFlow."""
+    """What distinguishes a variable from others, also where Keras 3 holds one of TensorFlow."""
     return id(variable.value if isinstance(variable, keras.Variable) else variable)
 
 

@@ -51,7 +51,7 @@ def whole_number(at_least: int, at_most: int | None = None, usual: int = 1) -> C
             raise problem(text, expected, f"try {usual}", kind=argparse.ArgumentTypeError)
         return number
 
-    # argparse says "invalid whole number value".
+    # argparse prints "invalid whole number value".
     read.__name__ = "whole number"
     return read
 
@@ -153,7 +153,7 @@ def add_seed(parser: argparse._ActionsContainer, about: str = "") -> None:
 
     Args:
         parser: that gets the option.
-        about: what to say of it.
+        about: its description.
     """
     parser.add_argument(
         "--seed",

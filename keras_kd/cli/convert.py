@@ -152,7 +152,7 @@ def _add_metadata(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--word-separator",
         metavar="REGEX",
-        help="of text, what stands between words (default: spaces, and punctuation but ')",
+        help="of text, what separates words (default: spaces, and punctuation but ')",
     )
     group.add_argument(
         "--sample-rate",

@@ -28,7 +28,7 @@ from keras_kd.cli.failures import message_of
 # What the process with the command takes for Ctrl-C. A terminal sends SIGINT to both, and this one
 # passes it on: otherwise it would come twice from a terminal, and not at all from `kill -INT`.
 _INTERRUPT = signal.SIGUSR1
-# The child finds modules where this process does; by its name keras_kd knows that it is a command.
+# The child finds modules where this process does; by its name keras_kd recognises a command.
 _START = (
     "import sys; sys.path[:] = {path!r}; sys.argv[0] = 'keras-kd'; "
     "from keras_kd.cli.supervisor import run_supervised; "

@@ -33,7 +33,7 @@ def mix(
         batch_size: how many examples a batch has, at least 2.
         labeled_share: which part of a batch has labels, between 0 and 1; rounded, and at least one
             example of each kind.
-        missing_label: what stands for the label of an example without, where labels are integers.
+        missing_label: the label of an example that has none, where labels are integers.
             Where they are floats (one-hot, regression), NaN does.
         seed: the same seed (and the same `keras.utils.set_random_seed`) gives the same order.
 

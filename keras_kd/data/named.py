@@ -228,7 +228,7 @@ def _members(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _json_in(text: str) -> Any:
-    """What a text stands for if it is JSON with parts: TFDS reads some of them; None for others."""
+    """The value of a text if it is JSON with parts: TFDS reads some of them; None for others."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:

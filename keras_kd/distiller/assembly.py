@@ -304,7 +304,7 @@ class Assembly(_OfModel):
 
     @property
     def missing_label(self) -> int | None:
-        """The integer that stands for a label that is not known."""
+        """The integer that represents a label that is not known."""
         return self._labels.missing
 
     @missing_label.setter

@@ -65,7 +65,7 @@ class Distiller(_BackendTeaching, FitTaken, keras.Model, metaclass=_EitherFlavou
         student: the model to train, of either Keras. With a softmax or sigmoid at the end or
             without.
         distillation_losses: one `keras.distillation.DistillationLoss` or a list of them; the name
-            of a loss stands for it (`"soft_targets"`, see `keras_kd.losses.get`). `None` for
+            of a loss represents it (`"soft_targets"`, see `keras_kd.losses.get`). `None` for
             `keras_kd.losses.SoftTargets(temperature=4.0)`, or for `keras_kd.losses.LogitsMSE` on
             outputs that are numbers: those that `compile` gets a loss of regression for, such as
             `"mse"`, and that end in neither a softmax nor a sigmoid.
@@ -80,7 +80,7 @@ class Distiller(_BackendTeaching, FitTaken, keras.Model, metaclass=_EitherFlavou
             these entries are measured by their labels alone.
         student_inputs: the same for the student. `None`: the entries that `teacher_inputs` does not
             name. An entry that both models see is named in both.
-        missing_label: an integer that stands for an unknown label, such as -1; among
+        missing_label: an integer that represents an unknown label, such as -1; among
             floating-point labels, NaN does. Examples without a label count in the distillation
             losses only. See `keras_kd.data.mix`.
         save_teacher: whether `save` puts the teacher into the `.keras` file, so that

@@ -14,11 +14,11 @@ from keras_kd._checks import check_integer, problem
 
 
 class Labels:
-    """Distinguishes labels from what stands in their place.
+    """Distinguishes labels from their substitutes.
 
     Args:
-        missing: the integer that stands for a label that is not known, such as -1, which also makes
-            NaN stand for one among floats; `None` where every example has a label.
+        missing: the integer that represents a label that is not known, such as -1, which also makes
+            NaN represent one among floats; `None` where every example has a label.
 
     Raises:
         TypeError: if it is neither an integer nor `None`.
@@ -69,7 +69,7 @@ class Labels:
         if len(labels.shape) > len(known.shape):
             is_column = labels.shape[-1] == 1
             labels = ops.squeeze(labels, -1) if is_column else ops.argmax(labels, axis=-1)
-        # NaN, which stands for a missing label among floats, is no number of a class.
+        # NaN, which represents a missing label among floats, is no number of a class.
         labels = ops.cast(ops.where(known > 0, labels, ops.zeros_like(labels)), "int32")
         table = np.ones(max(class_weight) + 1, dtype="float32")
         table[list(class_weight)] = list(class_weight.values())

@@ -22,7 +22,7 @@ def matched(teacher: Any, student: Any, loss: DistillationLoss) -> tuple[Any, An
 
     A single output of the teacher is taken out of a dict or list, or put into one, as the student
     has it. Of the student's classes those are taken that the teacher has. Two units of a softmax
-    and one unit of a sigmoid become each other: the logit z stands for the logits [0, z].
+    and one unit of a sigmoid become each other: the logit z represents the logits [0, z].
 
     Args:
         teacher: the teacher's outputs, a structure of tensors, values not needed.

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_kd._checks import check_choice, problem
 from keras_kd.compression.report import sparsity_of
+from keras_kd.data.in_memory import is_dataset, to_arrays
 from keras_kd.evaluation.comparison import Comparison, Disagreement, Measurement, measure_key
 from keras_kd.evaluation.machine import machine
 from keras_kd.evaluation.outputs import (
@@ -73,7 +74,8 @@ def compare(
         models: a Keras model or a `keras_kd.tflite.TFLiteModel` for each name. All have the same
             outputs.
         x: test examples: an array shaped (examples, ...); with several inputs a dict by input name,
-            or a list in the order of a Keras model among `models`.
+            or a list in the order of a Keras model among `models`; or a dataset of batches (x, y),
+            which is read into memory (see `keras_kd.data.to_arrays`), without `y`.
         y: for each example the class (a number or a one-hot row), the labels (0 or 1 in the shape
             of the outputs), the targets of a regression, the relevances of a ranking, or 1 for an
             anomaly that an autoencoder should not reconstruct. With several outputs a dict by
@@ -115,6 +117,14 @@ def compare(
     baseline = next(iter(models)) if baseline is None else baseline
     if teacher is not None:
         check_model(_TEACHER, teacher)
+    if is_dataset(x):
+        if y is not None:
+            raise problem(
+                f"x of type {type(x).__name__} and y",
+                "a dataset of batches (x, y) alone, or arrays x and y",
+                "leave y out",
+            )
+        x, y = to_arrays(x, name="x")
     examples = Examples.of(x, models.values())
     # As many as there are examples, and finite: what can be checked before a model runs.
     labels_by_output(y, list(y) if isinstance(y, Mapping) else ["output"], examples.count)

@@ -95,14 +95,14 @@ class Column:
 
     Attributes:
         key: what `Measurement.value` takes.
-        heading: what stands above it.
-        unit: what stands below the heading.
+        heading: the text above it.
+        unit: the text below the heading.
         write: from the value to a text.
         meaning: what it is, in a few words.
         is_share: whether it is a share of 1, written in percent.
         higher_is_better: whether more is better.
         is_detail: whether only the page has it.
-        is_main: whether it is the first measure of its output, which stands for the quality.
+        is_main: whether it is the first measure of its output, which represents the quality.
     """
 
     key: str

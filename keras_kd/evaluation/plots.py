@@ -212,7 +212,7 @@ def confusions(rows: Sequence[Measurement], class_names: Sequence[str]) -> str:
 def reliability(rows: Sequence[Measurement]) -> str:
     """How often models are right, over how sure they are; on the dotted line both are the same.
 
-    Larger points stand for more examples.
+    Larger points represent more examples.
     """
 
     def draw(figure: Any) -> None:

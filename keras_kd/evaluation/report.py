@@ -182,7 +182,7 @@ def figure_of_reliability(rows: Sequence[Measurement]) -> Figure | None:
     return Figure(
         "Confidence and accuracy",
         "On the dotted line a model is right as often as its confidence predicts. Below it, the "
-        "model is too sure. Larger points stand for more examples. ECE in the table is the mean "
+        "model is too sure. Larger points represent more examples. ECE in the table is the mean "
         "distance from the line.",
         plots.reliability(known),
     )

@@ -200,7 +200,7 @@ class DistillationLoss(keras.distillation.DistillationLoss):
             self.check_shapes(key, shape_of(teacher_output), shape_of(student_output))
 
     def check_shapes(self, key: OutputKey | None, teacher_shape: Any, student_shape: Any) -> None:
-        """Check one pair of shapes, batch first; `None` stands for any size.
+        """Check one pair of shapes, batch first; `None` represents any size.
 
         Raises:
             ValueError: if the formula cannot compare them.

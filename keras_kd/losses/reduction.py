@@ -23,7 +23,7 @@ def weighted_mean(values: Any, sample_weight: Any = None, mask: Any = None) -> A
         mask: `None` or a tensor like `sample_weight`; 0 or `False` leaves a value out.
 
     Raises:
-        ValueError: if a scalar stands for the examples of one replica of several.
+        ValueError: if a scalar represents the examples of one replica of several.
     """
     if len(values.shape) == 0:
         if _replicas.number() > 1:

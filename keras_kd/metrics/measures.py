@@ -65,7 +65,7 @@ _ERROR = Measure(
     is_share=False,
     higher_is_better=False,
 )
-# The first measure of a task stands for it; those that do not apply are left out.
+# The first measure of a task represents it; those that do not apply are left out.
 MEASURES: Mapping[str, tuple[Measure, ...]] = {
     "classification": (
         Measure("accuracy", "accuracy", "share of test examples it gets right", first_measure),
@@ -152,7 +152,7 @@ def measures_of(answers: Answers) -> tuple[Measure, ...]:
 
 
 def main_measure(task: str, has_labels: bool) -> Measure:
-    """The measure that stands for the quality of a model, the first one of its task."""
+    """The measure that represents the quality of a model, the first one of its task."""
     if task == "reconstruction" and not has_labels:
         return _ERROR
     return MEASURES[task][0]

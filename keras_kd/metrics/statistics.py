@@ -277,7 +277,7 @@ def divergence(answers: Answers, teacher: Answers) -> Statistic | None:
     """The mean Kullback-Leibler divergence KL(teacher || model) in nats: 0 is a perfect copy."""
     if answers.probabilities is None or teacher.probabilities is None:
         return None
-    # An int8 softmax gives exact zeros below half of its step of 1/256: half a step stands for
+    # An int8 softmax gives exact zeros below half of its step of 1/256: half a step represents
     # them, since infinity for one rounded probability would hide the others.
     floor = 1 / 512
     model, other = (

@@ -112,7 +112,7 @@ class Training:
         return self._on_labels("alone", self._new_student(), epochs, LEARNING_RATE)
 
     def distilled(self, teacher: keras.Model, epochs: int) -> keras.Model:
-        """Train a student, born with the same weights as `alone`, on the labels and the teacher."""
+        """Train a student on the labels and the teacher; it begins with the weights of `alone`."""
         return self._taught("distilled", teacher, self._new_student(), epochs, LEARNING_RATE)
 
     def pruned(self, teacher: keras.Model, student: keras.Model, epochs: int) -> keras.Model:

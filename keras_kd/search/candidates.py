@@ -147,7 +147,7 @@ def _nothing(
     nearest: Candidate | None,
     fixed: Sequence[str],
 ) -> str:
-    # Where some are small enough and have no file, their size is not what stands in the way.
+    # Where some are small enough and have no file, their size is not the obstacle.
     reasons = [each.reason for each in candidates if each.reason]
     is_size = not any(each.reason and each.cost and not each.misses for each in candidates)
     if nearest is None or nearest.taken is None or not is_size:

@@ -25,10 +25,11 @@ def code_of(
     is_named: bool,
     is_aware: bool,
     with_examples: bool,
+    given: str = "x_train, y_train",
     prepared: Sequence[str] = (),
     ended_early: bool = False,
 ) -> str:
-    """Python code for teacher, x_train and y_train that are there.
+    """Python code for a teacher and training data that are there.
 
     Args:
         proposal: the student.
@@ -40,7 +41,8 @@ def code_of(
         is_named: whether `x_train` is a dict of arrays by input name.
         is_aware: whether the last training is quantization-aware.
         with_examples: whether the conversion reads ranges from examples.
-        prepared: lines that make x_train as it is taken from what was given.
+        given: the names of the training data as they were given.
+        prepared: lines that make x_train, as students are trained on it, of what was given.
         ended_early: whether time was over in one of the trainings.
     """
     loss = recipe.loss
@@ -67,7 +69,7 @@ def code_of(
         "import keras",
         "import keras_kd",
         "",
-        f"# teacher, x_train, y_train{_given(loss, own)}: as they were given to fit_to_device.",
+        f"# teacher, {given}{_also_given(loss, own)}: as they were given to fit_to_device.",
         *([_ENDED_EARLY] if ended_early else []),
         *prepared,
         proposal.code(),
@@ -97,7 +99,7 @@ def code_of(
     return "\n".join(lines)
 
 
-def _given(loss: Any, own: bool) -> str:
+def _also_given(loss: Any, own: bool) -> str:
     names = ["loss"] if _loss(loss) == "loss" else []
     names += ["distillation_losses"] if own else []
     return "".join(f", {name}" for name in names)

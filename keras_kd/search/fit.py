@@ -72,9 +72,10 @@ def fit_to_device(
 
     Args:
         teacher: a trained model of either Keras with one output.
-        data: (x, y), the training data as arrays; x may be a dict of arrays by input name, or a
-            list in the order of the inputs.
-        validation_data: (x, y), by which students are compared.
+        data: the training data: arrays (x, y), where x may be a dict of arrays by input name, or a
+            list in the order of the inputs; or a dataset of batches (x, y), which is read into
+            memory once (see `keras_kd.data.to_arrays`).
+        validation_data: likewise; students are compared by it.
         device: a `keras_kd.devices.Device`, or the name of one in `keras_kd.devices.DEVICES`.
         keep: the goal as a share of the teacher's metric, 0.99 if neither `keep` nor `goal` is
             given. Where less is better, as for errors, the metric may be 1 / keep times larger.
@@ -153,7 +154,7 @@ def fit_to_device(
     check_measurable(board)
     judge, outputs = Judge.of(teacher, examples, metric)
     if goal is not None and judge.measure.is_share:
-        check_number("goal", goal, at_least=0, at_most=1, fix="0.97 stands for 97 %")
+        check_number("goal", goal, at_least=0, at_most=1, fix="0.97 means 97 %")
     outputs_of(teacher, train, "data", 1)
     if loss is None:
         check_labels(train.y, judge, outputs)

@@ -58,7 +58,7 @@ class Form:
             (Keras' global one is set to it). Layers that do not train keep theirs.
 
     A Dense layer behind a map that becomes smaller begins with its kernel summed over the
-    positions that one position stands for.
+    positions that one position represents.
 
     Moving averages of batch normalizations have a momentum of at most 0.9 in a form: they have to
     follow in a few steps. The rates of dropout are multiplied by the share of the weights that is
@@ -276,7 +276,7 @@ def readable(teacher: Any) -> graphs.Graph:
     try:
         return graphs.read(strip(teacher))
     except ValueError as error:
-        # It says what is wrong with the model, and how to make one whose layers are known.
+        # Its message names the fault of the model, and how to make one whose layers are known.
         message = one_line(error).rstrip(".")
         raise ValueError(
             f"{message}; or pass student=build, a function of keras_tuner.HyperParameters."

@@ -86,7 +86,7 @@ def with_smaller_maps(
     """Rebuild a model with smaller maps, with its weights.
 
     Where a Flatten gives fewer values, the kernel behind it is summed over the positions that one
-    position now stands for. Other weights of which the shape changes begin anew, with the same
+    position now represents. Other weights of which the shape changes begin anew, with the same
     values each time.
 
     Args:

@@ -29,7 +29,7 @@ from keras_kd.search.state import State
 from keras_kd.search.teaching import Examples, Judge, Recipe, School, as_floats
 
 # By when, as a share of `max_minutes`, students are measured and trained, if time is left then for
-# what follows. A search without a student that fits goes on measuring.
+# what follows. A search without a student that fits continues to measure.
 _MEASURED, _TRAINED = 0.3, 0.75
 _CALIBRATION_EXAMPLES = 500
 # Fewer do not tell students apart.
@@ -120,6 +120,7 @@ class Search:
             is_named=isinstance(self.train.x, Mapping),
             is_aware=entry["final"]["aware"],
             with_examples=entry["final"]["examples"],
+            given=self.train.given,
             prepared=self.train.code,
             ended_early=any(part["ended_early"] for part in (*entry["rungs"], entry["final"])),
         )
@@ -413,19 +414,15 @@ class Search:
         self.state.load_weights(name, f"rung{number - 1}", student)
         seconds = self._seconds_of_a_last_training(rest)
         seed = self._seed(name, number)
-        before, taught = self.state.seconds, 0.0
+        before = self.state.seconds - school.seconds
         ended_early = False
         try:
             if self.board.compressed:
-                began = self.state.seconds
                 student, ended_early = school.prune(student, seconds, seed)
-                taught += self.state.seconds - began
             aware = self._maker.aware(student, _CALIBRATION_EXAMPLES)
             is_aware = not isinstance(aware, keras.Model)
             if is_aware:
-                began = self.state.seconds
                 ended_early |= school.quantize(aware, seconds, seed)
-                taught += self.state.seconds - began
             model, with_examples = self._maker.file(
                 aware,
                 _CALIBRATION_EXAMPLES,
@@ -443,7 +440,8 @@ class Search:
         self.state.save_weights(name, "final", plain)
         value = self.judge.of_file(model)
         cost = self._maker.cost(model, plain.count_params())
-        took = self.state.seconds - before - taught
+        # Without the trainings.
+        took = self.state.seconds - school.seconds - before
         self._file_seconds = max(self._file_seconds, took)
         entry["final"] = {
             "value": value,

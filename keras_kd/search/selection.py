@@ -188,7 +188,7 @@ class Guess:
         if found.cost is None or counts is None:
             return
         arena, latency = found.cost.arena_bytes or 0, found.cost.latency or 0.0
-        # The last one of all stands for structures of which no file was seen.
+        # The last one of all represents structures of which no file was seen.
         self._seen[arm.structure] = self._seen[None] = _Correction(
             found.cost.flash_bytes - counts.bytes,
             arena / max(1, counts.activations),
@@ -330,7 +330,7 @@ def rungs(trials: int, finalists: int, epochs: int) -> Iterator[tuple[int, int]]
     while counts[0] * 3 < trials:
         counts.insert(0, counts[0] * 3)
     if len(counts) > 1 and trials < 1.5 * counts[0]:
-        # A rung that leaves almost all in tells little.
+        # A rung that leaves almost all in distinguishes little.
         counts[0] = trials
     elif trials > counts[0]:
         counts.insert(0, trials)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from keras_kd import compression
 from keras_kd._checks import check_choice, one_line, problem, shapes_fit, three_parts
 from keras_kd._examples import by_position
 from keras_kd._keras import check_model, is_tf_keras_model
+from keras_kd.data.in_memory import is_dataset, to_arrays
 from keras_kd.distiller import Distiller
 from keras_kd.metrics import MEASURES, Measure, measure, task_of
 from keras_kd.metrics.tasks import is_distribution, labels_for
@@ -65,36 +66,43 @@ class Examples:
         x: inputs, an array or a dict of arrays by input name.
         y: labels or targets, an array.
         code: Python lines that make this x from the one that was given, as `x_train`.
+        given: the names of what was given, in these lines.
     """
 
     x: Any
     y: np.ndarray
     code: tuple[str, ...] = ()
+    given: str = "x_train, y_train"
 
     @classmethod
     def of(cls, name: str, data: Any, inputs: Sequence[Any] = ()) -> Examples:
-        """Read a pair of arrays.
+        """Read a pair of arrays, or a dataset of batches.
 
         Args:
             name: of the argument, for messages.
-            data: (x, y).
+            data: (x, y), or what `keras_kd.data.to_arrays` takes.
             inputs: of the model that takes x, by which a list of arrays gets names.
 
         Raises:
             TypeError: if it is another structure.
             ValueError: if lengths differ, or there is no example.
         """
+        code: tuple[str, ...] = ()
+        given = cls.given
+        if is_dataset(data):
+            data = to_arrays(data, sort=True, name=name)
+            code, given = (f"{given} = keras_kd.data.to_arrays(data, sort=True)",), "data"
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise problem(
                 f"{name} of type {type(data).__name__}",
-                "a pair (x, y) of arrays; x may be a dict of arrays by input name",
-                f"pass {name}=(x, y)",
+                "a pair (x, y) of arrays, or a dataset of batches (x, y)",
+                f"pass {name}=(x, y); x may be a dict of arrays by input name",
                 kind=TypeError,
             )
         x, y = data
-        code: tuple[str, ...] = ()
         if isinstance(x, (list, tuple)) and len(inputs) > 1:
-            x, code = _named(name, x, inputs)
+            x, named = _named(name, x, inputs)
+            code += named
         x = (
             {key: np.asarray(value) for key, value in x.items()}
             if isinstance(x, Mapping)
@@ -120,7 +128,7 @@ class Examples:
                 raise problem(
                     f"{name} with NaN or infinity", "finite numbers", "remove these examples"
                 )
-        return cls(x, y, code)
+        return cls(x, y, code, given)
 
     def for_inputs_of(self, model: Any) -> Examples:
         """The same, whole numbers as float32 where a model has an input of real numbers.
@@ -135,13 +143,14 @@ class Examples:
             if not real or self.x.dtype.kind not in "biu":
                 return self
             code = 'x_train = x_train.astype("float32")'
-            return Examples(self.x.astype("float32"), self.y, (*self.code, code))
+            x = self.x.astype("float32")
+            return replace(self, x=x, code=(*self.code, code))
         whole = [name for name in self.x if name in real and self.x[name].dtype.kind in "biu"]
         if not whole:
             return self
         x = {**self.x, **{name: self.x[name].astype("float32") for name in whole}}
         parts = ", ".join(f'{name!r}: x_train[{name!r}].astype("float32")' for name in whole)
-        return Examples(x, self.y, (*self.code, f"x_train = {{**x_train, {parts}}}"))
+        return replace(self, x=x, code=(*self.code, f"x_train = {{**x_train, {parts}}}"))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -331,7 +340,7 @@ def check_labels(y: np.ndarray, judge: Judge, outputs: np.ndarray) -> None:
 
 
 def warn_of_untrained(teacher: Any, judge: Judge, outputs: np.ndarray) -> None:
-    """Warn of a teacher that knows no more of the validation labels than a constant does.
+    """Warn of a teacher that predicts the validation labels no better than a constant.
 
     It was not trained, on other inputs than these, or its classes have other numbers.
 
@@ -421,7 +430,7 @@ class Deadline(keras.callbacks.Callback):
             model.stop_training = self.is_over = True
 
 
-@dataclass(frozen=True)
+@dataclass
 class School:
     """Trains students on the labels and the stored outputs of the teacher.
 
@@ -429,11 +438,13 @@ class School:
         stored: what the teacher gives for the training data.
         data: the training data.
         recipe: how.
+        seconds: what all trainings so far took.
     """
 
     stored: StoredTeacher
     data: Examples
     recipe: Recipe
+    seconds: float = 0.0
 
     def teach(
         self,
@@ -456,7 +467,7 @@ class School:
         Returns:
             Whether it ended early, and how long its first step took.
         """
-        recipe = self.recipe
+        recipe, began = self.recipe, time.monotonic()
         keras.utils.set_random_seed((recipe.seed + seed) % 2**32)
         steps = epochs * -(-len(self.data) // recipe.batch_size)
         rate: Any = keras.optimizers.schedules.CosineDecay(recipe.learning_rate * share, steps)
@@ -472,6 +483,7 @@ class School:
         )
         deadline = Deadline(seconds)
         distiller.fit(joined, epochs=epochs, shuffle=False, verbose=0, callbacks=[deadline])
+        self.seconds += time.monotonic() - began
         return deadline
 
     def prune(

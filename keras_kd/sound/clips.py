@@ -71,7 +71,7 @@ class Clips:
         of one speaker on both sides give too good a result.
 
         Args:
-            field: "speaker", another field of the names, or "file", where each clip stands for
+            field: "speaker", another field of the names, or "file", where each clip represents
                 itself.
             which: the values of the field that are held out, or the share of its values, above 0
                 and below 1, which are then chosen at random.

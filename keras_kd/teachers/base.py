@@ -42,7 +42,7 @@ class Teacher:
             inputs: the batch, as the teacher takes it.
             student: what the student's forward pass gave, for teachers that need it.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say what it teaches.")
+        raise NotImplementedError(f"{type(self).__name__} does not define its outputs.")
 
     @property
     def models(self) -> list[Any]:
@@ -75,7 +75,7 @@ class Teacher:
         Raises:
             ValueError: if there is no such layer, or there are no layers to read.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say which layers it has.")
+        raise NotImplementedError(f"{type(self).__name__} does not define its layers.")
 
     def meet(self, student: Any) -> None:
         """Receive the student, before the first step.

@@ -297,7 +297,7 @@ def _structured(outputs: dict[Any, Any]) -> Any:
         raise problem(
             f"members that teach the outputs {list(outputs)}, None being a single output",
             "names of outputs from all members, or indexes from all, or single outputs",
-            "say with outputs=[...], one entry per member, what each of them teaches",
+            "pass outputs=[...], one entry per member: the output that it contributes",
         )
     if set(outputs) == set(range(len(outputs))):
         return [outputs[number] for number in range(len(outputs))]

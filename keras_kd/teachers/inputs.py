@@ -24,7 +24,7 @@ class Inputs:
             the whole batch where it names nothing. If the student has another number of inputs
             than that, the entries that are called as its inputs are.
         teacher_takes: the names of the teacher's inputs in their structure, see
-            `keras_kd._graphs.input_names`; `None` where it does not say.
+            `keras_kd._graphs.input_names`; `None` if unknown.
         student_takes: the same of the student.
 
     Raises:

@@ -30,7 +30,7 @@ class TensorInfo:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether integers stand for real numbers here."""
+        """Whether integers represent real numbers here."""
         return self.scale != 0.0
 
     @property
@@ -70,7 +70,7 @@ def random_stored(tensor: TensorInfo, examples: int) -> np.ndarray:
     """Values that any model accepts, as `tensor` stores them, shaped (examples, ...).
 
     Quantized tensors get every value that they can store, floats get 0 to 1, and integers that
-    stand for themselves (words, categories) get 0. Where any size can be fed, it is 32.
+    represent themselves (words, categories) get 0. Where any size can be fed, it is 32.
     """
     shape = (examples, *concrete(tensor.shape[1:]))
     generator = np.random.default_rng(0)

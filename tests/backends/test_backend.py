@@ -17,6 +17,9 @@ from _cases import BATCH, X, Y, cross_entropy, drawn, image_model, teaching
 
 BACKEND = keras.backend.backend()
 elsewhere = pytest.mark.skipif(BACKEND == "tensorflow", reason="of JAX and PyTorch")
+# `make test-backends` runs them on each backend.
+if BACKEND == "tensorflow":
+    pytestmark = pytest.mark.slow
 losses, teachers = keras_kd.losses, keras_kd.teachers
 
 

@@ -22,6 +22,7 @@ def test_each_image_comes_once_and_changed(join, way):
         assert set(image.ravel()) <= {0, *images[label].ravel()}
 
 
+@pytest.mark.slow
 def test_all_ways_are_measured_in_each_round(join):
     times = join.measured((4, 4, 1), 4, 2)
     assert np.shape(times) == (2, 3)

@@ -45,6 +45,7 @@ def test_every_way_is_tried_once_and_begins_with_a_float_student(benchmark):
         assert not way.aware or way.further is not None
 
 
+@pytest.mark.slow
 def test_both_float_students_of_a_seed_begin_with_the_same_weights(scripts, workshop, monkeypatch):
     seen = []
     monkeypatch.setattr(

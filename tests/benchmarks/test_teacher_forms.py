@@ -48,6 +48,7 @@ def test_forms_say_what_the_teacher_says(benchmark, teachers, images):
         np.testing.assert_allclose(got, expected, atol=tolerance * scale, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_file_takes_batches_of_any_size(teachers, images):
     file = teachers["LiteRT, float32"].function
     together = file(images)

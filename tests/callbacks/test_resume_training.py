@@ -173,6 +173,7 @@ def test_more_epochs_continue_a_finished_training(tmp_path):
         run(distiller, tmp_path / "some", epochs=1)
 
 
+@pytest.mark.slow
 def test_a_training_that_stopped_early_stays_stopped(tmp_path):
     def callbacks():
         return [keras.callbacks.EarlyStopping("val_loss", min_delta=9.0, patience=0)]
@@ -266,14 +267,8 @@ def averaged_in_tf_keras():
     return distiller(compression.to_tf_keras(new_student()), teachers.MovingAverage(0.9))
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        pruned,
-        pytest.param(quantized, marks=pytest.mark.slow),
-        pytest.param(averaged_in_tf_keras, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [pruned, quantized, averaged_in_tf_keras])
 def test_students_of_tf_keras_go_on(make, tmp_path):
     assert_resumes(make, tmp_path, [8], callbacks=stopping)
 
@@ -373,6 +368,7 @@ def test_names_that_keras_counts_do_not_matter(tmp_path):
     assert run(make, tmp_path, epochs=2) is not None
 
 
+@pytest.mark.slow
 def test_validation_split_is_that_of_keras(tmp_path):
     options = {"validation_data": None, "validation_split": 0.3, "epochs": 2}
     whole = assert_resumes(distiller, tmp_path, [4], **options)

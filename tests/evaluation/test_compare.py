@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_kd import metrics, tflite
 from keras_kd.evaluation import compare, save_report
@@ -361,3 +362,11 @@ def test_where_two_models_disagree():
     # Without a teacher the baseline is the first of the two.
     chosen = {name: models[name] for name in ("other", "student")}
     assert compare(chosen, X, Y, baseline="student").pair == ("student", "other")
+
+
+def test_a_dataset_gives_what_its_arrays_give(model):
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+    found, expected = compare({"model": model}, dataset), compare({"model": model}, X, Y)
+    assert found.rows[0].quality == expected.rows[0].quality
+    with pytest.raises(ValueError, match=r"and y. Expected a dataset .* alone.*leave y out"):
+        compare({"model": model}, dataset, Y)

@@ -35,6 +35,7 @@ def test_prune_and_quantize(tmp_path, capsys):
     assert "80.0% zeros" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_factorize(tmp_path, capsys):
     path = tmp_path / "student.tflite"
     results = run("factorize.py", "--epochs", 1, "--images", 640, "--output", path)
@@ -117,6 +118,7 @@ def test_text_classifier(capsys):
     assert "distilled" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_recommender(capsys):
     kept = run("recommender.py", "--epochs", 1, "--choices", 3)
     assert set(kept) == {"alone", "SoftTargets", "DIST"}

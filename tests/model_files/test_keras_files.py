@@ -285,7 +285,7 @@ def test_a_dataset_in_another_file(hdf5, tmp_path):
         file["model_weights"].create_dataset(
             "secret", (25,), "float32", external=[(str(tmp_path / "secret"), 0, 100)]
         )
-    with pytest.raises(ValueError, match="lies in another file"):
+    with pytest.raises(ValueError, match="is in another file"):
         load_model(hdf5)
 
 

@@ -50,6 +50,7 @@ def test_the_teacher_learns_and_teaches_unchanged(teacher, distilled):
     assert isinstance(student, keras.Model)
 
 
+@pytest.mark.slow
 def test_pruned_has_the_zeros_and_quantization_keeps_them(dataset, teacher, alone):
     training = Training(dataset, seed=0)
     pruned = training.pruned(teacher, alone, 1)

@@ -308,7 +308,7 @@ def refused(teacher, data, kind, message, **options):
         ({"keep": 1.5}, ValueError, "keep=1.5"),
         ({"keep": 0.9, "goal": 0.9}, ValueError, "one of them"),
         ({"goal": float("nan")}, ValueError, "goal=nan"),
-        ({"goal": 97}, ValueError, "goal=97.*0.97 stands for 97 %"),
+        ({"goal": 97}, ValueError, "goal=97.*0.97 means 97 %"),
         ({"max_minutes": 0}, ValueError, "max_minutes=0"),
         ({"metric": "speed"}, ValueError, "metric='speed'.*'accuracy'"),
         ({"student": 3}, TypeError, "keras_tuner.HyperParameters"),

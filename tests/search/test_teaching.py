@@ -5,9 +5,11 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from keras import layers, losses
 
+import keras_kd
 from keras_kd.devices import Device
 from keras_kd.metrics import MEASURES
 from keras_kd.search.code import _loss as code_of_loss
@@ -134,6 +136,22 @@ def test_a_list_of_inputs_gets_their_names():
         assert names["x_train"][name].dtype == array.dtype
     with pytest.raises(ValueError, match=r"a list of 1 inputs.*arrays of \(3,\) for 'a', \(4,\)"):
         Examples.of("data", (x[:1], np.zeros(5)), inputs)
+
+
+def test_a_dataset_is_read_and_the_code_reads_it_alike():
+    inputs = [keras.Input((3,), name="a"), keras.Input((4,), name="b")]
+    teacher = keras.Model(inputs, layers.Dense(1)(inputs[0]))
+    x, y = (np.arange(15.0).reshape(5, 3), np.arange(20).reshape(5, 4)), np.arange(5.0)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(5).batch(2)
+    examples = Examples.of("data", dataset, inputs).for_inputs_of(teacher)
+    np.testing.assert_array_equal(examples.x["a"], x[0][examples.y.astype(int)])
+    assert examples.given == "data"
+    names = {"keras_kd": keras_kd, "data": dataset}
+    exec("\n".join(examples.code), names)
+    np.testing.assert_array_equal(names["y_train"], examples.y)
+    for name, array in examples.x.items():
+        np.testing.assert_array_equal(names["x_train"][name], array)
+        assert names["x_train"][name].dtype == array.dtype
 
 
 def test_the_code_of_whole_numbers_makes_real_ones():

@@ -21,9 +21,9 @@ def test_the_base_says_what_is_missing(student):
     assert teacher.supports_jit
     teacher.meet(student)
     teacher.after_step(student)
-    with pytest.raises(NotImplementedError, match="Bare does not say what it teaches"):
+    with pytest.raises(NotImplementedError, match="Bare does not define its outputs"):
         teacher(None, None)
-    with pytest.raises(NotImplementedError, match="Bare does not say which layers"):
+    with pytest.raises(NotImplementedError, match="Bare does not define its layers"):
         teacher.tap([])
     with pytest.raises(ValueError, match=r"save_teacher=False and set distiller.teacher"):
         teacher.get_config()

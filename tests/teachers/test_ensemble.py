@@ -351,7 +351,7 @@ def test_half_precision_is_averaged_in_float32(dtype):
     close(loss_and_gradient(SoftTargets(2.0), output, student)[0], value)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("classes", [None, [[0, 1, 2], [1, 2, 3]]])
 def test_compiled_steps_compute_the_same(jit_compile, classes):

@@ -178,6 +178,7 @@ def test_a_state_has_the_type_of_the_outputs_at_both_ends(input_type, output_typ
         assert np.abs(outputs - expected).max() < 0.04
 
 
+@pytest.mark.slow
 def test_ranges_are_those_of_the_whole_stream():
     # More than the examples that a conversion draws where their order does not matter.
     steps = np.repeat(np.tile([1.0, -1.0], 10), 20).reshape(-1, 1, 1).astype("float32")

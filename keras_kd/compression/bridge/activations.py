@@ -23,7 +23,7 @@ def in_other_keras(value: Any, target: ModuleType) -> Callable[..., Any] | None:
     """What computes the same in `target`; None where nothing is known to.
 
     Args:
-        value: what stands in a config: a name, the function itself, or its serialized form.
+        value: the value in a config: a name, the function itself, or its serialized form.
         target: the module `keras` or `tf_keras`.
     """
     if isinstance(value, Mapping):

@@ -279,7 +279,7 @@ class _TfKerasNodes:
         args, kwargs = tuple(node.call_args), dict(node.call_kwargs)
         row = row_of(type(node.layer))
         if row is not None and row.is_recurrent and isinstance(args[0], (list, tuple)):
-            # The initial state stands behind the sequence, however it was passed.
+            # The initial state comes after the sequence, however it was passed.
             sequence, *kwargs["initial_state"] = args[0]
             args = (sequence, *args[1:])
         return (args, kwargs), True

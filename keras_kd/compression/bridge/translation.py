@@ -55,7 +55,7 @@ class LayerRecord:
     frozen: Sequence[int] = ()
 
 
-# What an option that only one Keras has must be, where its default says "as configured".
+# What an option that only one Keras has must be, where its default means "as configured".
 _STANDARD = {"data_format": "channels_last"}
 # Weights are copied and data are fixed-size, so these have no effect on the rebuilt layer. Random
 # numbers are others in the other Keras whatever their seed.
@@ -275,7 +275,7 @@ def _weight_function(value: Any, target: ModuleType) -> Any:
 
 
 def _translated_part(record: LayerRecord, value: Any, target: ModuleType) -> Any:
-    """The record of a layer inside, which stands in the config as Keras serializes it."""
+    """The record of a layer inside, which is in the config as Keras serializes it."""
     if isinstance(value, (list, tuple)):
         return [_translated_part(record, item, target) for item in value]
     try:

@@ -21,7 +21,7 @@ def named_weights(layer: Any) -> dict[str, Any]:
     """The weights of a layer of either Keras by names that are unique in the layer.
 
     These are the last parts of their own names, as `"kernel"`. Where a layer has several of one
-    name, the part of the layer stands in front, as `"query_dense/kernel"`, or they are numbered.
+    name, the name of the layer's part comes first, as `"query_dense/kernel"`, or they are numbered.
     Counters of random generators come last.
     """
     # An opaque layer has the names of the Keras 3 layer that it holds.
@@ -46,7 +46,7 @@ def _seeds(layer: Any) -> list[Any]:
 
 
 def _paths(layer: Any, prefix: str = "") -> Iterator[tuple[int, str]]:
-    """The `id` of each weight in the parts of a layer, and where it stands."""
+    """The `id` of each weight in the parts of a layer, and its place."""
     row = row_of(type(layer))
     for attribute in () if row is None else row.parts:
         part = getattr(layer, attribute, None)

@@ -226,7 +226,7 @@ def _variable(weight: Any) -> tf.Variable:
 
 
 def initial_centroids(
-    weights: np.ndarray, count: int, initialization: Any, keep_zeros: bool
+    weights: np.ndarray, count: int, initialization: Any, preserve_sparsity: bool
 ) -> np.ndarray:
     """Choose the values that the weights of one kernel, or of one channel, will share.
 
@@ -236,24 +236,24 @@ def initial_centroids(
 
     Args:
         weights: of any shape.
-        count: how many values; with `keep_zeros` one of them is zero.
+        count: how many values; with `preserve_sparsity` one of them is zero.
         initialization: out of TF-MOT's `CentroidInitialization`.
-        keep_zeros: whether weights that are zero stay zero.
+        preserve_sparsity: whether weights that are zero stay zero.
 
     Returns:
         The values without that zero, shape (values,).
     """
     weights = np.ravel(weights).astype(np.float32)
-    distinct = np.unique(weights[weights != 0] if keep_zeros else weights)
-    free = count - keep_zeros
+    distinct = np.unique(weights[weights != 0] if preserve_sparsity else weights)
+    free = count - preserve_sparsity
     if len(distinct) <= free:
         return np.pad(distinct, (0, free - len(distinct)), "edge" if len(distinct) else "constant")
     scale = np.abs(distinct).max()
     initializer = clustering_centroids.CentroidsInitializerFactory.get_centroid_initializer(
         initialization
-    )(weights / scale, count, preserve_sparsity=keep_zeros)
+    )(weights / scale, count, preserve_sparsity=preserve_sparsity)
     found = initializer.get_cluster_centroids().numpy()
-    return scale * (np.delete(found, np.argmin(np.abs(found))) if keep_zeros else found)
+    return scale * (np.delete(found, np.argmin(np.abs(found))) if preserve_sparsity else found)
 
 
 def nearest(weights: tf.Tensor, centroids: tf.Tensor, average_gradients: bool) -> tf.Tensor:

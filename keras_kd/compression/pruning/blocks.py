@@ -37,7 +37,7 @@ class Block:
 
 @dataclass(frozen=True)
 class _Step:
-    """What lies between two tensors through which everything passes."""
+    """The layers between two tensors through which everything passes."""
 
     begin: Slot
     end: Slot

@@ -29,7 +29,7 @@ class Timetable:
 
 @dataclass(frozen=True)
 class Training:
-    """Where a training stands at the beginning of an epoch.
+    """The progress of a training at the beginning of an epoch.
 
     Args:
         done: steps in which the student has been pruned so far, in earlier trainings too.

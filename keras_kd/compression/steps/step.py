@@ -118,7 +118,7 @@ def _known(argument: str, name: Any, names: Any) -> str:
 
 
 def _named(value: Any) -> Any:
-    """What stands in JSON for a value that it has no type for."""
+    """The JSON value for a value that it has no type for."""
     if hasattr(value, "get_config") and not isinstance(value, type):
         return {type(value).__name__: value.get_config()}
     return f"{value.__module__}.{value.__qualname__}" if callable(value) else repr(value)

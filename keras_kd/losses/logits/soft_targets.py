@@ -172,7 +172,7 @@ class SoftTargets(_SoftenedLoss):
     Of a teacher that was stored with `top_k`, p and q are taken over the teacher's k largest
     classes and all the others as one more: never more than the loss on all classes, from which it
     differs by p_rest * KL(p | rest, q | rest), the part within the others. T has to be one of
-    the temperatures that were stored. The higher T and the more classes, the more lies in the rest:
+    the temperatures that were stored. The higher T and the more classes, the more is in the rest:
     with 16 of 1000 classes stay near T = 1.
 
     Args:

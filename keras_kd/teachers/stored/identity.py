@@ -141,7 +141,7 @@ def of_examples(x: Any) -> np.ndarray:
 
     Args:
         x: an array, or a structure of arrays, with the examples along the first axis. Strings count
-            by what they say.
+            by their content.
 
     Returns:
         A uint16 array of shape `(examples,)`. A row is the same in batches of any size.

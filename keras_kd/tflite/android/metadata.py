@@ -118,7 +118,7 @@ class Metadata:
         vocabulary: of text, the words in the order of their numbers, such as
             `TextVectorization.get_vocabulary()`, or what `read_vocabulary` returned. With it
             MediaPipe's TextClassifier runs the file; apps find it as `vocab.txt` in the file.
-        word_separator: of text, a regular expression for what stands between words. MediaPipe
+        word_separator: of text, a regular expression for what separates words. MediaPipe
             looks words up as they are written: if all of them are in lower case, the app has to
             write the text so before.
 

@@ -24,7 +24,7 @@ _TOLERANCE = 1e-3
 def with_color_input(student: Any) -> Any:
     """A grey-scale student as a model of color images, the form in which MediaPipe passes them.
 
-    In front of the student stands a fixed 1x1 convolution with the weights 1/3: grey is the mean of
+    Before the student comes a fixed 1x1 convolution with the weights 1/3: grey is the mean of
     red, green and blue, so a grey image in three equal channels gives what it gave before.
 
     The range of this convolution is unknown in a quantization-aware student: convert it with
@@ -74,7 +74,7 @@ def with_normalization(
 ) -> Any:
     """A student of normalized images as a model of pixels of 0..255.
 
-    In front of the student stands `(pixel - mean) / std` for each channel: two operators in the
+    Before the student comes `(pixel - mean) / std` for each channel: two operators in the
     file, MUL and ADD. MediaPipe itself subtracts and divides by one number for all channels only.
     Calibrate and feed pixels of 0..255, and write metadata without mean and std.
 

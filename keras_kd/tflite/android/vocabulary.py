@@ -76,7 +76,7 @@ def check_vocabulary(words: Any) -> tuple[str, ...]:
 
 
 def check_separator(separator: Any) -> str:
-    """Return a regular expression for what stands between words.
+    """Return a regular expression for what separates words.
 
     Raises:
         ValueError: if it is none, or if it fits nothing at all, so that letters are words.
@@ -89,7 +89,7 @@ def check_separator(separator: Any) -> str:
         reason = str(error)
     raise problem(
         f"word_separator={separator!r} ({reason})",
-        "a regular expression for what stands between words",
+        "a regular expression for what separates words",
         f"pass for example {SEPARATOR!r}, spaces and punctuation",
     )
 

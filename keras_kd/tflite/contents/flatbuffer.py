@@ -261,7 +261,7 @@ class FlatBufferModel:
         return "float16" if "FLOAT16" in types else "float32"
 
     def _computed_types(self) -> set[str]:
-        """The types of numbers that are fed or computed, and stand for real ones.
+        """The types of numbers that are fed or computed, and represent real ones.
 
         What an LSTM keeps inside has 16 bits in files of 8 bits, too.
         """
@@ -419,7 +419,7 @@ class FlatBufferModel:
     def with_metadata(self, name: str, content: bytes) -> bytes:
         """The file, aligned, with the content under a name in place of what was there.
 
-        What lies behind the model, such as an archive, is left out.
+        What follows the model, such as an archive, is left out.
         """
         replaced = self._metadata_entries(name)
         model = copy.copy(self._model)
@@ -451,7 +451,7 @@ class FlatBufferModel:
         return [operator_name(code) for code in self._model.operatorCodes or []]
 
     def _is_quantized(self, tensor: Any) -> bool:
-        """Whether it is stored in the file, as integers that stand for real numbers."""
+        """Whether it is stored in the file, as integers that represent real numbers."""
         return self._model.buffers[tensor.buffer].data is not None and scales_of(tensor) > 0
 
     def _float_tensors(self, graph: Any) -> set[int]:

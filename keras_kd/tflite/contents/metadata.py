@@ -23,7 +23,7 @@ class Described:
     """The metadata, and the files behind the model.
 
     Attributes:
-        class_names: by the name of an output what its numbers stand for.
+        class_names: by the name of an output what its numbers represent.
         normalization: by the name of an input (mean, std): the file takes (x - mean) / std, one
             number for all channels or one for each.
         files: the names of the files that are attached.

@@ -1,4 +1,4 @@
-"""Facts of the public schema of TFLite metadata (version 1.5.0): where each field stands.
+"""Facts of the public schema of TFLite metadata (version 1.5.0): the place of each field.
 
 The schema is `metadata_schema.fbs` in MediaPipe and in TensorFlow Lite Support, which lists the
 fields of each table in the order of their slots; a union takes two, its type and its value. Only
@@ -147,5 +147,5 @@ class AssociatedFileType(IntEnum):
     VOCABULARY = 5
 
 
-# What the numbers of an output stand for: its places on an axis, or its values themselves.
+# What the numbers of an output represent: its places on an axis, or its values themselves.
 LISTS_OF_LABELS = (AssociatedFileType.LABELS, AssociatedFileType.LABELS_OF_VALUES)

@@ -95,7 +95,7 @@ def check_structure(model: Any) -> None:
             _check_numbers("operator code", [operator.opcodeIndex], 0, len(model.operatorCodes))
             _fill(operator)
             for kind in ("inputs", "outputs"):
-                # -1 stands for an input that is left out.
+                # -1 represents an input that is left out.
                 _check_numbers("tensor", getattr(operator, kind), -1, count)
 
 

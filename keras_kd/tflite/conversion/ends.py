@@ -95,7 +95,7 @@ def warn_of_other_ranges(model: TFLiteModel, ranges: Mapping[str, tuple[float, f
             low, high = wanted
             warnings.warn(
                 three_parts(
-                    f"an input {tensor.name!r} whose {tensor.dtype.name} stand for "
+                    f"an input {tensor.name!r} whose {tensor.dtype.name} represent "
                     f"{stored[0]:.4g} to {stored[1]:.4g}",
                     f"{low:g} to {high:g}, for bytes that arrive as they are",
                     f"pass input_range=({low:g}, {high:g}) to quantize_aware if the student is "

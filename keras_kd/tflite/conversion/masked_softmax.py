@@ -1,4 +1,4 @@
-"""Masks of attention in integers: what stands for "minus infinity" must not be a range.
+"""Masks of attention in integers: the number used as "minus infinity" must not be a range.
 
 Attention gives masked places a number such as -1e9 before its softmax. Calibrated, the scores would
 range from there, and 8 bits of such a range hold no score. A number a little below all scores has

@@ -310,7 +310,7 @@ def _check_all_matched(missed: list[str], operators: Sequence[Operator]) -> None
             f"a recipe in which {', '.join(map(repr, missed))} matches no layer that has an "
             "operator in the file",
             f"regular expressions for whole names out of {names}",
-            "correct the expression: 'conv.*' stands for all names that begin with conv",
+            "correct the expression: 'conv.*' matches all names that begin with conv",
         )
 
 

@@ -14,8 +14,8 @@ from keras_kd.tflite.tensors import TensorInfo
 _RESOURCE_HEADERS = ("micro_allocator.h", "micro_resource_variable.h")
 _STATELESS = "The model keeps nothing from one call to the next; this does nothing that is seen."
 _STATEFUL = (
-    "The model keeps state: ${name}_invoke goes on where the last one ended. This brings back the\n"
-    " * state of ${name}_init."
+    "The model keeps state: ${name}_invoke continues where the last one ended. This brings\n"
+    " * back the state of ${name}_init."
 )
 
 
@@ -101,7 +101,7 @@ class _Interface:
         for into, source in self._model.feedback:
             lines += [
                 f"input_{into} is a state: give the same array for it and for output_{source},",
-                "which holds what stands for zero before the first call.",
+                "which holds the value of zero before the first call.",
             ]
         return "".join(f"\n * {line}" for line in lines)
 

@@ -81,7 +81,7 @@ def write_project(
         x: real examples as for `TFLiteModel.predict`; three of them become the test vectors. By
             default random ones over the whole range of the inputs. Where the states of a stream are
             left out, `x` are its steps in their order.
-        class_names: what the values of the (only) output that is no state stand for, in order.
+        class_names: what the values of the (only) output that is no state represent, in order.
         margin: by what share the arena is larger than what was measured, for kernels that need
             more scratch memory than the reference kernels.
         front_end: the layer behind which the student was trained on sound. Its features are
@@ -307,7 +307,7 @@ class _Project:
         class_names_row = ""
         if self.class_names is not None:
             class_names_row = (
-                f"| `{self.name}_class_names.h` | what the values of the output stand for |\n"
+                f"| `{self.name}_class_names.h` | what the values of the output represent |\n"
             )
         front_end_row = ""
         if self.front_end is not None:

@@ -4,7 +4,7 @@ LiteRT has three sets of kernels, and each rounds in its own way where 32-bit su
 values. TFLM rounds twice, halves away from zero (gemmlowp's arithmetic). LiteRT's reference kernels
 do the same, all but one: their FULLY_CONNECTED multiplies in floating point and rounds once
 (https://github.com/tensorflow/tensorflow/issues/119412). A FULLY_CONNECTED is a CONV_2D with
-kernels of one pixel, whose reference kernel rounds as TFLM; so that is what stands for it here.
+kernels of one pixel, whose reference kernel rounds as TFLM; so that is used in its place.
 """
 
 from __future__ import annotations

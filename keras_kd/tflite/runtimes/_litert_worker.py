@@ -291,7 +291,7 @@ class _Interpreter:
         run are found by going back from the outputs.
         """
         makers: dict[int, dict] = {}
-        # Delegates come last in the list and stand for the operators that they replaced.
+        # Delegates come last in the list and represent the operators that they replaced.
         for operator in self._interpreter._get_ops_details():
             makers.update((int(index), operator) for index in operator["outputs"])
         running: dict[int, str] = {}

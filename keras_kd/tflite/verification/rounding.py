@@ -1,7 +1,7 @@
 """What rounding to the steps of a file costs, and nothing else.
 
 A file of integers differs from its student because numbers are rounded to steps, and because what
-lies beyond the ends of a range is cut off. The first is the price of the form, the second a
+is beyond the ends of a range is cut off. The first is the price of the form, the second a
 mistake. `rounding_twin` makes a file with the first alone: it computes in float32, with the weights
 of the file, and rounds each tensor to the step that it has there.
 """
@@ -116,7 +116,7 @@ class _Twin:
         )
 
     def _dequantize(self, index: int) -> None:
-        """Store weights as the real numbers that they stand for."""
+        """Store weights as the real numbers that they represent."""
         tensor = self._graph.tensors[index]
         shape = [] if tensor.shape is None else list(map(int, tensor.shape))
         stored = np.asarray(self._model.buffers[tensor.buffer].data, np.uint8)

@@ -30,16 +30,16 @@ def test_the_values_are_those_of_tf_mot_at_a_scale_of_one(name):
 
 @pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("name", INITIALIZATIONS)
-@pytest.mark.parametrize("keep_zeros", [False, True])
-def test_small_weights_get_values_in_proportion(name, keep_zeros):
-    values = weights(zeros=100 * keep_zeros)
+@pytest.mark.parametrize("preserve_sparsity", [False, True])
+def test_small_weights_get_values_in_proportion(name, preserve_sparsity):
+    values = weights(zeros=100 * preserve_sparsity)
     for scale in (1e-4, 1e4):
         tf.random.set_seed(3)
-        expected = initial_centroids(values, 9, INITIALIZATIONS[name], keep_zeros)
-        assert expected.shape == (9 - keep_zeros,)
+        expected = initial_centroids(values, 9, INITIALIZATIONS[name], preserve_sparsity)
+        assert expected.shape == (9 - preserve_sparsity,)
         assert len(np.unique(expected)) >= 6
         tf.random.set_seed(3)
-        received = initial_centroids(values * scale, 9, INITIALIZATIONS[name], keep_zeros)
+        received = initial_centroids(values * scale, 9, INITIALIZATIONS[name], preserve_sparsity)
         np.testing.assert_allclose(received, expected * scale, rtol=1e-4)
 
 
@@ -67,10 +67,10 @@ def test_few_different_weights_are_the_values(name):
     assert received.shape == (5,)
 
 
-@pytest.mark.parametrize("keep_zeros", [False, True])
-def test_nothing_but_zeros(keep_zeros):
-    received = initial_centroids(np.zeros(9), 4, INITIALIZATIONS["kmeans++"], keep_zeros)
-    np.testing.assert_array_equal(received, np.zeros(4 - keep_zeros))
+@pytest.mark.parametrize("preserve_sparsity", [False, True])
+def test_nothing_but_zeros(preserve_sparsity):
+    received = initial_centroids(np.zeros(9), 4, INITIALIZATIONS["kmeans++"], preserve_sparsity)
+    np.testing.assert_array_equal(received, np.zeros(4 - preserve_sparsity))
 
 
 def random(*shape):

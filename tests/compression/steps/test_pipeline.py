@@ -214,15 +214,13 @@ def test_an_interrupted_step_goes_on_at_its_last_epoch_with_the_same_result(
     assert not (tmp_path / "training").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "steps",
     [
         # Students of tf_keras, and of Keras 3, whose layers have their own seeds.
         None,
-        pytest.param(
-            [Step("factorize", epochs=1, rank=3), Step("remove_filters", epochs=1, share=0.25)],
-            marks=pytest.mark.slow,
-        ),
+        [Step("factorize", epochs=1, rank=3), Step("remove_filters", epochs=1, share=0.25)],
     ],
     ids=["tf_keras", "keras"],
 )

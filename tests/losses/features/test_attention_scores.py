@@ -119,6 +119,7 @@ def test_what_a_causal_mask_hides_does_not_count(student):
     assert value == pytest.approx(squares[np.broadcast_to(pairs, squares.shape)].mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_it_trains_through_a_layer_that_fuses_its_softmax(teacher):
     student = transformer(4)
     loss = AttentionScores(NAMES, NAMES, heads=[0, 1])

@@ -246,6 +246,7 @@ def test_an_lstm_gives_the_same_in_every_call(fused_lstm, kernels):
     np.testing.assert_array_equal(model.predict_stream(data, kernels), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not microcontroller.is_installed(), reason="needs tflite-micro")
 def test_also_on_microcontrollers_and_in_integers():
     import tf_keras

@@ -26,6 +26,7 @@ def _spectrogram(**options):
     )
 
 
+@pytest.mark.slow
 def test_a_spectrogram_that_depends_on_the_batch_is_the_cause():
     message = r"depend on the other examples of the batch.*layer 'mel' \(MelSpectrogram\)"
     with pytest.raises(ValueError, match=message + ".*power_to_db=False"):

@@ -188,7 +188,7 @@ def test_recipes_of_the_quantizer_itself(cnn):
     ("recipe", "error", "message"),
     [
         ({"conv": "int4"}, ValueError, r"'conv' matches no layer.*'body/conv_2'.*'logits'"),
-        ({"conv*": "int4"}, ValueError, r"'conv\*' matches no layer.*'conv\.\*' stands for all"),
+        ({"conv*": "int4"}, ValueError, r"'conv\*' matches no layer.*'conv\.\*' matches all"),
         ({"conv_1": "int8"}, ValueError, "without representative_data"),
         ({"(": "int4"}, ValueError, r"the key '\('.*regular expression"),
         ({"*": "int3"}, ValueError, r"recipe\['\*'\]='int3'.*'int4'"),
