@@ -192,7 +192,7 @@ def test_the_function_that_saves_may_not_stand_for_others(edited):
             if "traced_save" in function.signature.name:
                 function.attr["api_implements"].s = b"dense"
 
-    with pytest.raises(ValueError, match="can stand for others"):
+    with pytest.raises(ValueError, match="can represent others"):
         load_model(edited(pretend))
 
 

@@ -1,4 +1,4 @@
-"""Types of inputs and outputs: against Keras on the real numbers that the stored ones stand for."""
+"""Types of inputs and outputs: against Keras on the real numbers that the stored ones represent."""
 
 import itertools
 
@@ -154,11 +154,11 @@ def test_quantization_aware_students(data):
 
 def test_a_range_that_was_learnt_otherwise_is_warned_of():
     aware = compression.quantize_aware(student(), CALIBRATION / 255)
-    with pytest.warns(UserWarning, match=r"uint8 stand for 0 to 0.902.*0 to 1.*to quantize_aware"):
+    with pytest.warns(UserWarning, match=r"uint8 represent 0 to 0.902.*0 to 1.*to quantize_aware"):
         tflite.convert(aware, "int8", input_type="uint8", input_range=(0, 1))
 
 
-@pytest.mark.filterwarnings("error:.*uint8 stand for.*")
+@pytest.mark.filterwarnings("error:.*uint8 represent.*")
 def test_bytes_for_a_range_around_zero_are_half_a_step_off():
     data = CALIBRATION / 127.5 - 1
     model = tflite.convert(student(), "int8", data, input_type="uint8")
