@@ -6,6 +6,7 @@ Keras is imported where it is used: the process that deals the tests out to the 
 import functools
 import gc
 import importlib
+import os
 import signal
 import sys
 import zlib
@@ -16,6 +17,16 @@ import pytest
 from _rows import mark_the_slow_rows
 
 REFERENCE = Path(__file__).parent / "reference"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def log_level_of_scripts():
+    """Scripts choose TensorFlow's log level when they are imported: not for what comes later."""
+    before = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    yield
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    if before is not None:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = before
 
 
 def pytest_configure(config):
