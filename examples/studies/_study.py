@@ -388,11 +388,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def save_plot(draw: Callable[[Any], None], path: Path, height: float = 3.6) -> None:
     """Run `draw` on a figure and write it as SVG, on white, so that it reads on any page."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, height), layout="constrained", facecolor="white")
     draw(figure)
-    with replacing(path) as temporary:
+    # The same figure is the same file.
+    with replacing(path) as temporary, rc_context({"svg.hashsalt": path.name}):
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 

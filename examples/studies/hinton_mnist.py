@@ -488,6 +488,8 @@ def _sweep(results: Results, s: dict[str, Any], pages: Path) -> list[str]:
         axes.set_xticks(s["sweep_temperatures"], [f"{t:g}" for t in s["sweep_temperatures"]])
         axes.set_xticks([], minor=True)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("temperature (logarithmic)")
         axes.set_ylabel("test errors (logarithmic)")
         axes.legend()
