@@ -309,8 +309,8 @@ def said_of_probabilities(role: str, name: str, kind: str) -> str:
     Args:
         role: `"teacher"` or `"student"`.
         name: the model's name.
-        kind: `"rows"` where each row is a distribution, `"entries"` where each entry is by
-            itself, or `"joined"` where an output holds several kinds.
+        kind: `"rows"` where each row is a distribution, `"entries"` where each entry is
+            one of its own, or `"joined"` where an output holds several kinds.
     """
     if kind == "joined":
         return three_parts(

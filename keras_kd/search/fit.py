@@ -148,10 +148,10 @@ def fit_to_device(
         check_number("goal", goal, fix="pass the value that the metric should reach")
     _check_student(student)
     check_model("teacher", teacher)
+    check_measurable(board)
     inputs = getattr(teacher, "inputs", None) or ()
     train = Examples.of("data", data, inputs).for_inputs_of(teacher)
     examples = Examples.of("validation_data", validation_data, inputs).for_inputs_of(teacher)
-    check_measurable(board)
     judge, outputs = Judge.of(teacher, examples, metric)
     if goal is not None and judge.measure.is_share:
         check_number("goal", goal, at_least=0, at_most=1, fix="0.97 means 97 %")
